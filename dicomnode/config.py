@@ -1,0 +1,218 @@
+"""Every setting once: name, default, unit, help. TOML in, one frozen `Config` out; all problems are reported together.
+
+Rules for this file:
+1. A setting that is not here does not exist; code never reads the environment or another file.
+2. The help text below is the documentation: `config/dicomnode.toml` is checked against it by a test.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from dicomnode.errors import ConfigError
+
+AETitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]+$")]
+ResultKind = Literal["seg", "sr"]
+
+
+class Section(BaseModel):
+    """A table of the TOML file: frozen, and an unknown key is a problem."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class NetworkSettings(Section):
+    """How others reach this node."""
+
+    ae_title: AETitle = Field("DICOMNODE", description="Our AE title: what a sender must call.")
+    bind: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(11112, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one and prints it.")
+    require_called_ae: bool = Field(True, description="Refuse an association that calls another AE title than ours.")
+    accept_unknown_peers: Literal["never", "loopback", "always"] = Field(
+        "loopback", description="Callers that are not in [[peers]]: never, only from this machine, or always."
+    )
+    maximum_associations: int = Field(20, ge=1, le=500, description="Associations served at once; more are refused for the moment.")
+    maximum_pdu_bytes: int = Field(131072, ge=4096, description="Largest PDU that we take, in bytes.")
+    acse_timeout_s: float = Field(30, gt=0, description="Longest wait for association messages, in seconds.")
+    dimse_timeout_s: float = Field(60, gt=0, description="Longest wait for a DIMSE message, in seconds.")
+    network_timeout_s: float = Field(120, gt=0, description="An association that is idle for so long is aborted, in seconds.")
+    other_objects: Literal["keep", "refuse"] = Field(
+        "keep", description="Storage classes that are not MR images: keep them unused, or refuse their presentation contexts."
+    )
+
+
+class PeerSettings(Section):
+    """Somebody who may send to us."""
+
+    ae_title: AETitle = Field(description="The AE title that the peer calls itself.")
+    hosts: tuple[str, ...] = Field((), description="Addresses or networks (CIDR) it may call from; empty means any.")
+
+
+class DestinationSettings(Section):
+    """Where results go."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Short name, used in status and logs.")
+    ae_title: AETitle = Field(description="AE title of the destination.")
+    host: str = Field(description="Address or host name.")
+    port: int = Field(ge=1, le=65535, description="TCP port.")
+    calling_ae_title: AETitle | None = Field(None, description="AE title that we call ourselves there; ours when absent.")
+    objects: tuple[ResultKind, ...] = Field(("seg", "sr"), min_length=1, description="Which results go there.")
+
+
+class StorageSettings(Section):
+    """Where everything is kept."""
+
+    root: Path = Field(Path("/var/lib/dicomnode"), description="Folder of the spool and the ledger; private to the service user.")
+    ledger_url: str = Field("", description="SQLAlchemy URL of the ledger; empty: an SQLite file in the root folder.")
+    minimum_free_mb: int = Field(1024, ge=0, description="Below this free space new instances are answered 0xA700, in MiB.")
+    keep_days: float = Field(14, gt=0, description="Answered and delivered studies are removed after so many days.")
+
+    @property
+    def spool(self) -> Path:
+        """Root of the spool."""
+        return self.root / "spool"
+
+    @property
+    def database_url(self) -> str:
+        """The ledger's URL, defaulted."""
+        return self.ledger_url or f"sqlite:///{self.root / 'ledger.sqlite3'}"
+
+
+class StudySettings(Section):
+    """When a study is worked on."""
+
+    settle_s: float = Field(3, ge=0, description="Quiet time after which a T1 and FLAIR that are complete by evidence are processed, in seconds.")
+    quiet_s: float = Field(60, gt=0, description="Quiet time after which a study is taken as it is, in seconds.")
+    maximum_instances: int = Field(20000, ge=1, description="A study with more instances is refused.")
+
+
+class SelectionRule(Section):
+    """A site's own word on its series; the first rule that matches wins over the built-in reading of the attributes."""
+
+    use: Literal["t1", "flair", "ignore"] = Field(description="Role that a matching series fills, or ignore.")
+    series_description: str = Field("", description="Regular expression, searched without regard to case.")
+    protocol_name: str = Field("", description="Regular expression, searched without regard to case.")
+    sequence_name: str = Field("", description="Regular expression, searched without regard to case.")
+
+    @model_validator(mode="after")
+    def _patterns_compile(self) -> SelectionRule:
+        patterns = {"series_description": self.series_description, "protocol_name": self.protocol_name, "sequence_name": self.sequence_name}
+        if not any(patterns.values()):
+            raise ValueError("a rule needs at least one pattern")
+        for key, pattern in patterns.items():
+            try:
+                re.compile(pattern)
+            except re.error as problem:
+                raise ValueError(f"{key} is not a regular expression: {problem}") from None
+        return self
+
+
+class SelectionSettings(Section):
+    """Which series are taken."""
+
+    minimum_slices: int = Field(10, ge=2, description="A volume with fewer slices is not taken.")
+    minimum_coverage_mm: float = Field(80, gt=0, description="A volume that covers less along its normal is not taken, in mm.")
+    maximum_slice_spacing_mm: float = Field(10, gt=0, description="A volume with a larger slice spacing is not taken, in mm.")
+    rules: tuple[SelectionRule, ...] = Field((), description="The site's own rules, in order.")
+
+
+class PipelineSettings(Section):
+    """What is computed."""
+
+    models: Path | None = Field(None, description="Folder of model bundles; empty: the ones that ship with the node.")
+    lesion_model: str = Field("stroke-lesion-2mm", description="Bundle that finds the lesions: name, or name/version.")
+    brain_model: str = Field("brain-extractor-3mm", description="Bundle that finds the brain: name, or name/version.")
+    threshold: float | None = Field(None, gt=0, lt=1, description="Lesion probability threshold; empty: the manifest's.")
+    minimum_volume_mm3: float | None = Field(None, ge=0, description="Smaller lesions are dropped, in mm3; empty: the manifest's.")
+    bias_correction: bool = Field(True, description="N4 bias field correction before the network.")
+
+
+class ComputeSettings(Section):
+    """Where and how heavily it is computed (Dask distributed)."""
+
+    scheduler: str = Field("", description="Address of a Dask scheduler, such as tcp://10.0.0.5:8786; empty: a worker process of our own.")
+    memory_limit_mb: int = Field(4096, ge=512, description="A worker that outgrows this is restarted, in MiB.")
+    threads: int = Field(2, ge=1, description="Threads of one inference.")
+    job_limit_s: float = Field(1200, gt=0, description="A study that takes longer is stopped and tried again, in seconds.")
+    attempts: int = Field(3, ge=1, description="Tries after which a study is answered with a failure report.")
+    poll_s: float = Field(1, gt=0, description="How often the work side looks for something to do, in seconds.")
+
+
+class ResultSettings(Section):
+    """How results look."""
+
+    series_number_base: int = Field(9000, ge=1, le=99000, description="Series Number of the first result series.")
+    maximum_segments: int = Field(40, ge=1, le=200, description="More lesions than this are merged into the last segment; the report says so.")
+    institution_name: str = Field("", max_length=64, description="Institution Name in results; empty: the source's.")
+
+
+class DeliverySettings(Section):
+    """How results are delivered."""
+
+    backoff_first_s: float = Field(5, gt=0, description="Wait after the first failed delivery, in seconds; doubled each time.")
+    backoff_maximum_s: float = Field(900, gt=0, description="Longest wait between two tries, in seconds.")
+    give_up_after_hours: float = Field(72, gt=0, description="A delivery that has failed for so long is given up and shown.")
+    timeout_s: float = Field(30, gt=0, description="Longest wait for a destination's answer, in seconds.")
+
+
+class LogSettings(Section):
+    """What is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level that is written.")
+    format: Literal["console", "json"] = Field("console", description="For people or for machines.")
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    network: NetworkSettings = NetworkSettings()
+    peers: tuple[PeerSettings, ...] = ()
+    destinations: tuple[DestinationSettings, ...] = ()
+    storage: StorageSettings = StorageSettings()
+    study: StudySettings = StudySettings()
+    selection: SelectionSettings = SelectionSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    compute: ComputeSettings = ComputeSettings()
+    results: ResultSettings = ResultSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Config:
+        names = [destination.name for destination in self.destinations]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"destinations: the name {twice[0]!r} is used twice")
+        return self
+
+
+def parse_config(values: dict[str, Any]) -> Config:
+    """Check the values of a TOML file; raise `ConfigError` with every problem, each with its key."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError([_problem(item) for item in error.errors()]) from None
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a TOML file; raise `ConfigError` with every problem."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: no such file; copy config/dicomnode.toml and edit it"]) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise ConfigError([f"{path}: {problem}"]) from None
+    return parse_config(values)
+
+
+def _problem(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "configuration"
+    if item["type"] == "extra_forbidden":
+        return f"{key}: there is no such setting"
+    seen = "" if item["type"] == "missing" else f" (got {item['input']!r})"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')}{seen}"

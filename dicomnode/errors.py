@@ -1,0 +1,109 @@
+"""The node's errors, split by what happens next.
+
+    NodeError
+    |- StartError               stop at start: the command prints the message and exits with `exit_code`
+    |  |- ConfigError           a setting is wrong (all problems together, each with its key)
+    |  `- PortError             the listener could not bind
+    |- PeerError                answer the peer: carries the DIMSE `status` that goes on the wire
+    |  |- OutOfResources        0xA700: no disk, spool not writable
+    |  `- NotAllowed            0x0124: peer may not do this
+    |- UnreadableInstance       the instance is kept and set aside; the study goes on without it
+    |- StudyRefused             the study is answered with a report that says why; carries the reason `code`
+    |- RetryLater               try again after a delay: archive away, worker died, ledger locked
+    |- PermanentRefusal         the peer will never take this object: stop and show
+    |- StateError               a job or delivery change that the transition table does not allow (a bug)
+    `- ResultRejected           a result failed its own verification: it must not leave; becomes a failure report
+"""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """Root of everything that the node raises on purpose. Messages carry UIDs, never patient data."""
+
+
+class StartError(NodeError):
+    """Stop at start: the command prints the message and exits."""
+
+    exit_code = 3
+
+
+class ConfigError(StartError):
+    """One or more settings are wrong.
+
+    Parameters
+    ----------
+    problems : list of str
+        One line each, beginning with the key.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class PortError(StartError):
+    """The listener could not bind its address."""
+
+
+class PeerError(NodeError):
+    """Answer the peer with `status` (PS3.7 Annex C, PS3.4 Annex B.2.3)."""
+
+    status = 0x0110
+
+
+class OutOfResources(PeerError):
+    """0xA700: the instance could not be made safe (disk full, spool not writable). The peer may retry."""
+
+    status = 0xA700
+
+
+class NotAllowed(PeerError):
+    """0x0124: not authorized."""
+
+    status = 0x0124
+
+
+class UnreadableInstance(NodeError):
+    """The stored bytes are not a DICOM instance that can be used; kept, set aside, shown."""
+
+
+class StudyRefused(NodeError):
+    """The study cannot be processed; the report that says why goes to the PACS.
+
+    Parameters
+    ----------
+    message : str
+        One readable sentence: what is wrong and what to do.
+    code : str
+        Stable kebab-case reason.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_refusal, (str(self), self.code))
+
+
+def _rebuild_refusal(message: str, code: str) -> StudyRefused:
+    return StudyRefused(message, code=code)
+
+
+class RetryLater(NodeError):
+    """A passing fault: try again after a delay."""
+
+
+class PermanentRefusal(NodeError):
+    """The peer will never take this object (class or syntax not accepted, refused for good)."""
+
+
+class StateError(NodeError):
+    """A change that the transition table does not allow."""
+
+
+class ResultRejected(NodeError):
+    """A result failed its own verification and must not leave the node."""

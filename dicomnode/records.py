@@ -1,0 +1,216 @@
+"""Frozen records that cross the node's rooms. Attributes that are DICOM elements carry their keyword.
+
+Times are seconds since the epoch (float, UTC). Paths stored in the ledger are relative to the spool root (POSIX text).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dicomnode.states import DeliveryState, JobState, Outcome
+
+Role = Literal["t1", "flair"]
+Grade = Literal["info", "warning", "refuse"]
+AddOutcome = Literal["new", "duplicate", "conflict"]
+
+
+@dataclass(frozen=True)
+class ReceivedInstance:
+    """One C-STORE that is safe on disk: what the request and the association said, nothing decoded.
+
+    `path` is relative to the spool root; `sha256` is over the dataset bytes as received (without file meta).
+    """
+
+    SOPInstanceUID: str
+    SOPClassUID: str
+    TransferSyntaxUID: str
+    path: str
+    sha256: str
+    size_bytes: int
+    calling_ae: str
+    peer_host: str
+    received_at: float
+
+
+@dataclass(frozen=True)
+class InstanceHeader:
+    """What study assembly and selection need of one instance; no patient data. Absent elements are None or empty.
+
+    Geometry is per frame: classic instances have one entry. `ImageOrientationPatient` has 6, `ImagePositionPatient` 3 numbers (mm, LPS).
+    """
+
+    SOPInstanceUID: str
+    SOPClassUID: str
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    Modality: str = ""
+    FrameOfReferenceUID: str = ""
+    Rows: int = 0
+    Columns: int = 0
+    NumberOfFrames: int = 1
+    PixelSpacing: tuple[float, ...] = ()
+    SliceThickness: float | None = None
+    SpacingBetweenSlices: float | None = None
+    orientations: tuple[tuple[float, ...], ...] = ()
+    positions: tuple[tuple[float, ...], ...] = ()
+    InstanceNumber: int | None = None
+    AcquisitionNumber: int | None = None
+    TemporalPositionIdentifier: int | None = None
+    EchoTime: float | None = None
+    RepetitionTime: float | None = None
+    InversionTime: float | None = None
+    FlipAngle: float | None = None
+    ScanningSequence: tuple[str, ...] = ()
+    SequenceVariant: tuple[str, ...] = ()
+    SequenceName: str = ""
+    MRAcquisitionType: str = ""
+    AcquisitionContrast: str = ""
+    ContrastBolusAgent: bool = False
+    ImageType: tuple[str, ...] = ()
+    SeriesDescription: str = ""
+    ProtocolName: str = ""
+    BodyPartExamined: str = ""
+    SeriesNumber: int | None = None
+    MagneticFieldStrength: float | None = None
+    ImagesInAcquisition: int | None = None
+    NumberOfSeriesRelatedInstances: int | None = None
+    NumberOfTemporalPositions: int | None = None
+    PhotometricInterpretation: str = ""
+    LossyImageCompression: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class IndexedInstance:
+    """A stored instance together with its header; `path` is relative to the spool root (or absolute, offline)."""
+
+    path: str
+    received_at: float
+    header: InstanceHeader
+    TransferSyntaxUID: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """The instances of one series, in the order in which they came."""
+
+    SeriesInstanceUID: str
+    instances: tuple[IndexedInstance, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The series of one study, by Series Number and UID."""
+
+    StudyInstanceUID: str
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One graded remark: stable code, plain sentence (no patient data), the tag and value that was seen."""
+
+    code: str
+    grade: Grade
+    message: str
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a study may be processed now, and the reason that is stored and shown.
+
+    `due_at` is when the quiet timer will decide if nothing else does (None when ready).
+    """
+
+    ready: bool
+    reason: str
+    due_at: float | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which series fills which role, and why each series was or was not taken (series UID -> sentence)."""
+
+    roles: Mapping[Role, str]
+    reasons: Mapping[str, str]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """Where one slice of a volume came from. `frame_number` counts from 1; 1 for classic instances."""
+
+    path: Path
+    SOPInstanceUID: str
+    frame_number: int
+
+
+@dataclass(frozen=True)
+class SourceSeries:
+    """A role's series on disk: `frames[k]` is slice k (axis 0) of the volume that was made of it."""
+
+    role: Role
+    SeriesInstanceUID: str
+    frames: tuple[SourceFrame, ...]
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One try to answer one study at one revision of its content."""
+
+    id: int
+    StudyInstanceUID: str
+    revision: int
+    state: JobState
+    attempts: int
+    reason: str
+    created_at: float
+    updated_at: float
+    outcome: Outcome | None = None
+    lease_until: float | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """One finished result object, frozen on disk: the same bytes are sent however often it is sent.
+
+    `path` is relative to the spool root. `kind` is "seg", "sr", ... ; "montage" (PNG) is kept but not delivered.
+    """
+
+    kind: str
+    path: str
+    sha256: str
+    SOPInstanceUID: str
+    SOPClassUID: str
+    SeriesInstanceUID: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One result on its way to one destination."""
+
+    id: int
+    job_id: int
+    StudyInstanceUID: str
+    destination: str
+    result: ResultFile
+    state: DeliveryState
+    attempts: int
+    next_attempt_at: float
+    last_status: str = ""
+
+
+@dataclass(frozen=True)
+class SendOutcome:
+    """What became of one C-STORE: "ok", "transient" (try again) or "permanent" (stop and show), with the reason."""
+
+    verdict: Literal["ok", "transient", "permanent"]
+    reason: str
+    status: int | None = None

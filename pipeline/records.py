@@ -1,0 +1,167 @@
+"""Frozen records that cross the pipeline's rooms. Shapes, axis order and units are named here once.
+
+Arrays are (slice, row, column). Affines map such an index to patient coordinates in mm, LPS
+(PS3.3 C.7.6.2.1.1: x to the patient's left, y to posterior, z to the head).
+The canonical order that networks see ("axial") has axis 0 towards the head, axis 1 towards posterior,
+axis 2 towards the patient's left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import GeometryError, ImageError
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float32]
+Role = Literal["t1", "flair"]
+Grade = Literal["info", "warning", "refuse"]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One 3D image in patient space.
+
+    Attributes
+    ----------
+    array
+        (slice, row, column), any real dtype, all values finite.
+    affine
+        4x4, index (slice, row, column) to LPS mm, invertible.
+    frame_of_reference_uid
+        Never empty: two volumes are comparable only when these are equal.
+    """
+
+    array: Array
+    affine: npt.NDArray[np.float64]
+    frame_of_reference_uid: str
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3 or 0 in self.array.shape:
+            raise ImageError(f"a volume needs 3 non-empty axes, got shape {self.array.shape}", code="not-3d")
+        if np.issubdtype(self.array.dtype, np.floating) and not np.isfinite(self.array).all():
+            raise ImageError("the volume has NaN or infinite voxels", code="voxels-not-finite")
+        if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
+            raise GeometryError("the affine must be a finite 4x4 matrix", code="affine-invalid")
+        if not np.allclose(self.affine[3], (0, 0, 0, 1)) or abs(np.linalg.det(self.affine[:3, :3])) < 1e-9:
+            raise GeometryError("the affine is not invertible", code="affine-invalid")
+        if not self.frame_of_reference_uid:
+            raise GeometryError("the volume has no frame of reference UID", code="frame-of-reference-missing")
+
+    def with_array(self, array: Array) -> Volume:
+        """Return the same grid with other voxels; the shape must be the same."""
+        if array.shape != self.array.shape:
+            raise GeometryError(f"shape {array.shape} does not fit the grid {self.array.shape}", code="grid-mismatch")
+        return Volume(array, self.affine, self.frame_of_reference_uid)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did: its name, the parameters that it decided on (JSON types), seconds it took."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One graded remark about the input or a step: stable code, plain sentence, the value that was seen."""
+
+    code: str
+    grade: Grade
+    message: str
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number: what it is, its value, its UCUM unit, how it was obtained.
+
+    `name` is the key of `dicomnode.results.codes`: "volume", "total_volume", "lesion_count", "long_axis", ...
+    """
+
+    name: str
+    value: float
+    unit: str
+    method: str
+
+
+@dataclass(frozen=True)
+class LongAxis:
+    """Longest in-slice diameter of a lesion on the reference grid (for the SR's SCOORD).
+
+    Attributes
+    ----------
+    slice_index
+        Index along axis 0 of the reference grid.
+    start, end
+        (row, column) of the end points, in voxel-centre coordinates of that slice.
+    length_mm
+        Euclidean distance of the end points in patient space.
+    """
+
+    slice_index: int
+    start: tuple[float, float]
+    end: tuple[float, float]
+    length_mm: float
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected lesion on the reference grid; `label` is its value in the label map, 1..N by falling volume."""
+
+    label: int
+    voxel_count: int
+    centroid_lps_mm: tuple[float, float, float]
+    long_axis: LongAxis
+    measurements: tuple[Measurement, ...]
+    mean_probability: float
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which network answered: copied into every result, and part of every result's UID."""
+
+    name: str
+    version: str
+    family: str
+    sha256: str
+    statement: str
+    licence: str
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineResult:
+    """The answer for one case, on the grid of the reference volume.
+
+    Attributes
+    ----------
+    reference_role
+        Role whose grid everything lies on: "flair", or "t1" when there is no FLAIR.
+    labels
+        uint16, 0 background, 1..N the lesions.
+    probability
+        float32, 0..1, lesion probability.
+    brain_mask
+        uint8, 0 or 1.
+    threshold
+        Probability at or above which a voxel counts as lesion.
+    """
+
+    reference_role: Role
+    labels: Volume
+    probability: Volume
+    brain_mask: Volume
+    lesions: tuple[Lesion, ...]
+    measurements: tuple[Measurement, ...]
+    steps: tuple[StepRecord, ...]
+    findings: tuple[Finding, ...]
+    models: tuple[ModelIdentity, ...]
+    threshold: float
+    parameters: Mapping[str, Any] = field(default_factory=dict)

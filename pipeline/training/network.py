@@ -1,0 +1,150 @@
+"""The two networks: a 3D U-Net with a light full-resolution level, and its forms for training and export.
+
+Nothing about data or schedules lives here. Arrays are (batch, channel, slice, row, column).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NEGATIVE_SLOPE = 0.01
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is needed to rebuild a network before its weights are loaded.
+
+    Attributes
+    ----------
+    channels
+        Input roles in their binding order, e.g. ("t1", "flair").
+    widths
+        Feature channels per level, finest first. The finest level has one convolution on each side, because
+        it costs eight times a level below it and most errors are of detection, not of the last voxel.
+    deep_outputs
+        How many coarser levels get their own output while training.
+    """
+
+    channels: tuple[str, ...]
+    widths: tuple[int, ...] = (8, 32, 64, 96, 128)
+    deep_outputs: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.channels or len(self.widths) < 2:
+            raise ValueError(f"a network needs a channel and two levels, got {self.channels} and {self.widths}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and numbers, for a checkpoint."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Architecture:
+        """Rebuild from `to_dict`."""
+        return cls(tuple(values["channels"]), tuple(values["widths"]), int(values["deep_outputs"]))
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation with gain and offset; `by_axis` computes the same as means over one axis at a time.
+
+    ONNX Runtime's own operator (and ReduceMean over several axes) sums naively in float32, and its error grows with
+    the number of voxels; one axis at a time keeps the error near 1e-7.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.by_axis = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each channel of each sample over its three spatial axes."""
+        if not self.by_axis:
+            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=EPSILON)
+        centred = x - _mean_by_axis(x)
+        scale = torch.rsqrt(_mean_by_axis(centred * centred) + EPSILON)
+        shape = (1, -1, 1, 1, 1)
+        return centred * scale * self.weight.reshape(shape) + self.bias.reshape(shape)
+
+
+def _mean_by_axis(x: Tensor) -> Tensor:
+    for axis in (4, 3, 2):
+        x = x.mean(dim=axis, keepdim=True)
+    return x
+
+
+class Stage(nn.Module):
+    """One or two 3x3x3 convolutions, each with instance normalisation and a leaky rectifier."""
+
+    def __init__(self, channels_in: int, channels_out: int, count: int) -> None:
+        super().__init__()
+        sizes = [channels_in] + [channels_out] * count
+        self.convolutions = nn.ModuleList(
+            nn.Conv3d(a, b, 3, padding=1, bias=False) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        self.norms = nn.ModuleList(InstanceNorm(channels_out) for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the same spatial shape."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.leaky_relu(norm(convolution(x)), NEGATIVE_SLOPE)
+        return x
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with skip connections; the output is a logit for each voxel.
+
+    In training mode `forward` returns one logit map per supervised level, finest first; in evaluation mode the finest.
+    Every spatial size must be divisible by 2 to the power (levels - 1).
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        widths = architecture.widths
+        counts = [1] + [2] * (len(widths) - 1)
+        # Strided convolutions lead into each coarser level, so its stage has one convolution of its own fewer.
+        self.stem = Stage(len(architecture.channels), widths[0], 1)
+        self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.encode = nn.ModuleList(Stage(b, b, n) for b, n in zip(widths[1:], counts[1:], strict=True))
+        self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.decode = nn.ModuleList(Stage(2 * a, a, n) for a, n in zip(widths, counts, strict=False))
+        self.heads = nn.ModuleList(nn.Conv3d(w, 1, 1) for w in widths[: architecture.deep_outputs + 1])
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Return logits of shape (batch, 1, slice, row, column), or a list of them in training mode."""
+        skips = [self.stem(x)]
+        for down, encode in zip(self.down, self.encode, strict=True):
+            skips.append(encode(down(skips[-1])))
+        x = skips.pop()
+        outputs: list[Tensor] = []
+        for level in reversed(range(len(self.up))):
+            x = self.decode[level](torch.cat((self.up[level](x), skips[level]), dim=1))
+            if level == 0 or (self.training and level <= self.architecture.deep_outputs):
+                outputs.append(self.heads[level](x))
+        return outputs[::-1] if self.training else outputs[-1]
+
+
+class Exportable(nn.Module):
+    """The network as it is shipped: probabilities out, normalisation axis by axis, no supervision heads."""
+
+    def __init__(self, network: UNet) -> None:
+        super().__init__()
+        self.network = network.eval()
+        for module in self.network.modules():
+            if isinstance(module, InstanceNorm):
+                module.by_axis = True
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return lesion (or brain) probability, shape (1, 1, slice, row, column)."""
+        return torch.sigmoid(self.network(image))
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trainable scalars."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
