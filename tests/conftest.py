@@ -1,0 +1,61 @@
+"""Fixtures of the whole suite: outside tools, real data, strict DICOM writing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pydicom.config
+import pynetdicom._config
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def find_tool(name: str, ci: bool) -> str:
+    """Return the path of an outside program; without it fail where `ci` is set and skip elsewhere."""
+    # dcmqi's programs lie beside the interpreter, which need not be on PATH.
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if found is None:
+        reason = f"{name} is not installed"
+        if ci:
+            pytest.fail(f"{reason}; CI must have it", pytrace=False)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture
+def require_tool() -> Callable[[str], str]:
+    """Give a function: program name -> its path; skips on a laptop without it, fails in CI."""
+    return lambda name: find_tool(name, ci=bool(os.environ.get("CI")))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real studies beside the checkout; they are never committed, so their absence skips."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real studies (../shared/data) are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """Root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def strict_dicom() -> Iterator[None]:
+    """Write strictly, as highdicom's own tests do, and put back every process-wide switch that a test turned."""
+    settings = pydicom.config.settings
+    reading, writing = settings.reading_validation_mode, settings.writing_validation_mode
+    network = {name: value for name, value in vars(pynetdicom._config).items() if name.isupper()}
+    settings.writing_validation_mode = pydicom.config.RAISE
+    yield
+    settings.reading_validation_mode, settings.writing_validation_mode = reading, writing
+    for name, value in network.items():
+        setattr(pynetdicom._config, name, value)
