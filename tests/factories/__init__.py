@@ -1,0 +1,1 @@
+"""The one set of synthetic data of the suite."""
