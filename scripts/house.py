@@ -1,0 +1,161 @@
+"""The rooms of the house: what lives in each and what it may import. One table for the import test and for docs/architecture.md.
+
+Rules for this file:
+1. A room is a module or a package by its dotted name; the longest name that fits owns a file.
+2. A room may always import itself, the standard library and `structlog`. "*" allows everything of ours.
+3. The direction is the arrow's: association -> spool -> ledger -> study -> volume -> pipeline -> results -> delivery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Room:
+    """One room: its dotted name, what lives there, which rooms and which libraries (top-level names) it may import."""
+
+    name: str
+    what: str
+    rooms: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+
+
+def _dicomnode(*names: str) -> tuple[str, ...]:
+    return tuple(f"dicomnode.{name}" for name in names)
+
+
+def _pipeline(*names: str) -> tuple[str, ...]:
+    return tuple(f"pipeline.{name}" for name in names)
+
+
+_PLAIN = _dicomnode("records", "states", "errors", "config")
+_VOLUMES_IN = _pipeline("records", "errors", "geometry")
+
+ROOMS = (
+    # The front of the house: commands, and where things are joined.
+    Room("dicomnode.__main__", "`python -m dicomnode`", _dicomnode("cli")),
+    Room("dicomnode.cli", "commands and exit codes; no logic", _dicomnode("app", "commands", "config", "errors"), ("typer",)),
+    Room("dicomnode.commands", "what the commands print", ("*",), ("rich",)),
+    Room("dicomnode.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)),
+    Room("dicomnode.supervise", "a child process that is started again when it dies"),
+    Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("config")),
+    Room(
+        "dicomnode.doctor",
+        "first checks of a set-up",
+        (*_PLAIN, *_dicomnode("answer", "ledger", "network"), *_pipeline("bundle", "errors")),
+    ),
+    Room(
+        "dicomnode.demo",
+        "one synthetic study through a whole node",
+        (*_PLAIN, *_dicomnode("network", "simulator"), *_VOLUMES_IN),
+        ("numpy", "pydicom", "highdicom"),
+    ),
+    # Known to every room.
+    Room("dicomnode.config", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic",)),
+    Room("dicomnode.errors", "the error tree, split by what happens next"),
+    Room("dicomnode.records", "frozen records that cross rooms", _dicomnode("states")),
+    Room("dicomnode.states", "the job and delivery life cycles, one transition table each", _dicomnode("errors")),
+    # The working side.
+    Room("dicomnode.schedule", "what runs how often; it only triggers", _dicomnode("flow", "spool"), ("apscheduler",)),
+    Room(
+        "dicomnode.flow",
+        "**read this first**: the working side in the order of the arrow",
+        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "ledger", "spool", "study")),
+    ),
+    Room(
+        "dicomnode.answer",
+        "what a compute worker does: one study's files in, its result files out",
+        (*_PLAIN, *_dicomnode("results", "spool", "study", "volumes"), *_pipeline("bundle", "errors", "records", "run")),
+    ),
+    Room("dicomnode.compute", "where studies are computed: Dask distributed", _dicomnode("config", "errors"), ("dask", "distributed")),
+    Room(
+        "dicomnode.offline",
+        "`dicomnode segment`: the same image path on files",
+        (*_PLAIN, *_dicomnode("answer", "results", "study", "volumes"), *_VOLUMES_IN, *_pipeline("bundle", "run")),
+    ),
+    # The arrow.
+    Room("dicomnode.network", "associations, handlers, peers; C-STORE SCU", _PLAIN, ("pydicom", "pynetdicom")),
+    Room("dicomnode.spool", "every path; durable writing; recovery", (*_dicomnode("records", "errors", "ledger"),), ("pydicom",)),
+    Room(
+        "dicomnode.ledger",
+        "all SQL; claim by state change with a lease",
+        _dicomnode("records", "states", "errors"),
+        ("sqlalchemy", "alembic"),
+    ),
+    Room(
+        "dicomnode.study",
+        "headers; instances -> series -> study; which series fills which role; graded findings",
+        _dicomnode("records", "errors", "config"),
+        ("numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.volumes",
+        "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
+        (*_dicomnode("records", "errors"), *_VOLUMES_IN),
+        ("dicom2nifti", "highdicom", "nibabel", "numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.results",
+        "SEG, SR, preview; every object is read back and compared before it leaves",
+        (*_PLAIN, *_VOLUMES_IN),
+        ("PIL", "highdicom", "numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.delivery",
+        "what is due, and sending it",
+        (*_PLAIN, *_dicomnode("ledger", "spool", "network.sender")),
+    ),
+    Room(
+        "dicomnode.simulator",
+        "a scanner and an archive that are made up; never part of the running node",
+        (*_dicomnode("records", "errors"), *_pipeline("records")),
+        ("numpy", "pydicom", "pynetdicom"),
+    ),
+    # The pipeline: volumes in, lesions and measurements out. It never imports dicomnode.
+    Room("pipeline.errors", "the pipeline's errors, each with its reason code"),
+    Room("pipeline.records", "Volume, Lesion, Measurement, StepRecord, ...", _pipeline("errors"), ("numpy",)),
+    Room("pipeline.geometry", "pure functions on affines", _pipeline("errors", "records"), ("numpy",)),
+    Room("pipeline.bundle", "a model bundle: manifest, hashes, what it needs", _pipeline("errors", "records"), ("onnxruntime",)),
+    Room(
+        "pipeline.run",
+        "`run_pipeline`: the numbered steps, top to bottom",
+        (*_VOLUMES_IN, *_pipeline("bundle", "preprocess", "inference", "segmenters", "postprocess", "measure")),
+        ("numpy",),
+    ),
+    Room("pipeline.preprocess", "one step per file: `plan_*` decides, `apply_*` does", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
+    Room("pipeline.inference", "ONNX sessions; tiles and blending", _pipeline("bundle", "errors", "records"), ("numpy", "onnxruntime")),
+    Room(
+        "pipeline.segmenters",
+        "one file per family of networks",
+        (*_VOLUMES_IN, *_pipeline("bundle", "inference", "preprocess")),
+        ("numpy",),
+    ),
+    Room("pipeline.postprocess", "threshold, components, back to the source grid", (*_VOLUMES_IN,), ("SimpleITK", "numpy")),
+    Room("pipeline.measure", "one measurement per file", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
+    Room("pipeline.evaluate", "metrics against a truth", (*_VOLUMES_IN,), ("SimpleITK", "numpy")),
+    Room(
+        "pipeline.training",
+        "synthesis, networks, training, export; nobody imports it",
+        tuple(_pipeline("bundle", "errors", "geometry", "records", "run", "evaluate", "preprocess", "inference", "postprocess")),
+        (
+            "matplotlib",
+            "monai",
+            "nibabel",
+            "nilearn",
+            "numpy",
+            "onnx",
+            "onnxconverter_common",
+            "onnxruntime",
+            "scipy",
+            "torch",
+            "typer",
+        ),
+    ),
+)
+
+
+def owner(module: str) -> Room | None:
+    """Return the room that owns a module of ours: the longest name that fits."""
+    fitting = [room for room in ROOMS if module == room.name or module.startswith(room.name + ".")]
+    return max(fitting, key=lambda room: len(room.name), default=None)
