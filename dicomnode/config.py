@@ -86,7 +86,9 @@ class StorageSettings(Section):
 class StudySettings(Section):
     """When a study is worked on."""
 
-    settle_s: float = Field(3, ge=0, description="Quiet time after which a T1 and FLAIR that are complete by evidence are processed, in seconds.")
+    settle_s: float = Field(
+        3, ge=0, description="Quiet time after which a T1 and FLAIR that are complete by evidence are processed, in seconds."
+    )
     quiet_s: float = Field(60, gt=0, description="Quiet time after which a study is taken as it is, in seconds.")
     maximum_instances: int = Field(20000, ge=1, description="A study with more instances is refused.")
 
@@ -147,7 +149,9 @@ class ResultSettings(Section):
     """How results look."""
 
     series_number_base: int = Field(9000, ge=1, le=99000, description="Series Number of the first result series.")
-    maximum_segments: int = Field(40, ge=1, le=200, description="More lesions than this are merged into the last segment; the report says so.")
+    maximum_segments: int = Field(
+        40, ge=1, le=200, description="More lesions than this are merged into the last segment; the report says so."
+    )
     institution_name: str = Field("", max_length=64, description="Institution Name in results; empty: the source's.")
 
 

@@ -1,18 +1,18 @@
 """The node's errors, split by what happens next.
 
-    NodeError
-    |- StartError               stop at start: the command prints the message and exits with `exit_code`
-    |  |- ConfigError           a setting is wrong (all problems together, each with its key)
-    |  `- PortError             the listener could not bind
-    |- PeerError                answer the peer: carries the DIMSE `status` that goes on the wire
-    |  |- OutOfResources        0xA700: no disk, spool not writable
-    |  `- NotAllowed            0x0124: peer may not do this
-    |- UnreadableInstance       the instance is kept and set aside; the study goes on without it
-    |- StudyRefused             the study is answered with a report that says why; carries the reason `code`
-    |- RetryLater               try again after a delay: archive away, worker died, ledger locked
-    |- PermanentRefusal         the peer will never take this object: stop and show
-    |- StateError               a job or delivery change that the transition table does not allow (a bug)
-    `- ResultRejected           a result failed its own verification: it must not leave; becomes a failure report
+NodeError
+|- StartError               stop at start: the command prints the message and exits with `exit_code`
+|  |- ConfigError           a setting is wrong (all problems together, each with its key)
+|  `- PortError             the listener could not bind
+|- PeerError                answer the peer: carries the DIMSE `status` that goes on the wire
+|  |- OutOfResources        0xA700: no disk, spool not writable
+|  `- NotAllowed            0x0124: peer may not do this
+|- UnreadableInstance       the instance is kept and set aside; the study goes on without it
+|- StudyRefused             the study is answered with a report that says why; carries the reason `code`
+|- RetryLater               try again after a delay: archive away, worker died, ledger locked
+|- PermanentRefusal         the peer will never take this object: stop and show
+|- StateError               a job or delivery change that the transition table does not allow (a bug)
+`- ResultRejected           a result failed its own verification: it must not leave; becomes a failure report
 """
 
 from __future__ import annotations
@@ -103,6 +103,10 @@ class PermanentRefusal(NodeError):
 
 class StateError(NodeError):
     """A change that the transition table does not allow."""
+
+
+class LeaseLost(NodeError):
+    """The job is no longer ours: newer images superseded it, or its lease ran out and another worker took it. Not a fault."""
 
 
 class ResultRejected(NodeError):

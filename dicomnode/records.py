@@ -205,6 +205,7 @@ class Delivery:
     attempts: int
     next_attempt_at: float
     last_status: str = ""
+    first_failed_at: float | None = None
 
 
 @dataclass(frozen=True)

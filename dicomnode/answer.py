@@ -1,0 +1,256 @@
+"""What a compute worker does: one study's files in, its verified result files out.
+
+`answer_study` is the image path from end to end, one line a stage. It sees no ledger and no network, so it can run on any
+worker that sees the spool, and a study that kills its worker harms nothing else.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle import find_bundle
+from pipeline.run import Recipe, run_pipeline
+
+from dicomnode import __version__
+from dicomnode.config import Config
+from dicomnode.errors import ResultRejected, StudyRefused
+from dicomnode.records import Finding, IndexedInstance, ResultFile, Role, Selection, Series, SourceSeries, Study
+from dicomnode.results.build import AnswerContext, EncodedResult, build_answer, build_refusal
+from dicomnode.results.preview import montage_png
+from dicomnode.results.verify import verify_answer
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.writer import write_result
+from dicomnode.states import Outcome
+from dicomnode.study.assembly import assemble
+from dicomnode.study.checks import check_series
+from dicomnode.study.selection import select_series
+from dicomnode.volumes.load import load_volume
+from pipeline.errors import PipelineError
+from pipeline.records import Lesion, PipelineResult, Volume
+
+SHIPPED_MODELS = Path(__file__).resolve().parent.parent / "models"
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """Everything that answering one study needs; it crosses to a worker process."""
+
+    StudyInstanceUID: str
+    revision: int
+    created_at: float
+    instances: tuple[IndexedInstance, ...]
+    config: Config
+
+
+@dataclass(frozen=True)
+class StudyAnswer:
+    """What became of a study: the outcome, its reason in one sentence, and the results that lie in the spool."""
+
+    outcome: Outcome
+    reason: str
+    results: tuple[ResultFile, ...]
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedStudy:
+    """The volumes that will be segmented and where they came from, reference role first."""
+
+    volumes: Mapping[Role, Volume]
+    sources: tuple[SourceSeries, ...]
+    findings: tuple[Finding, ...]
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class SolvedStudy:
+    """A study that went the whole way: what was loaded, what was found, and the verified DICOM objects."""
+
+    loaded: LoadedStudy
+    result: PipelineResult
+    encoded: tuple[EncodedResult, ...]
+
+    @property
+    def reference(self) -> Volume:
+        """The volume on whose grid the result lies."""
+        return self.loaded.volumes[self.result.reference_role]
+
+
+def answer_study(task: StudyTask) -> StudyAnswer:
+    """Answer one study. A refusal is an answer too; only bugs and passing faults raise."""
+    try:
+        return _keep_answer(task, solve_study(task))
+    except (StudyRefused, PipelineError) as refusal:
+        return refuse_study(task, refusal.code, str(refusal), Outcome.REFUSED)
+    except ResultRejected as rejected:
+        return refuse_study(task, "result-verification-failed", str(rejected), Outcome.FAILED)
+
+
+def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) -> SolvedStudy:
+    """Load, segment, encode and verify; writes nothing but temporary files.
+
+    Raises
+    ------
+    StudyRefused, PipelineError
+        The study cannot be processed; `code` and message say why.
+    ResultRejected
+        A result failed its verification.
+    """
+    with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
+        loaded = load_study(task, Path(work_dir))
+    result = run_pipeline(loaded.volumes, build_recipe(task.config), progress)
+    reference = loaded.volumes[result.reference_role]
+    encoded = build_answer(_context(task, loaded.sources), reference, result, loaded.findings)
+    verify_answer(encoded, reference, result, loaded.sources)
+    return SolvedStudy(loaded, result, encoded)
+
+
+def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
+    """Choose the series, check them and turn them into volumes.
+
+    Raises
+    ------
+    StudyRefused
+        No series can be used. When only one of two roles fails, the other is used and a finding says so.
+    """
+    study = assemble(task.StudyInstanceUID, task.instances)
+    selection = select_series(study, task.config.selection)
+    findings = list(selection.findings)
+    volumes: dict[Role, Volume] = {}
+    sources: list[SourceSeries] = []
+    refusals: list[StudyRefused] = []
+    for role in _reference_first(selection.roles):
+        try:
+            volume, source, remarks = _load_role(study, selection.roles[role], role, task, work_dir)
+        except StudyRefused as refusal:
+            refusals.append(refusal)
+            findings.append(Finding(refusal.code, "warning", f"The {role.upper()} series was not used: {refusal}"))
+            continue
+        volumes[role] = volume
+        sources.append(source)
+        findings.extend(remarks)
+    if not volumes:
+        raise refusals[0] if refusals else _nothing_selected(selection)
+    return LoadedStudy(volumes, tuple(sources), tuple(findings), selection)
+
+
+def build_recipe(config: Config) -> Recipe:
+    """Find the configured bundles and settle the parameters of the pipeline."""
+    models = config.pipeline.models or SHIPPED_MODELS
+    return Recipe(
+        lesion=find_bundle(models, config.pipeline.lesion_model),
+        brain=find_bundle(models, config.pipeline.brain_model),
+        threshold=config.pipeline.threshold,
+        minimum_volume_mm3=config.pipeline.minimum_volume_mm3,
+        bias_correction=config.pipeline.bias_correction,
+        threads=config.compute.threads,
+    )
+
+
+def refuse_study(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> StudyAnswer:
+    """Build and keep the report that says why there is no segmentation."""
+    return StudyAnswer(outcome, sentence, _keep(task, refusal_of(task, code, sentence, outcome)), {"code": code})
+
+
+def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> tuple[EncodedResult, ...]:
+    """Build the report that says why there is no segmentation."""
+    return build_refusal(_context(task, ()), code, sentence, (), outcome)
+
+
+def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
+    order: tuple[Role, ...] = ("flair", "t1")
+    return [role for role in order if role in roles]
+
+
+def _load_role(
+    study: Study, series_uid: str, role: Role, task: StudyTask, work_dir: Path
+) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
+    series = _series(study, series_uid)
+    remarks = check_series(series, role, task.config.selection)
+    for remark in remarks:
+        if remark.grade == "refuse":
+            raise StudyRefused(remark.message, code=remark.code)
+    volume, source, more = load_volume(series, role, task.config.storage.spool, work_dir)
+    return volume, source, (*remarks, *more)
+
+
+def _series(study: Study, series_uid: str) -> Series:
+    return next(series for series in study.series if series.SeriesInstanceUID == series_uid)
+
+
+def _nothing_selected(selection: Selection) -> StudyRefused:
+    for finding in selection.findings:
+        if finding.grade == "refuse":
+            return StudyRefused(finding.message, code=finding.code)
+    return StudyRefused(
+        "The study has no series that can be used as T1 or FLAIR; send a brain T1 or FLAIR series.", code="no-usable-series"
+    )
+
+
+def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
+    kept = _keep(task, solved.encoded)
+    layout = SpoolLayout(task.config.storage.spool)
+    montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
+    write_result(layout, montage, montage_png(solved.reference, solved.result))
+    outcome = Outcome.LESIONS if solved.result.lesions else Outcome.NEGATIVE
+    return StudyAnswer(outcome, summarize(solved.result), kept, {**describe(solved), "montage": montage})
+
+
+def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:
+    template = sources[0].frames[0].path if sources else task.config.storage.spool / task.instances[0].path
+    return AnswerContext(
+        StudyInstanceUID=task.StudyInstanceUID,
+        revision=task.revision,
+        sources=sources,
+        settings=task.config.results,
+        software_version=__version__,
+        created_at=task.created_at,
+        template=template,
+    )
+
+
+def _keep(task: StudyTask, encoded: tuple[EncodedResult, ...]) -> tuple[ResultFile, ...]:
+    """Freeze the objects on disk: these bytes are sent, however often."""
+    layout = SpoolLayout(task.config.storage.spool)
+    kept = []
+    for item in encoded:
+        path = layout.result_path(task.StudyInstanceUID, task.revision, item.filename)
+        sha256 = write_result(layout, path, item.data)
+        kept.append(ResultFile(item.kind, path, sha256, item.SOPInstanceUID, item.SOPClassUID, item.SeriesInstanceUID))
+    return tuple(kept)
+
+
+def summarize(result: PipelineResult) -> str:
+    """Return the answer in one sentence."""
+    if not result.lesions:
+        return "No lesion found."
+    total_ml = sum(m.value for m in result.measurements if m.name == "total_volume")
+    noun = "lesion" if len(result.lesions) == 1 else "lesions"
+    return f"{len(result.lesions)} {noun}, {total_ml:.1f} ml in all."
+
+
+def describe(solved: SolvedStudy) -> dict[str, Any]:
+    """Return what `status` and `why` show of an answer; JSON types, no patient data."""
+    loaded, result = solved.loaded, solved.result
+    return {
+        "roles": dict(loaded.selection.roles),
+        "used": [source.role for source in loaded.sources],
+        "selection": dict(loaded.selection.reasons),
+        "findings": [vars(finding) for finding in (*loaded.findings, *result.findings)],
+        "steps": [{"name": step.name, "seconds": round(step.seconds, 3), "parameters": dict(step.parameters)} for step in result.steps],
+        "lesions": [
+            {"label": lesion.label, "volume_ml": round(volume_ml(lesion), 3), "centroid_lps_mm": list(lesion.centroid_lps_mm)}
+            for lesion in result.lesions
+        ],
+        "models": [vars(model) for model in result.models],
+        "threshold": result.threshold,
+    }
+
+
+def volume_ml(lesion: Lesion) -> float:
+    """Return a lesion's volume in millilitres."""
+    return next(measurement.value for measurement in lesion.measurements if measurement.name == "volume")

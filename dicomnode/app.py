@@ -1,0 +1,157 @@
+"""The one place where objects are built and joined; runs the node's processes until they are told to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sdnotify
+import structlog
+
+from dicomnode.config import Config
+from dicomnode.errors import StartError
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.log import configure_logging
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.supervise import Side
+
+if TYPE_CHECKING:
+    from dicomnode.flow import Workplace
+
+log = structlog.get_logger()
+
+WATCHDOG_S = 10.0
+
+
+def open_ledger(config: Config) -> Ledger:
+    """Make the node's folder (private to the user) and open the ledger in it."""
+    try:
+        config.storage.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as problem:
+        raise StartError(f"storage.root: {config.storage.root} cannot be made: {problem.strerror}") from None
+    if not os.access(config.storage.root, os.W_OK):
+        raise StartError(f"storage.root: {config.storage.root} is not writable for this user")
+    return Ledger.open(config.storage.database_url)
+
+
+def run_receive(config: Config) -> None:
+    """Listen until SIGTERM or SIGINT: everything that is acknowledged is safe in the spool."""
+    # Here and not above: `work` needs no listener and `receive` no pipeline.
+    from dicomnode.network.association import Receiver
+    from dicomnode.spool.recover import rebuild_ledger
+    from dicomnode.spool.writer import SpoolWriter
+
+    configure_logging(config.log)
+    ledger = open_ledger(config)
+    with _only_one(config.storage.root / "receive.lock", "receive"):
+        layout = SpoolLayout(config.storage.spool)
+        writer = SpoolWriter(layout, config.storage.minimum_free_mb * 2**20)
+        report = rebuild_ledger(layout, ledger)
+        log.info("spool_recovered", **vars(report))
+        receiver = Receiver(config, writer, ledger.add_instance, time.time)
+        host, port = receiver.start()
+        announcement = config.storage.root / "receive.json"
+        announcement.write_text(json.dumps({"pid": os.getpid(), "host": host, "port": port, "ae_title": config.network.ae_title}))
+        log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
+        try:
+            _until_stopped()
+        finally:
+            announcement.unlink(missing_ok=True)
+            receiver.stop(10.0)
+            ledger.close()
+
+
+@contextmanager
+def workplace(config: Config) -> Iterator[Workplace]:
+    """Join what the working side needs; on leaving, its worker processes are stopped."""
+    from dicomnode.compute import Compute
+    from dicomnode.flow import Workplace
+
+    ledger = open_ledger(config)
+    with _only_one(config.storage.root / "work.lock", "work"):
+        owner = f"work@{socket.gethostname()}"
+        released = ledger.release_owner(owner, time.time())
+        if released:
+            log.info("unfinished_work_resumed", count=released)
+        compute = Compute(config.compute)
+        try:
+            yield Workplace(config, ledger, SpoolLayout(config.storage.spool), compute, owner)
+        finally:
+            compute.close()
+            ledger.close()
+
+
+def run_work(config: Config) -> None:
+    """Assess, answer and deliver studies until SIGTERM or SIGINT."""
+    from dicomnode.schedule import start_schedule
+
+    configure_logging(config.log)
+    with workplace(config) as place:
+        scheduler = start_schedule(place)
+        log.info("working", workers=place.compute.worker_count, destinations=len(config.destinations))
+        try:
+            _until_stopped()
+        finally:
+            # A study that is being computed is left to its lease: it resumes at the next start.
+            scheduler.shutdown(wait=False)
+
+
+def run_serve(config: Config, config_path: Path | None) -> None:
+    """Run both sides as processes of their own and start again the one that dies."""
+    configure_logging(config.log)
+    arguments = ["--config", str(config_path)] if config_path else []
+    sides = {side: Side([sys.executable, "-m", "dicomnode", side, *arguments]) for side in ("receive", "work")}
+    stop = _stop_event()
+    notifier = sdnotify.SystemdNotifier()
+    notifier.notify("READY=1")
+    try:
+        while not stop.wait(0.5):
+            notifier.notify("WATCHDOG=1")
+            for name, side in sides.items():
+                if side.process.poll() == StartError.exit_code:
+                    raise StartError(f"`dicomnode {name}` could not start; its message stands above")
+                if side.restart_if_dead(time.monotonic()):
+                    log.warning("process_restarted", side=name)
+    finally:
+        for side in sides.values():
+            side.process.terminate()
+        for side in sides.values():
+            side.wait(20.0)
+
+
+@contextmanager
+def _only_one(path: Path, side: str) -> Iterator[None]:
+    """Hold the lock of one side of one root; the kernel frees it however the process ends."""
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StartError(f"another `dicomnode {side}` works on {path.parent}; stop it first or use another storage.root") from None
+        yield
+
+
+def _stop_event() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _until_stopped() -> None:
+    """Tell systemd that we are ready, keep its watchdog fed, return on SIGTERM or SIGINT."""
+    stop = _stop_event()
+    notifier = sdnotify.SystemdNotifier()
+    notifier.notify("READY=1")
+    while not stop.wait(WATCHDOG_S):
+        notifier.notify("WATCHDOG=1")
+    notifier.notify("STOPPING=1")

@@ -1,0 +1,185 @@
+"""The commands and their exit codes; no logic.
+
+Exit codes: 0 done; 1 something was found wrong or not done (it is printed); 2 a wrong command line or setting; 3 could not start.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from dicomnode import __version__, app, commands
+from dicomnode.config import Config, load_config
+from dicomnode.errors import NodeError, StartError
+
+DEFAULT_CONFIG = Path("/etc/dicomnode/dicomnode.toml")
+
+cli = typer.Typer(name="dicomnode", no_args_is_help=True, add_completion=False, help="The stroke-lesion PACS node. For research use only.")
+config_cli = typer.Typer(no_args_is_help=True, help="Check or show the configuration.")
+models_cli = typer.Typer(no_args_is_help=True, help="The model bundles.")
+cli.add_typer(config_cli, name="config")
+cli.add_typer(models_cli, name="models")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", envvar="DICOMNODE_CONFIG", help=f"TOML file; without it {DEFAULT_CONFIG} when that exists, else the defaults."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake prints one message and no traceback."""
+    try:
+        cli()
+    except StartError as problem:
+        _stop(problem, problem.exit_code)
+    except NodeError as problem:
+        _stop(problem, 1)
+
+
+def _stop(problem: NodeError, code: int) -> NoReturn:
+    typer.echo(f"dicomnode: {problem}", err=True)
+    sys.exit(code)
+
+
+def _path(config: Path | None) -> Path | None:
+    return config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+
+
+def _load(config: Path | None) -> Config:
+    path = _path(config)
+    return load_config(path) if path else Config()
+
+
+@cli.callback(invoke_without_command=True)
+def _global(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"dicomnode {__version__}")
+        raise typer.Exit
+
+
+@cli.command()
+def serve(config: ConfigOption = None) -> None:
+    """Run the whole node: receive and work as two processes."""
+    path = _path(config)
+    app.run_serve(_load(path), path)
+
+
+@cli.command()
+def receive(config: ConfigOption = None) -> None:
+    """Run the receiving side only: C-ECHO and C-STORE into the spool."""
+    app.run_receive(_load(config))
+
+
+@cli.command()
+def work(config: ConfigOption = None) -> None:
+    """Run the working side only: assess, segment, report, deliver."""
+    app.run_work(_load(config))
+
+
+@cli.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what comes back.")] = Path("demo-out"),
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Give up after so many seconds.")] = 600,
+) -> None:
+    """Send one synthetic study through a whole node and show what comes back."""
+    raise typer.Exit(0 if commands.demo(output, timeout_s) else 1)
+
+
+@cli.command()
+def segment(
+    inputs: Annotated[list[Path] | None, typer.Argument(help="DICOM files or folders.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("segment-out"),
+    t1: Annotated[Path | None, typer.Option("--t1", help="T1 as NIfTI, instead of DICOM.")] = None,
+    flair: Annotated[Path | None, typer.Option("--flair", help="FLAIR as NIfTI, instead of DICOM.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Segment DICOM studies or NIfTI volumes offline, by the path that the node uses."""
+    raise typer.Exit(0 if commands.segment(_load(config), inputs or [], output, t1, flair, model, threshold, as_json) else 1)
+
+
+@cli.command()
+def send(
+    inputs: Annotated[list[Path], typer.Argument(help="DICOM files or folders.")],
+    to: Annotated[str, typer.Option("--to", help="Receiver as AE@host:port.")],
+    calling: Annotated[str, typer.Option("--calling", help="AE title that we call ourselves.")] = "SIMULATOR",
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait for an answer, in seconds.")] = 60,
+) -> None:
+    """Send DICOM files by C-STORE, as a scanner does."""
+    raise typer.Exit(0 if commands.send(inputs, to, calling, timeout_s) else 1)
+
+
+@cli.command()
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show the studies and where each stands."""
+    commands.show_status(_load(config), as_json)
+
+
+@cli.command()
+def why(
+    study: Annotated[str, typer.Argument(help="Study Instance UID, or the end of one.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what happened to a study, and why."""
+    raise typer.Exit(0 if commands.show_why(_load(config), study, as_json) else 1)
+
+
+@cli.command()
+def retry(
+    study: Annotated[str, typer.Argument(help="Study Instance UID, or the end of one.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a study again, or deliver again what was given up."""
+    raise typer.Exit(0 if commands.retry(_load(config), study, as_json) else 1)
+
+
+@cli.command()
+def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check the set-up and say what to change."""
+    raise typer.Exit(0 if commands.doctor(_load(config), as_json) else 1)
+
+
+@config_cli.command("check")
+def config_check(config: ConfigOption = None) -> None:
+    """Check the configuration; every problem is printed with its key."""
+    path = _path(config)
+    _load(path)
+    typer.echo(f"{path or 'The default configuration'} is valid.")
+
+
+@config_cli.command("show")
+def config_show(config: ConfigOption = None) -> None:
+    """Print the configuration in force as JSON."""
+    typer.echo(_load(config).model_dump_json(indent=2))
+
+
+@models_cli.command("list")
+def models_list(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the model bundles."""
+    commands.list_models(_load(config), as_json)
+
+
+@models_cli.command("show")
+def models_show(name: Annotated[str, typer.Argument(help="name or name/version")], config: ConfigOption = None) -> None:
+    """Print a bundle's manifest and card."""
+    commands.show_model(_load(config), name)
+
+
+@models_cli.command("verify")
+def models_verify(
+    name: Annotated[str | None, typer.Argument(help="name or name/version; all when absent")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check hashes, graph and a run of each bundle."""
+    raise typer.Exit(0 if commands.verify_models(_load(config), name, as_json) else 1)

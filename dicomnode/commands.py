@@ -1,0 +1,203 @@
+"""What the commands do and print. Each returns whether all was well; rooms are imported where they are used, so `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dicomnode.config import Config, DestinationSettings
+from dicomnode.errors import ConfigError, NodeError
+
+if TYPE_CHECKING:
+    from dicomnode.demo import DemoResult
+
+console = Console()
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+def demo(folder: Path, timeout_s: float) -> bool:
+    """Run the demo and print what came back; False when a planted lesion was missed."""
+    from dicomnode.demo import run_demo
+
+    result = run_demo(folder, timeout_s, lambda line: console.print(line, highlight=False))
+    _print_demo(result)
+    return all(lesion.overlap_percent > 0 for lesion in result.planted)
+
+
+def segment(
+    config: Config,
+    inputs: Sequence[Path],
+    output: Path,
+    t1: Path | None,
+    flair: Path | None,
+    model: str | None,
+    threshold: float | None,
+    as_json: bool,
+) -> bool:
+    """Segment studies offline; False when one was refused."""
+    from dicomnode.offline import find_studies, segment_nifti, segment_study
+
+    if bool(inputs) == bool(t1 or flair):
+        raise ConfigError(["segment: give either DICOM files or folders, or --t1 and/or --flair with NIfTI files"])
+    changes = {"lesion_model": model, "threshold": threshold}
+    chosen = config.pipeline.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    config = config.model_copy(update={"pipeline": chosen})
+    with _spinner(as_json) as progress:
+        if inputs:
+            studies = find_studies(inputs, progress)
+            if not studies:
+                raise NodeError("no DICOM image was found in what was given")
+            answers = [
+                segment_study(config, uid, instances, output / f"study-{number:03d}" if len(studies) > 1 else output, progress)
+                for number, (uid, instances) in enumerate(sorted(studies.items()), start=1)
+            ]
+        else:
+            files = {role: path for role, path in (("flair", flair), ("t1", t1)) if path}
+            answers = [segment_nifti(config, files, output, progress)]  # type: ignore[arg-type]  the keys are roles
+    rows = [[answer.case, answer.outcome.value, answer.summary, str(answer.folder), f"{answer.seconds:.1f}"] for answer in answers]
+    _print_rows(("case", "outcome", "result", "folder", "seconds"), rows, as_json)
+    return all(answer.outcome.value in ("lesions", "negative") for answer in answers)
+
+
+def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float) -> bool:
+    """Send DICOM files to AE@host:port; False when one was not taken."""
+    from dicomnode.network.sender import send_files
+
+    files = sorted(
+        {file for path in inputs for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file() and _is_dicom(file)}
+    )
+    if not files:
+        raise NodeError("no DICOM file was found in what was given")
+    with _spinner(quiet=False) as progress:
+        progress(f"sending {len(files)} files to {to}")
+        outcomes = send_files(files, parse_peer(to), calling_ae=calling, timeout_s=timeout_s)
+    failed = [(path, outcome) for path, outcome in zip(files, outcomes, strict=True) if outcome.verdict != "ok"]
+    for path, outcome in failed[:20]:
+        console.print(f"{path}: {outcome.reason}", style="red", highlight=False)
+    console.print(f"{len(files) - len(failed)} of {len(files)} files were acknowledged.")
+    return not failed
+
+
+def parse_peer(text: str) -> DestinationSettings:
+    """Read `AE@host:port`."""
+    match = re.fullmatch(r"(?P<ae>[^@]{1,16})@(?P<host>[^:@]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", text)
+    if not match or not 1 <= int(match["port"]) <= 65535:
+        raise ConfigError([f"--to: {text!r} is not of the form AE@host:port"])
+    return DestinationSettings(name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
+
+
+def doctor(config: Config, as_json: bool) -> bool:
+    """Print every check; False when there is a problem."""
+    from dicomnode.doctor import examine
+
+    checks = list(examine(config))
+    rows = [[check.name, check.level, check.seen, check.advice] for check in checks]
+    _print_rows(("check", "level", "seen", "what to do"), rows, as_json, colours=_COLOURS)
+    return all(check.level != "problem" for check in checks)
+
+
+def list_models(config: Config, as_json: bool) -> None:
+    """Print the bundles that are there."""
+    from pipeline.bundle import list_bundles
+
+    from dicomnode.answer import SHIPPED_MODELS
+
+    rows = []
+    for bundle in list_bundles(config.pipeline.models or SHIPPED_MODELS):
+        size_mb = sum(file.stat().st_size for file in bundle.folder.glob("*.onnx")) / 1e6
+        cells = (bundle.name, bundle.version, bundle.task, bundle.family, "+".join(bundle.channels), f"{size_mb:.1f}")
+        rows.append([*cells, bundle.sha256[:12], bundle.licence, bundle.statement])
+    _print_rows(("name", "version", "task", "family", "channels", "MB", "sha256", "licence", "statement"), rows, as_json)
+
+
+def show_model(config: Config, name: str) -> None:
+    """Print a bundle's manifest and card."""
+    from pipeline.bundle import find_bundle
+
+    from dicomnode.answer import SHIPPED_MODELS
+
+    folder = _found(lambda: find_bundle(config.pipeline.models or SHIPPED_MODELS, name)).folder
+    for file in ("model.toml", "CARD.md"):
+        console.rule(file)
+        console.print((folder / file).read_text(encoding="utf-8"), markup=False, highlight=False)
+
+
+def verify_models(config: Config, name: str | None, as_json: bool) -> bool:
+    """Check bundles; False when one is not as its manifest says."""
+    from pipeline.bundle import find_bundle, list_bundles, verify_bundle
+
+    from dicomnode.answer import SHIPPED_MODELS
+    from pipeline.errors import BundleError
+
+    models = config.pipeline.models or SHIPPED_MODELS
+    bundles = [_found(lambda: find_bundle(models, name))] if name else list_bundles(models)
+    rows = []
+    for bundle in bundles:
+        try:
+            verify_bundle(bundle)
+            rows.append([bundle.name, bundle.version, "ok", "hash, graph and a run agree with the manifest"])
+        except BundleError as problem:
+            rows.append([bundle.name, bundle.version, "problem", str(problem)])
+    if not rows:
+        raise NodeError(f"{models} holds no model bundle")
+    _print_rows(("name", "version", "level", "seen"), rows, as_json, colours=_COLOURS)
+    return all(row[2] == "ok" for row in rows)
+
+
+def _found(find: Callable[[], Any]) -> Any:
+    from pipeline.errors import BundleError
+
+    try:
+        return find()
+    except BundleError as problem:
+        raise NodeError(str(problem)) from None
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as handle:
+        return handle.read(132)[128:] == b"DICM"
+
+
+@contextmanager
+def _spinner(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show the step that runs and the time since the start, on standard error."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=quiet) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda text: bar.update(task, description=text)
+
+
+def _print_rows(names: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool, colours: dict[str, str] | None = None) -> None:
+    if as_json:
+        typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
+        return
+    table = Table(*names)
+    for row in rows:
+        table.add_row(*(f"[{colours[cell]}]{cell}[/]" if colours and cell in colours else cell.replace("[", r"\[") for cell in row))
+    console.print(table)
+
+
+def _print_demo(result: DemoResult) -> None:
+    console.rule("the report, as it came back")
+    console.print(result.report, markup=False, highlight=False)
+    console.rule("planted against found")
+    table = Table("planted lesion", "volume, ml", "covered by the SEG, %")
+    for lesion in result.planted:
+        table.add_row(str(lesion.label), f"{lesion.planted_ml:.1f}", f"{lesion.overlap_percent:.0f}")
+    console.print(table)
+    found = ", ".join(f"{size:.1f}" for size in result.found_ml) or "none"
+    console.print(f"found: {len(result.found_ml)} lesions of {found} ml; Dice over all lesions {result.dice:.2f}")
+    console.print(f"from the last image sent to the answer in the PACS: {result.seconds:.1f} s")
+    for name, path in (("SEG", result.seg), ("SR", result.sr), ("montage", result.montage)):
+        console.print(f"{name}: {path or 'none'}", highlight=False, soft_wrap=True)
+    console.print("The networks were trained on synthetic data only. For research use; not for diagnosis.")

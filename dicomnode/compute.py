@@ -1,0 +1,156 @@
+"""Where studies are computed: Dask distributed, a worker process of our own or a scheduler by address.
+
+Rules for this file:
+1. It runs one function on one argument and knows nothing of studies.
+2. A worker that dies, outgrows its memory or takes too long ends as `RetryLater`; the ledger counts the tries, Dask does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import dask
+import structlog
+from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import TimeoutError as DaskTimeoutError
+
+from dicomnode.config import ComputeSettings
+from dicomnode.errors import RetryLater, StartError
+
+log = structlog.get_logger()
+
+Argument = TypeVar("Argument")
+Answer = TypeVar("Answer")
+
+_SETTINGS = {
+    # By default Dask gives a task that kills its worker to three more workers; a poison study must not do that.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.worker.daemon": True,
+    "distributed.comm.timeouts.connect": "20s",
+    # The limit is met by restarting, not by spilling our arrays to disk.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.98,
+    "distributed.logging.distributed": "error",
+}
+
+
+class Compute:
+    """Runs functions in worker processes.
+
+    Parameters
+    ----------
+    settings
+        `scheduler` empty: one worker process on this machine with the given memory limit, restarted by its nanny;
+        otherwise the address of a Dask scheduler whose workers see the same spool and models.
+
+    Raises
+    ------
+    StartError
+        The scheduler cannot be reached.
+    """
+
+    def __init__(self, settings: ComputeSettings, timeout_s: float = 20) -> None:
+        self._cluster: LocalCluster | None = None
+        self.closed = False
+        with dask.config.set(_SETTINGS):
+            try:
+                if settings.scheduler:
+                    self._client = Client(settings.scheduler, timeout=timeout_s, set_as_default=False)
+                else:
+                    self._cluster = _local_cluster(settings.memory_limit_mb)
+                    self._client = Client(self._cluster, set_as_default=False)
+            except (OSError, DaskTimeoutError) as problem:
+                where = settings.scheduler or "a worker process on this machine"
+                raise StartError(f"compute.scheduler: {where} cannot be reached or started: {problem}") from None
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers there are now, at least 1."""
+        return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+
+    def run(
+        self,
+        function: Callable[[Argument], Answer],
+        argument: Argument,
+        *,
+        name: str,
+        limit_s: float,
+        tick: Callable[[], None],
+        tick_s: float = 5.0,
+    ) -> Answer:
+        """Run `function(argument)` in a worker and return its answer.
+
+        `tick` is called every `tick_s` seconds meanwhile (it renews the lease; what it raises ends the wait and the task).
+
+        Raises
+        ------
+        RetryLater
+            The worker died, outgrew its memory, could not be reached, or the time limit was passed.
+        """
+        future = self._client.submit(function, argument, pure=False, key=f"{name}-{time.time_ns()}", retries=0)
+        end = time.monotonic() + limit_s
+        try:
+            while True:
+                try:
+                    answer: Answer = future.result(timeout=min(tick_s, max(0.1, end - time.monotonic())))
+                    return answer
+                except (DaskTimeoutError, TimeoutError):
+                    if future.done() or future.status == "error":
+                        raise
+                    tick()
+                if time.monotonic() >= end:
+                    raise RetryLater(f"the job limit of {limit_s:g} s was passed")
+        except KilledWorker:
+            raise RetryLater("the worker process died or outgrew its memory limit") from None
+        except BaseException:
+            self._stop(future)
+            raise
+
+    def close(self) -> None:
+        """Stop the workers that are ours; a run that is under way ends with an error and `closed` says why."""
+        self.closed = True
+        self._client.close(timeout=5)
+        if self._cluster is not None:
+            self._cluster.close(timeout=5)
+
+    def _stop(self, future: Future) -> None:
+        """Cancel, and end the process that is on it: Dask cannot interrupt a function that runs. Its nanny starts a new one.
+
+        `Client.restart_workers` is not used: it was seen to lose the worker for good when two restarts followed each other.
+        """
+        if future.done() or self.closed:
+            return
+        busy = [address for address, keys in self._client.processing().items() if future.key in keys]
+        future.cancel()
+        if not busy:
+            return
+        log.warning("worker_ended", workers=len(busy))
+        if self._cluster is not None:
+            for nanny in self._cluster.workers.values():
+                os.kill(nanny.pid, signal.SIGKILL)
+        else:
+            self._client.run(_end_own_process, workers=busy, wait=False, on_error="ignore")
+
+
+def _end_own_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _local_cluster(memory_limit_mb: int) -> LocalCluster:
+    return LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        worker_dashboard_address=None,
+        memory_limit=memory_limit_mb * 2**20,
+        silence_logs=logging.CRITICAL,  # its error lines print the argument, which holds header text
+    )

@@ -1,0 +1,131 @@
+"""`dicomnode doctor`: looks at the set-up as a PACS administrator would and says what to change."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.bundle import find_bundle
+
+from dicomnode.answer import SHIPPED_MODELS
+from dicomnode.config import Config, DestinationSettings
+from dicomnode.errors import StartError
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.network.probe import probe_destination
+from pipeline.errors import BundleError
+
+
+_EVERY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, how it stands, what was seen, what to do."""
+
+    name: str
+    level: Literal["ok", "warning", "problem"]
+    seen: str
+    advice: str = ""
+
+
+def examine(config: Config) -> Iterator[Check]:
+    """Yield every check in the order in which a set-up is done."""
+    yield from _storage(config)
+    yield from _models(config)
+    yield from _listener(config)
+    yield from _senders(config)
+    yield from _destinations(config)
+
+
+def _storage(config: Config) -> Iterator[Check]:
+    root = config.storage.root
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as problem:
+        yield Check(
+            "storage", "problem", f"{root}: {problem.strerror}", "make the folder and give it to the service user, or set storage.root"
+        )
+        return
+    if not os.access(root, os.W_OK):
+        yield Check("storage", "problem", f"{root} is not writable", "give it to the service user")
+        return
+    free_mb = shutil.disk_usage(root).free // 2**20
+    level: Literal["ok", "problem"] = "ok" if free_mb > config.storage.minimum_free_mb else "problem"
+    advice = "" if level == "ok" else "free some space or lower storage.minimum_free_mb: every instance is answered 0xA700 now"
+    yield Check("storage", level, f"{root} has {free_mb} MiB free", advice)
+    try:
+        Ledger.open(config.storage.database_url).close()
+        yield Check("ledger", "ok", "opens and is up to date")
+    except StartError as problem:
+        yield Check("ledger", "problem", str(problem), "see storage.ledger_url")
+
+
+def _models(config: Config) -> Iterator[Check]:
+    folder = config.pipeline.models or SHIPPED_MODELS
+    for key, name in (("brain_model", config.pipeline.brain_model), ("lesion_model", config.pipeline.lesion_model)):
+        try:
+            bundle = find_bundle(folder, name)
+            yield Check(f"pipeline.{key}", "ok", f"{bundle.name} {bundle.version}: {bundle.statement}")
+        except BundleError as problem:
+            yield Check(f"pipeline.{key}", "problem", str(problem), "`dicomnode models list` shows what is there")
+
+
+def _listener(config: Config) -> Iterator[Check]:
+    announcement = config.storage.root / "receive.json"
+    network = config.network
+    if announcement.exists():
+        host, port = (json.loads(announcement.read_text())[key] for key in ("host", "port"))
+        host = "127.0.0.1" if host in _EVERY_INTERFACE else host
+        ourselves = DestinationSettings(name="self", ae_title=network.ae_title, host=host, port=port, objects=("sr",))
+        probe = probe_destination(ourselves, network.ae_title, 10.0)
+        if probe.problem:
+            yield Check("listener", "problem", probe.problem, probe.advice or "restart `dicomnode receive`")
+        else:
+            yield Check("listener", "ok", f"{network.ae_title} answers C-ECHO at port {port}")
+        return
+    try:
+        with socket.socket() as probe_socket:
+            probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe_socket.bind((network.bind, network.port))
+        yield Check("listener", "warning", f"not running; {network.bind}:{network.port} is free", "start `dicomnode serve`")
+    except OSError as problem:
+        yield Check(
+            "listener", "problem", f"{network.bind}:{network.port} cannot be used: {problem.strerror}", "set network.bind and network.port"
+        )
+
+
+def _senders(config: Config) -> Iterator[Check]:
+    network = config.network
+    if network.bind.startswith("127."):
+        yield Check(
+            "network.bind",
+            "warning",
+            f"listens on {network.bind} only",
+            "set network.bind to 0.0.0.0 so that scanners and the PACS reach it",
+        )
+    if not config.peers and network.accept_unknown_peers != "always":
+        yield Check("peers", "warning", "nobody but this machine may send", "add a [[peers]] table for each scanner and PACS")
+    else:
+        yield Check("peers", "ok", f"{len(config.peers)} known; unknown callers: {network.accept_unknown_peers}")
+
+
+def _destinations(config: Config) -> Iterator[Check]:
+    if not config.destinations:
+        yield Check("destinations", "problem", "there is none: results stay in the spool", "add a [[destinations]] table for the PACS")
+    for destination in config.destinations:
+        name = f"destination {destination.name}"
+        probe = probe_destination(destination, destination.calling_ae_title or config.network.ae_title, config.delivery.timeout_s)
+        if probe.problem:
+            yield Check(name, "problem", probe.problem, probe.advice)
+            continue
+        refused = [kind for kind, accepted in probe.accepted.items() if not accepted]
+        if refused:
+            advice = "allow these SOP classes there, or leave them out of destinations.objects"
+            yield Check(name, "problem", f"does not accept {', '.join(refused)}", advice)
+        else:
+            yield Check(name, "ok", f"{destination.ae_title} answers C-ECHO and accepts {', '.join(probe.accepted)}")

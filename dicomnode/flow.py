@@ -1,0 +1,155 @@
+"""The working side, in the order of the arrow. Read this first.
+
+    index_instances   read the headers of what `receive` has made safe        spool -> ledger -> study
+    assess_studies    is a study complete, by evidence or by quiet time?      study
+    answer_next       claim a ready study, have it answered, keep the results  study -> volume -> pipeline -> results
+    deliver_results   send what is due, close what has arrived                 delivery
+
+Each function is safe to call at any time, any number of times, and to be killed in: the ledger says what is left to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from dicomnode.answer import StudyAnswer, StudyTask, answer_study, refuse_study
+from dicomnode.compute import Compute
+from dicomnode.config import Config
+from dicomnode.delivery.deliver import deliver_due
+from dicomnode.errors import RetryLater, UnreadableInstance
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.records import Job
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.states import Outcome
+from dicomnode.study.assembly import assemble, readiness
+from dicomnode.study.headers import is_answerable, read_header
+
+log = structlog.get_logger()
+
+INDEX_BATCH = 500
+LEASE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What the functions of this module work with. `owner` names this process in leases; `now` is the clock."""
+
+    config: Config
+    ledger: Ledger
+    layout: SpoolLayout
+    compute: Compute
+    owner: str
+    now: Callable[[], float] = time.time
+
+
+def index_instances(place: Workplace) -> int:
+    """Read the headers of instances that have none yet; returns how many were looked at."""
+    rows = place.ledger.unindexed_instances(INDEX_BATCH)
+    for instance_id, received in rows:
+        try:
+            header = read_header(place.layout.root / received.path)
+        except UnreadableInstance as problem:
+            log.warning("instance_unreadable", sop_instance_uid=received.SOPInstanceUID, reason=str(problem))
+            place.ledger.record_unreadable(instance_id, str(problem), place.now())
+            continue
+        place.ledger.record_header(instance_id, header, place.now(), opens_job=is_answerable(header))
+    return len(rows)
+
+
+def assess_studies(place: Workplace) -> int:
+    """Decide for every waiting study whether it is ready; returns how many became so."""
+    ready = 0
+    for job in place.ledger.waiting_jobs():
+        uid = job.StudyInstanceUID
+        study = assemble(uid, place.ledger.study_instances(uid))
+        verdict = readiness(study, place.config.selection, place.config.study, place.ledger.last_received_at(uid), place.now())
+        if verdict.ready:
+            place.ledger.mark_ready(job.id, verdict.reason, verdict.evidence, place.now())
+            log.info("study_ready", study_instance_uid=uid, revision=job.revision, reason=verdict.reason)
+            ready += 1
+    return ready
+
+
+def answer_next(place: Workplace) -> bool:
+    """Claim the oldest ready study and answer it; returns False when there is none."""
+    job = place.ledger.claim_job(place.owner, place.now(), LEASE_S)
+    if job is None:
+        return False
+    started = time.monotonic()
+    try:
+        answer = _compute_answer(place, job)
+    except RetryLater as problem:
+        if not place.compute.closed:
+            _try_again(place, job, str(problem))
+        return not place.compute.closed
+    except Exception as bug:
+        if place.compute.closed:
+            return False  # The node is stopping: the lease is freed at the next start.
+        # A bug in one study must not stop the others; the type says enough for a log without patient data.
+        log.exception("study_crashed", study_instance_uid=job.StudyInstanceUID, error=type(bug).__name__)
+        _try_again(place, job, f"the program failed with {type(bug).__name__}; please report it with the log")
+        return True
+    _finish(place, job, answer)
+    log.info(
+        "study_answered",
+        study_instance_uid=job.StudyInstanceUID,
+        revision=job.revision,
+        outcome=answer.outcome.value,
+        results=len(answer.results),
+        seconds=round(time.monotonic() - started, 1),
+    )
+    return True
+
+
+def deliver_results(place: Workplace) -> int:
+    """Send what is due and close the studies whose results have all arrived; returns how many objects were tried."""
+    tried = deliver_due(place.ledger, place.layout, place.config, place.now, owner=place.owner)
+    place.ledger.close_delivered_jobs(place.now())
+    return tried
+
+
+def _compute_answer(place: Workplace, job: Job) -> StudyAnswer:
+    task = _task(place, job)
+    if len(task.instances) > place.config.study.maximum_instances:
+        limit = place.config.study.maximum_instances
+        sentence = (
+            f"The study has {len(task.instances)} instances, more than study.maximum_instances ({limit}); raise the limit or send less."
+        )
+        return refuse_study(task, "too-many-instances", sentence, Outcome.REFUSED)
+
+    def renew() -> None:
+        if not place.ledger.renew_lease(job.id, place.owner, place.now(), LEASE_S):
+            raise RetryLater("the lease was lost: the study was re-opened or taken by another worker")
+
+    return place.compute.run(answer_study, task, name=f"job-{job.id}", limit_s=place.config.compute.job_limit_s, tick=renew)
+
+
+def _task(place: Workplace, job: Job) -> StudyTask:
+    instances = tuple(place.ledger.study_instances(job.StudyInstanceUID))
+    return StudyTask(job.StudyInstanceUID, job.revision, job.created_at, instances, place.config)
+
+
+def _try_again(place: Workplace, job: Job, reason: str) -> None:
+    """Back to ready, or, after the last try, answered with a failure report: a poison study must not go round for ever."""
+    log.warning("study_not_answered", study_instance_uid=job.StudyInstanceUID, attempt=job.attempts, reason=reason)
+    if job.attempts < place.config.compute.attempts:
+        delay_s = min(300.0, 5.0 * 2 ** (job.attempts - 1))
+        place.ledger.release_job(job.id, place.owner, reason, place.now(), place.now() + delay_s)
+        return
+    sentence = f"Processing failed {job.attempts} times, at last because {reason}."
+    try:
+        answer = refuse_study(_task(place, job), "processing-failed", sentence, Outcome.FAILED)
+    except Exception as bug:
+        log.exception("failure_report_failed", study_instance_uid=job.StudyInstanceUID, error=type(bug).__name__)
+        place.ledger.fail_job(job.id, place.owner, sentence, place.now())
+        return
+    _finish(place, job, answer)
+
+
+def _finish(place: Workplace, job: Job, answer: StudyAnswer) -> None:
+    destinations = {destination.name: destination.objects for destination in place.config.destinations}
+    place.ledger.finish_job(job.id, place.owner, answer.outcome, answer.reason, answer.results, destinations, answer.detail, place.now())

@@ -1,0 +1,72 @@
+"""Ask a destination what it would take, without sending anything: used by `dicomnode doctor`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.sop_class import Comprehensive3DSRStorage, SegmentationStorage, Verification  # type: ignore[attr-defined]
+
+from dicomnode.config import DestinationSettings
+
+RESULT_CLASSES: Mapping[str, str] = {"seg": str(SegmentationStorage), "sr": str(Comprehensive3DSRStorage)}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a destination said. `problem` is empty when it answered C-ECHO; `accepted` tells per result kind."""
+
+    problem: str
+    advice: str = ""
+    accepted: Mapping[str, bool] = field(default_factory=dict)
+
+
+def probe_destination(destination: DestinationSettings, calling_ae: str, timeout_s: float) -> Probe:
+    """Connect, associate, C-ECHO, and see which of our result classes are accepted."""
+    where = f"{destination.host}:{destination.port}"
+    try:
+        socket.create_connection((destination.host, destination.port), timeout=min(timeout_s, 10.0)).close()
+    except socket.gaierror:
+        return Probe(f"the host name {destination.host} is not known", "correct destinations.host, or use the address")
+    except OSError as problem:
+        reason = problem.strerror or "no answer in time"
+        return Probe(f"nothing listens at {where}: {reason}", "check host, port, firewall, and that the archive runs")
+    association = _associate(destination, calling_ae, timeout_s)
+    if association.is_rejected:
+        return Probe(f"{where} refused the association", _advice_on_rejection(association, destination, calling_ae))
+    if not association.is_established:
+        return Probe(f"{where} broke the association off", "the port answers, but not with DICOM: is TLS on there, or is it another service?")
+    try:
+        answer = association.send_c_echo()
+        accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
+        kinds = {kind: RESULT_CLASSES[kind] in accepted for kind in destination.objects}
+        if getattr(answer, "Status", None) != 0x0000:
+            return Probe("C-ECHO was not answered with success", "see the archive's log", kinds)
+        return Probe("", accepted=kinds)
+    finally:
+        association.release()
+
+
+def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: float):  # type: ignore[no-untyped-def]
+    ae = AE(ae_title=calling_ae)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    ae.add_requested_context(Verification)
+    for kind in destination.objects:
+        ae.add_requested_context(RESULT_CLASSES[kind], [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    return ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
+
+
+def _advice_on_rejection(association, destination: DestinationSettings, calling_ae: str) -> str:  # type: ignore[no-untyped-def]
+    """Translate the A-ASSOCIATE-RJ reason (PS3.8 Table 9-21)."""
+    primitive = association.acceptor.primitive
+    source, diagnostic = primitive.result_source, primitive.diagnostic
+    if (source, diagnostic) == (1, 7):
+        return f"it is not called {destination.ae_title}: correct destinations.ae_title"
+    if (source, diagnostic) == (1, 3):
+        return f"it does not know {calling_ae}: register our AE title there, or set destinations.calling_ae_title"
+    if source == 3:
+        return "it is too busy for the moment: try again"
+    return f"source {source}, reason {diagnostic}: ask its administrator to look for {calling_ae} in its log"

@@ -1,0 +1,71 @@
+"""The table of what runs how often. It only triggers: all work is in `flow.py`. Late runs coalesce."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from dicomnode import flow
+from dicomnode.flow import Workplace
+from dicomnode.spool.retention import remove_expired_studies
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Timer:
+    """One row: the function, how often it is triggered (seconds), how many may run at once."""
+
+    name: str
+    interval_s: float
+    action: Callable[[], object]
+    at_once: int = 1
+
+
+def timers(place: Workplace) -> tuple[Timer, ...]:
+    """Return the table for this workplace."""
+    poll_s = place.config.compute.poll_s
+    return (
+        Timer("index instances", poll_s, lambda: flow.index_instances(place)),
+        Timer("assess studies", poll_s, lambda: flow.assess_studies(place)),
+        Timer("answer studies", poll_s, lambda: _until_idle(place), at_once=place.compute.worker_count),
+        Timer("deliver results", poll_s, lambda: flow.deliver_results(place)),
+        Timer("remove expired", 3600.0, lambda: remove_expired_studies(place.ledger, place.layout, place.config.storage, place.now())),
+    )
+
+
+def start_schedule(place: Workplace) -> BackgroundScheduler:
+    """Start the timers in threads of their own and return the running scheduler."""
+    table = timers(place)
+    executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table))}
+    scheduler = BackgroundScheduler(timezone="UTC", executors=executors)
+    for timer in table:
+        scheduler.add_job(
+            _guarded,
+            "interval",
+            args=(timer.name, timer.action),
+            seconds=timer.interval_s,
+            id=timer.name,
+            coalesce=True,
+            max_instances=timer.at_once,
+            misfire_grace_time=None,
+        )
+    scheduler.start()
+    return scheduler
+
+
+def _until_idle(place: Workplace) -> None:
+    while flow.answer_next(place):
+        pass
+
+
+def _guarded(name: str, action: Callable[[], object]) -> None:
+    """Log what a run raises; the next one starts afresh."""
+    try:
+        action()
+    except Exception as problem:
+        log.exception("timer_failed", timer=name, error=type(problem).__name__)

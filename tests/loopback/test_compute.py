@@ -1,0 +1,85 @@
+"""The compute room with real worker processes: what kills, floods or blocks a worker harms only its own study."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dicomnode.compute import Compute
+from dicomnode.config import ComputeSettings
+from dicomnode.errors import RetryLater, StartError, StudyRefused
+
+
+def add_one(number: int) -> int:
+    return number + 1
+
+
+def kill_own_process(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def outgrow_memory(number: int) -> int:
+    kept = []
+    for _ in range(400):
+        kept.append(os.urandom(1 << 20) * 8)
+        time.sleep(0.05)
+    return len(kept) + number
+
+
+def sleep_for_ever(number: int) -> int:
+    time.sleep(1000)
+    return number
+
+
+def refuse(number: int) -> int:
+    raise StudyRefused(f"number {number} is refused", code="test-code")
+
+
+@pytest.fixture(scope="module")
+def compute() -> Iterator[Compute]:
+    room = Compute(ComputeSettings(memory_limit_mb=600))
+    yield room
+    room.close()
+
+
+def run(compute: Compute, function: object, limit_s: float = 60) -> int:
+    return compute.run(function, 1, name="test", limit_s=limit_s, tick=lambda: None, tick_s=0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("function", "limit_s", "reason"),
+    [(kill_own_process, 60, "died"), (outgrow_memory, 60, "memory limit"), (sleep_for_ever, 1, "job limit of 1 s")],
+    ids=["killed", "outgrown", "stuck"],
+)
+def test_a_lost_worker_is_a_passing_fault_and_the_next_task_runs(compute: Compute, function: object, limit_s: float, reason: str) -> None:
+    with pytest.raises(RetryLater, match=reason):
+        run(compute, function, limit_s)
+
+    assert 2 == run(compute, add_one)
+
+
+def test_an_error_of_the_function_comes_back_whole(compute: Compute) -> None:
+    with pytest.raises(StudyRefused, match="number 1 is refused") as caught:
+        run(compute, refuse)
+
+    assert "test-code" == caught.value.code
+
+
+def test_a_lost_lease_ends_the_task(compute: Compute) -> None:
+    def lose() -> None:
+        raise RetryLater("the lease was lost")
+
+    with pytest.raises(RetryLater, match="lease"):
+        compute.run(sleep_for_ever, 1, name="test", limit_s=60, tick=lose, tick_s=0.2)
+
+    assert 2 == run(compute, add_one)
+
+
+def test_an_unreachable_scheduler_stops_the_start() -> None:
+    with pytest.raises(StartError, match=r"compute\.scheduler"):
+        Compute(ComputeSettings(scheduler="tcp://127.0.0.1:1"), timeout_s=1)
