@@ -139,6 +139,7 @@ ROOMS = (
         "synthesis, networks, training, export; nobody imports it",
         tuple(_pipeline("bundle", "errors", "geometry", "records", "run", "evaluate", "preprocess", "inference", "postprocess")),
         (
+            "SimpleITK",
             "matplotlib",
             "monai",
             "nibabel",

@@ -1,0 +1,102 @@
+"""Write config/dicomnode.toml from dicomnode/config.py: `python -m scripts.config_example`.
+
+In the file a line `# text` is help; a line `#key = value` is a setting that is off: take the `#` away and give it your value.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from dicomnode.config import Config
+
+TARGET = Path(__file__).resolve().parent.parent / "config" / "dicomnode.toml"
+
+HEADER = """\
+# Configuration of dicomnode. Every setting is here with its default; what you do not change you may delete.
+# A line "# text" is help. A line "#key = value" is a setting that is off: take the # away and give it your value.
+# `dicomnode config check --config FILE` names every problem with its key; `dicomnode doctor --config FILE` tries it out.
+# Written from dicomnode/config.py by `python -m scripts.config_example`.
+"""
+
+# What stands in the file where a setting has no default of its own.
+EXAMPLES: dict[str, Any] = {
+    "peers.ae_title": "MODALITY1",
+    "peers.hosts": ["192.0.2.10", "198.51.100.0/24"],
+    "destinations.name": "pacs",
+    "destinations.ae_title": "PACS",
+    "destinations.host": "192.0.2.20",
+    "destinations.port": 104,
+    "destinations.calling_ae_title": "DICOMNODE",
+    "selection.rules.use": "t1",
+    "selection.rules.series_description": "mprage|t1.*3d",
+    "pipeline.models": "/opt/dicomnode/models",
+    "pipeline.threshold": 0.5,
+    "pipeline.minimum_volume_mm3": 50.0,
+}
+
+
+def render() -> str:
+    """Return the whole file."""
+    return HEADER + "".join(f"{line}\n" for line in _table(Config, ""))
+
+
+def _table(model: type[BaseModel], name: str) -> Iterator[str]:
+    """Give the lines of one table: its own settings, then the tables below it (TOML's order)."""
+    fields = model.model_fields
+    for key, field in fields.items():
+        if _model_of(field) is None:
+            yield from _setting(f"{name}.{key}".lstrip("."), key, field)
+    for key, field in fields.items():
+        below = _model_of(field)
+        if below is None:
+            continue
+        full = f"{name}.{key}".lstrip(".")
+        many = field.default == ()
+        yield ""
+        yield from _help(below.__doc__ or "")
+        if many:
+            yield f"#[[{full}]]"
+            yield from (line if line.startswith(("#", " ")) or not line else f"#{line}" for line in _table(below, full))
+        else:
+            yield f"[{full}]"
+            yield from _table(below, full)
+
+
+def _setting(full: str, key: str, field: FieldInfo) -> Iterator[str]:
+    yield from _help(field.description or "")
+    default = field.default
+    if field.is_required() or (default in {None, (), ""} and full in EXAMPLES):
+        yield f"#{key} = {_toml(EXAMPLES[full])}"
+    else:
+        yield f"{key} = {_toml(default)}"
+
+
+def _help(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), 120, initial_indent="# ", subsequent_indent="# ")
+
+
+def _model_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the table that a field holds, itself or in a tuple."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Path):
+        return json.dumps(str(value))
+    # JSON's strings, numbers, booleans and arrays are TOML's, too.
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(render(), encoding="utf-8")
+    print(f"wrote {TARGET}")

@@ -1,0 +1,89 @@
+"""The systemd units: hardened alike, commands that exist, clean for systemd's own checker."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from dicomnode.cli import cli
+
+UNITS = ["dicomnode.service", "dicomnode-receive.service", "dicomnode-work.service"]
+PROMISED = {
+    "Type": "notify",
+    "User": "dicomnode",
+    "StateDirectory": "dicomnode",
+    "ProtectSystem": "strict",
+    "ProtectHome": "true",
+    "NoNewPrivileges": "true",
+    "CapabilityBoundingSet": "",
+    "Restart": "on-failure",
+    "WatchdogSec": "60",
+}
+
+
+def service_settings(path: Path) -> dict[str, str]:
+    """The [Service] section; no key may stand twice."""
+    section = path.read_text(encoding="utf-8").split("[Service]")[1].split("[Install]")[0]
+    pairs = [line.split("=", 1) for line in section.splitlines() if line and not line.startswith("#")]
+    assert len({key for key, _ in pairs}) == len(pairs)
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_units_keep_the_promised_hardening(repo_root: Path, unit: str) -> None:
+    settings = service_settings(repo_root / "systemd" / unit)
+
+    assert {key: settings.get(key) for key in PROMISED} == PROMISED
+
+
+def test_units_differ_only_where_they_must(repo_root: Path) -> None:
+    serve, receive, work = (service_settings(repo_root / "systemd" / unit) for unit in UNITS)
+
+    assert {key for key in serve | receive | work if not serve.get(key) == receive.get(key) == work.get(key)} == {
+        "ExecStart",
+        "MemoryMax",
+        "Nice",
+        "OOMScoreAdjust",
+    }
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_units_start_a_command_that_exists(repo_root: Path, unit: str) -> None:
+    program, command, option, _ = service_settings(repo_root / "systemd" / unit)["ExecStart"].split()
+    commands = typer.main.get_command(cli).commands
+
+    assert program.endswith("/dicomnode")
+    assert option in {name for parameter in commands[command].params for name in parameter.opts}
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("unit", UNITS)
+def test_systemd_finds_nothing_to_complain_about(repo_root: Path, tmp_path: Path, require_tool: Callable[[str], str], unit: str) -> None:
+    analyze = require_tool("systemd-analyze")
+    text = (repo_root / "systemd" / unit).read_text(encoding="utf-8")
+    # The checker wants the program and the user to exist; here they need not.
+    copy = tmp_path / unit
+    copy.write_text(text.replace("/opt/dicomnode/.venv/bin/dicomnode", "/bin/true"))
+
+    verify = subprocess.run([analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
+    exposure = subprocess.run(
+        [analyze, "security", "--offline=true", "--threshold=25", str(copy)], capture_output=True, text=True, check=False
+    )
+
+    assert (verify.returncode, [line for line in verify.stderr.splitlines() if unit in line]) == (0, [])
+    assert exposure.returncode == 0, exposure.stdout.splitlines()[-1]
+
+
+@pytest.mark.tools
+def test_systemd_check_can_fail(repo_root: Path, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+    copy = tmp_path / "dicomnode.service"
+    text = (repo_root / "systemd" / copy.name).read_text(encoding="utf-8").replace("/opt/dicomnode/.venv/bin/dicomnode", "/bin/true")
+    copy.write_text(text.replace("ProtectSystem=strict", "ProtectSystem=strictly"))
+
+    answer = subprocess.run([require_tool("systemd-analyze"), "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
+
+    assert "strictly" in answer.stderr
