@@ -1,0 +1,143 @@
+"""The ledger's tables. Columns that are DICOM elements carry their keyword; times are seconds since the epoch (UTC).
+
+Rules for this file:
+1. Only tables. What may follow what is in `dicomnode.states`; the steps that build these tables are in `migrations`.
+2. Nothing here may be SQLite's alone: PostgreSQL runs the same tables.
+
+A row of `instances` with `arrival` 0 is the first that came with its SOP Instance UID; a later one with other bytes is a
+conflict and counts on from 1. The bytes themselves are in the spool.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Reading(StrEnum):
+    """Whether the header of a stored instance has been read."""
+
+    NEW = "new"
+    INDEXED = "indexed"
+    OWN_RESULT = "own_result"
+    UNREADABLE = "unreadable"
+
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("StudyInstanceUID", String, primary_key=True),
+    Column("first_received_at", Double, nullable=False),
+    Column("last_received_at", Double, nullable=False),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("SOPInstanceUID", String, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("arrival", Integer, nullable=False),
+    Column("SOPClassUID", String, nullable=False),
+    Column("TransferSyntaxUID", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("calling_ae", String, nullable=False),
+    Column("peer_host", String, nullable=False),
+    Column("received_at", Double, nullable=False),
+    Column("reading", String, nullable=False),
+    Column("StudyInstanceUID", String, ForeignKey("studies.StudyInstanceUID")),
+    Column("SeriesInstanceUID", String),
+    Column("header", Text),
+    Column("unreadable_because", Text),
+    Column("indexed_at", Double),
+    UniqueConstraint("SOPInstanceUID", "sha256"),
+    UniqueConstraint("SOPInstanceUID", "arrival"),
+    Index("ix_instances_StudyInstanceUID", "StudyInstanceUID"),
+    sqlite_autoincrement=True,
+)
+# Partial, so that finding the few unread ones among many stays cheap, and so does storing one.
+_unread = instances.c.reading == Reading.NEW.value
+Index("ix_instances_unread", instances.c.id, sqlite_where=_unread, postgresql_where=_unread)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("StudyInstanceUID", String, ForeignKey("studies.StudyInstanceUID"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("outcome", String),
+    Column("detail", Text, nullable=False),
+    Column("owner", String),
+    Column("lease_until", Double),
+    Column("not_before", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    UniqueConstraint("StudyInstanceUID", "revision"),
+    Index("ix_jobs_state_not_before", "state", "not_before"),
+    sqlite_autoincrement=True,
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", Integer, ForeignKey("jobs.id"), nullable=False),
+    Column("kind", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("SOPInstanceUID", String, nullable=False),
+    Column("SOPClassUID", String, nullable=False),
+    Column("SeriesInstanceUID", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("ix_results_job_id", "job_id"),
+    Index("ix_results_SOPInstanceUID", "SOPInstanceUID"),
+    sqlite_autoincrement=True,
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", Integer, ForeignKey("jobs.id"), nullable=False),
+    Column("result_id", Integer, ForeignKey("results.id"), nullable=False),
+    Column("StudyInstanceUID", String, nullable=False),
+    Column("destination", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", Double, nullable=False),
+    Column("first_failed_at", Double),
+    Column("last_status", Text, nullable=False),
+    Column("owner", String),
+    Column("lease_until", Double),
+    Column("updated_at", Double, nullable=False),
+    UniqueConstraint("result_id", "destination"),
+    Index("ix_deliveries_state_destination_next_attempt_at", "state", "destination", "next_attempt_at"),
+    Index("ix_deliveries_job_id", "job_id"),
+    sqlite_autoincrement=True,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("StudyInstanceUID", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("what", String, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("ix_events_StudyInstanceUID", "StudyInstanceUID"),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,113 @@
+"""The life of a study as the ledger sees it: made-up instances, headers and results, and the steps that lead to each state."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.records import AddOutcome, InstanceHeader, Job, ReceivedInstance, ResultFile
+from dicomnode.states import Outcome
+
+MR = "1.2.840.10008.5.1.4.1.1.4"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+SR = "1.2.840.10008.5.1.4.1.1.88.34"
+STUDY = "2.25.100"
+ARCHIVE: Mapping[str, Sequence[str]] = {"pacs": ("seg", "sr")}
+
+
+def received(number: int, content: str = "", at: float = 10.0, calling_ae: str = "SCANNER") -> ReceivedInstance:
+    """Return an instance as reception lists it; other `content` is other bytes under the same UID."""
+    sha256 = hashlib.sha256(f"{number}{content}".encode()).hexdigest()
+    return ReceivedInstance(
+        f"{STUDY}.9.{number}", MR, EXPLICIT_LITTLE, f"incoming/{sha256}.dcm", sha256, 1000 + number, calling_ae, "10.0.0.7", at
+    )
+
+
+def header(number: int, study: str = STUDY, series: int = 1) -> InstanceHeader:
+    """Return the header of `received(number)`, with nested tuples, None and numbers in it."""
+    return InstanceHeader(
+        f"{STUDY}.9.{number}",
+        MR,
+        study,
+        f"{study}.{series}",
+        Modality="MR",
+        Rows=5,
+        Columns=7,
+        PixelSpacing=(0.5, 0.75),
+        orientations=((1.0, 0.0, 0.0, 0.0, 1.0, 0.0),),
+        positions=((-1.5, 2.25, float(number)),),
+        InstanceNumber=number,
+        ImageType=("ORIGINAL", "PRIMARY"),
+        SeriesDescription="t1 sag",
+        SeriesNumber=series,
+        extra={"mosaic": [4, 4]},
+    )
+
+
+def result(kind: str, revision: int = 1, data: bytes = b"") -> ResultFile:
+    """Return a finished result; the SOP Instance UID is that of its study and kind, whatever the revision."""
+    number = {"seg": 1, "sr": 2, "montage": 3}[kind]
+    sha256 = hashlib.sha256(data or f"{kind}{revision}".encode()).hexdigest()
+    return ResultFile(
+        kind, f"results/{kind}-{revision}", sha256, f"{STUDY}.77.{number}", SEG if kind == "seg" else SR, f"{STUDY}.70.{number}"
+    )
+
+
+class LedgerStory:
+    """Takes one study from step to step."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def receive(self, *numbers: int, at: float = 10.0, content: str = "") -> list[AddOutcome]:
+        return [self.ledger.add_instance(received(number, content, at)) for number in numbers]
+
+    def index(self, now: float = 11.0, study: str = STUDY) -> int:
+        found = self.ledger.unindexed_instances(1000)
+        for instance_id, instance in found:
+            self.ledger.record_header(instance_id, header(int(instance.SOPInstanceUID.rsplit(".", 1)[1]), study), now)
+        return len(found)
+
+    def waiting(self, *numbers: int) -> Job:
+        self.receive(*(numbers or (1, 2)))
+        self.index()
+        return self.ledger.waiting_jobs()[-1]
+
+    def ready(self, *numbers: int, now: float = 20.0) -> Job:
+        job = self.waiting(*numbers)
+        self.ledger.mark_ready(job.id, "complete by evidence", {"slices": 2}, now)
+        return job
+
+    def running(self, owner: str = "work:1", now: float = 30.0, lease_s: float = 60.0) -> Job:
+        self.ready()
+        job = self.ledger.claim_job(owner, now, lease_s)
+        assert job is not None
+        return job
+
+    def encoded(self, destinations: Mapping[str, Sequence[str]] = ARCHIVE, owner: str = "work:1", now: float = 40.0) -> Job:
+        job = self.running(owner)
+        self.finish(job, destinations, owner, now)
+        return job
+
+    def finish(self, job: Job, destinations: Mapping[str, Sequence[str]] = ARCHIVE, owner: str = "work:1", now: float = 40.0) -> None:
+        files = [result(kind, job.revision) for kind in ("seg", "sr", "montage")]
+        self.ledger.finish_job(job.id, owner, Outcome.LESIONS, "2 lesions", files, destinations, {"lesions": 2}, now)
+
+    def newest(self) -> dict[str, Any]:
+        job: dict[str, Any] = self.ledger.study_history(STUDY)["jobs"][-1]
+        return job
+
+    def delivery_states(self) -> list[str]:
+        return [delivery["state"] for delivery in self.ledger.study_history(STUDY)["deliveries"]]
+
+    def happenings(self) -> list[str]:
+        return [event["what"] for event in self.ledger.study_history(STUDY)["events"]]
+
+
+def sqlite_url(folder: Path) -> str:
+    """Return the URL of a ledger in a folder."""
+    return f"sqlite:///{folder / 'ledger.sqlite3'}"

@@ -1,0 +1,259 @@
+"""Jobs: opened by content, superseded by new content, claimed with a lease, finished once."""
+
+from __future__ import annotations
+
+import pytest
+
+from dicomnode.errors import LeaseLost, NodeError, StateError
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.states import DeliveryState, JobState, Outcome
+from tests.factories.ledger import STUDY, LedgerStory, header, received, result
+
+
+def test_a_new_study_opens_one_waiting_job_at_revision_1(story: LedgerStory) -> None:
+    story.receive(1, 2, 3)
+    story.index()
+    (job,) = story.ledger.waiting_jobs()
+    assert (job.StudyInstanceUID, job.revision, job.state, job.attempts) == (STUDY, 1, JobState.WAITING, 0)
+    assert story.happenings() == ["opened"]
+
+
+def test_more_content_while_waiting_changes_no_revision(story: LedgerStory) -> None:
+    first = story.waiting(1)
+    again = story.waiting(2)
+    assert again == first
+
+
+@pytest.mark.parametrize("state", [JobState.READY, JobState.RUNNING, JobState.ENCODED, JobState.DONE, JobState.FAILED])
+def test_new_content_after_waiting_supersedes(story: LedgerStory, state: JobState) -> None:
+    bring_to(story, state)
+    story.receive(99, at=50.0)
+    story.index(51.0)
+    history = story.ledger.study_history(STUDY)
+    assert [(job["revision"], job["state"]) for job in history["jobs"]] == [(1, "superseded"), (2, "waiting")]
+    assert [job.revision for job in story.ledger.waiting_jobs()] == [2]
+    (superseded,) = [event for event in history["events"] if event["what"] == "superseded"]
+    assert superseded["detail"]["was"] == state.value
+
+
+def test_superseding_withdraws_what_has_not_left(story: LedgerStory) -> None:
+    story.encoded({"pacs": ("seg", "sr"), "second": ("sr",)})
+    first, second = story.ledger.claim_deliveries("d", 41, 60, 2)
+    story.ledger.record_delivery(first.id, DeliveryState.SENT, "0x0000", 42)
+    story.ledger.record_delivery(second.id, DeliveryState.GIVEN_UP, "0x0122", 42)
+    story.waiting(99)
+    assert story.delivery_states() == ["sent", "withdrawn", "withdrawn"]
+
+
+def test_a_delivery_under_way_while_superseded_is_withdrawn_when_it_fails(story: LedgerStory) -> None:
+    story.encoded()
+    failing, arriving = story.ledger.claim_deliveries("d", 41, 60, 2)
+    story.waiting(99)
+    assert story.delivery_states() == ["sending", "sending"]
+    story.ledger.record_delivery(failing.id, DeliveryState.DUE, "timeout", 42, 47)
+    story.ledger.record_delivery(arriving.id, DeliveryState.SENT, "0x0000", 42)
+    assert story.delivery_states() == ["withdrawn", "sent"]
+
+
+def test_duplicates_conflicts_rereads_and_own_results_supersede_nothing(story: LedgerStory) -> None:
+    story.encoded()
+    own = received(5)
+    own = type(own)(**{**vars(own), "SOPInstanceUID": result("seg").SOPInstanceUID})
+    assert story.receive(1) == ["duplicate"]
+    assert story.receive(1, content="other bytes") == ["conflict"]
+    story.index(51)
+    story.ledger.add_instance(own)
+    ((own_id, _),) = story.ledger.unindexed_instances(10)
+    story.ledger.record_header(own_id, header(5), 52)
+    story.ledger.record_header(1, header(1), 53)
+    assert [job["revision"] for job in story.ledger.study_history(STUDY)["jobs"]] == [1]
+    assert story.happenings()[-2:] == ["conflict", "own-result"]
+    assert len(story.ledger.study_instances(STUDY)) == 2
+
+
+def test_content_that_does_not_reopen_is_indexed_only(story: LedgerStory) -> None:
+    story.encoded()
+    story.receive(7)
+    ((instance_id, _),) = story.ledger.unindexed_instances(10)
+    story.ledger.record_header(instance_id, header(7), 50, reopens=False)
+    assert story.newest()["revision"] == 1
+    assert len(story.ledger.study_instances(STUDY)) == 3
+
+
+def test_the_oldest_ready_job_is_claimed_by_one_owner_only(story: LedgerStory) -> None:
+    story.receive(1)
+    story.index(study="2.25.1")
+    story.receive(2)
+    story.index(study="2.25.2")
+    late, early = story.ledger.waiting_jobs()
+    story.ledger.mark_ready(early.id, "quiet", {}, 20)
+    story.ledger.mark_ready(late.id, "quiet", {}, 21)
+    claimed = [story.ledger.claim_job(owner, 30, 60) for owner in ("a", "b", "c")]
+    assert [job and (job.id, job.attempts, job.lease_until) for job in claimed] == [(early.id, 1, 90), (late.id, 1, 90), None]
+
+
+def test_an_expired_lease_is_claimed_again_and_the_late_owner_is_told(story: LedgerStory) -> None:
+    job = story.running("dead", now=30, lease_s=60)
+    assert story.ledger.claim_job("next", 90, 60) is None
+    again = story.ledger.claim_job("next", 90.5, 60)
+    assert again is not None
+    assert (again.id, again.attempts, again.state) == (job.id, 2, JobState.RUNNING)
+    assert not story.ledger.renew_lease(job.id, "dead", 91, 60)
+    with pytest.raises(LeaseLost):
+        story.finish(job, owner="dead")
+    assert story.ledger.study_history(STUDY)["deliveries"] == []
+    assert "lease-expired" in story.happenings()
+
+
+def test_renewing_prolongs(story: LedgerStory) -> None:
+    job = story.running("a", now=30, lease_s=60)
+    assert story.ledger.renew_lease(job.id, "a", 80, 60)
+    assert story.ledger.claim_job("b", 139, 60) is None
+
+
+def test_a_superseded_worker_may_not_finish_fail_or_release(story: LedgerStory) -> None:
+    job = story.running()
+    story.waiting(99)
+    with pytest.raises(LeaseLost, match="superseded"):
+        story.finish(job)
+    with pytest.raises(LeaseLost):
+        story.ledger.fail_job(job.id, "work:1", "x", 50)
+    with pytest.raises(LeaseLost):
+        story.ledger.release_job(job.id, "work:1", "x", 50, 60)
+    assert story.newest()["state"] == "waiting"
+
+
+def test_a_released_job_waits_for_its_time(story: LedgerStory) -> None:
+    job = story.running()
+    story.ledger.release_job(job.id, "work:1", "worker died", 40, 70)
+    assert story.ledger.claim_job("work:1", 69, 60) is None
+    again = story.ledger.claim_job("work:1", 70, 60)
+    assert again is not None
+    assert again.attempts == 2
+
+
+def test_finishing_makes_results_and_only_the_wanted_deliveries(story: LedgerStory) -> None:
+    story.encoded({"pacs": ("seg", "sr"), "reports": ("sr",), "nobody": ()})
+    job = story.newest()
+    assert (job["state"], job["outcome"], job["reason"]) == ("encoded", "lesions", "2 lesions")
+    assert job["detail"] == {"evidence": {"slices": 2}, "lesions": 2}
+    assert [file["kind"] for file in job["results"]] == ["seg", "sr", "montage"]
+    due = story.ledger.claim_deliveries("d", 40, 60, 10)
+    assert sorted((delivery.destination, delivery.result.kind) for delivery in due) == [("pacs", "seg"), ("pacs", "sr"), ("reports", "sr")]
+    assert next(delivery.result for delivery in due if delivery.result.kind == "seg") == result("seg")
+
+
+def test_a_job_may_not_skip_a_state(story: LedgerStory) -> None:
+    job = story.encoded()
+    with pytest.raises(StateError):
+        story.ledger.mark_ready(999, "x", {}, 50)
+    story.ledger.close_delivered_jobs(50)
+    story.ledger.retry_job(STUDY, 51, rerun=True)
+    with pytest.raises(StateError, match="ready may not become ready"):
+        story.ledger.mark_ready(job.id, "x", {}, 52)
+
+
+def test_closing_needs_every_delivery_to_have_arrived(story: LedgerStory) -> None:
+    story.encoded()
+    assert story.ledger.close_delivered_jobs(50) == 0
+    first, second = story.ledger.claim_deliveries("d", 50, 60, 10)
+    story.ledger.record_delivery(first.id, DeliveryState.SENT, "0x0000", 51)
+    assert story.ledger.close_delivered_jobs(52) == 0
+    story.ledger.record_delivery(second.id, DeliveryState.SENT, "0x0000", 52)
+    assert story.ledger.close_delivered_jobs(53) == 1
+    assert story.newest()["state"] == "done"
+    assert story.happenings()[-3:] == ["sent", "sent", "done"]
+
+
+def test_a_job_without_destinations_is_done_at_once(story: LedgerStory) -> None:
+    story.encoded({})
+    assert story.ledger.close_delivered_jobs(50) == 1
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.DONE])
+def test_retry_processes_again_from_the_first_attempt(story: LedgerStory, state: JobState) -> None:
+    bring_to(story, state)
+    job = story.ledger.retry_job(STUDY, 60)
+    assert (job.state, job.attempts, job.revision) == (JobState.READY, 0, 1)
+    claimed = story.ledger.claim_job("work:1", 60, 60)
+    assert claimed is not None
+    story.finish(claimed)
+    assert story.delivery_states().count("due") == 2
+
+
+def test_retry_of_given_up_deliveries_sends_and_does_not_process(story: LedgerStory) -> None:
+    story.encoded()
+    for delivery in story.ledger.claim_deliveries("d", 41, 60, 10):
+        story.ledger.record_delivery(delivery.id, DeliveryState.GIVEN_UP, "refused", 42)
+    job = story.ledger.retry_job(STUDY, 60)
+    assert job.state is JobState.ENCODED
+    due = story.ledger.claim_deliveries("d", 60, 60, 10)
+    assert [(delivery.attempts, delivery.first_failed_at) for delivery in due] == [(1, None), (1, None)]
+
+
+def test_rerun_withdraws_the_undelivered_and_processes_again(story: LedgerStory) -> None:
+    story.encoded()
+    assert story.ledger.retry_job(STUDY, 60, rerun=True).state is JobState.READY
+    assert story.delivery_states() == ["withdrawn", "withdrawn"]
+
+
+def test_retry_says_why_it_cannot(story: LedgerStory) -> None:
+    with pytest.raises(NodeError, match="not known"):
+        story.ledger.retry_job(STUDY, 60)
+    story.waiting()
+    with pytest.raises(NodeError, match="is waiting"):
+        story.ledger.retry_job(STUDY, 60)
+    job = story.ledger.waiting_jobs()[0]
+    story.ledger.mark_ready(job.id, "quiet", {}, 60)
+    story.ledger.claim_job("a", 60, 60)
+    with pytest.raises(NodeError, match="is running"):
+        story.ledger.retry_job(STUDY, 61)
+    story.ledger.release_job(job.id, "a", "worker died", 62, 900)
+    assert story.ledger.retry_job(STUDY, 63).attempts == 0
+    assert story.ledger.claim_job("a", 63, 60) is not None
+
+
+def test_retry_waits_for_a_send_under_way(story: LedgerStory) -> None:
+    story.encoded()
+    story.ledger.claim_deliveries("d", 41, 60, 1)
+    with pytest.raises(NodeError, match="being sent"):
+        story.ledger.retry_job(STUDY, 60, rerun=True)
+
+
+def test_what_a_dead_owner_held_goes_back(story: LedgerStory) -> None:
+    story.encoded()
+    story.ledger.claim_deliveries("work:1/pacs", 41, 600, 10)
+    story.receive(50)
+    story.index(study="2.25.7")
+    story.ledger.mark_ready(story.ledger.waiting_jobs()[0].id, "quiet", {}, 42)
+    story.ledger.claim_job("work:1", 43, 600)
+    assert story.ledger.release_owner("other", 50) == 0
+    assert story.ledger.release_owner("work:1", 50) == 3
+    assert story.ledger.claim_job("work:2", 50, 60) is not None
+    assert len(story.ledger.claim_deliveries("work:2", 50, 60, 10)) == 2
+
+
+def test_an_owner_prefix_is_no_pattern(story: LedgerStory) -> None:
+    story.running("work:1")
+    assert story.ledger.release_owner("work_1", 50) == 0
+    assert story.ledger.release_owner("%", 50) == 0
+
+
+def bring_to(story: LedgerStory, state: JobState) -> None:
+    """Take a fresh study to a state."""
+    if state is JobState.READY:
+        story.ready()
+    elif state is JobState.RUNNING:
+        story.running()
+    elif state is JobState.ENCODED:
+        story.encoded()
+    elif state is JobState.DONE:
+        story.encoded({})
+        story.ledger.close_delivered_jobs(45)
+    else:
+        story.ledger.fail_job(story.running().id, "work:1", "no memory", 40)
+
+
+def test_outcome_of_a_failed_job(story: LedgerStory, ledger: Ledger) -> None:
+    bring_to(story, JobState.FAILED)
+    assert (story.newest()["state"], story.newest()["outcome"]) == ("failed", Outcome.FAILED.value)
