@@ -130,7 +130,7 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what happened to a study, and why."""
-    raise typer.Exit(0 if commands.show_why(_load(config), study, as_json) else 1)
+    commands.show_why(_load(config), study, as_json)
 
 
 @cli.command()
@@ -140,7 +140,7 @@ def retry(
     as_json: JsonOption = False,
 ) -> None:
     """Answer a study again, or deliver again what was given up."""
-    raise typer.Exit(0 if commands.retry(_load(config), study, as_json) else 1)
+    commands.retry(_load(config), study, as_json)
 
 
 @cli.command()

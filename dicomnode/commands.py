@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,45 @@ def parse_peer(text: str) -> DestinationSettings:
     if not match or not 1 <= int(match["port"]) <= 65535:
         raise ConfigError([f"--to: {text!r} is not of the form AE@host:port"])
     return DestinationSettings(name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
+
+
+def show_status(config: Config, as_json: bool) -> None:
+    """Print the studies and where each stands."""
+    from dicomnode.app import open_ledger
+    from dicomnode.show import STATUS_COLUMNS, status_rows
+
+    with closing(open_ledger(config)) as ledger:
+        if as_json:
+            typer.echo(json.dumps({"health": ledger.health(), "studies": ledger.studies()}, indent=2))
+        else:
+            _print_rows(STATUS_COLUMNS, status_rows(ledger), as_json=False)
+
+
+def show_why(config: Config, study: str, as_json: bool) -> None:
+    """Print what happened to a study."""
+    from dicomnode.app import open_ledger
+    from dicomnode.show import find_study, story
+
+    with closing(open_ledger(config)) as ledger:
+        history = ledger.study_history(find_study(ledger, study))
+    if as_json:
+        typer.echo(json.dumps(history, indent=2, default=str))
+    else:
+        for line in story(history):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def retry(config: Config, study: str, as_json: bool) -> None:
+    """Send again what was given up, or else answer the study again."""
+    from dicomnode.app import open_ledger
+    from dicomnode.show import find_study
+
+    with closing(open_ledger(config)) as ledger:
+        job = ledger.retry_job(find_study(ledger, study), time.time())
+    if as_json:
+        typer.echo(json.dumps({"StudyInstanceUID": job.StudyInstanceUID, "revision": job.revision, "state": job.state.value}))
+    else:
+        console.print(f"revision {job.revision} is {job.state.value}; `dicomnode why` tells what becomes of it", highlight=False)
 
 
 def doctor(config: Config, as_json: bool) -> bool:

@@ -6,19 +6,16 @@ are embedded. The study is committed (see `dicomnode/simulator/DEMO_STUDY.md`): 
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pydicom
+from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 from pipeline.geometry import apply_affine
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
@@ -32,7 +29,6 @@ from pipeline.records import Array
 
 DEMO_STUDY = Path(__file__).parent / "simulator" / "demo_study.npz"
 STUDY_UID = derive_uid("demo", "study")
-AE_TITLE = "DEMONODE"
 
 
 @dataclass(frozen=True)
@@ -73,12 +69,13 @@ def run_demo(folder: Path, timeout_s: float, say: Callable[[str], None]) -> Demo
     say(f"scanner: {len(images)} MR images of one synthetic T1 + FLAIR study")
     with Archive(folder / "pacs") as archive:
         say(f"PACS: {archive.ae_title} listens on 127.0.0.1:{archive.port}")
-        with _node(folder, archive.port, archive.ae_title) as (port, alive):
-            say(f"node: {AE_TITLE} listens on 127.0.0.1:{port}, receive and work are separate processes")
+        with NodeProcesses(folder, archive.ae_title, archive.port) as node:
+            port = node.port()
+            say(f"node: {AE_TITLE} listens on 127.0.0.1:{port}; receive and work are separate processes")
             _send(images, port)
             sent_at = time.monotonic()
             say("scanner: every image was acknowledged (0x0000: it is safe on disk)")
-            received = _wait_for_answer(folder / "pacs", timeout_s, alive, say)
+            received = _wait_for_answer(folder / "pacs", timeout_s, node.check, say)
             seconds = time.monotonic() - sent_at
     return _judge(study, received, folder, seconds)
 
@@ -99,58 +96,6 @@ def write_study(study: np.lib.npyio.NpzFile, folder: Path) -> list[Path]:
         )
         paths += write_series(series, folder / role)
     return paths
-
-
-@contextmanager
-def _node(folder: Path, archive_port: int, archive_ae: str) -> Iterator[tuple[int, Callable[[], None]]]:
-    """Start the two processes of a node; yields its port and a check that raises when a process has died."""
-    root = folder / "node"
-    config = folder / "dicomnode.toml"
-    config.write_text(
-        f"""[network]
-ae_title = "{AE_TITLE}"
-port = 0
-[storage]
-root = "{root}"
-minimum_free_mb = 100
-[[destinations]]
-name = "demo-pacs"
-ae_title = "{archive_ae}"
-host = "127.0.0.1"
-port = {archive_port}
-"""
-    )
-    log = folder / "node.log"
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "dicomnode"]
-        processes = [
-            subprocess.Popen([*command, side, "--config", str(config)], stdout=output, stderr=subprocess.STDOUT)
-            for side in ("receive", "work")
-        ]
-
-        def alive() -> None:
-            if any(process.poll() is not None for process in processes):
-                raise NodeError(f"a process of the node died; see {log}")
-
-        try:
-            yield _wait_for_port(root / "receive.json", alive), alive
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(20)
-                process.kill()
-
-
-def _wait_for_port(announcement: Path, alive: Callable[[], None]) -> int:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        alive()
-        with suppress(FileNotFoundError, json.JSONDecodeError):
-            return int(json.loads(announcement.read_text())["port"])
-        time.sleep(0.1)
-    raise NodeError("the node did not begin to listen within 60 seconds")
 
 
 def _send(images: Sequence[Path], port: int) -> None:

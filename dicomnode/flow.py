@@ -11,8 +11,10 @@ Each function is safe to call at any time, any number of times, and to be killed
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -20,7 +22,7 @@ from dicomnode.answer import StudyAnswer, StudyTask, answer_study, refuse_study
 from dicomnode.compute import Compute
 from dicomnode.config import Config
 from dicomnode.delivery.deliver import deliver_due
-from dicomnode.errors import RetryLater, UnreadableInstance
+from dicomnode.errors import LeaseLost, RetryLater, UnreadableInstance
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Job
 from dicomnode.spool.layout import SpoolLayout
@@ -56,7 +58,7 @@ def index_instances(place: Workplace) -> int:
             log.warning("instance_unreadable", sop_instance_uid=received.SOPInstanceUID, reason=str(problem))
             place.ledger.record_unreadable(instance_id, str(problem), place.now())
             continue
-        place.ledger.record_header(instance_id, header, place.now(), opens_job=is_answerable(header))
+        place.ledger.record_header(instance_id, header, place.now(), reopens=is_answerable(header))
     return len(rows)
 
 
@@ -75,25 +77,35 @@ def assess_studies(place: Workplace) -> int:
 
 
 def answer_next(place: Workplace) -> bool:
-    """Claim the oldest ready study and answer it; returns False when there is none."""
+    """Claim the oldest ready study and answer it; returns False when there is none, or the node is stopping."""
     job = place.ledger.claim_job(place.owner, place.now(), LEASE_S)
     if job is None:
         return False
+    try:
+        _answer(place, job)
+    except LeaseLost as lost:
+        log.info("study_dropped", study_instance_uid=job.StudyInstanceUID, revision=job.revision, reason=str(lost))
+    return not place.compute.closed
+
+
+def deliver_results(place: Workplace) -> int:
+    """Send what is due and close the studies whose results have all arrived; returns how many objects were tried."""
+    tried = deliver_due(place.ledger, place.layout, place.config, place.now, owner=place.owner)
+    place.ledger.close_delivered_jobs(place.now())
+    return tried
+
+
+def _answer(place: Workplace, job: Job) -> None:
     started = time.monotonic()
     try:
         answer = _compute_answer(place, job)
-    except RetryLater as problem:
-        if not place.compute.closed:
-            _try_again(place, job, str(problem))
-        return not place.compute.closed
-    except Exception as bug:
-        if place.compute.closed:
-            return False  # The node is stopping: the lease is freed at the next start.
-        # A bug in one study must not stop the others; the type says enough for a log without patient data.
-        log.exception("study_crashed", study_instance_uid=job.StudyInstanceUID, error=type(bug).__name__)
-        _try_again(place, job, f"the program failed with {type(bug).__name__}; please report it with the log")
-        return True
-    _finish(place, job, answer)
+        _finish(place, job, answer)
+    except LeaseLost:
+        raise
+    except Exception as problem:  # noqa: BLE001  whatever happens to one study must not stop the others
+        if not place.compute.closed:  # Else the node is stopping: the lease is freed at the next start.
+            _try_again(place, job, problem)
+        return
     log.info(
         "study_answered",
         study_instance_uid=job.StudyInstanceUID,
@@ -102,14 +114,6 @@ def answer_next(place: Workplace) -> bool:
         results=len(answer.results),
         seconds=round(time.monotonic() - started, 1),
     )
-    return True
-
-
-def deliver_results(place: Workplace) -> int:
-    """Send what is due and close the studies whose results have all arrived; returns how many objects were tried."""
-    tried = deliver_due(place.ledger, place.layout, place.config, place.now, owner=place.owner)
-    place.ledger.close_delivered_jobs(place.now())
-    return tried
 
 
 def _compute_answer(place: Workplace, job: Job) -> StudyAnswer:
@@ -123,7 +127,7 @@ def _compute_answer(place: Workplace, job: Job) -> StudyAnswer:
 
     def renew() -> None:
         if not place.ledger.renew_lease(job.id, place.owner, place.now(), LEASE_S):
-            raise RetryLater("the lease was lost: the study was re-opened or taken by another worker")
+            raise LeaseLost("newer images re-opened the study, or another worker took it")
 
     return place.compute.run(answer_study, task, name=f"job-{job.id}", limit_s=place.config.compute.job_limit_s, tick=renew)
 
@@ -133,9 +137,16 @@ def _task(place: Workplace, job: Job) -> StudyTask:
     return StudyTask(job.StudyInstanceUID, job.revision, job.created_at, instances, place.config)
 
 
-def _try_again(place: Workplace, job: Job, reason: str) -> None:
+def _try_again(place: Workplace, job: Job, problem: Exception) -> None:
     """Back to ready, or, after the last try, answered with a failure report: a poison study must not go round for ever."""
-    log.warning("study_not_answered", study_instance_uid=job.StudyInstanceUID, attempt=job.attempts, reason=reason)
+    uid = job.StudyInstanceUID
+    if isinstance(problem, RetryLater):
+        reason = str(problem)
+        log.warning("study_not_answered", study_instance_uid=uid, attempt=job.attempts, reason=reason)
+    else:
+        # The message of a foreign error may quote a header; its type may be shown to everybody.
+        reason = f"the program failed with {type(problem).__name__}; please report it with the log"
+        log.error("study_crashed", study_instance_uid=uid, attempt=job.attempts, where=where(problem), error=type(problem).__name__)
     if job.attempts < place.config.compute.attempts:
         delay_s = min(300.0, 5.0 * 2 ** (job.attempts - 1))
         place.ledger.release_job(job.id, place.owner, reason, place.now(), place.now() + delay_s)
@@ -143,11 +154,16 @@ def _try_again(place: Workplace, job: Job, reason: str) -> None:
     sentence = f"Processing failed {job.attempts} times, at last because {reason}."
     try:
         answer = refuse_study(_task(place, job), "processing-failed", sentence, Outcome.FAILED)
-    except Exception as bug:
-        log.exception("failure_report_failed", study_instance_uid=job.StudyInstanceUID, error=type(bug).__name__)
+    except Exception as bug:  # noqa: BLE001  the study is shown as failed; nothing better can be done
+        log.error("failure_report_failed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__)  # noqa: TRY400  a full traceback shows values
         place.ledger.fail_job(job.id, place.owner, sentence, place.now())
         return
     _finish(place, job, answer)
+
+
+def where(problem: BaseException) -> str:
+    """Return file:line of every frame, innermost last: a traceback without values."""
+    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(problem.__traceback__))
 
 
 def _finish(place: Workplace, job: Job, answer: StudyAnswer) -> None:

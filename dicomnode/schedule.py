@@ -10,7 +10,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode import flow
-from dicomnode.flow import Workplace
+from dicomnode.flow import Workplace, where
 from dicomnode.spool.retention import remove_expired_studies
 
 log = structlog.get_logger()
@@ -67,5 +67,5 @@ def _guarded(name: str, action: Callable[[], object]) -> None:
     """Log what a run raises; the next one starts afresh."""
     try:
         action()
-    except Exception as problem:
-        log.exception("timer_failed", timer=name, error=type(problem).__name__)
+    except Exception as problem:  # noqa: BLE001  a timer that stops would stop the node
+        log.error("timer_failed", timer=name, where=where(problem), error=type(problem).__name__)  # noqa: TRY400  a full traceback shows values
