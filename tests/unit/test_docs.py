@@ -1,0 +1,121 @@
+"""Documents say what the code says: generated pages are current, commands and links in hand-written ones exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+import dicomnode
+from dicomnode.cli import cli
+from dicomnode.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS
+from scripts import architecture
+from scripts.house import ROOMS
+
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/model-bundle.md"]
+
+
+def code_lines(text: str) -> Iterator[str]:
+    """Every line of the fenced blocks of a page, continued lines joined, comments taken off."""
+    for block in re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield line.split("  #")[0].strip()
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Each `dicomnode ...` command of a page as its words."""
+    lines = [re.sub(r"^(sudo (-u \S+ )?)?(\S*/)?(?=dicomnode )", "", line) for line in code_lines(text)]
+    inline = re.findall(r"`(dicomnode [a-z][^`]*)`", text)
+    return [shlex.split(line)[1:] for line in [*lines, *inline] if line.startswith("dicomnode ")]
+
+
+def problem_of(words: list[str]) -> str | None:
+    """What is wrong with a command line, held against the real commands; None when nothing is."""
+    command: click.Command = typer.main.get_command(cli)
+    rest = list(words)
+    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        if rest[0] not in command.commands:
+            return f"no command {rest[0]!r}"
+        command = command.commands[rest.pop(0)]
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    unknown = [word for word in rest if re.fullmatch(r"--?[a-z][a-z-]*", word) and word not in known]
+    return f"no option {unknown[0]!r}" if unknown else None
+
+
+def test_architecture_page_is_current() -> None:
+    assert architecture.TARGET.read_text(encoding="utf-8") == architecture.render(), "run `python -m scripts.architecture`"
+
+
+def test_architecture_page_shows_every_room_and_every_change_of_state() -> None:
+    page = architecture.render()
+    changes = [f"{state} --> {target}" for table in (JOB_TRANSITIONS, DELIVERY_TRANSITIONS) for state in table for target in table[state]]
+
+    assert len(changes) > 15
+    assert [change for change in changes if change not in page] == []
+    assert [room.name for room in ROOMS if f"| `{room.name}` |" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_pages_exist(repo_root: Path, page: str) -> None:
+    problems = {" ".join(words): problem_of(words) for words in commands_of((repo_root / page).read_text(encoding="utf-8"))}
+
+    assert {words: problem for words, problem in problems.items() if problem} == {}
+
+
+def test_command_check_can_fail() -> None:
+    text = "```bash\nsudo -u dicomnode /opt/x/dicomnode frobnicate\ndicomnode send DIR --too X\ndicomnode models list --json\n```\n"
+
+    assert [problem_of(words) for words in commands_of(text)] == ["no command 'frobnicate'", "no option '--too'", None]
+
+
+def test_readme_names_every_command(repo_root: Path) -> None:
+    told = {words[0] for words in commands_of((repo_root / "README.md").read_text(encoding="utf-8"))}
+
+    assert set(typer.main.get_command(cli).commands) - told == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_between_pages_lead_somewhere(repo_root: Path, page: str) -> None:
+    source = repo_root / page
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", source.read_text(encoding="utf-8"))
+
+    assert [target for target in targets if not (source.parent / target).exists()] == []
+
+
+def test_make_targets_named_in_pages_exist(repo_root: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (repo_root / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z][a-z-]*)`", (repo_root / page).read_text(encoding="utf-8"))}
+
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_changelog_has_this_version_and_says_what_affects_results(repo_root: Path) -> None:
+    sections = re.split(r"^## ", (repo_root / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+
+    assert any(section.startswith((f"[{dicomnode.__version__}]", "[Unreleased]")) for section in sections)
+    assert [section.splitlines()[0] for section in sections if not re.search(r"affects results: (yes|no)", section, re.IGNORECASE)] == []
+
+
+def test_lock_files_agree_and_name_no_place(repo_root: Path) -> None:
+    core, train = ((repo_root / name).read_text(encoding="utf-8") for name in ("requirements.lock", "requirements-train.lock"))
+    pins = [dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, flags=re.MULTILINE)) for text in (core, train)]
+
+    assert "torch" not in pins[0]
+    assert pins[1]["torch"] == "2.13.0"
+    assert {name: version for name, version in pins[0].items() if pins[1].get(name) != version} == {}
+    assert not re.search(r"https?://|^--|file:|/", core + train, flags=re.MULTILINE)
+
+
+def test_lock_file_covers_what_pyproject_asks_for(repo_root: Path) -> None:
+    project = tomllib.loads((repo_root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["test"], *project["optional-dependencies"]["tools"]]
+    names = {re.split(r"[\[<>=~ ]", requirement)[0].lower().replace("_", "-") for requirement in asked}
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", (repo_root / "requirements.lock").read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+    assert names - pinned == set()
