@@ -80,9 +80,9 @@ def run_demo(folder: Path, timeout_s: float, say: Callable[[str], None]) -> Demo
     return _judge(study, received, folder, seconds)
 
 
-def write_study(study: np.lib.npyio.NpzFile, folder: Path) -> list[Path]:
+def write_study(study: np.lib.npyio.NpzFile, folder: Path, study_uid: str = STUDY_UID) -> list[Path]:
     """Author the demo study as DICOM files, T1 first."""
-    frame_of_reference_uid = derive_uid("demo", "frame of reference")
+    frame_of_reference_uid = derive_uid(study_uid, "frame of reference")
     paths: list[Path] = []
     roles: Sequence[Role] = ("t1", "flair")
     for number, role in enumerate(roles, start=1):
@@ -90,7 +90,7 @@ def write_study(study: np.lib.npyio.NpzFile, folder: Path) -> list[Path]:
             study[role],
             study[f"{role}_affine"],
             role=role,
-            study_uid=STUDY_UID,
+            study_uid=study_uid,
             frame_of_reference_uid=frame_of_reference_uid,
             series_number=number,
         )
