@@ -7,6 +7,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
@@ -14,6 +15,7 @@ from highdicom.spatial import create_affine_matrix_from_attributes
 from pydicom.dataset import Dataset
 
 from dicomnode.simulator.author import author_series, derive_uid, stack_affine, write_series
+from dicomnode.simulator.enhanced import author_enhanced
 from tests.factories.dicom import LEFT_MARKER, LESIONS, phantom_series, phantom_study
 
 PLANES = ["axial", "sagittal", "coronal"]
@@ -127,6 +129,38 @@ def test_phantom_volumes_and_sides_are_what_they_claim() -> None:
     marker = np.argwhere(series.array > 2000)
     centre_mm = series.affine[:3, :3] @ marker.mean(axis=0) + series.affine[:3, 3]
     assert np.allclose(centre_mm, LEFT_MARKER.center_mm, atol=1.0)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_enhanced_instance_carries_the_same_grid_and_voxels(plane: str) -> None:
+    shape = (4, 6, 8)
+    affine = stack_affine(plane, shape, (3.0, 2.0, 1.5), tilt_deg=9)
+    array = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+
+    instance = reread(author_enhanced(array, affine, role="t1", study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f")))
+
+    # highdicom sorts the frames along the normal, so it may run our stack backwards; points in patient space may not differ.
+    volume = highdicom.Image.from_dataset(instance).get_volume()
+    indices = np.argwhere(np.ones(shape))
+    points_mm = indices @ affine[:3, :3].T + affine[:3, 3]
+    seen = np.rint(volume.map_reference_to_indices(points_mm)).astype(int)
+    assert np.array_equal(volume.array[tuple(seen.T)], array[tuple(indices.T)])
+    assert "ImagePositionPatient" not in instance
+    assert "EchoTime" not in instance
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("role", ["t1", "flair"])
+def test_dciodvfy_finds_no_error_in_an_enhanced_instance(role: str, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+    array = np.arange(2 * 16 * 16, dtype=np.uint16).reshape(2, 16, 16)
+    affine = stack_affine("axial", array.shape, (3, 1, 1))
+    instance = author_enhanced(array, affine, role=role, study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f"))
+    path = write_series([instance], tmp_path)[0]
+
+    answer = subprocess.run([require_tool("dciodvfy"), str(path)], capture_output=True, text=True, check=False)
+
+    assert answer.stderr.startswith("EnhancedMRImage")
+    assert "Error" not in answer.stderr
 
 
 @pytest.mark.tools
