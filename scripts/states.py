@@ -1,0 +1,83 @@
+"""Draw docs/states.md from the transition tables of dicomnode/states.py. `--check` only says whether the page is current."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from dicomnode.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, DeliveryState, JobState
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "states.md"
+
+JOB_MEANINGS = {
+    JobState.WAITING: "instances are coming in; complete by evidence or by quiet time?",
+    JobState.READY: "complete: the reason is kept; the next free worker takes it",
+    JobState.RUNNING: "a worker holds it with a lease; an expired lease makes it ready again",
+    JobState.ENCODED: "answered: the results are frozen in the spool, their deliveries are due",
+    JobState.DONE: "every delivery has arrived or was withdrawn",
+    JobState.FAILED: "not even a report could be made; `dicomnode retry` makes it ready again",
+    JobState.SUPERSEDED: "newer instances opened the next revision of the study",
+}
+DELIVERY_MEANINGS = {
+    DeliveryState.DUE: "to be sent at `next_attempt_at`",
+    DeliveryState.SENDING: "a sender holds it with a lease; an expired lease makes it due again",
+    DeliveryState.SENT: "the destination answered success",
+    DeliveryState.CONFIRMED: "the destination was asked and has it",
+    DeliveryState.GIVEN_UP: "refused for good, or failed for too long; `dicomnode retry` makes it due again",
+    DeliveryState.WITHDRAWN: "superseded before it left",
+}
+
+State = TypeVar("State", bound=StrEnum)
+
+
+def diagram(transitions: Mapping[State, frozenset[State]]) -> str:
+    """Return a table of transitions as a mermaid state diagram, in the order of the states."""
+    order = list(transitions)
+    lines = ["stateDiagram-v2", f"    [*] --> {order[0].value}"]
+    for state, targets in transitions.items():
+        lines += [f"    {state.value} --> {target.value}" for target in sorted(targets, key=order.index)]
+        if not targets:
+            lines.append(f"    {state.value} --> [*]")
+    return "\n".join(["```mermaid", *lines, "```"])
+
+
+def meanings(table: Mapping[State, str]) -> str:
+    """Return what each state means, as a table."""
+    return "\n".join(["| state | meaning |", "|---|---|", *[f"| `{state.value}` | {meaning} |" for state, meaning in table.items()]])
+
+
+def page() -> str:
+    """Return the whole page."""
+    return f"""# Life cycles
+
+Drawn by `scripts/states.py` from `dicomnode/states.py`; do not edit. Every change of a state goes through `dicomnode.states.advance`.
+
+## A job: one try to answer one study at one revision
+
+{diagram(JOB_TRANSITIONS)}
+
+{meanings(JOB_MEANINGS)}
+
+Whether lesions were found, none were, or the study was refused is the job's outcome, not a state: it is answered in each case.
+
+## A delivery: one result on its way to one destination
+
+{diagram(DELIVERY_TRANSITIONS)}
+
+{meanings(DELIVERY_MEANINGS)}
+"""
+
+
+def main() -> int:
+    """Write the page, or with `--check` return 1 when it is not current."""
+    if "--check" in sys.argv[1:]:
+        return int(not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page())
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
