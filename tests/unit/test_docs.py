@@ -119,3 +119,11 @@ def test_lock_file_covers_what_pyproject_asks_for(repo_root: Path) -> None:
     pinned = set(re.findall(r"^([a-z0-9-]+)==", (repo_root / "requirements.lock").read_text(encoding="utf-8"), flags=re.MULTILINE))
 
     assert names - pinned == set()
+
+
+def test_every_dependency_has_its_reason(repo_root: Path) -> None:
+    project = tomllib.loads((repo_root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (repo_root / "docs" / "decisions" / "0001-dependencies.md").read_text(encoding="utf-8")
+    told = {name for row in re.findall(r"^\| ([a-z0-9, -]+) \|", page, flags=re.MULTILINE) for name in row.split(", ")}
+
+    assert {re.split(r"[\[<>=]", requirement)[0] for requirement in project["dependencies"]} == told - {"distribution"}
