@@ -1,4 +1,4 @@
-"""Draw docs/states.md from the transition tables of dicomnode/states.py. `--check` only says whether the page is current."""
+"""Draw docs/states.md from the transition tables of dicomnode/states.py: `python -m scripts.states`. `--check` only says whether the page is current."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def page() -> str:
     """Return the whole page."""
     return f"""# Life cycles
 
-Drawn by `scripts/states.py` from `dicomnode/states.py`; do not edit. Every change of a state goes through `dicomnode.states.advance`.
+Drawn by `python -m scripts.states` from `dicomnode/states.py`; do not edit. Every change of a state goes through `dicomnode.states.advance`.
 
 ## A job: one try to answer one study at one revision
 

@@ -46,7 +46,7 @@ def pairs(text: str) -> set[tuple[str, ...]]:
     return {tuple(line.split()) for line in text.split("\n") if line}
 
 
-@pytest.mark.parametrize(("current", "target"), product(JobState, JobState))
+@pytest.mark.parametrize(("current", "target"), list(product(JobState, JobState)))
 def test_every_pair_of_job_states(current: JobState, target: JobState) -> None:
     if (current.value, target.value) in pairs(GOOD_JOB_CHANGES):
         assert advance(current, target) is target
@@ -55,7 +55,7 @@ def test_every_pair_of_job_states(current: JobState, target: JobState) -> None:
             advance(current, target)
 
 
-@pytest.mark.parametrize(("current", "target"), product(DeliveryState, DeliveryState))
+@pytest.mark.parametrize(("current", "target"), list(product(DeliveryState, DeliveryState)))
 def test_every_pair_of_delivery_states(current: DeliveryState, target: DeliveryState) -> None:
     if (current.value, target.value) in pairs(GOOD_DELIVERY_CHANGES):
         assert advance(current, target) is target
