@@ -1,0 +1,1 @@
+"""The network: who may call, what is answered, and sending. It decodes no dataset that arrives."""

@@ -1,0 +1,129 @@
+"""`Receiver`: the listener. It checks who calls, negotiates, and hands every request to `handlers`."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from pynetdicom import AE, _config, evt
+from pynetdicom.transport import ThreadedAssociationServer
+
+from dicomnode.config import Config
+from dicomnode.errors import PortError
+from dicomnode.network.contexts import VERIFICATION, accepted_contexts
+from dicomnode.network.handlers import AddInstance, InstanceWriter, answer_echo, store_handler
+from dicomnode.network.peers import check_caller
+from dicomnode.network.reactor import PromptRequestHandler
+
+log = structlog.get_logger()
+
+_POLL_S = 0.2
+
+
+class _Server(ThreadedAssociationServer):
+    """A listener that bursts of connections do not overrun."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+
+class Receiver:
+    """C-ECHO and C-STORE SCP.
+
+    Parameters
+    ----------
+    config
+        Who we are, who may call, limits and timeouts.
+    writer
+        Makes an instance safe on disk.
+    add_instance
+        Lists an instance in the ledger.
+    clock
+        Seconds since the epoch.
+    """
+
+    def __init__(self, config: Config, writer: InstanceWriter, add_instance: AddInstance, clock: Callable[[], float]) -> None:
+        self._config = config
+        self._handlers: list[Any] = [
+            (evt.EVT_REQUESTED, self._check_and_offer),
+            (evt.EVT_ACCEPTED, _log_contexts),
+            (evt.EVT_ABORTED, _log_abort),
+            (evt.EVT_C_ECHO, answer_echo),
+            (evt.EVT_C_STORE, store_handler(writer, add_instance, clock)),
+        ]
+        self._server: ThreadedAssociationServer | None = None
+
+    def start(self) -> tuple[str, int]:
+        """Listen, and return the address and port that are really bound; raise `PortError` when that cannot be."""
+        # Its own event log is slow and prints what peers send.
+        _config.LOG_HANDLER_LEVEL = "none"
+        network = self._config.network
+        try:
+            server = _entity(self._config).make_server(
+                (network.bind, network.port), evt_handlers=self._handlers, server_class=_Server, request_handler=PromptRequestHandler
+            )
+        except (OSError, OverflowError) as problem:
+            reason = getattr(problem, "strerror", None) or str(problem)
+            raise PortError(f"cannot listen on {network.bind}:{network.port}: {reason}; set network.bind and network.port") from problem
+        self._server = server
+        threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="listener", daemon=True).start()
+        host, port = server.server_address[:2]
+        return str(host), int(port)
+
+    def stop(self, timeout_s: float) -> None:
+        """Take no new association, give the open ones `timeout_s` to finish, then abort them."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        # The library's own shutdown also looks for the server in a list that only its own start fills.
+        socketserver.BaseServer.shutdown(server)
+        server.server_close()
+        end = time.monotonic() + timeout_s
+        while server.active_associations and time.monotonic() < end:
+            time.sleep(0.02)
+        for association in server.active_associations:
+            association.abort()
+
+    def _check_and_offer(self, event: Any) -> None:
+        """Reject who may not call, else offer what fits the proposal. Runs before the library negotiates."""
+        association, proposal = event.assoc, event.assoc.requestor.primitive
+        host = association.requestor.address or ""
+        rejection = check_caller(self._config, called_ae=proposal.called_ae_title, calling_ae=proposal.calling_ae_title, host=host)
+        if rejection is None:
+            contexts = accepted_contexts(proposal.presentation_context_definition_list, self._config.network.other_objects)
+            association.acceptor.supported_contexts = contexts
+            return
+        log.warning("association_rejected", calling_ae=proposal.calling_ae_title, host=host, advice=rejection.advice)
+        association.acse.send_reject(rejection.result, rejection.source, rejection.reason)
+        association.kill()
+
+
+def _entity(config: Config) -> AE:
+    network = config.network
+    entity = AE(ae_title=network.ae_title)
+    entity.maximum_associations = network.maximum_associations
+    entity.maximum_pdu_size = network.maximum_pdu_bytes
+    entity.acse_timeout = network.acse_timeout_s
+    entity.dimse_timeout = network.dimse_timeout_s
+    entity.network_timeout = network.network_timeout_s
+    # The real contexts are made per association, out of what the peer proposes.
+    entity.add_supported_context(VERIFICATION)
+    return entity
+
+
+def _log_contexts(event: Any) -> None:
+    association = event.assoc
+    peer = {"calling_ae": association.requestor.ae_title, "host": association.requestor.address}
+    log.info("association_accepted", **peer, contexts=len(association.accepted_contexts))
+    for context in association.rejected_contexts:
+        # Without this line nobody finds out why a modality's images do not arrive while its reports do.
+        syntaxes = [str(syntax) for syntax in context.transfer_syntax]
+        log.warning("context_rejected", **peer, SOPClassUID=str(context.abstract_syntax), transfer_syntaxes=syntaxes, reason=context.status)
+
+
+def _log_abort(event: Any) -> None:
+    log.warning("association_aborted", calling_ae=event.assoc.requestor.ae_title, host=event.assoc.requestor.address)

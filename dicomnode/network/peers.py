@@ -1,0 +1,53 @@
+"""Who may call: called and calling AE titles and addresses against the configuration."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from dicomnode.config import Config, PeerSettings
+
+# (result, source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
+_CALLED_NOT_RECOGNIZED = (1, 1, 7)
+_CALLING_NOT_RECOGNIZED = (1, 1, 3)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a caller is turned away: the A-ASSOCIATE-RJ triple (PS3.8 Table 9-21), and what the administrator should change."""
+
+    result: int
+    source: int
+    reason: int
+    advice: str
+
+
+def check_caller(config: Config, *, called_ae: str, calling_ae: str, host: str) -> Rejection | None:
+    """Return why an association is rejected, or None when the caller may come in. Leading and trailing spaces do not count."""
+    if config.network.require_called_ae and called_ae.strip() != config.network.ae_title:
+        return Rejection(*_CALLED_NOT_RECOGNIZED, f"the peer calls {called_ae.strip()!r}: set it to {config.network.ae_title!r} there")
+    same_title = [peer for peer in config.peers if peer.ae_title == calling_ae.strip()]
+    if any(_host_fits(peer, host) for peer in same_title):
+        return None
+    if same_title:
+        return Rejection(
+            *_CALLING_NOT_RECOGNIZED, f"{calling_ae.strip()!r} may not call from {host}: add it to hosts of its [[peers]] entry"
+        )
+    unknown = config.network.accept_unknown_peers
+    if unknown == "always" or (unknown == "loopback" and _address(host).is_loopback):
+        return None
+    return Rejection(*_CALLING_NOT_RECOGNIZED, f"{calling_ae.strip()!r} from {host} is not in [[peers]]: add it")
+
+
+def _host_fits(peer: PeerSettings, host: str) -> bool:
+    if not peer.hosts:
+        return True
+    address = _address(host)
+    return any(address in ipaddress.ip_network(allowed, strict=False) for allowed in peer.hosts)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    # A listener on :: sees IPv4 callers as ::ffff:a.b.c.d; the configuration names them as IPv4.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

@@ -1,0 +1,67 @@
+"""Every path of the spool. Names are made from hashes, never from peer text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode.errors import StartError
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9]+)?")
+
+
+@dataclass(frozen=True)
+class SpoolLayout:
+    """Where things lie below `root`.
+
+    incoming/<2 hex digits>/<UID hash>-<content hash>.dcm
+        what was received; 256 folders that exist from the start, so that receiving never has to make (and sync) one
+    results/<study hash>/<revision>/<name>
+        what was made of it
+    aside/
+        files whose bytes no longer fit their name's hash
+    """
+
+    root: Path
+
+    @property
+    def incoming(self) -> Path:
+        """Folder of received instances."""
+        return self.root / "incoming"
+
+    @property
+    def results(self) -> Path:
+        """Folder of finished results."""
+        return self.root / "results"
+
+    @property
+    def aside(self) -> Path:
+        """Folder of files that were found damaged."""
+        return self.root / "aside"
+
+    def instance_path(self, SOPInstanceUID: str, sha256: str) -> str:
+        """Return the path of a received instance, relative to the root (POSIX); `sha256` is the hex digest of its dataset bytes."""
+        name = hashlib.sha256(SOPInstanceUID.encode("utf-8", "surrogateescape")).hexdigest()
+        return f"incoming/{name[:2]}/{name[:32]}-{sha256[:32]}.dcm"
+
+    def result_path(self, StudyInstanceUID: str, revision: int, filename: str) -> str:
+        """Return the path of a result, relative to the root (POSIX); `filename` is the node's own word."""
+        if not _PLAIN_NAME.fullmatch(filename):
+            raise ValueError(f"{filename!r} is not a plain file name")
+        name = hashlib.sha256(StudyInstanceUID.encode("utf-8", "surrogateescape")).hexdigest()
+        return f"results/{name[:32]}/{revision}/{filename}"
+
+    def prepare(self) -> None:
+        """Make every folder that receiving needs, private to the user; `StartError` when that cannot be."""
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # A folder that somebody else made is made private too: what lies below is patient data.
+            self.root.chmod(0o700)
+            for folder in (self.incoming, self.results, self.aside):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            for number in range(256):
+                (self.incoming / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        except OSError as problem:
+            raise StartError(f"the spool {self.root} cannot be made: {problem.strerror}") from problem

@@ -1,0 +1,101 @@
+"""What is done at start: the spool is the truth, and the ledger's rows are derived from it again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from pydicom.filereader import read_file_meta_info
+
+from dicomnode.records import AddOutcome, ReceivedInstance
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.part10 import dataset_offset
+from dicomnode.spool.writer import TEMPORARY_SUFFIX
+
+log = structlog.get_logger()
+
+_SHOWN_PATHS = 20
+
+
+class InstanceLedger(Protocol):
+    """What recovery needs of the ledger."""
+
+    def instance_paths(self) -> set[str]:
+        """Return the spool paths of every listed instance."""
+
+    def add_instance(self, instance: ReceivedInstance) -> AddOutcome:
+        """List an instance."""
+
+
+@dataclass(frozen=True)
+class RecoveryReport:
+    """What was found: counts of files.
+
+    `added` had no row, `removed` were half written (never acknowledged), `set_aside` do not fit their own hash, `missing` have a row only.
+    """
+
+    added: int
+    removed: int
+    set_aside: int
+    missing: int
+
+
+def rebuild_ledger(layout: SpoolLayout, ledger: InstanceLedger) -> RecoveryReport:
+    """Sweep half files, and list every whole instance that the ledger does not know. Only for a moment when nobody receives."""
+    layout.prepare()
+    removed = _sweep_half_files(layout)
+    # One listing per folder and no stat per file: a spool of 14 days has some hundred thousand.
+    found = {f"incoming/{folder.name}/{path.name}" for folder in layout.incoming.iterdir() if folder.is_dir() for path in folder.iterdir()}
+    known = ledger.instance_paths()
+    added = set_aside = 0
+    for path in sorted(found - known):
+        instance = read_instance(layout, path)
+        if instance is None:
+            log.warning("damaged_file_set_aside", path=path)
+            (layout.root / path).replace(layout.aside / Path(path).name)
+            set_aside += 1
+        else:
+            ledger.add_instance(instance)
+            added += 1
+    missing = sorted(known - found)
+    for path in missing[:_SHOWN_PATHS]:
+        log.error("file_missing", path=path)
+    return RecoveryReport(added, removed, set_aside, len(missing))
+
+
+def read_instance(layout: SpoolLayout, path: str) -> ReceivedInstance | None:
+    """Derive the ledger's row from a stored file: its file meta, its bytes, its time. None when it is not whole.
+
+    The peer's address is not in the file: it comes back empty.
+    """
+    file = layout.root / path
+    data = file.read_bytes()
+    offset = dataset_offset(data[:144])
+    if not offset or len(data) <= offset:
+        return None
+    meta = read_file_meta_info(file)
+    sha256 = hashlib.sha256(memoryview(data)[offset:]).hexdigest()
+    SOPInstanceUID = str(meta.get("MediaStorageSOPInstanceUID", ""))
+    if layout.instance_path(SOPInstanceUID, sha256) != path:
+        return None
+    return ReceivedInstance(
+        SOPInstanceUID=SOPInstanceUID,
+        SOPClassUID=str(meta.get("MediaStorageSOPClassUID", "")),
+        TransferSyntaxUID=str(meta.get("TransferSyntaxUID", "")),
+        path=path,
+        sha256=sha256,
+        size_bytes=len(data) - offset,
+        calling_ae=str(meta.get("SourceApplicationEntityTitle", "")),
+        peer_host="",
+        received_at=file.stat().st_mtime,
+    )
+
+
+def _sweep_half_files(layout: SpoolLayout) -> int:
+    half = [*layout.incoming.glob(f"*/.*{TEMPORARY_SUFFIX}"), *layout.results.glob(f"*/*/.*{TEMPORARY_SUFFIX}")]
+    for path in half:
+        path.unlink(missing_ok=True)
+    return len(half)

@@ -1,0 +1,161 @@
+"""Durable writing: a temporary file in the same folder, fsync, rename, fsync of the folder.
+
+Rules for this file:
+1. A file has its final name only when all of its bytes are on the disk; a half file never has one.
+2. Whatever goes wrong, the temporary file is gone and the caller hears `OutOfResources`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dicomnode.errors import OutOfResources
+from dicomnode.records import ReceivedInstance
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.part10 import encode_file_meta
+
+TEMPORARY_SUFFIX = ".part"
+
+_serial = itertools.count()
+
+
+class SpoolWriter:
+    """Makes received instances safe. Thread-safe: it holds no state but its settings.
+
+    Parameters
+    ----------
+    layout
+        Where things lie; its folders are made here.
+    minimum_free_bytes
+        An instance that would leave less free space is refused.
+
+    Raises
+    ------
+    StartError
+        The folders cannot be made.
+    """
+
+    def __init__(self, layout: SpoolLayout, minimum_free_bytes: int) -> None:
+        self.layout = layout
+        self._minimum_free_bytes = minimum_free_bytes
+        layout.prepare()
+
+    def write(
+        self,
+        encoded_dataset: bytes,
+        *,
+        SOPClassUID: str,
+        SOPInstanceUID: str,
+        TransferSyntaxUID: str,
+        calling_ae: str,
+        peer_host: str,
+        now: float,
+    ) -> ReceivedInstance:
+        """Store a dataset as received; when this returns it survives a power cut. The same bytes again are not written again.
+
+        Raises
+        ------
+        OutOfResources
+            Too little free space, or the disk refused.
+        """
+        sha256 = hashlib.sha256(encoded_dataset).hexdigest()
+        path = self.layout.instance_path(SOPInstanceUID, sha256)
+        meta = encode_file_meta(
+            SOPClassUID=SOPClassUID, SOPInstanceUID=SOPInstanceUID, TransferSyntaxUID=TransferSyntaxUID, calling_ae=calling_ae
+        )
+        try:
+            self._require_space(len(encoded_dataset))
+            write_durably(self.layout.root / path, (meta, encoded_dataset), keep_existing=True)
+        except OSError as problem:
+            raise OutOfResources(f"the spool cannot be written: {problem.strerror}") from problem
+        return ReceivedInstance(
+            SOPInstanceUID=SOPInstanceUID,
+            SOPClassUID=SOPClassUID,
+            TransferSyntaxUID=TransferSyntaxUID,
+            path=path,
+            sha256=sha256,
+            size_bytes=len(encoded_dataset),
+            calling_ae=calling_ae,
+            peer_host=peer_host,
+            received_at=now,
+        )
+
+    def _require_space(self, size_bytes: int) -> None:
+        state = os.statvfs(self.layout.root)
+        if state.f_bavail * state.f_frsize - size_bytes < self._minimum_free_bytes:
+            raise OutOfResources("less free space than storage.minimum_free_mb")
+
+
+def write_result(layout: SpoolLayout, relative_path: str, data: bytes) -> str:
+    """Store a finished result durably, replacing an earlier one, and return the SHA-256 of its bytes; raise `OutOfResources`."""
+    path = layout.root / relative_path
+    try:
+        _make_folders(layout.root, path.parent)
+        write_durably(path, (data,), keep_existing=False)
+    except OSError as problem:
+        raise OutOfResources(f"the spool cannot be written: {problem.strerror}") from problem
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_durably(path: Path, parts: Sequence[bytes], *, keep_existing: bool) -> None:
+    """Write `parts` one after the other to `path`, private to the user; raise `OSError` and leave nothing behind when that fails.
+
+    With `keep_existing` a file of the same size stays as it is: its name says that it holds the same bytes.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not (keep_existing and _size_bytes(path.name, folder) == sum(len(part) for part in parts)):
+            _write_and_rename(path.name, parts, folder)
+        # Also for a file that was there: whoever renamed it may not have got as far as this.
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write_and_rename(name: str, parts: Sequence[bytes], folder: int) -> None:
+    temporary = f".{name}.{os.getpid()}.{next(_serial)}{TEMPORARY_SUFFIX}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        try:
+            _write_all(handle, parts)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def _write_all(handle: int, parts: Sequence[bytes]) -> None:
+    left = [memoryview(part) for part in parts if part]
+    while left:
+        written = os.writev(handle, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]
+
+
+def _size_bytes(name: str, folder: int) -> int:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return -1
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folders(root, folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # A new folder is an entry of its parent: without this a power cut takes it together with all that is in it.
+    parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
