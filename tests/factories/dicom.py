@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from dicomnode.records import Role
-from dicomnode.simulator.author import Patient, author_series, derive_uid, stack_affine, write_series
+from dicomnode.simulator.author import Patient, author_series, derive_uid, stack_affine, write_seriesfrom dicomnode.simulator.enhanced import author_enhanced
 
 Array = npt.NDArray[Any]
 
@@ -121,12 +121,17 @@ def phantom_series(
     lesions: Sequence[Blob] = LESIONS,
     tilt_deg: float = 0.0,
     reverse: bool = False,
+    multiframe: bool = False,
     **author: Any,
 ) -> PhantomSeries:
-    """Return one series of the phantom; `author` goes to `author_series` (series_number, seed, overrides, ...)."""
+    """Return one series of the phantom, as classic instances or as one enhanced instance.
+
+    `author` goes to `author_series` or `author_enhanced` (patient, series_number, seed, overrides, ...).
+    """
     affine = stack_affine(plane, shape, spacing_mm, center_mm=(2, -1, 3), tilt_deg=tilt_deg, reverse=reverse)
     array = paint_head(affine, shape, role, lesions)
-    instances = author_series(array, affine, role=role, study_uid=study_uid, frame_of_reference_uid=frame_of_reference_uid, **author)
+    author.update(role=role, study_uid=study_uid, frame_of_reference_uid=frame_of_reference_uid)
+    instances = [author_enhanced(array, affine, **author)] if multiframe else author_series(array, affine, **author)
     return PhantomSeries(role, array, affine, lesion_mask(affine, shape, lesions), instances)
 
 
