@@ -17,7 +17,8 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from dicomnode.records import Role
-from dicomnode.simulator.author import Patient, author_series, derive_uid, stack_affine, write_seriesfrom dicomnode.simulator.enhanced import author_enhanced
+from dicomnode.simulator.author import Patient, author_series, derive_uid, stack_affine, write_series
+from dicomnode.simulator.enhanced import author_enhanced
 
 Array = npt.NDArray[Any]
 
