@@ -15,7 +15,8 @@ test: $(INSTALLED)  ## the plain suite; outside tools and slow tests: see CONTRI
 test-train: $(INSTALLED_TRAIN)  ## the training code's smoke tests (installs torch)
 	$(PYTHON) -m pytest -m train
 
-check: $(INSTALLED)  ## style and types
+# The types of the training code are known only where torch is.
+check: $(INSTALLED_TRAIN)  ## style and types (installs torch)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict dicomnode pipeline
