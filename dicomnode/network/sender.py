@@ -1,0 +1,202 @@
+"""C-STORE SCU: a batch of files over one association, and what became of each of them.
+
+Rules for this file:
+1. Nothing that a peer does raises: every file gets a `SendOutcome`.
+2. A file goes out as the bytes that it is; only a native object whose syntax the peer does not take is re-encoded to one that it takes.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from dicomnode.config import DestinationSettings
+from dicomnode.network.status import SUCCESS, judge
+from dicomnode.records import SendOutcome
+
+# PS3.8 9.3.2.2: a context ID is an odd number below 256.
+_MAXIMUM_CONTEXTS = 128
+# A-ASSOCIATE results, PS3.8 Tables 9-18 and 9-21.
+_ACCEPTED = 0
+_REJECTED_PERMANENT = 1
+_CONVERTIBLE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """One file and what its file meta says."""
+
+    index: int
+    path: Path
+    SOPClassUID: UID
+    TransferSyntaxUID: UID
+
+    @property
+    def syntaxes(self) -> tuple[UID, ...]:
+        """Transfer syntaxes to propose, the file's own first: a peer that takes Implicit VR only must still get results."""
+        if self.TransferSyntaxUID not in _CONVERTIBLE:
+            return (self.TransferSyntaxUID,)
+        return tuple(dict.fromkeys((self.TransferSyntaxUID, ExplicitVRLittleEndian, ImplicitVRLittleEndian)))
+
+
+def send_files(
+    files: Sequence[Path],
+    destination: DestinationSettings,
+    *,
+    calling_ae: str,
+    timeout_s: float,
+    progress: Callable[[int], None] | None = None,
+) -> list[SendOutcome]:
+    """Send files and return one outcome per file, in their order.
+
+    Parameters
+    ----------
+    files
+        DICOM files; one that is not gets a permanent outcome.
+    destination
+        Where to; its `calling_ae_title` wins over `calling_ae`.
+    calling_ae
+        What we call ourselves.
+    timeout_s
+        Longest wait for the connection and for each answer.
+    progress
+        Called after each file with the number of files that are done.
+    """
+    outcomes: dict[int, SendOutcome] = {}
+    parcels = []
+    for index, path in enumerate(files):
+        parcel = _read_parcel(index, path)
+        if isinstance(parcel, SendOutcome):
+            outcomes[index] = parcel
+        else:
+            parcels.append(parcel)
+    for batch, contexts in _plan_associations(parcels):
+        association = _associate(destination, calling_ae, timeout_s, contexts)
+        for parcel, outcome in _send_batch(association, batch):
+            outcomes[parcel.index] = outcome
+            if progress is not None:
+                progress(len(outcomes))
+    return [outcomes[index] for index in range(len(files))]
+
+
+def echo(destination: DestinationSettings, calling_ae: str, timeout_s: float) -> SendOutcome:
+    """Ask a destination by C-ECHO whether it answers."""
+    association = _associate(destination, calling_ae, timeout_s, [build_context(Verification)])
+    if isinstance(association, SendOutcome):
+        return association
+    try:
+        answer = association.send_c_echo()
+    except (RuntimeError, ValueError) as problem:
+        return SendOutcome("transient", f"the association broke off: {problem}")
+    finally:
+        association.release()
+    code = getattr(answer, "Status", None)
+    if code is None:
+        return SendOutcome("transient", "no answer to C-ECHO in time")
+    return SendOutcome("ok" if code == SUCCESS else "permanent", f"C-ECHO was answered 0x{code:04X}", code)
+
+
+def _read_parcel(index: int, path: Path) -> _Parcel | SendOutcome:
+    try:
+        meta = read_file_meta_info(path)
+        return _Parcel(index, path, UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID))
+    except OSError as problem:
+        return SendOutcome("permanent", f"the file cannot be read: {problem.strerror}")
+    except (InvalidDicomError, AttributeError, ValueError, EOFError):
+        return SendOutcome("permanent", "not a DICOM file with File Meta Information")
+
+
+def _plan_associations(parcels: Sequence[_Parcel]) -> Iterator[tuple[list[_Parcel], list[PresentationContext]]]:
+    """Group parcels so that each group fits into one association: one context per SOP class and set of syntaxes."""
+    groups: dict[tuple[UID, tuple[UID, ...]], list[_Parcel]] = {}
+    for parcel in parcels:
+        groups.setdefault((parcel.SOPClassUID, parcel.syntaxes), []).append(parcel)
+    keys = list(groups)
+    for start in range(0, len(keys), _MAXIMUM_CONTEXTS):
+        taken = keys[start : start + _MAXIMUM_CONTEXTS]
+        batch = sorted((parcel for key in taken for parcel in groups[key]), key=lambda parcel: parcel.index)
+        yield batch, [build_context(abstract, list(syntaxes)) for abstract, syntaxes in taken]
+
+
+def _associate(
+    destination: DestinationSettings, calling_ae: str, timeout_s: float, contexts: list[PresentationContext]
+) -> Association | SendOutcome:
+    # Its own event log prints what is sent; and a file goes out as its bytes (rule 2), without being decoded.
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    entity = AE(ae_title=destination.calling_ae_title or calling_ae)
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
+    try:
+        association = entity.associate(
+            destination.host,
+            destination.port,
+            contexts=contexts,
+            ae_title=destination.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
+        )
+    except OSError as problem:
+        return SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
+    return association if association.is_established else _no_association(association)
+
+
+def _send_at_once(event: Any) -> None:
+    # Else a small PDU waits for the peer's delayed acknowledgement of the one before it, 40 ms each.
+    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _no_association(association: Association) -> SendOutcome:
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        reason = f"the association was rejected: {answer.reason_str}"
+        return SendOutcome("permanent" if answer.result == _REJECTED_PERMANENT else "transient", reason)
+    if answer is not None and answer.result == _ACCEPTED and not association.accepted_contexts:
+        return SendOutcome("permanent", "the peer takes none of the SOP classes and transfer syntaxes of these objects")
+    return SendOutcome("transient", "the peer cannot be reached, or broke the association off")
+
+
+def _send_batch(association: Association | SendOutcome, batch: Sequence[_Parcel]) -> Iterator[tuple[_Parcel, SendOutcome]]:
+    if isinstance(association, SendOutcome):
+        yield from ((parcel, association) for parcel in batch)
+        return
+    try:
+        for message_id, parcel in enumerate(batch, start=1):
+            yield parcel, _send_parcel(association, parcel, message_id % 65_536)
+    finally:
+        association.release()
+
+
+def _send_parcel(association: Association, parcel: _Parcel, message_id: int) -> SendOutcome:
+    if not association.is_established:
+        return SendOutcome("transient", "the association broke off")
+    accepted = {context.transfer_syntax[0] for context in association.accepted_contexts if context.abstract_syntax == parcel.SOPClassUID}
+    try:
+        if parcel.TransferSyntaxUID in accepted:
+            answer = association.send_c_store(parcel.path, message_id)
+        elif accepted.intersection(parcel.syntaxes):
+            answer = association.send_c_store(dcmread(parcel.path), message_id)
+        else:
+            name = f"{parcel.SOPClassUID.name} with {parcel.TransferSyntaxUID.name}"
+            return SendOutcome("permanent", f"the peer does not take {name}")
+    except RuntimeError as problem:
+        return SendOutcome("transient", f"the association broke off: {problem}")
+    except OSError as problem:
+        return SendOutcome("permanent", f"the file cannot be read: {problem.strerror}")
+    except (ValueError, AttributeError, TypeError, KeyError, NotImplementedError) as problem:
+        return SendOutcome("permanent", f"the object cannot be encoded as the peer wants it: {problem}")
+    code = getattr(answer, "Status", None)
+    if code is None:
+        return SendOutcome("transient", "no answer in time, or the peer broke the association off")
+    judgement = judge(code)
+    return SendOutcome(judgement.verdict, f"0x{code:04X}: {judgement.meaning}", code)
