@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, distinct, or_, select, update
+from sqlalchemy import Connection, Row, and_, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from dicomnode.errors import StateError
@@ -20,7 +20,7 @@ _UNSENT = (DeliveryState.DUE.value, DeliveryState.GIVEN_UP.value)
 def due_destinations(connection: Connection, now: float) -> list[str]:
     """Return the destinations that something is due for and that nobody is sending to at this moment."""
     busy = select(deliveries.c.destination).where(deliveries.c.state == DeliveryState.SENDING.value, deliveries.c.lease_until >= now)
-    due = select(distinct(deliveries.c.destination)).where(_is_due(now), deliveries.c.destination.not_in(busy))
+    due = select(deliveries.c.destination).distinct().where(_is_due(now), deliveries.c.destination.not_in(busy))
     return list(connection.execute(due.order_by(deliveries.c.destination)).scalars())
 
 

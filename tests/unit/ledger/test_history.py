@@ -1,0 +1,137 @@
+"""What is shown: the story of one study, one line per study, counts; and what may go."""
+
+from __future__ import annotations
+
+import json
+
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.records import Finding
+from dicomnode.states import DeliveryState
+from tests.factories.ledger import STUDY, LedgerStory, header, received
+
+
+def test_the_story_of_a_study_from_reception_to_arrival(story: LedgerStory) -> None:
+    ledger = story.ledger
+    for number, at, sender in ((1, 10, "MR1"), (2, 12, "MR1"), (3, 13, "MR2"), (4, 300, "MR1")):
+        ledger.add_instance(received(number, at=float(at), calling_ae=sender))
+        ((instance_id, _),) = ledger.unindexed_instances(1)
+        ledger.record_header(instance_id, header(number, series=2 if number == 3 else 1), 301)
+    story.receive(1, content="other", at=302)
+    story.index()
+    (job,) = ledger.waiting_jobs()
+    ledger.mark_ready(job.id, "complete by evidence", {"findings": (Finding("gap", "info", "none"),)}, 310)
+    claimed = ledger.claim_job("work:1", 311, 60)
+    assert claimed is not None
+    story.finish(claimed, now=312)
+    for delivery in ledger.claim_deliveries("d", 313, 60, 10):
+        ledger.record_delivery(delivery.id, DeliveryState.SENT, "0x0000 Success", 314)
+    ledger.close_delivered_jobs(315)
+
+    history = ledger.study_history(STUDY)
+    assert json.loads(json.dumps(history)) == history
+    assert [(one["calling_ae"], one["peer_host"], one["since"], one["until"], one["instances"]) for one in history["received"]] == [
+        ("MR1", "10.0.0.7", 10, 12, 2),
+        ("MR2", "10.0.0.7", 13, 13, 1),
+        ("MR1", "10.0.0.7", 300, 300, 1),
+        ("SCANNER", "10.0.0.7", 302, 302, 1),
+    ]
+    assert [(one["SeriesInstanceUID"], one["instances"], one["conflicts"]) for one in history["series"]] == [
+        (f"{STUDY}.1", 3, 1),
+        (f"{STUDY}.2", 1, 0),
+    ]
+    assert history["series"][0]["size_bytes"] == 1001 + 1002 + 1004 + 1001
+    assert [one["SOPInstanceUID"] for one in history["conflicts"]] == [received(1).SOPInstanceUID]
+    assert [event["what"] for event in history["events"]] == ["opened", "conflict", "ready", "claimed", "encoded", "sent", "sent", "done"]
+    assert history["events"][2]["detail"]["evidence"]["findings"][0]["code"] == "gap"
+    assert [(one["kind"], one["destination"], one["state"], one["last_status"]) for one in history["deliveries"]] == [
+        ("seg", "pacs", "sent", "0x0000 Success"),
+        ("sr", "pacs", "sent", "0x0000 Success"),
+    ]
+    assert (history["first_received_at"], history["last_received_at"]) == (10, 302)
+
+
+def test_an_unknown_study_has_no_story(ledger: Ledger) -> None:
+    assert ledger.study_history("2.25.404") == {}
+
+
+def test_unreadable_instances_of_the_same_transfer_are_shown_with_the_study(story: LedgerStory) -> None:
+    story.receive(1)
+    story.index()
+    for number, at, sender in ((7, 12.0, "SCANNER"), (8, 12.0, "OTHER"), (9, 900.0, "SCANNER")):
+        story.ledger.add_instance(received(number, at=at, calling_ae=sender))
+        ((instance_id, _),) = story.ledger.unindexed_instances(1)
+        story.ledger.record_unreadable(instance_id, "not DICOM", 20)
+    (shown,) = story.ledger.study_history(STUDY)["unreadable"]
+    assert (shown["SOPInstanceUID"], shown["reason"]) == (received(7).SOPInstanceUID, "not DICOM")
+
+
+def test_one_line_per_study_the_last_received_first(story: LedgerStory) -> None:
+    story.encoded()
+    story.receive(50, at=60)
+    story.index(study="2.25.2")
+    newer, older = story.ledger.studies()
+    assert (newer["StudyInstanceUID"], newer["instances"], newer["job"]["state"], newer["deliveries"]) == ("2.25.2", 1, "waiting", {})
+    assert (older["StudyInstanceUID"], older["instances"], older["series"]) == (STUDY, 2, 1)
+    assert (older["job"]["state"], older["job"]["outcome"], older["deliveries"]) == ("encoded", "lesions", {"due": 2})
+    assert story.ledger.studies(limit=1) == [newer]
+
+
+def test_a_superseded_study_shows_its_newest_job(story: LedgerStory) -> None:
+    story.encoded()
+    story.waiting(99)
+    (line,) = story.ledger.studies()
+    assert (line["job"]["revision"], line["job"]["state"]) == (2, "waiting")
+
+
+def test_health_counts_and_dates_what_waits(story: LedgerStory) -> None:
+    empty = story.ledger.health()
+    assert set(empty["jobs"].values()) == set(empty["deliveries"].values()) == {0}
+    assert empty["oldest_waiting_since"] is None
+    story.encoded()
+    story.receive(1, content="other")
+    story.receive(50, at=60)
+    story.index(now=61, study="2.25.2")
+    health = story.ledger.health()
+    assert health["jobs"] | {"encoded": 0, "waiting": 0} == empty["jobs"]
+    assert (health["jobs"]["encoded"], health["jobs"]["waiting"], health["deliveries"]["due"], health["conflicts"]) == (1, 1, 2, 1)
+    assert (health["oldest_waiting_since"], health["oldest_ready_since"], health["oldest_undelivered_since"]) == (61, None, 40)
+    assert (health["studies"], health["instances"]["indexed"], health["destinations"]) == (2, 4, {"pacs": {"due": 2}})
+    assert json.loads(json.dumps(health)) == health
+
+
+def test_only_finished_and_delivered_studies_expire(story: LedgerStory) -> None:
+    ledger = story.ledger
+    story.encoded()
+    assert ledger.expired_studies(1000) == []
+    first, second = ledger.claim_deliveries("d", 41, 60, 10)
+    ledger.record_delivery(first.id, DeliveryState.SENT, "0x0000", 42)
+    ledger.record_delivery(second.id, DeliveryState.GIVEN_UP, "refused", 42)
+    ledger.close_delivered_jobs(43)
+    assert ledger.expired_studies(1000) == []
+    ledger.retry_job(STUDY, 44)
+    (again,) = ledger.claim_deliveries("d", 44, 60, 10)
+    ledger.record_delivery(again.id, DeliveryState.SENT, "0x0000", 45)
+    ledger.close_delivered_jobs(46)
+    assert ledger.expired_studies(46) == []
+    assert ledger.expired_studies(47) == [STUDY]
+
+
+def test_a_forgotten_study_leaves_nothing_and_may_come_again(story: LedgerStory) -> None:
+    story.encoded({"pacs": ("seg",)})
+    paths = story.ledger.study_paths(STUDY)
+    assert paths == story.ledger.instance_paths() | story.ledger.result_paths()
+    assert len(paths) == 5
+    story.ledger.forget_study(STUDY)
+    assert (story.ledger.instance_paths(), story.ledger.result_paths(), story.ledger.study_history(STUDY)) == (set(), set(), {})
+    assert sum(story.ledger.health()["deliveries"].values()) == 0
+    assert story.waiting().revision == 1
+
+
+def test_old_unreadable_instances_expire(story: LedgerStory) -> None:
+    story.receive(1)
+    ((instance_id, instance),) = story.ledger.unindexed_instances(1)
+    story.ledger.record_unreadable(instance_id, "not DICOM", 20)
+    assert story.ledger.expired_unreadable(10) == []
+    assert story.ledger.expired_unreadable(11) == [instance.path]
+    story.ledger.forget_instance(instance.path)
+    assert story.ledger.instance_paths() == set()

@@ -1,0 +1,163 @@
+"""Instances: listed once, conflicts kept beside, headers read and read again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import fields, replace
+from types import MappingProxyType
+
+import pytest
+
+from dicomnode.errors import NodeError, StateError
+from dicomnode.ledger.encoding import header_from_json, header_to_json
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.records import InstanceHeader
+from tests.factories.ledger import STUDY, LedgerStory, header, received
+
+
+def test_the_same_bytes_are_listed_once_and_other_bytes_beside_them(ledger: Ledger) -> None:
+    first, other, third = received(1), received(1, "other"), received(1, "third")
+    assert [ledger.add_instance(one) for one in (first, first, other, other, first, third)] == [
+        "new",
+        "duplicate",
+        "conflict",
+        "duplicate",
+        "duplicate",
+        "conflict",
+    ]
+    assert ledger.instance_paths() == {first.path, other.path, third.path}
+
+
+def test_unindexed_instances_come_back_as_they_were_oldest_first(ledger: Ledger) -> None:
+    sent = [received(number, at=float(number)) for number in (3, 1, 2)]
+    for instance in sent:
+        ledger.add_instance(instance)
+    assert [instance for _, instance in ledger.unindexed_instances(2)] == sent[:2]
+    first_id, _ = ledger.unindexed_instances(2)[0]
+    ledger.record_header(first_id, header(3), 20)
+    assert [instance for _, instance in ledger.unindexed_instances(10)] == sent[1:]
+
+
+def test_threads_and_two_ledgers_on_one_file_list_each_instance_exactly_once(open_ledger: Callable[[], Ledger]) -> None:
+    ledgers = [open_ledger(), open_ledger()]
+    outcomes: list[str] = []
+
+    def add(ledger: Ledger) -> None:
+        outcomes.extend(ledger.add_instance(received(number)) for number in range(40))
+
+    threads = [threading.Thread(target=add, args=(ledger,)) for ledger in ledgers for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (outcomes.count("new"), outcomes.count("duplicate")) == (40, 280)
+    assert len(ledgers[0].unindexed_instances(1000)) == 40
+
+
+def test_concurrent_conflicts_have_one_first(open_ledger: Callable[[], Ledger]) -> None:
+    ledgers = [open_ledger(), open_ledger()]
+    outcomes: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def add(ledger: Ledger, content: str) -> None:
+        barrier.wait()
+        outcomes.append(ledger.add_instance(received(1, content)))
+
+    threads = [threading.Thread(target=add, args=(ledgers[number % 2], str(number))) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["conflict"] * 7 + ["new"]
+
+
+def test_a_header_comes_back_equal(story: LedgerStory) -> None:
+    story.receive(1)
+    story.index()
+    (indexed,) = story.ledger.study_instances(STUDY)
+    assert indexed.header == header(1)
+    assert (indexed.path, indexed.received_at, indexed.TransferSyntaxUID) == (received(1).path, 10.0, received(1).TransferSyntaxUID)
+
+
+def test_every_field_of_a_header_survives_with_its_type() -> None:
+    """Every field away from its default, by its annotation, so that a new field is tested without touching this test."""
+    samples = {
+        "str": "x",
+        "int": 3,
+        "int | None": 4,
+        "float | None": 2.5,
+        "bool": True,
+        "tuple[float, ...]": (0.5, 1.5),
+        "tuple[str, ...]": ("A", "B"),
+        "tuple[tuple[float, ...], ...]": ((1.0, 2.0), (3.0,)),
+        "Mapping[str, Any]": {"mosaic": [4, 4], "deep": {"a": None}},
+    }
+    full = InstanceHeader(**{field.name: samples[str(field.type)] for field in fields(InstanceHeader)})
+    assert header_from_json(header_to_json(full)) == full
+    assert header_from_json(header_to_json(replace(full, extra=MappingProxyType({"a": 1})))).extra == {"a": 1}
+
+
+def test_a_header_of_another_version_is_read_for_what_is_known() -> None:
+    stored = header_to_json(header(1)).replace('"Modality":"MR"', '"Unheard":1')
+    assert header_from_json(stored) == replace(header(1), Modality="")
+
+
+def test_reading_again_refreshes_the_header_and_nothing_else(story: LedgerStory) -> None:
+    story.encoded()
+    before = story.ledger.study_history(STUDY)
+    story.ledger.record_header(1, replace(header(1), SeriesDescription="t1 axial"), 60)
+    after = story.ledger.study_history(STUDY)
+    assert story.ledger.study_instances(STUDY)[0].header.SeriesDescription == "t1 axial"
+    assert {**after, "series": []} == {**before, "series": []}
+
+
+def test_of_conflicting_instances_the_first_is_used(story: LedgerStory) -> None:
+    story.receive(1, 2)
+    story.receive(1, content="other", at=12)
+    story.index()
+    assert [one.path for one in story.ledger.study_instances(STUDY)] == [received(1).path, received(2).path]
+    assert story.happenings() == ["opened", "conflict"]
+
+
+def test_when_the_first_cannot_be_read_the_next_one_is_used(story: LedgerStory) -> None:
+    story.receive(1)
+    ((first_id, _),) = story.ledger.unindexed_instances(1)
+    story.ledger.record_unreadable(first_id, "truncated pixel data", 11)
+    story.receive(1, content="whole", at=12)
+    story.index()
+    assert [one.path for one in story.ledger.study_instances(STUDY)] == [received(1, "whole").path]
+    assert len(story.ledger.waiting_jobs()) == 1
+
+
+def test_the_same_uid_in_two_studies_serves_both(story: LedgerStory) -> None:
+    story.receive(1)
+    story.index(study="2.25.1")
+    story.receive(1, content="moved", at=20)
+    story.index(study="2.25.2")
+    assert [len(story.ledger.study_instances(uid)) for uid in ("2.25.1", "2.25.2")] == [1, 1]
+    assert len(story.ledger.waiting_jobs()) == 2
+
+
+def test_last_received_is_the_newest_instance_whatever_the_order_of_reading(story: LedgerStory) -> None:
+    story.receive(1, at=30)
+    story.receive(2, at=10)
+    story.index()
+    assert story.ledger.last_received_at(STUDY) == 30
+    assert story.ledger.study_history(STUDY)["first_received_at"] == 10
+    with pytest.raises(NodeError, match="not known"):
+        story.ledger.last_received_at("2.25.404")
+
+
+def test_an_unreadable_instance_is_set_aside(story: LedgerStory) -> None:
+    story.receive(1)
+    ((instance_id, _),) = story.ledger.unindexed_instances(1)
+    story.ledger.record_unreadable(instance_id, "not DICOM", 11)
+    assert story.ledger.unindexed_instances(10) == []
+    assert story.ledger.health()["instances"]["unreadable"] == 1
+    assert story.ledger.studies() == []
+
+
+def test_an_unknown_instance_is_a_bug(ledger: Ledger) -> None:
+    with pytest.raises(StateError, match="instance 9 "):
+        ledger.record_header(9, header(1), 1)
