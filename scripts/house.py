@@ -37,7 +37,7 @@ ROOMS = (
     Room("dicomnode.__main__", "`python -m dicomnode`", _dicomnode("cli")),
     Room("dicomnode.cli", "commands and exit codes; no logic", _dicomnode("app", "commands", "config", "errors"), ("typer",)),
     Room("dicomnode.commands", "what the commands do and print", ("*",), ("rich", "typer")),
-    Room("dicomnode.show", "what the reading commands print", ("*",), ("rich", "typer")),
+    Room("dicomnode.show", "the ledger in words: `status`, `why`, `retry`", _dicomnode("errors", "ledger")),
     Room("dicomnode.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)),
     Room("dicomnode.supervise", "a child process that is started again when it dies"),
     Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("config")),
