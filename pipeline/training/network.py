@@ -5,6 +5,7 @@ Nothing about data or schedules lives here. Arrays are (batch, channel, slice, r
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -84,9 +85,7 @@ class Stage(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, count: int) -> None:
         super().__init__()
         sizes = [channels_in] + [channels_out] * count
-        self.convolutions = nn.ModuleList(
-            nn.Conv3d(a, b, 3, padding=1, bias=False) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv3d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(InstanceNorm(channels_out) for _ in range(count))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,12 +107,11 @@ class UNet(nn.Module):
         self.architecture = architecture
         widths = architecture.widths
         counts = [1] + [2] * (len(widths) - 1)
-        # Strided convolutions lead into each coarser level, so its stage has one convolution of its own fewer.
         self.stem = Stage(len(architecture.channels), widths[0], 1)
-        self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.encode = nn.ModuleList(Stage(b, b, n) for b, n in zip(widths[1:], counts[1:], strict=True))
-        self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
-        self.decode = nn.ModuleList(Stage(2 * a, a, n) for a, n in zip(widths, counts, strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.decode = nn.ModuleList(Stage(2 * a, a, n) for a, n in zip(widths[:-1], counts, strict=False))
         self.heads = nn.ModuleList(nn.Conv3d(w, 1, 1) for w in widths[: architecture.deep_outputs + 1])
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:

@@ -1,0 +1,193 @@
+"""Command line of the training rooms: `python -m pipeline.training synthesize|train|validate|export`."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled networks on synthetic heads.")
+
+TaskName = Annotated[str, typer.Option(help="lesion, brain, or tiny (for tests)")]
+Maps = Annotated[Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")]
+
+
+@app.command()
+def synthesize(
+    task: TaskName = "lesion",
+    out: Annotated[Path | None, typer.Option(help="folder for samples")] = None,
+    count: Annotated[int | None, typer.Option(help="how many; endless, following a trainer, when absent")] = None,
+    seed: int = 0,
+    stride: int = 1,
+    lesion_maps: Maps = None,
+    demo: Annotated[Path | None, typer.Option(help="write the demonstration study here instead")] = None,
+) -> None:
+    """Make synthetic samples, or the demonstration study."""
+    if demo is not None:
+        from pipeline.training.demo import DEMO_SEED, describe, write_demo
+
+        (demo / "README.md").write_text(describe(write_demo(demo, seed or DEMO_SEED)))
+        return
+    from pipeline.training.pool import Pool, fill_pool
+    from pipeline.training.synthesis.lesion_maps import list_maps
+    from pipeline.training.tasks import TASKS
+
+    if out is None:
+        raise typer.BadParameter("say where to write: --out FOLDER")
+    maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
+    fill_pool(Pool(out), TASKS[task], seed, maps, count=count, stride=stride)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="folder of the run: pool, checkpoints, curves")],
+    task: TaskName = "lesion",
+    minutes: float = 60.0,
+    steps: int = 1_000_000,
+    learning_rate: float = 1.5e-3,
+    crop_share: float = 0.8,
+    seed: int = 0,
+    threads: int = 1,
+    generators: Annotated[int, typer.Option(help="generator processes to start; 0 when one runs already")] = 1,
+    validation: Annotated[int, typer.Option(help="number of validation subjects")] = 16,
+    validate_every_s: float = 300.0,
+    init: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile")] = False,
+    lesion_maps: Maps = None,
+) -> None:
+    """Train until the time or the steps are used up; run again on the same folder to continue."""
+    import torch
+
+    from pipeline.training.checkpoint import load_checkpoint
+    from pipeline.training.pool import Pool, fill_pool, write_validation_set
+    from pipeline.training.synthesis.lesion_maps import list_maps
+    from pipeline.training.tasks import TASKS
+    from pipeline.training.train import Schedule, run_training
+
+    torch.set_num_threads(threads)
+    maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
+    unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
+    chosen = TASKS[task]
+    start = load_checkpoint(init, chosen.architecture) if init else None
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(
+            target=fill_pool, args=(Pool(out / "pool"), chosen, seed * 1_000_000 + n, maps), kwargs={"stride": generators}, daemon=True
+        )
+        for n in range(generators)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        cases = write_validation_set(out / "validation", chosen, validation, unseen)
+        schedule = Schedule(minutes, steps, learning_rate, validate_every_s, crop_share=crop_share, seed=seed, compiled=compiled)
+        run_training(chosen, schedule, out, cases, start, report=lambda line: print(line, flush=True))
+    finally:
+        for worker in workers:
+            worker.terminate()
+
+
+@app.command()
+def validate(
+    checkpoint: Annotated[Path, typer.Option(help="checkpoint of a run")],
+    samples: Annotated[Path, typer.Option(help="folder for the held-out samples; made when missing")],
+    task: TaskName = "lesion",
+    count: int = 60,
+    threads: int = 1,
+    lesion_maps: Maps = None,
+) -> None:
+    """Score a checkpoint on held-out synthetic cases and print the table."""
+    import torch
+
+    from pipeline.training.checkpoint import load_checkpoint
+    from pipeline.training.export import score_table
+    from pipeline.training.pool import write_validation_set
+    from pipeline.training.score import score_all
+    from pipeline.training.synthesis.lesion_maps import list_maps
+    from pipeline.training.tasks import TASKS
+
+    torch.set_num_threads(threads)
+    chosen = TASKS[task]
+    unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
+    cases = write_validation_set(samples, chosen, count, unseen)
+    network = load_checkpoint(checkpoint, chosen.architecture).averaged_network()
+    typer.echo(score_table(score_all(network, cases, chosen)))
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="checkpoint of a run")],
+    samples: Annotated[Path, typer.Option(help="folder for the held-out samples; made when missing")],
+    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
+    task: TaskName = "lesion",
+    version: str = "0.1.0",
+    count: Annotated[int, typer.Option(help="how many held-out samples to score and compare on")] = 40,
+    seed: int = 0,
+    compute: str = "2 CPU cores, bf16",
+    sections: Annotated[Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")] = None,
+    threads: int = 1,
+    lesion_maps: Maps = None,
+) -> None:
+    """Write a model bundle: ONNX with Float16 weights, manifest and card."""
+    import torch
+
+    from pipeline.training.checkpoint import load_checkpoint
+    from pipeline.training.export import export_bundle, read_sections
+    from pipeline.training.pool import write_validation_set
+    from pipeline.training.synthesis.lesion_maps import list_maps
+    from pipeline.training.tasks import TASKS
+
+    torch.set_num_threads(threads)
+    chosen = TASKS[task]
+    unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
+    cases = write_validation_set(samples, chosen, count, unseen)
+    folder = export_bundle(
+        load_checkpoint(checkpoint, chosen.architecture),
+        chosen,
+        models,
+        cases,
+        version=version,
+        training={"seed": seed, "compute": compute},
+        sections=read_sections(sections),
+        curve=checkpoint.with_name("curve.png"),
+    )
+    typer.echo(f"wrote {folder}")
+
+
+@app.command()
+def measure(
+    brain: Annotated[Path, typer.Option(help="checkpoint of the brain extractor")],
+    out: Annotated[Path, typer.Option(help="folder for figures, pictures and the cards' sections")],
+    data: Annotated[Path | None, typer.Option(help="folder of real heads; synthetic measures only when absent")] = None,
+    lesion: Annotated[Path | None, typer.Option(help="checkpoint of the lesion network")] = None,
+    thresholds: Annotated[str, typer.Option(help="lesion thresholds, e.g. t1=0.4,flair=0.5,t1+flair=0.5")] = "",
+    heads: Annotated[int, typer.Option(help="synthetic heads for the share of cortical lesions that is kept")] = 40,
+    threads: int = 1,
+) -> None:
+    """Measure on real heads and write what the cards say about it."""
+    import json
+
+    import torch
+
+    from pipeline.training.cards import brain_sections, lesion_sections
+    from pipeline.training.cavities import measure_kept
+    from pipeline.training.checkpoint import load_checkpoint
+    from pipeline.training.measure_real import measure as measure_heads
+    from pipeline.training.tasks import TASKS
+
+    torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    extractor = load_checkpoint(brain, TASKS["brain"].architecture).averaged_network()
+    network = load_checkpoint(lesion, TASKS["lesion"].architecture).averaged_network() if lesion else None
+    chosen = {name: float(value) for name, value in (pair.split("=") for pair in thresholds.split(",") if pair)}
+    rows = measure_heads(data, extractor, network, out, chosen) if data else []
+    kept = measure_kept(extractor, heads)
+    (out / "kept.json").write_text(json.dumps(kept, indent=1))
+    (out / "brain-sections.json").write_text(json.dumps(brain_sections(rows, kept), indent=1))
+    (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, []), indent=1))
+
+
+if __name__ == "__main__":
+    app()

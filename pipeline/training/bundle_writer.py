@@ -1,0 +1,157 @@
+"""Writes a model bundle: model.onnx, model.toml and CARD.md, as `docs/model-bundle.md` lays down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STATEMENT = "Trained on synthetic data only. For research use; not for diagnosis."
+
+
+@dataclass(frozen=True)
+class BundleText:
+    """What a manifest says beyond numbers that were measured; one entry for each task in `BUNDLES`."""
+
+    name: str
+    task: str
+    title: str
+    intended_use: str
+    head: str
+    normalise: str
+    normalise_parameters: Mapping[str, Any]
+    accepts: tuple[tuple[str, ...], ...]
+    minimum_volume_mm3: float
+    connectivity: int
+    data: str
+    how: tuple[str, ...]
+    known_failures: tuple[str, ...] = field(default=())
+
+
+BUNDLES = {
+    "lesion": BundleText(
+        name="stroke-lesion-2mm", task="lesion", title="Stroke lesions on T1 and/or FLAIR, 2 mm",
+        intended_use="Research: outline of ischemic stroke lesions on T1 and/or FLAIR brain MR of adults.",
+        head="brain-extracted", normalise="brain-median", normalise_parameters={"clip": [0.0, 3.0]},
+        accepts=(("t1", "flair"), ("t1",), ("flair",)), minimum_volume_mm3=50.0, connectivity=26,
+        data="Synthetic heads from the ICBM 152 2009a T1, grey and white matter maps (nilearn). Lesions: half grown procedurally, "
+        "half real outlines of acute stroke in MNI space (Stroke Outcome Optimization Project, 1,449 maps, BSD-2-Clause; 144 held out). "
+        "No real image was used for training.",
+        how=(
+            "Input: T1 and FLAIR on one 2 mm grid in axial canonical order (axis 0 to the head, axis 1 to posterior, axis 2 to the left).",
+            ("Each channel is divided by its median inside the brain mask, clipped to 0..3, and set to zero outside the mask. "
+            "A missing channel is all zeros."),
+        ),
+    ),
+    "brain": BundleText(
+        name="brain-extractor-3mm", task="brain", title="Brain mask on any MR contrast, 3 mm",
+        intended_use="Research: brain mask of a whole head on one MR image of any contrast.",
+        head="whole-head", normalise="percentile",
+        normalise_parameters={"low": 0.5, "high": 99.5, "of": "non-zero", "range": [0.0, 1.0]},
+        accepts=(("any",),), minimum_volume_mm3=0.0, connectivity=26,
+        data="Synthetic whole heads from the ICBM 152 2009a T1, grey and white matter maps (nilearn), random contrasts, "
+        "skull, scalp, face and neck from analytic shapes, with and without cortical lesions. No real image was used for training.",
+        how=(
+            ("Input: one image of any contrast on a 3 mm grid in axial canonical order (axis 0 to the head, axis 1 to posterior, "
+            "axis 2 to the left), the patch centred on the field of view, zeros outside the field of view."),
+            "Voxels above zero are clipped at their 0.5 and 99.5 percentile and scaled to 0..1; zeros stay zero.",
+            "Label: the brain with its sulci and ventricles as before any lesion, about 1 mm beyond the average brain's outline.",
+        ),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What was measured, for the manifest and the card.
+
+    Attributes
+    ----------
+    training
+        seed, steps, minutes, compute.
+    threshold, thresholds
+        Default, and per channel combination.
+    agreement
+        Fields of `onnx_graph.Agreement`.
+    synthetic, real
+        Tables: column names to rows, each with a heading.
+    """
+
+    version: str
+    channels: tuple[str, ...]
+    patch: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    threshold: float
+    thresholds: Mapping[str, float]
+    training: Mapping[str, Any]
+    agreement: Mapping[str, float]
+    measured: Mapping[str, float]
+
+
+def write_manifest(folder: Path, text: BundleText, numbers: Numbers) -> None:
+    """Write `model.toml` for the `model.onnx` that lies in `folder`."""
+    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    tables: list[tuple[str, Mapping[str, Any]]] = [
+        ("", {"schema": 1, "name": text.name, "version": numbers.version, "task": text.task, "family": "patch3d",
+              "statement": STATEMENT, "intended_use": text.intended_use, "licence": "Apache-2.0"}),
+        ("files", {"model.onnx": digest}),
+        ("input", {"name": "image", "channels": list(numbers.channels), "accepts": [list(a) for a in text.accepts],
+                   "head": text.head, "spacing_mm": list(numbers.spacing_mm), "patch": list(numbers.patch),
+                   "dtype": "float32"}),
+        ("preprocess", {"resample": "gaussian-linear", "normalise": text.normalise,
+                        "normalise_parameters": dict(text.normalise_parameters)}),
+        ("window", {"step": 0.5, "gaussian": True}),
+        ("output", {"name": "probability", "activation": "in-graph", "threshold": numbers.threshold,
+                    "thresholds": dict(numbers.thresholds), "minimum_volume_mm3": text.minimum_volume_mm3,
+                    "connectivity": text.connectivity}),
+        ("training", {"data": text.data, **numbers.training}),
+        ("measured", {**numbers.measured, **{f"export_{k}": v for k, v in numbers.agreement.items()}}),
+    ]  # fmt: skip
+    (folder / "model.toml").write_text("\n".join(_toml_table(name, values) for name, values in tables))
+
+
+def _toml_table(name: str, values: Mapping[str, Any]) -> str:
+    lines = [f"[{name}]"] if name else []
+    lines += [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}" if value != int(value) else f"{value:.1f}"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    return json.dumps(value)
+
+
+def write_card(folder: Path, text: BundleText, numbers: Numbers, sections: Mapping[str, str]) -> None:
+    """Write `CARD.md`; `sections` (heading to Markdown) holds what was measured and seen."""
+    agreement = numbers.agreement
+    parts = [
+        f"# {text.title}", f"`{text.name}` {numbers.version}. **{STATEMENT}**", text.intended_use,
+        "## Data", text.data,
+        "## Training", "\n".join(f"- {key}: {value}" for key, value in numbers.training.items()),
+        "![curve](curve.png)" if (folder / "curve.png").exists() else "",
+        "## Input and output", "\n".join(f"- {line}" for line in text.how)
+        + f"\n- Patch {list(numbers.patch)} voxels of {list(numbers.spacing_mm)} mm (slice, row, column)."
+        f"\n- Output: probability; threshold {numbers.threshold} ({', '.join(f'{k}: {v}' for k, v in numbers.thresholds.items())}).",
+        "## Export", (f"Measured on {agreement['cases']:.0f} synthetic cases. ONNX Float32 against torch Float64: largest probability difference "
+        f"{agreement['max_difference_float32']:.1e}. Float16 weights against torch Float64: {agreement['max_difference_float16']:.1e}. "
+        f"Dice change, Float16 against Float32 weights: mean {agreement['dice_change_mean']:.1e}, worst {agreement['dice_change_worst']:.1e}; "
+        f"smallest Dice between the two masks (over 1 mL): {agreement['mask_dice_worst']:.4f}. "
+        f"File size: {100 * agreement['size_ratio']:.1f} % of Float32."),
+    ]  # fmt: skip
+    for heading, body in sections.items():
+        parts += [f"## {heading}", body]
+    (folder / "CARD.md").write_text("\n\n".join(p.strip() for p in parts if p) + "\n")

@@ -1,0 +1,33 @@
+"""How much of a cortical lesion the brain extractor keeps, on fresh synthetic heads whose lesion is known."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.training.network import UNet
+from pipeline.training.pool import VALIDATION_SEED
+from pipeline.training.synthesis.anatomy import load_anatomy
+from pipeline.training.synthesis.subject import synthesise_head_case
+from pipeline.training.validate import predict
+
+FIRST_SEED = VALIDATION_SEED + 500_000
+SMALLEST_ML = 1.0
+
+
+def measure_kept(network: UNet, heads: int, threshold: float = 0.5) -> list[dict[str, float]]:
+    """Return one row for each of `heads` heads with a lesion over 1 mL: its volume and the share inside the mask."""
+    anatomy, rows, seed = load_anatomy(), [], FIRST_SEED
+    while len(rows) < heads:
+        case = synthesise_head_case(anatomy, seed)
+        seed += 1
+        lesion = torch.zeros_like(case.label)
+        for shape in case.lesions:
+            lesion |= shape.mask
+        # Only what the field of view shows can be kept.
+        lesion &= case.label
+        volume_ml = float(lesion.sum()) * 0.027
+        if volume_ml < SMALLEST_ML:
+            continue
+        mask = predict(network, case.image) >= threshold
+        rows.append({"seed": float(seed - 1), "lesion_ml": volume_ml, "kept": float((mask & lesion).sum() / lesion.sum())})
+    return rows

@@ -1,0 +1,36 @@
+"""The training loss: soft Dice plus weighted cross-entropy, on every supervised level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+LEVEL_WEIGHTS = (1.0, 0.4, 0.2, 0.1)
+CROSS_ENTROPY_WEIGHT = 4.0
+SMOOTHING_VOXELS = 8.0
+
+
+def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - soft Dice, averaged over samples; both (batch, 1, slice, row, column).
+
+    The smoothing gives a case without lesion a loss that falls with every false voxel.
+    """
+    probability = logits.sigmoid().flatten(1)
+    target = target.flatten(1)
+    overlap = (probability * target).sum(1)
+    total = probability.sum(1) + target.sum(1)
+    return (1.0 - (2.0 * overlap + SMOOTHING_VOXELS) / (total + SMOOTHING_VOXELS)).mean()
+
+
+def segmentation_loss(outputs: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Return the weighted sum over levels; a coarser level is compared with the average-pooled target."""
+    total = target.new_zeros(())
+    for weight, output in zip(LEVEL_WEIGHTS, outputs, strict=False):
+        logits = output.float()
+        factor = target.shape[-1] // logits.shape[-1]
+        wanted = target if factor == 1 else F.avg_pool3d(target, factor)
+        entropy = F.binary_cross_entropy_with_logits(logits, wanted)
+        total = total + weight * (soft_dice_loss(logits, wanted) + CROSS_ENTROPY_WEIGHT * entropy)
+    return total

@@ -1,0 +1,88 @@
+"""Samples on disk between the generator processes and the trainer: a ring of files, each reused a few times."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.training.synthesis.anatomy import load_anatomy
+from pipeline.training.synthesis.subject import Case
+from pipeline.training.tasks import Task
+
+VALIDATION_SEED = 9_000_000
+"""Validation subjects are drawn from seeds from here on, training subjects from below."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A folder of at most `capacity` samples; writers replace the oldest, the reader draws any."""
+
+    folder: Path
+    capacity: int = 240
+
+    def write(self, number: int, case: Case) -> None:
+        """Store one sample; a reader sees the whole file or the one before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"sample-{number % self.capacity:05d}.npz"
+        part = target.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as stream:
+            np.savez(stream, image=case.image.numpy().astype(np.float16), label=case.label.numpy())
+        part.replace(target)
+
+    def paths(self) -> list[Path]:
+        """Return the samples that are there."""
+        return sorted(self.folder.glob("sample-*.npz"))
+
+    def note_consumed(self, steps: int) -> None:
+        """Tell the generators how many samples the trainer has used."""
+        part = self.folder / "consumed.part"
+        part.write_text(str(steps))
+        part.replace(self.folder / "consumed")
+
+    def consumed(self) -> int:
+        """Return what the trainer noted last."""
+        path = self.folder / "consumed"
+        return int(path.read_text()) if path.exists() else 0
+
+
+def read_sample(path: Path) -> tuple[Tensor, Tensor]:
+    """Return image (channel, slice, row, column) and label (slice, row, column), both float32."""
+    with np.load(path) as arrays:
+        return torch.from_numpy(arrays["image"].astype(np.float32)), torch.from_numpy(arrays["label"]).float()
+
+
+def fill_pool(pool: Pool, task: Task, first_seed: int, maps: Sequence[Path], *, count: int | None = None, stride: int = 1) -> None:
+    """Make samples until `count` is reached, or for ever, waiting while far ahead of the trainer.
+
+    Sample number i is made from seed `first_seed + i * stride`, so several processes can share one sequence.
+    """
+    torch.set_num_threads(1)
+    anatomy = load_anatomy()
+    start = pool.consumed()
+    numbers = itertools.count() if count is None else range(count)
+    for number in numbers:
+        while count is None and number > pool.capacity + pool.consumed() - start:
+            time.sleep(0.5)
+        seed = first_seed + number * stride
+        if seed >= VALIDATION_SEED:
+            raise ValueError(f"seed {seed} would reach into the validation subjects")
+        pool.write(number * stride + first_seed % stride, task.synthesise(anatomy, seed, maps))
+
+
+def write_validation_set(folder: Path, task: Task, count: int, maps: Sequence[Path], first: int = 0) -> list[Path]:
+    """Make the fixed validation samples that are not there yet and return all of them."""
+    pool = Pool(folder, capacity=1_000_000)
+    missing = [n for n in range(first, first + count) if not (folder / f"sample-{n:05d}.npz").exists()]
+    if missing:
+        anatomy = load_anatomy()
+        for number in missing:
+            pool.write(number, task.synthesise(anatomy, VALIDATION_SEED + number, maps))
+    return [folder / f"sample-{n:05d}.npz" for n in range(first, first + count)]

@@ -1,0 +1,143 @@
+"""How tissue, lesions and look-alikes appear in one image: a mean intensity for each voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.training.synthesis.contrast import Contrast
+from pipeline.training.synthesis.fields import Dice, Grid, blur_mm, smooth_noise, smoothstep
+from pipeline.training.synthesis.head import Layer
+from pipeline.training.synthesis.lesions import LesionShape
+from pipeline.training.synthesis.tissue import Brain
+
+BRAIN_TISSUES = ("cortex", "deep", "white", "csf", "csf")
+"""Contrast name of each channel of `Brain.shares`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesion:
+    """A shape and the state that decides how it looks, the same for every image of the subject.
+
+    Attributes
+    ----------
+    cavity_depth
+        Depth (0 core, 1 edge) up to which the tissue is replaced by fluid; 0 for none.
+    strands
+        (slice, row, column), 0..1: what is left of tissue inside the cavity.
+    brightness
+        FLAIR and T2 intensity relative to grey matter.
+    t1_level
+        T1 intensity relative to white matter of what is not cavity.
+    """
+
+    shape: LesionShape
+    cavity_depth: float
+    flair_cavity_share: float
+    strands: Tensor
+    brightness: float
+    t1_level: float
+    edge_mm: float
+    halo: float
+
+
+def draw_lesion_state(shape: LesionShape, grid: Grid, dice: Dice, *, cavity: bool | None = None) -> Lesion:
+    """Draw chronic (cavity or gliosis) or sub-acute (no cavity) for one shape; `cavity` forces one or the other."""
+    chronic = dice.chance(0.6) if cavity is None else cavity
+    cavity = chronic and (cavity is True or dice.chance(0.75))
+    strands = smoothstep(-smooth_noise(grid, dice.uniform(6.0, 14.0), dice), -dice.uniform(0.6, 2.5), 0.8)
+    if cavity:
+        t1_level = dice.uniform(0.45, 0.85)
+    else:
+        # Gliosis without cavity, and lacunes filled with scar, are only slightly darker than white matter.
+        t1_level = dice.uniform(0.6, 0.95) if chronic else dice.uniform(0.35, 0.95)
+    return Lesion(
+        shape,
+        cavity_depth=dice.uniform(0.8, 1.06) if cavity else 0.0,
+        flair_cavity_share=dice.uniform(0.6, 1.0),
+        strands=strands,
+        brightness=dice.uniform(1.12, 1.85),
+        t1_level=t1_level,
+        edge_mm=dice.uniform(0.3, 1.3),
+        halo=dice.uniform(0.1, 0.5) if dice.chance(0.25) else 0.0,
+    )
+
+
+def paint(
+    brain: Brain,
+    layers: Sequence[Layer],
+    lesions: Sequence[Lesion],
+    contrast: Contrast,
+    grid: Grid,
+    dice: Dice,
+    look_alikes: Tensor | None = None,
+) -> Tensor:
+    """Return the ideal image, shape (slice, row, column), before any scanner touched it."""
+    means = contrast.means
+    image = torch.full(grid.shape, means["air"])
+    for layer in layers:
+        image = image + layer.cover * (means[layer.tissue] - image)
+    tissue = torch.tensor([means[name] for name in BRAIN_TISSUES])
+    inner = torch.tensordot(tissue, brain.shares, dims=1)
+    if contrast.kind != "t1" and look_alikes is not None:
+        inner = inner + look_alikes * (means["cortex"] * dice.uniform(1.05, 1.5) - inner)
+    elif look_alikes is not None:
+        inner = inner * (1.0 - dice.uniform(0.0, 0.22) * look_alikes)
+    inner = _cortical_gain(inner, brain, grid, dice)
+    inner = inner * (1.0 + dice.uniform(0.0, 0.05) * smooth_noise(grid, 7.0, dice))
+    for lesion in lesions:
+        inner = _paint_lesion(inner, lesion, contrast, grid, dice)
+    return image + smoothstep(brain.edge_mm, 0.0, 2.0) * (inner - image)
+
+
+def _cortical_gain(inner: Tensor, brain: Brain, grid: Grid, dice: Dice) -> Tensor:
+    """Brighten the cortex and the vertex unevenly, as surface coils and short inversion times do."""
+    if not dice.chance(0.4):
+        return inner
+    gain = dice.uniform(0.0, 0.2) * (0.6 + 0.5 * smooth_noise(grid, 50.0, dice))
+    return inner * (1.0 + gain * brain.shares[0])
+
+
+def _paint_lesion(inner: Tensor, lesion: Lesion, contrast: Contrast, grid: Grid, dice: Dice) -> Tensor:
+    means, depth = contrast.means, lesion.shape.depth
+    cover = blur_mm(lesion.shape.mask.float(), lesion.edge_mm, grid)
+    share = lesion.flair_cavity_share if contrast.kind == "flair" else 1.0
+    cavity = smoothstep(depth, lesion.cavity_depth * share, 0.15) * lesion.strands if lesion.cavity_depth else None
+    if contrast.kind == "t1":
+        wall = torch.minimum(inner, torch.full_like(inner, lesion.t1_level * means["white"]))
+    else:
+        bright = means["cortex"] * lesion.brightness * (1.0 + 0.06 * smooth_noise(grid, 8.0, dice))
+        wall = torch.maximum(bright, inner) if contrast.kind == "flair" else bright
+        if lesion.halo:
+            inner = inner + lesion.halo * smoothstep(depth, 1.25, 0.3) * (wall - inner)
+    if cavity is not None:
+        wall = wall + cavity * (means["csf"] * dice.uniform(0.85, 1.3) - wall)
+    return inner + cover * (wall - inner)
+
+
+def draw_look_alikes(brain: Brain, grid: Grid, dice: Dice) -> Tensor | None:
+    """Draw white-matter hyperintensities of ageing, the same on both sides, 0..1; None for a young subject.
+
+    They are confounders: never part of the label. Strokes are one-sided, these are not.
+    """
+    cover = torch.zeros(grid.shape)
+    drawn = False
+    if dice.chance(0.45):
+        line_mm = dice.uniform(0.5, 2.0)
+        cover = torch.maximum(cover, smoothstep(brain.ventricle_mm, line_mm, 1.5) * dice.uniform(0.4, 1.0))
+        drawn = True
+    if dice.chance(0.35):
+        rim_mm = dice.uniform(1.0, 6.5) + dice.uniform(0.3, 2.0) * smooth_noise(grid, 18.0, dice)
+        cover = torch.maximum(cover, smoothstep(brain.ventricle_mm, rim_mm, 2.0))
+        drawn = True
+    if dice.chance(0.3):
+        spots = smoothstep(-smooth_noise(grid, dice.uniform(6.0, 12.0), dice), -dice.uniform(1.7, 2.6), 0.5)
+        cover = torch.maximum(cover, spots * smoothstep(brain.ventricle_mm, 22.0, 8.0))
+        drawn = True
+    if not drawn:
+        return None
+    tissue = brain.shares[2] + (brain.ventricle_mm < 4.0) * brain.shares[:3].sum(0) * 0.5
+    return cover * tissue.clamp(0.0, 1.0)

@@ -1,0 +1,93 @@
+"""Real lesion outlines: a folder of binary maps in MNI space, split by name into training and held-out maps."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+HELD_OUT = 150
+"""How many maps are kept out of training: those whose names have the smallest hashes."""
+
+
+class LesionMapError(ValueError):
+    """A folder or file of lesion maps cannot be used."""
+
+
+@dataclass(frozen=True, eq=False)
+class LesionMap:
+    """One outline, cropped to its box.
+
+    Attributes
+    ----------
+    name
+        File name, the only identity a map has.
+    mask
+        (1, slice, row, column) float32, 0 or 1, 1 mm voxels in template directions (up, to posterior, to the left).
+    origin_mm
+        Template coordinate of voxel (0, 0, 0).
+    """
+
+    name: str
+    mask: Tensor
+    origin_mm: tuple[float, float, float]
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume in template space."""
+        return float(self.mask.sum()) / 1000.0
+
+
+def list_maps(folder: Path, *, held_out: bool) -> list[Path]:
+    """Return the maps for training, or the held-out ones, in a stable order.
+
+    Raises
+    ------
+    LesionMapError
+        The folder has no NIfTI file.
+    """
+    paths = sorted(folder.glob("*.nii.gz"), key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
+    if not paths:
+        raise LesionMapError(f"{folder} has no *.nii.gz file: leave out --lesion-maps to use procedural lesions only")
+    # A small folder keeps a tenth out.
+    cut = min(HELD_OUT, max(1, len(paths) // 10)) if len(paths) > 1 else 0
+    return paths[:cut] if held_out else paths[cut:]
+
+
+def read_map(path: Path) -> LesionMap:
+    """Read one map and crop it to its lesion.
+
+    Raises
+    ------
+    LesionMapError
+        The map is empty or its grid is not 1 mm along the axes of MNI space.
+    """
+    packed, shape, origin = _read_packed(path)
+    flat = np.unpackbits(packed, count=int(np.prod(shape)))
+    mask = torch.from_numpy(flat.reshape(1, *shape).astype(np.float32))
+    return LesionMap(path.name, mask, origin)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_packed(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[float, float, float]]:
+    import nibabel
+
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+    affine = image.affine
+    if image.ndim != 3 or not np.allclose(affine[:3, :3], np.eye(3), atol=1e-3):
+        raise LesionMapError(f"{path.name}: expected a 3D map with 1 mm voxels along the MNI axes, got {image.shape}")
+    mask = np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1] > 0.5
+    if not mask.any():
+        raise LesionMapError(f"{path.name}: the map is empty")
+    right, anterior, up = affine[:3, 3]
+    corner = (up, -(anterior + mask.shape[1] - 1), -(right + mask.shape[2] - 1))
+    box = [np.flatnonzero(mask.any(axis=tuple(j for j in range(3) if j != i))) for i in range(3)]
+    crop = mask[tuple(slice(b[0], b[-1] + 1) for b in box)]
+    crop = np.pad(crop, 2)
+    origin = tuple(float(c + b[0] - 2) for c, b in zip(corner, box, strict=True))
+    return np.packbits(crop), crop.shape, origin  # type: ignore[return-value]
