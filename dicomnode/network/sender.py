@@ -31,6 +31,7 @@ _MAXIMUM_CONTEXTS = 128
 # A-ASSOCIATE results, PS3.8 Tables 9-18 and 9-21.
 _ACCEPTED = 0
 _REJECTED_PERMANENT = 1
+# Encodings of one and the same content: pydicom turns each into each. A peer that takes Implicit VR only must still get results.
 _CONVERTIBLE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 
 
@@ -42,13 +43,6 @@ class _Parcel:
     path: Path
     SOPClassUID: UID
     TransferSyntaxUID: UID
-
-    @property
-    def syntaxes(self) -> tuple[UID, ...]:
-        """Transfer syntaxes to propose, the file's own first: a peer that takes Implicit VR only must still get results."""
-        if self.TransferSyntaxUID not in _CONVERTIBLE:
-            return (self.TransferSyntaxUID,)
-        return tuple(dict.fromkeys((self.TransferSyntaxUID, ExplicitVRLittleEndian, ImplicitVRLittleEndian)))
 
 
 def send_files(
@@ -119,15 +113,32 @@ def _read_parcel(index: int, path: Path) -> _Parcel | SendOutcome:
 
 
 def _plan_associations(parcels: Sequence[_Parcel]) -> Iterator[tuple[list[_Parcel], list[PresentationContext]]]:
-    """Group parcels so that each group fits into one association: one context per SOP class and set of syntaxes."""
-    groups: dict[tuple[UID, tuple[UID, ...]], list[_Parcel]] = {}
+    """Group parcels by SOP class so that each group fits into one association."""
+    classes: dict[UID, list[_Parcel]] = {}
     for parcel in parcels:
-        groups.setdefault((parcel.SOPClassUID, parcel.syntaxes), []).append(parcel)
-    keys = list(groups)
-    for start in range(0, len(keys), _MAXIMUM_CONTEXTS):
-        taken = keys[start : start + _MAXIMUM_CONTEXTS]
-        batch = sorted((parcel for key in taken for parcel in groups[key]), key=lambda parcel: parcel.index)
-        yield batch, [build_context(abstract, list(syntaxes)) for abstract, syntaxes in taken]
+        classes.setdefault(parcel.SOPClassUID, []).append(parcel)
+    batch: list[_Parcel] = []
+    contexts: list[PresentationContext] = []
+    for members in classes.values():
+        wanted = _plan_contexts(members)
+        if len(contexts) + len(wanted) > _MAXIMUM_CONTEXTS:
+            yield batch, contexts
+            batch, contexts = [], []
+        batch.extend(members)
+        contexts.extend(wanted)
+    if batch:
+        yield batch, contexts
+
+
+def _plan_contexts(parcels: Sequence[_Parcel]) -> list[PresentationContext]:
+    """Return the contexts for files of one SOP class.
+
+    Each syntax stands in a context of its own: of several in one the acceptor chooses, and would have us convert without need.
+    """
+    own = list(dict.fromkeys(parcel.TransferSyntaxUID for parcel in parcels))
+    native = [syntax for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) if syntax not in own]
+    fallback = native if any(syntax in _CONVERTIBLE for syntax in own) else []
+    return [build_context(parcels[0].SOPClassUID, syntax) for syntax in (*own, *fallback)]
 
 
 def _associate(
@@ -138,17 +149,28 @@ def _associate(
     _config.STORE_SEND_CHUNKED_DATASET = True
     entity = AE(ae_title=destination.calling_ae_title or calling_ae)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
+    opened: list[socket.socket] = []
     try:
         association = entity.associate(
             destination.host,
             destination.port,
             contexts=contexts,
             ae_title=destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
+            evt_handlers=[(evt.EVT_ACSE_SENT, _note_socket, [opened]), (evt.EVT_CONN_OPEN, _send_at_once)],
         )
     except OSError as problem:
         return SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
-    return association if association.is_established else _no_association(association)
+    if association.is_established:
+        return association
+    for unused in opened:
+        unused.close()
+    return _no_association(association)
+
+
+def _note_socket(event: Any, opened: list[socket.socket]) -> None:
+    # The library drops the socket of a connection that does not come about without closing it.
+    if event.assoc.dul.socket is not None and event.assoc.dul.socket.socket is not None:
+        opened.append(event.assoc.dul.socket.socket)
 
 
 def _send_at_once(event: Any) -> None:
@@ -184,7 +206,7 @@ def _send_parcel(association: Association, parcel: _Parcel, message_id: int) -> 
     try:
         if parcel.TransferSyntaxUID in accepted:
             answer = association.send_c_store(parcel.path, message_id)
-        elif accepted.intersection(parcel.syntaxes):
+        elif parcel.TransferSyntaxUID in _CONVERTIBLE and accepted.intersection(_CONVERTIBLE):
             answer = association.send_c_store(dcmread(parcel.path), message_id)
         else:
             name = f"{parcel.SOPClassUID.name} with {parcel.TransferSyntaxUID.name}"
