@@ -1,0 +1,103 @@
+"""From the last instance to SEG and SR at the archive, by step, with the peak memory of each process.
+
+The study is the synthetic demonstration head brought to clinical size: T1 of 192 sagittal slices at 1 mm, FLAIR of 34 axial slices.
+Everything is real: two node processes, their worker process, associations, the bundled networks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import affine_transform
+
+from dicomnode.config import DestinationSettings
+from dicomnode.demo import DEMO_STUDY, STUDY_UID, write_study
+from dicomnode.network.sender import send_files
+from dicomnode.simulator.archive import Archive
+from dicomnode.simulator.node import AE_TITLE, NodeProcesses
+
+T1_SHAPE = (192, 240, 240)
+SETTLE_S = 3.0
+
+
+def clinical_study() -> dict[str, np.ndarray]:
+    """Return the demonstration study with its T1 on a 1 mm grid of 192 sagittal slices, about the same centre."""
+    study = dict(np.load(DEMO_STUDY))
+    source = study["t1_affine"]
+    directions = source[:3, :3] / np.linalg.norm(source[:3, :3], axis=0)
+    center_mm = source[:3, :3] @ ((np.array(study["t1"].shape) - 1) / 2) + source[:3, 3]
+    target = np.eye(4)
+    target[:3, :3] = directions
+    target[:3, 3] = center_mm - directions @ ((np.array(T1_SHAPE) - 1) / 2)
+    to_source = np.linalg.inv(source) @ target
+    study["t1"] = np.rint(affine_transform(study["t1"].astype(np.float32), to_source, output_shape=T1_SHAPE, order=1)).astype(np.uint16)
+    study["t1_affine"] = target
+    return study
+
+
+def processes_below(pid: int) -> Iterator[tuple[int, str]]:
+    """Yield (pid, command line) of a process and all below it."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if os.getpgid(int(folder.name)) == pid:
+                    yield int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except (OSError, ProcessLookupError):
+                continue
+
+
+def peak_mb(pid: int) -> float:
+    """Return the largest resident size that a process has had, in MiB (VmHWM)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Run one study through a node in `folder` and return the figures."""
+    images = write_study(clinical_study(), folder / "study")  # type: ignore[arg-type]  a mapping serves
+    with Archive(folder / "pacs") as archive, NodeProcesses(folder, archive.ae_title, archive.port) as node:
+        peer = DestinationSettings(name="node", ae_title=AE_TITLE, host="127.0.0.1", port=node.port())
+        started = time.monotonic()
+        outcomes = send_files(images, peer, calling_ae="BENCH", timeout_s=60)
+        assert all(outcome.verdict == "ok" for outcome in outcomes), "an instance was not acknowledged"
+        last_instance = time.monotonic()
+        while len(archive.received) < 2 and time.monotonic() - last_instance < 600:
+            node.check()
+            time.sleep(0.05)
+        answered = time.monotonic()
+        memory = {side: max(peak_mb(pid) for pid, _ in processes_below(node.pid(side))) for side in ("receive", "work")}
+        command = [sys.executable, "-m", "dicomnode", "why", STUDY_UID, "--json", "--config", str(node.config)]
+        story = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    steps = {step["name"]: step["seconds"] for step in story["jobs"][-1]["detail"]["steps"]}
+    return {
+        "instances": len(images),
+        "objects_at_the_archive": len(archive.received),
+        "send_s": round(last_instance - started, 2),
+        "last_instance_to_answer_s": round(answered - last_instance, 2),
+        "of_which_settle_s": SETTLE_S,
+        "pipeline_steps_s": steps,
+        "pipeline_s": round(sum(steps.values()), 2),
+        "peak_memory_mb": {side: round(value) for side, value in memory.items()},
+    }
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    with tempfile.TemporaryDirectory(prefix="dicomnode-bench-") as folder:
+        figures = measure(Path(folder))
+    sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
