@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.training.checkpoint import Checkpoint
+    from pipeline.training.network import Architecture
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled networks on synthetic heads.")
 
@@ -54,13 +58,13 @@ def train(
     validation: Annotated[int, typer.Option(help="number of validation subjects")] = 16,
     validate_every_s: float = 300.0,
     init: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
+    add: Annotated[str | None, typer.Option("--add-channel", help="channel that --init lacks; it starts as a copy of the first")] = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile")] = False,
     lesion_maps: Maps = None,
 ) -> None:
     """Train until the time or the steps are used up; run again on the same folder to continue."""
     import torch
 
-    from pipeline.training.checkpoint import load_checkpoint
     from pipeline.training.pool import Pool, fill_pool, write_validation_set
     from pipeline.training.synthesis.lesion_maps import list_maps
     from pipeline.training.tasks import TASKS
@@ -70,7 +74,7 @@ def train(
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
     chosen = TASKS[task]
-    start = load_checkpoint(init, chosen.architecture) if init else None
+    start = _read_start(init, chosen.architecture, add)
     context = multiprocessing.get_context("spawn")
     workers = [
         context.Process(
@@ -87,6 +91,20 @@ def train(
     finally:
         for worker in workers:
             worker.terminate()
+
+
+def _read_start(init: Path | None, architecture: Architecture, add: str | None) -> Checkpoint | None:
+    from pipeline.training.checkpoint import CheckpointError, load_checkpoint
+    from pipeline.training.transfer import add_channel
+
+    if init is None:
+        return None
+    start = load_checkpoint(init)
+    if add is not None:
+        start = add_channel(start, add)
+    if start.architecture != architecture:
+        raise CheckpointError(f"{init.name} holds {start.architecture}, but {architecture} is to be trained")
+    return start
 
 
 @app.command()

@@ -74,8 +74,10 @@ def lesion_sections(rows: Sequence[Row], implanted: Sequence[Row]) -> dict[str, 
 def implant_text(rows: Sequence[Row]) -> str:
     """Return the summary and table of semi-real cases."""
     lines = [
-        "Outlines that were never trained on, placed by affine registration of the template and painted with the lesion intensities of the "
-        "synthesis: real anatomy, real scanner, artificial lesion. Own brain extraction.",
+        (
+            "Outlines that were never trained on, placed by affine registration of the template and painted with the lesion intensities of the "
+            "synthesis: real anatomy, real scanner, artificial lesion. Own brain extraction."
+        ),
         "",
     ]
     for name in dict.fromkeys(r["input"] for r in rows):

@@ -16,7 +16,8 @@ SMALLEST_ML = 1.0
 
 def measure_kept(network: UNet, heads: int, threshold: float = 0.5) -> list[dict[str, float]]:
     """Return one row for each of `heads` heads with a lesion over 1 mL: its volume and the share inside the mask."""
-    anatomy, rows, seed = load_anatomy(), [], FIRST_SEED
+    rows: list[dict[str, float]] = []
+    anatomy, seed = load_anatomy(), FIRST_SEED
     while len(rows) < heads:
         case = synthesise_head_case(anatomy, seed)
         seed += 1

@@ -100,7 +100,7 @@ def measure(data: Path, brain: UNet, lesion: UNet | None, out: Path, thresholds:
             draw_overlay(out / f"brain-{case.name}-{role}.png", image, probability.array >= BRAIN_THRESHOLD)
         if lesion is None or case.reference == "t2":
             continue
-        for roles in _combinations(case):
+        for roles in combinations_of(case):
             name = "+".join(roles)
             found, channels = segment(lesion, case, roles, masks[case.reference])
             mask = found.array >= thresholds.get(name, 0.5)
@@ -113,7 +113,8 @@ def measure(data: Path, brain: UNet, lesion: UNet | None, out: Path, thresholds:
     return rows
 
 
-def _combinations(case: RealCase) -> list[tuple[str, ...]]:
+def combinations_of(case: RealCase) -> list[tuple[str, ...]]:
+    """Return the channel combinations that a case can be segmented with."""
     roles = tuple(r for r in ("t1", "flair") if r in case.images)
     # The mask lies on the reference's grid, so a single T1 of a pair is measured through its link as well.
     return [(r,) for r in roles] + ([roles] if len(roles) == 2 else [])

@@ -67,7 +67,7 @@ def ms_cases(data: Path) -> Iterator[RealCase]:
                 images["t1"] = read_nifti(t1)
                 # The file maps points of the FLAIR to points of the T1, as a resampling filter wants it.
                 links["t1"] = read_itk_transform(folder / f"{study}_T1W_intrastudy_to_FLAIR.txt")
-            to_common = np.linalg.inv(read_itk_transform(folder / f"{study}_FLAIR_to_common_space.txt"))
+            to_common: Affine = np.linalg.inv(read_itk_transform(folder / f"{study}_FLAIR_to_common_space.txt"))
             yield RealCase(f"{folder.name}-{study}", images, "flair", links, read_nifti(mask), to_common, stroke_free=True)
 
 

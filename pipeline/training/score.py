@@ -90,7 +90,9 @@ def summarise(scores: Sequence[CaseScore], threshold: float) -> dict[str, float]
     }  # fmt: skip
     if len(with_lesion) > 2:
         volumes = np.array([[s.truth_ml, s.found_ml] for s in with_lesion])
-        result["volume_correlation"] = float(np.corrcoef(volumes.T)[0, 1])
+        # A network that finds the same volume everywhere correlates with nothing.
+        varies = bool((volumes.std(axis=0) > 0).all())
+        result["volume_correlation"] = float(np.corrcoef(volumes.T)[0, 1]) if varies else 0.0
     for low, high in itertools.pairwise(SIZE_BINS_ML):
         chosen = [s.dice[threshold] for s in with_lesion if low < s.truth_ml <= high]
         if chosen:

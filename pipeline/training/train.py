@@ -85,7 +85,7 @@ class Trainer:
             outputs = self.forward(image)
         loss = segmentation_loss(outputs, label)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -27,7 +27,7 @@ def dice_score(prediction: Tensor, truth: Tensor) -> float:
 def predict(network: UNet, image: Tensor) -> Tensor:
     """Return the probability map (slice, row, column) of one (channel, slice, row, column) image."""
     logits = network(image[None].contiguous(memory_format=torch.channels_last_3d))
-    return torch.sigmoid(logits.float())[0, 0]  # type: ignore[union-attr]
+    return torch.sigmoid(logits.float())[0, 0]
 
 
 def validate_network(network: UNet, paths: Sequence[Path], combinations: Sequence[str]) -> dict[str, float]:

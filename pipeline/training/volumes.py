@@ -24,7 +24,7 @@ def read_nifti(path: Path, frame: str = "0") -> Volume:
     """Read one file as a `Volume`: axes reversed, RAS turned into LPS."""
     import nibabel
 
-    image = nibabel.load(path)
+    image = nibabel.nifti1.Nifti1Image.from_filename(path)
     array = np.asarray(image.dataobj, dtype=np.float32)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -63,12 +63,14 @@ def resample(
         reach = np.abs(np.linalg.inv(matrix)[:3, :3]).max(axis=0)
         sigmas = 0.42 * np.sqrt(np.maximum((1 / np.maximum(reach, 1e-6)) ** 2 - 1, 0))
         array = ndimage.gaussian_filter(array, sigmas, mode="nearest")
-    return ndimage.affine_transform(array, matrix[:3, :3], matrix[:3, 3], output_shape=tuple(shape), order=1)
+    found: Float = ndimage.affine_transform(array, matrix[:3, :3], matrix[:3, 3], output_shape=tuple(shape), order=1)
+    return found
 
 
 def field_centre(volume: Volume) -> npt.NDArray[np.float64]:
     """Return the LPS mm of the middle of the field of view."""
-    return (volume.affine @ [*((np.asarray(volume.array.shape) - 1) / 2), 1.0])[:3]
+    middle = np.append((np.asarray(volume.array.shape) - 1) / 2, 1.0)
+    return np.asarray(volume.affine @ middle)[:3]
 
 
 def covering_grid(volume: Volume, spacing_mm: tuple[float, ...], at_least: tuple[int, ...]) -> tuple[Affine, tuple[int, ...]]:
@@ -99,4 +101,5 @@ def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     labels, number = ndimage.label(mask)
     if number > 1:
         mask = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    return ndimage.binary_fill_holes(mask)
+    filled: npt.NDArray[np.bool_] = ndimage.binary_fill_holes(mask)
+    return filled

@@ -73,7 +73,7 @@ def _read_template() -> tuple[Float, Float, Bool, tuple[float, float, float]]:
     folder = Path(nilearn.__file__).parent / "datasets" / "data"
     arrays = []
     for kind in ("gm", "wm", "t1"):
-        image = nibabel.load(folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz")
+        image = nibabel.nifti1.Nifti1Image.from_filename(folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz")
         # The files are (to right, to anterior, up); here (up, to posterior, to the left).
         arrays.append(np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1].astype(np.float32) / 255.0)
     shape, offset = arrays[0].shape, image.affine[:3, 3]
@@ -113,7 +113,8 @@ def _find_ventricles(csf: Float, depth: Float, up: Float, back: Float, left: Flo
     labels, count = ndimage.label(core)
     sizes = ndimage.sum_labels(core, labels, np.arange(1, count + 1))
     kept = np.isin(labels, 1 + np.flatnonzero(sizes > 400))
-    return ndimage.binary_dilation(kept, iterations=2) & (csf > 0.05)
+    ventricles: Bool = ndimage.binary_dilation(kept, iterations=2) & (csf > 0.05)
+    return ventricles
 
 
 def _distance_maps(mask: Bool, ventricle: Bool, origin: tuple[float, float, float]) -> tuple[Float, tuple[float, float, float]]:
@@ -136,4 +137,5 @@ def _distance_maps(mask: Bool, ventricle: Bool, origin: tuple[float, float, floa
 def _signed_distance(mask: Bool) -> Float:
     outside = ndimage.distance_transform_edt(~mask)
     inside = ndimage.distance_transform_edt(mask)
-    return (2.0 * np.where(mask, 0.5 - inside, outside - 0.5)).astype(np.float32)
+    signed: Float = (2.0 * np.where(mask, 0.5 - inside, outside - 0.5)).astype(np.float32)
+    return signed

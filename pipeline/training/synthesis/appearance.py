@@ -89,7 +89,7 @@ def paint(
     inner = _cortical_gain(inner, brain, grid, dice)
     inner = inner * (1.0 + dice.uniform(0.0, 0.05) * smooth_noise(grid, 7.0, dice))
     for lesion in lesions:
-        inner = _paint_lesion(inner, lesion, contrast, grid, dice)
+        inner = paint_lesion(inner, lesion, contrast, grid, dice)
     return image + smoothstep(brain.edge_mm, 0.0, 2.0) * (inner - image)
 
 
@@ -101,7 +101,8 @@ def _cortical_gain(inner: Tensor, brain: Brain, grid: Grid, dice: Dice) -> Tenso
     return inner * (1.0 + gain * brain.shares[0])
 
 
-def _paint_lesion(inner: Tensor, lesion: Lesion, contrast: Contrast, grid: Grid, dice: Dice) -> Tensor:
+def paint_lesion(inner: Tensor, lesion: Lesion, contrast: Contrast, grid: Grid, dice: Dice) -> Tensor:
+    """Return the image with one lesion in it; `inner` and `contrast` are in the same units."""
     means, depth = contrast.means, lesion.shape.depth
     cover = blur_mm(lesion.shape.mask.float(), lesion.edge_mm, grid)
     share = lesion.flair_cavity_share if contrast.kind == "flair" else 1.0

@@ -144,7 +144,8 @@ def territory(positions: Tensor) -> Tensor:
     deep = (up > -8) & (up < 24) & (side < 34) & (side > 4) & (back > -20) & (back < 30)
     code = torch.where(deep, 1.0, code)
     code = torch.where((up < -18) & (back > 10), 5.0, code)
-    return code * torch.where(left >= 0, 1.0, -1.0)
+    signed: Tensor = code * torch.where(left >= 0, 1.0, -1.0)
+    return signed
 
 
 def _take_smallest(field: Tensor, count: int) -> Tensor:

@@ -1,0 +1,32 @@
+"""Fixtures of the training tests: the anatomy once, small grids, everything marked `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the train extra is not installed")
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in this folder, so that the plain suite leaves it out."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.train)
+
+
+@pytest.fixture(scope="session")
+def anatomy() -> object:
+    """The average brain, built once."""
+    from pipeline.training.synthesis.anatomy import load_anatomy
+
+    return load_anatomy()
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> None:
+    """Keep to two cores."""
+    torch.set_num_threads(2)

@@ -1,0 +1,95 @@
+"""The whole way in small: synthesise, train for a few seconds, resume, export, run the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.training.__main__ import app
+from pipeline.training.checkpoint import load_checkpoint
+from pipeline.training.onnx_graph import open_session, run_session
+from pipeline.training.pool import read_sample
+from pipeline.training.tasks import TASKS
+from pipeline.training.validate import validate_network
+
+TINY = TASKS["tiny"]
+
+
+def run(*arguments: object) -> str:
+    """Run one command in this process and return what it printed."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder after a short training of the tiny network."""
+    folder = tmp_path_factory.mktemp("run")
+    run("synthesize", "--task", "tiny", "--out", folder / "pool", "--count", 48)
+    common = ("--task", "tiny", "--out", folder, "--generators", 0, "--validation", 8, "--learning-rate", 4e-3, "--threads", 2)
+    run("train", *common, "--steps", 150, "--minutes", 1)
+    return folder
+
+
+def test_training_learns_and_resumes(trained: Path) -> None:
+    first = load_checkpoint(trained / "last.pt", TINY.architecture)
+    cases = sorted((trained / "validation").glob("*.npz"))
+
+    run("train", "--task", "tiny", "--out", trained, "--generators", 0, "--validation", 8, "--steps", 250, "--minutes", 1, "--threads", 2)
+    second = load_checkpoint(trained / "last.pt", TINY.architecture)
+
+    assert first.step == 150
+    assert second.step == 400
+    assert second.seconds > first.seconds
+    assert validate_network(second.averaged_network(), cases, ["t1+flair"])["t1+flair"] > 0.05
+    assert (trained / "curve.png").stat().st_size > 1000
+    assert len((trained / "curve.csv").read_text().splitlines()) == 3
+
+
+def test_exported_bundle_states_what_it_is(trained: Path, tmp_path: Path) -> None:
+    run(
+        "export",
+        "--task",
+        "tiny",
+        "--checkpoint",
+        trained / "last.pt",
+        "--samples",
+        trained / "validation",
+        "--count",
+        8,
+        "--models",
+        tmp_path,
+    )
+    folder = tmp_path / "stroke-lesion-2mm" / "0.1.0"
+    manifest = tomllib.loads((folder / "model.toml").read_text())
+    model = onnx.load(folder / "model.onnx")
+    image, _ = read_sample(trained / "validation" / "sample-00000.npz")
+
+    probability = run_session(open_session(model), image.numpy())
+
+    assert hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest() == manifest["files"]["model.onnx"]
+    assert manifest["input"]["channels"] == ["t1", "flair"]
+    assert set(manifest["output"]["thresholds"]) == {"t1+flair", "t1", "flair"}
+    assert manifest["measured"]["export_max_difference_float32"] < 1e-5
+    assert probability.shape == TINY.grid.shape
+    assert np.isfinite(probability).all()
+    assert "research use" in (folder / "CARD.md").read_text()
+
+
+def test_demo_study_is_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run("synthesize", "--demo", tmp_path / name)
+
+    for file in ("t1.nii.gz", "flair.nii.gz", "truth.nii.gz"):
+        import nibabel
+
+        first, second = (np.asarray(nibabel.load(tmp_path / name / file).dataobj) for name in ("one", "two"))
+        assert np.array_equal(first, second)
+    assert "30.0" in (tmp_path / "one" / "README.md").read_text()
