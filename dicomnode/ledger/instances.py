@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dicomnode.errors import NodeError, StateError
 from dicomnode.ledger import jobs
-from dicomnode.ledger.encoding import header_to_json, indexed_from_row, received_from_row, received_to_columns
+from dicomnode.ledger.encoding import indexed_from_row, received_from_row, received_to_columns
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.schema import Reading, instances, results, studies
 from dicomnode.records import AddOutcome, IndexedInstance, InstanceHeader, ReceivedInstance
@@ -44,12 +44,15 @@ def unindexed(connection: Connection, limit: int) -> list[tuple[int, ReceivedIns
     return [(row.id, received_from_row(row)) for row in rows]
 
 
-def record_header(connection: Connection, instance_id: int, header: InstanceHeader, now: float, reopens: bool) -> None:
-    """Note what an instance is, and make sure that its study will be answered. Again with the same header changes nothing."""
+def record_header(connection: Connection, instance_id: int, header: InstanceHeader, encoded: str, now: float, reopens: bool) -> None:
+    """Note what an instance is, and make sure that its study will be answered. Again with the same header changes nothing.
+
+    `encoded` is the header as JSON text.
+    """
     row = _fetch(connection, instance_id)
     own = connection.execute(select(results.c.id).where(results.c.SOPInstanceUID == row.SOPInstanceUID).limit(1)).first() is not None
     _refresh_study(connection, header.StudyInstanceUID, row.received_at, grows=not own)
-    values = {"StudyInstanceUID": header.StudyInstanceUID, "SeriesInstanceUID": header.SeriesInstanceUID, "header": header_to_json(header)}
+    values = {"StudyInstanceUID": header.StudyInstanceUID, "SeriesInstanceUID": header.SeriesInstanceUID, "header": encoded}
     reading = Reading.OWN_RESULT if own else Reading.INDEXED
     noted = update(instances).where(instances.c.id == instance_id)
     connection.execute(noted.values(reading=reading.value, unreadable_because=None, indexed_at=now, **values))

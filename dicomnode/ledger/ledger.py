@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dicomnode.ledger import deliveries, history, instances, jobs, retention
 from dicomnode.ledger.database import Database
+from dicomnode.ledger.encoding import header_to_json
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.migrate import migrate
 from dicomnode.records import AddOutcome, Delivery, IndexedInstance, InstanceHeader, Job, ReceivedInstance, ResultFile
@@ -69,8 +70,10 @@ class Ledger:
 
         Duplicates, conflicts, our own results and a second reading never supersede; nor does anything with `reopens` false.
         """
+        # Encoded before the lock: many-framed headers take their time, and reception waits for the lock.
+        encoded = header_to_json(header)
         with self._database.write() as connection:
-            instances.record_header(connection, instance_id, header, now, reopens)
+            instances.record_header(connection, instance_id, header, encoded, now, reopens)
 
     def record_unreadable(self, instance_id: int, reason: str, now: float) -> None:
         """Set an instance aside."""

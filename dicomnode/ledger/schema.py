@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from sqlalchemy import Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData(
     naming_convention={
@@ -51,7 +51,7 @@ instances = Table(
     Column("SOPClassUID", String, nullable=False),
     Column("TransferSyntaxUID", String, nullable=False),
     Column("path", String, nullable=False),
-    Column("size_bytes", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
     Column("calling_ae", String, nullable=False),
     Column("peer_host", String, nullable=False),
     Column("received_at", Double, nullable=False),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,3 +212,35 @@ def test_a_sender_killed_after_sending_sends_the_same_bytes_again_and_the_archiv
         assert {path.name: path.read_bytes() for path in archive.files} == before
     assert len(archive.received) == 3
     assert arrived(archive) == expected(node)
+
+
+KILLED_WHILE_SENDING = """
+import sys
+from pathlib import Path
+from dicomnode.config import Config, DestinationSettings
+from dicomnode.delivery.deliver import deliver_due
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.spool.layout import SpoolLayout
+folder = Path(sys.argv[1])
+config = Config(destinations=(DestinationSettings(name="pacs", ae_title="ARCHIVE", host="127.0.0.1", port=int(sys.argv[2])),))
+deliver_due(Ledger.open(sys.argv[3]), SpoolLayout(folder / "spool"), config, lambda: 100.0, owner="work@host")
+"""
+
+
+def test_a_process_killed_while_it_sends_leaves_its_work_to_the_next(node: Node, archive: Archive, repo_root: Path) -> None:
+    archive.slow_s = 1.0
+    with archive:
+        arguments = [str(node.folder), str(archive.port), sqlite_url(node.folder)]
+        process = subprocess.Popen([sys.executable, "-c", KILLED_WHILE_SENDING, *arguments], cwd=repo_root)
+        deadline = time.monotonic() + 60
+        while node.states() != ["sending", "sending"] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        assert node.states() == ["sending", "sending"]
+        assert node.deliver() == 0
+        assert node.ledger.release_owner("work@host", node.clock) == 2
+        archive.slow_s = 0.0
+        node.deliver()
+    assert arrived(archive) == expected(node)
+    assert (node.states(), node.job_state()) == (["sent", "sent"], "done")

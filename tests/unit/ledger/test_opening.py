@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import ClauseElement, Engine, create_engine, event, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -18,6 +22,7 @@ from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.schema import metadata
+from dicomnode.states import DeliveryState
 from tests.factories.ledger import STUDY, LedgerStory, received, sqlite_url
 
 
@@ -38,6 +43,70 @@ def test_every_table_can_be_made_on_postgresql() -> None:
     assert len(statements) == 6
     assert all("SERIAL" in statement or "studies" in statement for statement in statements)
     assert any("WHERE reading = 'new'" in index for index in indexes)
+
+
+def test_every_statement_of_a_life_can_be_said_to_postgresql(story: LedgerStory) -> None:
+    """No server here: each statement is at least translated, and the claims must skip what another process holds."""
+    said: list[Any] = []
+    note = lambda _connection, statement, *_: said.append(statement)  # noqa: E731
+    event.listen(Engine, "before_execute", note)
+    try:
+        live(story)
+    finally:
+        event.remove(Engine, "before_execute", note)
+    translated = {str(statement.compile(dialect=postgresql.dialect())) for statement in said if isinstance(statement, ClauseElement)}
+    assert len(translated) > 50
+    claims = [statement for statement in translated if "SKIP LOCKED" in statement]
+    assert {statement.split("FROM ")[1].split()[0] for statement in claims} == {"jobs", "deliveries"}
+
+
+def live(story: LedgerStory) -> None:
+    """Take a study through every verb of the ledger."""
+    ledger = story.ledger
+    story.encoded()
+    story.receive(1, 2)
+    story.receive(1, content="other")
+    story.receive(7)
+    ledger.record_unreadable(ledger.unindexed_instances(10)[-1][0], "not DICOM", 41)
+    story.index()
+    ledger.renew_lease(1, "work:1", 41, 60)
+    ledger.due_destinations(41)
+    seg, sr = ledger.claim_deliveries("d", 41, 60, 10, destination="pacs")
+    ledger.renew_deliveries("d", 42, 60)
+    ledger.record_delivery(seg.id, DeliveryState.SENT, "0x0000", 42)
+    ledger.record_delivery(sr.id, DeliveryState.DUE, "no answer", 42, 47)
+    ledger.retry_job(STUDY, 43)
+    ledger.retry_job(STUDY, 44, rerun=True)
+    job = ledger.claim_job("work:1", 45, 60)
+    assert job is not None
+    ledger.release_job(job.id, "work:1", "died", 46, 47)
+    job = ledger.claim_job("work:1", 47, 60)
+    assert job is not None
+    ledger.release_owner("work:1", 48)
+    ledger.close_delivered_jobs(49)
+    ledger.last_received_at(STUDY)
+    ledger.add_event(STUDY, "seen", {}, 50)
+    story.waiting(99)
+    ledger.studies()
+    ledger.study_history(STUDY)
+    ledger.health()
+    ledger.expired_studies(50)
+    ledger.expired_unreadable(50)
+    ledger.forget_instance("nowhere")
+    ledger.forget_study(STUDY)
+
+
+def test_a_writer_waits_for_the_other_process_and_no_longer(ledger: Ledger, tmp_path: Path) -> None:
+    holder = sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    release = threading.Timer(0.3, holder.execute, ("ROLLBACK",))
+    release.start()
+    assert ledger.add_instance(received(1)) == "new"
+    waited_s = time.monotonic() - began
+    release.join()
+    holder.close()
+    assert 0.29 < waited_s < 10
 
 
 def test_the_file_is_set_up_for_two_processes(url: str, ledger: Ledger, tmp_path: Path) -> None:
@@ -61,18 +130,14 @@ def test_a_ledger_remembers_when_opened_again(url: str) -> None:
     again.close()
 
 
-def test_processes_that_open_a_new_ledger_at_once_both_succeed(url: str, tmp_path: Path) -> None:
-    script = "import sys; from dicomnode.ledger.ledger import Ledger; sys.stdin.read(1); Ledger.open(sys.argv[1]).close()"
-    command = [sys.executable, "-c", script, url]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.close()
-    errors = [process.communicate()[1] if process.stdin is None else process.stderr.read() for process in processes if process.stderr]
-    assert [process.wait() for process in processes] == [0, 0, 0], errors
-    for process in processes:
-        assert process.stderr is not None
-        process.stderr.close()
+def test_processes_that_open_a_new_ledger_at_once_all_succeed(url: str) -> None:
+    # Imports first, so that the opening itself coincides: they start at the closing of their common input.
+    script = "import sys; from dicomnode.ledger.ledger import Ledger; sys.stdin.read(); Ledger.open(sys.argv[1]).close()"
+    gate, hold = os.pipe()
+    processes = [subprocess.Popen([sys.executable, "-c", script, url], stdin=gate, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    os.close(gate)
+    os.close(hold)
+    assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [("", 0)] * 3
 
 
 def test_a_read_sees_one_moment(url: str, ledger: Ledger) -> None:

@@ -41,7 +41,7 @@ def _create_instances() -> None:
         sa.Column("SOPClassUID", sa.String(), nullable=False),
         sa.Column("TransferSyntaxUID", sa.String(), nullable=False),
         sa.Column("path", sa.String(), nullable=False),
-        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("calling_ae", sa.String(), nullable=False),
         sa.Column("peer_host", sa.String(), nullable=False),
         sa.Column("received_at", sa.Double(), nullable=False),
