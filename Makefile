@@ -22,7 +22,7 @@ check: $(INSTALLED_TRAIN)  ## style and types (installs torch)
 	$(PYTHON) -m mypy --strict dicomnode pipeline
 
 bench: $(INSTALLED)  ## the figures of docs/benchmarks.md
-	$(PYTHON) scripts/bench.py
+	$(PYTHON) -m scripts.bench
 
 lock:  ## resolve the dependencies of pyproject.toml anew
 	scripts/lock.sh

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from enum import StrEnum
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from dicomnode import errors
-from dicomnode.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, DeliveryState, JobState
 from scripts.house import ROOMS
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
 
-_State = TypeVar("_State", bound=StrEnum)
-
 HEADER = """\
 # Architecture
 
-Written by `python -m scripts.architecture` from `scripts/house.py` (rooms), `dicomnode/states.py` (life cycles) and
-`dicomnode/errors.py` (errors); tests hold this page against them. Where to begin reading: `dicomnode/flow.py`.
+Written by `python -m scripts.architecture` from `scripts/house.py` (rooms) and `dicomnode/errors.py` (errors); tests hold this page
+against them. The life cycles of jobs and deliveries are drawn in [states.md](states.md). Where to begin reading: `dicomnode/flow.py`.
 
 Data flows one way:
 
@@ -36,7 +31,7 @@ process of Dask distributed.
 
 def render() -> str:
     """Return the whole page."""
-    return "\n".join([HEADER, *_rooms(), *_arrow(), *_life_cycles(), *_errors()]) + "\n"
+    return "\n".join([HEADER, *_rooms(), *_arrow(), *_errors()]) + "\n"
 
 
 def _rooms() -> Iterator[str]:
@@ -73,27 +68,6 @@ def _arrow() -> Iterator[str]:
 def _node(name: str) -> str:
     short = name.removeprefix("dicomnode.")
     return f"{short.replace('.', '_')}[{short.replace('.', '/')}]"
-
-
-def _life_cycles() -> Iterator[str]:
-    yield "## Life cycle of a job\n"
-    yield "One try to answer one study at one revision of its content. The outcome (lesions, negative, refused, failed) is not a state: a"
-    yield "refused study is answered, too.\n"
-    yield from _diagram(JOB_TRANSITIONS, JobState.WAITING)
-    yield "## Life cycle of a delivery\n"
-    yield "One result object on its way to one destination.\n"
-    yield from _diagram(DELIVERY_TRANSITIONS, DeliveryState.DUE)
-
-
-def _diagram(transitions: Mapping[_State, frozenset[_State]], first: _State) -> Iterator[str]:
-    yield "```mermaid"
-    yield "stateDiagram-v2"
-    yield f"    [*] --> {first.value}"
-    for state, targets in transitions.items():
-        yield from (f"    {state.value} --> {target.value}" for target in sorted(targets))
-        if not targets:
-            yield f"    {state.value} --> [*]"
-    yield "```\n"
 
 
 def _errors() -> Iterator[str]:

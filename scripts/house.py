@@ -117,7 +117,8 @@ ROOMS = (
     Room("pipeline.errors", "the pipeline's errors, each with its reason code"),
     Room("pipeline.records", "Volume, Lesion, Measurement, StepRecord, ...", _pipeline("errors"), ("numpy",)),
     Room("pipeline.geometry", "pure functions on affines", _pipeline("errors", "records"), ("numpy",)),
-    Room("pipeline.bundle", "a model bundle: manifest, hashes, what it needs", _pipeline("errors", "records"), ("onnxruntime",)),
+    Room("pipeline.manifest", "what a bundle's `model.toml` says, read strictly", _pipeline("errors")),
+    Room("pipeline.bundle", "a model bundle: files, hashes, what it needs", _pipeline("errors", "manifest", "records"), ("numpy", "onnxruntime")),
     Room(
         "pipeline.run",
         "`run_pipeline`: the numbered steps, top to bottom",

@@ -14,7 +14,6 @@ import typer.main
 
 import dicomnode
 from dicomnode.cli import cli
-from dicomnode.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS
 from scripts import architecture
 from scripts.house import ROOMS
 
@@ -52,12 +51,9 @@ def test_architecture_page_is_current() -> None:
     assert architecture.TARGET.read_text(encoding="utf-8") == architecture.render(), "run `python -m scripts.architecture`"
 
 
-def test_architecture_page_shows_every_room_and_every_change_of_state() -> None:
+def test_architecture_page_shows_every_room() -> None:
     page = architecture.render()
-    changes = [f"{state} --> {target}" for table in (JOB_TRANSITIONS, DELIVERY_TRANSITIONS) for state in table for target in table[state]]
 
-    assert len(changes) > 15
-    assert [change for change in changes if change not in page] == []
     assert [room.name for room in ROOMS if f"| `{room.name}` |" not in page] == []
 
 
