@@ -35,7 +35,22 @@ ALLOWED_KEYS = frozenset(
         # How much, how long.
         *("count", "instances", "results", "series", "size_bytes", "free_bytes", "memory_mb", "seconds", "duration_s", "retry_at"),
         # The node itself.
-        *("version", "pid", "side", "timer", "workers", "destinations", "threads", "limit_s", "model", "step", "scheduler"),
+        *(
+            "contexts",
+            "transfer_syntaxes",
+            "advice",
+            "version",
+            "pid",
+            "side",
+            "timer",
+            "workers",
+            "destinations",
+            "threads",
+            "limit_s",
+            "model",
+            "step",
+            "scheduler",
+        ),
     }
 )
 # Parts of the keywords of the Patient module and of other elements that identify (PS3.15 Annex E), without capitals and underscores.
