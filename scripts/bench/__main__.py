@@ -77,7 +77,7 @@ def _receiving(figures: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     for name, bound in RECEIVE_BOUNDS:
         for associations, ratio in figures["ratios"][name].items():
-            yield f"- {name}, {associations} associations: {ratio:.2f}, asked for at least {bound:g}: {_verdict(ratio >= bound)}"
+            yield f"- {name}, {associations} association{'s' * (associations != '1')}: {ratio:.2f}, asked for at least {bound:g}: {_verdict(ratio >= bound)}"
     peak_mb = figures["node_peak_memory_mb"]
     yield f"- peak memory of `receive`: {peak_mb:.0f} MB, asked for less than {RECEIVE_MEMORY_MB}: {_verdict(peak_mb < RECEIVE_MEMORY_MB)}\n"
 
