@@ -48,19 +48,21 @@ def health(connection: Connection) -> dict[str, Any]:
 
 def newest_studies(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """Return one line per study, the last received first: how much came, where its newest job stands, what was delivered."""
+    lately = select(studies).order_by(studies.c.last_received_at.desc(), studies.c.StudyInstanceUID).limit(limit)
+    # As a subquery, not as a list of values: SQLite takes some thousand values only.
+    chosen = select(lately.subquery().c.StudyInstanceUID)
     newest = select(jobs.c.StudyInstanceUID, func.max(jobs.c.revision).label("revision")).group_by(jobs.c.StudyInstanceUID).subquery()
     of_newest = and_(jobs.c.StudyInstanceUID == newest.c.StudyInstanceUID, jobs.c.revision == newest.c.revision)
-    received = select(studies).order_by(studies.c.last_received_at.desc(), studies.c.StudyInstanceUID).limit(limit)
-    rows = connection.execute(received).all()
-    uids = [row.StudyInstanceUID for row in rows]
-    job_rows = connection.execute(select(jobs).join(newest, of_newest).where(jobs.c.StudyInstanceUID.in_(uids))).all()
+    job_rows = connection.execute(select(jobs).join(newest, of_newest).where(jobs.c.StudyInstanceUID.in_(chosen)))
     job_of = {job.StudyInstanceUID: job for job in job_rows}
-    counted = select(instances.c.StudyInstanceUID, func.count(), func.count(instances.c.SeriesInstanceUID.distinct()))
-    counts = {uid: (number, series) for uid, number, series in connection.execute(_per_study(counted, uids))}
-    sent = select(deliveries.c.job_id, deliveries.c.state, func.count()).where(deliveries.c.job_id.in_([job.id for job in job_rows]))
+    readable = and_(instances.c.StudyInstanceUID.in_(chosen), instances.c.reading == Reading.INDEXED.value)
+    counted = select(instances.c.StudyInstanceUID, func.count(), func.count(instances.c.SeriesInstanceUID.distinct())).where(readable)
+    counts = {row[0]: (row[1], row[2]) for row in connection.execute(counted.group_by(instances.c.StudyInstanceUID))}
+    sent = select(deliveries.c.job_id, deliveries.c.state, func.count()).where(deliveries.c.StudyInstanceUID.in_(chosen))
     delivered: dict[int, dict[str, int]] = {}
     for job_id, state, count in connection.execute(sent.group_by(deliveries.c.job_id, deliveries.c.state)):
         delivered.setdefault(job_id, {})[state] = count
+    rows = connection.execute(lately)
     return [_line(row, job_of.get(row.StudyInstanceUID), counts.get(row.StudyInstanceUID, (0, 0)), delivered) for row in rows]
 
 
@@ -89,11 +91,6 @@ def of_study(connection: Connection, StudyInstanceUID: str) -> dict[str, Any]:
 def _count(connection: Connection, column: Any) -> dict[str, int]:
     counted = select(column, func.count()).group_by(column)
     return {row[0]: row[1] for row in connection.execute(counted)}
-
-
-def _per_study(statement: Any, uids: list[str]) -> Any:
-    indexed = and_(instances.c.StudyInstanceUID.in_(uids), instances.c.reading == Reading.INDEXED.value)
-    return statement.where(indexed).group_by(instances.c.StudyInstanceUID)
 
 
 def _line(study: Row[Any], job: Row[Any] | None, counts: tuple[int, int], delivered: dict[int, dict[str, int]]) -> dict[str, Any]:

@@ -95,7 +95,9 @@ class LedgerStory:
 
     def finish(self, job: Job, destinations: Mapping[str, Sequence[str]] = ARCHIVE, owner: str = "work:1", now: float = 40.0) -> None:
         files = [result(kind, job.revision) for kind in ("seg", "sr", "montage")]
-        self.ledger.finish_job(job.id, owner, Outcome.LESIONS, "2 lesions", files, destinations, {"lesions": 2}, now)
+        self.ledger.finish_job(
+            job.id, owner, Outcome.LESIONS, "2 lesions", files, destinations, {"lesions": [{"label": 1, "volume_ml": 2.5}]}, now
+        )
 
     def newest(self) -> dict[str, Any]:
         job: dict[str, Any] = self.ledger.study_history(STUDY)["jobs"][-1]

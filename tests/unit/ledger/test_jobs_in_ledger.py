@@ -136,7 +136,7 @@ def test_finishing_makes_results_and_only_the_wanted_deliveries(story: LedgerSto
     story.encoded({"pacs": ("seg", "sr"), "reports": ("sr",), "nobody": ()})
     job = story.newest()
     assert (job["state"], job["outcome"], job["reason"]) == ("encoded", "lesions", "2 lesions")
-    assert job["detail"] == {"evidence": {"slices": 2}, "lesions": 2}
+    assert job["detail"] == {"evidence": {"slices": 2}, "lesions": [{"label": 1, "volume_ml": 2.5}]}
     assert [file["kind"] for file in job["results"]] == ["seg", "sr", "montage"]
     due = story.ledger.claim_deliveries("d", 40, 60, 10)
     assert sorted((delivery.destination, delivery.result.kind) for delivery in due) == [("pacs", "seg"), ("pacs", "sr"), ("reports", "sr")]
