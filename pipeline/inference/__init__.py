@@ -1,0 +1,1 @@
+"""ONNX sessions; tiles and blending."""

@@ -1,0 +1,56 @@
+"""Warm ONNX Runtime sessions: one per model and thread count in a process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.bundle import Bundle, open_graph
+from pipeline.errors import BundleError
+from pipeline.records import FloatArray
+
+Network = Callable[[FloatArray], FloatArray]
+"""(channel, slice, row, column) patch in, (map, slice, row, column) out, both float32."""
+
+
+class _ByGraph:
+    """A bundle as a cache key: the same graph bytes with the same names give the same session."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._key = (bundle.sha256, bundle.input.name, bundle.output.name, bundle.input.patch, bundle.channels)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByGraph) and self._key == other._key
+
+
+def open_network(bundle: Bundle, threads: int) -> Network:
+    """Return the bundle's network as a function of one patch; a session that is already open is used again.
+
+    Raises
+    ------
+    BundleError
+        The graph was altered, cannot be run, or disagrees with the manifest. The function itself raises it when the
+        network answers with NaN or infinite values.
+    """
+    return _open(_ByGraph(bundle), threads)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(key: _ByGraph, threads: int) -> Network:
+    bundle = key.bundle
+    session = open_graph(bundle, threads)
+
+    def run(patch: FloatArray) -> FloatArray:
+        batch = np.ascontiguousarray(patch[np.newaxis], dtype=np.float32)
+        answer: FloatArray = session.run([bundle.output.name], {bundle.input.name: batch})[0][0]
+        if not np.isfinite(answer).all():
+            raise BundleError(f"{bundle.name} answered with NaN or infinite values", code="model-output-not-finite")
+        return answer
+
+    return run

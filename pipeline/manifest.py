@@ -1,0 +1,223 @@
+"""A bundle's manifest (`model.toml`): its keys as frozen records, read strictly.
+
+What a manifest leaves out is refused, not guessed; the keys are laid down in `docs/model-bundle.md`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import BundleError
+
+MANIFEST = "model.toml"
+GRAPH = "model.onnx"
+TASKS = ("lesion", "brain")
+FAMILIES = ("patch3d",)
+HEADS = ("brain-extracted", "whole-head")
+ACTIVATIONS = ("in-graph", "sigmoid", "softmax")
+AGGREGATES = ("probabilities", "logits")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What goes in: ONNX input `name`, shape (1, channels, *patch); `accepts` lists the combinations that it was trained for."""
+
+    name: str
+    channels: tuple[str, ...]
+    accepts: tuple[tuple[str, ...], ...]
+    head: str
+    spacing_mm: tuple[float, float, float]
+    patch: tuple[int, int, int]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How an image gets onto the network's grid and scale: names of the schemes of `pipeline.preprocess`."""
+
+    resample: str
+    normalise: str
+    normalise_parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """How tiles overlap and what is averaged where they do."""
+
+    step: float
+    gaussian: bool
+    aggregate: str = "probabilities"
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What comes out and how it becomes lesions; `thresholds` is by channel combination ("t1+flair")."""
+
+    name: str
+    activation: str
+    threshold: float
+    minimum_volume_mm3: float
+    connectivity: int
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    brain_margin_mm: float = 0.0
+
+    def threshold_for(self, combination: Collection[str]) -> float:
+        """Return the threshold for the channels that were given."""
+        return self.thresholds.get("+".join(combination), self.threshold)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that `model.toml` says; `sha256` is that of the graph."""
+
+    name: str
+    version: str
+    task: str
+    family: str
+    statement: str
+    intended_use: str
+    licence: str
+    sha256: str
+    input: InputSpec
+    preprocess: PreprocessSpec
+    window: WindowSpec
+    output: OutputSpec
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check one manifest.
+
+    Raises
+    ------
+    BundleError
+        It is missing, not TOML, or a key is missing or wrong; the message names the key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise BundleError(f"{path} cannot be read: {problem.strerror}", code="model-missing") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise BundleError(f"{path} is not TOML: {problem}", code="model-manifest-invalid") from None
+    return _Reader(values, path).manifest()
+
+
+class _Reader:
+    """Takes typed values out of a manifest; a missing or wrong one names its key."""
+
+    def __init__(self, manifest: Mapping[str, Any], path: Path) -> None:
+        self._manifest = manifest
+        self._path = path
+
+    def manifest(self) -> Manifest:
+        if self.value("schema", int) != 1:
+            raise self._problem("schema", "only schema 1 is known")
+        manifest = Manifest(
+            name=self.text("name"),
+            version=self.text("version"),
+            task=self.one_of("task", TASKS),
+            family=self.one_of("family", FAMILIES),
+            statement=self.text("statement"),
+            intended_use=self.text("intended_use"),
+            licence=self.text("licence"),
+            sha256=self._digest(),
+            input=self._input(),
+            preprocess=PreprocessSpec(
+                self.text("preprocess.resample"), self.text("preprocess.normalise"), self.value("preprocess.normalise_parameters", dict, {})
+            ),
+            window=WindowSpec(
+                self.number("window.step", 0.1, 1.0),
+                self.value("window.gaussian", bool),
+                self.one_of("window.aggregate", AGGREGATES, "probabilities"),
+            ),
+            output=self._output(),
+        )
+        if manifest.window.aggregate == "logits" and manifest.output.activation == "in-graph":
+            raise self._problem("window.aggregate", "logits cannot be averaged when the activation is in the graph")
+        return manifest
+
+    def _digest(self) -> str:
+        files = self.value("files", dict)
+        digest = files.get(GRAPH)
+        if set(files) != {GRAPH} or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise self._problem("files", f"must list {GRAPH} with its SHA-256 (64 hexadecimal digits) and nothing else")
+        return digest
+
+    def _input(self) -> InputSpec:
+        channels = self._texts("input.channels")
+        accepts = tuple(tuple(str(role) for role in roles) for roles in self.value("input.accepts", list))
+        if not accepts or any(not roles or not set(roles) <= set(channels) for roles in accepts):
+            raise self._problem("input.accepts", f"each combination must be made of the channels {list(channels)}")
+        spacing = [float(size) for size in self.value("input.spacing_mm", list)]
+        patch = [int(size) for size in self.value("input.patch", list)]
+        if len(spacing) != 3 or len(patch) != 3 or min(spacing) <= 0 or min(patch) <= 0:
+            raise self._problem("input.patch", "spacing_mm and patch need 3 positive numbers each")
+        return InputSpec(
+            name=self.text("input.name"),
+            channels=channels,
+            accepts=accepts,
+            head=self.one_of("input.head", HEADS),
+            spacing_mm=(spacing[0], spacing[1], spacing[2]),
+            patch=(patch[0], patch[1], patch[2]),
+            dtype=self.one_of("input.dtype", ("float32",)),
+        )
+
+    def _output(self) -> OutputSpec:
+        thresholds = self.value("output.thresholds", dict, {})
+        if any(not isinstance(level, float) or not 0 < level < 1 for level in thresholds.values()):
+            raise self._problem("output.thresholds", "each must lie between 0 and 1")
+        connectivity = self.value("output.connectivity", int)
+        if connectivity not in (6, 26):
+            raise self._problem("output.connectivity", "6 and 26 are known")
+        return OutputSpec(
+            name=self.text("output.name"),
+            activation=self.one_of("output.activation", ACTIVATIONS),
+            threshold=self.number("output.threshold", 0.0, 1.0),
+            minimum_volume_mm3=self.number("output.minimum_volume_mm3", 0.0, 1e6),
+            connectivity=connectivity,
+            thresholds=dict(thresholds),
+            brain_margin_mm=self.number("output.brain_margin_mm", 0.0, 50.0, 0.0),
+        )
+
+    def value(self, key: str, kind: type, default: Any = None) -> Any:
+        here: Any = self._manifest
+        for part in key.split("."):
+            here = here.get(part) if isinstance(here, dict) else None
+        if here is None:
+            here = default
+        if here is None:
+            raise self._problem(key, "is missing")
+        if not isinstance(here, kind) or (kind is int and isinstance(here, bool)):
+            raise self._problem(key, f"must be {kind.__name__}, got {here!r}")
+        return here
+
+    def text(self, key: str) -> str:
+        text: str = self.value(key, str)
+        if not text.strip():
+            raise self._problem(key, "is empty")
+        return text
+
+    def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
+        number = float(self.value(key, (int, float), default))  # type: ignore[arg-type]
+        if not low <= number <= high:
+            raise self._problem(key, f"must lie between {low:g} and {high:g}, got {number:g}")
+        return number
+
+    def one_of(self, key: str, known: Collection[str], default: str | None = None) -> str:
+        text: str = self.value(key, str, default)
+        if text not in known:
+            raise self._problem(key, f"{text!r} is not one of {list(known)}")
+        return text
+
+    def _texts(self, key: str) -> tuple[str, ...]:
+        texts = self.value(key, list)
+        if not texts or not all(isinstance(text, str) and text for text in texts) or len(set(texts)) != len(texts):
+            raise self._problem(key, "needs a list of different names")
+        return tuple(texts)
+
+    def _problem(self, key: str, what: str) -> BundleError:
+        return BundleError(f"{self._path}: {key}: {what}", code="model-manifest-invalid")

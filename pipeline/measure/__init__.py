@@ -1,0 +1,1 @@
+"""One measurement per file: value, unit, how it was obtained."""

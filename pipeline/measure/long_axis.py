@@ -1,0 +1,34 @@
+"""Longest in-slice diameter, as a reader would draw it: from voxel centre to voxel centre in one slice of the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.geometry import Affine, apply_affine
+from pipeline.measure.extremes import Index, farthest_pair, row_ends
+from pipeline.records import LongAxis, Measurement
+
+METHOD = "longest distance of two voxel centres in one slice"
+
+
+def find_long_axis(voxels: Index, affine: Affine) -> LongAxis:
+    """Return the long axis of a lesion given by its (slice, row, column) voxels; the lowest slice wins a tie."""
+    ends = row_ends(voxels)
+    best: LongAxis | None = None
+    for number in np.unique(ends[:, 0]):
+        here = ends[ends[:, 0] == number]
+        start, end, length_mm = farthest_pair(apply_affine(affine, here))
+        if best is None or length_mm > best.length_mm + 1e-9:
+            best = LongAxis(int(number), _place(here[start]), _place(here[end]), length_mm)
+    if best is None:
+        raise ValueError("a lesion has at least one voxel")
+    return best
+
+
+def measure_long_axis(axis: LongAxis) -> Measurement:
+    """Return the length in mm."""
+    return Measurement("long_axis", axis.length_mm, "mm", METHOD)
+
+
+def _place(voxel: Index) -> tuple[float, float]:
+    return float(voxel[1]), float(voxel[2])

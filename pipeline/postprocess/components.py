@@ -1,0 +1,40 @@
+"""Connected lesions: labels 1..N by falling volume, small ones dropped."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK
+
+from pipeline.errors import PipelineError
+
+
+def apply_components(
+    mask: npt.NDArray[np.uint8], connectivity: int, minimum_volume_mm3: float, voxel_volume_mm3: float
+) -> tuple[npt.NDArray[np.uint16], int]:
+    """Return the label map and how many components were dropped because they are smaller than the minimum.
+
+    Parameters
+    ----------
+    mask
+        (slice, row, column), 0 or 1.
+    connectivity
+        26 (faces, edges, corners) or 6 (faces).
+
+    Raises
+    ------
+    PipelineError
+        There are more components than a label map of 16 bits can hold.
+    """
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(mask))
+    pieces = SimpleITK.ConnectedComponent(image, connectivity == 26)
+    smallest = max(1, math.ceil(minimum_volume_mm3 / voxel_volume_mm3 - 1e-9))
+    relabel = SimpleITK.RelabelComponentImageFilter()
+    relabel.SetMinimumObjectSize(smallest)
+    labels = SimpleITK.GetArrayFromImage(relabel.Execute(pieces))
+    kept, found = int(relabel.GetNumberOfObjects()), int(relabel.GetOriginalNumberOfObjects())
+    if kept > np.iinfo(np.uint16).max:
+        raise PipelineError(f"{kept} separate lesions were found: the image is noise to the network", code="too-many-components")
+    return labels.astype(np.uint16), found - kept

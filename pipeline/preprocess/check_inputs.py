@@ -1,0 +1,84 @@
+"""Whether the volumes can be used at all: roles, value range, spacing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import GeometryError, ImageError
+from pipeline.geometry import Triple, spacing_mm
+from pipeline.records import Finding, Role, Volume
+
+SPACING_LIMITS_MM = (0.3, 10.0)
+THICK_SLICE_MM = 4.0
+MINIMUM_SLICES = 5
+LARGEST_SHEAR = 0.02
+_ROLES = ("t1", "flair")
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """What was seen of one input."""
+
+    shape: tuple[int, ...]
+    spacing_mm: Triple
+    low: float
+    high: float
+
+
+def check_inputs(inputs: Mapping[Role, Volume]) -> dict[str, InputFacts]:
+    """Return what was seen of each input; refuse what cannot be used.
+
+    Raises
+    ------
+    ImageError, GeometryError
+        No input, an unknown role, one value everywhere, or a grid that no head is imaged on.
+    """
+    if not inputs:
+        raise ImageError("there is neither a T1 nor a FLAIR volume", code="no-usable-series")
+    for role, volume in inputs.items():
+        if role not in _ROLES:
+            raise ImageError(f"{role!r} is not a role; known are {', '.join(_ROLES)}", code="role-unknown")
+        _check_grid(role, volume)
+    return {role: _facts(role, volume) for role, volume in inputs.items()}
+
+
+def find_input_remarks(inputs: Mapping[Role, Volume], facts: Mapping[str, InputFacts]) -> list[Finding]:
+    """Return what a reader of the result should know about its input."""
+    remarks = []
+    if "flair" not in inputs:
+        remarks.append(Finding("no-flair", "warning", "No FLAIR was available: T1 alone finds fewer lesions; confidence is lower."))
+    if "t1" not in inputs:
+        remarks.append(Finding("no-t1", "info", "No T1 was available: the result rests on the FLAIR alone."))
+    for role, seen in facts.items():
+        if max(seen.spacing_mm) > THICK_SLICE_MM:
+            sentence = f"The {role.upper()} has thick slices: lesions smaller than a slice may be missed and volumes are coarse."
+            remarks.append(Finding("thick-slices", "info", sentence, f"{max(seen.spacing_mm):.1f} mm"))
+    return remarks
+
+
+def _check_grid(role: str, volume: Volume) -> None:
+    low, high = SPACING_LIMITS_MM
+    spacing = spacing_mm(volume.affine)
+    if min(spacing) < low or max(spacing) > high:
+        seen = " x ".join(f"{size:.2f}" for size in spacing)
+        raise GeometryError(f"the {role.upper()} has voxels of {seen} mm; {low:g} to {high:g} mm can be used", code="spacing-out-of-range")
+    if min(volume.array.shape) < MINIMUM_SLICES:
+        raise GeometryError(
+            f"the {role.upper()} has shape {volume.array.shape}; each axis needs {MINIMUM_SLICES} voxels", code="too-few-slices"
+        )
+    directions = volume.affine[:3, :3] / np.array(spacing)
+    shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
+    if shear > LARGEST_SHEAR:
+        raise GeometryError(f"the axes of the {role.upper()} are not perpendicular (cosine {shear:.3f})", code="axes-not-perpendicular")
+
+
+def _facts(role: str, volume: Volume) -> InputFacts:
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if not high > low:
+        raise ImageError(f"every voxel of the {role.upper()} is {low:g}", code="zero-range")
+    if high <= 0:
+        raise ImageError(f"the {role.upper()} has no voxel above zero", code="no-positive-voxels")
+    return InputFacts(volume.array.shape, spacing_mm(volume.affine), low, high)

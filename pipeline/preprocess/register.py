@@ -1,0 +1,247 @@
+"""Rigid registration of one image to the reference: Mattes mutual information over the brain, coarse to fine.
+
+Deterministic: fixed sampling seed, one thread. Rotation is about the middle of the reference's brain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK
+
+from pipeline.errors import RegistrationError
+from pipeline.geometry import Affine, Grid, apply_affine, axial_affine
+from pipeline.preprocess.extract_brain import Brain
+from pipeline.preprocess.resample import plan_mask_grid, sample_gaussian_linear, sample_linear
+from pipeline.records import Finding, Volume
+
+WORKING_SPACING_MM = 2.0
+LEVELS = ((4, 1.0, 1.0), (2, 0.5, 0.5), (1, 0.0, 0.15))
+"""(shrink factor, blur in mm times the shrink, share of the voxels that are sampled), coarse to fine."""
+HISTOGRAM_BINS = 32
+SEED = 20260
+MARGIN_VOXELS = 4
+LARGE_MOTION_MM = 10.0
+LARGE_ROTATION_DEG = 10.0
+IMPLAUSIBLE_MOTION_MM = 60.0
+IMPLAUSIBLE_ROTATION_DEG = 45.0
+SMALLEST_OVERLAP = 0.75
+
+
+@dataclass(frozen=True, eq=False)
+class RegistrationPlan:
+    """What is registered and from where.
+
+    Attributes
+    ----------
+    grid
+        Axial 2 mm grid around the reference's brain on which the metric is computed.
+    starts
+        Name to 4x4, reference mm to moving mm: "headers" always; "brain centres" too when the frames of reference differ.
+    """
+
+    grid: Grid
+    starts: dict[str, Affine]
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """What was found.
+
+    Attributes
+    ----------
+    link
+        4x4 from reference mm to moving mm.
+    start
+        Name of the start that won.
+    metric_before, metric_after
+        Negative mutual information at the headers' own alignment and at the result; lower is better.
+    motion_mm
+        How far the middle of the brain moves from the headers' alignment.
+    rotation_deg
+        Angle of the rotation.
+    overlap
+        Dice of the two brains where both images see.
+    """
+
+    link: Affine
+    start: str
+    metric_before: float
+    metric_after: float
+    motion_mm: float
+    rotation_deg: float
+    overlap: float
+
+
+def plan_registration(reference: Brain, moving: Brain, *, same_frame: bool) -> RegistrationPlan:
+    """Decide the grid and the starts: headers are trusted as a start, and as the only one when both images share a frame of reference."""
+    starts = {"headers": np.eye(4)}
+    if not same_frame:
+        shift = np.eye(4)
+        shift[:3, 3] = _middle(moving) - _middle(reference)
+        starts["brain centres"] = shift
+    spacing = (WORKING_SPACING_MM,) * 3
+    tight = plan_mask_grid(reference.mask, spacing, (1, 1, 1))
+    first, second, third = (n + 2 * MARGIN_VOXELS for n in tight.shape)
+    middle = apply_affine(tight.affine, (np.asarray(tight.shape) - 1) / 2)
+    shape = (first, second, third)
+    return RegistrationPlan(Grid(shape, axial_affine(shape, spacing, middle), reference.mask.frame_of_reference_uid), starts)
+
+
+def apply_registration(
+    plan: RegistrationPlan, reference: Volume, moving: Volume, reference_brain: Brain, moving_brain: Brain
+) -> Registration:
+    """Find the rigid motion from reference mm to moving mm.
+
+    Raises
+    ------
+    RegistrationError
+        The optimiser failed, the motion is implausible, or the brains do not lie on each other afterwards.
+    """
+    fixed = _image(sample_gaussian_linear(reference, plan.grid), plan.grid)
+    inside = sample_linear(reference_brain.soft, plan.grid) >= reference_brain.threshold
+    mask = SimpleITK.BinaryDilate(_image(inside.astype(np.uint8), plan.grid), (MARGIN_VOXELS // 2,) * 3)
+    box = plan_mask_grid(moving_brain.mask, (WORKING_SPACING_MM,) * 3, (1, 1, 1))
+    shape = (box.shape[0] + 40, box.shape[1] + 40, box.shape[2] + 40)
+    around = Grid(shape, axial_affine(shape, (WORKING_SPACING_MM,) * 3, _middle_of(box)), moving.frame_of_reference_uid)
+    floating = _image(sample_gaussian_linear(moving, around), around)
+    middle = _middle(reference_brain)
+    before = _evaluate(fixed, floating, mask, _to_transform(np.eye(4), middle))
+    tries = [_optimise(fixed, floating, mask, _to_transform(start, middle)) for start in plan.starts.values()]
+    best = min(range(len(tries)), key=lambda k: tries[k][1])
+    found, after = tries[best]
+    link = _to_affine(found)
+    name = list(plan.starts)[best]
+    if after >= before:
+        link, after, name = np.eye(4), before, "headers, not improved"
+    result = Registration(
+        link, name, before, after, _distance(link, middle), _angle(link), _overlap(reference_brain, moving_brain, moving, link)
+    )
+    _check(result)
+    return result
+
+
+def find_registration_remarks(result: Registration) -> list[Finding]:
+    """Return a remark when the patient moved much between the two images."""
+    if result.motion_mm <= LARGE_MOTION_MM and result.rotation_deg <= LARGE_ROTATION_DEG:
+        return []
+    sentence = "T1 and FLAIR lay far apart and were moved onto each other; check the overlay."
+    return [Finding("large-registration-motion", "warning", sentence, f"{result.motion_mm:.1f} mm, {result.rotation_deg:.1f} degrees")]
+
+
+def _check(result: Registration) -> None:
+    if result.motion_mm > IMPLAUSIBLE_MOTION_MM and result.start.startswith("headers"):
+        raise RegistrationError(f"T1 and FLAIR would have to move {result.motion_mm:.0f} mm", code="registration-implausible")
+    if result.rotation_deg > IMPLAUSIBLE_ROTATION_DEG:
+        raise RegistrationError(f"T1 and FLAIR would have to turn {result.rotation_deg:.0f} degrees", code="registration-implausible")
+    if result.overlap < SMALLEST_OVERLAP:
+        raise RegistrationError(
+            f"after registration the brains of T1 and FLAIR overlap by {result.overlap:.2f} (Dice); {SMALLEST_OVERLAP} is needed",
+            code="registration-no-overlap",
+        )
+
+
+def _method(transform: SimpleITK.Euler3DTransform) -> SimpleITK.ImageRegistrationMethod:
+    method = SimpleITK.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
+    method.SetInterpolator(SimpleITK.sitkLinear)
+    method.SetInitialTransform(transform, inPlace=False)
+    return method
+
+
+def _optimise(
+    fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK.Image, start: SimpleITK.Euler3DTransform
+) -> tuple[SimpleITK.Transform, float]:
+    method = _method(start)
+    method.SetMetricFixedMask(mask)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentagePerLevel([share for _, _, share in LEVELS], SEED)
+    method.SetShrinkFactorsPerLevel([shrink for shrink, _, _ in LEVELS])
+    method.SetSmoothingSigmasPerLevel([shrink * blur * WORKING_SPACING_MM / 2 for shrink, blur, _ in LEVELS])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+    method.SetOptimizerAsRegularStepGradientDescent(learningRate=2.0, minStep=0.01, numberOfIterations=60, relaxationFactor=0.6)
+    method.SetOptimizerScalesFromPhysicalShift()
+    try:
+        found = method.Execute(fixed, floating)
+    except RuntimeError as problem:
+        reason = str(problem).strip().splitlines()[-1]
+        raise RegistrationError(f"T1 and FLAIR could not be registered: {reason}") from None
+    return found, _evaluate(fixed, floating, mask, found)
+
+
+def _evaluate(fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK.Image, transform: SimpleITK.Transform) -> float:
+    """Return the metric over all voxels of the mask, so that two transforms can be compared fairly."""
+    method = SimpleITK.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
+    method.SetInterpolator(SimpleITK.sitkLinear)
+    method.SetMetricFixedMask(mask)
+    method.SetInitialTransform(transform)
+    try:
+        return float(method.MetricEvaluate(fixed, floating))
+    except RuntimeError:
+        # Too few points of the brain fall into the other image: nothing is worse.
+        return 0.0
+
+
+def _image(array: npt.NDArray[np.float32] | npt.NDArray[np.uint8], grid: Grid) -> SimpleITK.Image:
+    """Wrap an axial canonical array; SimpleITK's index runs (column, row, slice)."""
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
+    image.SetOrigin(grid.affine[:3, 3].tolist())
+    image.SetSpacing([float(grid.affine[0, 2]), float(grid.affine[1, 1]), float(grid.affine[2, 0])])
+    return image
+
+
+def _to_transform(link: Affine, middle: npt.NDArray[np.float64]) -> SimpleITK.Euler3DTransform:
+    transform = SimpleITK.Euler3DTransform()
+    transform.SetCenter(middle.tolist())
+    transform.SetMatrix(link[:3, :3].ravel().tolist())
+    transform.SetTranslation((apply_affine(link, middle) - middle).tolist())
+    return transform
+
+
+def _to_affine(transform: SimpleITK.Transform) -> Affine:
+    """Read a transform by where it takes the origin and the three unit points."""
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    link = np.eye(4)
+    for axis in range(3):
+        point = [0.0, 0.0, 0.0]
+        point[axis] = 1.0
+        link[:3, axis] = np.array(transform.TransformPoint(point)) - origin
+    link[:3, 3] = origin
+    return link
+
+
+def _overlap(reference: Brain, moving: Brain, moving_image: Volume, link: Affine) -> float:
+    """Dice of the two brains on the reference's extractor grid, only where the moving image sees."""
+    grid = Grid(_shape(reference.mask), reference.mask.affine, reference.mask.frame_of_reference_uid)
+    there = sample_linear(moving.soft, grid, link) >= moving.threshold
+    points = apply_affine(np.linalg.inv(moving_image.affine) @ link @ grid.affine, np.argwhere(np.ones(grid.shape, bool)))
+    seen = ((points >= -0.5) & (points <= np.array(moving_image.array.shape) - 0.5)).all(axis=1).reshape(grid.shape)
+    here = (reference.mask.array > 0) & seen
+    total = int(here.sum()) + int((there & seen).sum())
+    return 2 * int((here & there).sum()) / total if total else 0.0
+
+
+def _shape(volume: Volume) -> tuple[int, int, int]:
+    first, second, third = volume.array.shape
+    return first, second, third
+
+
+def _middle(brain: Brain) -> npt.NDArray[np.float64]:
+    return apply_affine(brain.mask.affine, np.argwhere(brain.mask.array).mean(axis=0))
+
+
+def _middle_of(grid: Grid) -> npt.NDArray[np.float64]:
+    return apply_affine(grid.affine, (np.asarray(grid.shape) - 1) / 2)
+
+
+def _distance(link: Affine, point: npt.NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(apply_affine(link, point) - point))
+
+
+def _angle(link: Affine) -> float:
+    return float(np.degrees(np.arccos(np.clip((np.trace(link[:3, :3]) - 1) / 2, -1.0, 1.0))))

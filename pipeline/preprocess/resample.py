@@ -1,0 +1,79 @@
+"""Images onto another grid: the resampling schemes that a manifest can name, and the grids that networks work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from pipeline.errors import BundleError
+from pipeline.geometry import Affine, Grid, Shape, Triple, as_shape, axial_affine, centre_lps, extent_mm, index_to_lps, spacing_mm
+from pipeline.records import FloatArray, Volume
+
+IDENTITY: Affine = np.eye(4)
+
+
+def plan_covering_grid(grid: Grid, spacing: Triple, at_least: Shape) -> Grid:
+    """Return an axial canonical grid, centred on the field of view, that holds all of it and at least one patch."""
+    shape = [max(p, int(np.ceil(e / s)) + 1) for p, e, s in zip(at_least, extent_mm(grid), spacing, strict=True)]
+    return Grid(as_shape(tuple(shape)), axial_affine(as_shape(tuple(shape)), spacing, centre_lps(grid)), grid.frame_of_reference_uid)
+
+
+def plan_mask_grid(mask: Volume, spacing: Triple, at_least: Shape) -> Grid:
+    """Return an axial canonical grid centred on the box of an axial canonical mask, at least one patch large."""
+    inside = [np.flatnonzero(mask.array.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
+    middle = [(places[0] + places[-1]) / 2 for places in inside]
+    size_mm = [(places[-1] - places[0] + 1) * step for places, step in zip(inside, spacing_mm(mask.affine), strict=True)]
+    shape = as_shape(tuple(max(p, int(np.ceil(size / s))) for p, size, s in zip(at_least, size_mm, spacing, strict=True)))
+    return Grid(shape, axial_affine(shape, spacing, index_to_lps(mask.affine, middle)), mask.frame_of_reference_uid)
+
+
+def apply_resampling(scheme: str, volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatArray:
+    """Return the volume sampled on `grid` by a named scheme; zero outside the field of view.
+
+    Parameters
+    ----------
+    link
+        4x4 from patient mm of the grid to patient mm of the volume (what registration found).
+
+    Raises
+    ------
+    BundleError
+        The scheme is not known.
+    """
+    try:
+        resample = SCHEMES[scheme]
+    except KeyError:
+        raise BundleError(f"resampling scheme {scheme!r} is not one of {sorted(SCHEMES)}", code="model-manifest-invalid") from None
+    return resample(volume, grid, link)
+
+
+def sample_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatArray:
+    """Return the volume linearly interpolated at the grid's voxel centres, without smoothing; zero outside."""
+    return _interpolate(volume.array.astype(np.float32, copy=False), np.linalg.inv(volume.affine) @ link @ grid.affine, grid.shape)
+
+
+def sample_gaussian_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatArray:
+    """Blur each axis that becomes coarser with sigma 0.42*sqrt((target/source)^2 - 1) voxels, then interpolate linearly."""
+    matrix = np.linalg.inv(volume.affine) @ link @ grid.affine
+    # Length of one source step, counted in target voxels.
+    reach = np.linalg.norm(np.linalg.inv(matrix)[:3, :3], axis=0)
+    sigmas = 0.42 * np.sqrt(np.maximum((1 / np.maximum(reach, 1e-6)) ** 2 - 1, 0))
+    array = volume.array.astype(np.float32, copy=False)
+    for axis, sigma in enumerate(sigmas):
+        if sigma > 0:
+            array = ndimage.gaussian_filter1d(array, sigma, axis=axis, mode="nearest")
+    return _interpolate(array, matrix, grid.shape)
+
+
+def _interpolate(array: FloatArray, matrix: Affine, shape: Shape) -> FloatArray:
+    answer: FloatArray = ndimage.affine_transform(array, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1)
+    return answer
+
+
+SCHEMES: Mapping[str, Callable[[Volume, Grid, Affine], FloatArray]] = {
+    "gaussian-linear": sample_gaussian_linear,
+    "linear": sample_linear,
+}
+"""Name in the manifest to function; another convention (nnU-Net's) is one more row."""

@@ -1,0 +1,275 @@
+"""`run_pipeline`: the numbered steps, top to bottom. Volumes in, lesions and measurements out.
+
+Each step decides (`plan_*`), does (`apply_*`) and leaves a `StepRecord` with what it decided and the seconds it took.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.bundle import Bundle
+from pipeline.errors import BundleError, PipelineError
+from pipeline.geometry import Affine, Grid, grid_of, voxel_volume_mm3
+from pipeline.measure.lesion import measure_lesions
+from pipeline.measure.volume import measure_lesion_count, measure_lesion_load, measure_volume
+from pipeline.postprocess.components import apply_components
+from pipeline.postprocess.threshold import apply_brain_limit, apply_threshold
+from pipeline.postprocess.to_source_grid import apply_to_source_grid
+from pipeline.preprocess.check_inputs import check_inputs, find_input_remarks
+from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find_brain_problem, move_brain
+from pipeline.preprocess.register import apply_registration, find_registration_remarks, plan_registration
+from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
+from pipeline.preprocess.resample import IDENTITY, plan_covering_grid, plan_mask_grid, sample_linear
+from pipeline.records import Array, Finding, PipelineResult, Role, StepRecord, Volume
+from pipeline.segmenters import patch3d
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which networks, and what overrides their manifests (None: the manifest's word)."""
+
+    lesion: Bundle
+    brain: Bundle
+    threshold: float | None = None
+    minimum_volume_mm3: float | None = None
+    bias_correction: bool = True
+    threads: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What a segmenter gets: everything in axial canonical order, everything in the reference's patient mm.
+
+    Attributes
+    ----------
+    images
+        Role to image, reference first.
+    links
+        Role to 4x4 from the reference's mm to that image's mm.
+    brain
+        The brain in the reference's mm.
+    reference
+        Grid of the reference image.
+    """
+
+    images: Mapping[str, Volume]
+    links: Mapping[str, Affine]
+    brain: Brain
+    reference: Grid
+
+
+Segmenter = Callable[[Case, "Journal"], Volume]
+"""Returns the lesion probability on any grid in the reference's frame of reference."""
+
+
+@dataclass
+class Journal:
+    """Collects the step records and findings of one run."""
+
+    progress: Progress | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time a step; what it puts into the mapping becomes the record's parameters."""
+        if self.progress is not None:
+            self.progress(name.replace("_", " "))
+        parameters: dict[str, Any] = {}
+        started = time.perf_counter()
+        yield parameters
+        self.steps.append(StepRecord(name, parameters, time.perf_counter() - started))
+
+
+def run_pipeline(
+    inputs: Mapping[Role, Volume], recipe: Recipe, progress: Progress | None = None, *, segmenter: Segmenter | None = None
+) -> PipelineResult:
+    """Segment and measure one case; the result lies exactly on `inputs[reference_role]`'s grid.
+
+    Parameters
+    ----------
+    segmenter
+        In place of the recipe's lesion network (for tests of the geometry).
+
+    Raises
+    ------
+    PipelineError
+        The case cannot be processed; `code` says why.
+    """
+    journal = Journal(progress)
+    # 1. Check what came, and settle which of it the network was trained for.
+    inputs, reference_role = _check(inputs, recipe, journal)
+    # 2. Axial canonical order.
+    with journal.step("reorient") as parameters:
+        orientations = {role: plan_orientation(volume) for role, volume in inputs.items()}
+        images = {role: apply_orientation(volume, orientations[role]) for role, volume in inputs.items()}
+        parameters.update({role: asdict(plan) for role, plan in orientations.items()})
+    # 3. Find the brain in each image.
+    brains = _extract_brains(images, recipe, journal)
+    # 4. Bring the T1 onto the FLAIR.
+    case = _register(images, _settle_brains(images, brains, journal), reference_role, journal)
+    # 5 to 8. Resample, correct, normalise, infer.
+    probability = segmenter(case, journal) if segmenter else _segment(case, recipe, journal)
+    # 9. Back to the reference's own voxels.
+    with journal.step("to_source_grid"):
+        orientation = orientations[reference_role]
+        probability = undo_orientation(apply_to_source_grid(probability, case.reference), orientation)
+        mask = sample_linear(case.brain.soft, case.reference) >= case.brain.threshold
+        brain_mask = undo_orientation(case.reference.fill(mask.astype(np.uint8)), orientation)
+    # 10. Lesions.
+    labels, probability, threshold = _find_lesions(probability, brain_mask, tuple(inputs), recipe, journal)
+    # 11. Measurements.
+    sources: dict[str, tuple[Volume, Affine]] = {role: (inputs[role], case.links[role]) for role in inputs}
+    return _measure(reference_role, labels, probability, brain_mask, sources, threshold, recipe, journal)
+
+
+def _check(inputs: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> tuple[dict[Role, Volume], Role]:
+    with journal.step("check_inputs") as parameters:
+        for bundle, task in ((recipe.lesion, "lesion"), (recipe.brain, "brain")):
+            if bundle.task != task:
+                raise BundleError(f"{bundle.name} is for the task {bundle.task!r}, not {task!r}", code="model-wrong-task")
+        facts = check_inputs(inputs)
+        journal.findings += find_input_remarks(inputs, facts)
+        order: tuple[Role, ...] = ("flair", "t1")
+        chosen = recipe.lesion.choose_channels(inputs)
+        used = {role: inputs[role] for role in order if role in chosen}
+        for role in inputs:
+            if role not in used:
+                journal.findings.append(
+                    Finding("input-not-used", "info", f"The network does not take the {role.upper()}; it was left out.")
+                )
+        parameters.update({role: asdict(seen) for role, seen in facts.items()})
+        parameters["channels"] = list(chosen)
+    return used, next(iter(used))
+
+
+def _extract_brains(images: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> dict[Role, Brain]:
+    bundle = recipe.brain
+    brains: dict[Role, Brain] = {}
+    with journal.step("extract_brain") as parameters:
+        for role, image in images.items():
+            grid = plan_covering_grid(grid_of(image), bundle.input.spacing_mm, bundle.input.patch)
+            channel = role if role in bundle.channels else bundle.channels[0]
+            head = patch3d.normalise_channels(bundle, patch3d.resample_channels(bundle, {channel: image}, grid, {}), None)
+            probability, used = patch3d.infer(bundle, head, recipe.threads)
+            brains[role] = apply_brain_threshold(probability, recipe.brain.output.threshold)
+            parameters[role] = {"volume_ml": brains[role].volume_ml, "main_share": brains[role].main_share, **used}
+    return brains
+
+
+def _settle_brains(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], journal: Journal) -> dict[Role, Brain]:
+    """Return a plausible brain for each image; one that failed takes the other's, where both share a frame of reference."""
+    problems = {role: find_brain_problem(brain) for role, brain in brains.items()}
+    good = [role for role in brains if problems[role] is None]
+    settled = dict(brains)
+    for role, problem in problems.items():
+        if problem is None:
+            continue
+        lenders = [other for other in good if images[other].frame_of_reference_uid == images[role].frame_of_reference_uid]
+        if not lenders:
+            raise problem
+        settled[role] = move_brain(brains[lenders[0]], grid_of(brains[role].mask), IDENTITY)
+        sentence = f"The brain in the {role.upper()} was taken from the {lenders[0].upper()}: {problem}"
+        journal.findings.append(Finding("brain-of-other-image", "warning", sentence))
+    return settled
+
+
+def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], reference: Role, journal: Journal) -> Case:
+    others = [role for role in images if role != reference]
+    links: dict[str, Affine] = {reference: IDENTITY}
+    with journal.step("register") as parameters:
+        for role in others:
+            same_frame = images[role].frame_of_reference_uid == images[reference].frame_of_reference_uid
+            plan = plan_registration(brains[reference], brains[role], same_frame=same_frame)
+            found = apply_registration(plan, images[reference], images[role], brains[reference], brains[role])
+            links[role] = found.link
+            journal.findings += find_registration_remarks(found)
+            parameters[role] = {**asdict(found), "link": found.link.tolist(), "same_frame_of_reference": same_frame}
+    pictures: dict[str, Volume] = dict(images.items())
+    return Case(pictures, links, brains[reference], grid_of(images[reference]))
+
+
+def _segment(case: Case, recipe: Recipe, journal: Journal) -> Volume:
+    bundle = recipe.lesion
+    with journal.step("resample") as parameters:
+        grid = plan_mask_grid(case.brain.mask, bundle.input.spacing_mm, bundle.input.patch)
+        channels = patch3d.resample_channels(bundle, case.images, grid, case.links)
+        mask = sample_linear(case.brain.soft, grid) >= case.brain.threshold
+        parameters.update(channels.parameters)
+    with journal.step("correct_bias") as parameters:
+        if recipe.bias_correction:
+            channels = patch3d.correct_channels(bundle, channels, mask)
+            parameters.update(channels.parameters)
+    with journal.step("normalise") as parameters:
+        channels = patch3d.normalise_channels(bundle, channels, mask if bundle.input.head == "brain-extracted" else None)
+        parameters.update(channels.parameters)
+    with journal.step("infer") as parameters:
+        probability, used = patch3d.infer(bundle, channels, recipe.threads)
+        parameters.update(used)
+    return probability
+
+
+def _find_lesions(
+    probability: Volume, brain_mask: Volume, roles: tuple[Role, ...], recipe: Recipe, journal: Journal
+) -> tuple[Volume, Volume, float]:
+    output = recipe.lesion.output
+    ordered = [channel for channel in recipe.lesion.channels if channel in roles]
+    threshold = output.threshold_for(ordered) if recipe.threshold is None else recipe.threshold
+    minimum_mm3 = output.minimum_volume_mm3 if recipe.minimum_volume_mm3 is None else recipe.minimum_volume_mm3
+    with journal.step("find_lesions") as parameters:
+        probability = apply_brain_limit(probability, brain_mask, output.brain_margin_mm)
+        array, dropped = apply_components(
+            apply_threshold(probability.array, threshold), output.connectivity, minimum_mm3, voxel_volume_mm3(probability.affine)
+        )
+        parameters.update(threshold=threshold, minimum_volume_mm3=minimum_mm3, connectivity=output.connectivity, dropped=dropped)
+        parameters["brain_margin_mm"] = output.brain_margin_mm
+    if _touches_rim(array):
+        journal.findings.append(
+            Finding("lesion-at-volume-edge", "warning", "A lesion touches the edge of the imaged volume: its volume may be too small.")
+        )
+    return probability.with_array(array), probability, threshold
+
+
+def _measure(
+    reference_role: Role,
+    labels: Volume,
+    probability: Volume,
+    brain_mask: Volume,
+    sources: Mapping[str, tuple[Volume, Affine]],
+    threshold: float,
+    recipe: Recipe,
+    journal: Journal,
+) -> PipelineResult:
+    with journal.step("measure"):
+        voxel_mm3 = voxel_volume_mm3(labels.affine)
+        lesions = measure_lesions(labels, probability.array, sources)
+        total = measure_volume(int(np.count_nonzero(labels.array)), voxel_mm3, "total_volume")
+        brain = measure_volume(int(np.count_nonzero(brain_mask.array)), voxel_mm3, "brain_volume")
+        measurements = (total, measure_lesion_count(len(lesions)), brain, measure_lesion_load(total.value, brain.value))
+    if not np.isfinite([each.value for each in measurements]).all():
+        raise PipelineError("a measurement is not finite", code="measurement-not-finite")
+    return PipelineResult(
+        reference_role=reference_role,
+        labels=labels,
+        probability=probability,
+        brain_mask=brain_mask,
+        lesions=lesions,
+        measurements=measurements,
+        steps=tuple(journal.steps),
+        findings=tuple(journal.findings),
+        models=(recipe.lesion.identity, recipe.brain.identity),
+        threshold=threshold,
+        parameters={step.name: dict(step.parameters) for step in journal.steps},
+    )
+
+
+def _touches_rim(labels: Array) -> bool:
+    return any(labels.take(index, axis).any() for axis in range(3) for index in (0, -1))

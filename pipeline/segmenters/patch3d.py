@@ -1,0 +1,109 @@
+"""Patch-wise 3D networks: resample, correct bias, normalise, tile, run. What a manifest can choose is a row in a table.
+
+Tables: `preprocess.resample.SCHEMES`, `preprocess.normalize.SCHEMES`, `ACTIVATIONS` here; `window.aggregate` says whether
+tiles are averaged before or after the activation (nnU-Net v1: probabilities, v2: logits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.bundle import Bundle
+from pipeline.geometry import Affine, Grid
+from pipeline.inference.session import open_network
+from pipeline.inference.sliding_window import apply_tiles, plan_tiles
+from pipeline.preprocess.correct_bias import apply_bias_correction, plan_bias_correction
+from pipeline.preprocess.normalize import apply_normalization
+from pipeline.preprocess.resample import IDENTITY, apply_resampling
+from pipeline.records import FloatArray, Volume
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """The network's input on its own grid, (channel, slice, row, column), and what was done to each channel."""
+
+    array: FloatArray
+    grid: Grid
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def resample_channels(bundle: Bundle, images: Mapping[str, Volume], grid: Grid, links: Mapping[str, Affine]) -> Channels:
+    """Return every channel on the grid; a channel that is not given is all zeros, which the network was trained for."""
+    array = np.zeros((len(bundle.channels), *grid.shape), np.float32)
+    for number, channel in enumerate(bundle.channels):
+        if channel in images:
+            array[number] = apply_resampling(bundle.preprocess.resample, images[channel], grid, links.get(channel, IDENTITY))
+    parameters = {"scheme": bundle.preprocess.resample, "shape": list(grid.shape), "spacing_mm": list(bundle.input.spacing_mm)}
+    return Channels(array, grid, parameters)
+
+
+def correct_channels(bundle: Bundle, channels: Channels, mask: Mask) -> Channels:
+    """Return every channel divided by its bias field."""
+    plan = plan_bias_correction(bundle.input.spacing_mm)
+    array = channels.array.copy()
+    parameters: dict[str, Any] = {"shrink": list(plan.shrink), "iterations": list(plan.iterations)}
+    for number in _present(channels):
+        array[number], strength = apply_bias_correction(channels.array[number], mask, plan)
+        parameters[f"{bundle.channels[number]}_strength"] = strength
+    return Channels(array, channels.grid, parameters)
+
+
+def normalise_channels(bundle: Bundle, channels: Channels, mask: Mask | None) -> Channels:
+    """Return every channel on the scale that the network was trained on."""
+    array = channels.array.copy()
+    parameters: dict[str, Any] = {"scheme": bundle.preprocess.normalise}
+    for number in _present(channels):
+        array[number], used = apply_normalization(
+            bundle.preprocess.normalise, channels.array[number], mask, bundle.preprocess.normalise_parameters
+        )
+        parameters[bundle.channels[number]] = used
+    return Channels(array, channels.grid, parameters)
+
+
+def infer(bundle: Bundle, channels: Channels, threads: int) -> tuple[Volume, dict[str, Any]]:
+    """Run the network over the grid and return the probability, float32, and how it was tiled.
+
+    Raises
+    ------
+    BundleError
+        The graph is not as the manifest says, or answers with NaN or infinite values.
+    """
+    network = open_network(bundle, threads)
+    activate = ACTIVATIONS[bundle.output.activation]
+    plan = plan_tiles(channels.grid.shape, bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian)
+    if bundle.window.aggregate == "logits":
+        probability = activate(apply_tiles(network, channels.array, plan))
+    else:
+        probability = apply_tiles(lambda patch: activate(network(patch)), channels.array, plan)
+    parameters = {"tiles": len(plan.corners), "patch": list(plan.patch), "aggregate": bundle.window.aggregate, "threads": threads}
+    return channels.grid.fill(probability[0].clip(0.0, 1.0)), parameters
+
+
+def _present(channels: Channels) -> list[int]:
+    return [number for number, image in enumerate(channels.array) if image.any()]
+
+
+def _sigmoid(logits: FloatArray) -> FloatArray:
+    # The tanh form neither overflows nor divides by zero.
+    answer: FloatArray = 0.5 + 0.5 * np.tanh(0.5 * logits)
+    return answer
+
+
+def _softmax_foreground(logits: FloatArray) -> FloatArray:
+    """Probability of the second of two classes: the softmax of two logits is the sigmoid of their difference."""
+    return _sigmoid(logits[1:2] - logits[0:1])
+
+
+ACTIVATIONS: Mapping[str, Callable[[FloatArray], FloatArray]] = {
+    "in-graph": lambda maps: maps,
+    "sigmoid": _sigmoid,
+    "softmax": _softmax_foreground,
+}
+"""Name in the manifest to function: (map, slice, row, column) to (1, slice, row, column) probability."""
