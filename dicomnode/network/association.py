@@ -15,7 +15,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from dicomnode.config import Config
 from dicomnode.errors import PortError
 from dicomnode.network.contexts import VERIFICATION, accepted_contexts
-from dicomnode.network.handlers import AddInstance, InstanceWriter, answer_echo, store_handler
+from dicomnode.network.handlers import AddInstance, AnswerStore, InstanceWriter, answer_echo, store_handler, usual_way
 from dicomnode.network.peers import check_caller
 from dicomnode.network.reactor import PromptRequestHandler
 
@@ -29,6 +29,7 @@ class _Server(ThreadedAssociationServer):
 
     request_queue_size = 128
     daemon_threads = True
+    answer_store: AnswerStore
 
 
 class Receiver:
@@ -48,14 +49,15 @@ class Receiver:
 
     def __init__(self, config: Config, writer: InstanceWriter, add_instance: AddInstance, clock: Callable[[], float]) -> None:
         self._config = config
+        self._answer_store = store_handler(writer, add_instance, clock)
         self._handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._check_and_offer),
             (evt.EVT_ACCEPTED, _log_contexts),
             (evt.EVT_ABORTED, _log_abort),
             (evt.EVT_C_ECHO, answer_echo),
-            (evt.EVT_C_STORE, store_handler(writer, add_instance, clock)),
+            (evt.EVT_C_STORE, usual_way(self._answer_store)),
         ]
-        self._server: ThreadedAssociationServer | None = None
+        self._server: _Server | None = None
 
     def start(self) -> tuple[str, int]:
         """Listen, and return the address and port that are really bound; raise `PortError` when that cannot be."""
@@ -63,12 +65,13 @@ class Receiver:
         _config.LOG_HANDLER_LEVEL = "none"
         network = self._config.network
         try:
-            server = _entity(self._config).make_server(
+            server: Any = _entity(self._config).make_server(
                 (network.bind, network.port), evt_handlers=self._handlers, server_class=_Server, request_handler=PromptRequestHandler
             )
         except (OSError, OverflowError) as problem:
             reason = getattr(problem, "strerror", None) or str(problem)
             raise PortError(f"cannot listen on {network.bind}:{network.port}: {reason}; set network.bind and network.port") from problem
+        server.answer_store = self._answer_store
         self._server = server
         threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="listener", daemon=True).start()
         host, port = server.server_address[:2]

@@ -1,4 +1,4 @@
-"""What is answered: C-ECHO, and C-STORE as event -> spool -> ledger -> status.
+"""What is answered: C-ECHO, and C-STORE as request -> spool -> ledger -> status.
 
 Rules for this file:
 1. A handler never raises: the one decorator below turns every fault into a status.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -23,12 +24,27 @@ log = structlog.get_logger()
 AddInstance = Callable[[ReceivedInstance], AddOutcome]
 
 
+@dataclass(frozen=True)
+class StoreRequest:
+    """One C-STORE request: what the command set and the association say, and the dataset as it came."""
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+    TransferSyntaxUID: str
+    encoded_dataset: bytes | bytearray
+    calling_ae: str
+    peer_host: str
+
+
+AnswerStore = Callable[[StoreRequest], int]
+
+
 class InstanceWriter(Protocol):
     """What receiving needs of the spool."""
 
     def write(
         self,
-        encoded_dataset: bytes,
+        encoded_dataset: bytes | bytearray,
         *,
         SOPClassUID: str,
         SOPInstanceUID: str,
@@ -40,13 +56,13 @@ class InstanceWriter(Protocol):
         """Make an instance safe."""
 
 
-def answers_with_status(handler: Callable[[Any], int]) -> Callable[[Any], int]:
+def answers_with_status(handler: AnswerStore) -> AnswerStore:
     """Turn whatever a handler raises into the status that the peer is answered."""
 
     @functools.wraps(handler)
-    def answer(event: Any) -> int:
+    def answer(request: StoreRequest) -> int:
         try:
-            return handler(event)
+            return handler(request)
         except PeerError as fault:
             log.warning("store_refused", status=f"0x{fault.status:04X}", reason=str(fault))
             return fault.status
@@ -55,7 +71,7 @@ def answers_with_status(handler: Callable[[Any], int]) -> Callable[[Any], int]:
             return status.OUT_OF_RESOURCES
         except Exception:
             # Rule 1: an association must not end because one instance could not be handled.
-            log.exception("store_failed")
+            log.exception("store_failed", SOPInstanceUID=request.SOPInstanceUID)
             return status.PROCESSING_FAILURE
 
     return answer
@@ -66,22 +82,20 @@ def answer_echo(_event: Any) -> int:
     return status.SUCCESS
 
 
-def store_handler(writer: InstanceWriter, add_instance: AddInstance, clock: Callable[[], float]) -> Callable[[Any], int]:
+def store_handler(writer: InstanceWriter, add_instance: AddInstance, clock: Callable[[], float]) -> AnswerStore:
     """Return the C-STORE handler (PS3.4 Annex B) that writes with `writer` and lists with `add_instance`."""
 
     @answers_with_status
-    def answer_store(event: Any) -> int:
-        request, association = event.request, event.assoc
-        encoded_dataset = event.encoded_dataset(include_meta=False) if request.DataSet is not None else b""
-        if not request.AffectedSOPInstanceUID or not encoded_dataset:
+    def answer_store(request: StoreRequest) -> int:
+        if not request.SOPInstanceUID or not request.encoded_dataset:
             return status.CANNOT_UNDERSTAND
         instance = writer.write(
-            encoded_dataset,
-            SOPClassUID=str(request.AffectedSOPClassUID),
-            SOPInstanceUID=str(request.AffectedSOPInstanceUID),
-            TransferSyntaxUID=str(event.context.transfer_syntax),
-            calling_ae=association.requestor.ae_title.strip(),
-            peer_host=association.requestor.address or "",
+            request.encoded_dataset,
+            SOPClassUID=request.SOPClassUID,
+            SOPInstanceUID=request.SOPInstanceUID,
+            TransferSyntaxUID=request.TransferSyntaxUID,
+            calling_ae=request.calling_ae,
+            peer_host=request.peer_host,
             now=clock(),
         )
         outcome = add_instance(instance)
@@ -90,3 +104,21 @@ def store_handler(writer: InstanceWriter, add_instance: AddInstance, clock: Call
         return status.SUCCESS
 
     return answer_store
+
+
+def usual_way(answer: AnswerStore) -> Callable[[Any], int]:
+    """Return the same handler for pynetdicom's own event, for requests that `reactor` leaves to the library."""
+
+    def answer_event(event: Any) -> int:
+        return answer(
+            StoreRequest(
+                SOPClassUID=str(event.request.AffectedSOPClassUID),
+                SOPInstanceUID=str(event.request.AffectedSOPInstanceUID),
+                TransferSyntaxUID=str(event.context.transfer_syntax),
+                encoded_dataset=event.encoded_dataset(include_meta=False),
+                calling_ae=event.assoc.requestor.ae_title.strip(),
+                peer_host=event.assoc.requestor.address or "",
+            )
+        )
+
+    return answer_event

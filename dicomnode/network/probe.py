@@ -38,11 +38,13 @@ def probe_destination(destination: DestinationSettings, calling_ae: str, timeout
     if association.is_rejected:
         return Probe(f"{where} refused the association", _advice_on_rejection(association, destination, calling_ae))
     if not association.is_established:
-        return Probe(f"{where} broke the association off", "the port answers, but not with DICOM: is TLS on there, or is it another service?")
+        return Probe(
+            f"{where} broke the association off", "the port answers, but not with DICOM: is TLS on there, or is it another service?"
+        )
     try:
         answer = association.send_c_echo()
         accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
-        kinds = {kind: RESULT_CLASSES[kind] in accepted for kind in destination.objects}
+        kinds: dict[str, bool] = {kind: RESULT_CLASSES[kind] in accepted for kind in destination.objects}
         if getattr(answer, "Status", None) != 0x0000:
             return Probe("C-ECHO was not answered with success", "see the archive's log", kinds)
         return Probe("", accepted=kinds)

@@ -1,10 +1,11 @@
-"""pynetdicom's acceptor without its polling: it waits for the socket instead of sleeping a millisecond between two looks at it.
+"""pynetdicom's acceptor with a short way for C-STORE: it waits for the socket instead of polling, and moves bytes instead of datasets.
 
-Out of the box one association takes 375 instances of 131 kB a second here, however fast the disk is: each C-STORE waits for the 1 ms
-sleeps of two threads and is read in pieces of 4 kB. Below, a C-STORE is served by the thread that read it, and reads are large.
+Out of the box one association takes some 350 instances of 131 kB a second here, however fast the disk is: each waits for the 1 ms sleeps
+of two threads, is read in pieces of 4 kB, and has its command set decoded and encoded element by element (1.5 ms). Below, the thread that
+reads a C-STORE answers it. Negotiation, release, abort, timeouts, C-ECHO and every unusual message stay pynetdicom's.
 
 Rules for this file:
-1. It changes when things happen, never what is said on the wire: negotiation, state machine and messages are pynetdicom's.
+1. It changes how fast things are said, never what is said.
 2. It leans on inner names of pynetdicom 3.0; tests/loopback/test_receive_reactor.py fails when one of them changes its meaning.
 """
 
@@ -14,38 +15,62 @@ import contextlib
 import queue
 import select
 import socket
+import struct
 from typing import Any
 
-from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import AssociationSocket, RequestHandler
+
+from dicomnode.network.dimse import ProtocolFault, StoreAssembler, decode_uid, encode_store_response
+from dicomnode.network.handlers import AnswerStore, StoreRequest
 
 # Longest wait before the threads look at their timers and at each other's queues.
 _WAIT_S = 0.005
+_HEADER_BYTES = 6
+_P_DATA_TF = 0x04
+# Nobody may have us reserve more than this by a length field; senders keep to the maximum that we announce.
+_LARGEST_PDU_BYTES = 64 * 2**20
+_DATA_TRANSFER = "Sta6"
 
 
 class PromptSocket(AssociationSocket):
-    """Reads a whole PDU with as few calls as the kernel allows."""
+    """Reads a whole PDU with as few calls as the kernel allows, and can take back what was read."""
+
+    _unread = b""
+    _buffer = bytearray()
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Return `nr_bytes` bytes, fewer when the peer has closed."""
-        buffer = bytearray(nr_bytes)
-        view, count = memoryview(buffer), 0
-        while count < nr_bytes:
-            received = self.socket.recv_into(view[count:])  # type: ignore[union-attr]
+        return bytearray(self.read(nr_bytes))
+
+    def read(self, count: int) -> memoryview:
+        """Return `count` bytes, fewer when the peer has closed; they are valid until the next call."""
+        if len(self._buffer) < count:
+            self._buffer = bytearray(count)
+        view = memoryview(self._buffer)[:count]
+        taken, self._unread = self._unread[:count], self._unread[count:]
+        view[: len(taken)] = taken
+        done = len(taken)
+        while done < count:
+            received = self.socket.recv_into(view[done:], 0, socket.MSG_WAITALL)  # type: ignore[union-attr]
             if not received:
                 break
-            count += received
-        view.release()
-        del buffer[count:]
-        return buffer
+            done += received
+        return view[:done]
+
+    def unread(self, data: bytes) -> None:
+        """Give back what was read, so that it is read again."""
+        self._unread = data + self._unread
 
 
 class PromptProvider(DULServiceProvider):
-    """The upper layer's thread: sleeps in `select` until the peer says something."""
+    """The upper layer's thread: sleeps in `select` until the peer says something, and answers C-STORE itself."""
+
+    answer_store: AnswerStore
+    assembler: StoreAssembler
+    # Context ID -> transfer syntax of what was accepted; known once the peer speaks.
+    syntaxes: dict[int, str] | None = None
 
     def _is_transport_event(self) -> bool:
         wrapped = self.socket
@@ -55,20 +80,56 @@ class PromptProvider(DULServiceProvider):
                 select.select([wrapped.socket], [], [], _WAIT_S)
         return super()._is_transport_event()
 
+    def _read_pdu_data(self) -> None:
+        if self.state_machine.current_state != _DATA_TRANSFER:
+            super()._read_pdu_data()
+            return
+        try:
+            # The rest of a dataset is on its way: reading on is quicker than going round the library's loop.
+            while self._read_store():
+                pass
+        except ProtocolFault:
+            self.event_queue.put("Evt19")
+        except OSError:
+            self.event_queue.put("Evt17")
 
-class _ServingQueue(queue.Queue[Any]):
-    """The queue between the two threads, except that a C-STORE is served at once by the thread that read it."""
+    def _read_store(self) -> bool:
+        """Read one PDU; True when it belongs to a C-STORE that is not complete yet."""
+        connection: Any = self.socket
+        header = bytes(connection.read(_HEADER_BYTES))
+        kind, length = struct.unpack(">BxL", header) if len(header) == _HEADER_BYTES else (0, 0)
+        if kind != _P_DATA_TF or length > _LARGEST_PDU_BYTES:
+            connection.unread(header)
+            super()._read_pdu_data()
+            return False
+        body = connection.read(length)
+        if len(body) < length:
+            raise ConnectionResetError
+        if not self.assembler.add(body):
+            connection.unread(header + bytes(body))
+            super()._read_pdu_data()
+            return False
+        if self.assembler.complete:
+            self._answer()
+        return self.assembler.command is not None
 
-    def __init__(self, association: PromptAssociation) -> None:
-        super().__init__()
-        self._association = association
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        context_id, message = item
-        if isinstance(message, C_STORE) and self._association.serves(context_id, message):
-            self._association.serve_store(context_id, message)
-        else:
-            super().put(item, block, timeout)
+    def _answer(self) -> None:
+        command, dataset = self.assembler.command, self.assembler.dataset
+        self.assembler.reset()
+        if self.syntaxes is None:
+            self.syntaxes = {context.context_id or 0: str(context.transfer_syntax[0]) for context in self.assoc.accepted_contexts}
+        if command is None or command.context_id not in self.syntaxes:
+            raise ProtocolFault("a request under a presentation context that was not accepted")
+        requestor = self.assoc.requestor
+        request = StoreRequest(
+            SOPClassUID=decode_uid(command.encoded_class),
+            SOPInstanceUID=decode_uid(command.encoded_instance),
+            TransferSyntaxUID=self.syntaxes[command.context_id],
+            encoded_dataset=dataset,
+            calling_ae=requestor.ae_title.strip(),
+            peer_host=requestor.address or "",
+        )
+        self.socket.send(encode_store_response(command, self.answer_store(request)))  # type: ignore[union-attr]
 
 
 class PromptMessages(DIMSEServiceProvider):
@@ -82,34 +143,23 @@ class PromptMessages(DIMSEServiceProvider):
             return None, None
 
 
-class PromptAssociation(Association):
-    """An association whose C-STOREs need no second thread."""
-
-    def serves(self, context_id: int, message: C_STORE) -> bool:
-        """Return whether a C-STORE can be answered here and now; what is odd goes the library's way."""
-        is_request = message.MessageID is not None and message.Status is None
-        return is_request and self.is_established and context_id in self._accepted_cx
-
-    def serve_store(self, context_id: int, message: C_STORE) -> None:
-        """Run the storage service on a request, whatever its SOP class: the context was accepted, so it is one that we store."""
-        StorageServiceClass(self).SCP(message, self._accepted_cx[context_id])
-
-
 class PromptRequestHandler(RequestHandler):
-    """Makes the association of a new connection."""
+    """Makes the association of a new connection. Its server has `answer_store`."""
 
     def _create_association(self) -> Any:
         connection: socket.socket = self.request
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Accepted sockets have no timeout of their own: a peer that stops in the middle of a PDU would hold its thread for ever.
-        connection.settimeout(self.ae.network_timeout)
+        # Without it a peer that stops in the middle of a PDU would hold its thread for ever. As an option of the socket and not as
+        # Python's own timeout, which makes the socket non-blocking: one call could not read a whole PDU then.
+        timeout_s = self.ae.network_timeout or 0
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))
         association: Any = super()._create_association()
         # pynetdicom names these classes in its constructors and gives no other way to choose them.
-        association.__class__ = PromptAssociation
         association.dul.__class__ = PromptProvider
         association.dul.socket.__class__ = PromptSocket
         association.dimse.__class__ = PromptMessages
-        association.dimse.msg_queue = _ServingQueue(association)
+        association.dul.answer_store = self.server.answer_store  # type: ignore[attr-defined]
+        association.dul.assembler = StoreAssembler()
         association.dul._run_loop_delay = 0  # noqa: SLF001 - the wait is in PromptProvider
         association.dul.daemon = True
         return association

@@ -46,7 +46,7 @@ class SpoolWriter:
 
     def write(
         self,
-        encoded_dataset: bytes,
+        encoded_dataset: bytes | bytearray,
         *,
         SOPClassUID: str,
         SOPInstanceUID: str,
@@ -101,7 +101,7 @@ def write_result(layout: SpoolLayout, relative_path: str, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_durably(path: Path, parts: Sequence[bytes], *, keep_existing: bool) -> None:
+def write_durably(path: Path, parts: Sequence[bytes | bytearray], *, keep_existing: bool) -> None:
     """Write `parts` one after the other to `path`, private to the user; raise `OSError` and leave nothing behind when that fails.
 
     With `keep_existing` a file of the same size stays as it is: its name says that it holds the same bytes.
@@ -116,7 +116,7 @@ def write_durably(path: Path, parts: Sequence[bytes], *, keep_existing: bool) ->
         os.close(folder)
 
 
-def _write_and_rename(name: str, parts: Sequence[bytes], folder: int) -> None:
+def _write_and_rename(name: str, parts: Sequence[bytes | bytearray], folder: int) -> None:
     temporary = f".{name}.{os.getpid()}.{next(_serial)}{TEMPORARY_SUFFIX}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
@@ -131,7 +131,7 @@ def _write_and_rename(name: str, parts: Sequence[bytes], folder: int) -> None:
         raise
 
 
-def _write_all(handle: int, parts: Sequence[bytes]) -> None:
+def _write_all(handle: int, parts: Sequence[bytes | bytearray]) -> None:
     left = [memoryview(part) for part in parts if part]
     while left:
         written = os.writev(handle, left)
