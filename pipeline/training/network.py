@@ -30,11 +30,15 @@ class Architecture:
         it costs eight times a level below it and most errors are of detection, not of the last voxel.
     deep_outputs
         How many coarser levels get their own output while training.
+    pyramid
+        Each level's logits are added to those of the coarser supervised level. Without it a finest level of one
+        convolution can settle where small structures are the absence of every feature, and stays there.
     """
 
     channels: tuple[str, ...]
     widths: tuple[int, ...] = (8, 32, 64, 96, 128)
     deep_outputs: int = 2
+    pyramid: bool = True
 
     def __post_init__(self) -> None:
         if not self.channels or len(self.widths) < 2:
@@ -47,7 +51,7 @@ class Architecture:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Architecture:
         """Rebuild from `to_dict`."""
-        return cls(tuple(values["channels"]), tuple(values["widths"]), int(values["deep_outputs"]))
+        return cls(tuple(values["channels"]), tuple(values["widths"]), int(values["deep_outputs"]), bool(values.get("pyramid", False)))
 
 
 class InstanceNorm(nn.Module):
@@ -121,10 +125,14 @@ class UNet(nn.Module):
             skips.append(encode(down(skips[-1])))
         x = skips.pop()
         outputs: list[Tensor] = []
+        supervised = self.architecture.deep_outputs if self.training or self.architecture.pyramid else 0
         for level in reversed(range(len(self.up))):
             x = self.decode[level](torch.cat((self.up[level](x), skips[level]), dim=1))
-            if level == 0 or (self.training and level <= self.architecture.deep_outputs):
-                outputs.append(self.heads[level](x))
+            if level <= supervised:
+                logits = self.heads[level](x)
+                if self.architecture.pyramid and outputs:
+                    logits = logits + F.interpolate(outputs[-1], scale_factor=2.0, mode="nearest")
+                outputs.append(logits)
         return outputs[::-1] if self.training else outputs[-1]
 
 

@@ -59,7 +59,7 @@ TASKS = {
         # T1 alone is by far the slowest to learn, so it gets the largest share.
         {"t1+flair": 0.28, "t1": 0.4, "flair": 0.32}, crop=(64, 80, 64),
     ),
-    "brain": Task("brain", HEAD_GRID, Architecture(("any",), (8, 16, 32, 64, 96)), {"any": 1.0}, threshold=0.5),
+    "brain": Task("brain", HEAD_GRID, Architecture(("any",), (8, 16, 32, 64, 96), pyramid=False), {"any": 1.0}, threshold=0.5),
     "tiny": Task(
         "lesion", Grid((32, 32, 32), (5.0, 6.0, 5.0)), Architecture(("t1", "flair"), (4, 8, 8), 1),
         {"t1+flair": 0.4, "t1": 0.3, "flair": 0.3},
