@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import find_bundle
-from pipeline.run import Recipe, run_pipeline
-
 from dicomnode import __version__
 from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused
@@ -29,8 +26,10 @@ from dicomnode.study.assembly import assemble
 from dicomnode.study.checks import check_series
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
+from pipeline.bundle import find_bundle
 from pipeline.errors import PipelineError
 from pipeline.records import Lesion, PipelineResult, Volume
+from pipeline.run import Recipe, run_pipeline
 
 SHIPPED_MODELS = Path(__file__).resolve().parent.parent / "models"
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from dicomnode.config import Config, DestinationSettings
 from dicomnode.errors import ConfigError, NodeError
+from dicomnode.records import Role
 
 if TYPE_CHECKING:
     from dicomnode.demo import DemoResult
@@ -63,8 +64,12 @@ def segment(
                 for number, (uid, instances) in enumerate(sorted(studies.items()), start=1)
             ]
         else:
-            files = {role: path for role, path in (("flair", flair), ("t1", t1)) if path}
-            answers = [segment_nifti(config, files, output, progress)]  # type: ignore[arg-type]  the keys are roles
+            files: dict[Role, Path] = {}
+            if flair:
+                files["flair"] = flair
+            if t1:
+                files["t1"] = t1
+            answers = [segment_nifti(config, files, output, progress)]
     rows = [[answer.case, answer.outcome.value, answer.summary, str(answer.folder), f"{answer.seconds:.1f}"] for answer in answers]
     _print_rows(("case", "outcome", "result", "folder", "seconds"), rows, as_json)
     return all(answer.outcome.value in ("lesions", "negative") for answer in answers)
@@ -148,9 +153,8 @@ def doctor(config: Config, as_json: bool) -> bool:
 
 def list_models(config: Config, as_json: bool) -> None:
     """Print the bundles that are there."""
-    from pipeline.bundle import list_bundles
-
     from dicomnode.answer import SHIPPED_MODELS
+    from pipeline.bundle import list_bundles
 
     rows = []
     for bundle in list_bundles(config.pipeline.models or SHIPPED_MODELS):
@@ -162,9 +166,8 @@ def list_models(config: Config, as_json: bool) -> None:
 
 def show_model(config: Config, name: str) -> None:
     """Print a bundle's manifest and card."""
-    from pipeline.bundle import find_bundle
-
     from dicomnode.answer import SHIPPED_MODELS
+    from pipeline.bundle import find_bundle
 
     folder = _found(lambda: find_bundle(config.pipeline.models or SHIPPED_MODELS, name)).folder
     for file in ("model.toml", "CARD.md"):
@@ -174,9 +177,8 @@ def show_model(config: Config, name: str) -> None:
 
 def verify_models(config: Config, name: str | None, as_json: bool) -> bool:
     """Check bundles; False when one is not as its manifest says."""
-    from pipeline.bundle import find_bundle, list_bundles, verify_bundle
-
     from dicomnode.answer import SHIPPED_MODELS
+    from pipeline.bundle import find_bundle, list_bundles, verify_bundle
     from pipeline.errors import BundleError
 
     models = config.pipeline.models or SHIPPED_MODELS

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dask
 import structlog
@@ -120,7 +120,7 @@ class Compute:
         if self._cluster is not None:
             self._cluster.close(timeout=5)
 
-    def _stop(self, future: Future) -> None:
+    def _stop(self, future: Future[Any]) -> None:
         """Cancel, and end the process that is on it: Dask cannot interrupt a function that runs. Its nanny starts a new one.
 
         `Client.restart_workers` is not used: it was seen to lose the worker for good when two restarts followed each other.

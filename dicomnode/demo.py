@@ -15,8 +15,6 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pydicom
-from dicomnode.simulator.node import AE_TITLE, NodeProcesses
-from pipeline.geometry import apply_affine
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from dicomnode.config import DestinationSettings
@@ -25,6 +23,8 @@ from dicomnode.network.sender import send_files
 from dicomnode.records import Role
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import author_series, derive_uid, write_series
+from dicomnode.simulator.node import AE_TITLE, NodeProcesses
+from pipeline.geometry import apply_affine
 from pipeline.records import Array
 
 DEMO_STUDY = Path(__file__).parent / "simulator" / "demo_study.npz"

@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.bundle import find_bundle
-
 from dicomnode.answer import SHIPPED_MODELS
 from dicomnode.config import Config, DestinationSettings
 from dicomnode.errors import StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.probe import probe_destination
+from pipeline.bundle import find_bundle
 from pipeline.errors import BundleError
-
 
 _EVERY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.run import run_pipeline
-
 from dicomnode.answer import StudyTask, build_recipe, refusal_of, solve_study, summarize, volume_ml
 from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance
@@ -24,6 +22,7 @@ from dicomnode.study.headers import is_answerable, read_header
 from dicomnode.volumes.nifti import read_nifti, write_nifti
 from pipeline.errors import PipelineError
 from pipeline.records import PipelineResult, Volume
+from pipeline.run import run_pipeline
 
 Progress = Callable[[str], None]
 

@@ -69,6 +69,10 @@ class NodeProcesses:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def pid(self, side: Side) -> int:
+        """Return the process id of one side, which is also the group of all processes below it."""
+        return self._processes[side].pid
+
     def check(self) -> None:
         """Raise `NodeError` when a process has ended by itself."""
         for side, process in self._processes.items():

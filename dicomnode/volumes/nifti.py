@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 
 from dicomnode.errors import StudyRefused
 from pipeline.records import Array, Volume
@@ -31,7 +32,7 @@ def read_nifti(path: Path, frame_of_reference_uid: str) -> Volume:
         The file cannot be read ("nifti-unreadable") or is not 3D ("not-3d").
     """
     try:
-        image = nib.load(path)
+        image = nib.nifti1.load(path)
         array = np.asarray(image.dataobj, dtype=np.float32)
     except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError) as problem:
         raise StudyRefused(f"{path.name} cannot be read as NIfTI ({type(problem).__name__}).", code="nifti-unreadable") from None
@@ -39,11 +40,11 @@ def read_nifti(path: Path, frame_of_reference_uid: str) -> Volume:
         array = array[..., 0]
     if array.ndim != 3:
         raise StudyRefused(f"{path.name} has {array.ndim} dimensions; give one 3D volume.", code="not-3d")
-    affine = _RAS_TO_LPS @ np.asarray(image.affine, dtype=float) @ _REVERSE_INDEX
+    affine = _RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64) @ _REVERSE_INDEX
     return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), affine, frame_of_reference_uid)
 
 
-def write_nifti(path: Path, array: Array, affine: np.ndarray) -> None:
+def write_nifti(path: Path, array: Array, affine: npt.NDArray[np.float64]) -> None:
     """Write a (slice, row, column) array with its LPS affine as NIfTI (uint or float as given)."""
     image = nib.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), _RAS_TO_LPS @ affine @ _REVERSE_INDEX)
     image.header.set_xyzt_units("mm")

@@ -1,0 +1,1 @@
+"""DICOM series in, volumes out; two witnesses must agree on the geometry."""
