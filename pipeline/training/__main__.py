@@ -26,6 +26,7 @@ def synthesize(
     seed: int = 0,
     stride: int = 1,
     lesion_maps: Maps = None,
+    reuse: Annotated[float, typer.Option(help="how often a trainer may use each sample")] = 1.0,
     demo: Annotated[Path | None, typer.Option(help="write the demonstration study here instead")] = None,
 ) -> None:
     """Make synthetic samples, or the demonstration study."""
@@ -41,7 +42,7 @@ def synthesize(
     if out is None:
         raise typer.BadParameter("say where to write: --out FOLDER")
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
-    fill_pool(Pool(out), TASKS[task], seed, maps, count=count, stride=stride)
+    fill_pool(Pool(out), TASKS[task], seed, maps, count=count, stride=stride, reuse=reuse)
 
 
 @app.command()

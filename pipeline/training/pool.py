@@ -59,17 +59,20 @@ def read_sample(path: Path) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(arrays["image"].astype(np.float32)), torch.from_numpy(arrays["label"]).float()
 
 
-def fill_pool(pool: Pool, task: Task, first_seed: int, maps: Sequence[Path], *, count: int | None = None, stride: int = 1) -> None:
+def fill_pool(
+    pool: Pool, task: Task, first_seed: int, maps: Sequence[Path], *, count: int | None = None, stride: int = 1, reuse: float = 1.0
+) -> None:
     """Make samples until `count` is reached, or for ever, waiting while far ahead of the trainer.
 
-    Sample number i is made from seed `first_seed + i * stride`, so several processes can share one sequence.
+    Sample number i is made from seed `first_seed + i * stride`, so several processes can share one sequence. The trainer
+    takes each sample `reuse` times on average when the generators can keep up.
     """
     torch.set_num_threads(1)
     anatomy = load_anatomy()
     start = pool.consumed()
     numbers = itertools.count() if count is None else range(count)
     for number in numbers:
-        while count is None and number > pool.capacity + pool.consumed() - start:
+        while count is None and number > pool.capacity + (pool.consumed() - start) / (reuse * stride):
             time.sleep(0.5)
         seed = first_seed + number * stride
         if seed >= VALIDATION_SEED:

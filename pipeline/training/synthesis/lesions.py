@@ -20,6 +20,10 @@ SMALLEST_PIECE = 0.05
 """Share of the lesion below which a separate piece is dropped."""
 
 
+SMALL_MAP_ML = 1.0
+"""Real maps below this are mostly drawn anew: at 2 mm they teach little, and they are a sixth of the maps."""
+
+
 @dataclass(frozen=True, eq=False)
 class LesionShape:
     """One lesion.
@@ -62,7 +66,7 @@ def draw_lesions(
 
 def draw_volume(dice: Dice) -> float:
     """Return a volume in mL."""
-    return dice.log_uniform(0.05, 250.0) if dice.chance(0.4) else dice.log_uniform(0.8, 150.0)
+    return dice.log_uniform(0.1, 250.0) if dice.chance(0.3) else dice.log_uniform(1.0, 150.0)
 
 
 def draw_procedural(
@@ -190,6 +194,8 @@ def _refill(mask: Tensor, field: Tensor, wanted: int) -> Tensor:
 def draw_real(brain: Brain, grid: Grid, dice: Dice, maps: Sequence[Path]) -> LesionShape | None:
     """Carry one real outline along with the subject's own deformation; None when nothing of it falls on tissue."""
     outline = read_map(maps[dice.integer(len(maps))])
+    if outline.volume_ml < SMALL_MAP_ML and dice.chance(0.6):
+        outline = read_map(maps[dice.integer(len(maps))])
     positions = brain.positions.clone()
     if dice.chance(0.5):
         positions[..., 2] = -positions[..., 2]
