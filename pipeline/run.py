@@ -22,7 +22,7 @@ from pipeline.postprocess.components import apply_components
 from pipeline.postprocess.threshold import apply_brain_limit, apply_threshold
 from pipeline.postprocess.to_source_grid import apply_to_source_grid
 from pipeline.preprocess.check_inputs import check_inputs, find_input_remarks
-from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find_brain_problem, move_brain
+from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find_brain_problem, find_coverage_remarks, move_brain
 from pipeline.preprocess.register import apply_registration, find_registration_remarks, plan_registration
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
 from pipeline.preprocess.resample import IDENTITY, plan_covering_grid, plan_mask_grid, sample_linear
@@ -122,8 +122,10 @@ def run_pipeline(
     with journal.step("to_source_grid"):
         orientation = orientations[reference_role]
         probability = undo_orientation(apply_to_source_grid(probability, case.reference), orientation)
-        mask = sample_linear(case.brain.soft, case.reference) >= case.brain.threshold
-        brain_mask = undo_orientation(case.reference.fill(mask.astype(np.uint8)), orientation)
+        mask = apply_to_source_grid(case.brain.soft, case.reference).array >= case.brain.threshold
+        brain = case.reference.fill(mask.astype(np.uint8))
+        journal.findings += find_coverage_remarks(brain)
+        brain_mask = undo_orientation(brain, orientation)
     # 10. Lesions.
     labels, probability, threshold = _find_lesions(probability, brain_mask, tuple(inputs), recipe, journal)
     # 11. Measurements.
@@ -158,8 +160,8 @@ def _extract_brains(images: Mapping[Role, Volume], recipe: Recipe, journal: Jour
         for role, image in images.items():
             grid = plan_covering_grid(grid_of(image), bundle.input.spacing_mm, bundle.input.patch)
             channel = role if role in bundle.channels else bundle.channels[0]
-            head = patch3d.normalise_channels(bundle, patch3d.resample_channels(bundle, {channel: image}, grid, {}), None)
-            probability, used = patch3d.infer(bundle, head, recipe.threads)
+            head = patch3d.crop_to_head(bundle, patch3d.resample_channels(bundle, {channel: image}, grid, {}))
+            probability, used = patch3d.infer(bundle, patch3d.normalise_channels(bundle, head, None), recipe.threads)
             brains[role] = apply_brain_threshold(probability, recipe.brain.output.threshold)
             parameters[role] = {"volume_ml": brains[role].volume_ml, "main_share": brains[role].main_share, **used}
     return brains

@@ -8,12 +8,14 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.errors import BrainExtractionError
-from pipeline.geometry import Affine, Grid, voxel_volume_mm3
+from pipeline.geometry import Affine, Grid, spacing_mm, voxel_volume_mm3
 from pipeline.preprocess.resample import sample_linear
-from pipeline.records import FloatArray, Volume
+from pipeline.records import Finding, FloatArray, Volume
 
 VOLUME_LIMITS_ML = (600.0, 2200.0)
 SMALLEST_MAIN_SHARE = 0.85
+LARGEST_BOTTOM_MM2 = 4000.0
+LARGEST_TOP_MM2 = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,17 @@ def find_brain_problem(brain: Brain) -> BrainExtractionError | None:
             f"what was found is in pieces (the largest holds {share:.0f} %): is this a head?", code="brain-in-pieces"
         )
     return None
+
+
+def find_coverage_remarks(mask: Volume) -> list[Finding]:
+    """Return a remark when the imaged volume (axial canonical) ends inside the brain; the brainstem may leave at the bottom."""
+    voxel_mm2 = voxel_volume_mm3(mask.affine) / spacing_mm(mask.affine)[0]
+    bottom_mm2, top_mm2 = (float(mask.array[number].sum()) * voxel_mm2 for number in (0, -1))
+    cut = [name for name, area, limit in (("below", bottom_mm2, LARGEST_BOTTOM_MM2), ("above", top_mm2, LARGEST_TOP_MM2)) if area > limit]
+    if not cut:
+        return []
+    sentence = "The imaged volume ends inside the brain: lesions outside it cannot be seen."
+    return [Finding("brain-not-covered", "warning", sentence, " and ".join(cut))]
 
 
 def move_brain(brain: Brain, grid: Grid, link: Affine) -> Brain:

@@ -18,6 +18,7 @@ from pipeline.geometry import Affine, Grid
 from pipeline.inference.session import open_network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
 from pipeline.preprocess.correct_bias import apply_bias_correction, plan_bias_correction
+from pipeline.preprocess.crop import apply_box, plan_head_box
 from pipeline.preprocess.normalize import apply_normalization
 from pipeline.preprocess.resample import IDENTITY, apply_resampling
 from pipeline.records import FloatArray, Volume
@@ -42,6 +43,13 @@ def resample_channels(bundle: Bundle, images: Mapping[str, Volume], grid: Grid, 
             array[number] = apply_resampling(bundle.preprocess.resample, images[channel], grid, links.get(channel, IDENTITY))
     parameters = {"scheme": bundle.preprocess.resample, "shape": list(grid.shape), "spacing_mm": list(bundle.input.spacing_mm)}
     return Channels(array, grid, parameters)
+
+
+def crop_to_head(bundle: Bundle, channels: Channels) -> Channels:
+    """Return the part that holds the head where the field of view is larger than one patch."""
+    box = plan_head_box(channels.array.max(axis=0), bundle.input.patch)
+    array, grid = apply_box(channels.array, channels.grid, box)
+    return Channels(array, grid, {**channels.parameters, "shape": list(grid.shape)})
 
 
 def correct_channels(bundle: Bundle, channels: Channels, mask: Mask) -> Channels:
