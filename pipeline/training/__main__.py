@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -181,6 +181,8 @@ def measure(
     out: Annotated[Path, typer.Option(help="folder for figures, pictures and the cards' sections")],
     data: Annotated[Path | None, typer.Option(help="folder of real heads; synthetic measures only when absent")] = None,
     lesion: Annotated[Path | None, typer.Option(help="checkpoint of the lesion network")] = None,
+    lesion_maps: Maps = None,
+    implants: Annotated[int, typer.Option(help="held-out outlines to paint into each real head")] = 6,
     thresholds: Annotated[str, typer.Option(help="lesion thresholds, e.g. t1=0.4,flair=0.5,t1+flair=0.5")] = "",
     heads: Annotated[int, typer.Option(help="synthetic heads for the share of cortical lesions that is kept")] = 40,
     threads: int = 1,
@@ -193,7 +195,10 @@ def measure(
     from pipeline.training.cards import brain_sections, lesion_sections
     from pipeline.training.cavities import measure_kept
     from pipeline.training.checkpoint import load_checkpoint
+    from pipeline.training.implant import measure_implants
     from pipeline.training.measure_real import measure as measure_heads
+    from pipeline.training.real_cases import ms_cases, single_cases
+    from pipeline.training.synthesis.lesion_maps import list_maps
     from pipeline.training.tasks import TASKS
 
     torch.set_num_threads(threads)
@@ -203,9 +208,14 @@ def measure(
     chosen = {name: float(value) for name, value in (pair.split("=") for pair in thresholds.split(",") if pair)}
     rows = measure_heads(data, extractor, network, out, chosen) if data else []
     kept = measure_kept(extractor, heads)
+    painted: list[dict[str, Any]] = []
+    if data and network and lesion_maps:
+        cases = [case for case in (*ms_cases(data), *single_cases(data)) if case.stroke_free]
+        painted = measure_implants(extractor, network, cases, list_maps(lesion_maps, held_out=True), chosen, implants)
+        (out / "implants.json").write_text(json.dumps(painted, indent=1))
     (out / "kept.json").write_text(json.dumps(kept, indent=1))
     (out / "brain-sections.json").write_text(json.dumps(brain_sections(rows, kept), indent=1))
-    (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, []), indent=1))
+    (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, painted), indent=1))
 
 
 if __name__ == "__main__":

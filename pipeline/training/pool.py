@@ -69,10 +69,10 @@ def fill_pool(
     """
     torch.set_num_threads(1)
     anatomy = load_anatomy()
-    start = pool.consumed()
+    start, free = pool.consumed(), pool.capacity - len(pool.paths())
     numbers = itertools.count() if count is None else range(count)
     for number in numbers:
-        while count is None and number > pool.capacity + (pool.consumed() - start) / (reuse * stride):
+        while count is None and number >= (free + (pool.consumed() - start) / reuse) / stride:
             time.sleep(0.5)
         seed = first_seed + number * stride
         if seed >= VALIDATION_SEED:
