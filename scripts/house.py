@@ -93,7 +93,7 @@ ROOMS = (
     Room(
         "dicomnode.volumes",
         "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
-        (*_dicomnode("records", "errors"), *_VOLUMES_IN),
+        (*_dicomnode("records", "errors", "study"), *_VOLUMES_IN),
         ("dicom2nifti", "highdicom", "nibabel", "numpy", "pydicom"),
     ),
     Room(

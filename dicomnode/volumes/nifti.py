@@ -49,3 +49,9 @@ def write_nifti(path: Path, array: Array, affine: npt.NDArray[np.float64]) -> No
     image = nib.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), _RAS_TO_LPS @ affine @ _REVERSE_INDEX)
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
+
+
+def lps_affine(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the affine (slice, row, column) to LPS of a NIfTI affine, (column, row, slice) to RAS."""
+    converted: npt.NDArray[np.float64] = _RAS_TO_LPS @ affine @ _REVERSE_INDEX
+    return converted

@@ -1,0 +1,177 @@
+"""Graded findings on one series: whether it may become a volume, and what the reader of the result should know.
+
+| code | grade | when |
+|---|---|---|
+| mosaic-not-supported | refuse | Siemens mosaic: many slices tiled into one frame |
+| frame-of-reference-missing | refuse | no Frame of Reference UID: a result could not be placed |
+| geometry-missing, geometry-invalid, pixel-matrix-missing | refuse | position, orientation, spacing or matrix unusable |
+| several-frames-of-reference, mixed-matrix, mixed-pixel-spacing | refuse | slices of different grids |
+| several-echoes, several-volumes, several-orientations | refuse | more than one stack |
+| duplicate-positions / repeated-acquisition | refuse / warning | a position twice, not separable / separable |
+| too-few-slices, coverage-too-small, slices-too-thick | refuse | not a whole head |
+| missing-slices, uneven-spacing, sheared-stack | refuse | the slices are not one regular grid |
+| photometric-not-supported | refuse | not MONOCHROME2 |
+| instances-missing | warning | fewer than the headers announce, though the positions have no gap |
+| lossy-compression, orientation-jitter | warning, info | told, not refused |
+
+A missing Frame of Reference UID is refused, not replaced: SEG and SR must carry the source's (PS3.3 C.8.20.2), and one that
+we made up would claim that the result may be overlaid on nothing else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dicomnode.config import SelectionSettings
+from dicomnode.records import Finding, Role, Series
+from dicomnode.study.stacks import PERPENDICULAR_TOLERANCE, Stack, StackChoice, choose_stack
+
+# The brain is longer than it is high, so a stack of coronal slices must reach further than one of axial slices.
+_COVERAGE_FACTOR = {"axial": 1.0, "sagittal": 1.1, "coronal": 1.5}
+
+# What says "this is no volume of a head" rather than "this head volume is damaged".
+NOT_A_VOLUME = frozenset(
+    {
+        "mosaic-not-supported",
+        "geometry-missing",
+        "pixel-matrix-missing",
+        "several-orientations",
+        "several-echoes",
+        "several-volumes",
+        "too-few-slices",
+        "coverage-too-small",
+        "slices-too-thick",
+        "photometric-not-supported",
+    }
+)
+
+
+def check_series(series: Series, role: Role, settings: SelectionSettings) -> tuple[Finding, ...]:
+    """Return what is to be said about a series that may fill `role`; grade "refuse" means that it cannot."""
+    return check_choice(series, role, settings, choose_stack(series))
+
+
+def check_choice(series: Series, role: Role, settings: SelectionSettings, choice: StackChoice) -> tuple[Finding, ...]:
+    """As `check_series`, for a stack that was chosen before."""
+    if is_mosaic(series):
+        message = "The series is a Siemens mosaic, which is not supported; send the slices as single instances or as Enhanced MR."
+        return (Finding("mosaic-not-supported", "refuse", message),)
+    findings = [*_image_findings(series), *choice.findings]
+    if choice.stack is not None:
+        findings += [*_extent_findings(choice.stack, role, settings), *regularity_findings(choice.stack)]
+        findings += [*count_findings(series, choice.stack), *_jitter_findings(choice.stack)]
+    return tuple(findings)
+
+
+def is_mosaic(series: Series) -> bool:
+    """Return whether the instances are Siemens mosaics (Image Type value 5 or later)."""
+    return any("MOSAIC" in instance.header.ImageType for instance in series.instances)
+
+
+def is_refused(findings: tuple[Finding, ...]) -> bool:
+    """Return whether one of the findings forbids the use of the series."""
+    return any(finding.grade == "refuse" for finding in findings)
+
+
+def plane_of(stack: Stack) -> str:
+    """Return "sagittal", "coronal" or "axial": the axis that the normal is nearest to."""
+    return ("sagittal", "coronal", "axial")[int(np.argmax(np.abs(stack.normal)))]
+
+
+def regularity_findings(stack: Stack) -> tuple[Finding, ...]:
+    """Return what keeps the slices from being one gap-free, equidistant, perpendicular grid."""
+    if len(stack.slices) < 2:
+        return ()
+    distances, spacing = np.diff(stack.offsets_mm), stack.spacing_mm
+    deviating = distances[np.abs(distances - spacing) > stack.tolerance_mm]
+    if deviating.size:
+        return (_gap_finding(distances, deviating, spacing),)
+    line = stack.positions[-1] - stack.positions[0]
+    length = float(np.linalg.norm(line))
+    if 1 - abs(float(line @ stack.normal)) / length > PERPENDICULAR_TOLERANCE:
+        angle = float(np.degrees(np.arccos(min(1.0, abs(float(line @ stack.normal)) / length))))
+        message = f"The slices are shifted against each other by {angle:.1f} degrees (gantry tilt), which is not supported."
+        return (Finding("sheared-stack", "refuse", message, f"{angle:.2f}"),)
+    along = (stack.positions - stack.positions[0]) @ line / length
+    aside = float(np.linalg.norm(stack.positions - stack.positions[0] - np.outer(along, line / length), axis=1).max())
+    if aside > 0.1:
+        message = f"The slices do not lie on one line: the largest deviation is {aside:.2f} mm."
+        return (Finding("uneven-spacing", "refuse", message, f"{aside:.3f}"),)
+    return ()
+
+
+def count_findings(series: Series, stack: Stack) -> tuple[Finding, ...]:
+    """Return a warning when the headers announce more than there is."""
+    expected = announced_count(series, stack)
+    if expected is None or expected <= len(stack.slices):
+        return ()
+    message = f"The headers announce {expected} slices and {len(stack.slices)} are there; slices may be missing at the ends."
+    return (Finding("instances-missing", "warning", message, f"{len(stack.slices)} of {expected}"),)
+
+
+def announced_count(series: Series, stack: Stack) -> int | None:
+    """Return how many slices the headers say the stack has; None when they say nothing.
+
+    Counts that cover several stacks (a series of repeats) are divided evenly before they are compared.
+    """
+    first = series.instances[0].header
+    numbers = [first.ImagesInAcquisition, first.extra.get("SlicesAnnounced"), first.NumberOfSeriesRelatedInstances]
+    if len(series.instances) == 1 and first.NumberOfFrames > 1:
+        return first.NumberOfFrames
+    known = [int(number) for number in numbers if number]
+    if not known:
+        return None
+    total = sum(max(1, instance.header.NumberOfFrames) for instance in series.instances)
+    return len(stack.slices) if total in known or len(stack.slices) in known else max(known)
+
+
+def _image_findings(series: Series) -> list[Finding]:
+    first = series.instances[0].header
+    findings = []
+    if not all(instance.header.FrameOfReferenceUID for instance in series.instances):
+        message = "The series has no Frame of Reference UID, so a result could not be placed in the patient; the scanner must send one."
+        findings.append(Finding("frame-of-reference-missing", "refuse", message))
+    if first.PhotometricInterpretation not in {"MONOCHROME2", ""}:
+        message = f"Photometric Interpretation is {first.PhotometricInterpretation[:16]}; only MONOCHROME2 is supported."
+        findings.append(Finding("photometric-not-supported", "refuse", message, first.PhotometricInterpretation[:16]))
+    if any(instance.header.LossyImageCompression == "01" for instance in series.instances):
+        message = "The images were compressed with loss, which may change small lesions."
+        findings.append(Finding("lossy-compression", "warning", message, "01"))
+    return findings
+
+
+def _extent_findings(stack: Stack, role: Role, settings: SelectionSettings) -> list[Finding]:
+    count, plane = len(stack.slices), plane_of(stack)
+    if count < settings.minimum_slices:
+        message = f"The {role.upper()} series has {count} slices; at least {settings.minimum_slices} are needed."
+        return [Finding("too-few-slices", "refuse", message, str(count))]
+    needed_mm = settings.minimum_coverage_mm * _COVERAGE_FACTOR[plane]
+    findings = []
+    if stack.coverage_mm < needed_mm:
+        message = f"The {plane} slices cover {stack.coverage_mm:.0f} mm; a brain needs {needed_mm:.0f} mm."
+        findings.append(Finding("coverage-too-small", "refuse", message, f"{stack.coverage_mm:.1f}"))
+    if stack.spacing_mm > settings.maximum_slice_spacing_mm:
+        limit = settings.maximum_slice_spacing_mm
+        message = f"The slices are {stack.spacing_mm:.1f} mm apart; at most {limit:g} mm is supported."
+        findings.append(Finding("slices-too-thick", "refuse", message, f"{stack.spacing_mm:.2f}"))
+    return findings
+
+
+def _gap_finding(distances: np.ndarray, deviating: np.ndarray, spacing: float) -> Finding:
+    multiples = distances / spacing if spacing > 0 else distances
+    whole = np.abs(multiples - np.rint(multiples)).max() < 0.05
+    if whole and spacing > 0:
+        missing = int(np.rint(multiples).sum()) - len(distances)
+        message = f"{missing} slices are missing inside the series (distance {deviating.max():.2f} mm instead of {spacing:.2f} mm); send it again."
+        return Finding("missing-slices", "refuse", message, str(missing))
+    message = f"The slices are not equidistant: {distances.min():.2f} to {distances.max():.2f} mm apart."
+    return Finding("uneven-spacing", "refuse", message, f"{distances.min():.3f}..{distances.max():.3f}")
+
+
+def _jitter_findings(stack: Stack) -> list[Finding]:
+    orientations = np.array([item.orientation for item in stack.slices])
+    spread = float(np.ptp(orientations, axis=0).max())
+    if spread <= 1e-7:
+        return []
+    message = f"Image Orientation (Patient) differs by up to {spread:.1e} between slices and was averaged."
+    return [Finding("orientation-jitter", "info", message, f"{spread:.2e}")]

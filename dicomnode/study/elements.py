@@ -1,0 +1,102 @@
+"""Reading single elements of headers that may be wrong: a value that cannot be understood is absent, never an exception.
+
+Scanners, converters and anonymisers write decimal commas, units behind numbers, text where a number belongs, unknown
+character sets and the wrong VR. None of that may stop a study, so nothing here raises.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as ItemSequence
+from pydicom.tag import BaseTag, Tag
+
+_NUMBER = re.compile(r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?")
+
+# What pydicom raises, lazily, on values that do not fit their VR or character set.
+_UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, OverflowError, LookupError, EOFError, struct.error)
+
+
+def read_values(dataset: Dataset, key: str | BaseTag) -> tuple[Any, ...]:
+    """Return the values of an element as they stand; empty when it is absent, empty or beyond reading."""
+    tag = Tag(key)
+    if tag not in dataset:
+        return ()
+    try:
+        value = dataset[tag].value
+    except _UNUSABLE:
+        value = _raw_text(dataset, tag)
+    if value is None or value in ("", b""):
+        return ()
+    if isinstance(value, MultiValue | ItemSequence | list | tuple):
+        return tuple(value)
+    return (value,)
+
+
+def read_texts(dataset: Dataset, key: str | BaseTag) -> tuple[str, ...]:
+    """Return the values as stripped text, empty ones dropped."""
+    texts = (_to_text(value) for value in read_values(dataset, key))
+    return tuple(text for text in texts if text)
+
+
+def read_text(dataset: Dataset, key: str | BaseTag) -> str:
+    """Return the first value as stripped text, "" when there is none."""
+    return next(iter(read_texts(dataset, key)), "")
+
+
+def read_numbers(dataset: Dataset, key: str | BaseTag) -> tuple[float, ...]:
+    """Return all values as finite numbers; empty when one of them is not a number."""
+    numbers = [_to_number(value) for value in read_values(dataset, key)]
+    return () if None in numbers else tuple(number for number in numbers if number is not None)
+
+
+def read_number(dataset: Dataset, key: str | BaseTag) -> float | None:
+    """Return the first value as a finite number."""
+    return next(iter(read_numbers(dataset, key)), None)
+
+
+def read_integer(dataset: Dataset, key: str | BaseTag) -> int | None:
+    """Return the first value as a whole number."""
+    number = read_number(dataset, key)
+    return None if number is None or number != int(number) else int(number)
+
+
+def read_items(dataset: Dataset, key: str) -> Sequence[Dataset]:
+    """Return the items of a sequence; empty when it is absent or not a sequence."""
+    return [item for item in read_values(dataset, key) if isinstance(item, Dataset)]
+
+
+def read_private_number(dataset: Dataset, group: int, creator: str, element: int) -> float | None:
+    """Return a private element's number, found by its creator (PS3.5 7.8.1)."""
+    try:
+        tag = dataset.private_block(group, creator).get_tag(element)
+    except _UNUSABLE:
+        return None
+    return read_number(dataset, tag)
+
+
+def _raw_text(dataset: Dataset, tag: BaseTag) -> list[str] | None:
+    """Return the undecoded value split into its parts, where it still is text."""
+    raw = getattr(dataset.get_item(tag), "value", None)
+    return raw.decode("latin-1").strip("\x00 ").split("\\") if isinstance(raw, bytes) else None
+
+
+def _to_text(value: Any) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return text.strip(" \x00\t\r\n")
+
+
+def _to_number(value: Any) -> float | None:
+    if isinstance(value, int | float):
+        return float(value) if math.isfinite(value) else None
+    found = _NUMBER.match(_to_text(value))
+    if found is None:
+        return None
+    number = float(found.group().replace(",", "."))
+    return number if math.isfinite(number) else None

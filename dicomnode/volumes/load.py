@@ -1,0 +1,110 @@
+"""A checked series becomes a `Volume`: dicom2nifti converts, highdicom must agree, the voxels are compared with the decoder's.
+
+The grid is the source's: axis 0 is the slices along the normal (cross product of row and column direction), ascending; axes 1 and 2
+are Rows and Columns of the frames exactly as stored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomnode.errors import StudyRefused
+from dicomnode.records import Finding, Role, Series, SourceFrame, SourceSeries
+from dicomnode.study.checks import is_mosaic, regularity_findings
+from dicomnode.study.stacks import Stack, choose_stack
+from dicomnode.volumes.multiframe import enhanced_copy, is_one_enhanced
+from dicomnode.volumes.orientation import common_orientation
+from dicomnode.volumes.pixels import DecodedSlice, classic_copies, decode_stack
+from dicomnode.volumes.witnesses import compare_witnesses, convert_with_dicom2nifti, convert_with_highdicom
+from pipeline.records import Array, Volume
+
+# Half of what two slice distances may differ; a slice that lies further from its place on the grid was put at another index.
+_POSITION_TOLERANCE_MM = 0.1
+
+
+def load_volume(series: Series, role: Role, spool_root: Path, work_dir: Path) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
+    """Convert a series.
+
+    Parameters
+    ----------
+    spool_root
+        What relative instance paths are relative to.
+    work_dir
+        Folder for the converter's own file.
+
+    Returns
+    -------
+    tuple
+        Volume (float32, rescale applied, (slice, row, column), LPS mm), where each of its slices came from, and findings.
+
+    Raises
+    ------
+    StudyRefused
+        With the code of the check or conversion that failed.
+    """
+    stack = _usable_stack(series)
+    orientation = common_orientation(stack)
+    normal = np.cross(orientation[:3], orientation[3:])
+    decoded = decode_stack(stack, spool_root)
+    enhanced = is_one_enhanced(stack)
+    copies = [enhanced_copy(decoded, orientation, spool_root)] if enhanced else classic_copies(decoded, orientation)
+    array, affine = convert_with_dicom2nifti(copies, normal, work_dir / f"{role}.nii")
+    compare_witnesses((array, affine), convert_with_highdicom(copies, normal, stack.tolerance_mm))
+    _compare_with_source(array, affine, decoded)
+    findings = _voxel_findings(array)
+    values = np.ascontiguousarray(array, dtype=np.float32)
+    volume = Volume(values, affine, series.instances[0].header.FrameOfReferenceUID)
+    return volume, _source(series, role, stack, spool_root), findings
+
+
+def _usable_stack(series: Series) -> Stack:
+    if is_mosaic(series):
+        raise StudyRefused("The series is a Siemens mosaic, which is not supported.", code="mosaic-not-supported")
+    choice = choose_stack(series)
+    findings = choice.findings if choice.stack is None else regularity_findings(choice.stack)
+    for finding in findings:
+        if finding.grade == "refuse":
+            raise StudyRefused(finding.message, code=finding.code)
+    if not series.instances[0].header.FrameOfReferenceUID:
+        raise StudyRefused("The series has no Frame of Reference UID.", code="frame-of-reference-missing")
+    if choice.stack is None or len(choice.stack.slices) < 2:
+        raise StudyRefused("The series has no stack of slices.", code="too-few-slices")
+    return choice.stack
+
+
+def _compare_with_source(array: Array, affine: npt.NDArray[np.float64], decoded: tuple[DecodedSlice, ...]) -> None:
+    """Refuse unless slice k of the volume holds the pixels, and lies at the position, of source slice k."""
+    if array.shape != (len(decoded), *decoded[0].stored.shape):
+        raise StudyRefused(f"The converted volume has shape {array.shape}, not that of the source.", code="geometry-disagreement")
+    expected_mm = np.array([item.source.position for item in decoded])
+    found_mm = affine[:3, 3] + np.outer(np.arange(len(decoded)), affine[:3, 0])
+    apart_mm = float(np.linalg.norm(expected_mm - found_mm, axis=1).max())
+    if apart_mm > _POSITION_TOLERANCE_MM:
+        sentence = f"Slices of the converted volume lie up to {apart_mm:.2f} mm from where their headers place them."
+        raise StudyRefused(sentence, code="geometry-disagreement")
+    for index in sorted({0, len(decoded) // 3, len(decoded) // 2, len(decoded) - 1}):
+        values = decoded[index].values().astype(np.float64)
+        if not np.allclose(array[index], values, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(values).max()))):
+            raise StudyRefused(f"Slice {index} of the converted volume does not hold its source's values.", code="voxel-disagreement")
+
+
+def _voxel_findings(array: Array) -> tuple[Finding, ...]:
+    if not np.isfinite(array).all():
+        raise StudyRefused("The volume has voxels that are not finite numbers.", code="voxels-not-finite")
+    if array.min() == array.max():
+        raise StudyRefused("All voxels of the volume have one value; there is no image in it.", code="voxels-constant")
+    empty = int((array.reshape(len(array), -1).max(axis=1) == array.min()).sum())
+    if empty > len(array) // 2:
+        message = f"{empty} of {len(array)} slices are empty."
+        return (Finding("empty-slices", "warning", message, str(empty)),)
+    return ()
+
+
+def _source(series: Series, role: Role, stack: Stack, spool_root: Path) -> SourceSeries:
+    frames = tuple(
+        SourceFrame(spool_root / item.instance.path, item.instance.header.SOPInstanceUID, item.frame_number) for item in stack.slices
+    )
+    return SourceSeries(role, series.SeriesInstanceUID, frames, series.instances[0].header.SeriesDescription)

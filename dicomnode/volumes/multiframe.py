@@ -1,0 +1,70 @@
+"""An in-memory copy of an Enhanced MR instance, brought into one order and one orientation for both converters.
+
+dicom2nifti places frames by In-Stack Position Number but takes the geometry from the first and last frame, and reads the
+rescale of per-frame groups only; so the copy has its frames sorted by position, numbered so, and its rescale in every frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+
+from dicomnode.study.stacks import Stack
+from dicomnode.volumes.pixels import DecodedSlice, describe_pixels, native_meta
+
+ENHANCED_MR = frozenset({"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"})
+
+_KEPT = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "ImageType",
+    "VolumetricProperties",
+    "BurnedInAnnotation",
+)
+
+
+def is_one_enhanced(stack: Stack) -> bool:
+    """Return whether the stack is exactly the frames of one Enhanced MR instance."""
+    first = stack.slices[0].instance
+    one = all(item.instance is first for item in stack.slices)
+    return one and first.header.SOPClassUID in ENHANCED_MR and len(stack.slices) == first.header.NumberOfFrames > 1
+
+
+def enhanced_copy(slices: Sequence[DecodedSlice], orientation: Sequence[float], spool_root: Path) -> Dataset:
+    """Return a copy of the instance that `slices` come from, frames in the order of the stack."""
+    source = pydicom.dcmread(spool_root / slices[0].source.instance.path, stop_before_pixels=True, force=True)
+    copy = Dataset()
+    for keyword in _KEPT:
+        if keyword in source:
+            copy[keyword] = source[keyword]
+    header = slices[0].source.instance.header
+    copy.NumberOfFrames = len(slices)
+    copy.SharedFunctionalGroupsSequence = [_item(PlaneOrientationSequence=[_item(ImageOrientationPatient=list(orientation))])]
+    copy.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [_item(PixelSpacing=list(header.PixelSpacing), SliceThickness=1.0)]
+    copy.PerFrameFunctionalGroupsSequence = [_frame(item, number) for number, item in enumerate(slices, start=1)]
+    describe_pixels(copy, np.stack([item.stored for item in slices]))
+    copy.file_meta = native_meta(header.SOPClassUID, header.SOPInstanceUID)
+    return copy
+
+
+def _frame(item: DecodedSlice, number: int) -> Dataset:
+    content = _item(StackID="1", InStackPositionNumber=number, DimensionIndexValues=[1, number])
+    groups = _item(FrameContentSequence=[content], PlanePositionSequence=[_item(ImagePositionPatient=list(item.source.position))])
+    if len(item.transform):
+        groups.PixelValueTransformationSequence = [item.transform]
+    return groups
+
+
+def _item(**attributes: object) -> Dataset:
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return item

@@ -1,0 +1,159 @@
+"""Decoding: the stored values of every slice of a stack, and in-memory instances that both converters read.
+
+The copies carry native little endian pixels, one orientation and nothing of the patient; the files in the spool are never changed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels.processing import apply_modality_lut
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
+
+from dicomnode.errors import StudyRefused
+from dicomnode.study.elements import read_items, read_number
+from dicomnode.study.stacks import Slice, Stack
+from pipeline.records import Array
+
+_RESCALE = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedSlice:
+    """One slice as stored: (row, column) integers, and the dataset that holds its modality transform."""
+
+    source: Slice
+    stored: Array
+    transform: Dataset
+
+    def values(self) -> Array:
+        """Return the modality values (rescale or LUT applied)."""
+        values: Array = apply_modality_lut(self.stored, self.transform)
+        return values
+
+
+def decode_stack(stack: Stack, spool_root: Path) -> tuple[DecodedSlice, ...]:
+    """Decode every slice of a stack, each file once.
+
+    Raises
+    ------
+    StudyRefused
+        "pixel-data-unreadable" or "pixel-format-not-supported".
+    """
+    by_path: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(stack.slices):
+        by_path[item.instance.path].append(index)
+    decoded: dict[int, DecodedSlice] = {}
+    for path, indices in by_path.items():
+        dataset, frames = _decode_file(spool_root / path)
+        for index in indices:
+            item = stack.slices[index]
+            if item.frame_number > len(frames):
+                raise StudyRefused("An instance holds fewer frames than its header describes.", code="pixel-data-unreadable")
+            decoded[index] = DecodedSlice(item, frames[item.frame_number - 1], _transform(dataset, item.frame_number - 1))
+    return tuple(decoded[index] for index in range(len(stack.slices)))
+
+
+def classic_copies(slices: Sequence[DecodedSlice], orientation: Sequence[float]) -> list[Dataset]:
+    """Return one MR Image Storage instance per slice, numbered in the order of the stack.
+
+    dicom2nifti parts time points by the order of Instance Number; the stack is sorted already, so it is numbered anew.
+    """
+    return [_classic_copy(item, orientation, number) for number, item in enumerate(slices, start=1)]
+
+
+def _classic_copy(item: DecodedSlice, orientation: Sequence[float], number: int) -> Dataset:
+    header = item.source.instance.header
+    copy = Dataset()
+    copy.update({element.tag: element for element in item.transform})
+    copy.SOPClassUID = MRImageStorage
+    copy.SOPInstanceUID = f"2.25.{number}"
+    copy.StudyInstanceUID = header.StudyInstanceUID
+    copy.SeriesInstanceUID = header.SeriesInstanceUID
+    copy.FrameOfReferenceUID = header.FrameOfReferenceUID
+    copy.Modality = "MR"
+    copy.InstanceNumber = number
+    # Assigned as numbers, so that no decimal string of 16 characters rounds them.
+    copy.ImagePositionPatient = list(item.source.position)
+    copy.ImageOrientationPatient = list(orientation)
+    copy.PixelSpacing = list(header.PixelSpacing)
+    describe_pixels(copy, item.stored)
+    copy.file_meta = native_meta(MRImageStorage, copy.SOPInstanceUID)
+    return copy
+
+
+def describe_pixels(copy: Dataset, stored: Array) -> None:
+    """Set the Image Pixel module for native little endian values of (row, column) or (frame, row, column)."""
+    bits = stored.dtype.itemsize * 8
+    copy.SamplesPerPixel = 1
+    copy.PhotometricInterpretation = "MONOCHROME2"
+    copy.Rows, copy.Columns = stored.shape[-2:]
+    copy.BitsAllocated = copy.BitsStored = bits
+    copy.HighBit = bits - 1
+    copy.PixelRepresentation = int(np.issubdtype(stored.dtype, np.signedinteger))
+    copy.PixelData = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<")).tobytes()
+    copy["PixelData"].VR = "OW"
+
+
+def native_meta(SOPClassUID: str, SOPInstanceUID: str) -> FileMetaDataset:
+    """Return file meta information of a native Explicit VR Little Endian instance."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(SOPClassUID)
+    meta.MediaStorageSOPInstanceUID = UID(SOPInstanceUID)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return meta
+
+
+def _decode_file(path: Path) -> tuple[Dataset, Array]:
+    """Return the dataset and its frames (frame, row, column)."""
+    with warnings.catch_warnings():
+        # Decoders warn about headers that contradict the codestream; what they decode is checked below.
+        warnings.simplefilter("ignore")
+        try:
+            dataset = pydicom.dcmread(path, force=True)
+            frames = dataset.pixel_array
+        except Exception as problem:  # noqa: BLE001 - five decoder libraries, each with exceptions of its own
+            sentence = f"The pixel data of an instance cannot be decoded ({type(problem).__name__}); send the series again."
+            raise StudyRefused(sentence, code="pixel-data-unreadable") from None
+    frames = frames[None] if frames.ndim == 2 else frames
+    expected = (dataset.get("Rows"), dataset.get("Columns"))
+    if frames.ndim != 3 or frames.shape[1:] != expected or not np.issubdtype(frames.dtype, np.integer):
+        sentence = "The pixel data are not one grey integer value a pixel, or do not fit Rows and Columns."
+        raise StudyRefused(sentence, code="pixel-format-not-supported")
+    return dataset, _sign_extended(frames, dataset)
+
+
+def _sign_extended(frames: Array, dataset: Dataset) -> Array:
+    """Repeat the sign bit of values that fill only Bits Stored of Bits Allocated (PS3.5 8.1.1 leaves the rest open)."""
+    spare = frames.dtype.itemsize * 8 - int(dataset.BitsStored)
+    if not np.issubdtype(frames.dtype, np.signedinteger) or spare <= 0 or int(dataset.HighBit) != int(dataset.BitsStored) - 1:
+        return frames
+    extended: Array = (frames << spare) >> spare
+    return extended
+
+
+def _transform(dataset: Dataset, frame_index: int) -> Dataset:
+    """Return the modality transform of a frame: its own group, the shared group, or the top level."""
+    holders = [dataset]
+    for sequence, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", frame_index)):
+        items = read_items(dataset, sequence)
+        if index < len(items):
+            holders[:0] = read_items(items[index], "PixelValueTransformationSequence")
+    transform = Dataset()
+    holder = next((item for item in holders if any(keyword in item for keyword in _RESCALE)), None)
+    if holder is None:
+        return transform
+    if "ModalityLUTSequence" in holder:
+        transform.ModalityLUTSequence = holder.ModalityLUTSequence
+        return transform
+    slope, intercept = read_number(holder, "RescaleSlope"), read_number(holder, "RescaleIntercept")
+    transform.RescaleSlope = 1.0 if slope is None else slope
+    transform.RescaleIntercept = 0.0 if intercept is None else intercept
+    return transform
