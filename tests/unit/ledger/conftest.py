@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dicomnode.ledger.ledger import Ledger
-from tests.factories.ledger import LedgerStory
+from tests.factories.ledger import LedgerStory, sqlite_url
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    return sqlite_url(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a ledger that was migrated once: a copy of it opens ten times as fast as a new one."""
+    folder = tmp_path_factory.mktemp("empty")
+    Ledger.open(sqlite_url(folder)).close()
+    return folder / "ledger.sqlite3"
 
 
 @pytest.fixture
-def open_ledger(url: str) -> Iterator[Callable[[], Ledger]]:
+def open_ledger(url: str, tmp_path: Path, empty_ledger: Path) -> Iterator[Callable[[], Ledger]]:
     opened: list[Ledger] = []
 
     def open_one() -> Ledger:
+        if not opened:
+            shutil.copyfile(empty_ledger, tmp_path / "ledger.sqlite3")
         opened.append(Ledger.open(url))
         return opened[-1]
 
