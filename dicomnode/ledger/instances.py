@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, select, update
@@ -17,9 +18,9 @@ from dicomnode.records import AddOutcome, IndexedInstance, InstanceHeader, Recei
 _ADD = insert(instances)
 
 
-def add_first(connection: Connection, instance: ReceivedInstance) -> None:
-    """List an instance as the first with its SOP Instance UID; `IntegrityError` when it is not."""
-    _add(connection, instance, 0)
+def add_first(connection: Connection, group: Sequence[ReceivedInstance]) -> None:
+    """List instances as the first with their SOP Instance UIDs; `IntegrityError` when one of them is not."""
+    connection.execute(_ADD, [_columns(instance, 0) for instance in group])
 
 
 def add_again(connection: Connection, instance: ReceivedInstance) -> AddOutcome:
@@ -98,7 +99,11 @@ def last_received_at(connection: Connection, StudyInstanceUID: str) -> float:
 
 
 def _add(connection: Connection, instance: ReceivedInstance, arrival: int) -> None:
-    connection.execute(_ADD, {**received_to_columns(instance), "arrival": arrival, "reading": Reading.NEW.value})
+    connection.execute(_ADD, _columns(instance, arrival))
+
+
+def _columns(instance: ReceivedInstance, arrival: int) -> dict[str, Any]:
+    return {**received_to_columns(instance), "arrival": arrival, "reading": Reading.NEW.value}
 
 
 def _fetch(connection: Connection, instance_id: int) -> Row[Any]:

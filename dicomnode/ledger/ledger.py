@@ -12,10 +12,12 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
+from dicomnode.errors import NodeError
 from dicomnode.ledger import deliveries, history, instances, jobs, retention
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import header_to_json
 from dicomnode.ledger.events import add_event
+from dicomnode.ledger.gather import Gather
 from dicomnode.ledger.migrate import migrate
 from dicomnode.records import AddOutcome, Delivery, IndexedInstance, InstanceHeader, Job, ReceivedInstance, ResultFile
 from dicomnode.states import DeliveryState, Outcome
@@ -29,6 +31,7 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._add_instance: Gather[ReceivedInstance, AddOutcome] = Gather(self._add_instances)
 
     @classmethod
     def open(cls, url: str) -> Ledger:
@@ -44,19 +47,31 @@ class Ledger:
     # Receiving.
 
     def add_instance(self, instance: ReceivedInstance) -> AddOutcome:
-        """List an instance that is safe in the spool: "new", "duplicate" (the same bytes) or "conflict" (same UID, other bytes)."""
-        try:
-            with self._database.write() as connection:
-                instances.add_first(connection, instance)
-            return "new"
-        except IntegrityError:
-            with self._database.write() as connection:
-                return instances.add_again(connection, instance)
+        """List an instance that is safe in the spool: "new", "duplicate" (the same bytes) or "conflict" (same UID, other bytes).
+
+        Threads that call at the same time share a transaction.
+        """
+        return self._add_instance(instance)
 
     def instance_paths(self) -> set[str]:
         """Return the spool paths of every listed instance."""
         with self._database.read() as connection:
             return instances.paths(connection)
+
+    def _add_instances(self, group: Sequence[ReceivedInstance]) -> list[AddOutcome | Exception]:
+        try:
+            with self._database.write() as connection:
+                instances.add_first(connection, group)
+            return ["new"] * len(group)
+        except IntegrityError:
+            return [self._add_one(instance) for instance in group]
+
+    def _add_one(self, instance: ReceivedInstance) -> AddOutcome | Exception:
+        try:
+            with self._database.write() as connection:
+                return instances.add_again(connection, instance)
+        except NodeError as fault:
+            return fault
 
     # Reading headers.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9]+)?")
 class SpoolLayout:
     """Where things lie below `root`.
 
-    incoming/<2 hex digits>/<UID hash>-<content hash>.dcm
-        what was received; 256 folders that exist from the start, so that receiving never has to make (and sync) one
+    incoming/<hex digit>/<UID hash>-<content hash>.dcm
+        what was received; 16 folders that exist from the start, so that receiving never has to make (and sync) one
     results/<study hash>/<revision>/<name>
         what was made of it
     aside/
@@ -44,7 +45,7 @@ class SpoolLayout:
     def instance_path(self, SOPInstanceUID: str, sha256: str) -> str:
         """Return the path of a received instance, relative to the root (POSIX); `sha256` is the hex digest of its dataset bytes."""
         name = hashlib.sha256(SOPInstanceUID.encode("utf-8", "surrogateescape")).hexdigest()
-        return f"incoming/{name[:2]}/{name[:32]}-{sha256[:32]}.dcm"
+        return f"incoming/{name[0]}/{name[:32]}-{sha256[:32]}.dcm"
 
     def result_path(self, StudyInstanceUID: str, revision: int, filename: str) -> str:
         """Return the path of a result, relative to the root (POSIX); `filename` is the node's own word."""
@@ -54,14 +55,33 @@ class SpoolLayout:
         return f"results/{name[:32]}/{revision}/{filename}"
 
     def prepare(self) -> None:
-        """Make every folder that receiving needs, private to the user; `StartError` when that cannot be."""
+        """Make every folder that receiving needs, private to the user and durable; `StartError` when that cannot be."""
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durable_folders(self.root)
             # A folder that somebody else made is made private too: what lies below is patient data.
             self.root.chmod(0o700)
-            for folder in (self.incoming, self.results, self.aside):
-                folder.mkdir(mode=0o700, exist_ok=True)
-            for number in range(256):
-                (self.incoming / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+            make_durable_folders(self.results, self.aside, *(self.incoming / digit for digit in "0123456789abcdef"))
         except OSError as problem:
             raise StartError(f"the spool {self.root} cannot be made: {problem.strerror}") from problem
+
+
+def make_durable_folders(*folders: Path) -> None:
+    """Make folders and what is missing above them, private to the user; when this returns a power cut cannot take them back."""
+    changed: dict[Path, None] = {}
+    for folder in folders:
+        missing = [above for above in (folder, *folder.parents) if not above.is_dir()]
+        for made in reversed(missing):
+            made.mkdir(mode=0o700, exist_ok=True)
+            # A new folder is an entry of its parent. It is synced itself too, else the first instance in it would wait for that.
+            changed |= {made.parent: None, made: None}
+    for folder in changed:
+        sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
