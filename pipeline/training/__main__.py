@@ -143,6 +143,7 @@ def export(
     task: TaskName = "lesion",
     version: str = "0.1.0",
     count: Annotated[int, typer.Option(help="how many held-out samples to score and compare on")] = 40,
+    compared: Annotated[int | None, typer.Option(help="how many of them to compare with torch Float64; all when absent")] = None,
     seed: int = 0,
     compute: str = "2 CPU cores, bf16",
     sections: Annotated[Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")] = None,
@@ -171,6 +172,7 @@ def export(
         training={"seed": seed, "compute": compute},
         sections=read_sections(sections),
         curve=checkpoint.with_name("curve.png"),
+        compared=compared,
     )
     typer.echo(f"wrote {folder}")
 

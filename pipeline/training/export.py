@@ -33,6 +33,7 @@ def export_bundle(
     training: Mapping[str, Any],
     sections: Mapping[str, str],
     curve: Path | None = None,
+    compared: int | None = None,
 ) -> Path:
     """Write `models/<name>/<version>/` and return it.
 
@@ -42,6 +43,8 @@ def export_bundle(
         Held-out samples: every second one chooses the thresholds, the others are scored.
     training
         What the manifest says about the run (seed, compute, ...); steps and parameters are added here.
+    compared
+        How many of the samples the exported files are compared with torch on; all when absent.
     sections
         Further parts of the card, heading to Markdown: results on real images, pictures, failures.
     """
@@ -56,7 +59,7 @@ def export_bundle(
         full = write_onnx(network, task.grid.shape, Path(scratch) / "full.onnx")
     half = store_as_float16(full)
     onnx.save(half, folder / "model.onnx")
-    agreement = compare(network, full, half, _inputs(task, validation), default, task.grid.voxel_ml)
+    agreement = compare(network, full, half, _inputs(task, validation[:compared]), default, task.grid.voxel_ml)
     numbers = Numbers(
         version, task.architecture.channels, task.grid.shape, task.grid.spacing_mm, default, thresholds,
         {**training, "steps": checkpoint.step, "minutes": round(checkpoint.seconds / 60, 1),

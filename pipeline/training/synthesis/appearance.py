@@ -108,7 +108,10 @@ def paint_lesion(inner: Tensor, lesion: Lesion, contrast: Contrast, grid: Grid, 
     share = lesion.flair_cavity_share if contrast.kind == "flair" else 1.0
     cavity = smoothstep(depth, lesion.cavity_depth * share, 0.15) * lesion.strands if lesion.cavity_depth else None
     if contrast.kind == "t1":
-        wall = torch.minimum(inner, torch.full_like(inner, lesion.t1_level * means["white"]))
+        # Part of the tissue's own pattern shows through, and the rest is not flat either.
+        level = lesion.t1_level * means["white"] * (1.0 + 0.07 * smooth_noise(grid, 8.0, dice))
+        level = level + dice.uniform(0.0, 0.4) * (inner - level)
+        wall = torch.minimum(inner, level)
     else:
         bright = means["cortex"] * lesion.brightness * (1.0 + 0.06 * smooth_noise(grid, 8.0, dice))
         wall = torch.maximum(bright, inner) if contrast.kind == "flair" else bright
