@@ -15,6 +15,7 @@ from typing import Any
 from dicomnode import __version__
 from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused
+from dicomnode.log import configure_logging
 from dicomnode.records import Finding, IndexedInstance, ResultFile, Role, Selection, Series, SourceSeries, Study
 from dicomnode.results.build import AnswerContext, EncodedResult, build_answer, build_refusal
 from dicomnode.results.preview import montage_png
@@ -81,6 +82,7 @@ class SolvedStudy:
 
 def answer_study(task: StudyTask) -> StudyAnswer:
     """Answer one study. A refusal is an answer too; only bugs and passing faults raise."""
+    configure_logging(task.config.log)
     try:
         return _keep_answer(task, solve_study(task))
     except (StudyRefused, PipelineError) as refusal:

@@ -47,10 +47,10 @@ def segment(
     as_json: bool,
 ) -> bool:
     """Segment studies offline; False when one was refused."""
-    from dicomnode.offline import find_studies, segment_nifti, segment_study
-
     if bool(inputs) == bool(t1 or flair):
         raise ConfigError(["segment: give either DICOM files or folders, or --t1 and/or --flair with NIfTI files"])
+    from dicomnode.offline import find_studies, segment_nifti, segment_study
+
     changes = {"lesion_model": model, "threshold": threshold}
     chosen = config.pipeline.model_copy(update={key: value for key, value in changes.items() if value is not None})
     config = config.model_copy(update={"pipeline": chosen})

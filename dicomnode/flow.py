@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 INDEX_BATCH = 500
 LEASE_S = 60.0
+# A study that was under way when the node stopped has used up a try without a fault of its own, so more of those are allowed.
+INTERRUPTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def answer_next(place: Workplace) -> bool:
 
 def deliver_results(place: Workplace) -> int:
     """Send what is due and close the studies whose results have all arrived; returns how many objects were tried."""
-    tried = deliver_due(place.ledger, place.layout, place.config, place.now, owner=place.owner)
+    tried = deliver_due(place.ledger, place.layout, place.config, place.now, owner=place.owner, stopping=lambda: place.compute.closed)
     place.ledger.close_delivered_jobs(place.now())
     return tried
 
@@ -98,6 +100,8 @@ def deliver_results(place: Workplace) -> int:
 def _answer(place: Workplace, job: Job) -> None:
     started = time.monotonic()
     try:
+        if job.attempts > INTERRUPTIONS * place.config.compute.attempts:
+            raise RetryLater("the node itself stopped each time while it worked on this study")
         answer = _compute_answer(place, job)
         _finish(place, job, answer)
     except LeaseLost:

@@ -33,7 +33,8 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
         Timer("index instances", poll_s, lambda: flow.index_instances(place)),
         Timer("assess studies", poll_s, lambda: flow.assess_studies(place)),
         Timer("answer studies", poll_s, lambda: _until_idle(place), at_once=place.compute.worker_count),
-        Timer("deliver results", poll_s, lambda: flow.deliver_results(place)),
+        # A hanging destination keeps one run busy; the next run serves the others.
+        Timer("deliver results", poll_s, lambda: flow.deliver_results(place), at_once=len(place.config.destinations) + 1),
         Timer("remove expired", 3600.0, lambda: remove_expired_studies(place.ledger, place.layout, place.config.storage, place.now())),
     )
 

@@ -1,0 +1,72 @@
+"""`dicomnode serve` as systemd runs it: two sides, restarted when they die, ended by SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomnode.config import DestinationSettings
+from dicomnode.network.sender import echo
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    config = tmp_path / "node.toml"
+    config.write_text(f'[storage]\nroot = "{tmp_path / "node"}"\nminimum_free_mb = 1\n[network]\nport = 0\n')
+    with (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, "-m", "dicomnode", "serve", "--config", str(config)]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    yield process, tmp_path / "node"
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def eventually(what: Callable[[], bool], timeout_s: float = 40) -> bool:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def listener(root: Path) -> dict[str, object]:
+    try:
+        return dict(json.loads((root / "receive.json").read_text()))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def test_a_side_that_dies_is_started_again_and_sigterm_ends_both(node: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, root = node
+    assert eventually(lambda: bool(listener(root)))
+    first = listener(root)
+    os.kill(int(str(first["pid"])), signal.SIGKILL)
+
+    assert eventually(lambda: listener(root).get("pid") not in (None, first["pid"]))
+    peer = DestinationSettings(name="node", ae_title="DICOMNODE", host="127.0.0.1", port=int(str(listener(root)["port"])))
+    assert echo(peer, "TESTER", 10).verdict == "ok"
+
+    process.terminate()
+    assert process.wait(40) == 0
+    assert not (root / "receive.json").exists()
+
+
+def test_two_nodes_do_not_share_a_root(node: tuple[subprocess.Popen[bytes], Path], tmp_path: Path) -> None:
+    _, root = node
+    assert eventually(lambda: bool(listener(root)))
+
+    command = [sys.executable, "-m", "dicomnode", "receive", "--config", str(tmp_path / "node.toml")]
+    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=40)
+
+    assert second.returncode == 3
+    assert "another `dicomnode receive` works on" in second.stderr
