@@ -59,6 +59,12 @@ class PromptSocket(AssociationSocket):
             done += received
         return view[:done]
 
+    def _shutdown_socket(self) -> None:
+        super()._shutdown_socket()
+        # Where the peer has reset the connection the library gets no further than the shutdown.
+        if self.socket is not None:
+            self.socket.close()
+
     def unread(self, data: bytes) -> None:
         """Give back what was read, so that it is read again."""
         self._unread = data + self._unread

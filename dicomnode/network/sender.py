@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,26 +78,24 @@ def send_files(
         else:
             parcels.append(parcel)
     for batch, contexts in _plan_associations(parcels):
-        association = _associate(destination, calling_ae, timeout_s, contexts)
-        for parcel, outcome in _send_batch(association, batch):
-            outcomes[parcel.index] = outcome
-            if progress is not None:
-                progress(len(outcomes))
+        with _associated(destination, calling_ae, timeout_s, contexts) as association:
+            for message_id, parcel in enumerate(batch, start=1):
+                outcomes[parcel.index] = _send_parcel(association, parcel, message_id % 65_536)
+                if progress is not None:
+                    progress(len(outcomes))
     return [outcomes[index] for index in range(len(files))]
 
 
 def echo(destination: DestinationSettings, calling_ae: str, timeout_s: float) -> SendOutcome:
     """Ask a destination by C-ECHO whether it answers."""
-    association = _associate(destination, calling_ae, timeout_s, [build_context(Verification)])
-    if isinstance(association, SendOutcome):
-        return association
-    try:
-        answer = association.send_c_echo()
-    except (RuntimeError, ValueError) as problem:
-        return SendOutcome("transient", f"the association broke off: {problem}")
-    finally:
-        association.release()
-    code = getattr(answer, "Status", None)
+    with _associated(destination, calling_ae, timeout_s, [build_context(Verification)]) as association:
+        if isinstance(association, SendOutcome):
+            return association
+        try:
+            answer = association.send_c_echo()
+        except (RuntimeError, ValueError) as problem:
+            return SendOutcome("transient", f"the association broke off: {problem}")
+        code = getattr(answer, "Status", None)
     if code is None:
         return SendOutcome("transient", "no answer to C-ECHO in time")
     return SendOutcome("ok" if code == SUCCESS else "permanent", f"C-ECHO was answered 0x{code:04X}", code)
@@ -141,9 +140,11 @@ def _plan_contexts(parcels: Sequence[_Parcel]) -> list[PresentationContext]:
     return [build_context(parcels[0].SOPClassUID, syntax) for syntax in (*own, *fallback)]
 
 
-def _associate(
+@contextmanager
+def _associated(
     destination: DestinationSettings, calling_ae: str, timeout_s: float, contexts: list[PresentationContext]
-) -> Association | SendOutcome:
+) -> Iterator[Association | SendOutcome]:
+    """Give an established association, or why there is none; on leaving it is released."""
     # Its own event log prints what is sent; and a file goes out as its bytes (rule 2), without being decoded.
     _config.LOG_HANDLER_LEVEL = "none"
     _config.STORE_SEND_CHUNKED_DATASET = True
@@ -159,18 +160,21 @@ def _associate(
             evt_handlers=[(evt.EVT_ACSE_SENT, _note_socket, [opened]), (evt.EVT_CONN_OPEN, _send_at_once)],
         )
     except OSError as problem:
-        return SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
-    if association.is_established:
-        return association
-    for unused in opened:
-        unused.close()
-    return _no_association(association)
+        yield SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
+        return
+    try:
+        yield association if association.is_established else _no_association(association)
+    finally:
+        association.release()
+        # The library drops the socket of a connection that fails, or that the peer resets, without closing it.
+        for used in opened:
+            used.close()
 
 
 def _note_socket(event: Any, opened: list[socket.socket]) -> None:
-    # The library drops the socket of a connection that does not come about without closing it.
-    if event.assoc.dul.socket is not None and event.assoc.dul.socket.socket is not None:
-        opened.append(event.assoc.dul.socket.socket)
+    wrapped = event.assoc.dul.socket
+    if wrapped is not None and wrapped.socket is not None and wrapped.socket not in opened:
+        opened.append(wrapped.socket)
 
 
 def _send_at_once(event: Any) -> None:
@@ -188,18 +192,9 @@ def _no_association(association: Association) -> SendOutcome:
     return SendOutcome("transient", "the peer cannot be reached, or broke the association off")
 
 
-def _send_batch(association: Association | SendOutcome, batch: Sequence[_Parcel]) -> Iterator[tuple[_Parcel, SendOutcome]]:
+def _send_parcel(association: Association | SendOutcome, parcel: _Parcel, message_id: int) -> SendOutcome:
     if isinstance(association, SendOutcome):
-        yield from ((parcel, association) for parcel in batch)
-        return
-    try:
-        for message_id, parcel in enumerate(batch, start=1):
-            yield parcel, _send_parcel(association, parcel, message_id % 65_536)
-    finally:
-        association.release()
-
-
-def _send_parcel(association: Association, parcel: _Parcel, message_id: int) -> SendOutcome:
+        return association
     if not association.is_established:
         return SendOutcome("transient", "the association broke off")
     accepted = {context.transfer_syntax[0] for context in association.accepted_contexts if context.abstract_syntax == parcel.SOPClassUID}

@@ -1,0 +1,187 @@
+"""`dicomnode receive` is killed with SIGKILL at random moments while senders push; what it acknowledged is there, and nothing is half there."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from dicomnode.config import DestinationSettings
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.network.sender import send_files
+from dicomnode.records import ReceivedInstance
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.recover import read_instance
+from tests.factories.instances import write_instances
+
+pytestmark = pytest.mark.slow
+
+ROUNDS = 8
+SENDERS = 3
+PER_SENDER = 40
+SEED = 20261121
+
+
+@dataclass
+class Node:
+    """The command, its folder and its process."""
+
+    root: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start `dicomnode receive`, and return when it listens."""
+        settings = f'[network]\nport = {self.port}\nae_title = "NODE"\n[storage]\nroot = "{self.root}"\nminimum_free_mb = 0\n'
+        config = self.root.parent / "node.toml"
+        config.write_text(settings)
+        command = [sys.executable, "-m", "dicomnode", "receive", "--config", str(config)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            assert self.process.poll() is None, "dicomnode receive ended by itself"
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.02)
+        pytest.fail("dicomnode receive does not listen")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = int(taken.getsockname()[1])
+    (tmp_path / "node").mkdir()
+    node = Node(tmp_path / "node" / "root", port)
+    yield node
+    if node.process is not None and node.process.poll() is None:
+        node.kill()
+
+
+def push(files: list[Path], port: int, acknowledged: set[str], go_on: threading.Event) -> None:
+    """Send files until each is acknowledged or the test ends; note what was acknowledged the moment that it was."""
+    peer = DestinationSettings(name="node", ae_title="NODE", host="127.0.0.1", port=port)
+    left = list(files)
+    while left and go_on.is_set():
+        # In small batches, so that associations are opened and released all the time.
+        batch = left[:7]
+        outcomes = send_files(batch, peer, calling_ae="SCANNER", timeout_s=5)
+        taken = [path for path, outcome in zip(batch, outcomes, strict=True) if outcome.verdict == "ok"]
+        acknowledged.update(str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in taken)
+        left = [path for path in left if path not in taken]
+        time.sleep(0.01)
+
+
+def test_what_was_acknowledged_survives(node: Node, tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    acknowledged: set[str] = set()
+    go_on = threading.Event()
+    go_on.set()
+    batches = [write_instances(tmp_path / str(sender), PER_SENDER, seed=f"sender {sender}", side=200) for sender in range(SENDERS)]
+    senders = [threading.Thread(target=push, args=(batch, node.port, acknowledged, go_on)) for batch in batches]
+    node.start()
+    for sender in senders:
+        sender.start()
+
+    seen_per_kill = []
+    try:
+        for _ in range(ROUNDS):
+            time.sleep(chance.uniform(0.05, 0.5))
+            node.kill()
+            seen_per_kill.append(len(acknowledged))
+            _check(node, set(acknowledged))
+            node.start()
+        for sender in senders:
+            sender.join(90)
+    finally:
+        go_on.clear()
+    node.kill()
+
+    assert len(acknowledged) == SENDERS * PER_SENDER, f"acknowledged at each kill: {seen_per_kill}"
+    _check(node, acknowledged)
+    # The kills really fell between the first and the last instance.
+    assert any(0 < seen < SENDERS * PER_SENDER for seen in seen_per_kill)
+
+
+def test_dcmtk_senders_lose_nothing_either(node: Node, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+    chance = random.Random(SEED + 1)
+    write_instances(tmp_path / "study", 300, side=200)
+    node.start()
+    log = tmp_path / "storescu.log"
+    with log.open("wb") as output:
+        command = [require_tool("storescu"), "-d", "-aec", "NODE", "127.0.0.1", str(node.port), "+sd", str(tmp_path / "study")]
+        storescu = subprocess.Popen(command, stdout=output, stderr=output)
+        end = time.monotonic() + 20
+        while log.read_bytes().count(b"Received Store Response (Success)") < chance.randint(5, 40) and time.monotonic() < end:
+            time.sleep(0.001)
+        node.kill()
+        storescu.wait(30)
+
+    successes = log.read_bytes().count(b"Received Store Response (Success)")
+    assert 0 < successes < 300
+    assert storescu.returncode != 0
+    # One association sends one after the other: what is there is the beginning, and at most one more than was acknowledged.
+    stored = {row.SOPInstanceUID for row in _listed_after_restart(node)}
+    order = [str(dcmread(path).SOPInstanceUID) for path in sorted((tmp_path / "study").iterdir())]
+    assert successes <= len(stored) <= successes + 1
+    assert len(stored & set(order)) == len(stored)
+
+
+def test_a_power_cut_that_takes_the_ledger_takes_no_instance(node: Node, tmp_path: Path) -> None:
+    acknowledged: set[str] = set()
+    go_on = threading.Event()
+    go_on.set()
+    node.start()
+    push(write_instances(tmp_path / "study", 10), node.port, acknowledged, go_on)
+    node.kill()
+    for file in node.root.glob("ledger.sqlite3*"):
+        file.unlink()
+
+    assert {row.SOPInstanceUID for row in _listed_after_restart(node)} == acknowledged
+    assert len(acknowledged) == 10
+
+
+def _check(node: Node, acknowledged: set[str]) -> None:
+    """What lies in the spool right after a kill, before anything is put in order: acknowledged instances, all of them whole."""
+    layout = SpoolLayout(node.root / "spool")
+    paths = [f"incoming/{path.parent.name}/{path.name}" for path in layout.incoming.glob("*/*.dcm")]
+    whole = [instance for path in paths if (instance := read_instance(layout, path)) is not None]
+    assert len(whole) == len(paths), "a half file has a final name"
+    assert acknowledged <= {instance.SOPInstanceUID for instance in whole}
+    rows = {row.SOPInstanceUID for row in _rows(node)}
+    assert acknowledged <= rows
+
+
+def _listed_after_restart(node: Node) -> list[ReceivedInstance]:
+    node.start()
+    node.kill()
+    layout = SpoolLayout(node.root / "spool")
+    assert list(layout.root.rglob("*.part")) == []
+    rows = _rows(node)
+    files = {f"incoming/{path.parent.name}/{path.name}" for path in layout.incoming.glob("*/*.dcm")}
+    assert {row.path for row in rows} == files
+    return rows
+
+
+def _rows(node: Node) -> list[ReceivedInstance]:
+    ledger = Ledger.open(f"sqlite:///{node.root / 'ledger.sqlite3'}")
+    try:
+        return [instance for _, instance in ledger.unindexed_instances(10_000)]
+    finally:
+        ledger.close()
