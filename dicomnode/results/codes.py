@@ -1,0 +1,89 @@
+"""The one table of coded concepts. Each is (value, scheme, meaning) as PS3.16 prints it; a test holds them against pydicom's dictionaries.
+
+Traps that this table avoids (PS3.16): `codes.SCT.Stroke` is a stroke unit, `codes.DCM.VolumeRatio` a diffusion index,
+`codes.DCM.CoronaRadiata` a chest sign. The meanings of template concepts stay in English: OHIF matches them by meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydicom.sr.coding import Code
+
+# Segments (CID 7150, 7151, 7194) and anatomy (CID 4031).
+ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+LESION_OF_BRAIN = Code("301766008", "SCT", "Lesion of Brain")
+BRAIN = Code("12738006", "SCT", "Brain")
+
+# Document, observer, equipment (CID 7021, 7000, 646, 7005, 7162).
+IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
+DIAGNOSTIC_IMAGING_REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
+BRAIN_MRI = Code("24590-2", "LN", "Brain MRI")
+DEVICE = Code("121007", "DCM", "Device")
+PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+
+# Measured quantities (CID 7469, 218, 7464) and methods (CID 7474).
+VOLUME = Code("118565006", "SCT", "Volume")
+NUMBER_OF_LESIONS = Code("246206008", "SCT", "Number of lesions (observable entity)")
+RATIO = Code("118586006", "SCT", "Ratio (property) (qualifier value)")
+LONG_AXIS = Code("103339001", "SCT", "Long axis")
+MAXIMUM_3D_DIAMETER = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")
+MR_SIGNAL_INTENSITY = Code("110852", "DCM", "MR signal intensity")
+T1_SIGNAL_INTENSITY = Code("110804", "DCM", "T1 Weighted MR Signal Intensity")
+TOTAL = Code("255619001", "SCT", "Total")
+MAXIMUM = Code("56851009", "SCT", "Maximum")
+MEAN = Code("373098007", "SCT", "Mean")
+SUM_OF_SEGMENTED_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume")
+
+# Units. "ml" and "{lesions}" are UCUM, but not in the standard's context groups.
+MILLILITER = Code("ml", "UCUM", "ml")
+MILLIMETER = Code("mm", "UCUM", "mm")
+PERCENT = Code("%", "UCUM", "Percent")
+NO_UNITS = Code("1", "UCUM", "no units")
+
+# Answers (CID 240, 6047) and words.
+CAD_SUMMARY = Code("111017", "DCM", "CAD Processing and Findings Summary")
+ALL_SUCCEEDED_WITHOUT_FINDINGS = Code("111241", "DCM", "All algorithms succeeded; without findings")
+ALL_SUCCEEDED_WITH_FINDINGS = Code("111242", "DCM", "All algorithms succeeded; with findings")
+SOME_SUCCEEDED_WITHOUT_FINDINGS = Code("111243", "DCM", "Not all algorithms succeeded; without findings")
+SOME_SUCCEEDED_WITH_FINDINGS = Code("111244", "DCM", "Not all algorithms succeeded; with findings")
+NONE_SUCCEEDED = Code("111245", "DCM", "No algorithms succeeded; without findings")
+ABSENT = Code("272519000", "SCT", "Absent")
+PRESENT = Code("52101004", "SCT", "Present")
+UNDETERMINED = Code("373068000", "SCT", "Undetermined")
+FINDING = Code("121071", "DCM", "Finding")
+CONCLUSION = Code("121077", "DCM", "Conclusion")
+COMMENT = Code("121106", "DCM", "Comment")
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+
+NOT_IN_DICTIONARY = frozenset({MILLILITER, QUALITATIVE_EVALUATIONS})
+"""Used by PS3.16 (TID 1500) or UCUM, but absent from pydicom's dictionaries."""
+
+
+@dataclass(frozen=True)
+class MeasuredQuantity:
+    """How a pipeline `Measurement` is coded: concept name, unit, and the modifiers of TID 300."""
+
+    name: Code
+    unit: Code
+    derivation: Code | None = None
+    method: Code | None = None
+    finding_site: Code | None = None
+
+
+MEASURED: Mapping[str, MeasuredQuantity] = {
+    "volume": MeasuredQuantity(VOLUME, MILLILITER, method=SUM_OF_SEGMENTED_VOXELS),
+    "total_volume": MeasuredQuantity(VOLUME, MILLILITER, derivation=TOTAL, method=SUM_OF_SEGMENTED_VOXELS),
+    "brain_volume": MeasuredQuantity(VOLUME, MILLILITER, method=SUM_OF_SEGMENTED_VOXELS, finding_site=BRAIN),
+    "lesion_count": MeasuredQuantity(NUMBER_OF_LESIONS, NO_UNITS),
+    "lesion_load": MeasuredQuantity(RATIO, PERCENT),
+    "long_axis": MeasuredQuantity(LONG_AXIS, MILLIMETER),
+    "greatest_long_axis": MeasuredQuantity(LONG_AXIS, MILLIMETER, derivation=MAXIMUM),
+    "maximum_3d_diameter": MeasuredQuantity(MAXIMUM_3D_DIAMETER, MILLIMETER),
+    # No code names FLAIR: it is neither T1 nor T2 weighted in the sense of 110804 and 110805.
+    "mean_intensity_flair": MeasuredQuantity(MR_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN),
+    "mean_intensity_t1": MeasuredQuantity(T1_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN),
+}
+"""Key: `pipeline.records.Measurement.name`."""

@@ -1,0 +1,147 @@
+"""What every report of ours shares: document, observer, image library, the words, and the model's own statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from highdicom import sr
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from dicomnode.results import codes
+from dicomnode.results.headers import first_frame_header
+from dicomnode.results.provenance import (
+    MANUFACTURER,
+    PRODUCT,
+    AnswerContext,
+    Provenance,
+    derive_uid,
+    describe_equipment,
+    device_uid,
+    freeze_document,
+)
+from dicomnode.results.wording import WARNING, clip_at_sentence, plain_ascii
+from pipeline.records import Measurement, ModelIdentity
+
+
+@dataclass(frozen=True)
+class EncodingPlan:
+    """What a report is made for and by whom.
+
+    Attributes
+    ----------
+    models
+        The networks that ran, lesion network first; empty when none did.
+    library
+        Headers of each source series, reference first; the first of each enters the image library.
+    """
+
+    context: AnswerContext
+    models: Sequence[ModelIdentity]
+    library: Sequence[Sequence[Dataset]]
+    provenance: Provenance
+
+
+def make_measurement(measurement: Measurement, coordinates: Sequence[sr.CoordinatesForMeasurement] | None = None) -> sr.Measurement:
+    """Return a pipeline measurement as NUM (TID 300), coded by `codes.MEASURED`."""
+    coded = codes.MEASURED[measurement.name]
+    return sr.Measurement(
+        name=coded.name,
+        # A DS value has 16 characters at most; six significant digits are more than any of these is good for.
+        value=float(f"{measurement.value:.6g}"),
+        unit=coded.unit,
+        derivation=coded.derivation,
+        method=coded.method,
+        finding_sites=[sr.FindingSite(coded.finding_site)] if coded.finding_site else None,
+        referenced_coordinates=coordinates,
+    )
+
+
+def make_report(
+    groups: Sequence[sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations],
+    *,
+    title: Code,
+    conclusion: Code,
+    lesion: Code,
+    sentences: Sequence[str],
+    statement: str,
+    plan: EncodingPlan,
+) -> sr.MeasurementReport:
+    """Return the content tree (TID 1500).
+
+    Parameters
+    ----------
+    conclusion
+        Whether the analysis succeeded and found something (CID 6047).
+    lesion
+        Present, Absent or Undetermined (CID 240).
+    sentences
+        The findings in words.
+    statement
+        What the network's maker says about it; it stays visible in every report.
+    """
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=_observe(plan)),
+        procedure_reported=codes.BRAIN_MRI,
+        imaging_measurements=groups,
+        title=title,
+        referenced_images=[first_frame_header(series[0]) for series in plan.library] or None,
+    )
+    # highdicom has no slot for the Qualitative Evaluations of the whole report (TID 1500 row 12): CODE and TEXT only.
+    container = sr.ContainerContentItem(name=codes.QUALITATIVE_EVALUATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    contains = sr.RelationshipTypeValues.CONTAINS
+    container.ContentSequence = sr.ContentSequence(
+        [
+            sr.CodeContentItem(name=codes.CAD_SUMMARY, value=conclusion, relationship_type=contains),
+            sr.CodeContentItem(name=codes.LESION_OF_BRAIN, value=lesion, relationship_type=contains),
+            *(sr.TextContentItem(name=codes.FINDING, value=plain_ascii(text), relationship_type=contains) for text in sentences),
+            sr.TextContentItem(name=codes.COMMENT, value=f"{WARNING}. {statement}".strip(), relationship_type=contains),
+        ]
+    )
+    report[0].ContentSequence.append(container)
+    return report
+
+
+def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], plan: EncodingPlan) -> Dataset:
+    """Return the Comprehensive 3D SR around a content tree: complete, unverified, preliminary."""
+    context, provenance = plan.context, plan.provenance
+    dataset = sr.Comprehensive3DSR(
+        evidence=evidence,
+        content=report[0],
+        series_instance_uid=provenance.uid("sr", "series"),
+        series_number=context.settings.series_number_base + 1,
+        sop_instance_uid=provenance.uid("sr", "instance"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=PRODUCT,
+        software_versions=context.software_version,
+        device_serial_number=plan.models[0].sha256[:16] if plan.models else "0",
+        institution_name=context.settings.institution_name or evidence[0].get("InstitutionName"),
+        series_description=clip_at_sentence(f"Stroke lesion report ({WARNING})"),
+        series_date=provenance.date,
+        series_time=provenance.time,
+        content_date=provenance.date,
+        content_time=provenance.time,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        contributing_equipment=describe_equipment(plan.models, context.software_version, provenance),
+    )
+    freeze_document(dataset, provenance)
+    return dataset
+
+
+def _observe(plan: EncodingPlan) -> sr.ObserverContext:
+    """Return the device observer (TID 1004); it agrees with the first Contributing Equipment item (IHE AIR 6.5.3.1)."""
+    model = plan.models[0] if plan.models else None
+    version = plan.context.software_version
+    return sr.ObserverContext(
+        observer_type=sr.CodedConcept.from_code(codes.DEVICE),
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=device_uid(model) if model else derive_uid("device", PRODUCT, version),
+            name="dicomnode",
+            manufacturer_name=MANUFACTURER,
+            model_name=clip_at_sentence(model.name) if model else PRODUCT,
+        ),
+    )

@@ -1,0 +1,276 @@
+"""Source headers, repaired: what highdicom may be given.
+
+Scanners and archives write headers that highdicom rejects. Each source instance is copied into a new header that holds only what
+a result needs; raw headers are never handed on. Nothing of the patient's or the study's identity is invented or altered: a value
+is kept, or left empty where it is not a value of its element (Patient's Sex "U", a date that is none).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom import config
+from pydicom.charset import encode_string, python_encoding
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.tag import Tag
+from pydicom.uid import UID
+from pydicom.valuerep import DSfloat, PersonName, format_number_as_ds, validate_value
+
+from dicomnode.errors import ResultRejected, StudyRefused
+from dicomnode.records import SourceSeries
+from pipeline.records import Volume
+
+# Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): empty where the source has none.
+_REQUIRED_IDENTITY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName"),
+)
+_OPTIONAL_IDENTITY = (
+    *("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "TimezoneOffsetFromUTC"),
+)
+_KEPT_VERBATIM = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName", "IssuerOfPatientID")
+_IMAGE = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
+    *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "InstitutionName", "StationName"),
+    *("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "PositionReferenceIndicator"),
+    *("Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
+)
+_PATIENT_SEX = ("M", "F", "O", "")
+_LOSSY_METHODS = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+    "1.2.840.10008.1.2.4.91": "ISO_15444_1",
+}
+
+
+def read_header(path: Path) -> Dataset:
+    """Read one stored instance without its pixels, text decoded.
+
+    Raises
+    ------
+    StudyRefused
+        The file cannot be read as DICOM.
+    """
+    try:
+        # An unknown character set is only warned about; the text is then taken as Latin-1.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY, *_IMAGE):
+                dataset.get(keyword)
+    except (InvalidDicomError, OSError, ValueError, KeyError, EOFError) as problem:
+        raise StudyRefused("A source image could not be read again; send the study again.", code="source-unreadable") from problem
+    return dataset
+
+
+def repair_identity(source: Dataset) -> Dataset:
+    """Return the patient's and study's attributes, each a legal value of its element, and the character set to write them in."""
+    identity = Dataset()
+    for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY):
+        value = _text(source, keyword)
+        if keyword == "PatientSex":
+            value = value.upper() if value.upper() in _PATIENT_SEX else ""
+        elif keyword not in _KEPT_VERBATIM and not _is_legal(keyword, value):
+            value = ""
+        if value or keyword in _REQUIRED_IDENTITY:
+            _set(identity, keyword, value)
+    if identity.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in identity:
+        # Type 1C: one of method and method codes must be there when the identity was removed.
+        if "DeidentificationMethodCodeSequence" in source:
+            identity.DeidentificationMethodCodeSequence = copy.deepcopy(source.DeidentificationMethodCodeSequence)
+        else:
+            del identity.PatientIdentityRemoved
+    identity.SpecificCharacterSet = choose_character_set(source, identity)
+    return identity
+
+
+def choose_character_set(source: Dataset, identity: Dataset) -> str:
+    """Return the source's character set where one byte table or UTF-8 carries the text, else UTF-8 (ISO_IR 192).
+
+    Old archives may not read UTF-8, so Latin-1 stays Latin-1; code extensions (ISO 2022) become UTF-8.
+    """
+    given = source.get("SpecificCharacterSet") or "ISO_IR 100"
+    if not isinstance(given, str) or given not in python_encoding or given.startswith("ISO 2022") or given == "ISO_IR 6":
+        given = "ISO_IR 100" if given == "ISO_IR 6" else "ISO_IR 192"
+    texts = [str(identity[keyword].value) for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY) if keyword in identity]
+    if not source.get("SpecificCharacterSet") and not all(text.isascii() for text in texts):
+        return "ISO_IR 192"
+    try:
+        for text in texts:
+            if encode_string(text, [python_encoding[given]]).decode(python_encoding[given]) != text:
+                return "ISO_IR 192"
+    except (UnicodeError, LookupError):
+        return "ISO_IR 192"
+    return given
+
+
+def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Dataset]:
+    """Return the repaired headers of a series in the order of its frames: one per slice, or one multi-frame header.
+
+    Parameters
+    ----------
+    volume
+        The volume that was made of it: settles spacing where the header does not.
+
+    Raises
+    ------
+    StudyRefused
+        The headers cannot carry a segmentation: no frame of reference, or slices that are no frames (a mosaic).
+    """
+    paths = list(dict.fromkeys(frame.path for frame in source.frames))
+    raw = [read_header(path) for path in paths]
+    if len(raw) != len(source.frames) and not (len(raw) == 1 and "NumberOfFrames" in raw[0]):
+        raise StudyRefused(
+            "The slices of the reference series are not frames of its images (a mosaic?); send the series as one image per slice.",
+            code="slices-not-frames",
+        )
+    identity = repair_identity(raw[0])
+    headers = [_repair_image(header, identity) for header in raw]
+    for header, original, path in zip(headers, raw, paths, strict=True):
+        _repair_lossy(header, original, path)
+    for header in headers:
+        if not header.get("FrameOfReferenceUID"):
+            raise StudyRefused(
+                "The images have no Frame of Reference UID, so a segmentation cannot be placed on them; "
+                "export them again without removing geometry (de-identification often does).",
+                code="frame-of-reference-missing",
+            )
+    _repair_geometry(headers, raw, volume)
+    return headers
+
+
+def repair_template(raw: Dataset) -> Dataset:
+    """Return a header for a report that needs no geometry: identity, and which instance it is."""
+    return _repair_image(raw, repair_identity(raw))
+
+
+def _repair_image(raw: Dataset, identity: Dataset) -> Dataset:
+    header = Dataset()
+    header.file_meta = raw.file_meta
+    header.update(identity)
+    for keyword in _IMAGE:
+        value = raw.get(keyword)
+        if value is None or value == "":
+            continue
+        values = list(value) if isinstance(value, MultiValue) else [value]
+        if all(isinstance(item, int) or _is_legal(keyword, str(item)) for item in values):
+            _set(header, keyword, value if isinstance(value, int) else [str(item) for item in values])
+    return header
+
+
+def _repair_lossy(header: Dataset, raw: Dataset, path: Path) -> None:
+    """Carry on that the images were compressed with loss; ratio and method are required then (PS3.3 C.8.20.2)."""
+    syntax = UID(raw.file_meta.get("TransferSyntaxUID", ""))
+    if raw.get("LossyImageCompression") != "01" and syntax not in {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}:
+        return
+    pixel_bytes = int(raw.Rows) * int(raw.Columns) * int(raw.get("NumberOfFrames") or 1) * int(raw.get("BitsAllocated") or 16) // 8
+    estimated = format_number_as_ds(max(1.0, round(pixel_bytes / max(path.stat().st_size, 1), 2)))
+    header.LossyImageCompression = "01"
+    header.LossyImageCompressionRatio = raw.get("LossyImageCompressionRatio") or estimated
+    header.LossyImageCompressionMethod = raw.get("LossyImageCompressionMethod") or _LOSSY_METHODS.get(syntax, "ISO_10918_1")
+
+
+def _repair_geometry(headers: Sequence[Dataset], raw: Sequence[Dataset], volume: Volume | None) -> None:
+    """Give every slice the same orientation, and spacings that are there; positions stay the source's."""
+    spacing = None if volume is None else _slice_spacing(volume)
+    for header, source in zip(headers, raw, strict=True):
+        if "PerFrameFunctionalGroupsSequence" in source:
+            _repair_multiframe(header, source, spacing)
+            continue
+        try:
+            header.ImageOrientationPatient = _decimals(raw[0].ImageOrientationPatient)
+            header.ImagePositionPatient = _decimals(source.ImagePositionPatient)
+            header.PixelSpacing = _decimals(raw[0].PixelSpacing)
+        except AttributeError as missing:
+            raise ResultRejected(f"a source image lost its geometry: {missing}") from missing
+        thickness = source.get("SliceThickness") or spacing
+        header.SliceThickness = None if thickness is None else _decimals([thickness])[0]
+        if spacing is not None:
+            header.SpacingBetweenSlices = _decimals([spacing])[0]
+
+
+def _repair_multiframe(header: Dataset, source: Dataset, spacing: float | None) -> None:
+    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DimensionOrganizationSequence"):
+        if keyword in source:
+            setattr(header, keyword, [_keep_geometry(item) for item in source[keyword].value])
+    for keyword in ("DimensionIndexSequence",):
+        if keyword in source:
+            setattr(header, keyword, copy.deepcopy(source[keyword].value))
+    for group in (*header.get("SharedFunctionalGroupsSequence", []), *header.PerFrameFunctionalGroupsSequence):
+        for measures in group.get("PixelMeasuresSequence", []):
+            if not measures.get("SliceThickness") and spacing is not None:
+                measures.SliceThickness = _decimals([spacing])[0]
+
+
+def first_frame_header(header: Dataset) -> Dataset:
+    """Return a header whose geometry stands at the top level, as the image library reads it: that of the first frame."""
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        return header
+    flat = Dataset()
+    for keyword in _IMAGE:
+        if keyword in header:
+            flat.add(header[keyword])
+    for group in (*header.get("SharedFunctionalGroupsSequence", []), header.PerFrameFunctionalGroupsSequence[0]):
+        for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence"):
+            if keyword in group:
+                flat.update(group[keyword].value[0])
+    return flat
+
+
+def _keep_geometry(group: Dataset) -> Dataset:
+    kept = Dataset()
+    for keyword in (
+        "PixelMeasuresSequence",
+        "PlaneOrientationSequence",
+        "PlanePositionSequence",
+        "FrameContentSequence",
+        "DimensionOrganizationUID",
+    ):
+        if keyword in group:
+            kept.add(copy.deepcopy(group[keyword]))
+    return kept
+
+
+def _slice_spacing(volume: Volume) -> float:
+    normal = np.cross(volume.affine[:3, 1], volume.affine[:3, 2])
+    return float(abs(volume.affine[:3, 0] @ normal) / np.linalg.norm(normal))
+
+
+def _decimals(values: Sequence[object]) -> list[DSfloat]:
+    return [DSfloat(float(value), auto_format=True) for value in values]  # type: ignore[arg-type]
+
+
+def _text(source: Dataset, keyword: str) -> str:
+    """Return a value as decoded text; of several values, the first."""
+    value = source.get(keyword)
+    if isinstance(value, MultiValue):
+        value = value[0] if value else ""
+    if isinstance(value, PersonName):
+        return str(value).rstrip(" ^=") if set(str(value)) <= set(" ^=") else str(value)
+    return "" if value is None else str(value).strip()
+
+
+def _is_legal(keyword: str, value: str) -> bool:
+    if not value:
+        return True
+    try:
+        validate_value(dictionary_VR(keyword), value, config.RAISE)
+    except ValueError:
+        return False
+    return True
+
+
+def _set(dataset: Dataset, keyword: str, value: object) -> None:
+    # Identity that is too long for its element is kept as it is: a shortened Patient ID would be another patient's.
+    dataset.add(DataElement(Tag(keyword), dictionary_VR(keyword), value, validation_mode=config.IGNORE))

@@ -1,0 +1,134 @@
+"""A picture of the answer: three planes and key slices with the lesions' outlines, the warning burned into the pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dicomnode.results.segments import segment_color
+from dicomnode.results.wording import WARNING
+from pipeline.geometry import orientation_of, reorient, spacing_mm
+from pipeline.records import Array, PipelineResult, Volume
+
+_TILE = 320
+"""Side of one picture in pixels."""
+_COLUMNS = 3
+_KEY_SLICES = 6
+_BANNER = 28
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One slice to draw: grey values 0..1, labels, (row, column) size in mm, and what is written in its corners."""
+
+    image: Array
+    labels: Array
+    pixel_mm: tuple[float, float]
+    caption: str
+    left_side: str
+    right_side: str
+
+
+def montage_png(volume: Volume, result: PipelineResult) -> bytes:
+    """Return a PNG of the reference volume with outlined lesions; the same input gives the same bytes.
+
+    Every plane is shown as a radiologist expects it: the patient's right on the left of axial and coronal pictures.
+    """
+    orientation = orientation_of(volume.affine)
+    upright, labels = reorient(volume, orientation), reorient(result.labels, orientation)
+    grey = _window(upright.array)
+    planes = [*_three_planes(grey, labels), *_key_slices(grey, labels)]
+    rows = -(-len(planes) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * _TILE, rows * _TILE + _BANNER))
+    for number, plane in enumerate(planes):
+        sheet.paste(_draw_plane(plane), (number % _COLUMNS * _TILE, number // _COLUMNS * _TILE))
+    words = f"{WARNING}.  {result.models[0].name} {result.models[0].version}.  {_count(result)}"
+    ImageDraw.Draw(sheet).text((8, rows * _TILE + 6), words, fill=(255, 220, 0), font=ImageFont.load_default(14))
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def outline(labels: Array) -> Array:
+    """Return (row, column) bool: pixels of a label with a neighbour of another value; the picture's rim counts as outside."""
+    padded = np.pad(labels, 1)
+    neighbours = [np.roll(padded, step, axis)[1:-1, 1:-1] for axis in (0, 1) for step in (1, -1)]
+    edges: Array = (labels > 0) & np.any([neighbour != labels for neighbour in neighbours], axis=0)
+    return edges
+
+
+def choose_key_slices(labels: Array) -> list[int]:
+    """Return up to six slices (axis 0): where each lesion is largest, biggest lesions first; evenly spread when there is none."""
+    if not labels.any():
+        return [int(index) for index in np.linspace(0, len(labels) - 1, _KEY_SLICES + 2)[1:-1]]
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    chosen: list[int] = []
+    for label in np.argsort(-sizes, kind="stable"):
+        best = int((labels == label).sum(axis=(1, 2)).argmax())
+        if sizes[label] and best not in chosen and len(chosen) < _KEY_SLICES:
+            chosen.append(best)
+    return sorted(chosen, reverse=True)
+
+
+def _three_planes(grey: Array, labels: Volume) -> list[Plane]:
+    voxels = np.argwhere(labels.array == 1)
+    if len(voxels):
+        head, back, left = (int(index) for index in np.rint(voxels.mean(axis=0)))
+    else:
+        head, back, left = (size // 2 for size in grey.shape)
+    by_head, by_back, by_left = spacing_mm(labels.affine)
+    # Axis 0 runs to the head, so what stands upright is turned over.
+    return [
+        _axial(grey, labels, head),
+        Plane(grey[::-1, back], labels.array[::-1, back], (by_head, by_left), "coronal", "R", "L"),
+        Plane(grey[::-1, :, left], labels.array[::-1, :, left], (by_head, by_back), "sagittal", "A", "P"),
+    ]
+
+
+def _key_slices(grey: Array, labels: Volume) -> list[Plane]:
+    return [_axial(grey, labels, index) for index in choose_key_slices(labels.array)]
+
+
+def _axial(grey: Array, labels: Volume, index: int) -> Plane:
+    _, by_back, by_left = spacing_mm(labels.affine)
+    return Plane(grey[index], labels.array[index], (by_back, by_left), f"axial {index + 1}/{len(grey)}", "R", "L")
+
+
+def _window(array: Array) -> Array:
+    low, high = np.percentile(array, (1, 99.5))
+    grey: Array = np.clip((array - low) / max(float(high - low), 1e-6), 0, 1)
+    return grey
+
+
+def _draw_plane(plane: Plane) -> Image.Image:
+    height_mm, width_mm = (size * step for size, step in zip(plane.image.shape, plane.pixel_mm, strict=True))
+    scale = _TILE / max(height_mm, width_mm)
+    size = max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
+    grey = Image.fromarray((plane.image * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    drawn = np.asarray(Image.fromarray(plane.labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
+    colored = np.stack([np.asarray(grey)] * 3, axis=-1)
+    edges = outline(drawn)
+    for label in np.unique(drawn[edges]):
+        colored[edges & (drawn == label)] = segment_color(int(label))
+    tile = Image.new("RGB", (_TILE, _TILE))
+    tile.paste(Image.fromarray(colored), ((_TILE - size[0]) // 2, (_TILE - size[1]) // 2))
+    _write_corners(tile, ((6, 4), plane.caption), ((6, _TILE // 2), plane.left_side), ((_TILE - 16, _TILE // 2), plane.right_side))
+    return tile
+
+
+def _write_corners(tile: Image.Image, *words: tuple[tuple[int, int], str]) -> None:
+    pen = ImageDraw.Draw(tile)
+    for place, text in words:
+        pen.text(place, text, fill=(200, 200, 200), font=ImageFont.load_default(13))
+
+
+def _count(result: PipelineResult) -> str:
+    values: Sequence[float] = [item.value for item in result.measurements if item.name == "total_volume"]
+    if not result.lesions:
+        return "No lesion found."
+    return f"{len(result.lesions)} lesion(s), {sum(values):.1f} ml."

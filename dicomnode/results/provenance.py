@@ -1,0 +1,174 @@
+"""Who made a result and of what: deterministic UIDs, the software and its networks as equipment, and the times.
+
+Rules for this file:
+1. The same study, input instances, networks, settings and software give the same UIDs, on any machine, at any time.
+2. Nothing here reads a clock: every date comes from `AnswerContext.created_at`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pydicom.valuerep import DA, DT, TM
+
+from dicomnode.config import ResultSettings
+from dicomnode.records import SourceSeries
+from dicomnode.results import codes
+from dicomnode.results.wording import clip_at_sentence, plain_ascii
+from pipeline.records import ModelIdentity, PipelineResult
+
+MANUFACTURER = "dicomnode project"
+PRODUCT = "dicomnode-stroke"
+IMPLEMENTATION_CLASS_UID = "2.25.123168463941683573751442645519736902694"
+IMPLEMENTATION_VERSION_NAME = "DICOMNODE"
+
+
+@dataclass(frozen=True)
+class AnswerContext:
+    """What an answer belongs to, besides what was found.
+
+    Attributes
+    ----------
+    sources
+        The series that were segmented, reference first; empty when the study was refused before that.
+    created_at
+        Seconds since the epoch: every date in the results.
+    template
+        Any readable instance of the study, for the patient's and the study's attributes.
+    """
+
+    StudyInstanceUID: str
+    revision: int
+    sources: tuple[SourceSeries, ...]
+    settings: ResultSettings
+    software_version: str
+    created_at: float
+    template: Path
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The UIDs and times of one answer."""
+
+    digest: str
+    created: datetime
+
+    def uid(self, *parts: object) -> UID:
+        """Return the UID of one thing within this answer (PS3.5 B.2: 2.25 and a UUID as an integer)."""
+        return derive_uid(self.digest, *parts)
+
+    @property
+    def date(self) -> DA:
+        """Day of creation."""
+        return DA(self.created.date())
+
+    @property
+    def time(self) -> TM:
+        """Time of creation."""
+        return TM(self.created.time())
+
+    @property
+    def date_time(self) -> DT:
+        """Moment of creation, with its offset from UTC."""
+        return DT(self.created)
+
+
+def derive_uid(*parts: object) -> UID:
+    """Return the UID of these parts: a name-based UUID (RFC 9562 version 5) over their JSON text.
+
+    >>> derive_uid("a", 1) == derive_uid("a", 1), derive_uid("a", 1) == derive_uid("a1")
+    (True, False)
+    """
+    text = json.dumps(["dicomnode", *map(str, parts)])
+    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}")
+
+
+def plan_provenance(context: AnswerContext, result: PipelineResult | None, *facts: str) -> Provenance:
+    """Settle the UIDs and times of one answer.
+
+    Parameters
+    ----------
+    facts
+        What tells answers of the same inputs apart when there is no result: reason code, sentence.
+    """
+    lesion_step = dict(result.parameters.get("find_lesions", {})) if result else {}
+    named = {
+        "study": context.StudyInstanceUID,
+        "inputs": sorted(frame.SOPInstanceUID for source in context.sources for frame in source.frames),
+        "models": [[model.name, model.version, model.sha256] for model in result.models] if result else [],
+        "software": context.software_version,
+        "threshold": None if result is None else result.threshold,
+        "minimum_volume_mm3": lesion_step.get("minimum_volume_mm3"),
+        "bias_correction": bool(result.parameters.get("correct_bias")) if result else None,
+        "settings": context.settings.model_dump(mode="json"),
+        "facts": list(facts),
+    }
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    # The scanner's dates in the copied study attributes are local time, so ours are too.
+    return Provenance(digest, datetime.fromtimestamp(context.created_at, tz=UTC).astimezone())
+
+
+def device_uid(model: ModelIdentity) -> UID:
+    """Return the Device UID of one build of a network: another build, another UID (IHE AIR 6.5.3.1)."""
+    return derive_uid("device", model.name, model.version, model.sha256)
+
+
+def describe_equipment(models: Sequence[ModelIdentity], software_version: str, provenance: Provenance) -> list[hd.ContributingEquipment]:
+    """Return one Contributing Equipment item per network, or one for the node where no network ran (PS3.3 C.12.1)."""
+    if not models:
+        return [_equipment(PRODUCT, software_version, derive_uid("device", PRODUCT, software_version), "Checked the study.", provenance)]
+    return [_equipment(model.name, model.version, device_uid(model), plain_ascii(model.statement), provenance) for model in models]
+
+
+def identify_algorithm(result: PipelineResult) -> hd.AlgorithmIdentificationSequence:
+    """Return the Algorithm Identification macro of the lesion network (PS3.3 10.16)."""
+    model = lesion_model(result)
+    parameters = {"threshold": f"{result.threshold:g}", "sha256": model.sha256, "statement": plain_ascii(model.statement)}
+    return hd.AlgorithmIdentificationSequence(
+        name=clip_at_sentence(model.name),
+        family=codes.ARTIFICIAL_INTELLIGENCE,
+        version=clip_at_sentence(model.version),
+        source=MANUFACTURER,
+        parameters=parameters,
+    )
+
+
+def lesion_model(result: PipelineResult) -> ModelIdentity:
+    """Return the network that found the lesions: the first of the result."""
+    return result.models[0]
+
+
+def freeze_document(dataset: Dataset, provenance: Provenance) -> None:
+    """Replace what highdicom takes from the clock and from chance, so that equal inputs give equal bytes."""
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = provenance.date, provenance.time
+    for item in dataset.get("ContributingEquipmentSequence", []):
+        if "ContributionDateTime" in item and item.PurposeOfReferenceCodeSequence[0].CodeValue == codes.PROCESSING_EQUIPMENT.value:
+            item.ContributionDateTime = provenance.date_time
+    organization = provenance.uid("dimensions")
+    for keyword in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in dataset.get(keyword, []):
+            item.DimensionOrganizationUID = organization
+    dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+
+
+def _equipment(model_name: str, version: str, uid: UID, description: str, provenance: Provenance) -> hd.ContributingEquipment:
+    item = hd.ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.PROCESSING_EQUIPMENT,
+        manufacturer_model_name=clip_at_sentence(model_name),
+        software_versions=clip_at_sentence(version),
+        contribution_datetime=provenance.date_time,
+        contribution_description=description,
+    )
+    item.DeviceUID = uid
+    return item

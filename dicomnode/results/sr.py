@@ -1,0 +1,144 @@
+"""The structured report of found lesions: Comprehensive 3D SR, TID 1500 (PS3.16).
+
+Each lesion has two measurement groups with one tracking UID: TID 1411 points to its segment, TID 1501 holds the long axis with
+its coordinates. OHIF merges them and draws the line; without a group with coordinates its viewport crashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from highdicom import sr
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from dicomnode.records import SourceFrame
+from dicomnode.results import codes
+from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
+from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
+from dicomnode.results.segments import SegmentPlan
+from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, plain_ascii
+from pipeline.records import LongAxis, Measurement, PipelineResult
+
+Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
+
+
+def build_lesion_report(
+    context: AnswerContext,
+    result: PipelineResult,
+    evidence: Sequence[Sequence[Dataset]],
+    segmentation: Dataset,
+    plans: Sequence[SegmentPlan],
+    findings: Findings,
+    provenance: Provenance,
+) -> Dataset:
+    """Return the report of a result with at least one lesion.
+
+    Parameters
+    ----------
+    evidence
+        Repaired headers of each source series, reference first.
+    segmentation
+        The SEG that the report points to.
+    """
+    groups: list[Group] = [_describe_all(context, result, evidence[0][0], provenance)]
+    for segment in plans:
+        groups.append(_describe_segment(segment, context, result, segmentation))
+        groups.append(_describe_long_axis(segment, context, evidence[0][0]))
+    merged = len(plans[-1].lesions) if len(plans[-1].lesions) > 1 else 0
+    sentences = [*describe_lesions(result, merged, len(plans)), *describe_remarks(findings)]
+    plan = EncodingPlan(context, result.models, evidence, provenance)
+    report = make_report(
+        groups,
+        title=codes.IMAGING_MEASUREMENT_REPORT,
+        conclusion=codes.ALL_SUCCEEDED_WITH_FINDINGS,
+        lesion=codes.PRESENT,
+        sentences=sentences,
+        statement=plain_ascii(lesion_model(result).statement),
+        plan=plan,
+    )
+    return build_document(report, [*(header for series in evidence for header in series), segmentation], plan)
+
+
+def describe_algorithm(result: PipelineResult) -> sr.AlgorithmIdentification:
+    """Return the lesion network as TID 4019; its words agree with the Contributing Equipment item (IHE AIR)."""
+    model = lesion_model(result)
+    parameters = [f"threshold {result.threshold:g}", f"sha256 {model.sha256}", plain_ascii(model.statement)]
+    return sr.AlgorithmIdentification(name=model.name, version=model.version, parameters=parameters, family=codes.ARTIFICIAL_INTELLIGENCE)
+
+
+def place_long_axis(axis: LongAxis, frame: SourceFrame, SOPClassUID: UID, *, multiframe: bool) -> sr.CoordinatesForMeasurement:
+    """Return the long axis as a polyline on its source frame.
+
+    SCOORD counts (column, row) from the outer corner of the first pixel (PS3.3 C.18.6.1.2), so voxel centres gain one half.
+    """
+    coordinates = sr.CoordinatesForMeasurement(
+        graphic_type=sr.GraphicTypeValues.POLYLINE,
+        graphic_data=np.array([[column + 0.5, row + 0.5] for row, column in (axis.start, axis.end)]),
+        source_image=sr.SourceImageForRegion(
+            referenced_sop_class_uid=SOPClassUID,
+            referenced_sop_instance_uid=frame.SOPInstanceUID,
+            referenced_frame_numbers=[frame.frame_number] if multiframe else None,
+        ),
+    )
+    # highdicom writes INFERRED FROM below the coordinates; TID 320 wants SELECTED FROM.
+    for item in coordinates.ContentSequence:
+        item.RelationshipType = sr.RelationshipTypeValues.SELECTED_FROM.value
+    return coordinates
+
+
+def _describe_all(context: AnswerContext, result: PipelineResult, header: Dataset, provenance: Provenance) -> Group:
+    longest = max(result.lesions, key=lambda lesion: lesion.long_axis.length_mm)
+    known = [item for item in result.measurements if item.name in codes.MEASURED]
+    greatest = Measurement("greatest_long_axis", longest.long_axis.length_mm, "mm", "")
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("all lesions"), identifier="All lesions"),
+        finding_type=codes.LESION_OF_BRAIN,
+        finding_sites=[sr.FindingSite(codes.BRAIN)],
+        algorithm_id=describe_algorithm(result),
+        measurements=[
+            *(make_measurement(item) for item in known),
+            make_measurement(greatest, [_coordinates(longest.long_axis, context, header)]),
+        ],
+    )
+
+
+def _describe_segment(plan: SegmentPlan, context: AnswerContext, result: PipelineResult, segmentation: Dataset) -> Group:
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=plan.tracking_uid, identifier=plan.tracking_id),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
+            segment_number=plan.number,
+            source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
+        ),
+        finding_type=codes.LESION_OF_BRAIN,
+        finding_sites=[sr.FindingSite(codes.BRAIN)],
+        algorithm_id=describe_algorithm(result),
+        measurements=[make_measurement(item) for item in measure_segment(plan) if item.name != "long_axis"],
+    )
+
+
+def _describe_long_axis(plan: SegmentPlan, context: AnswerContext, header: Dataset) -> Group:
+    axis = max((lesion.long_axis for lesion in plan.lesions), key=lambda axis: axis.length_mm)
+    measured = Measurement("long_axis", axis.length_mm, "mm", "")
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=plan.tracking_uid, identifier=plan.tracking_id),
+        finding_type=codes.LESION_OF_BRAIN,
+        finding_sites=[sr.FindingSite(codes.BRAIN)],
+        measurements=[make_measurement(measured, [_coordinates(axis, context, header)])],
+    )
+
+
+def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
+    """Return a segment's measurements: the lesion's own, or the sum of the volumes of merged lesions."""
+    if len(plan.lesions) == 1:
+        return tuple(item for item in plan.lesions[0].measurements if item.name in codes.MEASURED)
+    volumes = [item for lesion in plan.lesions for item in lesion.measurements if item.name == "volume"]
+    return (Measurement("volume", sum(item.value for item in volumes), volumes[0].unit, volumes[0].method),)
+
+
+def _coordinates(axis: LongAxis, context: AnswerContext, header: Dataset) -> sr.CoordinatesForMeasurement:
+    frame = context.sources[0].frames[axis.slice_index]
+    return place_long_axis(axis, frame, UID(header.SOPClassUID), multiframe="PerFrameFunctionalGroupsSequence" in header)

@@ -1,0 +1,53 @@
+"""The structured report of a study in which no lesion was found.
+
+TID 1500 as the positive report, but under the title "Diagnostic Imaging Report": OHIF crashes on Imaging Measurement Reports (126000)
+without coordinates, and shows any other title as readable text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from highdicom import sr
+from pydicom.dataset import Dataset
+
+from dicomnode.results import codes
+from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
+from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
+from dicomnode.results.sr import describe_algorithm
+from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, plain_ascii
+from pipeline.records import PipelineResult
+
+
+def build_negative_report(
+    context: AnswerContext,
+    result: PipelineResult,
+    evidence: Sequence[Sequence[Dataset]],
+    findings: Findings,
+    provenance: Provenance,
+) -> Dataset:
+    """Return the report that says that the analysis succeeded and found no lesion.
+
+    Where an input was refused on the way, the summary says that not all algorithms succeeded, and absence is not claimed.
+    """
+    partial = any(finding.grade == "refuse" for finding in findings)
+    lesion = codes.UNDETERMINED if partial else codes.ABSENT
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("all lesions"), identifier="All lesions"),
+        finding_type=codes.LESION_OF_BRAIN,
+        finding_sites=[sr.FindingSite(codes.BRAIN)],
+        algorithm_id=describe_algorithm(result),
+        measurements=[make_measurement(item) for item in result.measurements if item.name in codes.MEASURED],
+        qualitative_evaluations=[sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion)],
+    )
+    plan = EncodingPlan(context, result.models, evidence, provenance)
+    report = make_report(
+        [group],
+        title=codes.DIAGNOSTIC_IMAGING_REPORT,
+        conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS if partial else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
+        lesion=lesion,
+        sentences=[*describe_lesions(result, 0, 0), *describe_remarks(findings)],
+        statement=plain_ascii(lesion_model(result).statement),
+        plan=plan,
+    )
+    return build_document(report, [header for series in evidence for header in series], plan)

@@ -1,0 +1,73 @@
+"""What results say in words, within the lengths that the standard allows. ASCII, so that any character set carries it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from dicomnode.records import Finding as NodeFinding
+from pipeline.records import Finding as PipelineFinding
+from pipeline.records import PipelineResult
+
+Findings = Sequence[NodeFinding | PipelineFinding]
+
+LONG_STRING = 64
+"""Characters of a LO value (PS3.5 6.2)."""
+WARNING = "AI result, not for primary diagnosis"
+
+
+def plain_ascii(text: str) -> str:
+    r"""Return text without characters outside ASCII and without control characters.
+
+    >>> plain_ascii("26 – 3 × 4 mm³\n")
+    '26 - 3 x 4 mm3'
+    """
+    swapped = text.translate({0x2013: "-", 0x2014: "-", 0x2019: "'", 0xD7: "x", 0xB0: " deg", 0xB5: "u", 0x2265: ">=", 0x2264: "<="})
+    folded = unicodedata.normalize("NFKD", swapped).encode("ascii", "replace").decode("ascii")
+    return re.sub(r"\s+", " ", folded).strip()
+
+
+def clip_at_sentence(text: str, length: int = LONG_STRING) -> str:
+    """Shorten text to a LO value: at the last sentence or clause that fits, else at a word.
+
+    >>> clip_at_sentence("Trained on synthetic data only. For research use; not for diagnosis.")
+    'Trained on synthetic data only. For research use'
+    """
+    text = plain_ascii(text).replace("\\", "/")
+    if len(text) <= length:
+        return text
+    ends = [match.start() for match in re.finditer(r"[.;](?=\s)", text[: length + 1])] or [
+        match.start() for match in re.finditer(r"\s", text[: length + 1])
+    ]
+    return text[: ends[-1] if ends else length].rstrip(" .;,")
+
+
+def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int) -> list[str]:
+    """Return the findings in sentences: the total first, then each lesion."""
+    if not result.lesions:
+        return [f"No lesion was found on the {result.reference_role.upper()} at a probability threshold of {result.threshold:g}."]
+    total_ml = sum(item.value for item in result.measurements if item.name == "total_volume")
+    noun = "lesion" if len(result.lesions) == 1 else "lesions"
+    total = (
+        f"{len(result.lesions)} {noun} found on the {result.reference_role.upper()}, {total_ml:.2f} ml in all "
+        f"(probability threshold {result.threshold:g})."
+    )
+    sentences = [total]
+    if merged:
+        sentences.append(f"The {merged} smallest lesions are merged in segment {maximum_segments}.")
+    for lesion in result.lesions[: maximum_segments - 1 if merged else None]:
+        volume_ml = next(item.value for item in lesion.measurements if item.name == "volume")
+        x, y, z = lesion.centroid_lps_mm
+        sentences.append(
+            f"Lesion {lesion.label}: {volume_ml:.2f} ml, longest in-plane axis {lesion.long_axis.length_mm:.1f} mm, "
+            f"centre at L {x:.0f}, P {y:.0f}, H {z:.0f} mm in the scanner's coordinates."
+        )
+    return sentences
+
+
+def describe_remarks(findings: Findings) -> list[str]:
+    """Return the remarks on the input as sentences, most severe first, each once."""
+    severity = {"refuse": 0, "warning": 1, "info": 2}
+    ordered = sorted(findings, key=lambda finding: severity[finding.grade])
+    return list(dict.fromkeys(f"{finding.grade.capitalize()}: {plain_ascii(finding.message)}" for finding in ordered))

@@ -1,0 +1,116 @@
+"""Answers with a known truth: the phantom's study, read as the node would load it, and a pipeline result made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from dicomnode.config import ResultSettings
+from dicomnode.records import Role, SourceFrame, SourceSeries
+from dicomnode.results.provenance import AnswerContext
+from pipeline.geometry import index_to_lps, voxel_volume_mm3
+from pipeline.records import Lesion, LongAxis, Measurement, ModelIdentity, PipelineResult, StepRecord, Volume
+from tests.factories.dicom import PhantomSeries, phantom_study
+
+CREATED_AT = 1_772_000_000.25
+MODELS = (
+    ModelIdentity(
+        "stroke-lesion-2mm",
+        "0.1.0",
+        "patch3d",
+        "ab" * 32,
+        "Trained on synthetic data only. For research use; not for diagnosis.",
+        "Apache-2.0",
+    ),
+    ModelIdentity("brain-extractor-3mm", "0.1.0", "patch3d", "cd" * 32, "Trained on synthetic data only. For research use.", "Apache-2.0"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """Everything that `build_answer` and `verify_answer` take."""
+
+    context: AnswerContext
+    volume: Volume
+    result: PipelineResult
+
+
+def make_result(labels: npt.NDArray[Any], volume: Volume, role: Role = "flair") -> PipelineResult:
+    """Return the result that the pipeline would have for a label map 1..N."""
+    labels = labels.astype(np.uint16)
+    voxel_mm3 = voxel_volume_mm3(volume.affine)
+    lesions = tuple(_lesion(label, labels, volume, voxel_mm3, role) for label in range(1, int(labels.max()) + 1))
+    total_ml = float(np.count_nonzero(labels) * voxel_mm3 / 1000)
+    measurements = (
+        Measurement("total_volume", total_ml, "ml", "sum"),
+        Measurement("lesion_count", float(len(lesions)), "1", "components"),
+        Measurement("brain_volume", 1400.0, "ml", "sum"),
+        Measurement("lesion_load", total_ml / 14, "%", "ratio"),
+    )
+    grid = volume.with_array
+    return PipelineResult(
+        reference_role=role,
+        labels=grid(labels),
+        probability=grid((labels > 0).astype(np.float32) * np.float32(0.9)),
+        brain_mask=grid((volume.array > 0).astype(np.uint8)),
+        lesions=lesions,
+        measurements=measurements,
+        steps=(StepRecord("find_lesions", {"minimum_volume_mm3": 50.0}, 0.1),),
+        findings=(),
+        models=MODELS,
+        threshold=0.5,
+        parameters={"find_lesions": {"minimum_volume_mm3": 50.0}},
+    )
+
+
+def write_source(role: Role, instances: list[Dataset], folder: Path) -> SourceSeries:
+    """Write a series' instances and return it as the loader would: `frames[k]` is slice k."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = []
+    for number, instance in enumerate(instances):
+        path = folder / f"{role}{number:04d}.dcm"
+        instance.save_as(path, enforce_file_format=True)
+        frames += [SourceFrame(path, instance.SOPInstanceUID, frame) for frame in range(1, int(instance.get("NumberOfFrames", 1)) + 1)]
+    return SourceSeries(role, instances[0].SeriesInstanceUID, tuple(frames), "")
+
+
+def volume_of(series: PhantomSeries, frame_of_reference_uid: str) -> Volume:
+    """Return the phantom's series as the loader would."""
+    return Volume(series.array.astype(np.float32), series.affine, frame_of_reference_uid)
+
+
+def answered_study(
+    folder: Path, *, roles: tuple[Role, ...] = ("t1", "flair"), lesions: bool = True, settings: ResultSettings | None = None, **study: Any
+) -> Answered:
+    """Write the phantom's study below `folder` and return what the node would know of it after the pipeline."""
+    phantom = phantom_study(roles=roles, **study)
+    order: list[Role] = [role for role in ("flair", "t1") if role in roles]
+    sources = tuple(write_source(role, phantom.series[role].instances, folder / role) for role in order)
+    reference = phantom.series[order[0]]
+    volume = volume_of(reference, phantom.frame_of_reference_uid)
+    result = make_result(reference.truth if lesions else np.zeros_like(reference.truth), volume, order[0])
+    context = AnswerContext(phantom.study_uid, 1, sources, settings or ResultSettings(), "0.1.0", CREATED_AT, sources[0].frames[0].path)
+    return Answered(context, volume, result)
+
+
+def _lesion(label: int, labels: npt.NDArray[Any], volume: Volume, voxel_mm3: float, role: Role) -> Lesion:
+    voxels = np.argwhere(labels == label)
+    slices, counts = np.unique(voxels[:, 0], return_counts=True)
+    here = voxels[voxels[:, 0] == slices[counts.argmax()]]
+    start, end = here[0], here[-1]
+    ends_mm = [np.array(index_to_lps(volume.affine, end)) for end in (start, end)]
+    axis = LongAxis(
+        int(start[0]), (float(start[1]), float(start[2])), (float(end[1]), float(end[2])), float(np.linalg.norm(ends_mm[1] - ends_mm[0]))
+    )
+    measurements = (
+        Measurement("volume", len(voxels) * voxel_mm3 / 1000, "ml", "sum"),
+        Measurement("long_axis", axis.length_mm, "mm", "in-slice"),
+        Measurement("maximum_3d_diameter", axis.length_mm * 1.1, "mm", "in space"),
+        Measurement(f"mean_intensity_{role}", 1234.5678901, "1", "mean"),
+    )
+    return Lesion(label, len(voxels), index_to_lps(volume.affine, voxels.mean(axis=0)), axis, measurements, 0.9)
