@@ -1,7 +1,7 @@
 """A model bundle (`models/<name>/<version>/`): its files, their hashes, what it needs and what it promises.
 
 Rules for this file:
-1. A bundle is data: one ONNX graph, a TOML manifest, a card, pictures. Any other file in the folder refuses the bundle; nothing is unpickled.
+1. A bundle is data: an ONNX graph (one for each fold), a TOML manifest, a card, pictures. Any other file in the folder refuses the bundle; nothing is unpickled.
 2. What runs is what was hashed: the session is made of the checked bytes, not of the path, so weights outside the graph cannot come in.
 """
 
@@ -44,18 +44,18 @@ class Bundle(Manifest):
         """What every result says about the network."""
         return ModelIdentity(self.name, self.version, self.family, self.sha256, self.statement, self.licence)
 
-    def graph_bytes(self) -> bytes:
-        """Return the graph, after its hash was checked on the very bytes that are returned.
+    def graph_bytes(self, name: str = GRAPH) -> bytes:
+        """Return a graph, after its hash was checked on the very bytes that are returned.
 
         Raises
         ------
         BundleError
             The file is missing or was altered.
         """
-        data = _read(self.folder / GRAPH)
-        if hashlib.sha256(data).hexdigest() != self.sha256:
+        data = _read(self.folder / name)
+        if hashlib.sha256(data).hexdigest() != self.graphs[name]:
             raise BundleError(
-                f"{self.folder / GRAPH}: the SHA-256 differs from the manifest's; install the bundle again", code="model-altered"
+                f"{self.folder / name}: the SHA-256 differs from the manifest's; install the bundle again", code="model-altered"
             )
         return data
 
@@ -92,11 +92,11 @@ def load_bundle(folder: Path) -> Bundle:
             f"{bundle.name}/{bundle.version} lies in {folder.parent.name}/{folder.name}; the folder must be called as the manifest says",
             code="model-manifest-invalid",
         )
-    _check_files(folder)
-    graph = folder / GRAPH
-    stat = graph.stat()
-    if _sha256(graph, stat.st_size, stat.st_mtime_ns) != bundle.sha256:
-        raise BundleError(f"{graph}: the SHA-256 differs from the manifest's; install the bundle again", code="model-altered")
+    _check_files(folder, list(bundle.graphs))
+    for name, digest in bundle.graphs.items():
+        stat = (folder / name).stat()
+        if _sha256(folder / name, stat.st_size, stat.st_mtime_ns) != digest:
+            raise BundleError(f"{folder / name}: the SHA-256 differs from the manifest's; install the bundle again", code="model-altered")
     return bundle
 
 
@@ -131,7 +131,7 @@ def find_bundle(models_dir: Path, name: str) -> Bundle:
     return load_bundle(folders[-1])
 
 
-def open_graph(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+def open_graph(bundle: Bundle, threads: int, name: str = GRAPH) -> onnxruntime.InferenceSession:
     """Return an ONNX Runtime session on the CPU, made of the checked bytes, its graph held against the manifest.
 
     Weights stored as Float16 are widened once, when the session folds its constants.
@@ -149,11 +149,11 @@ def open_graph(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     # Spinning threads take the core from the rest of the node between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    graph = bundle.graph_bytes()
+    graph = bundle.graph_bytes(name)
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # noqa: BLE001 - ONNX Runtime's errors share no base class
-        raise BundleError(f"{bundle.name}: ONNX Runtime cannot load {GRAPH}: {problem}", code="model-unusable") from None
+        raise BundleError(f"{bundle.name}: ONNX Runtime cannot load {name}: {problem}", code="model-unusable") from None
     check_graph(
         bundle,
         {tensor.name: (tensor.type, tensor.shape) for tensor in session.get_inputs()},
@@ -170,7 +170,12 @@ def verify_bundle(bundle: Bundle) -> None:
     BundleError
         Something is not as the manifest says.
     """
-    session = open_graph(bundle, threads=1)
+    for name in bundle.graphs:
+        _verify_graph(bundle, name)
+
+
+def _verify_graph(bundle: Bundle, name: str) -> None:
+    session = open_graph(bundle, 1, name)
     shape = (1, len(bundle.channels), *bundle.input.patch)
     ramp = np.linspace(0.0, 1.0, math.prod(shape), dtype=np.float32).reshape(shape)
     answer: FloatArray = session.run([bundle.output.name], {bundle.input.name: ramp})[0]
@@ -188,10 +193,9 @@ def check_graph(bundle: Bundle, inputs: Mapping[str, tuple[str, list[Any]]], out
     BundleError
         They disagree.
     """
-    maps = 2 if bundle.output.activation == "softmax" else 1
     patch = list(bundle.input.patch)
     _check_tensor(bundle, "input", inputs, bundle.input.name, [1, len(bundle.channels), *patch])
-    _check_tensor(bundle, "output", outputs, bundle.output.name, [1, maps, *patch])
+    _check_tensor(bundle, "output", outputs, bundle.output.name, [1, bundle.maps, *patch])
 
 
 def _check_tensor(bundle: Bundle, kind: str, tensors: Mapping[str, tuple[str, list[Any]]], name: str, wanted: list[int]) -> None:
@@ -215,13 +219,13 @@ def _read(path: Path) -> bytes:
         raise BundleError(f"{path} cannot be read: {problem.strerror}", code="model-missing") from None
 
 
-def _check_files(folder: Path) -> None:
+def _check_files(folder: Path, wanted: list[str]) -> None:
     strange = sorted(path.name for path in folder.iterdir() if path.is_dir() or path.suffix not in _ALLOWED_SUFFIXES)
     if strange:
         raise BundleError(f"{folder} holds {strange}; a bundle is {', '.join(_ALLOWED_SUFFIXES)} files only", code="model-unusable")
     graphs = sorted(path.name for path in folder.glob("*.onnx"))
-    if graphs != [GRAPH]:
-        raise BundleError(f"{folder} must hold {GRAPH} and no other graph, it holds {graphs}", code="model-missing")
+    if graphs != sorted(wanted):
+        raise BundleError(f"{folder} must hold the graphs {sorted(wanted)} and no other, it holds {graphs}", code="model-missing")
 
 
 @functools.lru_cache(maxsize=32)

@@ -5,6 +5,7 @@ What a manifest leaves out is refused, not guessed; the keys are laid down in `d
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BundleError
+from pipeline.nnunet_manifest import NnUNetSpec, read_nnunet
 
 MANIFEST = "model.toml"
 GRAPH = "model.onnx"
+FURTHER_GRAPH = r"fold-[0-9]+\.onnx"
+"""Name of the graph of a further fold, whose answers are averaged with those of `GRAPH`."""
 TASKS = ("lesion", "brain")
 FAMILIES = ("patch3d",)
 HEADS = ("brain-extracted", "whole-head")
@@ -73,7 +77,15 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that `model.toml` says; `sha256` is that of the graph."""
+    """Everything that `model.toml` says.
+
+    Attributes
+    ----------
+    graphs
+        File name to SHA-256 of every graph; `GRAPH` first, then further folds.
+    nnunet
+        The conventions of an imported nnU-Net; None for every other network.
+    """
 
     name: str
     version: str
@@ -82,11 +94,25 @@ class Manifest:
     statement: str
     intended_use: str
     licence: str
-    sha256: str
+    graphs: Mapping[str, str]
     input: InputSpec
     preprocess: PreprocessSpec
     window: WindowSpec
     output: OutputSpec
+    nnunet: NnUNetSpec | None
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the graph; of several, that of their hashes, one a line."""
+        digests = list(self.graphs.values())
+        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    @property
+    def maps(self) -> int:
+        """How many maps a graph gives."""
+        if self.nnunet is not None:
+            return self.nnunet.classes
+        return 2 if self.output.activation == "softmax" else 1
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -124,7 +150,7 @@ class _Reader:
             statement=self.text("statement"),
             intended_use=self.text("intended_use"),
             licence=self.text("licence"),
-            sha256=self._digest(),
+            graphs=self._graphs(),
             input=self._input(),
             preprocess=PreprocessSpec(
                 self.text("preprocess.resample"), self.text("preprocess.normalise"), self.value("preprocess.normalise_parameters", dict, {})
@@ -135,17 +161,33 @@ class _Reader:
                 self.one_of("window.aggregate", AGGREGATES, "probabilities"),
             ),
             output=self._output(),
+            nnunet=self._nnunet(),
         )
+        if len(manifest.graphs) > 1 and manifest.nnunet is None:
+            raise self._problem("files", "only an nnU-Net has further folds")
         if manifest.window.aggregate == "logits" and manifest.output.activation == "in-graph":
             raise self._problem("window.aggregate", "logits cannot be averaged when the activation is in the graph")
         return manifest
 
-    def _digest(self) -> str:
+    def _graphs(self) -> dict[str, str]:
         files = self.value("files", dict)
-        digest = files.get(GRAPH)
-        if set(files) != {GRAPH} or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-            raise self._problem("files", f"must list {GRAPH} with its SHA-256 (64 hexadecimal digits) and nothing else")
-        return digest
+        names = sorted(set(files) - {GRAPH})
+        right = GRAPH in files and all(re.fullmatch(FURTHER_GRAPH, name) for name in names)
+        if not right or not all(isinstance(each, str) and re.fullmatch("[0-9a-f]{64}", each) for each in files.values()):
+            raise self._problem(
+                "files", f"must list {GRAPH}, and fold-1.onnx and so on, with their SHA-256 (64 hexadecimal digits) and nothing else"
+            )
+        return {name: files[name] for name in (GRAPH, *names)}
+
+    def _nnunet(self) -> NnUNetSpec | None:
+        scheme = self.text("preprocess.resample")
+        if ("nnunet" in self._manifest) != (scheme == "nnunet"):
+            raise self._problem("nnunet", 'this table and preprocess.resample = "nnunet" belong together')
+        if "nnunet" not in self._manifest:
+            return None
+        if self.one_of("output.activation", ACTIVATIONS) != "softmax":
+            raise self._problem("output.activation", "an nnU-Net's graph gives logits: softmax")
+        return read_nnunet(self.value("nnunet", dict), self._texts("input.channels"), str(self._path))
 
     def _input(self) -> InputSpec:
         channels = self._texts("input.channels")

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.bundle import Bundle, open_graph
 from pipeline.errors import BundleError
+from pipeline.manifest import GRAPH
 from pipeline.records import FloatArray
 
 Network = Callable[[FloatArray], FloatArray]
@@ -18,9 +19,9 @@ Network = Callable[[FloatArray], FloatArray]
 class _ByGraph:
     """A bundle as a cache key: the same graph bytes with the same names give the same session."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
-        self._key = (bundle.sha256, bundle.input.name, bundle.output.name, bundle.input.patch, bundle.channels)
+    def __init__(self, bundle: Bundle, name: str) -> None:
+        self.bundle, self.name = bundle, name
+        self._key = (bundle.graphs[name], bundle.input.name, bundle.output.name, bundle.input.patch, bundle.channels)
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -29,8 +30,8 @@ class _ByGraph:
         return isinstance(other, _ByGraph) and self._key == other._key
 
 
-def open_network(bundle: Bundle, threads: int) -> Network:
-    """Return the bundle's network as a function of one patch; a session that is already open is used again.
+def open_network(bundle: Bundle, threads: int, name: str = GRAPH) -> Network:
+    """Return one of the bundle's graphs as a function of one patch; a session that is already open is used again.
 
     Raises
     ------
@@ -38,13 +39,13 @@ def open_network(bundle: Bundle, threads: int) -> Network:
         The graph was altered, cannot be run, or disagrees with the manifest. The function itself raises it when the
         network answers with NaN or infinite values.
     """
-    return _open(_ByGraph(bundle), threads)
+    return _open(_ByGraph(bundle, name), threads)
 
 
 @functools.lru_cache(maxsize=8)
 def _open(key: _ByGraph, threads: int) -> Network:
     bundle = key.bundle
-    session = open_graph(bundle, threads)
+    session = open_graph(bundle, threads, key.name)
 
     def run(patch: FloatArray) -> FloatArray:
         batch = np.ascontiguousarray(patch[np.newaxis], dtype=np.float32)

@@ -42,7 +42,7 @@ def apply_nnunet_scheme(spec: NnUNetSpec, channel: int, image: FloatArray, insid
         answer: FloatArray = moved / max(moved.max(), _SMALLEST)
         return answer
     if scheme == "rgb-0-1":
-        return image / np.float32(255)
+        return (image / np.float32(255)).astype(np.float32, copy=False)
     raise BundleError(f"nnU-Net normalisation {scheme!r} is not known", code="model-manifest-invalid")
 
 
@@ -52,7 +52,8 @@ def _zscore(image: FloatArray, inside: Mask | None, version: int) -> FloatArray:
     # v1: std + 1e-8 and zeros outside; v2: at least 1e-8, and outside is left as it was (zero, as the box was cropped to non-zero).
     divisor = deviation + _SMALLEST if version == 1 else max(deviation, _SMALLEST)
     if inside is None:
-        return (image - mean) / divisor
+        whole: FloatArray = (image - mean) / divisor
+        return whole
     answer = np.zeros_like(image) if version == 1 else image.copy()
     answer[inside] = (values - mean) / divisor
     return answer

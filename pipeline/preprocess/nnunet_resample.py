@@ -75,7 +75,8 @@ def _in_plane(image: Array, shape: Shape, order: int, axis: int) -> FloatArray:
 def _nearest(old: int, new: int) -> Array:
     """Return which old slice each new one takes: voxel centres at (k + 1/2) old/new - 1/2, halves upwards, clamped."""
     places = float(old) / new * (np.arange(new) + 0.5) - 0.5
-    return np.clip(np.floor(places + 0.5), 0, old - 1).astype(int)
+    taken: Array = np.clip(np.floor(places + 0.5), 0, old - 1).astype(int)
+    return taken
 
 
 def _spline(image: Array, shape: Sequence[int], order: int) -> Array:
@@ -84,7 +85,8 @@ def _spline(image: Array, shape: Sequence[int], order: int) -> Array:
     wide = image.astype(np.float64)
     factors = [new / old for new, old in zip(shape, image.shape, strict=True)]
     moved: Array = ndimage.zoom(wide, factors, order=order, mode="nearest", grid_mode=True)
-    return np.clip(moved, wide.min(), wide.max(), out=moved)
+    np.clip(moved, wide.min(), wide.max(), out=moved)
+    return moved
 
 
 def target_spacing(spacing: Triple, network: Triple, *, planar: bool) -> Triple:
