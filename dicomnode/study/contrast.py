@@ -43,9 +43,12 @@ class Contrast:
 def read_contrast(header: InstanceHeader) -> Contrast:
     """Return the contrast that a header's attributes speak for."""
     told = header.AcquisitionContrast
-    if told not in _UNTOLD:
-        return Contrast(_ACQUISITION_CONTRAST.get(told), "attributes", f"Acquisition Contrast {told}")
     timing = _timing_words(header)
+    if told == "T2" and _is_fluid_attenuated(header):
+        # Some scanners name a T2-weighted FLAIR by its weighting.
+        return Contrast("flair", "attributes", f"Acquisition Contrast T2 with fluid attenuation: {timing}")
+    if told not in _UNTOLD:
+        return Contrast(_ACQUISITION_CONTRAST.get(told), "attributes", f"Acquisition Contrast {told[:16]}")
     if header.EchoTime and header.RepetitionTime:
         return _by_timing(header, timing)
     if _FLAIR_SEQUENCES.match(header.SequenceName):
@@ -64,7 +67,7 @@ def _by_timing(header: InstanceHeader, timing: str) -> Contrast:
     # A gradient echo loses its signal at such echo times, so a long echo means refocusing whatever the family says.
     long_echo = echo >= 60
     if spin_echo is not False and long_echo and repetition >= 4000:
-        return _fluid_attenuated_or_t2(header, timing, inversion)
+        return _fluid_attenuated_or_t2(header, timing)
     if long_echo or echo > 35:
         return Contrast(None, "attributes", f"T2 or T2* weighted: {timing}")
     if _T1_TI_MS[0] <= inversion <= _T1_TI_MS[1]:
@@ -75,10 +78,15 @@ def _by_timing(header: InstanceHeader, timing: str) -> Contrast:
     return _gradient_echo(header, timing)
 
 
-def _fluid_attenuated_or_t2(header: InstanceHeader, timing: str, inversion: float) -> Contrast:
-    if _FLAIR_TI_MS[0] <= inversion <= _FLAIR_TI_MS[1]:
+def _is_fluid_attenuated(header: InstanceHeader) -> bool:
+    long = (header.EchoTime or 0.0) >= 60 and (header.RepetitionTime or 0.0) >= 4000
+    return long and _FLAIR_TI_MS[0] <= (header.InversionTime or 0.0) <= _FLAIR_TI_MS[1]
+
+
+def _fluid_attenuated_or_t2(header: InstanceHeader, timing: str) -> Contrast:
+    if _is_fluid_attenuated(header):
         return Contrast("flair", "attributes", f"fluid-attenuated inversion recovery: {timing}")
-    if inversion:
+    if header.InversionTime:
         return Contrast(None, "attributes", f"inversion time does not null fluid: {timing}")
     if "IR" in header.ScanningSequence:
         return Contrast("flair", "attributes", f"inversion recovery with long echo and repetition: {timing}")

@@ -7,6 +7,7 @@ import re
 from dicomnode.records import InstanceHeader, Series
 from dicomnode.study.checks import is_mosaic
 from dicomnode.study.headers import MR_STORAGE
+from dicomnode.study.stacks import is_not_magnitude
 
 Exclusion = tuple[str, str]
 """Reason code and sentence."""
@@ -44,7 +45,6 @@ _MAPS = frozenset(
         "MNIP",
         "PROJECTION",
         "SWI",
-        "PHASE",
         "FIELD_MAP",
         "FIELDMAP",
         "B0_MAP",
@@ -60,12 +60,9 @@ _MAPS = frozenset(
         "FLOW_ENCODED",
         "VELOCITY",
         "MPR_CURVED",
-        "SCREEN",
-        "SAVE",
     ]
 )
 _MAP_PHRASES = ("T1 MAP", "T2 MAP", "T2* MAP", "R2 MAP", "PHASE MAP", "PROJECTION IMAGE", "SCREEN SAVE", "SECONDARY CAPTURE")
-_NOT_MAGNITUDE = frozenset({"P", "R", "I", "PHASE", "REAL", "IMAGINARY"})
 _OTHER_CONTRASTS = frozenset({"DIFFUSION", "PERFUSION", "FLOW_ENCODED", "TAGGING", "TEMPERATURE", "SPECTROSCOPY", "TIME_OF_FLIGHT"})
 
 # A part that cannot be meant when a head is imaged (PS3.16 Annex L); "HEADNECK" and the like contain HEAD and pass.
@@ -80,7 +77,7 @@ _PART_WORDS = re.compile(
 _LOCALIZER_WORDS = re.compile(r"locali[sz]er|\bscout|_scout|\bsurvey|3-?plane|smart ?brain", re.IGNORECASE)
 _ANGIO_WORDS = re.compile(r"\btof\b|_tof|angio|\bmra\b", re.IGNORECASE)
 _EPI_NAME = re.compile(r"^\*?ep(fid|_?se|2d|_b|i)", re.IGNORECASE)
-_PERFUSION_WORDS = re.compile(r"\bswi\b|\bdwi\b|\badc\b|perfusion|\basl\b|\bdti\b|\bmip\b", re.IGNORECASE)
+_OTHER_WORDS = re.compile(r"\bswi\b|\bdwi\b|\badc\b|perfusion|\basl\b|\bdti\b|\bmip\b|\binv[12]\b|_inv[12]\b", re.IGNORECASE)
 
 
 def find_exclusion(series: Series) -> Exclusion | None:
@@ -113,11 +110,8 @@ def _not_anatomical(series: Series) -> Exclusion | None:
         return ("localizer", "a localizer")
     if types & _MAPS or any(phrase in " ".join(sorted(types)) for phrase in _MAP_PHRASES):
         return ("derived-map", f"a map or projection ({', '.join(sorted(types & _MAPS)) or 'by its image type'})")
-    third = header.ImageType[2] if len(header.ImageType) > 2 else ""
-    if third in _NOT_MAGNITUDE or header.extra.get("ComplexImageComponent") in _NOT_MAGNITUDE:
-        magnitude = any("M" in instance.header.ImageType[2:3] for instance in series.instances)
-        if not magnitude:
-            return ("not-magnitude", "a phase, real or imaginary image")
+    if all(is_not_magnitude(instance.header) for instance in series.instances):
+        return ("not-magnitude", "a phase, real or imaginary image")
     return _special_sequence(header)
 
 
@@ -130,8 +124,8 @@ def _special_sequence(header: InstanceHeader) -> Exclusion | None:
     angio = header.extra.get("AngioFlag") == "Y" or header.extra.get("TimeOfFlightContrast") == "YES" or "TOF" in header.SequenceVariant
     if angio or _ANGIO_WORDS.search(_words(header)):
         return ("angiography", "an angiography")
-    if _PERFUSION_WORDS.search(_words(header)):
-        return ("other-contrast", "described as susceptibility, diffusion or perfusion imaging")
+    if _OTHER_WORDS.search(_words(header)):
+        return ("other-contrast", "described as susceptibility, diffusion, perfusion or a part of MP2RAGE")
     return None
 
 

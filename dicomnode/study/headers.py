@@ -35,12 +35,12 @@ _UNANSWERED = (
     "1.2.840.10008.5.1.4.1.1.9.",
     "1.2.840.10008.5.1.4.1.1.104.",
     "1.2.840.10008.5.1.4.1.1.481.",
-    "1.2.840.10008.5.1.4.1.1.7",
-    "1.2.840.10008.5.1.4.1.1.30",
-    "1.2.840.10008.5.1.4.1.1.4.2",
+    "1.2.840.10008.5.1.4.1.1.7.",
     "1.2.840.10008.5.1.4.34.",
     "1.2.840.10008.5.1.4.43.",
 )
+# Secondary Capture, Parametric Map, MR Spectroscopy: no image that a scanner sends for reading as a volume.
+_UNANSWERED_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.30", "1.2.840.10008.5.1.4.1.1.4.2"})
 _UID_CHARACTERS = frozenset("0123456789.")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -49,7 +49,7 @@ _IMAGE_ELEMENTS = ("Rows", "Columns", "BitsAllocated")
 
 def is_answerable(header: InstanceHeader) -> bool:
     """Return whether a study with this instance waits for an answer: an image does, a report or a segmentation does not."""
-    return not header.SOPClassUID.startswith(_UNANSWERED)
+    return header.SOPClassUID not in _UNANSWERED_CLASSES and not header.SOPClassUID.startswith(_UNANSWERED)
 
 
 def read_header(path: Path) -> InstanceHeader:
@@ -99,7 +99,8 @@ def _parse(file: BinaryIO) -> FileDataset:
 def _refuse_truncated(dataset: FileDataset, file: BinaryIO, size_bytes: int) -> None:
     """Refuse an image whose file ends before its pixels do; pydicom itself reads on silently."""
     syntax = read_text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID")
-    if syntax == _DEFLATED or not any(Tag(keyword) in dataset for keyword in _IMAGE_ELEMENTS):
+    image = read_text(dataset, "SOPClassUID") in MR_STORAGE or any(Tag(keyword) in dataset for keyword in _IMAGE_ELEMENTS)
+    if syntax == _DEFLATED or not image:
         return
     remaining = size_bytes - file.tell()
     if remaining <= 0:
@@ -112,7 +113,7 @@ def _refuse_truncated(dataset: FileDataset, file: BinaryIO, size_bytes: int) -> 
 
 
 def _is_uid(text: str) -> bool:
-    return 0 < len(text) <= 64 and set(text) <= _UID_CHARACTERS
+    return 0 < len(text) <= 64 and set(text) <= _UID_CHARACTERS and not text.endswith(".")
 
 
 def _describe(dataset: Dataset) -> InstanceHeader:

@@ -96,7 +96,7 @@ def _candidate(series: Series, role: Role, reason: str, settings: SelectionSetti
     checks = check_choice(series, role, settings, choice)
     hopeless = next((finding for finding in checks if finding.grade == "refuse" and finding.code in NOT_A_VOLUME), None)
     if hopeless is not None:
-        return _Rejected(hopeless.code, f"{reason}, but {hopeless.message}", near=True)
+        return _Rejected(hopeless.code, f"{reason}; {hopeless.message}", near=True)
     findings = _remarks(series.instances[0].header, role, weak=bool(evidence[1]))
     key = (int(is_refused(checks)), *evidence, *_quality(series.instances[0].header, choice))
     return Candidate(series, role, reason, key, findings)

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomnode.records import Finding, IndexedInstance, Series
+from dicomnode.records import Finding, IndexedInstance, InstanceHeader, Series
 
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of direction cosines within one stack."""
 PERPENDICULAR_TOLERANCE = 1e-3
 """Largest 1 - cosine between the stack's line and the slice normal: beyond it the stack is sheared (gantry tilt)."""
+
+_NOT_MAGNITUDE = frozenset({"P", "R", "I", "PHASE", "PHASE MAP", "REAL", "IMAGINARY"})
 
 Vector = npt.NDArray[np.float64]
 
@@ -159,13 +161,14 @@ def _not_one_grid(series: Series) -> Finding | None:
 
 def _magnitude_only(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
     """Drop phase, real and imaginary images where magnitude images stand beside them (PS3.3 C.8.3.1.1.1)."""
-    parts: dict[str, list[Slice]] = defaultdict(list)
-    for item in slices:
-        image_type = item.instance.header.ImageType
-        parts[image_type[2] if len(image_type) > 2 else ""].append(item)
-    others = {"P", "R", "I", "PHASE MAP"} & set(parts)
-    kept = tuple(item for name, items in parts.items() if name not in others for item in items)
-    return kept if others and kept else slices
+    kept = tuple(item for item in slices if not is_not_magnitude(item.instance.header))
+    return kept or slices
+
+
+def is_not_magnitude(header: InstanceHeader) -> bool:
+    """Return whether an image is the phase, real or imaginary part ("P"; Philips writes "P_FFE")."""
+    third = header.ImageType[2] if len(header.ImageType) > 2 else ""
+    return bool(_NOT_MAGNITUDE & {third, third.split("_")[0], str(header.extra.get("ComplexImageComponent", ""))})
 
 
 def _several_groups(slices: tuple[Slice, ...]) -> Finding | None:

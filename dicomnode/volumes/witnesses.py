@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +22,6 @@ CORNER_TOLERANCE_MM = 0.01
 
 Affine = npt.NDArray[np.float64]
 
-# It warns of every slice it refuses, with header values; the reason reaches the reader as the code of the refusal.
-logging.getLogger("dicom2nifti").setLevel(logging.CRITICAL)
 
 
 def convert_with_dicom2nifti(copies: Sequence[Dataset], normal: npt.NDArray[np.float64], output: Path) -> tuple[Array, Affine]:
