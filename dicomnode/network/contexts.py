@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydicom.uid import UID, AllTransferSyntaxes
+from pydicom.uid import UID, AllTransferSyntaxes, MediaStorageDirectoryStorage
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
@@ -55,9 +55,11 @@ def accepts_class(uid: UID, other_objects: Literal["keep", "refuse"]) -> bool:
 
 
 def is_storage(uid: UID) -> bool:
-    """Return whether a class is stored: pynetdicom's storage classes, retired ones by name, and every private or unknown one."""
+    """Return whether a class travels: pynetdicom's storage classes, retired ones by name, and every private or unknown one."""
     service = uid_to_service_class(uid)
     if service is StorageServiceClass:
         return True
+    if uid == MediaStorageDirectoryStorage:
+        return False
     # `ServiceClass` itself is pynetdicom's word for "not known".
     return service is ServiceClass and (uid.is_private or uid.name == uid or "Storage" in uid.name.split())

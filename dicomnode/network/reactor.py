@@ -46,6 +46,8 @@ class PromptSocket(AssociationSocket):
 
     def read(self, count: int) -> memoryview:
         """Return `count` bytes, fewer when the peer has closed; they are valid until the next call."""
+        if count > _LARGEST_PDU_BYTES:
+            raise ConnectionAbortedError("the peer announces a PDU that nobody means")
         if len(self._buffer) < count:
             self._buffer = bytearray(count)
         view = memoryview(self._buffer)[:count]
@@ -94,7 +96,7 @@ class PromptProvider(DULServiceProvider):
             # The rest of a dataset is on its way: reading on is quicker than going round the library's loop.
             while self._read_store():
                 pass
-        except ProtocolFault:
+        except (ProtocolFault, ConnectionAbortedError):
             self.event_queue.put("Evt19")
         except OSError:
             self.event_queue.put("Evt17")
@@ -104,7 +106,7 @@ class PromptProvider(DULServiceProvider):
         connection: Any = self.socket
         header = bytes(connection.read(_HEADER_BYTES))
         kind, length = struct.unpack(">BxL", header) if len(header) == _HEADER_BYTES else (0, 0)
-        if kind != _P_DATA_TF or length > _LARGEST_PDU_BYTES:
+        if kind != _P_DATA_TF:
             connection.unread(header)
             super()._read_pdu_data()
             return False

@@ -125,7 +125,7 @@ def test_dcmtk_senders_lose_nothing_either(node: Node, tmp_path: Path, require_t
     node.start()
     log = tmp_path / "storescu.log"
     with log.open("wb") as output:
-        command = [require_tool("storescu"), "-d", "-aec", "NODE", "127.0.0.1", str(node.port), "+sd", str(tmp_path / "study")]
+        command = [require_tool("storescu"), "-v", "-aec", "NODE", "127.0.0.1", str(node.port), "+sd", str(tmp_path / "study")]
         storescu = subprocess.Popen(command, stdout=output, stderr=output)
         end = time.monotonic() + 20
         while log.read_bytes().count(b"Received Store Response (Success)") < chance.randint(5, 40) and time.monotonic() < end:

@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from pydicom.uid import (
     MRImageStorage,
     RLELossless,
 )
-from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
@@ -45,6 +44,7 @@ from dicomnode.records import AddOutcome, ReceivedInstance
 from dicomnode.spool import writer as spool_writer
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
+from tests.factories import calling
 from tests.factories.instances import small_instance, write_instances
 
 PRIVATE_CLASS = UID("1.3.12.2.1107.5.9.1")
@@ -86,24 +86,15 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
         nodes.append(Node(config, port, layout, ledger, receiver))
         return nodes[-1]
 
-    yield start
+    with calling.sockets_closed():
+        yield start
     for node in nodes:
         node.receiver.stop(2.0)
         node.ledger.close()
 
 
-def associate(
-    node: Node,
-    contexts: Sequence[tuple[str, Sequence[str]]] = ((MRImageStorage, (ExplicitVRLittleEndian,)),),
-    *,
-    calling: str = "SCANNER",
-    called: str = "NODE",
-) -> Association:
-    entity = AE(ae_title=calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
-    return entity.associate(
-        "127.0.0.1", node.port, ae_title=called, contexts=[build_context(uid, list(syntaxes)) for uid, syntaxes in contexts]
-    )
+def associate(node: Node, *arguments: Any, **titles: str) -> Association:
+    return calling.associate(node.port, *arguments, **titles)
 
 
 def store(node: Node, *instances: Dataset) -> list[int]:
@@ -240,7 +231,7 @@ def test_classes_that_are_no_mr_images(start_node: Callable[..., Node], other_ob
 
 
 @pytest.mark.parametrize(
-    ("settings", "calling", "called", "reason"),
+    ("settings", "caller", "called", "reason"),
     [
         ({}, "SCANNER", "WRONG", 7),
         ({"network": {"accept_unknown_peers": "never"}}, "STRANGER", "NODE", 3),
@@ -250,9 +241,9 @@ def test_classes_that_are_no_mr_images(start_node: Callable[..., Node], other_ob
     ],
 )
 def test_who_may_not_call_is_rejected_for_good(
-    start_node: Callable[..., Node], settings: Any, calling: str, called: str, reason: int
+    start_node: Callable[..., Node], settings: Any, caller: str, called: str, reason: int
 ) -> None:
-    association = associate(start_node(**settings), calling=calling, called=called)
+    association = associate(start_node(**settings), calling=caller, called=called)
 
     assert association.is_rejected
     answer = association.acceptor.primitive

@@ -1,0 +1,150 @@
+"""Write docs/conformance.md from the tables of the code.
+
+python scripts/conformance.py            print it
+python scripts/conformance.py --write    write docs/conformance.md
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.sop_class import Comprehensive3DSRStorage, SegmentationStorage, Verification  # type: ignore[attr-defined]
+
+from dicomnode.config import NetworkSettings, StorageSettings
+from dicomnode.network.contexts import MR_STORAGE, TRANSFER_SYNTAXES
+from dicomnode.network.status import ANSWERED, JUDGED, UNKNOWN
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
+SETTINGS = (
+    "require_called_ae",
+    "accept_unknown_peers",
+    "other_objects",
+    "maximum_associations",
+    "maximum_pdu_bytes",
+    "acse_timeout_s",
+    "dimse_timeout_s",
+    "network_timeout_s",
+)
+
+
+def conformance_page() -> str:
+    """Return the page."""
+    sections = (_introduction(), _services(), _classes(), _syntaxes(), _policy(), _answers(), _judgements(), _limits())
+    return "\n".join(section.strip("\n") + "\n" for section in sections)
+
+
+def _introduction() -> str:
+    return """# DICOM conformance statement
+
+Drawn from the tables in `dicomnode/network` by `scripts/conformance.py`; a test fails when the two part. The node is no medical device.
+It speaks DICOM Upper Layer over TCP/IP (PS3.8), without TLS: keep it on a network that you trust.
+"""
+
+
+def _services() -> str:
+    return f"""## Services
+
+| Service | SOP class | Role |
+|---|---|---|
+| Verification | {UID(Verification).name} ({Verification}) | SCP, SCU |
+| Storage | what "Stored SOP classes" says | SCP |
+| Storage | {UID(SegmentationStorage).name} ({SegmentationStorage}) | SCU |
+| Storage | {UID(Comprehensive3DSRStorage).name} ({Comprehensive3DSRStorage}) | SCU |
+
+As SCU it proposes {UID(ExplicitVRLittleEndian).name} and {UID(ImplicitVRLittleEndian).name}, each in a context of its own, over one association
+per batch. Objects go out as the bytes that lie on disk; only for a peer that takes nothing but Implicit VR they are re-encoded.
+`dicomnode send` proposes each file's own transfer syntax besides.
+"""
+
+
+def _classes() -> str:
+    rows = "\n".join(f"| {uid.name} | {uid} |" for uid in MR_STORAGE)
+    return f"""## Stored SOP classes
+
+| SOP class | UID |
+|---|---|
+{rows}
+
+With `network.other_objects = "keep"` (the default) also every other storage class: the standard's, retired ones, private and unknown ones.
+They are kept and not used. With `"refuse"` their presentation contexts are rejected.
+"""
+
+
+def _syntaxes() -> str:
+    rows = "\n".join(f"| {uid.name} | {uid} |" for uid in TRANSFER_SYNTAXES)
+    return f"""## Transfer syntaxes accepted
+
+All of these, for every stored class. Of several in one presentation context the first that the peer names is taken. The dataset is stored as
+received; nothing is decoded, converted or coerced before it is acknowledged. A private transfer syntax is not accepted.
+
+| Transfer syntax | UID |
+|---|---|
+{rows}
+"""
+
+
+def _policy() -> str:
+    fields = NetworkSettings.model_fields
+    rows = "\n".join(f"| `network.{name}` | {_shown(fields[name].default)} | {fields[name].description} |" for name in SETTINGS)
+    return f"""## Association policy
+
+An association is rejected for good when the called AE title is not ours (source 1, reason 7) or the caller may not call (source 1, reason 3:
+`[[peers]]` by AE title and address), and for the moment when too many are open (source 3, reason 2). One operation at a time per association.
+Application context name, implementation class UID and version name are pynetdicom's.
+
+| Setting | Default | Meaning |
+|---|---|---|
+{rows}
+"""
+
+
+def _answers() -> str:
+    rows = "\n".join(f"| 0x{row.status:04X} | {row.service} | {row.meaning} | {row.when} | {row.source} |" for row in ANSWERED)
+    return f"""## Statuses that the node answers
+
+| Status | Service | Meaning | When | Source |
+|---|---|---|---|---|
+{rows}
+
+An instance whose SOP Instance UID is known with other bytes is kept beside the first, answered 0x0000 and shown. Below
+`storage.minimum_free_mb` ({StorageSettings.model_fields["minimum_free_mb"].default} by default) of free space 0xA700 is answered.
+"""
+
+
+def _judgements() -> str:
+    rows = "\n".join(f"| {_range(row.first, row.last)} | {row.verdict} | {row.meaning} | {row.source} |" for row in JUDGED)
+    return f"""## Statuses that the node is answered
+
+"ok" is done; "transient" is tried again with growing pauses; "permanent" stops and is shown. An association that is rejected permanently
+(PS3.8 Table 9-21) and a presentation context that is not accepted are permanent; a transient rejection, an abort, a timeout and a peer that
+is not there are transient.
+
+| Status | Verdict | Meaning | Source |
+|---|---|---|---|
+{rows}
+| any other | {UNKNOWN.verdict} | {UNKNOWN.meaning} | |
+"""
+
+
+def _limits() -> str:
+    return """## Not supported
+
+TLS, user identity negotiation, asynchronous operations, extended negotiation, query/retrieve, storage commitment, C-MOVE and C-GET, MPPS.
+"""
+
+
+def _range(first: int, last: int) -> str:
+    return f"0x{first:04X}" if first == last else f"0x{first:04X} to 0x{last:04X}"
+
+
+def _shown(value: object) -> str:
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv[1:]:
+        PAGE.write_text(conformance_page(), encoding="utf-8")
+    else:
+        print(conformance_page())

@@ -1,0 +1,161 @@
+"""The short way for C-STORE leans on inner names of pynetdicom: these tests notice when the library changes under it."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.sop_class import Verification
+
+from dicomnode.config import parse_config
+from dicomnode.network import handlers, reactor
+from dicomnode.network.association import Receiver
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.writer import SpoolWriter
+from tests.factories import calling
+from tests.factories.instances import small_instance
+
+
+@pytest.fixture
+def listen(tmp_path: Path) -> Iterator[Callable[..., Receiver]]:
+    """Give a function that starts a receiver."""
+    started: list[Receiver] = []
+
+    def start(add: Callable[[Any], Any] = lambda _: "new", **network: Any) -> tuple[Receiver, int]:
+        config = parse_config({"network": {"port": 0, "ae_title": "NODE", **network}})
+        receiver = Receiver(config, SpoolWriter(SpoolLayout(tmp_path / "spool"), 0), add, time.time)
+        started.append(receiver)
+        return receiver, receiver.start()[1]
+
+    with calling.sockets_closed():
+        yield start
+    for receiver in started:
+        receiver.stop(1.0)
+
+
+def associate(port: int) -> Association:
+    return calling.associate(port, [*calling.MR_EXPLICIT, (Verification, (ExplicitVRLittleEndian,))])
+
+
+def test_a_store_takes_the_short_way_and_an_echo_the_librarys(listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    monkeypatch.setattr(handlers, "usual_way", lambda _: pytest.fail("the store went the library's way"))
+    receiver, port = listen()
+    receiver._server.bind(evt.EVT_DIMSE_RECV, lambda event: events.append(type(event.message).__name__))
+
+    association = associate(port)
+    assert association.send_c_store(small_instance(1)).Status == 0
+    assert association.send_c_echo().Status == 0
+    assert association.send_c_store(small_instance(2)).Status == 0
+    association.release()
+
+    assert association.is_released
+    assert events == ["C_ECHO_RQ"]
+
+
+def test_a_command_set_in_pieces_goes_the_librarys_way_and_is_answered_the_same(
+    listen: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, port = listen()
+    association = associate(port)
+    whole = association.dimse.__class__.maximum_pdu_size
+    # A tiny PDU size on our side breaks the command set into fragments.
+    monkeypatch.setattr(association.dimse.__class__, "maximum_pdu_size", property(lambda _: 60))
+    answer = association.send_c_store(small_instance(1))
+    monkeypatch.setattr(association.dimse.__class__, "maximum_pdu_size", whole)
+    association.release()
+
+    assert answer.Status == 0
+    assert len(list((tmp_path / "spool" / "incoming").glob("*/*.dcm"))) == 1
+
+
+def test_a_request_under_a_context_that_was_not_accepted_ends_the_association(listen: Callable[..., Any]) -> None:
+    _, port = listen()
+    association = associate(port)
+    context_id = association.accepted_contexts[0].context_id
+    association._accepted_cx[99] = association._accepted_cx.pop(context_id)
+    association._accepted_cx[99].context_id = 99
+
+    answer = association.send_c_store(small_instance(1))
+
+    assert "Status" not in answer
+    assert _eventually(lambda: association.is_aborted)
+
+
+def test_noise_within_an_association_ends_it(listen: Callable[..., Any]) -> None:
+    _, port = listen()
+    association = associate(port)
+    association.dul.socket.socket.sendall(struct.pack(">BBL", 4, 0, 3) + b"abc")
+
+    assert _eventually(lambda: association.is_aborted)
+
+
+def test_a_length_that_nobody_means_reserves_nothing(listen: Callable[..., Any]) -> None:
+    _, port = listen(network_timeout_s=0.5)
+    association = associate(port)
+    association.dul.socket.socket.sendall(struct.pack(">BBL", 4, 0, 0xFFFFFFFF))
+
+    assert _eventually(lambda: association.is_aborted or not association.is_established)
+    association.abort()
+
+
+def test_an_idle_association_costs_next_to_nothing(listen: Callable[..., Any]) -> None:
+    _, port = listen()
+    association = associate(port)
+    association.send_c_echo()
+    provider = next(thread for thread in threading.enumerate() if isinstance(thread, reactor.PromptProvider))
+    looks: list[float] = []
+    real = DULServiceProvider._is_transport_event
+
+    def counting(self: DULServiceProvider) -> bool:
+        if self is provider:
+            looks.append(time.monotonic())
+        return real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DULServiceProvider, "_is_transport_event", counting)
+        time.sleep(0.4)
+    association.release()
+
+    # The library's own loop looks 1000 times a second.
+    assert 0 < len(looks) < 150
+
+
+def test_stop_lets_a_store_that_is_under_way_finish(listen: Callable[..., Any]) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_instance: Any) -> str:
+        begun.set()
+        assert go_on.wait(5)
+        return "new"
+
+    receiver, port = listen(slow)
+    association = associate(port)
+    answers: list[Any] = []
+    sender = threading.Thread(target=lambda: (answers.append(association.send_c_store(small_instance(1))), association.release()))
+    sender.start()
+    assert begun.wait(5)
+    stopper = threading.Thread(target=receiver.stop, args=(5.0,))
+    stopper.start()
+    time.sleep(0.1)
+    go_on.set()
+    sender.join(10)
+    stopper.join(10)
+
+    assert [answer.Status for answer in answers] == [0]
+
+
+def _eventually(condition: Callable[[], bool], timeout_s: float = 8.0) -> bool:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end and not condition():
+        time.sleep(0.02)
+    return condition()
