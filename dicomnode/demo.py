@@ -47,7 +47,8 @@ class DemoResult:
     seg: Path | None
     sr: Path
     montage: Path | None
-    report: str
+    report: Path
+    sentences: tuple[str, ...]
     found_ml: tuple[float, ...]
     dice: float
     planted: tuple[PlantedLesion, ...]
@@ -144,7 +145,11 @@ def _judge(study: np.lib.npyio.NpzFile, received: dict[str, Path], folder: Path,
     montage = next(iter(sorted((folder / "node").rglob("montage.png"))), None)
     kept = Path(shutil.copy(montage, folder / "montage.png")) if montage else None
     sr = received[Comprehensive3DSRStorage]
-    return DemoResult(seg, sr, kept, _readable(sr), sizes, dice, planted, seconds)
+    tree = _readable(sr)
+    report = folder / "report.txt"
+    report.write_text("\n".join(tree) + "\n", encoding="utf-8")
+    sentences = tuple(line.split(": ", 1)[1] for line in tree if line.startswith(("    Finding: ", "    Comment: ")))
+    return DemoResult(seg, sr, kept, report, sentences, sizes, dice, planted, seconds)
 
 
 def _truth_on_flair(study: np.lib.npyio.NpzFile) -> Array:
@@ -173,11 +178,11 @@ def _read_labels(seg: Path, study: np.lib.npyio.NpzFile) -> Array:
     return labels
 
 
-def _readable(sr: Path) -> str:
+def _readable(sr: Path) -> list[str]:
     """Return the report's text and numbers as lines, in the order of the content tree."""
     lines: list[str] = []
     _collect(pydicom.dcmread(sr), 0, lines)
-    return "\n".join(lines)
+    return lines
 
 
 def _collect(item: pydicom.Dataset, depth: int, lines: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from dicomnode.flow import Workplace, where
 from dicomnode.spool.retention import remove_expired_studies
 
 log = structlog.get_logger()
+# That a run is skipped while the last one still works is how the table is meant; one warning a second says nothing.
+logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
