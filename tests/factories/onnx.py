@@ -124,10 +124,10 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def known_lesion_bundle(models: Path, **changes: Any) -> Bundle:
-    """Return a network that marks what is brighter than 1.5 x the brain's median on FLAIR, or on T1 where T1 is all there is."""
+    """Return a network that marks what is brighter than 1.66 x the brain's median in the last channel."""
     manifest = lesion_manifest(**changes)
     weights = [1.0 if channel == manifest["input"]["channels"][-1] else 0.0 for channel in manifest["input"]["channels"]]
-    return load_bundle(write_bundle(models, threshold_graph(weights, 1.5, manifest["input"]["patch"]), manifest))
+    return load_bundle(write_bundle(models, threshold_graph(weights, 1.66, manifest["input"]["patch"], slope=4.0), manifest))
 
 
 def known_brain_bundle(models: Path, **changes: Any) -> Bundle:

@@ -1,0 +1,25 @@
+"""Bundles of known answer, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.run import Recipe
+from tests.factories.onnx import known_brain_bundle, known_lesion_bundle
+
+
+@pytest.fixture(scope="session")
+def known_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    known_lesion_bundle(folder)
+    known_brain_bundle(folder)
+    return folder
+
+
+@pytest.fixture
+def recipe(known_models: Path) -> Recipe:
+    from pipeline.bundle import find_bundle
+
+    return Recipe(find_bundle(known_models, "known-lesion"), find_bundle(known_models, "known-brain"), bias_correction=False)

@@ -1,0 +1,224 @@
+"""A bundle is taken as its manifest says, or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.bundle import Bundle, find_bundle, list_bundles, load_bundle, open_graph, verify_bundle
+from pipeline.errors import BundleError
+from tests.factories.onnx import known_brain_bundle, known_lesion_bundle, lesion_manifest, nan_graph, threshold_graph, write_bundle
+
+PATCH = [4, 4, 4]
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    return lesion_manifest(**{"input__patch": PATCH, **changes})
+
+
+def write_small(models: Path, **changes: Any) -> Path:
+    return write_bundle(models, threshold_graph([0.0, 1.0], 1.0, PATCH), small(**changes))
+
+
+def refusal(folder: Path) -> BundleError:
+    with pytest.raises(BundleError) as caught:
+        load_bundle(folder)
+    return caught.value
+
+
+def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
+    bundle = load_bundle(write_small(tmp_path))
+
+    assert (bundle.name, bundle.version, bundle.task, bundle.channels) == ("known-lesion", "0.1.0", "lesion", ("t1", "flair"))
+    assert bundle.input.patch == (4, 4, 4)
+    assert bundle.identity.sha256 == bundle.sha256
+    assert bundle.output.threshold_for(["t1", "flair"]) == 0.5
+    verify_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"schema": 2}, "schema"),
+        ({"task": "tumour"}, "task"),
+        ({"family": "proposal3d"}, "family"),
+        ({"statement": " "}, "statement"),
+        ({"licence": 7}, "licence"),
+        ({"input__channels": []}, "input.channels"),
+        ({"input__channels": ["t1", "t1"]}, "input.channels"),
+        ({"input__accepts": [["t2"]]}, "input.accepts"),
+        ({"input__accepts": []}, "input.accepts"),
+        ({"input__head": "half"}, "input.head"),
+        ({"input__patch": [4, 4]}, "input.patch"),
+        ({"input__spacing_mm": [2.0, 0.0, 2.0]}, "input.patch"),
+        ({"input__dtype": "float16"}, "input.dtype"),
+        ({"window__step": 0}, "window.step"),
+        ({"window__gaussian": "yes"}, "window.gaussian"),
+        ({"window__aggregate": "logits"}, "window.aggregate"),
+        ({"output__activation": "tanh"}, "output.activation"),
+        ({"output__threshold": 1.5}, "output.threshold"),
+        ({"output__thresholds": {"t1": 2.0}}, "output.thresholds"),
+        ({"output__connectivity": 18}, "output.connectivity"),
+        ({"output__minimum_volume_mm3": -1}, "output.minimum_volume_mm3"),
+    ],
+)
+def test_a_wrong_manifest_names_its_key(changes: dict[str, Any], key: str, tmp_path: Path) -> None:
+    problem = refusal(write_small(tmp_path, **changes))
+
+    assert problem.code == "model-manifest-invalid"
+    assert f": {key}: " in str(problem)
+
+
+@pytest.mark.parametrize("key", ["name", "statement", "licence", "intended_use", "[preprocess]", "connectivity", "gaussian"])
+def test_a_missing_key_is_refused(key: str, tmp_path: Path) -> None:
+    folder = write_small(tmp_path)
+    manifest = folder / "model.toml"
+    lines = [line for line in manifest.read_text().splitlines() if not line.strip('"').startswith(key)]
+    manifest.write_text("\n".join(lines))
+
+    assert refusal(folder).code == "model-manifest-invalid"
+
+
+def test_an_altered_graph_is_refused(tmp_path: Path) -> None:
+    folder = write_small(tmp_path)
+    load_bundle(folder)
+    with (folder / "model.onnx").open("ab") as graph:
+        graph.write(b"\0")
+
+    assert refusal(folder).code == "model-altered"
+
+
+def test_a_graph_altered_after_loading_never_runs(tmp_path: Path) -> None:
+    bundle = load_bundle(write_small(tmp_path))
+    graph = bundle.folder / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"\1")
+
+    with pytest.raises(BundleError) as caught:
+        open_graph(bundle, threads=1)
+
+    assert caught.value.code == "model-altered"
+
+
+@pytest.mark.parametrize("name", ["weights.pkl", "model.pt", "hidden.bin"])
+def test_a_file_that_is_not_data_we_know_is_refused(name: str, tmp_path: Path) -> None:
+    folder = write_small(tmp_path)
+    (folder / name).write_bytes(b"x")
+
+    assert refusal(folder).code == "model-unusable"
+
+
+def test_a_second_graph_is_refused(tmp_path: Path) -> None:
+    folder = write_small(tmp_path)
+    (folder / "other.onnx").write_bytes(b"x")
+
+    assert refusal(folder).code == "model-missing"
+
+
+def test_a_folder_must_be_called_as_the_manifest_says(tmp_path: Path) -> None:
+    folder = write_small(tmp_path)
+    moved = folder.rename(folder.with_name("0.2.0"))
+
+    assert refusal(moved).code == "model-manifest-invalid"
+
+
+@pytest.mark.parametrize(
+    "graph", [threshold_graph([1.0], 1.0, PATCH), threshold_graph([0.0, 1.0], 1.0, [4, 4, 6])], ids=["one channel", "another patch"]
+)
+def test_a_graph_that_disagrees_with_its_manifest_is_refused(graph: Any, tmp_path: Path) -> None:
+    bundle = load_bundle(write_bundle(tmp_path, graph, small()))
+
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(bundle)
+
+    assert caught.value.code == "model-graph-mismatch"
+
+
+@pytest.mark.parametrize("key", ["input__name", "output__name"])
+def test_a_tensor_of_another_name_is_refused(key: str, tmp_path: Path) -> None:
+    bundle = load_bundle(write_small(tmp_path, **{key: "something"}))
+
+    with pytest.raises(BundleError, match="something"):
+        verify_bundle(bundle)
+
+
+def test_a_network_that_answers_nan_fails_verification(tmp_path: Path) -> None:
+    bundle = load_bundle(write_bundle(tmp_path, nan_graph(2, PATCH), small()))
+
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(bundle)
+
+    assert caught.value.code == "model-output-not-finite"
+
+
+def test_what_is_not_onnx_is_refused(tmp_path: Path) -> None:
+    class NotOnnx:
+        def SerializeToString(self) -> bytes:  # noqa: N802 - the name that onnx uses
+            return b"not a graph"
+
+    bundle = load_bundle(write_bundle(tmp_path, NotOnnx(), small()))  # type: ignore[arg-type]
+
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(bundle)
+
+    assert caught.value.code == "model-unusable"
+
+
+def test_the_newest_version_is_found_and_an_exact_one_too(tmp_path: Path) -> None:
+    for version in ("0.9.0", "0.10.0"):
+        write_small(tmp_path, version=version)
+
+    assert find_bundle(tmp_path, "known-lesion").version == "0.10.0"
+    assert find_bundle(tmp_path, "known-lesion/0.9.0").version == "0.9.0"
+    assert [bundle.version for bundle in list_bundles(tmp_path)] == ["0.9.0", "0.10.0"]
+
+
+@pytest.mark.parametrize("name", ["absent", "known-lesion/9.9.9", "", "/0.1.0"])
+def test_a_bundle_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    write_small(tmp_path)
+
+    with pytest.raises(BundleError) as caught:
+        find_bundle(tmp_path, name)
+
+    assert caught.value.code == "model-missing"
+
+
+@pytest.mark.parametrize(("available", "chosen"), [({"t1", "flair"}, ("t1", "flair")), ({"flair"}, ("flair",)), ({"t1"}, ("t1",))])
+def test_the_largest_trained_combination_is_chosen(available: set[str], chosen: tuple[str, ...], tmp_path: Path) -> None:
+    assert load_bundle(write_small(tmp_path)).choose_channels(available) == chosen
+
+
+def test_two_channels_never_run_on_one_without_leave(tmp_path: Path) -> None:
+    bundle = load_bundle(write_small(tmp_path, input__accepts=[["t1", "flair"]]))
+
+    with pytest.raises(BundleError) as caught:
+        bundle.choose_channels({"flair"})
+
+    assert caught.value.code == "channels-missing"
+
+
+def test_weights_stored_as_float16_run_as_float32(tmp_path: Path) -> None:
+    bundle = load_bundle(write_small(tmp_path))
+    session = open_graph(bundle, threads=1)
+
+    answer = session.run(None, {"image": np.full((1, 2, 4, 4, 4), 1.0, np.float32)})[0]
+
+    assert answer.dtype == np.float32
+    assert answer == pytest.approx(0.5)
+
+
+def test_the_shipped_bundles_are_as_their_manifests_say(repo_root: Path) -> None:
+    bundles = list_bundles(repo_root / "models")
+
+    assert {bundle.task for bundle in bundles} == {"brain", "lesion"}
+    for bundle in bundles:
+        verify_bundle(bundle)
+        assert "not for diagnosis" in bundle.statement
+
+
+def test_the_known_bundles_of_the_tests_load(tmp_path: Path) -> None:
+    bundles: list[Bundle] = [known_lesion_bundle(tmp_path), known_brain_bundle(tmp_path)]
+
+    assert [bundle.task for bundle in bundles] == ["lesion", "brain"]
