@@ -7,17 +7,22 @@ difference is kept, of softmax maps only the lesion's sum. That halves memory an
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from pipeline.geometry import Shape, Triple
-from pipeline.inference.session import Network
+from pipeline.bundle import Bundle
+from pipeline.errors import BundleError
+from pipeline.geometry import Affine, Grid, Shape, Triple, same_grid, spacing_mm
+from pipeline.inference.session import Network, open_network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
-from pipeline.nnunet_manifest import NnUNetSpec
+from pipeline.nnunet_manifest import REFERENCE, NnUNetSpec
+from pipeline.preprocess.extract_brain import Brain
 from pipeline.preprocess.nnunet_case import CasePlan, apply_case, plan_case, undo_case
-from pipeline.records import FloatArray
+from pipeline.preprocess.resample import IDENTITY, sample_linear
+from pipeline.records import FloatArray, Volume
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,64 @@ class Window:
     patch: Shape
     step: float
     gaussian: bool
+
+
+def window_of(bundle: Bundle) -> Window:
+    """Return what a manifest says about the network's grid and tiles."""
+    return Window(bundle.input.spacing_mm, bundle.input.patch, bundle.window.step, bundle.window.gaussian)
+
+
+def segment_case(
+    bundle: Bundle, images: Mapping[str, Volume], links: Mapping[str, Affine], brain: Brain, reference: Grid, threads: int
+) -> tuple[Volume, dict[str, Any]]:
+    """Return the lesion probability on the voxels that the network works from, and what was done.
+
+    Parameters
+    ----------
+    images
+        Role to image in axial canonical order.
+    links
+        Role to 4x4 from the reference's mm to that image's mm.
+    brain
+        The brain in the reference's mm; what lies outside is blanked for a network that was trained on extracted brains.
+
+    Raises
+    ------
+    PipelineError
+        The image is empty, the network cannot be run, or it answers with NaN or infinite values.
+    """
+    spec = bundle.nnunet
+    if spec is None:
+        raise BundleError(f"{bundle.name} is no nnU-Net: its manifest has no such table", code="model-manifest-invalid")
+    grid = _working_grid(spec, images, links, reference)
+    array = np.stack([_on_grid(images[channel], grid, links.get(channel, IDENTITY)) for channel in bundle.channels])
+    if bundle.input.head == "brain-extracted":
+        array = array * (sample_linear(brain.soft, grid) >= brain.threshold)
+    flips = tuple(axis for axis, letter, same in zip((3, 2, 1), spec.orientation, "LPS", strict=True) if letter != same)
+    networks = [open_network(bundle, threads, name) for name in bundle.graphs]
+    probability, plan = predict_array(networks, spec, window_of(bundle), np.flip(array, flips), spacing_mm(grid.affine))
+    probability = np.flip(probability, tuple(axis - 1 for axis in flips))
+    used = {
+        "conventions": f"nnU-Net v{spec.version}", "folds": len(networks), "mirror_axes": list(spec.mirror_axes), "grid": spec.grid,
+        "box": [list(ends) for ends in plan.box], "resampled": list(plan.resampled), "threads": threads,
+    }  # fmt: skip
+    return grid.fill(np.ascontiguousarray(probability)), used
+
+
+def _working_grid(spec: NnUNetSpec, images: Mapping[str, Volume], links: Mapping[str, Affine], reference: Grid) -> Grid:
+    """Return the grid of the image that the network works from, in the reference's mm."""
+    if spec.grid == REFERENCE or spec.grid not in images:
+        return reference
+    image = images[spec.grid]
+    shape = (image.array.shape[0], image.array.shape[1], image.array.shape[2])
+    return Grid(shape, np.linalg.inv(links.get(spec.grid, IDENTITY)) @ image.affine, reference.frame_of_reference_uid)
+
+
+def _on_grid(image: Volume, grid: Grid, link: Affine) -> FloatArray:
+    moved = Volume(image.array, np.linalg.inv(link) @ image.affine, grid.frame_of_reference_uid)
+    if same_grid(moved, grid):
+        return image.array.astype(np.float32, copy=False)
+    return sample_linear(image, grid, link)
 
 
 def predict_array(
