@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -56,15 +58,16 @@ def build_answer(context: AnswerContext, volume: Volume, result: PipelineResult,
     evidence = [read_source(source, volume if number == 0 else None) for number, source in enumerate(context.sources)]
     remarks: Findings = [*findings, *result.findings]
     try:
-        if not result.lesions:
-            return (encode("sr", build_negative_report(context, result, evidence, remarks, provenance)),)
-        plans = plan_segments(result, context.settings.maximum_segments, provenance)
-        segmentation = build_segmentation(context, result, evidence[0], plans, provenance)
-        report = build_lesion_report(context, result, evidence, segmentation, plans, remarks, provenance)
-    except (ValueError, AttributeError, TypeError, KeyError) as problem:
+        with _names_as_they_come():
+            if not result.lesions:
+                return (encode("sr", build_negative_report(context, result, evidence, remarks, provenance)),)
+            plans = plan_segments(result, context.settings.maximum_segments, provenance)
+            segmentation = build_segmentation(context, result, evidence[0], plans, provenance)
+            report = build_lesion_report(context, result, evidence, segmentation, plans, remarks, provenance)
+            return encode("seg", segmentation), encode("sr", report)
+    except (ValueError, AttributeError, TypeError, LookupError) as problem:
         # highdicom's own checks: the object would not be valid.
         raise ResultRejected(f"the result could not be encoded: {type(problem).__name__}: {problem}") from problem
-    return encode("seg", segmentation), encode("sr", report)
 
 
 def build_refusal(
@@ -74,7 +77,8 @@ def build_refusal(
     provenance = plan_provenance(context, None, code, sentence, outcome.value)
     template = repair_template(read_header(context.template))
     plan = EncodingPlan(context, (), (), provenance)
-    return (encode("sr", build_refusal_report(plan, template, code, sentence, findings, outcome)),)
+    with _names_as_they_come():
+        return (encode("sr", build_refusal_report(plan, template, code, sentence, findings, outcome)),)
 
 
 def encode(kind: str, dataset: Dataset) -> EncodedResult:
@@ -89,3 +93,11 @@ def encode(kind: str, dataset: Dataset) -> EncodedResult:
         SeriesInstanceUID=str(dataset.SeriesInstanceUID),
         filename=f"{kind}.dcm",
     )
+
+
+@contextmanager
+def _names_as_they_come() -> Iterator[None]:
+    """Silence what highdicom says to programmers about person names: these are the source's, and they stay."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*unlikely to represent the intended person name.*", category=UserWarning)
+        yield

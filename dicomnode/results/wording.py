@@ -24,8 +24,8 @@ def plain_ascii(text: str) -> str:
     '26 - 3 x 4 mm3'
     """
     swapped = text.translate({0x2013: "-", 0x2014: "-", 0x2019: "'", 0xD7: "x", 0xB0: " deg", 0xB5: "u", 0x2265: ">=", 0x2264: "<="})
-    folded = unicodedata.normalize("NFKD", swapped).encode("ascii", "replace").decode("ascii")
-    return re.sub(r"\s+", " ", folded).strip()
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", swapped) if not unicodedata.combining(letter))
+    return re.sub(r"[\x00-\x20\x7f]+", " ", bare.encode("ascii", "replace").decode("ascii")).strip()
 
 
 def clip_at_sentence(text: str, length: int = LONG_STRING) -> str:

@@ -85,15 +85,17 @@ def volume_of(series: PhantomSeries, frame_of_reference_uid: str) -> Volume:
 
 
 def answered_study(
-    folder: Path, *, roles: tuple[Role, ...] = ("t1", "flair"), lesions: bool = True, settings: ResultSettings | None = None, **study: Any
+    folder: Path, *, roles: tuple[Role, ...] = ("t1", "flair"), found: bool = True, settings: ResultSettings | None = None, **study: Any
 ) -> Answered:
     """Write the phantom's study below `folder` and return what the node would know of it after the pipeline."""
+    # The T1 is the second input of most answers: few slices will do.
+    study.setdefault("t1", {"shape": (16, 32, 32), "spacing_mm": (12.0, 6.0, 6.0)})
     phantom = phantom_study(roles=roles, **study)
     order: list[Role] = [role for role in ("flair", "t1") if role in roles]
     sources = tuple(write_source(role, phantom.series[role].instances, folder / role) for role in order)
     reference = phantom.series[order[0]]
     volume = volume_of(reference, phantom.frame_of_reference_uid)
-    result = make_result(reference.truth if lesions else np.zeros_like(reference.truth), volume, order[0])
+    result = make_result(reference.truth if found else np.zeros_like(reference.truth), volume, order[0])
     context = AnswerContext(phantom.study_uid, 1, sources, settings or ResultSettings(), "0.1.0", CREATED_AT, sources[0].frames[0].path)
     return Answered(context, volume, result)
 

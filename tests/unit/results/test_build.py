@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from dicomnode.config import ResultSettings
+from dicomnode.errors import ResultRejected
+from dicomnode.records import Finding
+from dicomnode.results import codes
+from dicomnode.results.build import build_answer, build_refusal
+from dicomnode.results.provenance import plan_provenance
+from dicomnode.results.segments import count_merged, plan_segments
+from dicomnode.results.verify import read_back, verify_answer
+from dicomnode.results.verify_report import concept, walk_content
+from dicomnode.states import Outcome
+from tests.factories.dicom import Blob
+from tests.factories.results import MODELS, Answered, answered_study, make_result
+
+
+def answer(answered: Answered, findings: tuple[Finding, ...] = ()) -> dict[str, Dataset]:
+    results = build_answer(answered.context, answered.volume, answered.result, findings)
+    verify_answer(results, answered.volume, answered.result, answered.context.sources)
+    return {item.kind: read_back(item) for item in results}
+
+
+def texts(report: Dataset) -> list[str]:
+    return [item.TextValue for item in walk_content(report) if item.ValueType == "TEXT"]
+
+
+def answers(report: Dataset, code: str) -> set[str]:
+    items = (item for item in walk_content(report) if item.ValueType == "CODE" and concept(item) == code)
+    return {item.ConceptCodeSequence[0].CodeValue for item in items}
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
+    return answered_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        {},
+        {"flair": {"multiframe": True}},
+        {"roles": ("t1",)},
+        {"roles": ("t1",), "t1": {"multiframe": True, "plane": "coronal"}},
+        {"roles": ("flair",), "flair": {"tilt_deg": 14, "shape": (20, 40, 56), "spacing_mm": (7.5, 3.5, 4.25)}},
+        {"roles": ("flair",), "flair": {"plane": "coronal", "shape": (40, 53, 63), "reverse": True}},
+    ],
+    ids=["both", "enhanced flair", "sagittal t1", "enhanced t1", "oblique anisotropic", "odd columns, left-handed"],
+)
+def test_a_result_on_any_grid_is_proven_from_its_bytes(tmp_path: Path, study: dict[str, Any]) -> None:
+    answered = answered_study(tmp_path, **study)
+    datasets = answer(answered)
+    seg = datasets["seg"]
+
+    assert (seg.Rows, seg.Columns) == answered.volume.array.shape[1:]
+    assert len(seg.ReferencedSeriesSequence) == 1
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == answered.context.sources[0].SeriesInstanceUID
+    occupied = sum(int((answered.result.labels.array == label).any(axis=(1, 2)).sum()) for label in (1, 2))
+    assert seg.NumberOfFrames == occupied
+
+
+def test_the_same_inputs_give_the_same_bytes(answered: Answered) -> None:
+    first = build_answer(answered.context, answered.volume, answered.result, ())
+    time.sleep(0.01)
+    later = replace(answered.context, revision=4)
+    second = build_answer(later, answered.volume, answered.result, ())
+
+    assert [item.data for item in first] == [item.data for item in second]
+
+
+@pytest.mark.slow
+def test_another_process_gives_the_same_bytes(answered: Answered, tmp_path: Path, repo_root: Path) -> None:
+    # Another process: other hash seed, other random state, later on the clock.
+    program = (
+        "import hashlib, pathlib, sys\n"
+        "from tests.factories.results import answered_study\n"
+        "from dicomnode.results.build import build_answer\n"
+        "a = answered_study(pathlib.Path(sys.argv[1]))\n"
+        "print([hashlib.sha256(r.data).hexdigest() for r in build_answer(a.context, a.volume, a.result, ())])\n"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / seed)],
+            cwd=repo_root,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+
+    assert runs[0] == runs[1]
+    assert len(runs[0]) > 100
+
+
+def test_every_segment_says_who_drew_it(answered: Answered) -> None:
+    seg = answer(answered)["seg"]
+    segments = seg.SegmentSequence
+
+    assert [item.SegmentLabel for item in segments] == ["Lesion 1", "Lesion 2"]
+    assert len({tuple(item.RecommendedDisplayCIELabValue) for item in segments}) == 2
+    for item in segments:
+        algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
+        assert item.SegmentAlgorithmType == "AUTOMATIC"
+        assert algorithm.AlgorithmFamilyCodeSequence[0].CodeMeaning == "Artificial Intelligence"
+        assert "synthetic data" in item.SegmentDescription
+        assert item.AnatomicRegionSequence[0].CodeMeaning == "Brain"
+    assert seg.ContentDescription == "Trained on synthetic data only. For research use"
+    assert "not for primary diagnosis" in seg.SeriesDescription
+
+
+def test_each_network_is_named_as_equipment_and_the_observer_agrees(answered: Answered) -> None:
+    for dataset in answer(answered).values():
+        ours = [item for item in dataset.ContributingEquipmentSequence if "DeviceUID" in item]
+
+        assert [item.ManufacturerModelName for item in ours] == [model.name for model in MODELS]
+        assert {item.PurposeOfReferenceCodeSequence[0].CodeValue for item in ours} == {"109102"}
+    observer = {concept(item): item.get("UID") or item.get("TextValue") for item in walk_content(dataset)}
+    assert observer["121012"] == ours[0].DeviceUID
+    assert observer["121015"] == ours[0].ManufacturerModelName
+    assert observer["121014"] == ours[0].Manufacturer
+
+
+def test_the_dates_are_those_of_the_job(answered: Answered) -> None:
+    for dataset in answer(answered).values():
+        assert {dataset.ContentDate, dataset.SeriesDate, dataset.InstanceCreationDate} == {dataset.ContentDate}
+        assert {dataset.ContentTime, dataset.SeriesTime, dataset.InstanceCreationTime} == {dataset.ContentTime}
+        assert dataset.StudyDate == "20260105"
+
+
+def test_more_lesions_than_segments_share_the_last_one_and_the_report_says_so(tmp_path: Path) -> None:
+    lesions = tuple(Blob((x, y, 10), (7 - n, 7 - n, 9)) for n, (x, y) in enumerate([(30, 20), (-30, 20), (30, -30), (-30, -30)]))
+    answered = answered_study(tmp_path, roles=("flair",), lesions=lesions, settings=ResultSettings(maximum_segments=3))
+    assert len(answered.result.lesions) == 4
+    datasets = answer(answered)
+
+    assert [item.SegmentLabel for item in datasets["seg"].SegmentSequence] == ["Lesion 1", "Lesion 2", "Lesions 3 to 4"]
+    assert "The 2 smallest lesions are merged in segment 3." in texts(datasets["sr"])
+    assert count_merged(answered.result, 3) == 2
+    assert count_merged(answered.result, 4) == 0
+
+
+def test_the_report_measures_each_lesion_and_the_whole(answered: Answered) -> None:
+    report = answer(answered)["sr"]
+    groups = [item for item in walk_content(report) if concept(item) == "125007"]
+    named = [[concept(item) for item in group.ContentSequence if item.ValueType == "NUM"] for group in groups]
+
+    # The whole; then volume and line of each lesion, two groups with one tracking UID.
+    assert named[0] == ["118565006", "246206008", "118565006", "118586006", "103339001"]
+    assert named[1] == named[3] == ["118565006", "L0JK", "110852"]
+    assert named[2] == named[4] == ["103339001"]
+    assert all(group.ContentTemplateSequence[0].TemplateIdentifier in {"1411", "1501"} for group in groups)
+    assert report.ConceptNameCodeSequence[0].CodeValue == "126000"
+    assert answers(report, "111017") == {"111242"}
+    assert any("synthetic data" in text for text in texts(report))
+    assert any(text.startswith("2 lesions found on the FLAIR, 8.96 ml in all") for text in texts(report))
+
+
+def test_remarks_on_the_input_are_in_the_report(answered: Answered) -> None:
+    remark = Finding("thick-slices", "warning", "Slices are 6 mm apart – small lesions may be missed.")
+
+    assert "Warning: Slices are 6 mm apart - small lesions may be missed." in texts(answer(answered, (remark,))["sr"])
+
+
+def test_a_study_without_lesions_gets_a_report_that_says_so(answered: Answered) -> None:
+    result = make_result(np.zeros_like(answered.result.labels.array), answered.volume)
+    negative = replace(answered, result=result)
+
+    datasets = answer(negative)
+    report = datasets["sr"]
+
+    assert set(datasets) == {"sr"}
+    # OHIF crashes on title 126000 without coordinates; any other title is shown as text.
+    assert report.ConceptNameCodeSequence[0].CodeValue == codes.DIAGNOSTIC_IMAGING_REPORT.value
+    assert answers(report, "111017") == {"111241"}
+    assert answers(report, "301766008") == {"272519000"}
+    assert "No lesion was found on the FLAIR at a probability threshold of 0.5." in texts(report)
+
+
+def test_absence_is_not_claimed_when_an_input_was_refused(answered: Answered) -> None:
+    negative = replace(answered, result=make_result(np.zeros_like(answered.result.labels.array), answered.volume))
+    report = answer(negative, (Finding("gap", "refuse", "The T1 has a gap."),))["sr"]
+
+    assert answers(report, "111017") == {"111243"}
+    assert answers(report, "301766008") == {"373068000"}
+
+
+@pytest.mark.parametrize(("outcome", "opening"), [(Outcome.REFUSED, "was not analysed"), (Outcome.FAILED, "failed on this study")])
+def test_a_refusal_says_why_and_never_that_nothing_is_there(answered: Answered, outcome: Outcome, opening: str) -> None:
+    context = replace(answered.context, sources=())
+    sentence = "The FLAIR has a gap after slice 7; send the series again."
+
+    (result,) = build_refusal(context, "slice-missing", sentence, (), outcome)
+    (again,) = build_refusal(context, "slice-missing", sentence, (), outcome)
+    (other,) = build_refusal(context, "too-few-slices", sentence, (), outcome)
+    report = read_back(result)
+
+    assert result.data == again.data
+    assert result.SOPInstanceUID != other.SOPInstanceUID
+    assert report.StudyInstanceUID == answered.context.StudyInstanceUID
+    assert report.VerificationFlag == "UNVERIFIED"
+    assert answers(report, "111017") == {"111245"}
+    assert answers(report, "301766008") == {"373068000"}
+    assert opening in " ".join(texts(report))
+    assert sentence in texts(report)
+    assert "Reason code: slice-missing" in texts(report)
+
+
+def test_a_mask_of_another_shape_is_rejected(answered: Answered) -> None:
+    source = answered.context.sources[0]
+    short = replace(answered.context, sources=(replace(source, frames=source.frames[:-1]),))
+
+    with pytest.raises(ResultRejected, match="does not fit"):
+        build_answer(short, answered.volume, answered.result, ())
+
+
+def test_what_highdicom_will_not_write_is_rejected(answered: Answered) -> None:
+    first, *others = answered.result.lesions
+    beyond = replace(first, long_axis=replace(first.long_axis, slice_index=99))
+
+    with pytest.raises(ResultRejected, match="could not be encoded: IndexError"):
+        build_answer(answered.context, answered.volume, replace(answered.result, lesions=(beyond, *others)), ())
+
+
+def test_neighbouring_segments_differ_in_colour(answered: Answered) -> None:
+    plans = plan_segments(replace(answered.result, lesions=answered.result.lesions[:1] * 12), 12, plan_provenance(answered.context, None))
+
+    assert len({plan.color for plan in plans}) == 12
