@@ -9,7 +9,7 @@ from typing import Any
 
 from dicomnode.config import SelectionSettings, StudySettings
 from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Selection, Series, Study
-from dicomnode.study.checks import announced_count, check_series, is_refused, regularity_findings
+from dicomnode.study.checks import announced_count, check_series, count_findings, is_refused, regularity_findings
 from dicomnode.study.selection import select_series
 from dicomnode.study.stacks import choose_stack, frame_count
 
@@ -49,6 +49,9 @@ def series_completeness(series: Series) -> Completeness:
         return Completeness(False, f"{count} slices without a gap, but no header says how many there should be", findings)
     if announced > count:
         return Completeness(False, f"{count} of {announced} slices are there", findings)
+    doubts = count_findings(series, choice.stack)
+    if doubts:
+        return Completeness(False, doubts[0].message, (*findings, *doubts))
     spacing = choice.stack.spacing_mm
     return Completeness(True, f"{count} slices, {spacing:.2f} mm apart without a gap, as many as the headers announce", findings)
 

@@ -12,6 +12,7 @@
 | missing-slices, uneven-spacing, sheared-stack | refuse | the slices are not one regular grid |
 | photometric-not-supported | refuse | not MONOCHROME2 |
 | instances-missing | warning | fewer than the headers announce, though the positions have no gap |
+| spacing-contradicts-header | warning | every second slice may be missing: the distance is a multiple of Spacing Between Slices |
 | lossy-compression, orientation-jitter | warning, info | told, not refused |
 
 A missing Frame of Reference UID is refused, not replaced: SEG and SR must carry the source's (PS3.3 C.8.20.2), and one that
@@ -101,7 +102,14 @@ def regularity_findings(stack: Stack) -> tuple[Finding, ...]:
 
 
 def count_findings(series: Series, stack: Stack) -> tuple[Finding, ...]:
-    """Return a warning when the headers announce more than there is."""
+    """Return a warning when the headers announce more, or closer, slices than there are."""
+    told = series.instances[0].header.SpacingBetweenSlices
+    ratio = stack.spacing_mm / told if told and told > 0 else 1.0
+    thick = series.instances[0].header.SliceThickness or 0.0
+    # Some write the gap instead of the distance; that is not thicker than the slice.
+    if told and told >= thick > 0 and ratio > 1.5 and abs(ratio - round(ratio)) < 0.02:
+        message = f"The slices are {stack.spacing_mm:.2f} mm apart, {round(ratio)} times their Spacing Between Slices; some may be missing."
+        return (Finding("spacing-contradicts-header", "warning", message, f"{stack.spacing_mm:.3f}"),)
     expected = announced_count(series, stack)
     if expected is None or expected <= len(stack.slices):
         return ()

@@ -24,9 +24,9 @@ _FLAIR_TI_MS = (1500, 3200)
 _T1_TI_MS = (250, 1450)
 _T1_OF_TISSUE_MS = 1000.0
 
-_FLAIR_WORDS = re.compile(r"flair|dark.?fluid|tirm", re.IGNORECASE)
-_T1_WORDS = re.compile(r"t1|mp-?rage|bravo|spgr|fspgr|tfl3d|t1_?tfe", re.IGNORECASE)
-_OTHER_WORDS = re.compile(r"\bdir\b|double.?inversion|stir\b|t2.?star|t2\*", re.IGNORECASE)
+_FLAIR_WORDS = re.compile(r"flair|dark.?fluid|tirm")
+_T1_WORDS = re.compile(r"t1|mp.?rage|bravo|spgr|tfl3d")
+_OTHER_WORDS = re.compile(r"\bdir\b|double.?inversion|stir\b|t2.?star|t2\*")
 _FLAIR_SEQUENCES = re.compile(r"^\*?(spcir|spcirR|tir2d|tir_rr|cubeflair|3d_?flair)", re.IGNORECASE)
 _T1_SEQUENCES = re.compile(r"^\*?(tfl3d|fl3d1|mprage|efgre3d|3dfgre|bravo)", re.IGNORECASE)
 
@@ -58,8 +58,13 @@ def read_contrast(header: InstanceHeader) -> Contrast:
     return _by_description(header, "no sequence timing in the headers")
 
 
+def words_of(header: InstanceHeader) -> str:
+    """Return what people called the series, in lower case and with blanks between the words: "t1 mprage sag +c"."""
+    return re.sub(r"[^a-z0-9+*]+", " ", f"{header.SeriesDescription} {header.ProtocolName}".lower()).strip()
+
+
 def _by_timing(header: InstanceHeader, timing: str) -> Contrast:
-    if _OTHER_WORDS.search(_words(header)):
+    if _OTHER_WORDS.search(words_of(header)):
         return Contrast(None, "description", f"{timing}; described as another contrast (DIR, STIR or T2*)")
     spin_echo = _is_spin_echo(header)
     echo, repetition = header.EchoTime or 0.0, header.RepetitionTime or 0.0
@@ -90,7 +95,7 @@ def _fluid_attenuated_or_t2(header: InstanceHeader, timing: str) -> Contrast:
         return Contrast(None, "attributes", f"inversion time does not null fluid: {timing}")
     if "IR" in header.ScanningSequence:
         return Contrast("flair", "attributes", f"inversion recovery with long echo and repetition: {timing}")
-    if _FLAIR_WORDS.search(_words(header)):
+    if _FLAIR_WORDS.search(words_of(header)):
         return Contrast("flair", "description", f"long echo and repetition without inversion time, described as FLAIR: {timing}")
     return Contrast(None, "attributes", f"T2 weighted: {timing}")
 
@@ -111,7 +116,7 @@ def _gradient_echo(header: InstanceHeader, timing: str) -> Contrast:
 
 
 def _by_description(header: InstanceHeader, why: str) -> Contrast:
-    words = _words(header)
+    words = words_of(header)
     flair, t1 = bool(_FLAIR_WORDS.search(words)), bool(_T1_WORDS.search(words))
     if flair != t1 and not _OTHER_WORDS.search(words):
         return Contrast("flair" if flair else "t1", "description", f"{why}; taken from the description alone")
@@ -126,10 +131,6 @@ def _is_spin_echo(header: InstanceHeader) -> bool | None:
     if "GR" in header.ScanningSequence:
         return False
     return True if "SE" in header.ScanningSequence else None
-
-
-def _words(header: InstanceHeader) -> str:
-    return f"{header.SeriesDescription} {header.ProtocolName}"
 
 
 def _timing_words(header: InstanceHeader) -> str:

@@ -6,6 +6,7 @@ import re
 
 from dicomnode.records import InstanceHeader, Series
 from dicomnode.study.checks import is_mosaic
+from dicomnode.study.contrast import words_of
 from dicomnode.study.headers import MR_STORAGE
 from dicomnode.study.stacks import is_not_magnitude
 
@@ -71,13 +72,11 @@ _OTHER_PARTS = re.compile(
     r"KNEE|SPINE|NECK|CHEST|THORAX|ABDOMEN|PELVIS|HIP|SHOULDER|ELBOW|WRIST|HAND|FINGER|ANKLE|FOOT|TOE|LEG|THIGH|CALF|FEMUR|TIBIA|ARM\b|"
     r"FOREARM|HUMERUS|HEART|CARDIAC|BREAST|PROSTATE|LIVER|KIDNEY|EXTREMITY|UTERUS|BLADDER|AORTA|LUMBAR|THORACIC|CERVICAL|SACRUM|PHANTOM"
 )
-_PART_WORDS = re.compile(
-    r"\b(knee|spine|shoulder|ankle|hip|pelvis|prostate|liver|breast|cardiac|wrist|elbow|lumbar|phantom)\b", re.IGNORECASE
-)
-_LOCALIZER_WORDS = re.compile(r"locali[sz]er|\bscout|_scout|\bsurvey|3-?plane|smart ?brain", re.IGNORECASE)
-_ANGIO_WORDS = re.compile(r"\btof\b|_tof|angio|\bmra\b", re.IGNORECASE)
+_PART_WORDS = re.compile(r"\b(knee|spine|shoulder|ankle|hip|pelvis|prostate|liver|breast|cardiac|wrist|elbow|lumbar|phantom)\b")
+_LOCALIZER_WORDS = re.compile(r"locali[sz]er|scout\b|\bsurvey|3 ?plane|smart ?brain")
+_ANGIO_WORDS = re.compile(r"\btof\b|angio|\bmra\b")
 _EPI_NAME = re.compile(r"^\*?ep(fid|_?se|2d|_b|i)", re.IGNORECASE)
-_OTHER_WORDS = re.compile(r"\bswi\b|\bdwi\b|\badc\b|perfusion|\basl\b|\bdti\b|\bmip\b|\binv[12]\b|_inv[12]\b", re.IGNORECASE)
+_OTHER_WORDS = re.compile(r"\bswi\b|\bdwi\b|\badc\b|perfusion|\basl\b|\bdti\b|\bmip\b|\binv ?[12]\b")
 
 
 def find_exclusion(series: Series) -> Exclusion | None:
@@ -88,7 +87,7 @@ def find_exclusion(series: Series) -> Exclusion | None:
 def find_hard_exclusion(series: Series) -> Exclusion | None:
     """Return what not even a site's rule can overrule: not MR, colour, mosaic."""
     header = series.instances[0].header
-    if header.Modality != "MR" or header.SOPClassUID not in MR_STORAGE:
+    if header.Modality not in {"MR", ""} or header.SOPClassUID not in MR_STORAGE:
         what = header.Modality[:16] if header.Modality.isalnum() else "unknown"
         return ("wrong-modality", f"not an MR image (modality {what})")
     if header.SOPClassUID == _COLOR_MR or int(header.extra.get("SamplesPerPixel", 1)) > 1:
@@ -106,7 +105,7 @@ def is_derived(header: InstanceHeader) -> bool:
 def _not_anatomical(series: Series) -> Exclusion | None:
     header = series.instances[0].header
     types = _types(header)
-    if "LOCALIZER" in types or _LOCALIZER_WORDS.search(_words(header)):
+    if "LOCALIZER" in types or _LOCALIZER_WORDS.search(words_of(header)):
         return ("localizer", "a localizer")
     if types & _MAPS or any(phrase in " ".join(sorted(types)) for phrase in _MAP_PHRASES):
         return ("derived-map", f"a map or projection ({', '.join(sorted(types & _MAPS)) or 'by its image type'})")
@@ -122,9 +121,9 @@ def _special_sequence(header: InstanceHeader) -> Exclusion | None:
     if planar or _EPI_NAME.match(header.SequenceName):
         return ("echo-planar", "an echo-planar series")
     angio = header.extra.get("AngioFlag") == "Y" or header.extra.get("TimeOfFlightContrast") == "YES" or "TOF" in header.SequenceVariant
-    if angio or _ANGIO_WORDS.search(_words(header)):
+    if angio or _ANGIO_WORDS.search(words_of(header)):
         return ("angiography", "an angiography")
-    if _OTHER_WORDS.search(_words(header)):
+    if _OTHER_WORDS.search(words_of(header)):
         return ("other-contrast", "described as susceptibility, diffusion, perfusion or a part of MP2RAGE")
     return None
 
@@ -133,7 +132,7 @@ def _wrong_part(header: InstanceHeader) -> Exclusion | None:
     part = header.BodyPartExamined
     if part and not _HEAD_PARTS.search(part) and _OTHER_PARTS.search(part):
         return ("wrong-body-part", f"Body Part Examined is {part[:16]}, not the head")
-    if not part and _PART_WORDS.search(_words(header)):
+    if not part and _PART_WORDS.search(words_of(header)):
         return ("wrong-body-part", "described as another body part, and Body Part Examined is absent")
     return None
 
@@ -143,7 +142,3 @@ def _types(header: InstanceHeader) -> set[str]:
     for frame_type in header.extra.get("FrameTypes", ()):
         types |= {value.strip() for value in str(frame_type).split("\\")}
     return types
-
-
-def _words(header: InstanceHeader) -> str:
-    return f"{header.SeriesDescription} {header.ProtocolName}"

@@ -73,7 +73,10 @@ def read_header(path: Path) -> InstanceHeader:
                 dataset = _parse(file)
                 _refuse_truncated(dataset, file, path.stat().st_size)
                 return _describe(dataset)
-        except OSError as problem:
+        except UnreadableInstance:
+            raise
+        except Exception as problem:  # noqa: BLE001 - see below
+            # Whatever bytes a peer sent, the node goes on: pydicom may fail in any way on garbage, also lazily, and nested too deep.
             raise UnreadableInstance(f"unreadable: the file cannot be read ({type(problem).__name__})") from None
 
 
@@ -82,11 +85,6 @@ def _parse(file: BinaryIO) -> FileDataset:
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
     except (InvalidDicomError, EOFError):
         raise UnreadableInstance("not-dicom: the file is not a DICOM instance") from None
-    except OSError:
-        raise
-    except Exception as problem:  # noqa: BLE001 - see below
-        # Whatever bytes a peer sent, the node goes on: pydicom's parser may fail in any way on garbage.
-        raise UnreadableInstance(f"unreadable: the header cannot be parsed ({type(problem).__name__})") from None
     identity = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
     missing = [keyword for keyword in identity if not _is_uid(read_text(dataset, keyword))]
     if len(missing) == len(identity):

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from dicomnode.config import SelectionRule, SelectionSettings
 from dicomnode.records import Finding, InstanceHeader, Role, Selection, Series, Study
 from dicomnode.study.checks import NOT_A_VOLUME, check_choice, is_refused, plane_of
-from dicomnode.study.contrast import read_contrast
+from dicomnode.study.contrast import read_contrast, words_of
 from dicomnode.study.exclusions import find_exclusion, find_hard_exclusion, is_derived
 from dicomnode.study.stacks import StackChoice, choose_stack
 
-_AGENT_WORDS = re.compile(r"gado|\bgd\b|_gd\b|\+c\b|\+ ?gd|post.?(con|gad|gd)|\bkm\b|\bce\b|c\+", re.IGNORECASE)
+_AGENT_WORDS = re.compile(r"gado|\bgd\b|\+ ?(c|gd|km)\b|post ?(con|gad|gd)|\bkm\b|\bce\b|\bc\+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,4 +214,4 @@ def _matching_rule(header: InstanceHeader, rules: tuple[SelectionRule, ...]) -> 
 
 
 def _has_agent(header: InstanceHeader) -> bool:
-    return header.ContrastBolusAgent or bool(_AGENT_WORDS.search(f"{header.SeriesDescription} {header.ProtocolName}"))
+    return header.ContrastBolusAgent or bool(_AGENT_WORDS.search(words_of(header)))

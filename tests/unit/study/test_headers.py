@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
@@ -99,6 +100,23 @@ def test_every_truncation_is_named_or_harmless(tmp_path: Path, multiframe: bool)
         path.write_bytes(whole[:size])
         with pytest.raises(UnreadableInstance, match=r"^(truncated|not-dicom|identity-missing|unreadable): "):
             read_header(path)
+
+
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_garbage_in_the_header_never_raises_anything_else(tmp_path: Path, multiframe: bool) -> None:
+    whole = saved(tmp_path, phantom_series("flair", **SMALL, multiframe=multiframe).instances[0]).read_bytes()
+    random = np.random.default_rng(7)
+    path, readable = tmp_path / "garbled.dcm", 0
+    for _ in range(150):
+        content = np.frombuffer(whole, np.uint8).copy()
+        places = random.integers(132, min(len(content), 3000), size=6)
+        content[places] = random.integers(0, 256, size=6)
+        path.write_bytes(content.tobytes())
+        try:
+            readable += isinstance(read_header(path), InstanceHeader)
+        except UnreadableInstance:
+            continue
+    assert readable > 10
 
 
 def test_missing_identity_is_named(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def test_a_plain_study_is_selected_with_reasons() -> None:
         ({"AcquisitionContrast": "DIFFUSION"}, "other-contrast"),
         ({"extra": {"DiffusionBValue": 1000.0}}, "other-contrast"),
         ({"SeriesDescription": "ax SWI"}, "other-contrast"),
+        ({"SeriesDescription": "t1_mp2rage_INV1"}, "other-contrast"),
+        ({"ProtocolName": "t1_fl3d_tof"}, "angiography"),
         ({"ScanningSequence": ("EP",)}, "echo-planar"),
         ({"SequenceName": "*ep_b1000t"}, "echo-planar"),
         ({"extra": {"AngioFlag": "Y"}}, "angiography"),
@@ -97,6 +99,7 @@ def test_a_damaged_series_is_still_chosen_so_that_the_checks_name_the_damage() -
     [
         (t1("1.9"), t1("1.1", ContrastBolusAgent=True)),
         (t1("1.9"), t1("1.1", SeriesDescription="T1 post contrast")),
+        (t1("1.9"), t1("1.1", ProtocolName="t1_mprage_+c")),
         (t1("1.9"), t1("1.1", ImageType=("DERIVED", "SECONDARY", "MPR"))),
         (t1("1.9"), t1("1.1", MRAcquisitionType="2D")),
         (t1("1.9", spacing_mm=1.2), t1("1.1")),

@@ -39,6 +39,12 @@ def test_slices_missing_at_an_end_are_told_by_the_count() -> None:
     assert codes(without(make_series(), [28, 29])) == [("instances-missing", "warning")]
 
 
+def test_every_second_slice_missing_is_told_by_the_spacing() -> None:
+    series = make_series(spacing_mm=6.0, SpacingBetweenSlices=3.0, SliceThickness=3.0)
+    assert codes(series) == [("spacing-contradicts-header", "warning")]
+    assert codes(make_series(spacing_mm=6.0, SpacingBetweenSlices=1.0, SliceThickness=5.0)) == []
+
+
 def placed(position: Callable[[int], tuple[float, float, float]]) -> Each:
     return lambda index, header: replace(header, positions=(position(index),))
 

@@ -23,6 +23,7 @@ from pydicom.uid import (
 from dicomnode.errors import StudyRefused
 from dicomnode.records import IndexedInstance, Series, SourceSeries
 from dicomnode.simulator.author import write_series
+from dicomnode.simulator.enhanced import author_enhanced
 from dicomnode.study.assembly import assemble
 from dicomnode.study.headers import read_header
 from dicomnode.volumes import load as loading
@@ -99,6 +100,19 @@ def test_enhanced_frames_may_stand_in_any_order(tmp_path: Path, frame_order: str
     back = [order[frame.frame_number - 1] for frame in source.frames]
     assert sorted(back) == list(range(12))
     assert abs(np.diff(back)).max() == 1
+
+
+def test_enhanced_instances_of_one_frame_each_are_one_volume(tmp_path: Path) -> None:
+    whole = phantom_series("t1", **SMALL, plane="coronal")
+    instances = []
+    for index in range(12):
+        affine = whole.affine.copy()
+        affine[:3, 3] += index * affine[:3, 0]
+        part = author_enhanced(whole.array[index : index + 1], affine, role="t1", study_uid="1.2.3", frame_of_reference_uid="1.2.9")
+        part.SOPInstanceUID = part.file_meta.MediaStorageSOPInstanceUID = f"1.2.4.{index + 1}"
+        instances.append(part)
+    volume, _, _ = load_volume(stored(instances, tmp_path), "t1", tmp_path, tmp_path)
+    assert_same_in_patient(whole, volume)
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
