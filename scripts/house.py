@@ -155,7 +155,12 @@ ROOMS = (
         (*_VOLUMES_IN, *_pipeline("bundle", "inference", "manifest", "nnunet_manifest", "segmenters", "training.onnx_graph")),
         ("numpy", "onnx", "onnxruntime", "torch"),
     ),
-    Room("pipeline.postprocess", "threshold, components, back to the source grid", (*_VOLUMES_IN,), ("SimpleITK", "numpy")),
+    Room(
+        "pipeline.postprocess",
+        "threshold, components, back to the source grid",
+        (*_VOLUMES_IN, *_pipeline("preprocess")),
+        ("SimpleITK", "numpy"),
+    ),
     Room("pipeline.measure", "one measurement per file", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
     Room("pipeline.evaluate", "metrics against a truth", (*_VOLUMES_IN,), ("SimpleITK", "numpy")),
     Room(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import SimpleITK
 from scipy import ndimage
 
 from pipeline.errors import BundleError
@@ -68,7 +69,19 @@ def sample_gaussian_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) 
 
 
 def _interpolate(array: FloatArray, matrix: Affine, shape: Shape) -> FloatArray:
-    answer: FloatArray = ndimage.affine_transform(array, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1)
+    """Interpolate linearly at `matrix @ index`; a voxel reaches half its size beyond its centre, further out is zero.
+
+    The half voxel matters: without it the first and the last slice of a thick series would fade into nothing.
+    """
+    # SimpleITK works on plain index space here; its indices run (column, row, slice).
+    transform = SimpleITK.AffineTransform(3)
+    transform.SetMatrix(matrix[2::-1, 2::-1].ravel().tolist())
+    transform.SetTranslation(matrix[2::-1, 3].tolist())
+    source = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
+    target = SimpleITK.Image([int(n) for n in shape[::-1]], SimpleITK.sitkUInt8)
+    answer: FloatArray = SimpleITK.GetArrayFromImage(
+        SimpleITK.Resample(source, target, transform, SimpleITK.sitkLinear, 0.0, SimpleITK.sitkFloat32)
+    )
     return answer
 
 

@@ -1,0 +1,110 @@
+"""Onto the network's grid: the right place, no aliasing, zero where nothing was imaged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.errors import BundleError
+from pipeline.geometry import Grid, axial_affine, grid_of, index_to_lps
+from pipeline.preprocess.resample import apply_resampling, plan_covering_grid, plan_mask_grid, sample_gaussian_linear, sample_linear
+from pipeline.records import Volume
+from tests.factories.volumes import AXIAL, FRAME, SAGITTAL, grid_affine, rotation
+
+
+def ramp(directions: object, shape: tuple[int, int, int] = (20, 24, 28)) -> Volume:
+    """An image whose value is x + 10 y + 100 z in mm, so that any place can be read off."""
+    affine = grid_affine(shape, (2.0, 1.5, 1.0), directions=directions, centre_mm=(5, 6, 7))  # type: ignore[arg-type]
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
+    points = index @ affine[:3, :3].T + affine[:3, 3]
+    return Volume((points @ (1.0, 10.0, 100.0)).astype(np.float32), affine, FRAME)
+
+
+@pytest.mark.parametrize("directions", [AXIAL, SAGITTAL, np.array(AXIAL) @ rotation((1, 2, 3), 20).T])
+def test_values_are_read_at_the_right_place(directions: object) -> None:
+    volume = ramp(directions)
+    grid = Grid((3, 4, 5), axial_affine((3, 4, 5), (1.3, 1.1, 0.9), (5.2, 6.1, 7.3)), FRAME)
+
+    found = sample_linear(volume, grid)
+
+    for index in np.ndindex(3, 4, 5):
+        x, y, z = index_to_lps(grid.affine, index)
+        assert found[index] == pytest.approx(x + 10 * y + 100 * z, abs=0.05)
+
+
+def test_a_link_moves_the_place_that_is_read() -> None:
+    volume = ramp(AXIAL)
+    grid = Grid((1, 1, 1), axial_affine((1, 1, 1), (1, 1, 1), (5, 6, 7)), FRAME)
+    link = np.eye(4)
+    link[:3, 3] = (1.0, 2.0, -1.0)
+
+    assert sample_linear(volume, grid, link)[0, 0, 0] == pytest.approx(6 + 80 + 600, abs=0.05)
+
+
+def test_a_voxel_reaches_half_its_size_beyond_its_centre() -> None:
+    volume = Volume(np.full((4, 5, 6), 7, np.int16), axial_affine((4, 5, 6), (6, 1, 1), (0, 0, 0)), FRAME)
+    grid = Grid((25, 1, 1), axial_affine((25, 1, 1), (1, 1, 1), (0, 0, 0.5)), FRAME)
+
+    # Four slices of 6 mm cover 24 mm.
+    assert sample_linear(volume, grid)[:, 0, 0].tolist() == [7.0] * 24 + [0.0]
+
+
+def test_outside_the_field_of_view_is_zero() -> None:
+    volume = ramp(AXIAL)
+    far = Grid((2, 2, 2), axial_affine((2, 2, 2), (1, 1, 1), (500, 0, 0)), FRAME)
+
+    assert not sample_gaussian_linear(volume, far).any()
+
+
+def test_a_coarser_grid_is_blurred_first_and_a_finer_one_is_not() -> None:
+    checkers = np.indices((40, 40, 40)).sum(axis=0) % 2 * 2.0
+    volume = Volume(checkers.astype(np.float32), axial_affine((40, 40, 40), (1, 1, 1), (0, 0, 0)), FRAME)
+    coarse = Grid((5, 5, 5), axial_affine((5, 5, 5), (4, 4, 4), (0, 0, 0)), FRAME)
+    same = Grid((5, 5, 5), axial_affine((5, 5, 5), (1, 1, 1), (0.5, 0.5, 0.5)), FRAME)
+
+    assert sample_gaussian_linear(volume, coarse) == pytest.approx(1.0, abs=0.01)
+    assert np.ptp(sample_gaussian_linear(volume, same)) == pytest.approx(2.0)
+
+
+def test_the_blur_is_the_manifest_s_formula() -> None:
+    """A point source on a grid twice as coarse: variance (0.42^2 * 3) voxels^2 plus what linear interpolation reads."""
+    array = np.zeros((41, 9, 9), np.float32)
+    array[20] = 1.0
+    volume = Volume(array, axial_affine((41, 9, 9), (1, 1, 1), (0, 0, 0)), FRAME)
+    grid = Grid((20, 1, 1), axial_affine((20, 1, 1), (2, 1, 1), (0, 0, 1)), FRAME)
+
+    profile = sample_gaussian_linear(volume, grid)[:, 0, 0]
+
+    sigma = 0.42 * np.sqrt(3)
+    middle = np.exp(-0.5 * (np.arange(-4, 5) / sigma) ** 2).sum()
+    assert profile.max() == pytest.approx(1 / middle, rel=0.02)
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    volume = ramp(AXIAL)
+
+    with pytest.raises(BundleError, match="nnunet"):
+        apply_resampling("nnunet", volume, grid_of(volume))
+
+
+def test_a_covering_grid_holds_the_whole_field_of_view_and_one_patch() -> None:
+    volume = ramp(np.array(AXIAL) @ rotation((1, 0, 0), 30).T)
+
+    grid = plan_covering_grid(grid_of(volume), (3.0, 3.0, 3.0), (24, 8, 8))
+
+    assert grid.shape[0] == 24
+    assert sample_linear(volume.with_array(np.ones_like(volume.array)), grid).sum() * 27 == pytest.approx(20 * 24 * 28 * 3, rel=0.2)
+    assert index_to_lps(grid.affine, (np.array(grid.shape) - 1) / 2) == pytest.approx((5, 6, 7))
+
+
+def test_the_network_s_grid_is_centred_on_the_brain_s_box() -> None:
+    array = np.zeros((30, 30, 30), np.uint8)
+    array[4:10, 12:20, 20:29] = 1
+    mask = Volume(array, axial_affine((30, 30, 30), (3, 3, 3), (0, 0, 0)), FRAME)
+
+    small = plan_mask_grid(mask, (2.0, 2.0, 2.0), (10, 10, 10))
+    middle = index_to_lps(small.affine, (np.array(small.shape) - 1) / 2)
+
+    assert middle == pytest.approx(index_to_lps(mask.affine, (6.5, 15.5, 24.0)))
+    # 27 mm wide does not fit into 20 mm: the grid grows and is tiled.
+    assert small.shape == (10, 12, 14)
