@@ -4,7 +4,8 @@
 
 Every contender gets the same 131 kB MR instances from the same dcmtk sender over the loopback, with TCP_NODELAY=1 at both ends, into
 a fresh folder of the same disk; contenders take turns, so that a busy machine is busy for all of them, and the median counts. It needs
-dcmtk and Orthanc (Debian packages `dcmtk`, `orthanc`), and stops only what it has started.
+dcmtk and Orthanc (Debian packages `dcmtk`, `orthanc`), and stops only what it has started. Who waits for the disk twice per instance
+waits twice for a processor too: on a machine that has other work, run it under `chrt -r 5`, which puts sender and receivers alike first.
 
     node            `dicomnode receive` as it is shipped: write, fsync, rename, fsync of the folder, ledger row, then 0x0000
     orthanc         Orthanc as it is shipped: SyncStorageArea, SQLite index
