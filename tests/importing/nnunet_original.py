@@ -1,7 +1,8 @@
 """Run by a Python that has `nnunetv2` (its own virtual environment): makes tiny result folders and predicts with the original.
 
     python nnunet_original.py make FOLDER '{"patch": [16, 24, 16], ...}'
-    python nnunet_original.py predict FOLDER CASE.npz ANSWER.npz [--half] [--threads 2]
+    python nnunet_original.py predict FOLDER CASE.npz ANSWER.npz '{"half": false, "threads": 2, "mirroring": true}'
+    python nnunet_original.py batch '[{"folder": ..., "make": {...}, "case": ..., "answer": ..., "predict": {...}}, ...]'
 
 CASE.npz holds `array` (channel, slice, row, column) and `spacing`; ANSWER.npz gets `probabilities`, `seconds` and `peak_mb`.
 It imports nothing of the project, and the project imports nothing of it.
@@ -154,9 +155,10 @@ def predict(folder, case, answer, *, half=False, threads=2, mirroring=True):
     from nnunetv2.inference import predict_from_raw_data as original
 
     torch.set_num_threads(threads)
-    if not half:
-        original.torch = WideTorch(torch)
-        original.compute_gaussian = functools.partial(original.compute_gaussian, dtype=torch.float32)
+    from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+
+    original.torch = torch if half else WideTorch(torch)
+    original.compute_gaussian = compute_gaussian if half else functools.partial(compute_gaussian, dtype=torch.float32)
     predictor = original.nnUNetPredictor(
         use_mirroring=mirroring, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
     )
@@ -179,5 +181,9 @@ if __name__ == "__main__":
     elif command == "predict":
         flags = json.loads(rest[3]) if len(rest) > 3 else {}
         predict(*rest[:3], **flags)
+    elif command == "batch":
+        for job in json.loads(rest[0]):
+            make(job["folder"], **job["make"])
+            predict(job["folder"], job["case"], job["answer"], **job["predict"])
     else:
         sys.exit(f"unknown command {command}")
