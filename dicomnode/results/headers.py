@@ -45,6 +45,7 @@ _IMAGE = (
     *("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "PositionReferenceIndicator"),
     *("Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
 )
+_SAME_DIRECTION = 1e-6
 _PATIENT_SEX = ("M", "F", "O", "")
 _LOSSY_METHODS = {
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",
@@ -184,12 +185,13 @@ def _repair_lossy(header: Dataset, raw: Dataset, path: Path) -> None:
 def _repair_geometry(headers: Sequence[Dataset], raw: Sequence[Dataset], volume: Volume | None) -> None:
     """Give every slice the same orientation, and spacings that are there; positions stay the source's."""
     spacing = None if volume is None else _slice_spacing(volume)
+    orientation = _orientation(raw[0], volume)
     for header, source in zip(headers, raw, strict=True):
         if "PerFrameFunctionalGroupsSequence" in source:
-            _repair_multiframe(header, source, spacing)
+            _repair_multiframe(header, source, spacing, orientation)
             continue
         try:
-            header.ImageOrientationPatient = _decimals(raw[0].ImageOrientationPatient)
+            header.ImageOrientationPatient = _decimals(orientation or raw[0].ImageOrientationPatient)
             header.ImagePositionPatient = _decimals(source.ImagePositionPatient)
             header.PixelSpacing = _decimals(raw[0].PixelSpacing)
         except AttributeError as missing:
@@ -200,17 +202,38 @@ def _repair_geometry(headers: Sequence[Dataset], raw: Sequence[Dataset], volume:
             header.SpacingBetweenSlices = _decimals([spacing])[0]
 
 
-def _repair_multiframe(header: Dataset, source: Dataset, spacing: float | None) -> None:
-    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DimensionOrganizationSequence"):
-        if keyword in source:
-            setattr(header, keyword, [_keep_geometry(item) for item in source[keyword].value])
-    for keyword in ("DimensionIndexSequence",):
-        if keyword in source:
-            setattr(header, keyword, copy.deepcopy(source[keyword].value))
-    for group in (*header.get("SharedFunctionalGroupsSequence", []), *header.PerFrameFunctionalGroupsSequence):
-        for measures in group.get("PixelMeasuresSequence", []):
-            if not measures.get("SliceThickness") and spacing is not None:
-                measures.SliceThickness = _decimals([spacing])[0]
+def _repair_multiframe(header: Dataset, source: Dataset, spacing: float | None, orientation: Sequence[float]) -> None:
+    """Lay the geometry out as highdicom reads it: spacing and orientation shared (Siemens repeats them in every frame), position per frame."""
+    given = source.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    frames = source.PerFrameFunctionalGroupsSequence
+    measures = copy.deepcopy(_macro(frames[0], given[0], "PixelMeasuresSequence"))
+    if not measures.get("SliceThickness") and spacing is not None:
+        measures.SliceThickness = _decimals([spacing])[0]
+    if spacing is not None:
+        measures.SpacingBetweenSlices = _decimals([spacing])[0]
+    plane = Dataset()
+    plane.ImageOrientationPatient = _decimals(
+        orientation or _macro(frames[0], given[0], "PlaneOrientationSequence").ImageOrientationPatient
+    )
+    shared = Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
+    header.SharedFunctionalGroupsSequence = [shared]
+    header.PerFrameFunctionalGroupsSequence = [_position(_macro(frame, given[0], "PlanePositionSequence")) for frame in frames]
+
+
+def _macro(frame: Dataset, shared: Dataset, keyword: str) -> Dataset:
+    for group in (frame, shared):
+        if group.get(keyword):
+            macro: Dataset = group[keyword].value[0]
+            return macro
+    raise ResultRejected(f"a frame of the source image has no {keyword}")
+
+
+def _position(source: Dataset) -> Dataset:
+    position, groups = Dataset(), Dataset()
+    position.ImagePositionPatient = _decimals(source.ImagePositionPatient)
+    groups.PlanePositionSequence = [position]
+    return groups
 
 
 def first_frame_header(header: Dataset) -> Dataset:
@@ -228,18 +251,19 @@ def first_frame_header(header: Dataset) -> Dataset:
     return flat
 
 
-def _keep_geometry(group: Dataset) -> Dataset:
-    kept = Dataset()
-    for keyword in (
-        "PixelMeasuresSequence",
-        "PlaneOrientationSequence",
-        "PlanePositionSequence",
-        "FrameContentSequence",
-        "DimensionOrganizationUID",
-    ):
-        if keyword in group:
-            kept.add(copy.deepcopy(group[keyword]))
-    return kept
+def _orientation(first: Dataset, volume: Volume | None) -> list[float]:
+    """Return the direction cosines of the volume where they differ from the header's (jitter that was averaged), else nothing."""
+    if volume is None:
+        return []
+    directions = volume.affine[:3, [2, 1]] / np.linalg.norm(volume.affine[:3, [2, 1]], axis=0)
+    ours = directions.T.ravel()
+    given = first.get("ImageOrientationPatient")
+    if "PerFrameFunctionalGroupsSequence" in first:
+        shared = first.get("SharedFunctionalGroupsSequence") or [Dataset()]
+        given = _macro(first.PerFrameFunctionalGroupsSequence[0], shared[0], "PlaneOrientationSequence").ImageOrientationPatient
+    if given and np.abs(np.array([float(value) for value in given]) - ours).max() < _SAME_DIRECTION:
+        return []
+    return [float(value) for value in ours]
 
 
 def _slice_spacing(volume: Volume) -> float:

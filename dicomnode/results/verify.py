@@ -54,8 +54,8 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
     },
 }
 _IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
-_SHIFT_TOLERANCE = 0.1
-"""Largest distance of a SEG voxel from the pipeline's voxel, in units of the smallest voxel side."""
+_TOLERANCE_MM = 0.15
+"""Largest distance of a SEG voxel from the pipeline's voxel: positions that jitter by 0.1 mm are loaded as one even grid."""
 
 
 class Encoded(Protocol):
@@ -174,7 +174,7 @@ def check_mask(dataset: Dataset, volume: Volume, result: PipelineResult, referen
         raise ResultRejected("the SEG has another frame of reference than the image that was segmented")
     found = np.zeros(volume.array.shape, dtype=np.uint16)
     to_index: Affine = np.asarray(np.linalg.inv(volume.affine), dtype=np.float64)
-    tolerance_mm = _SHIFT_TOLERANCE * min(spacing_mm(volume.affine))
+    tolerance_mm = min(_TOLERANCE_MM, min(spacing_mm(volume.affine)) / 4)
     for frame, groups in zip(read_frames(dataset), dataset.PerFrameFunctionalGroupsSequence, strict=True):
         shared = dataset.SharedFunctionalGroupsSequence[0]
         affine = frame_affine(shared, groups)
