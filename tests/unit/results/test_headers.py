@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
@@ -14,7 +15,7 @@ from dicomnode.results.build import build_answer, build_refusal
 from dicomnode.results.headers import read_header, read_source, repair_identity
 from dicomnode.results.verify import read_back, verify_answer
 from dicomnode.states import Outcome
-from tests.factories.results import Answered, answered_study
+from tests.factories.results import Answered, answered_study, make_result
 
 SMALL: dict[str, Any] = {"roles": ("flair",), "flair": {"shape": (16, 48, 40), "spacing_mm": (12.0, 4.0, 5.0)}}
 
@@ -100,6 +101,21 @@ def test_orientation_that_jitters_and_odd_decimals_are_taken(answered: Answered)
     assert groups.PlaneOrientationSequence[0].ImageOrientationPatient == [1, 0, 0, 0, 1, 0]
     assert groups.PixelMeasuresSequence[0].SliceThickness == 12
     assert groups.PixelMeasuresSequence[0].SpacingBetweenSlices == 12
+
+
+def test_a_volume_whose_orientation_was_averaged_keeps_its_own(answered: Answered) -> None:
+    edit(answered, lambda dataset, number: setattr(dataset, "ImageOrientationPatient", [1, 2e-4 * (number % 3), 0, 0, 1, 0]))
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(2e-4), -np.sin(2e-4)], [np.sin(2e-4), np.cos(2e-4)]]
+    affine = answered.volume.affine.copy()
+    affine[:3, 1:3] = turn[:3, :3] @ affine[:3, 1:3]
+    volume = replace(answered.volume, affine=affine)
+    result = make_result(answered.result.labels.array, volume)
+
+    seg = answer(replace(answered, volume=volume, result=result))["seg"]
+
+    plane = seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    assert np.allclose(plane.ImageOrientationPatient, [1, 2e-4, 0, -2e-4, 1, 0], atol=1e-7)
 
 
 def test_long_descriptions_and_other_free_text_do_not_reach_the_result(answered: Answered) -> None:
