@@ -15,7 +15,7 @@ from pipeline.records import Finding, FloatArray, Volume
 VOLUME_LIMITS_ML = (600.0, 2200.0)
 SMALLEST_MAIN_SHARE = 0.85
 LARGEST_BOTTOM_MM2 = 4000.0
-LARGEST_TOP_MM2 = 1000.0
+LARGEST_TOP_MM2 = 2500.0
 
 
 @dataclass(frozen=True, eq=False)
