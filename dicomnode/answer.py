@@ -19,7 +19,7 @@ from dicomnode.log import configure_logging
 from dicomnode.records import Finding, IndexedInstance, ResultFile, Role, Selection, Series, SourceSeries, Study
 from dicomnode.results.build import AnswerContext, EncodedResult, build_answer, build_refusal
 from dicomnode.results.preview import montage_png
-from dicomnode.results.verify import verify_answer
+from dicomnode.results.verify import verify_answer, verify_refusal
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
@@ -41,7 +41,6 @@ class StudyTask:
 
     StudyInstanceUID: str
     revision: int
-    created_at: float
     instances: tuple[IndexedInstance, ...]
     config: Config
 
@@ -159,7 +158,10 @@ def refuse_study(task: StudyTask, code: str, sentence: str, outcome: Outcome) ->
 
 def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> tuple[EncodedResult, ...]:
     """Build the report that says why there is no segmentation."""
-    return build_refusal(_context(task, ()), code, sentence, (), outcome)
+    context = _context(task, ())
+    encoded = build_refusal(context, code, sentence, (), outcome)
+    verify_refusal(encoded, context.template)
+    return encoded
 
 
 def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
@@ -202,15 +204,18 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
 
 
 def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:
-    template = sources[0].frames[0].path if sources else task.config.storage.spool / task.instances[0].path
+    """Say what the results are made from; their date is when the last used instance came, so the same input gives the same bytes."""
+    spool = task.config.storage.spool
+    used = {frame.path for source in sources for frame in source.frames}
+    received = [instance.received_at for instance in task.instances if spool / instance.path in used]
     return AnswerContext(
         StudyInstanceUID=task.StudyInstanceUID,
         revision=task.revision,
         sources=sources,
         settings=task.config.results,
         software_version=__version__,
-        created_at=task.created_at,
-        template=template,
+        created_at=max(received) if received else task.instances[0].received_at,
+        template=sources[0].frames[0].path if sources else spool / task.instances[0].path,
     )
 
 

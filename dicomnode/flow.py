@@ -138,7 +138,7 @@ def _compute_answer(place: Workplace, job: Job) -> StudyAnswer:
 
 def _task(place: Workplace, job: Job) -> StudyTask:
     instances = tuple(place.ledger.study_instances(job.StudyInstanceUID))
-    return StudyTask(job.StudyInstanceUID, job.revision, job.created_at, instances, place.config)
+    return StudyTask(job.StudyInstanceUID, job.revision, instances, place.config)
 
 
 def _try_again(place: Workplace, job: Job, problem: Exception) -> None:

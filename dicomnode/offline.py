@@ -59,8 +59,7 @@ def segment_study(config: Config, uid: str, instances: tuple[IndexedInstance, ..
     """Answer one DICOM study into `folder`: SEG, SR, NIfTI, table, montage; a refusal writes the report that says why."""
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    # The newest input dates the result, so the same files give the same bytes.
-    task = StudyTask(uid, 1, max(instance.received_at for instance in instances), instances, config)
+    task = StudyTask(uid, 1, instances, config)
     try:
         solved = solve_study(task, progress)
     except (StudyRefused, PipelineError) as refusal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -112,6 +113,21 @@ def verify_answer(results: Sequence[Encoded], volume: Volume, result: PipelineRe
         check_segments(segmentation, result)
         check_mask(segmentation, volume, result, sources[0])
     check_report(datasets["sr"], segmentation, result, sources)
+
+
+def verify_refusal(results: Sequence[Encoded], template: Path) -> None:
+    """Prove that the report that says why there is no segmentation is whole and belongs to the study of `template`.
+
+    Raises
+    ------
+    ResultRejected
+        With the first difference that was seen.
+    """
+    if [item.kind for item in results] != ["sr"]:
+        raise ResultRejected(f"expected one report, got {[item.kind for item in results]}")
+    report = read_back(results[0])
+    check_attributes("sr", report)
+    check_identity(report, read_header(template))
 
 
 def read_back(item: Encoded) -> Dataset:
