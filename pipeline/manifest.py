@@ -185,6 +185,8 @@ class _Reader:
             raise self._problem("nnunet", 'this table and preprocess.resample = "nnunet" belong together')
         if "nnunet" not in self._manifest:
             return None
+        if self.one_of("task", TASKS) != "lesion":
+            raise self._problem("task", "an nnU-Net can be a lesion network only")
         if self.one_of("output.activation", ACTIVATIONS) != "softmax":
             raise self._problem("output.activation", "an nnU-Net's graph gives logits: softmax")
         return read_nnunet(self.value("nnunet", dict), self._texts("input.channels"), str(self._path))

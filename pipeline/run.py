@@ -27,7 +27,7 @@ from pipeline.preprocess.register import apply_registration, find_registration_r
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
 from pipeline.preprocess.resample import IDENTITY, plan_covering_grid, plan_mask_grid, sample_linear
 from pipeline.records import Array, Finding, PipelineResult, Role, StepRecord, Volume
-from pipeline.segmenters import patch3d
+from pipeline.segmenters import nnunet, patch3d
 
 Progress = Callable[[str], None]
 
@@ -201,6 +201,12 @@ def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], refer
 
 def _segment(case: Case, recipe: Recipe, journal: Journal) -> Volume:
     bundle = recipe.lesion
+    if bundle.nnunet is not None:
+        # An imported nnU-Net resamples and normalises by its own rules, from the voxels as they were read.
+        with journal.step("infer") as parameters:
+            probability, used = nnunet.segment_case(bundle, case.images, case.links, case.brain, case.reference, recipe.threads)
+            parameters.update(used)
+        return probability
     with journal.step("resample") as parameters:
         grid = plan_mask_grid(case.brain.mask, bundle.input.spacing_mm, bundle.input.patch)
         channels = patch3d.resample_channels(bundle, case.images, grid, case.links)

@@ -18,6 +18,7 @@ _SCHEMES_V2 = {
     "RescaleTo01Normalization": "rescale-0-1",
     "RGBTo01Normalization": "rgb-0-1",
 }
+_PREPROCESSORS = ("DefaultPreprocessor", "GenericPreprocessor", "PreprocessorFor2D")
 _KINDS = {"PlainConvUNet": "plain", "ResidualEncoderUNet": "residual"}
 _RESAMPLING = {
     "resampling_fn_data": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
@@ -68,6 +69,7 @@ def read_plans_v2(plans: Mapping[str, Any], dataset: Mapping[str, Any], configur
         spacing, patch = [float(size) for size in chosen["spacing"]], [int(size) for size in chosen["patch_size"]]
         planar = len(patch) == 2
         _check_resampling(chosen)
+        _check_preprocessor(str(chosen.get("preprocessor_name", _PREPROCESSORS[0])))
         schemes = tuple(_scheme_v2(name) for name in chosen["normalization_schemes"])
         masked = tuple(bool(flag) for flag in chosen["use_mask_for_norm"])
         facts = plans.get("foreground_intensity_properties_per_channel", plans.get("foreground_intensity_properties_by_modality", {}))
@@ -115,6 +117,7 @@ def read_plans_v1(plans: Mapping[str, Any], stage: int) -> Plans:
         )
         if "CT2" in schemes:
             raise ImportProblem("plans.pkl asks for the normalisation 'CT2', which is not supported")
+        _check_preprocessor(str(plans.get("preprocessor_name", _PREPROCESSORS[1])))
         properties = plans.get("dataset_properties", {}).get("intensityproperties") or {}
         first, second, third = (int(axis) for axis in plans.get("transpose_forward", (0, 1, 2)))
         pools = [tuple(int(step) for step in pool) for pool in chosen["pool_op_kernel_sizes"]]
@@ -171,6 +174,11 @@ def _scheme_v2(name: str) -> str:
     if name not in _SCHEMES_V2:
         raise ImportProblem(f"plans.json asks for the normalisation {name!r}; known are {', '.join(_SCHEMES_V2)}")
     return _SCHEMES_V2[name]
+
+
+def _check_preprocessor(name: str) -> None:
+    if name not in _PREPROCESSORS:
+        raise ImportProblem(f"the plans ask for the preprocessor {name!r}; known are {', '.join(_PREPROCESSORS)}")
 
 
 def _check_resampling(chosen: Mapping[str, Any]) -> None:

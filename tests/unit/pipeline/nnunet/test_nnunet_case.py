@@ -19,6 +19,7 @@ from pipeline.preprocess.nnunet_resample import apply_resize, find_thick_axis, p
 from pipeline.run import Recipe, run_pipeline
 from pipeline.segmenters.nnunet import Window, predict_array
 from tests.factories.onnx import lesion_manifest, write_bundle, write_manifest
+from tests.factories.volumes import AXIAL, LEFT_BALL, RIGHT_BALL, SAGITTAL, draw_head, grid_affine
 
 
 def spec(**changes: Any) -> NnUNetSpec:
@@ -148,14 +149,15 @@ def test_v1_averages_probabilities_where_v2_averages_logits() -> None:
     assert second[0, 0, 0] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6)
 
 
-def bright_graph(patch: tuple[int, int, int], level: float) -> onnx.ModelProto:
+def bright_graph(patch: tuple[int, int, int], level: float, channels: int = 1) -> onnx.ModelProto:
     """Two logits: 0, and 20 x (first channel - level)."""
-    kernel = np.array([0.0, 20.0], np.float32).reshape(2, 1, 1, 1, 1)
+    kernel = np.zeros((2, channels, 1, 1, 1), np.float32)
+    kernel[1, 0] = 20.0
     stored = [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(np.array([0.0, -20 * level], np.float32), "bias")]
     graph = helper.make_graph(
         [helper.make_node("Conv", ["image", "kernel", "bias"], ["logits"])],
         "bright",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, *patch])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, channels, *patch])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2, *patch])],
         stored,
     )
@@ -182,23 +184,42 @@ def bright_manifest(**changes: Any) -> dict[str, Any]:
 
 
 def bright_bundle(models: Path, **changes: Any) -> Bundle:
-    return load_bundle(write_bundle(models, bright_graph((24, 40, 32), 2.0), bright_manifest(**changes)))
+    return load_bundle(write_bundle(models, bright_graph((24, 40, 32), 4.0), bright_manifest(**changes)))
 
 
-@pytest.mark.parametrize("orientation", ["LPS", "RAS"])
-def test_a_study_through_an_imported_network(known_models: Path, tmp_path: Path, orientation: str) -> None:
-    from tests.factories.volumes import head_volume
-
-    volume, lesion = head_volume()
+@pytest.mark.parametrize(("orientation", "scan"), [("LPS", AXIAL), ("RAS", SAGITTAL)])
+def test_a_study_through_an_imported_network(known_models: Path, tmp_path: Path, orientation: str, scan: Any) -> None:
+    shape, spacing = ((44, 84, 70), (3.4, 2.2, 2.2)) if scan is AXIAL else ((50, 62, 80), (3.0, 2.3, 2.3))
+    volume = draw_head(shape, grid_affine(shape, spacing, directions=scan))
     bundle = bright_bundle(tmp_path, orientation=orientation)
     verify_bundle(bundle)
 
     result = run_pipeline({"flair": volume}, Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False))
 
-    overlap = 2 * int((result.labels.array.astype(bool) & lesion).sum()) / (int(result.labels.array.astype(bool).sum()) + int(lesion.sum()))
-    assert overlap > 0.95
+    places = sorted((lesion.centroid_lps_mm for lesion in result.lesions), key=lambda place: -place[0])
+    assert np.allclose(places, [LEFT_BALL.at_mm, RIGHT_BALL.at_mm], atol=1.0)
+    assert next(each.value for each in result.measurements if each.name == "total_volume") == pytest.approx(
+        LEFT_BALL.volume_ml + RIGHT_BALL.volume_ml, rel=0.1
+    )
     assert result.parameters["infer"]["conventions"] == "nnU-Net v2"
     assert result.models[0].name == "bright"
+
+
+def test_channels_come_onto_the_grid_that_the_manifest_names(known_models: Path, tmp_path: Path) -> None:
+    """T1 and FLAIR of different grids; the network works on the T1's voxels, the answer lies on the FLAIR's."""
+    flair = draw_head((40, 80, 66), grid_affine((40, 80, 66), (3.6, 2.3, 2.3), directions=AXIAL))
+    t1 = draw_head((70, 64, 80), grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL), contrast="t1")
+    manifest = bright_manifest()
+    manifest["input"] |= {"channels": ["flair", "t1"], "accepts": [["flair", "t1"]]}
+    manifest["nnunet"] |= {"schemes": ["zscore"] * 2, "masked": [True] * 2, "grid": "t1"}
+    bundle = load_bundle(write_bundle(tmp_path, bright_graph((24, 40, 32), 4.0, channels=2), manifest))
+
+    result = run_pipeline({"t1": t1, "flair": flair}, Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False))
+
+    places = sorted((lesion.centroid_lps_mm for lesion in result.lesions), key=lambda place: -place[0])
+    assert result.labels.array.shape == flair.array.shape
+    assert result.parameters["infer"]["grid"] == "t1"
+    assert np.allclose(places, [LEFT_BALL.at_mm, RIGHT_BALL.at_mm], atol=1.5)
 
 
 @pytest.mark.parametrize(
