@@ -149,7 +149,8 @@ def _local_cluster(memory_limit_mb: int) -> LocalCluster:
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        # Without an address the scheduler's own HTTP server takes port 8787 and complains when that is taken.
+        dashboard_address="127.0.0.1:0",
         worker_dashboard_address=None,
         memory_limit=memory_limit_mb * 2**20,
         silence_logs=logging.CRITICAL,  # its error lines print the argument, which holds header text
