@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import dask
@@ -27,6 +27,7 @@ log = structlog.get_logger()
 Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
 
+_NOTICE_S = 10.0
 _SETTINGS = {
     # By default Dask gives a task that kills its worker to three more workers; a poison study must not do that.
     "distributed.scheduler.allowed-failures": 0,
@@ -137,6 +138,13 @@ class Compute:
                 os.kill(nanny.pid, signal.SIGKILL)
         else:
             self._client.run(_end_own_process, workers=busy, wait=False, on_error="ignore")
+        self._wait_until_gone(set(busy))
+
+    def _wait_until_gone(self, addresses: set[str]) -> None:
+        """Wait until the scheduler has noticed: until then it would give the next task to the dead worker."""
+        end = time.monotonic() + _NOTICE_S
+        while time.monotonic() < end and addresses & self._client.scheduler_info(n_workers=-1)["workers"].keys():
+            time.sleep(0.05)
 
 
 def _end_own_process() -> None:
