@@ -17,7 +17,12 @@ from dicomnode.cli import cli
 from scripts import architecture
 from scripts.house import ROOMS
 
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/model-bundle.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{name}.md" for name in ("architecture", "conformance", "model-bundle", "states", "training")),
+]
 
 
 def code_lines(text: str) -> Iterator[str]:
