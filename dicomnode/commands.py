@@ -232,7 +232,7 @@ def _print_rows(names: Sequence[str], rows: Sequence[Sequence[str]], as_json: bo
 def _print_demo(result: DemoResult) -> None:
     console.rule("what the report says")
     for sentence in result.sentences:
-        console.print(sentence, markup=False, highlight=False)
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     console.rule("planted against found")
     table = Table("planted lesion", "volume, ml", "covered by the SEG, %")
     for lesion in result.planted:
