@@ -23,7 +23,6 @@ CORNER_TOLERANCE_MM = 0.01
 Affine = npt.NDArray[np.float64]
 
 
-
 def convert_with_dicom2nifti(copies: Sequence[Dataset], normal: npt.NDArray[np.float64], output: Path) -> tuple[Array, Affine]:
     """Return array (slice, row, column) and LPS affine, slices ascending along `normal`; all validations of dicom2nifti are on.
 
