@@ -131,8 +131,8 @@ def find_bundle(models_dir: Path, name: str) -> Bundle:
     return load_bundle(folders[-1])
 
 
-def open_graph(bundle: Bundle, threads: int, name: str = GRAPH) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session on the CPU, made of the checked bytes, its graph held against the manifest.
+def open_graph(bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = False) -> onnxruntime.InferenceSession:
+    """Return an ONNX Runtime session on the CPU or on CUDA, made of the checked bytes, its graph held against the manifest.
 
     Weights stored as Float16 are widened once, when the session folds its constants.
 
@@ -150,10 +150,13 @@ def open_graph(bundle: Bundle, threads: int, name: str = GRAPH) -> onnxruntime.I
     # Spinning threads take the core from the rest of the node between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     graph = bundle.graph_bytes(name)
+    provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph, options, providers=[provider])
     except Exception as problem:  # noqa: BLE001 - ONNX Runtime's errors share no base class
         raise BundleError(f"{bundle.name}: ONNX Runtime cannot load {name}: {problem}", code="model-unusable") from None
+    if session.get_providers()[0] != provider:
+        raise BundleError(f"{bundle.name}: ONNX Runtime could not start {provider}", code="provider-missing")
     check_graph(
         bundle,
         {tensor.name: (tensor.type, tensor.shape) for tensor in session.get_inputs()},

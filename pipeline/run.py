@@ -42,6 +42,7 @@ class Recipe:
     minimum_volume_mm3: float | None = None
     bias_correction: bool = True
     threads: int = 1
+    provider: str = "cpu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +162,7 @@ def _extract_brains(images: Mapping[Role, Volume], recipe: Recipe, journal: Jour
             grid = plan_covering_grid(grid_of(image), bundle.input.spacing_mm, bundle.input.patch)
             channel = role if role in bundle.channels else bundle.channels[0]
             head = patch3d.crop_to_head(bundle, patch3d.resample_channels(bundle, {channel: image}, grid, {}))
-            probability, used = patch3d.infer(bundle, patch3d.normalise_channels(bundle, head, None), recipe.threads)
+            probability, used = patch3d.infer(bundle, patch3d.normalise_channels(bundle, head, None), recipe.threads, recipe.provider)
             brains[role] = apply_brain_threshold(probability, recipe.brain.output.threshold)
             parameters[role] = {"volume_ml": brains[role].volume_ml, "main_share": brains[role].main_share, **used}
     return brains
@@ -204,7 +205,9 @@ def _segment(case: Case, recipe: Recipe, journal: Journal) -> Volume:
     if bundle.nnunet is not None:
         # An imported nnU-Net resamples and normalises by its own rules, from the voxels as they were read.
         with journal.step("infer") as parameters:
-            probability, used = nnunet.segment_case(bundle, case.images, case.links, case.brain, case.reference, recipe.threads)
+            probability, used = nnunet.segment_case(
+                bundle, case.images, case.links, case.brain, case.reference, recipe.threads, recipe.provider
+            )
             parameters.update(used)
         return probability
     with journal.step("resample") as parameters:
@@ -220,7 +223,7 @@ def _segment(case: Case, recipe: Recipe, journal: Journal) -> Volume:
         channels = patch3d.normalise_channels(bundle, channels, mask if bundle.input.head == "brain-extracted" else None)
         parameters.update(channels.parameters)
     with journal.step("infer") as parameters:
-        probability, used = patch3d.infer(bundle, channels, recipe.threads)
+        probability, used = patch3d.infer(bundle, channels, recipe.threads, recipe.provider)
         parameters.update(used)
     return probability
 

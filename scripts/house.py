@@ -141,7 +141,7 @@ ROOMS = (
         "pipeline.inference",
         "ONNX sessions; tiles and blending",
         _pipeline("bundle", "errors", "manifest", "records"),
-        ("numpy", "onnxruntime"),
+        ("numpy", "onnxruntime", "openvino"),
     ),
     Room(
         "pipeline.segmenters",

@@ -53,6 +53,7 @@ class _Writer:
         self.initialisers: list[onnx.TensorProto] = []
         self._axes = list(range(2, 2 + dimensions))
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._joined: dict[str, tuple[str, str]] = {}
         self._patch = tuple(patch)
 
     def enter(self) -> str:
@@ -75,7 +76,16 @@ class _Writer:
         return self._shapes[value][0]
 
     def convolve(self, x: str, kernel: Array, bias: Array | None, stride: Sequence[int]) -> str:
-        """Convolve with zero padding (k - 1) // 2."""
+        """Convolve with zero padding (k - 1) // 2; over joined channels as the sum of two convolutions.
+
+        The joined maps would be the largest array of all: without them a 128^3 patch needs a quarter less memory.
+        """
+        if x in self._joined:
+            first, second = self._joined[x]
+            channels = self._shapes[first][0]
+            return self.add(
+                self.convolve(first, kernel[:, :channels], bias, stride), self.convolve(second, kernel[:, channels:], None, stride)
+            )
         pads = [(size - 1) // 2 for size in kernel.shape[2:]]
         sizes = [(n + 2 * pad - k) // step + 1 for n, pad, k, step in zip(self._shapes[x][1:], pads, kernel.shape[2:], stride, strict=True)]
         inputs = [x, self._weight(kernel), *([] if bias is None else [self._weight(bias)])]
@@ -115,9 +125,10 @@ class _Writer:
         return self._node("AveragePool", [x], shape, kernel_shape=list(stride), strides=list(stride))
 
     def join(self, first: str, second: str) -> str:
-        """Concatenate channels."""
-        channels = self._shapes[first][0] + self._shapes[second][0]
-        return self._node("Concat", [first, second], (channels, *self._shapes[first][1:]), axis=1)
+        """Remember two values as one; a convolution follows, which takes them apart."""
+        name = f"{first}+{second}"
+        self._joined[name] = (first, second)
+        return name
 
     def add(self, first: str, second: str) -> str:
         """Sum."""

@@ -1,4 +1,4 @@
-"""Warm ONNX Runtime sessions: one per model and thread count in a process."""
+"""Warm sessions: one per model, thread count and provider in a process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.bundle import Bundle, open_graph
+from pipeline.bundle import Bundle
 from pipeline.errors import BundleError
+from pipeline.inference.providers import open_session
 from pipeline.manifest import GRAPH
 from pipeline.records import FloatArray
 
@@ -30,26 +31,26 @@ class _ByGraph:
         return isinstance(other, _ByGraph) and self._key == other._key
 
 
-def open_network(bundle: Bundle, threads: int, name: str = GRAPH) -> Network:
+def open_network(bundle: Bundle, threads: int, name: str = GRAPH, provider: str = "cpu") -> Network:
     """Return one of the bundle's graphs as a function of one patch; a session that is already open is used again.
 
     Raises
     ------
     BundleError
-        The graph was altered, cannot be run, or disagrees with the manifest. The function itself raises it when the
+        The provider is not there, or the graph was altered, cannot be run, or disagrees with the manifest. The function itself raises it when the
         network answers with NaN or infinite values.
     """
-    return _open(_ByGraph(bundle, name), threads)
+    return _open(_ByGraph(bundle, name), threads, provider)
 
 
 @functools.lru_cache(maxsize=8)
-def _open(key: _ByGraph, threads: int) -> Network:
+def _open(key: _ByGraph, threads: int, provider: str) -> Network:
     bundle = key.bundle
-    session = open_graph(bundle, threads, key.name)
+    session = open_session(bundle, threads, key.name, provider)
 
     def run(patch: FloatArray) -> FloatArray:
         batch = np.ascontiguousarray(patch[np.newaxis], dtype=np.float32)
-        answer: FloatArray = session.run([bundle.output.name], {bundle.input.name: batch})[0][0]
+        answer: FloatArray = session(batch)[0]
         if not np.isfinite(answer).all():
             raise BundleError(f"{bundle.name} answered with NaN or infinite values", code="model-output-not-finite")
         return answer

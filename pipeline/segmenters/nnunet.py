@@ -41,7 +41,13 @@ def window_of(bundle: Bundle) -> Window:
 
 
 def segment_case(
-    bundle: Bundle, images: Mapping[str, Volume], links: Mapping[str, Affine], brain: Brain, reference: Grid, threads: int
+    bundle: Bundle,
+    images: Mapping[str, Volume],
+    links: Mapping[str, Affine],
+    brain: Brain,
+    reference: Grid,
+    threads: int,
+    provider: str = "cpu",
 ) -> tuple[Volume, dict[str, Any]]:
     """Return the lesion probability on the voxels that the network works from, and what was done.
 
@@ -67,12 +73,12 @@ def segment_case(
     if bundle.input.head == "brain-extracted":
         array = array * (sample_linear(brain.soft, grid) >= brain.threshold)
     flips = tuple(axis for axis, letter, same in zip((3, 2, 1), spec.orientation, "LPS", strict=True) if letter != same)
-    networks = [open_network(bundle, threads, name) for name in bundle.graphs]
+    networks = [open_network(bundle, threads, name, provider) for name in bundle.graphs]
     probability, plan = predict_array(networks, spec, window_of(bundle), np.flip(array, flips), spacing_mm(grid.affine))
     probability = np.flip(probability, tuple(axis - 1 for axis in flips))
     used = {
         "conventions": f"nnU-Net v{spec.version}", "folds": len(networks), "mirror_axes": list(spec.mirror_axes), "grid": spec.grid,
-        "box": [list(ends) for ends in plan.box], "resampled": list(plan.resampled), "threads": threads,
+        "box": [list(ends) for ends in plan.box], "resampled": list(plan.resampled), "threads": threads, "provider": provider,
     }  # fmt: skip
     return grid.fill(np.ascontiguousarray(probability)), used
 

@@ -75,7 +75,7 @@ def normalise_channels(bundle: Bundle, channels: Channels, mask: Mask | None) ->
     return Channels(array, channels.grid, parameters)
 
 
-def infer(bundle: Bundle, channels: Channels, threads: int) -> tuple[Volume, dict[str, Any]]:
+def infer(bundle: Bundle, channels: Channels, threads: int, provider: str = "cpu") -> tuple[Volume, dict[str, Any]]:
     """Run the network over the grid and return the probability, float32, and how it was tiled.
 
     Raises
@@ -83,7 +83,7 @@ def infer(bundle: Bundle, channels: Channels, threads: int) -> tuple[Volume, dic
     BundleError
         The graph is not as the manifest says, or answers with NaN or infinite values.
     """
-    network = open_network(bundle, threads)
+    network = open_network(bundle, threads, provider=provider)
     activate = ACTIVATIONS[bundle.output.activation]
     plan = plan_tiles(channels.grid.shape, bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian)
     if bundle.window.aggregate == "logits":

@@ -1,0 +1,40 @@
+"""Takes an installed bundle away, in one step that another process never sees half done."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+
+from pipeline.importing.problem import ImportProblem
+from pipeline.manifest import MANIFEST
+
+
+def remove_bundle(models: Path, name: str) -> tuple[str, ...]:
+    """Remove "name/version", or "name" when there is one version of it; return what was removed.
+
+    Raises
+    ------
+    ImportProblem
+        There is no such bundle, or the name fits several versions.
+    """
+    model, _, version = name.partition("/")
+    parts = [model, *([version] if version else [])]
+    if any(not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", part) for part in parts):
+        raise ImportProblem(f"{name!r} is no bundle's name")
+    folders = sorted(path.parent for path in (models / model).glob(f"{version or '*'}/{MANIFEST}"))
+    if not folders:
+        raise ImportProblem(f"there is no model bundle {name!r} in {models}", code="model-missing")
+    if len(folders) > 1:
+        versions = ", ".join(f"{model}/{folder.name}" for folder in folders)
+        raise ImportProblem(f"{name!r} has several versions; name one of {versions}")
+    # Renamed away first: whoever lists the models sees the bundle whole or not at all.
+    scratch = Path(mkdtemp(prefix=".removed-", dir=models))
+    try:
+        folders[0].rename(scratch / "bundle")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if not any((models / model).iterdir()):
+        (models / model).rmdir()
+    return (f"{model}/{folders[0].name}",)

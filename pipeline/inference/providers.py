@@ -1,0 +1,91 @@
+"""What can run a graph: ONNX Runtime on the CPU (always there), on CUDA, or OpenVINO. All compute in Float32.
+
+OpenVINO is told so: on processors with bfloat16 it would otherwise take that, with logit errors of 0.15.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pipeline.bundle import Bundle, check_graph, open_graph
+from pipeline.errors import BundleError
+from pipeline.records import FloatArray
+
+PROVIDERS = ("cpu", "cuda", "openvino")
+Session = Callable[[FloatArray], FloatArray]
+"""(1, channel, *patch) in, (1, map, *patch) out."""
+
+
+def available_providers() -> tuple[str, ...]:
+    """Return the providers that this installation and machine offer."""
+    import onnxruntime
+
+    there = ["cpu"]
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        there.append("cuda")
+    if importlib.util.find_spec("openvino") is not None:
+        there.append("openvino")
+    return tuple(there)
+
+
+def open_session(bundle: Bundle, threads: int, name: str, provider: str) -> Session:
+    """Return one of the bundle's graphs, checked against hash and manifest, as a function of a batch of one.
+
+    Raises
+    ------
+    BundleError
+        The provider is not known or not there, or the graph was altered, cannot be run, or disagrees with the manifest.
+    """
+    if provider not in PROVIDERS:
+        raise BundleError(f"the provider {provider!r} is not one of {', '.join(PROVIDERS)}", code="provider-unknown")
+    if provider not in available_providers():
+        package = {"cuda": "onnxruntime-gpu and a CUDA driver"}.get(provider, f"the package {provider}")
+        raise BundleError(f"the provider {provider!r} is not there: it needs {package}", code="provider-missing")
+    if provider == "openvino":
+        return _open_openvino(bundle, threads, name)
+    session = open_graph(bundle, threads, name, cuda=provider == "cuda")
+
+    def run(batch: FloatArray) -> FloatArray:
+        answer: FloatArray = session.run([bundle.output.name], {bundle.input.name: batch})[0]
+        return answer
+
+    return run
+
+
+def _open_openvino(bundle: Bundle, threads: int, name: str) -> Session:
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": str(threads),
+        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    graph = bundle.graph_bytes(name)
+    try:
+        compiled = core.compile_model(core.read_model(model=graph, weights=b""), "CPU", settings)
+    except Exception as problem:  # noqa: BLE001 - OpenVINO's errors share no base class
+        raise BundleError(f"{bundle.name}: OpenVINO cannot load {name}: {problem}", code="model-unusable") from None
+    check_graph(bundle, _tensors(compiled.inputs), _tensors(compiled.outputs))
+
+    def run(batch: FloatArray) -> FloatArray:
+        # OpenVINO gives a view of its own memory, which the next run overwrites.
+        return np.array(compiled(batch)[0], dtype=np.float32)
+
+    return run
+
+
+def _tensors(ports: Any) -> dict[str, tuple[str, list[Any]]]:
+    kinds = {"f32": "tensor(float)", "f16": "tensor(float16)"}
+    return {
+        port.get_any_name(): (
+            kinds.get(port.get_element_type().get_type_name(), "other"),
+            [size.get_length() if size.is_static else None for size in port.get_partial_shape()],
+        )
+        for port in ports
+    }
