@@ -27,7 +27,7 @@ class Lesion:
     cavity_depth
         Depth (0 core, 1 edge) up to which the tissue is replaced by fluid; 0 for none.
     strands
-        (slice, row, column), 0..1: what is left of tissue inside the cavity.
+        (slice, row, column), 0..1: 0 where a strand of tissue runs through the cavity.
     brightness
         FLAIR and T2 intensity relative to grey matter.
     t1_level
@@ -48,12 +48,12 @@ def draw_lesion_state(shape: LesionShape, grid: Grid, dice: Dice, *, cavity: boo
     """Draw chronic (cavity or gliosis) or sub-acute (no cavity) for one shape; `cavity` forces one or the other."""
     chronic = dice.chance(0.6) if cavity is None else cavity
     cavity = chronic and (cavity is True or dice.chance(0.75))
-    strands = smoothstep(-smooth_noise(grid, dice.uniform(6.0, 14.0), dice), -dice.uniform(0.6, 2.5), 0.8)
+    strands = smoothstep(smooth_noise(grid, dice.uniform(6.0, 14.0), dice), dice.uniform(0.6, 2.5), 0.8)
     if cavity:
-        t1_level = dice.uniform(0.45, 0.85)
+        t1_level = dice.uniform(0.35, 0.7)
     else:
         # Gliosis without cavity, and lacunes filled with scar, are only slightly darker than white matter.
-        t1_level = dice.uniform(0.6, 0.95) if chronic else dice.uniform(0.35, 0.95)
+        t1_level = dice.uniform(0.5, 0.9) if chronic else dice.uniform(0.35, 0.85)
     return Lesion(
         shape,
         cavity_depth=dice.uniform(0.8, 1.06) if cavity else 0.0,
