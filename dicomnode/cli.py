@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dicomnode import __version__, app, commands
+from dicomnode import __version__, app, commands, model_commands
 from dicomnode.config import Config, load_config
 from dicomnode.errors import NodeError, StartError
 
@@ -166,13 +166,13 @@ def config_show(config: ConfigOption = None) -> None:
 @models_cli.command("list")
 def models_list(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List the model bundles."""
-    commands.list_models(_load(config), as_json)
+    model_commands.list_models(_load(config), as_json)
 
 
 @models_cli.command("show")
 def models_show(name: Annotated[str, typer.Argument(help="name or name/version")], config: ConfigOption = None) -> None:
     """Print a bundle's manifest and card."""
-    commands.show_model(_load(config), name)
+    model_commands.show_model(_load(config), name)
 
 
 @models_cli.command("verify")
@@ -182,4 +182,69 @@ def models_verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check hashes, graph and a run of each bundle."""
-    raise typer.Exit(0 if commands.verify_models(_load(config), name, as_json) else 1)
+    raise typer.Exit(0 if model_commands.verify_models(_load(config), name, as_json) else 1)
+
+
+@models_cli.command("import-nnunet")
+def models_import_nnunet(
+    source: Annotated[Path, typer.Argument(help="nnU-Net v1 or v2 result folder, or a ZIP of it.")],
+    channels: Annotated[str, typer.Option("--channels", help="Role of each channel in the network's order, such as flair,t1.")],
+    name: Annotated[str | None, typer.Option("--name", help="Name of the bundle; without it the data set's.")] = None,
+    version: Annotated[str, typer.Option("--version", help="Version of the bundle.")] = "1.0.0",
+    orientation: Annotated[str, typer.Option("--orientation", help="Where the training images' column, row and slice index grow.")] = "RAS",
+    head: Annotated[
+        str, typer.Option("--head", help="brain-extracted or whole-head: what the training images showed.")
+    ] = "brain-extracted",
+    folds: Annotated[str, typer.Option("--folds", help="Such as 0,1,4; without it every fold.")] = "",
+    threshold: Annotated[float, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = 0.5,
+    minimum_mm3: Annotated[float, typer.Option("--minimum-volume", min=0, help="Smaller lesions are dropped, in mm3.")] = 0.0,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for the manifest.")] = "",
+    case: Annotated[
+        list[Path] | None, typer.Option("--case", help="A case to compare with the original on (.npz); without it synthetic ones.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Install a trained nnU-Net as a bundle, after it answered as the original does."""
+    model_commands.import_nnunet(
+        _load(config),
+        source,
+        case or [],
+        channels=channels,
+        name=name,
+        version=version,
+        orientation=orientation,
+        head=head,
+        folds=folds,
+        threshold=threshold,
+        minimum_mm3=minimum_mm3,
+        licence=licence,
+    )
+
+
+@models_cli.command("import-onnx")
+def models_import_onnx(
+    file: Annotated[Path, typer.Argument(help="The ONNX file.")],
+    manifest: Annotated[Path, typer.Option("--manifest", help="A model.toml that says what it is (docs/model-bundle.md).")],
+    config: ConfigOption = None,
+) -> None:
+    """Install an ONNX file as a bundle."""
+    model_commands.import_onnx(_load(config), file, manifest)
+
+
+@models_cli.command("remove")
+def models_remove(
+    name: Annotated[str, typer.Argument(help="name/version, or name when there is one")], config: ConfigOption = None
+) -> None:
+    """Take a bundle away."""
+    model_commands.remove_model(_load(config), name)
+
+
+@models_cli.command("benchmark")
+def models_benchmark(
+    name: Annotated[str | None, typer.Argument(help="name or name/version; all when absent")] = None,
+    provider: Annotated[list[str] | None, typer.Option("--provider", help="cpu, cuda or openvino; without it all that are there.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure seconds and peak memory of bundles per provider."""
+    raise typer.Exit(0 if model_commands.benchmark_models(_load(config), name, provider or [], as_json) else 1)

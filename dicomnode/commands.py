@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dicomnode.config import Config, DestinationSettings
 from dicomnode.errors import ConfigError, NodeError
 from dicomnode.records import Role
+from dicomnode.terminal import COLOURS, console, print_rows, spinner
 
 if TYPE_CHECKING:
     from dicomnode.demo import DemoResult
-
-console = Console()
-_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def demo(folder: Path, timeout_s: float) -> bool:
@@ -54,7 +49,7 @@ def segment(
     changes = {"lesion_model": model, "threshold": threshold}
     chosen = config.pipeline.model_copy(update={key: value for key, value in changes.items() if value is not None})
     config = config.model_copy(update={"pipeline": chosen})
-    with _spinner(as_json) as progress:
+    with spinner(as_json) as progress:
         if inputs:
             studies = find_studies(inputs, progress)
             if not studies:
@@ -71,7 +66,7 @@ def segment(
                 files["t1"] = t1
             answers = [segment_nifti(config, files, output, progress)]
     rows = [[answer.case, answer.outcome.value, answer.summary, str(answer.folder), f"{answer.seconds:.1f}"] for answer in answers]
-    _print_rows(("case", "outcome", "result", "folder", "seconds"), rows, as_json)
+    print_rows(("case", "outcome", "result", "folder", "seconds"), rows, as_json)
     return all(answer.outcome.value in ("lesions", "negative") for answer in answers)
 
 
@@ -84,7 +79,7 @@ def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float) -> boo
     )
     if not files:
         raise NodeError("no DICOM file was found in what was given")
-    with _spinner(quiet=False) as progress:
+    with spinner(quiet=False) as progress:
         progress(f"sending {len(files)} files to {to}")
         outcomes = send_files(files, parse_peer(to), calling_ae=calling, timeout_s=timeout_s)
     failed = [(path, outcome) for path, outcome in zip(files, outcomes, strict=True) if outcome.verdict != "ok"]
@@ -111,7 +106,7 @@ def show_status(config: Config, as_json: bool) -> None:
         if as_json:
             typer.echo(json.dumps({"health": ledger.health(), "studies": ledger.studies()}, indent=2))
         else:
-            _print_rows(STATUS_COLUMNS, status_rows(ledger), as_json=False)
+            print_rows(STATUS_COLUMNS, status_rows(ledger), as_json=False)
 
 
 def show_why(config: Config, study: str, as_json: bool) -> None:
@@ -147,86 +142,13 @@ def doctor(config: Config, as_json: bool) -> bool:
 
     checks = list(examine(config))
     rows = [[check.name, check.level, check.seen, check.advice] for check in checks]
-    _print_rows(("check", "level", "seen", "what to do"), rows, as_json, colours=_COLOURS)
+    print_rows(("check", "level", "seen", "what to do"), rows, as_json, colours=COLOURS)
     return all(check.level != "problem" for check in checks)
-
-
-def list_models(config: Config, as_json: bool) -> None:
-    """Print the bundles that are there."""
-    from dicomnode.answer import SHIPPED_MODELS
-    from pipeline.bundle import list_bundles
-
-    rows = []
-    for bundle in list_bundles(config.pipeline.models or SHIPPED_MODELS):
-        size_mb = sum(file.stat().st_size for file in bundle.folder.glob("*.onnx")) / 1e6
-        cells = (bundle.name, bundle.version, bundle.task, bundle.family, "+".join(bundle.channels), f"{size_mb:.1f}")
-        rows.append([*cells, bundle.sha256[:12], bundle.licence, bundle.statement])
-    _print_rows(("name", "version", "task", "family", "channels", "MB", "sha256", "licence", "statement"), rows, as_json)
-
-
-def show_model(config: Config, name: str) -> None:
-    """Print a bundle's manifest and card."""
-    from dicomnode.answer import SHIPPED_MODELS
-    from pipeline.bundle import find_bundle
-
-    folder = _found(lambda: find_bundle(config.pipeline.models or SHIPPED_MODELS, name)).folder
-    for file in ("model.toml", "CARD.md"):
-        console.rule(file)
-        console.print((folder / file).read_text(encoding="utf-8"), markup=False, highlight=False)
-
-
-def verify_models(config: Config, name: str | None, as_json: bool) -> bool:
-    """Check bundles; False when one is not as its manifest says."""
-    from dicomnode.answer import SHIPPED_MODELS
-    from pipeline.bundle import find_bundle, list_bundles, verify_bundle
-    from pipeline.errors import BundleError
-
-    models = config.pipeline.models or SHIPPED_MODELS
-    bundles = [_found(lambda: find_bundle(models, name))] if name else list_bundles(models)
-    rows = []
-    for bundle in bundles:
-        try:
-            verify_bundle(bundle)
-            rows.append([bundle.name, bundle.version, "ok", "hash, graph and a run agree with the manifest"])
-        except BundleError as problem:
-            rows.append([bundle.name, bundle.version, "problem", str(problem)])
-    if not rows:
-        raise NodeError(f"{models} holds no model bundle")
-    _print_rows(("name", "version", "level", "seen"), rows, as_json, colours=_COLOURS)
-    return all(row[2] == "ok" for row in rows)
-
-
-def _found(find: Callable[[], Any]) -> Any:
-    from pipeline.errors import BundleError
-
-    try:
-        return find()
-    except BundleError as problem:
-        raise NodeError(str(problem)) from None
 
 
 def _is_dicom(path: Path) -> bool:
     with path.open("rb") as handle:
         return handle.read(132)[128:] == b"DICM"
-
-
-@contextmanager
-def _spinner(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Show the step that runs and the time since the start, on standard error."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=quiet) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda text: bar.update(task, description=text)
-
-
-def _print_rows(names: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool, colours: dict[str, str] | None = None) -> None:
-    if as_json:
-        typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
-        return
-    table = Table(*names)
-    for row in rows:
-        table.add_row(*(f"[{colours[cell]}]{cell}[/]" if colours and cell in colours else cell.replace("[", r"\[") for cell in row))
-    console.print(table)
 
 
 def _print_demo(result: DemoResult) -> None:

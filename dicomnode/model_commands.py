@@ -1,0 +1,191 @@
+"""What `dicomnode models ...` does and prints; the rooms are imported where they are used, so `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+
+from dicomnode.config import Config
+from dicomnode.errors import ConfigError, NodeError
+from dicomnode.terminal import COLOURS, console, print_rows, spinner
+
+_Found = TypeVar("_Found")
+
+
+def list_models(config: Config, as_json: bool) -> None:
+    """Print the bundles that are there."""
+    from pipeline.bundle import list_bundles
+
+    names = ("name", "version", "task", "family", "channels", "MB", "sha256", "licence")
+    rows, statements = [], []
+    for bundle in _found(lambda: list_bundles(_folder(config))):
+        size_mb = sum(file.stat().st_size for file in bundle.folder.glob("*.onnx")) / 1e6
+        cells = (bundle.name, bundle.version, bundle.task, bundle.family, "+".join(bundle.channels), f"{size_mb:.1f}")
+        rows.append([*cells, bundle.sha256[:12], bundle.licence])
+        statements.append(bundle.statement)
+    if as_json:
+        print_rows((*names, "statement"), [[*row, statement] for row, statement in zip(rows, statements, strict=True)], as_json=True)
+        return
+    print_rows(names, rows, as_json=False)
+    for row, statement in zip(rows, statements, strict=True):
+        console.print(f"{row[0]}: {statement}", highlight=False)
+
+
+def show_model(config: Config, name: str) -> None:
+    """Print a bundle's manifest and card."""
+    from pipeline.bundle import find_bundle
+
+    folder = _found(lambda: find_bundle(_folder(config), name)).folder
+    for file in ("model.toml", "CARD.md"):
+        console.rule(file)
+        console.print((folder / file).read_text(encoding="utf-8"), markup=False, highlight=False)
+
+
+def verify_models(config: Config, name: str | None, as_json: bool) -> bool:
+    """Check bundles; False when one is not as its manifest says."""
+    from pipeline.bundle import find_bundle, list_bundles, verify_bundle
+    from pipeline.errors import BundleError
+
+    models = _folder(config)
+    bundles = [_found(lambda: find_bundle(models, name))] if name else list_bundles(models)
+    rows = []
+    for bundle in bundles:
+        try:
+            verify_bundle(bundle)
+            rows.append([bundle.name, bundle.version, "ok", "hash, graph and a run agree with the manifest"])
+        except BundleError as problem:
+            rows.append([bundle.name, bundle.version, "problem", str(problem)])
+    if not rows:
+        raise NodeError(f"{models} holds no model bundle")
+    print_rows(("name", "version", "level", "seen"), rows, as_json, colours=COLOURS)
+    return all(row[2] == "ok" for row in rows)
+
+
+def import_nnunet(
+    config: Config,
+    source: Path,
+    cases: Sequence[Path],
+    *,
+    channels: str,
+    name: str | None,
+    version: str,
+    orientation: str,
+    head: str,
+    folds: str,
+    threshold: float,
+    minimum_mm3: float,
+    licence: str,
+) -> None:
+    """Install a trained nnU-Net and print how it compares with the original."""
+    _need_training_extra()
+    from pipeline.importing.nnunet_folder import NnUNetOptions
+    from pipeline.importing.nnunet_folder import import_nnunet as install
+
+    options = NnUNetOptions(
+        channels=_list(channels),
+        name=name,
+        version=version,
+        orientation=orientation,
+        head=head,
+        folds=_list(folds) or None,
+        threshold=threshold,
+        minimum_volume_mm3=minimum_mm3,
+    )
+    if licence:
+        options = replace(options, licence=licence)
+    with spinner(quiet=False) as progress:
+        imported = _found(lambda: install(source, _folder(config), options, progress, cases=tuple(cases)))
+    rows = [[str(value) for value in asdict(parity).values()] for parity in imported.parity]
+    if imported.parity:
+        print_rows(tuple(asdict(imported.parity[0])), rows, as_json=False)
+    _say_installed(imported.bundle.name, imported.bundle.version)
+
+
+def import_onnx(config: Config, file: Path, manifest: Path) -> None:
+    """Install an ONNX file by its manifest."""
+    _need_training_extra()
+    from pipeline.importing.onnx_file import import_onnx as install
+
+    with spinner(quiet=False) as progress:
+        bundle = _found(lambda: install(file, manifest, _folder(config), progress))
+    _say_installed(bundle.name, bundle.version)
+
+
+def remove_model(config: Config, name: str) -> None:
+    """Take a bundle away."""
+    from pipeline.importing.remove import remove_bundle
+
+    for removed in _found(lambda: remove_bundle(_folder(config), name)):
+        console.print(f"{removed} was removed", highlight=False)
+
+
+def benchmark_models(config: Config, name: str | None, providers: Sequence[str], as_json: bool) -> bool:
+    """Measure bundles per provider; False when one could not be measured."""
+    from pipeline.bundle import find_bundle, list_bundles
+    from pipeline.inference.benchmark import benchmark_bundle
+
+    bundles = [_found(lambda: find_bundle(_folder(config), name))] if name else _found(lambda: list_bundles(_folder(config)))
+    figures = []
+    with spinner(quiet=as_json) as progress:
+        for bundle in bundles:
+            progress(f"measuring {bundle.name}")
+            rows = _found(lambda: benchmark_bundle(bundle, providers, threads=config.compute.threads))  # noqa: B023  called at once
+            figures += [(f"{bundle.name}/{bundle.version}", row) for row in rows]
+    if as_json:
+        typer.echo(json.dumps([{"bundle": bundle, **asdict(row)} for bundle, row in figures], indent=2))
+    else:
+        cells = [
+            [
+                bundle,
+                row.provider,
+                str(row.threads),
+                f"{row.load_s:.2f}",
+                f"{row.patch_s:.3f}",
+                f"{row.peak_mb:.0f}",
+                f"{row.apart:.1e}",
+                row.problem,
+            ]
+            for bundle, row in figures
+        ]
+        print_rows(("bundle", "provider", "threads", "load, s", "patch, s", "peak, MiB", "apart from CPU", "problem"), cells, as_json=False)
+    return not any(row.problem for _, row in figures)
+
+
+def _folder(config: Config) -> Path:
+    from dicomnode.answer import SHIPPED_MODELS
+
+    return config.pipeline.models or SHIPPED_MODELS
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _say_installed(name: str, version: str) -> None:
+    console.print(
+        f"{name}/{version} is installed; set pipeline.lesion_model to use it. Read its card first: it is not ours.", highlight=False
+    )
+
+
+def _need_training_extra() -> None:
+    try:
+        import onnx  # noqa: F401  only whether it is there
+        import torch  # noqa: F401
+    except ImportError as missing:
+        raise ConfigError(
+            [f"importing a network needs {missing.name}: pip install 'dicomnode-stroke[train]' on the machine that imports"]
+        ) from None
+
+
+def _found(find: Callable[[], _Found]) -> _Found:
+    from pipeline.errors import BundleError
+
+    try:
+        return find()
+    except BundleError as problem:
+        raise NodeError(str(problem)) from None
