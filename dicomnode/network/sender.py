@@ -20,6 +20,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -44,6 +45,18 @@ class _Parcel:
     path: Path
     SOPClassUID: UID
     TransferSyntaxUID: UID
+
+
+class _Answers(DIMSEServiceProvider):
+    """The message layer of a peer that nobody asks anything.
+
+    The library's own thread looks for requests. It is meant to pause while an answer is waited for, but two sends that follow each
+    other quickly overtake the pause: the thread then takes the answer for a request and drops it, and the sender waits in vain.
+    """
+
+    def get_msg(self, block: bool = False) -> Any:
+        """Return the next (context ID, message) to who waits for it, nothing to who only looks."""
+        return super().get_msg(block=True) if block else (None, None)
 
 
 def send_files(
@@ -157,7 +170,7 @@ def _associated(
             destination.port,
             contexts=contexts,
             ae_title=destination.ae_title,
-            evt_handlers=[(evt.EVT_ACSE_SENT, _note_socket, [opened]), (evt.EVT_CONN_OPEN, _send_at_once)],
+            evt_handlers=[(evt.EVT_ACSE_SENT, _note_socket, [opened]), (evt.EVT_CONN_OPEN, _prepare)],
         )
     except OSError as problem:
         yield SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
@@ -177,7 +190,9 @@ def _note_socket(event: Any, opened: list[socket.socket]) -> None:
         opened.append(wrapped.socket)
 
 
-def _send_at_once(event: Any) -> None:
+def _prepare(event: Any) -> None:
+    # The library gives no other way to choose this class.
+    event.assoc.dimse.__class__ = _Answers
     # Else a small PDU waits for the peer's delayed acknowledgement of the one before it, 40 ms each.
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
