@@ -16,7 +16,7 @@ from dicomnode import __version__
 from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
-from dicomnode.records import Finding, IndexedInstance, ResultFile, Role, Selection, Series, SourceSeries, Study
+from dicomnode.records import Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
 from dicomnode.results.build import AnswerContext, EncodedResult, build_answer, build_refusal
 from dicomnode.results.preview import montage_png
 from dicomnode.results.verify import verify_answer, verify_refusal
@@ -43,6 +43,7 @@ class StudyTask:
     revision: int
     instances: tuple[IndexedInstance, ...]
     config: Config
+    set_aside: tuple[SetAside, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,11 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     StudyRefused
         No series can be used. When only one of two roles fails, the other is used and a finding says so.
     """
+    if not task.instances:
+        raise _nothing_readable(task.set_aside)
     study = assemble(task.StudyInstanceUID, task.instances)
     selection = select_series(study, task.config.selection)
-    findings = list(selection.findings)
+    findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
     volumes: dict[Role, Volume] = {}
     sources: list[SourceSeries] = []
     refusals: list[StudyRefused] = []
@@ -194,6 +197,19 @@ def _nothing_selected(selection: Selection) -> StudyRefused:
     )
 
 
+def _nothing_readable(set_aside: tuple[SetAside, ...]) -> StudyRefused:
+    code, _, sentence = set_aside[0].reason.partition(": ")
+    return StudyRefused(f"None of the {len(set_aside)} images of the study can be read: {sentence}; send them again.", code=code)
+
+
+def _unreadable_findings(set_aside: tuple[SetAside, ...]) -> tuple[Finding, ...]:
+    if not set_aside:
+        return ()
+    sentence = set_aside[0].reason.partition(": ")[2]
+    message = f"{len(set_aside)} images of the study could not be read and were left out ({sentence}); send them again."
+    return (Finding("instances-unreadable", "warning", message, str(len(set_aside))),)
+
+
 def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     kept = _keep(task, solved.encoded)
     layout = SpoolLayout(task.config.storage.spool)
@@ -208,14 +224,15 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
     spool = task.config.storage.spool
     used = {frame.path for source in sources for frame in source.frames}
     received = [instance.received_at for instance in task.instances if spool / instance.path in used]
+    any_instance = task.instances[0] if task.instances else task.set_aside[0]
     return AnswerContext(
         StudyInstanceUID=task.StudyInstanceUID,
         revision=task.revision,
         sources=sources,
         settings=task.config.results,
         software_version=__version__,
-        created_at=max(received) if received else task.instances[0].received_at,
-        template=sources[0].frames[0].path if sources else spool / task.instances[0].path,
+        created_at=max(received) if received else any_instance.received_at,
+        template=sources[0].frames[0].path if sources else spool / any_instance.path,
     )
 
 

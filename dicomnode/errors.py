@@ -68,7 +68,19 @@ class NotAllowed(PeerError):
 
 
 class UnreadableInstance(NodeError):
-    """The stored bytes are not a DICOM instance that can be used; kept, set aside, shown."""
+    """The stored bytes are not a DICOM instance that can be used; kept, set aside, shown.
+
+    Parameters
+    ----------
+    message : str
+        Reason code, colon, sentence.
+    StudyInstanceUID : str
+        The study that it says it is of, when that much can be read: that study is answered all the same.
+    """
+
+    def __init__(self, message: str, *, StudyInstanceUID: str = "") -> None:
+        super().__init__(message)
+        self.StudyInstanceUID = StudyInstanceUID
 
 
 class StudyRefused(NodeError):

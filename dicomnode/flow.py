@@ -58,7 +58,7 @@ def index_instances(place: Workplace) -> int:
             header = read_header(place.layout.root / received.path)
         except UnreadableInstance as problem:
             log.warning("instance_unreadable", sop_instance_uid=received.SOPInstanceUID, reason=str(problem))
-            place.ledger.record_unreadable(instance_id, str(problem), place.now())
+            place.ledger.record_unreadable(instance_id, str(problem), place.now(), StudyInstanceUID=problem.StudyInstanceUID)
             continue
         place.ledger.record_header(instance_id, header, place.now(), reopens=is_answerable(header))
     return len(rows)
@@ -138,7 +138,7 @@ def _compute_answer(place: Workplace, job: Job) -> StudyAnswer:
 
 def _task(place: Workplace, job: Job) -> StudyTask:
     instances = tuple(place.ledger.study_instances(job.StudyInstanceUID))
-    return StudyTask(job.StudyInstanceUID, job.revision, instances, place.config)
+    return StudyTask(job.StudyInstanceUID, job.revision, instances, place.config, tuple(place.ledger.set_aside(job.StudyInstanceUID)))
 
 
 def _try_again(place: Workplace, job: Job, problem: Exception) -> None:

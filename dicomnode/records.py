@@ -94,6 +94,15 @@ class IndexedInstance:
 
 
 @dataclass(frozen=True)
+class SetAside:
+    """A stored instance that cannot be used but says which study it is of; `reason` is a code, a colon and a sentence."""
+
+    path: str
+    received_at: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class Series:
     """The instances of one series, in the order in which they came."""
 

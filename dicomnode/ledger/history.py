@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from dicomnode.ledger.encoding import from_json, header_from_json
 from dicomnode.ledger.schema import Reading, deliveries, events, instances, jobs, results, studies
@@ -78,7 +78,7 @@ def of_study(connection: Connection, StudyInstanceUID: str) -> dict[str, Any]:
         "first_received_at": study.first_received_at,
         "last_received_at": study.last_received_at,
         "received": _transfers(rows),
-        "series": _series(rows),
+        "series": _series([row for row in rows if row.reading != Reading.UNREADABLE.value]),
         "conflicts": [_shown(row, _ASIDE_SHOWN) for row in rows if row.arrival],
         "own_results_received": sum(row.reading == Reading.OWN_RESULT.value for row in rows),
         "unreadable": _unreadable_beside(connection, study, rows),
@@ -142,13 +142,15 @@ def _series(rows: Any) -> list[dict[str, Any]]:
 
 
 def _unreadable_beside(connection: Connection, study: Row[Any], rows: Any) -> list[dict[str, Any]]:
-    # What cannot be read does not say which study it is of: show what the same senders sent at the same time.
+    # What says of itself that it is of the study, and, where not even that can be read, what the same senders sent at the same time.
     during = and_(
-        instances.c.reading == Reading.UNREADABLE.value,
+        instances.c.StudyInstanceUID.is_(None),
         instances.c.received_at.between(study.first_received_at - _PAUSE_S, study.last_received_at + _PAUSE_S),
         instances.c.calling_ae.in_({row.calling_ae for row in rows}),
     )
-    unreadable = connection.execute(select(instances).where(during).order_by(instances.c.received_at, instances.c.id))
+    of_it = or_(instances.c.StudyInstanceUID == study.StudyInstanceUID, during)
+    chosen = and_(instances.c.reading == Reading.UNREADABLE.value, of_it)
+    unreadable = connection.execute(select(instances).where(chosen).order_by(instances.c.received_at, instances.c.id))
     return [_shown(row, _ASIDE_SHOWN) | {"reason": row.unreadable_because} for row in unreadable]
 
 

@@ -13,7 +13,7 @@ from dicomnode.ledger import jobs
 from dicomnode.ledger.encoding import indexed_from_row, received_from_row, received_to_columns
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.schema import Reading, instances, results, studies
-from dicomnode.records import AddOutcome, IndexedInstance, InstanceHeader, ReceivedInstance
+from dicomnode.records import AddOutcome, IndexedInstance, InstanceHeader, ReceivedInstance, SetAside
 
 _ADD = insert(instances)
 
@@ -71,11 +71,28 @@ def record_header(connection: Connection, instance_id: int, header: InstanceHead
     jobs.admit_content(connection, header.StudyInstanceUID, now, reopens)
 
 
-def record_unreadable(connection: Connection, instance_id: int, reason: str, now: float) -> None:
-    """Set an instance aside: kept in the spool, left out of its study."""
-    _fetch(connection, instance_id)
-    values = {"reading": Reading.UNREADABLE.value, "unreadable_because": reason, "indexed_at": now}
+def record_unreadable(connection: Connection, instance_id: int, reason: str, now: float, StudyInstanceUID: str) -> None:
+    """Set an instance aside: kept in the spool, left out of its study. A study of nothing else is answered too, so it gets a job."""
+    row = _fetch(connection, instance_id)
+    values: dict[str, Any] = {"reading": Reading.UNREADABLE.value, "unreadable_because": reason, "indexed_at": now}
+    if StudyInstanceUID:
+        _refresh_study(connection, StudyInstanceUID, row.received_at, grows=True)
+        values["StudyInstanceUID"] = StudyInstanceUID
     connection.execute(update(instances).where(instances.c.id == instance_id).values(**values))
+    if StudyInstanceUID:
+        jobs.admit_content(connection, StudyInstanceUID, now, reopens=False)
+
+
+def set_aside(connection: Connection, StudyInstanceUID: str) -> list[SetAside]:
+    """Return the unreadable instances that say they are of a study, unless they came again whole."""
+    whole = select(instances.c.SOPInstanceUID).where(instances.c.reading == Reading.INDEXED.value)
+    of_it = and_(
+        instances.c.StudyInstanceUID == StudyInstanceUID,
+        instances.c.reading == Reading.UNREADABLE.value,
+        instances.c.SOPInstanceUID.not_in(whole.where(instances.c.StudyInstanceUID == StudyInstanceUID)),
+    )
+    rows = connection.execute(select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id))
+    return [SetAside(row.path, row.received_at, row.unreadable_because) for row in rows]
 
 
 def of_study(connection: Connection, StudyInstanceUID: str) -> list[IndexedInstance]:

@@ -19,7 +19,7 @@ from dicomnode.ledger.encoding import header_to_json
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.gather import Gather
 from dicomnode.ledger.migrate import migrate
-from dicomnode.records import AddOutcome, Delivery, IndexedInstance, InstanceHeader, Job, ReceivedInstance, ResultFile
+from dicomnode.records import AddOutcome, Delivery, IndexedInstance, InstanceHeader, Job, ReceivedInstance, ResultFile, SetAside
 from dicomnode.states import DeliveryState, Outcome
 
 
@@ -90,10 +90,10 @@ class Ledger:
         with self._database.write() as connection:
             instances.record_header(connection, instance_id, header, encoded, now, reopens)
 
-    def record_unreadable(self, instance_id: int, reason: str, now: float) -> None:
-        """Set an instance aside."""
+    def record_unreadable(self, instance_id: int, reason: str, now: float, *, StudyInstanceUID: str = "") -> None:
+        """Set an instance aside; when it says which study it is of, that study will be answered even if nothing else comes."""
         with self._database.write() as connection:
-            instances.record_unreadable(connection, instance_id, reason, now)
+            instances.record_unreadable(connection, instance_id, reason, now, StudyInstanceUID)
 
     # Studies.
 
@@ -106,6 +106,11 @@ class Ledger:
         """Return a study's readable instances in the order in which they came; of conflicting ones the first."""
         with self._database.read() as connection:
             return instances.of_study(connection, StudyInstanceUID)
+
+    def set_aside(self, StudyInstanceUID: str) -> list[SetAside]:
+        """Return the instances of a study that could not be read and did not come again whole."""
+        with self._database.read() as connection:
+            return instances.set_aside(connection, StudyInstanceUID)
 
     def last_received_at(self, StudyInstanceUID: str) -> float:
         """Return when a study's newest instance came; `NodeError` when the study is not known."""

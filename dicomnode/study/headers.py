@@ -63,7 +63,7 @@ def read_header(path: Path) -> InstanceHeader:
     Raises
     ------
     UnreadableInstance
-        "not-dicom", "truncated", "identity-missing" or "unreadable", then a sentence.
+        "not-dicom", "truncated", "identity-missing" or "unreadable", then a sentence. A truncated image still says which study it is of.
     """
     # pydicom warns about each odd value; what matters of it becomes a finding.
     with warnings.catch_warnings():
@@ -100,14 +100,15 @@ def _refuse_truncated(dataset: FileDataset, file: BinaryIO, size_bytes: int) -> 
     image = read_text(dataset, "SOPClassUID") in MR_STORAGE or any(Tag(keyword) in dataset for keyword in _IMAGE_ELEMENTS)
     if syntax == _DEFLATED or not image:
         return
+    study = read_text(dataset, "StudyInstanceUID")
     remaining = size_bytes - file.tell()
     if remaining <= 0:
-        raise UnreadableInstance("truncated: the file ends before the pixel data")
+        raise UnreadableInstance("truncated: the file ends before the pixel data", StudyInstanceUID=study)
     little, implicit = dataset.original_encoding[1], dataset.original_encoding[0]
     head = file.read(12)
     length = int.from_bytes(head[4:8] if implicit else head[8:12], "little" if little else "big")
     if length != _UNDEFINED_LENGTH and length > remaining - (8 if implicit else 12):
-        raise UnreadableInstance("truncated: the pixel data are shorter than the header says")
+        raise UnreadableInstance("truncated: the pixel data are shorter than the header says", StudyInstanceUID=study)
 
 
 def _is_uid(text: str) -> bool:
