@@ -66,10 +66,9 @@ class _Writer:
 
     def leave(self, logits: str) -> None:
         """Name the answer; a 2D network gets its slice axis back."""
-        if len(self._axes) == 3:
-            self.nodes.append(helper.make_node("Identity", [logits], [OUTPUT]))
-        else:
-            self.nodes.append(helper.make_node("Unsqueeze", [logits, "slice_axis"], [OUTPUT]))
+        if len(self._axes) == 2:
+            logits = self._node("Unsqueeze", [logits, "slice_axis"], (self._shapes[logits][0], *self._patch))
+        self.nodes[-1].output[0] = OUTPUT
 
     def channels_of(self, value: str) -> int:
         """Return how many channels a value has."""

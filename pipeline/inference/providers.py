@@ -71,7 +71,7 @@ def _open_openvino(bundle: Bundle, threads: int, name: str) -> Session:
         compiled = core.compile_model(core.read_model(model=graph, weights=b""), "CPU", settings)
     except Exception as problem:  # noqa: BLE001 - OpenVINO's errors share no base class
         raise BundleError(f"{bundle.name}: OpenVINO cannot load {name}: {problem}", code="model-unusable") from None
-    check_graph(bundle, _tensors(compiled.inputs), _tensors(compiled.outputs))
+    check_graph(bundle, _tensors(compiled.inputs, bundle.input.name), _tensors(compiled.outputs, bundle.output.name))
 
     def run(batch: FloatArray) -> FloatArray:
         # OpenVINO gives a view of its own memory, which the next run overwrites.
@@ -80,10 +80,11 @@ def _open_openvino(bundle: Bundle, threads: int, name: str) -> Session:
     return run
 
 
-def _tensors(ports: Any) -> dict[str, tuple[str, list[Any]]]:
+def _tensors(ports: Any, wanted: str) -> dict[str, tuple[str, list[Any]]]:
+    """Return each port by name; one that is known by several names goes by the wanted one."""
     kinds = {"f32": "tensor(float)", "f16": "tensor(float16)"}
     return {
-        port.get_any_name(): (
+        wanted if wanted in port.get_names() else port.get_any_name(): (
             kinds.get(port.get_element_type().get_type_name(), "other"),
             [size.get_length() if size.is_static else None for size in port.get_partial_shape()],
         )

@@ -148,7 +148,6 @@ class WideTorch:
 
 def predict(folder, case, answer, *, half=False, threads=2, mirroring=True):
     import functools
-    import resource
 
     import numpy as np
     import torch
@@ -170,7 +169,8 @@ def predict(folder, case, answer, *, half=False, threads=2, mirroring=True):
         given["array"].astype(np.float32), {"spacing": [float(size) for size in given["spacing"]]}, None, None, True
     )
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # getrusage would count what the parent held when it started this process.
+    peak = next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     np.savez(answer, probabilities=np.asarray(probabilities, np.float32), seconds=seconds, peak_mb=peak)
 
 
