@@ -113,6 +113,8 @@ class PromptProvider(DULServiceProvider):
         body = connection.read(length)
         if len(body) < length:
             raise ConnectionResetError
+        # The library looks at the clock between two calls of `_read_pdu_data`; a large object over a slow line stays in one.
+        self._idle_timer.restart()
         if not self.assembler.add(body):
             connection.unread(header + bytes(body))
             super()._read_pdu_data()
@@ -157,10 +159,11 @@ class PromptRequestHandler(RequestHandler):
     def _create_association(self) -> Any:
         connection: socket.socket = self.request
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Without it a peer that stops in the middle of a PDU would hold its thread for ever. As an option of the socket and not as
-        # Python's own timeout, which makes the socket non-blocking: one call could not read a whole PDU then.
+        # Without them a peer that stops in the middle of a PDU, or reads no answers, would hold its thread for ever. As options of the
+        # socket and not as Python's own timeout, which makes the socket non-blocking: one call could not read a whole PDU then.
         timeout_s = self.ae.network_timeout or 0
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))
         association: Any = super()._create_association()
         # pynetdicom names these classes in its constructors and gives no other way to choose them.
         association.dul.__class__ = PromptProvider

@@ -8,6 +8,7 @@ Rules for this file:
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,8 +194,12 @@ def _note_socket(event: Any, opened: list[socket.socket]) -> None:
 def _prepare(event: Any) -> None:
     # The library gives no other way to choose this class.
     event.assoc.dimse.__class__ = _Answers
+    connection: socket.socket = event.assoc.dul.socket.socket
     # Else a small PDU waits for the peer's delayed acknowledgement of the one before it, 40 ms each.
-    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Else a peer that stops reading holds the thread that sends to it for ever, and with it the whole destination.
+    timeout_s = event.assoc.network_timeout
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))
 
 
 def _no_association(association: Association) -> SendOutcome:

@@ -91,6 +91,23 @@ def test_a_request_under_a_context_that_was_not_accepted_ends_the_association(li
     assert _eventually(lambda: association.is_aborted)
 
 
+def test_a_slow_line_may_take_longer_than_the_network_timeout_for_one_object(listen: Callable[..., Any]) -> None:
+    stored: list[Any] = []
+    _, port = listen(lambda instance: stored.append(instance) or "new", network_timeout_s=0.6)
+    association = associate(port)
+    line = association.dul.socket.socket
+    line.sendall(_fragment(3, _store_command()))
+    for _ in range(8):
+        line.sendall(_fragment(0, b"slowly"))
+        time.sleep(0.2)
+    line.sendall(_fragment(2, b"done"))
+
+    assert _eventually(lambda: bool(stored))
+    assert stored[0].size_bytes == 8 * 6 + 4
+    assert not association.is_aborted
+    association.abort()
+
+
 def test_noise_within_an_association_ends_it(listen: Callable[..., Any]) -> None:
     _, port = listen()
     association = associate(port)
@@ -152,6 +169,21 @@ def test_stop_lets_a_store_that_is_under_way_finish(listen: Callable[..., Any]) 
     stopper.join(10)
 
     assert [answer.Status for answer in answers] == [0]
+
+
+def _store_command() -> bytes:
+    def element(number: int, value: bytes) -> bytes:
+        return struct.pack("<HHL", 0, number, len(value)) + value
+
+    numbers = {0x0100: 1, 0x0110: 7, 0x0700: 0, 0x0800: 1}
+    elements = element(0x0002, b"1.2.840.10008.5.1.4.1.1.4\0") + b"".join(element(at, struct.pack("<H", n)) for at, n in numbers.items())
+    elements += element(0x1000, b"1.2.3.45")
+    return element(0, struct.pack("<L", len(elements))) + elements
+
+
+def _fragment(control: int, data: bytes) -> bytes:
+    value = struct.pack(">LBB", len(data) + 2, 1, control) + data
+    return struct.pack(">BBL", 4, 0, len(value)) + value
 
 
 def _eventually(condition: Callable[[], bool], timeout_s: float = 8.0) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,30 @@ def test_a_batch_is_one_association(tmp_path: Path) -> None:
 
     assert verdicts(outcomes) == ["ok"] * 4
     assert connections == ["NODE"]
+
+
+def test_an_archive_that_stops_reading_does_not_hold_the_sender_for_ever(tmp_path: Path) -> None:
+    # More than the buffers of both ends take.
+    small_instance(1, side=3000).save_as(tmp_path / "large.dcm", enforce_file_format=True)
+    reads_again = threading.Event()
+    outcomes: list[SendOutcome] = []
+
+    def hold(event: Any) -> None:
+        if event.assoc.is_established:
+            reads_again.wait(30)
+
+    def attempt() -> None:
+        outcomes.extend(send_files([tmp_path / "large.dcm"], destination(archive.port), calling_ae="NODE", timeout_s=0.5))
+
+    with Archive(tmp_path / "pacs") as archive:
+        assert archive._server is not None
+        archive._server.bind(evt.EVT_DATA_RECV, hold)
+        sender = threading.Thread(target=attempt, daemon=True)
+        sender.start()
+        sender.join(15)
+        reads_again.set()
+
+    assert verdicts(outcomes) == ["transient"]
 
 
 def test_our_name_may_differ_per_destination(tmp_path: Path) -> None:
