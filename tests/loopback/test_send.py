@@ -21,6 +21,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 
 from dicomnode.config import DestinationSettings
 from dicomnode.network.sender import echo, send_files
@@ -92,6 +93,26 @@ def test_an_archive_that_stops_reading_does_not_hold_the_sender_for_ever(tmp_pat
         reads_again.set()
 
     assert verdicts(outcomes) == ["transient"]
+
+
+class NoPause:
+    """In place of the event that pauses the library's own thread: as if every send had overtaken the pause."""
+
+    def set(self) -> None: ...
+
+    def clear(self) -> None: ...
+
+    def wait(self) -> None: ...
+
+
+def test_an_answer_is_not_taken_for_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Association, "_reactor_checkpoint", property(lambda _self: NoPause(), lambda _self, _value: None), raising=False)
+    monkeypatch.setattr(Association, "_is_paused", property(lambda _self: True, lambda _self, _value: None), raising=False)
+    files = write_instances(tmp_path / "out", 30)
+    with Archive(tmp_path / "pacs", slow_s=0.01) as archive:
+        outcomes = send_files(files, destination(archive.port), calling_ae="NODE", timeout_s=2)
+
+    assert verdicts(outcomes) == ["ok"] * 30
 
 
 def test_our_name_may_differ_per_destination(tmp_path: Path) -> None:
