@@ -199,6 +199,12 @@ def models_import_nnunet(
     threshold: Annotated[float, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = 0.5,
     minimum_mm3: Annotated[float, typer.Option("--minimum-volume", min=0, help="Smaller lesions are dropped, in mm3.")] = 0.0,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for the manifest.")] = "",
+    grid: Annotated[str, typer.Option("--grid", help="Whose voxels the channels come onto: t1, flair, or reference.")] = "reference",
+    lesion_labels: Annotated[str, typer.Option("--lesion-label", help="Such as 1,2; without it the one foreground label.")] = "",
+    mirroring: Annotated[
+        bool, typer.Option("--mirroring/--no-mirroring", help="Average over flips as in training: up to 8 times the work.")
+    ] = True,
+    float16: Annotated[bool, typer.Option("--float16/--float32", help="How the weights are stored.")] = True,
     case: Annotated[
         list[Path] | None, typer.Option("--case", help="A case to compare with the original on (.npz); without it synthetic ones.")
     ] = None,
@@ -218,6 +224,10 @@ def models_import_nnunet(
         threshold=threshold,
         minimum_mm3=minimum_mm3,
         licence=licence,
+        grid=grid,
+        lesion_labels=lesion_labels,
+        mirroring=mirroring,
+        float16=float16,
     )
 
 

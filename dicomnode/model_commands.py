@@ -80,12 +80,18 @@ def import_nnunet(
     threshold: float,
     minimum_mm3: float,
     licence: str,
+    grid: str,
+    lesion_labels: str,
+    mirroring: bool,
+    float16: bool,
 ) -> None:
     """Install a trained nnU-Net and print how it compares with the original."""
     _need_training_extra()
     from pipeline.importing.nnunet_folder import NnUNetOptions
     from pipeline.importing.nnunet_folder import import_nnunet as install
 
+    if not all(label.isdigit() for label in _list(lesion_labels)):
+        raise NodeError(f"--lesion-label takes label values such as 1,2, not {lesion_labels!r}")
     options = NnUNetOptions(
         channels=_list(channels),
         name=name,
@@ -95,6 +101,10 @@ def import_nnunet(
         folds=_list(folds) or None,
         threshold=threshold,
         minimum_volume_mm3=minimum_mm3,
+        grid=grid,
+        lesion_labels=tuple(int(label) for label in _list(lesion_labels)) or None,
+        mirroring=mirroring,
+        float16=float16,
     )
     if licence:
         options = replace(options, licence=licence)
