@@ -151,6 +151,7 @@ def build_recipe(config: Config) -> Recipe:
         minimum_volume_mm3=config.pipeline.minimum_volume_mm3,
         bias_correction=config.pipeline.bias_correction,
         threads=config.compute.threads,
+        provider=config.compute.provider,
     )
 
 
