@@ -80,7 +80,8 @@ def workplace(config: Config) -> Iterator[Workplace]:
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "work.lock", "work"):
         owner = f"work@{socket.gethostname()}"
-        released = ledger.release_owner(owner, time.time())
+        # With the slash, else the node on host1 would take what the node on host10 is working on.
+        released = ledger.release_owner(f"{owner}/", time.time())
         if released:
             log.info("unfinished_work_resumed", count=released)
         compute = Compute(config.compute)

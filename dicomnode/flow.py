@@ -10,11 +10,13 @@ Each function is safe to call at any time, any number of times, and to be killed
 
 from __future__ import annotations
 
+import shutil
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import structlog
 
@@ -22,9 +24,9 @@ from dicomnode.answer import StudyAnswer, StudyTask, answer_study, refuse_study
 from dicomnode.compute import Compute
 from dicomnode.config import Config
 from dicomnode.delivery.deliver import deliver_due
-from dicomnode.errors import LeaseLost, RetryLater, UnreadableInstance
+from dicomnode.errors import LeaseLost, OutOfResources, RetryLater, UnreadableInstance
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.records import Job
+from dicomnode.records import Job, Readiness
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble, readiness
@@ -36,6 +38,9 @@ INDEX_BATCH = 500
 LEASE_S = 60.0
 # A study that was under way when the node stopped has used up a try without a fault of its own, so more of those are allowed.
 INTERRUPTIONS = 3
+# What the results of one study may take, and how long to wait when there was not so much.
+RESULT_ROOM_BYTES = 256 * 2**20
+FULL_DISK_WAIT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -60,26 +65,38 @@ def index_instances(place: Workplace) -> int:
             log.warning("instance_unreadable", sop_instance_uid=received.SOPInstanceUID, reason=str(problem))
             place.ledger.record_unreadable(instance_id, str(problem), place.now(), StudyInstanceUID=problem.StudyInstanceUID)
             continue
-        place.ledger.record_header(instance_id, header, place.now(), reopens=is_answerable(header))
+        try:
+            place.ledger.record_header(instance_id, header, place.now(), reopens=is_answerable(header))
+        except RetryLater:
+            raise
+        except Exception as bug:  # noqa: BLE001  an instance that cannot be listed must not stand in the way of all that come after it
+            reason = f"unreadable: the header cannot be listed ({type(bug).__name__})"
+            log.error("instance_not_listed", sop_instance_uid=received.SOPInstanceUID, where=where(bug), error=type(bug).__name__)  # noqa: TRY400
+            place.ledger.record_unreadable(instance_id, reason, place.now())
     return len(rows)
 
 
 def assess_studies(place: Workplace) -> int:
     """Decide for every waiting study whether it is ready; returns how many became so."""
     ready = 0
+    # A header that is not read yet may be of any study: all that is known is how things stood when that instance came.
+    unread_since = place.ledger.oldest_unread_at()
+    known_until = place.now() if unread_since is None else min(unread_since, place.now())
     for job in place.ledger.waiting_jobs():
-        uid = job.StudyInstanceUID
-        study = assemble(uid, place.ledger.study_instances(uid))
-        verdict = readiness(study, place.config.selection, place.config.study, place.ledger.last_received_at(uid), place.now())
+        verdict = _assess(place, job, known_until)
         if verdict.ready:
             place.ledger.mark_ready(job.id, verdict.reason, verdict.evidence, place.now())
-            log.info("study_ready", study_instance_uid=uid, revision=job.revision, reason=verdict.reason)
+            log.info("study_ready", study_instance_uid=job.StudyInstanceUID, revision=job.revision, reason=verdict.reason)
             ready += 1
     return ready
 
 
 def answer_next(place: Workplace) -> bool:
     """Claim the oldest ready study and answer it; returns False when there is none, or the node is stopping."""
+    if not _has_room(place):
+        return False
+    # A name of its own per claim: a lease that ran out while the machine slept is not ours any more, whoever took it.
+    place = replace(place, owner=f"{place.owner}/{uuid4().hex[:8]}")
     job = place.ledger.claim_job(place.owner, place.now(), LEASE_S)
     if job is None:
         return False
@@ -95,6 +112,30 @@ def deliver_results(place: Workplace) -> int:
     tried = deliver_due(place.ledger, place.layout, place.config, place.now, owner=place.owner, stopping=lambda: place.compute.closed)
     place.ledger.close_delivered_jobs(place.now())
     return tried
+
+
+def _assess(place: Workplace, job: Job, known_until: float) -> Readiness:
+    """Judge one study; one that cannot be judged is taken when it is quiet, so that it is answered and holds up no other."""
+    uid = job.StudyInstanceUID
+    last_received_at = place.ledger.last_received_at(uid)
+    try:
+        study = assemble(uid, place.ledger.study_instances(uid))
+        return readiness(study, place.config.selection, place.config.study, last_received_at, known_until)
+    except RetryLater:
+        raise
+    except Exception as bug:  # noqa: BLE001  whatever is in one study must not stop the others
+        log.error("assessment_crashed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__)  # noqa: TRY400
+        quiet = known_until - last_received_at >= place.config.study.quiet_s
+        return Readiness(quiet, f"Whether it is complete cannot be judged ({type(bug).__name__}); taken as it is.")
+
+
+def _has_room(place: Workplace) -> bool:
+    """Return whether results can be written; without it every study would use up its tries while the disk is full."""
+    free_bytes = shutil.disk_usage(place.config.storage.root).free
+    if free_bytes < min(RESULT_ROOM_BYTES, place.config.storage.minimum_free_mb * 2**20):
+        log.error("disk_full", free_bytes=free_bytes)
+        return False
+    return True
 
 
 def _answer(place: Workplace, job: Job) -> None:
@@ -144,6 +185,9 @@ def _task(place: Workplace, job: Job) -> StudyTask:
 def _try_again(place: Workplace, job: Job, problem: Exception) -> None:
     """Back to ready, or, after the last try, answered with a failure report: a poison study must not go round for ever."""
     uid = job.StudyInstanceUID
+    if isinstance(problem, OutOfResources):
+        _wait_for_room(place, job, problem)
+        return
     if isinstance(problem, RetryLater):
         reason = str(problem)
         log.warning("study_not_answered", study_instance_uid=uid, attempt=job.attempts, reason=reason)
@@ -158,11 +202,20 @@ def _try_again(place: Workplace, job: Job, problem: Exception) -> None:
     sentence = f"Processing failed {job.attempts} times, at last because {reason}."
     try:
         answer = refuse_study(_task(place, job), "processing-failed", sentence, Outcome.FAILED)
+    except OutOfResources as full:
+        _wait_for_room(place, job, full)
+        return
     except Exception as bug:  # noqa: BLE001  the study is shown as failed; nothing better can be done
         log.error("failure_report_failed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__)  # noqa: TRY400  a full traceback shows values
         place.ledger.fail_job(job.id, place.owner, sentence, place.now())
         return
     _finish(place, job, answer)
+
+
+def _wait_for_room(place: Workplace, job: Job, problem: OutOfResources) -> None:
+    """Back to ready, however often it was tried: a disk that is full is no fault of the study."""
+    log.error("study_not_kept", study_instance_uid=job.StudyInstanceUID, attempt=job.attempts, reason=str(problem))
+    place.ledger.release_job(job.id, place.owner, str(problem), place.now(), place.now() + FULL_DISK_WAIT_S)
 
 
 def where(problem: BaseException) -> str:

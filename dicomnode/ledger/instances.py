@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicomnode.errors import NodeError, StateError
@@ -43,6 +43,13 @@ def unindexed(connection: Connection, limit: int) -> list[tuple[int, ReceivedIns
     """Return instances whose header has not been read, oldest first."""
     rows = connection.execute(select(instances).where(instances.c.reading == Reading.NEW.value).order_by(instances.c.id).limit(limit))
     return [(row.id, received_from_row(row)) for row in rows]
+
+
+def oldest_unread_at(connection: Connection) -> float | None:
+    """Return when the first of the instances came whose header has not been read."""
+    first = select(func.min(instances.c.received_at)).where(instances.c.reading == Reading.NEW.value)
+    at: float | None = connection.execute(first).scalar_one()
+    return at
 
 
 def record_header(connection: Connection, instance_id: int, header: InstanceHeader, encoded: str, now: float, reopens: bool) -> None:

@@ -80,6 +80,11 @@ class Ledger:
         with self._database.read() as connection:
             return instances.unindexed(connection, limit)
 
+    def oldest_unread_at(self) -> float | None:
+        """Return when the first of the instances came whose header has not been read; None when all are."""
+        with self._database.read() as connection:
+            return instances.oldest_unread_at(connection)
+
     def record_header(self, instance_id: int, header: InstanceHeader, now: float, *, reopens: bool = True) -> None:
         """Note what an instance is; open its study's job, or supersede one that began without it and open the next revision.
 

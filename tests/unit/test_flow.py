@@ -1,0 +1,152 @@
+"""The working side's own judgement: one odd study, a backlog or a full disk must not cost another study its answer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from dicomnode import flow
+from dicomnode.answer import StudyAnswer
+from dicomnode.compute import Compute
+from dicomnode.config import parse_config
+from dicomnode.errors import OutOfResources
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.records import InstanceHeader
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.states import JobState, Outcome
+from dicomnode.study.assembly import assemble
+from tests.factories.ledger import header, received, sqlite_url
+
+
+class Bench:
+    """A workplace whose clock is set by hand and whose headers come from `studies`: instance number -> study."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self.ledger, self.now, self.studies = ledger, 1000.0, dict[int, str]()
+        self.answers: list[Any] = []
+        config = parse_config({"storage": {"root": str(folder), "minimum_free_mb": 1}})
+        self.place = flow.Workplace(config, ledger, SpoolLayout(folder / "spool"), cast("Compute", self), "work@here", lambda: self.now)
+
+    closed = False
+
+    def run(self, _function: Any, _argument: Any, **_more: Any) -> StudyAnswer:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return cast("StudyAnswer", answer)
+
+    def receive(self, number: int, study: str, at: float) -> None:
+        self.studies[number] = study
+        self.ledger.add_instance(received(number, at=at))
+
+    def read_header(self, path: Path) -> InstanceHeader:
+        return next(header(number, study) for number, study in self.studies.items() if Path(received(number).path).name == path.name)
+
+    def states(self) -> dict[str, str]:
+        return {study["StudyInstanceUID"]: study["job"]["state"] for study in self.ledger.studies() if study["job"]}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    ledger = Ledger.open(sqlite_url(tmp_path))
+    bench = Bench(tmp_path, ledger)
+    monkeypatch.setattr(flow, "read_header", bench.read_header)
+    yield bench
+    ledger.close()
+
+
+def failing(real: Callable[..., Any], study: str) -> Callable[..., Any]:
+    def assemble_or_fail(uid: str, instances: Any) -> Any:
+        if uid == study:
+            raise ZeroDivisionError
+        return real(uid, instances)
+
+    return assemble_or_fail
+
+
+def test_a_study_that_cannot_be_judged_holds_up_no_other_and_is_taken_when_quiet(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "assemble", failing(assemble, "2.25.1"))
+    bench.receive(1, "2.25.1", at=990.0)
+    bench.receive(2, "2.25.2", at=900.0)
+    flow.index_instances(bench.place)
+
+    assert flow.assess_studies(bench.place) == 1
+    assert bench.states() == {"2.25.1": "waiting", "2.25.2": "ready"}
+    bench.now = 1060.0
+    assert flow.assess_studies(bench.place) == 1
+    assert bench.states() == {"2.25.1": "ready", "2.25.2": "ready"}
+
+
+def test_an_instance_that_cannot_be_listed_is_set_aside_and_the_next_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = bench.ledger.record_header
+
+    def record_header(instance_id: int, header: InstanceHeader, now: float, *, reopens: bool = True) -> None:
+        if header.StudyInstanceUID == "2.25.1":
+            raise TypeError("cannot be kept")
+        real(instance_id, header, now, reopens=reopens)
+
+    monkeypatch.setattr(bench.ledger, "record_header", record_header)
+    bench.receive(1, "2.25.1", at=10.0)
+    bench.receive(2, "2.25.2", at=10.0)
+    flow.index_instances(bench.place)
+
+    assert bench.ledger.unindexed_instances(10) == []
+    assert bench.ledger.health()["instances"]["unreadable"] == 1
+    assert bench.states() == {"2.25.2": "waiting"}
+
+
+def test_a_backlog_of_unread_headers_makes_no_half_study_ready(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "INDEX_BATCH", 2)
+    for number in range(1, 6):
+        bench.receive(number, "2.25.1", at=10.0 + number)
+
+    flow.index_instances(bench.place)
+    assert flow.assess_studies(bench.place) == 0
+    flow.index_instances(bench.place)
+    assert flow.assess_studies(bench.place) == 0
+    flow.index_instances(bench.place)
+    assert flow.assess_studies(bench.place) == 1
+
+
+def test_each_claim_has_a_holder_of_its_own(bench: Bench) -> None:
+    bench.receive(1, "2.25.1", at=10.0)
+    flow.index_instances(bench.place)
+    flow.assess_studies(bench.place)
+    owners: list[str] = []
+    claim = bench.ledger.claim_job
+
+    def claim_job(owner: str, now: float, lease_s: float) -> Any:
+        owners.append(owner)
+        return claim(owner, now, lease_s)
+
+    bench.ledger.claim_job = claim_job  # type: ignore[method-assign]
+    bench.answers.append(StudyAnswer(Outcome.NEGATIVE, "No lesion found.", ()))
+    assert flow.answer_next(bench.place)
+    assert not flow.answer_next(bench.place)
+
+    assert len(set(owners)) == 2
+    assert all(owner.startswith("work@here/") for owner in owners)
+    assert bench.states() == {"2.25.1": JobState.ENCODED.value}
+
+
+def test_a_full_disk_uses_up_no_tries(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.receive(1, "2.25.1", at=10.0)
+    flow.index_instances(bench.place)
+    flow.assess_studies(bench.place)
+    for _ in range(2 * bench.place.config.compute.attempts):
+        bench.answers.append(OutOfResources("the spool cannot be written: No space left on device"))
+        flow.answer_next(bench.place)
+        assert bench.states() == {"2.25.1": "ready"}
+        bench.now += flow.FULL_DISK_WAIT_S
+
+    full = shutil.disk_usage("/")._replace(free=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _path: full)
+        assert not flow.answer_next(bench.place)
+    bench.answers.append(StudyAnswer(Outcome.NEGATIVE, "No lesion found.", ()))
+    assert flow.answer_next(bench.place)
+    assert bench.states() == {"2.25.1": "encoded"}
