@@ -49,7 +49,11 @@ _IMAGE_ELEMENTS = ("Rows", "Columns", "BitsAllocated")
 
 def is_answerable(header: InstanceHeader) -> bool:
     """Return whether a study with this instance waits for an answer: an image does, a report or a segmentation does not."""
-    return header.SOPClassUID not in _UNANSWERED_CLASSES and not header.SOPClassUID.startswith(_UNANSWERED)
+    return _asks_for_answer(header.SOPClassUID)
+
+
+def _asks_for_answer(SOPClassUID: str) -> bool:
+    return SOPClassUID not in _UNANSWERED_CLASSES and not SOPClassUID.startswith(_UNANSWERED)
 
 
 def read_header(path: Path) -> InstanceHeader:
@@ -100,7 +104,7 @@ def _refuse_truncated(dataset: FileDataset, file: BinaryIO, size_bytes: int) -> 
     image = read_text(dataset, "SOPClassUID") in MR_STORAGE or any(Tag(keyword) in dataset for keyword in _IMAGE_ELEMENTS)
     if syntax == _DEFLATED or not image:
         return
-    study = read_text(dataset, "StudyInstanceUID")
+    study = read_text(dataset, "StudyInstanceUID") if _asks_for_answer(read_text(dataset, "SOPClassUID")) else ""
     remaining = size_bytes - file.tell()
     if remaining <= 0:
         raise UnreadableInstance("truncated: the file ends before the pixel data", StudyInstanceUID=study)

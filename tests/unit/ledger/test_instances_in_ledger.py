@@ -158,6 +158,29 @@ def test_an_unreadable_instance_is_set_aside(story: LedgerStory) -> None:
     assert story.ledger.studies() == []
 
 
+def test_a_study_of_unreadable_instances_is_answered_too(story: LedgerStory) -> None:
+    story.receive(1, 2)
+    for instance_id, _ in story.ledger.unindexed_instances(2):
+        story.ledger.record_unreadable(instance_id, "truncated: too short", 11, StudyInstanceUID=STUDY)
+    assert [job.StudyInstanceUID for job in story.ledger.waiting_jobs()] == [STUDY]
+    assert story.ledger.study_instances(STUDY) == []
+    assert [one.path for one in story.ledger.set_aside(STUDY)] == [received(1).path, received(2).path]
+    history = story.ledger.study_history(STUDY)
+    assert (history["series"], len(history["unreadable"])) == ([], 2)
+    story.receive(1, content="whole", at=12)
+    story.index()
+    assert [one.path for one in story.ledger.set_aside(STUDY)] == [received(2).path]
+
+
+def test_an_unreadable_instance_does_not_reopen_a_study(story: LedgerStory) -> None:
+    job = story.running()
+    story.receive(3)
+    ((instance_id, _),) = story.ledger.unindexed_instances(1)
+    story.ledger.record_unreadable(instance_id, "truncated: too short", 31, StudyInstanceUID=STUDY)
+    assert story.newest()["id"] == job.id
+    assert story.newest()["state"] == "running"
+
+
 def test_an_unknown_instance_is_a_bug(ledger: Ledger) -> None:
     with pytest.raises(StateError, match="instance 9 "):
         ledger.record_header(9, header(1), 1)

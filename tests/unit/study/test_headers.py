@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, MRImageStorage, SegmentationStorage
 
 from dicomnode.errors import UnreadableInstance
 from dicomnode.records import InstanceHeader
@@ -100,6 +100,17 @@ def test_every_truncation_is_named_or_harmless(tmp_path: Path, multiframe: bool)
         path.write_bytes(whole[:size])
         with pytest.raises(UnreadableInstance, match=r"^(truncated|not-dicom|identity-missing|unreadable): "):
             read_header(path)
+
+
+@pytest.mark.parametrize(("SOPClassUID", "asks"), [(MRImageStorage, True), (SegmentationStorage, False)])
+def test_a_truncated_image_says_which_study_waits_for_an_answer(tmp_path: Path, SOPClassUID: str, asks: bool) -> None:
+    dataset = one_instance(SOPClassUID=SOPClassUID)
+    dataset.file_meta.MediaStorageSOPClassUID = SOPClassUID
+    path = saved(tmp_path, dataset)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UnreadableInstance, match=r"^truncated: ") as caught:
+        read_header(path)
+    assert caught.value.StudyInstanceUID == (dataset.StudyInstanceUID if asks else "")
 
 
 @pytest.mark.parametrize("multiframe", [False, True])
