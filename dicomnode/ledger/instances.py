@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicomnode.errors import NodeError, StateError
-from dicomnode.ledger import jobs
+from dicomnode.ledger import jobs, retention
 from dicomnode.ledger.encoding import indexed_from_row, received_from_row, received_to_columns
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.schema import Reading, instances, results, studies
@@ -25,10 +25,11 @@ def add_first(connection: Connection, group: Sequence[ReceivedInstance]) -> None
 
 def add_again(connection: Connection, instance: ReceivedInstance) -> AddOutcome:
     """List an instance whose SOP Instance UID is there already: the same bytes once, other bytes beside the first."""
-    same_uid = select(instances.c.sha256, instances.c.arrival).where(instances.c.SOPInstanceUID == instance.SOPInstanceUID)
-    rows = connection.execute(same_uid).all()
-    if any(row.sha256 == instance.sha256 for row in rows):
-        return "duplicate"
+    rows = connection.execute(select(instances).where(instances.c.SOPInstanceUID == instance.SOPInstanceUID)).all()
+    for row in rows:
+        if row.sha256 == instance.sha256:
+            _note_again(connection, row, instance.received_at)
+            return "duplicate"
     arrival = max((row.arrival for row in rows), default=-1) + 1
     _add(connection, instance, arrival)
     return "conflict" if arrival else "new"
@@ -124,6 +125,14 @@ def last_received_at(connection: Connection, StudyInstanceUID: str) -> float:
 
 def _add(connection: Connection, instance: ReceivedInstance, arrival: int) -> None:
     connection.execute(_ADD, _columns(instance, arrival))
+
+
+def _note_again(connection: Connection, row: Row[Any], received_at: float) -> None:
+    """Keep from retention what is acknowledged once more. Our own results that an archive sends back keep nothing."""
+    if row.reading == Reading.INDEXED.value:
+        retention.note_resent(connection, row.StudyInstanceUID, received_at)
+    elif row.reading == Reading.UNREADABLE.value and row.StudyInstanceUID is None:
+        connection.execute(update(instances).where(instances.c.id == row.id).values(received_at=received_at))
 
 
 def _columns(instance: ReceivedInstance, arrival: int) -> dict[str, Any]:

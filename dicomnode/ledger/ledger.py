@@ -7,7 +7,7 @@ Rules for this file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
@@ -242,27 +242,26 @@ class Ledger:
         with self._database.read() as connection:
             return retention.expired_studies(connection, before)
 
-    def study_paths(self, StudyInstanceUID: str) -> set[str]:
-        """Return the spool paths of a study's instances and results."""
-        with self._database.read() as connection:
-            return retention.study_paths(connection, StudyInstanceUID)
-
     def result_paths(self) -> set[str]:
         """Return the spool paths of every result."""
         with self._database.read() as connection:
             return retention.result_paths(connection)
 
-    def forget_study(self, StudyInstanceUID: str) -> None:
-        """Remove every row of a study; the caller removes the files."""
+    def expire_study(self, StudyInstanceUID: str, before: float, remove: Callable[[set[str]], None]) -> bool:
+        """Have the files of an expired study removed, then its rows; False when it is not expired any more.
+
+        `remove` runs while nobody else can write: an instance is acknowledged as known either before, and then the study stays,
+        or after, when `receive` sees that the file is gone.
+        """
         with self._database.write() as connection:
-            retention.forget_study(connection, StudyInstanceUID)
+            return retention.expire_study(connection, StudyInstanceUID, before, remove)
 
     def expired_unreadable(self, before: float) -> list[str]:
         """Return the spool paths of unreadable instances that came before a time."""
         with self._database.read() as connection:
             return retention.expired_unreadable(connection, before)
 
-    def forget_instance(self, path: str) -> None:
-        """Remove the row of one instance; the caller removes the file."""
+    def expire_unreadable(self, path: str, before: float, remove: Callable[[set[str]], None]) -> bool:
+        """Have the file of an expired unreadable instance removed, then its row; False when it is not expired any more."""
         with self._database.write() as connection:
-            retention.forget_instance(connection, path)
+            return retention.expire_unreadable(connection, path, before, remove)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, delete, select
+from collections.abc import Callable
+
+from sqlalchemy import Connection, and_, delete, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from dicomnode.ledger.schema import Reading, deliveries, events, instances, jobs, results, studies
 from dicomnode.states import DeliveryState, JobState
 
 _UNFINISHED_JOB = tuple(state.value for state in JobState if state not in (JobState.DONE, JobState.FAILED, JobState.SUPERSEDED))
+_RESTING = (JobState.DONE.value, JobState.FAILED.value)
 _UNFINISHED_DELIVERY = (DeliveryState.DUE.value, DeliveryState.SENDING.value, DeliveryState.GIVEN_UP.value)
+
+# Removes the files at these paths of the spool.
+Remove = Callable[[set[str]], None]
 
 
 def expired_studies(connection: Connection, before: float) -> list[str]:
@@ -17,11 +24,18 @@ def expired_studies(connection: Connection, before: float) -> list[str]:
     A study that waits, runs, or has an undelivered result (also a given-up one) never expires.
     """
     this = studies.c.StudyInstanceUID
-    unfinished = select(jobs.c.id).where(jobs.c.StudyInstanceUID == this, jobs.c.state.in_(_UNFINISHED_JOB))
-    touched = select(jobs.c.id).where(jobs.c.StudyInstanceUID == this, jobs.c.updated_at >= before)
-    undelivered = select(deliveries.c.id).where(deliveries.c.StudyInstanceUID == this, deliveries.c.state.in_(_UNFINISHED_DELIVERY))
-    expired = and_(studies.c.last_received_at < before, ~unfinished.exists(), ~touched.exists(), ~undelivered.exists())
-    return list(connection.execute(select(this).where(expired).order_by(studies.c.last_received_at)).scalars())
+    return list(connection.execute(select(this).where(_is_expired(before)).order_by(studies.c.last_received_at)).scalars())
+
+
+def expire_study(connection: Connection, StudyInstanceUID: str, before: float, remove: Remove) -> bool:
+    """Have a study's files removed and remove its rows; False when it came again, or was worked on, since it was listed."""
+    this = studies.c.StudyInstanceUID
+    still = select(this).where(this == StudyInstanceUID, _is_expired(before)).with_for_update()
+    if connection.execute(still).first() is None:
+        return False
+    remove(study_paths(connection, StudyInstanceUID))
+    forget_study(connection, StudyInstanceUID)
+    return True
 
 
 def study_paths(connection: Connection, StudyInstanceUID: str) -> set[str]:
@@ -37,7 +51,7 @@ def result_paths(connection: Connection) -> set[str]:
 
 
 def forget_study(connection: Connection, StudyInstanceUID: str) -> None:
-    """Remove every row of a study. The caller removes the files."""
+    """Remove every row of a study."""
     job_ids = select(jobs.c.id).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
     connection.execute(delete(deliveries).where(deliveries.c.job_id.in_(job_ids)))
     connection.execute(delete(results).where(results.c.job_id.in_(job_ids)))
@@ -47,12 +61,32 @@ def forget_study(connection: Connection, StudyInstanceUID: str) -> None:
 
 def expired_unreadable(connection: Connection, before: float) -> list[str]:
     """Return the spool paths of unreadable instances that came before a time."""
-    expired = and_(
-        instances.c.reading == Reading.UNREADABLE.value, instances.c.received_at < before, instances.c.StudyInstanceUID.is_(None)
-    )
-    return list(connection.execute(select(instances.c.path).where(expired)).scalars())
+    return list(connection.execute(select(instances.c.path).where(_is_expired_unreadable(before))).scalars())
 
 
-def forget_instance(connection: Connection, path: str) -> None:
-    """Remove the row of one instance. The caller removes the file."""
-    connection.execute(delete(instances).where(instances.c.path == path))
+def expire_unreadable(connection: Connection, path: str, before: float, remove: Remove) -> bool:
+    """Have the file of an unreadable instance removed and remove its row; False when it came again since it was listed."""
+    this = and_(instances.c.path == path, _is_expired_unreadable(before))
+    if connection.execute(select(instances.c.id).where(this).with_for_update()).first() is None:
+        return False
+    remove({path})
+    connection.execute(delete(instances).where(this))
+    return True
+
+
+def note_resent(connection: Connection, StudyInstanceUID: str, received_at: float) -> None:
+    """Note that bytes of an answered study were received and acknowledged again, so that it does not expire under the sender's hands."""
+    answered = and_(jobs.c.StudyInstanceUID == StudyInstanceUID, jobs.c.state.in_(_RESTING), jobs.c.updated_at < received_at)
+    connection.execute(update(jobs).where(answered).values(updated_at=received_at))
+
+
+def _is_expired(before: float) -> ColumnElement[bool]:
+    this = studies.c.StudyInstanceUID
+    unfinished = select(jobs.c.id).where(jobs.c.StudyInstanceUID == this, jobs.c.state.in_(_UNFINISHED_JOB))
+    touched = select(jobs.c.id).where(jobs.c.StudyInstanceUID == this, jobs.c.updated_at >= before)
+    undelivered = select(deliveries.c.id).where(deliveries.c.StudyInstanceUID == this, deliveries.c.state.in_(_UNFINISHED_DELIVERY))
+    return and_(studies.c.last_received_at < before, ~unfinished.exists(), ~touched.exists(), ~undelivered.exists())
+
+
+def _is_expired_unreadable(before: float) -> ColumnElement[bool]:
+    return and_(instances.c.reading == Reading.UNREADABLE.value, instances.c.received_at < before, instances.c.StudyInstanceUID.is_(None))

@@ -3,7 +3,7 @@
 Rules for this file:
 1. A handler never raises: the one decorator below turns every fault into a status.
 2. Nothing is decoded: a dataset is bytes here.
-3. 0x0000 is returned in one place, after the spool and the ledger have both returned.
+3. 0x0000 is returned in one place, after the spool and the ledger have both returned and the file is still there.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any, Protocol
 
 import structlog
 
-from dicomnode.errors import PeerError, RetryLater
+from dicomnode.errors import OutOfResources, PeerError, RetryLater
 from dicomnode.network import status
 from dicomnode.records import AddOutcome, ReceivedInstance
 
 log = structlog.get_logger()
+
+_TRIES = 3
 
 AddInstance = Callable[[ReceivedInstance], AddOutcome]
 
@@ -55,6 +57,9 @@ class InstanceWriter(Protocol):
     ) -> ReceivedInstance:
         """Make an instance safe."""
 
+    def holds(self, instance: ReceivedInstance) -> bool:
+        """Return whether an instance's file is there."""
+
 
 def answers_with_status(handler: AnswerStore) -> AnswerStore:
     """Turn whatever a handler raises into the status that the peer is answered."""
@@ -89,19 +94,23 @@ def store_handler(writer: InstanceWriter, add_instance: AddInstance, clock: Call
     def answer_store(request: StoreRequest) -> int:
         if not request.SOPInstanceUID or not request.encoded_dataset:
             return status.CANNOT_UNDERSTAND
-        instance = writer.write(
-            request.encoded_dataset,
-            SOPClassUID=request.SOPClassUID,
-            SOPInstanceUID=request.SOPInstanceUID,
-            TransferSyntaxUID=request.TransferSyntaxUID,
-            calling_ae=request.calling_ae,
-            peer_host=request.peer_host,
-            now=clock(),
-        )
-        outcome = add_instance(instance)
-        if outcome == "conflict":
-            log.warning("other_bytes_for_same_uid", SOPInstanceUID=instance.SOPInstanceUID, path=instance.path)
-        return status.SUCCESS
+        for _ in range(_TRIES):
+            instance = writer.write(
+                request.encoded_dataset,
+                SOPClassUID=request.SOPClassUID,
+                SOPInstanceUID=request.SOPInstanceUID,
+                TransferSyntaxUID=request.TransferSyntaxUID,
+                calling_ae=request.calling_ae,
+                peer_host=request.peer_host,
+                now=clock(),
+            )
+            outcome = add_instance(instance)
+            if outcome == "conflict":
+                log.warning("other_bytes_for_same_uid", SOPInstanceUID=instance.SOPInstanceUID, path=instance.path)
+            # Retention may have removed, in between, the file that was there from an earlier transfer.
+            if writer.holds(instance):
+                return status.SUCCESS
+        raise OutOfResources("the instance was removed while it was listed")
 
     return answer_store
 

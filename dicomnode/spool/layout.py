@@ -51,8 +51,12 @@ class SpoolLayout:
         """Return the path of a result, relative to the root (POSIX); `filename` is the node's own word."""
         if not _PLAIN_NAME.fullmatch(filename):
             raise ValueError(f"{filename!r} is not a plain file name")
+        return f"{self.results_of(StudyInstanceUID)}/{revision}/{filename}"
+
+    def results_of(self, StudyInstanceUID: str) -> str:
+        """Return the folder of all that was made of a study, relative to the root (POSIX)."""
         name = hashlib.sha256(StudyInstanceUID.encode("utf-8", "surrogateescape")).hexdigest()
-        return f"results/{name[:32]}/{revision}/{filename}"
+        return f"results/{name[:32]}"
 
     def prepare(self) -> None:
         """Make every folder that receiving needs, private to the user and durable; `StartError` when that cannot be."""

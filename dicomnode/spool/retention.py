@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import shutil
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -20,17 +23,14 @@ class RetentionLedger(Protocol):
     def expired_studies(self, before: float) -> list[str]:
         """Return the studies that nothing is left to do for."""
 
-    def study_paths(self, StudyInstanceUID: str) -> set[str]:
-        """Return the spool paths of a study."""
-
-    def forget_study(self, StudyInstanceUID: str) -> None:
-        """Remove a study's rows."""
+    def expire_study(self, StudyInstanceUID: str, before: float, remove: Callable[[set[str]], None]) -> bool:
+        """Have the files of a study removed, then its rows; False when it is not expired any more."""
 
     def expired_unreadable(self, before: float) -> list[str]:
         """Return the spool paths of old instances that could not be read."""
 
-    def forget_instance(self, path: str) -> None:
-        """Remove an instance's row."""
+    def expire_unreadable(self, path: str, before: float, remove: Callable[[set[str]], None]) -> bool:
+        """Have the file of an instance that could not be read removed, then its row; False when it is not expired any more."""
 
 
 class RetentionSettings(Protocol):
@@ -44,26 +44,24 @@ class RetentionSettings(Protocol):
 def remove_expired_studies(ledger: RetentionLedger, layout: SpoolLayout, settings: RetentionSettings, now: float) -> int:
     """Remove the files and rows of everything that is older than `keep_days` and needs no more work; return how many studies."""
     before = now - settings.keep_days * _DAY_S
-    studies = ledger.expired_studies(before)
-    for StudyInstanceUID in studies:
+    removed = 0
+    for StudyInstanceUID in ledger.expired_studies(before):
         # Files first: a row without a file is noticed at start, a file without a row would be taken for new and answered again.
-        _remove(layout, ledger.study_paths(StudyInstanceUID))
-        ledger.forget_study(StudyInstanceUID)
-        log.info("study_expired", StudyInstanceUID=StudyInstanceUID)
+        if ledger.expire_study(StudyInstanceUID, before, partial(_remove_study, layout, StudyInstanceUID)):
+            log.info("study_expired", StudyInstanceUID=StudyInstanceUID)
+            removed += 1
     for path in ledger.expired_unreadable(before):
-        _remove(layout, (path,))
-        ledger.forget_instance(path)
-    return len(studies)
+        ledger.expire_unreadable(path, before, partial(_remove, layout))
+    return removed
+
+
+def _remove_study(layout: SpoolLayout, StudyInstanceUID: str, paths: Iterable[str]) -> None:
+    _remove(layout, paths)
+    # The whole folder: a montage, or what a superseded run left, has no row of its own and shows the patient all the same.
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(layout.root / layout.results_of(StudyInstanceUID))
 
 
 def _remove(layout: SpoolLayout, paths: Iterable[str]) -> None:
-    folders = set()
     for path in paths:
-        file = layout.root / path
-        file.unlink(missing_ok=True)
-        folders.add(file.parent)
-    # The folders of a study's results are its own; those of received instances are shared and stay.
-    for folder in sorted((folder for folder in folders if layout.results in folder.parents), reverse=True):
-        for emptied in (folder, folder.parent):
-            if emptied.is_dir() and not any(emptied.iterdir()):
-                emptied.rmdir()
+        (layout.root / path).unlink(missing_ok=True)

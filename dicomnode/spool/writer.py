@@ -84,6 +84,10 @@ class SpoolWriter:
             received_at=now,
         )
 
+    def holds(self, instance: ReceivedInstance) -> bool:
+        """Return whether an instance's file is there."""
+        return (self.layout.root / instance.path).exists()
+
     def _require_space(self, size_bytes: int) -> None:
         state = os.statvfs(self.layout.root)
         if state.f_bavail * state.f_frsize - size_bytes < self._minimum_free_bytes:

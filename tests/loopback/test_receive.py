@@ -410,3 +410,24 @@ def _eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
             return True
         time.sleep(0.05)
     return condition()
+
+
+def test_a_file_that_retention_takes_while_it_is_listed_is_written_again(start_node: Callable[..., Node]) -> None:
+    removals = [1, 1]
+
+    def taken_from(ledger: Ledger) -> Callable[[ReceivedInstance], AddOutcome]:
+        def add(instance: ReceivedInstance) -> AddOutcome:
+            outcome = ledger.add_instance(instance)
+            if removals:
+                removals.pop()
+                (node.layout.root / instance.path).unlink()
+            return outcome
+
+        return add
+
+    node = start_node(taken_from)
+    assert store(node, small_instance(1)) == [0x0000]
+    assert len(node.files()) == 1
+
+    removals.extend([1, 1, 1])
+    assert store(node, small_instance(2)) == [0xA700]

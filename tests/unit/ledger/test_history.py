@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Finding
 from dicomnode.states import DeliveryState
@@ -116,15 +118,49 @@ def test_only_finished_and_delivered_studies_expire(story: LedgerStory) -> None:
     assert ledger.expired_studies(47) == [STUDY]
 
 
-def test_a_forgotten_study_leaves_nothing_and_may_come_again(story: LedgerStory) -> None:
+def deliver(story: LedgerStory, now: float = 45) -> None:
+    for delivery in story.ledger.claim_deliveries("d", now, 60, 10):
+        story.ledger.record_delivery(delivery.id, DeliveryState.SENT, "0x0000", now)
+    story.ledger.close_delivered_jobs(now)
+
+
+def test_an_expired_study_leaves_nothing_and_may_come_again(story: LedgerStory) -> None:
     story.encoded({"pacs": ("seg",)})
-    paths = story.ledger.study_paths(STUDY)
-    assert paths == story.ledger.instance_paths() | story.ledger.result_paths()
-    assert len(paths) == 5
-    story.ledger.forget_study(STUDY)
+    removed: list[set[str]] = []
+    assert not story.ledger.expire_study(STUDY, 1000, removed.append)
+    deliver(story)
+    listed = story.ledger.instance_paths() | story.ledger.result_paths()
+
+    assert story.ledger.expire_study(STUDY, 1000, removed.append)
+
+    assert removed == [listed]
+    assert len(listed) == 5
     assert (story.ledger.instance_paths(), story.ledger.result_paths(), story.ledger.study_history(STUDY)) == (set(), set(), {})
     assert sum(story.ledger.health()["deliveries"].values()) == 0
     assert story.waiting().revision == 1
+
+
+def test_what_is_sent_again_does_not_expire_under_the_senders_hands(story: LedgerStory) -> None:
+    story.encoded()
+    deliver(story)
+    assert story.ledger.expired_studies(1000) == [STUDY]
+
+    assert story.receive(1, at=1000.0) == ["duplicate"]
+
+    assert not story.ledger.expire_study(STUDY, 1000, lambda _: pytest.fail("removed what was just acknowledged"))
+    assert story.ledger.expired_studies(1001) == [STUDY]
+
+
+def test_a_study_whose_files_cannot_be_removed_keeps_its_rows(story: LedgerStory) -> None:
+    story.encoded()
+    deliver(story)
+
+    def refuse(_paths: set[str]) -> None:
+        raise PermissionError
+
+    with pytest.raises(PermissionError):
+        story.ledger.expire_study(STUDY, 1000, refuse)
+    assert story.ledger.expired_studies(1000) == [STUDY]
 
 
 def test_old_unreadable_instances_expire(story: LedgerStory) -> None:
@@ -133,5 +169,9 @@ def test_old_unreadable_instances_expire(story: LedgerStory) -> None:
     story.ledger.record_unreadable(instance_id, "not DICOM", 20)
     assert story.ledger.expired_unreadable(10) == []
     assert story.ledger.expired_unreadable(11) == [instance.path]
-    story.ledger.forget_instance(instance.path)
+    removed: list[set[str]] = []
+    story.receive(1, at=50.0)
+    assert not story.ledger.expire_unreadable(instance.path, 11, removed.append)
+    assert story.ledger.expire_unreadable(instance.path, 51, removed.append)
+    assert removed == [{instance.path}]
     assert story.ledger.instance_paths() == set()

@@ -92,8 +92,8 @@ def live(story: LedgerStory) -> None:
     ledger.health()
     ledger.expired_studies(50)
     ledger.expired_unreadable(50)
-    ledger.forget_instance("nowhere")
-    ledger.forget_study(STUDY)
+    ledger.expire_unreadable("nowhere", 50, set.clear)
+    ledger.expire_study(STUDY, 50, set.clear)
 
 
 def test_a_writer_waits_for_the_other_process_and_no_longer(ledger: Ledger, tmp_path: Path) -> None:
