@@ -170,7 +170,8 @@ def _gap_finding(distances: np.ndarray, deviating: np.ndarray, spacing: float) -
     whole = np.abs(multiples - np.rint(multiples)).max() < 0.05
     if whole and spacing > 0:
         missing = int(np.rint(multiples).sum()) - len(distances)
-        message = f"{missing} slices are missing inside the series (distance {deviating.max():.2f} mm instead of {spacing:.2f} mm); send it again."
+        told = "1 slice is" if missing == 1 else f"{missing} slices are"
+        message = f"{told} missing inside the series (distance {deviating.max():.2f} mm instead of {spacing:.2f} mm); send it again."
         return Finding("missing-slices", "refuse", message, str(missing))
     message = f"The slices are not equidistant: {distances.min():.2f} to {distances.max():.2f} mm apart."
     return Finding("uneven-spacing", "refuse", message, f"{distances.min():.3f}..{distances.max():.3f}")
