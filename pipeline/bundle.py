@@ -147,6 +147,8 @@ def open_graph(bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = 
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # A memory pattern is one more block for all of a run, beside those that the first run took: at 128^3 patches a whole gigabyte.
+    options.enable_mem_pattern = False
     # Spinning threads take the core from the rest of the node between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     graph = bundle.graph_bytes(name)
