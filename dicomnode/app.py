@@ -10,8 +10,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,14 +95,14 @@ def workplace(config: Config) -> Iterator[Workplace]:
 
 def run_work(config: Config) -> None:
     """Assess, answer and deliver studies until SIGTERM or SIGINT."""
-    from dicomnode.schedule import start_schedule
+    from dicomnode.schedule import catch_up, start_schedule
 
     configure_logging(config.log)
     with workplace(config) as place:
         scheduler = start_schedule(place)
         log.info("working", workers=place.compute.worker_count, destinations=len(config.destinations))
         try:
-            _until_stopped()
+            _until_stopped(lambda: catch_up(scheduler, datetime.now(UTC)))
         finally:
             # A study that is being computed is left to its lease: it resumes at the next start.
             scheduler.shutdown(wait=False)
@@ -111,18 +112,19 @@ def run_serve(config: Config, config_path: Path | None) -> None:
     """Run both sides as processes of their own and start again the one that dies."""
     configure_logging(config.log)
     arguments = ["--config", str(config_path)] if config_path else []
-    sides = {side: Side([sys.executable, "-m", "dicomnode", side, *arguments]) for side in ("receive", "work")}
+    # Before there are children: a SIGTERM in between would leave them behind.
     stop = _stop_event()
+    sides = {side: Side([sys.executable, "-m", "dicomnode", side, *arguments]) for side in ("receive", "work")}
     notifier = sdnotify.SystemdNotifier()
     notifier.notify("READY=1")
     try:
         while not stop.wait(0.5):
             notifier.notify("WATCHDOG=1")
             for name, side in sides.items():
-                if side.process.poll() == StartError.exit_code:
-                    raise StartError(f"`dicomnode {name}` could not start; its message stands above")
                 if side.restart_if_dead(time.monotonic()):
                     log.warning("process_restarted", side=name)
+                if side.never_started(StartError.exit_code):
+                    raise StartError(f"`dicomnode {name}` could not start; its message stands above")
     finally:
         for side in sides.values():
             side.process.terminate()
@@ -148,11 +150,12 @@ def _stop_event() -> threading.Event:
     return stop
 
 
-def _until_stopped() -> None:
-    """Tell systemd that we are ready, keep its watchdog fed, return on SIGTERM or SIGINT."""
+def _until_stopped(meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Tell systemd that we are ready, keep its watchdog fed, return on SIGTERM or SIGINT; call `meanwhile` now and then."""
     stop = _stop_event()
     notifier = sdnotify.SystemdNotifier()
     notifier.notify("READY=1")
     while not stop.wait(WATCHDOG_S):
+        meanwhile()
         notifier.notify("WATCHDOG=1")
     notifier.notify("STOPPING=1")

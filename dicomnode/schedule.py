@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -60,6 +61,20 @@ def start_schedule(place: Workplace) -> BackgroundScheduler:
         )
     scheduler.start()
     return scheduler
+
+
+def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
+    """Run at once what waits for longer than its interval; return how many timers that were.
+
+    APScheduler goes by the wall clock. Where that is set back (a clock that is wrong until the network tells the time), every timer
+    would wait until the old time is reached again.
+    """
+    late = [job for job in scheduler.get_jobs() if job.next_run_time is not None and job.next_run_time - now > 2 * job.trigger.interval]
+    for job in late:
+        job.modify(next_run_time=now)
+    if late:
+        log.warning("clock_was_set_back", count=len(late))
+    return len(late)
 
 
 def _until_idle(place: Workplace) -> None:
