@@ -74,6 +74,8 @@ _OTHER_PARTS = re.compile(
 )
 _PART_WORDS = re.compile(r"\b(knee|spine|shoulder|ankle|hip|pelvis|prostate|liver|breast|cardiac|wrist|elbow|lumbar|phantom)\b")
 _LOCALIZER_WORDS = re.compile(r"locali[sz]er|scout\b|\bsurvey|3 ?plane|smart ?brain")
+# Coil calibrations and field maps have the timing of a T1; "ASSET" alone is an acceleration and stands in names of true images too.
+_CALIBRATION_WORDS = re.compile(r"calibration|\bcal\b|\bref ?(scan|head)\b|\b(sense|clear) ref\b|field ?map|\bb[01] ?map|\bshim\b")
 _ANGIO_WORDS = re.compile(r"\btof\b|angio|\bmra\b")
 _EPI_NAME = re.compile(r"^\*?ep(fid|_?se|2d|_b|i)", re.IGNORECASE)
 _OTHER_WORDS = re.compile(r"\bswi\b|\bdwi\b|\badc\b|perfusion|\basl\b|\bdti\b|\bmip\b|\binv ?[12]\b")
@@ -107,6 +109,8 @@ def _not_anatomical(series: Series) -> Exclusion | None:
     types = _types(header)
     if "LOCALIZER" in types or _LOCALIZER_WORDS.search(words_of(header)):
         return ("localizer", "a localizer")
+    if _CALIBRATION_WORDS.search(words_of(header)):
+        return ("calibration", "described as a coil calibration or a field map")
     if types & _MAPS or any(phrase in " ".join(sorted(types)) for phrase in _MAP_PHRASES):
         return ("derived-map", f"a map or projection ({', '.join(sorted(types & _MAPS)) or 'by its image type'})")
     if all(is_not_magnitude(instance.header) for instance in series.instances):

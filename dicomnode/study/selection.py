@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dicomnode.config import SelectionRule, SelectionSettings
 from dicomnode.records import Finding, InstanceHeader, Role, Selection, Series, Study
@@ -20,7 +20,12 @@ from dicomnode.study.contrast import read_contrast, words_of
 from dicomnode.study.exclusions import find_exclusion, find_hard_exclusion, is_derived
 from dicomnode.study.stacks import StackChoice, choose_stack
 
-_AGENT_WORDS = re.compile(r"gado|\bgd\b|\+ ?(c|gd|km)\b|post ?(con|gad|gd)|\bkm\b|\bce\b|\bc\+")
+_AGENT_WORDS = re.compile(r"gado|\bgad\b|\bgd\b|\+ ?(c|gad|gd|km)\b|post ?(con|gad|gd)|\bkm\b|\bce\b|\bc\+")
+# In the series' own description only: a protocol "without and with contrast" names all of its series.
+_AGENT_DESCRIPTION = re.compile(
+    r"\bpost\b(?! ?(op|surg|stroke|lysis|treat|rt\b|rx\b|tx\b|chemo|trauma))|"
+    r"(?<!\bnon )(?<!\bno )(?<!\bwithout )(?<!\bwo )(?<!\bw o )(?<!\bpre )\bcontrast\b"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,4 +219,5 @@ def _matching_rule(header: InstanceHeader, rules: tuple[SelectionRule, ...]) -> 
 
 
 def _has_agent(header: InstanceHeader) -> bool:
-    return header.ContrastBolusAgent or bool(_AGENT_WORDS.search(words_of(header)))
+    own_words = words_of(replace(header, ProtocolName=""))
+    return header.ContrastBolusAgent or bool(_AGENT_WORDS.search(words_of(header)) or _AGENT_DESCRIPTION.search(own_words))

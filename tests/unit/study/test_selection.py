@@ -58,6 +58,10 @@ def test_a_plain_study_is_selected_with_reasons() -> None:
         ({"extra": {"DiffusionBValue": 1000.0}}, "other-contrast"),
         ({"SeriesDescription": "ax SWI"}, "other-contrast"),
         ({"SeriesDescription": "t1_mp2rage_INV1"}, "other-contrast"),
+        ({"SeriesDescription": "ASSET calibration"}, "calibration"),
+        ({"SeriesDescription": "3D Cal Head 24"}, "calibration"),
+        ({"SeriesDescription": "Ref_Head"}, "calibration"),
+        ({"SeriesDescription": "gre_field_mapping"}, "calibration"),
         ({"ProtocolName": "t1_fl3d_tof"}, "angiography"),
         ({"ScanningSequence": ("EP",)}, "echo-planar"),
         ({"SequenceName": "*ep_b1000t"}, "echo-planar"),
@@ -117,6 +121,25 @@ def test_the_better_candidate_is_taken_whatever_the_order(better: Series, worse:
         assert list(selection.roles.values()) == ["1.9"]
         assert "another ranks higher" in selection.reasons["1.1"]
         assert selection.findings == ()
+
+
+@pytest.mark.parametrize("description", ["SAG T1 POST", "T1 BRAVO GAD", "T1 W CONTRAST", "T1 with contrast", "T1_post"])
+def test_a_later_run_with_contrast_agent_is_no_repeat(description: str) -> None:
+    before = t1("1.1", SeriesDescription="SAG T1", extra={"AcquisitionDateTime": "20260105091500"})
+    after = t1("1.2", SeriesDescription=description, extra={"AcquisitionDateTime": "20260105093500"})
+    selection = select(before, after)
+    assert selection.roles == {"t1": "1.1"}
+    assert selection.findings == ()
+
+
+@pytest.mark.parametrize(
+    "description", ["T1 non-contrast", "T1 w/o contrast", "T1 pre contrast", "T1 without contrast", "T1 post-op", "T1 ASSET"]
+)
+@pytest.mark.parametrize("protocol", ["", "BRAIN WITHOUT AND WITH CONTRAST"])
+def test_words_that_deny_a_contrast_agent_are_understood(description: str, protocol: str) -> None:
+    selection = select(t1(SeriesDescription=description, ProtocolName=protocol))
+    assert list(selection.roles) == ["t1"]
+    assert selection.findings == ()
 
 
 @pytest.mark.parametrize(
