@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,11 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     """
     with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
         loaded = load_study(task, Path(work_dir))
-    result = run_pipeline(loaded.volumes, build_recipe(task.config), progress)
+    recipe = build_recipe(task.config)
+    # The network may take fewer series than the study has: results point to, and lie on, those that it took.
+    taken = recipe.lesion.choose_channels(loaded.volumes)
+    loaded = replace(loaded, sources=tuple(source for source in loaded.sources if source.role in taken))
+    result = run_pipeline(loaded.volumes, recipe, progress)
     reference = loaded.volumes[result.reference_role]
     encoded = build_answer(_context(task, loaded.sources), reference, result, loaded.findings)
     verify_answer(encoded, reference, result, loaded.sources)
@@ -131,7 +135,8 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
             volume, source, remarks = _load_role(study, selection.roles[role], role, task, work_dir)
         except StudyRefused as refusal:
             refusals.append(refusal)
-            findings.append(Finding(refusal.code, "warning", f"The {role.upper()} series was not used: {refusal}"))
+            # Of this grade, so that no report claims the absence of lesions or that every algorithm succeeded.
+            findings.append(Finding(refusal.code, "refuse", f"The {role.upper()} series was not used: {refusal}"))
             continue
         volumes[role] = volume
         sources.append(source)

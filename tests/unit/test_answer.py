@@ -1,0 +1,81 @@
+"""What an answer says of the series that it used, and of those that it could not use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dicomnode import answer
+from dicomnode.answer import LoadedStudy, StudyTask, load_study, solve_study
+from dicomnode.config import parse_config
+from dicomnode.errors import StudyRefused
+from dicomnode.records import Selection, SourceSeries
+from dicomnode.results.provenance import AnswerContext
+from dicomnode.results.verify import read_back
+from pipeline.records import PipelineResult, Role, Volume
+from pipeline.run import Recipe
+from tests.factories.dicom import phantom_study
+from tests.factories.headers import make_series
+from tests.factories.onnx import known_brain_bundle, lesion_manifest, threshold_graph, write_bundle
+from tests.factories.results import make_result, volume_of, write_source
+
+
+def test_a_network_that_takes_the_t1_alone_answers_on_the_t1_of_a_study_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One matrix for both, so that a mask on the wrong series would not even fail by its shape.
+    grid = {"plane": "axial", "shape": (20, 48, 56), "spacing_mm": (8.0, 4.0, 4.0)}
+    phantom = phantom_study(t1=grid, flair=grid)
+    volumes: dict[Role, Volume] = {role: volume_of(phantom.series[role], phantom.frame_of_reference_uid) for role in ("flair", "t1")}
+    sources = tuple(write_source(role, phantom.series[role].instances, tmp_path / role) for role in ("flair", "t1"))
+    loaded = LoadedStudy(volumes, sources, (), Selection({}, {}, ()))
+    models = tmp_path / "models"
+    known_brain_bundle(models)
+    manifest = lesion_manifest(input__channels=["t1"], input__accepts=[["t1"]], output__thresholds={})
+    write_bundle(models, threshold_graph([1.0], 1.5, manifest["input"]["patch"]), manifest)
+    config = parse_config(
+        {
+            "storage": {"root": str(tmp_path)},
+            "pipeline": {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain"},
+        }
+    )
+
+    def found_on_the_t1(inputs: Mapping[Role, Volume], recipe: Recipe, progress: object) -> PipelineResult:
+        assert set(recipe.lesion.choose_channels(inputs)) == {"t1"}
+        result = make_result(phantom.series["t1"].truth, inputs["t1"], "t1")
+        return replace(result, models=(recipe.lesion.identity, recipe.brain.identity))
+
+    monkeypatch.setattr(answer, "load_study", lambda _task, _folder: loaded)
+    monkeypatch.setattr(answer, "run_pipeline", found_on_the_t1)
+    monkeypatch.setattr(answer, "_context", _context_without_instances)
+
+    solved = solve_study(StudyTask(phantom.study_uid, 1, (), config))
+
+    seg = next(read_back(item) for item in solved.encoded if item.kind == "seg")
+    assert [item.SeriesInstanceUID for item in seg.ReferencedSeriesSequence] == [sources[1].SeriesInstanceUID]
+    assert [source.role for source in solved.loaded.sources] == ["t1"]
+
+
+def _context_without_instances(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:
+    return AnswerContext(task.StudyInstanceUID, 1, sources, task.config.results, "0", 1_772_000_000.0, sources[0].frames[0].path)
+
+
+def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t1 = make_series("t1", plane="sagittal", count=80, spacing_mm=2.0)
+    flair = make_series("flair")
+
+    def load(_study: object, uid: str, role: Role, *_others: object) -> tuple[Volume, object, tuple[()]]:
+        if role == "flair":
+            raise StudyRefused("3 slices are missing inside the series.", code="missing-slices")
+        return volume, object(), ()
+
+    volume = volume_of(phantom_study(roles=("t1",)).series["t1"], "1.2.9")
+    monkeypatch.setattr(answer, "_load_role", load)
+    task = StudyTask("1.2.3", 1, (*t1.instances, *flair.instances), parse_config({"storage": {"root": str(tmp_path)}}))
+
+    loaded = load_study(task, tmp_path)
+
+    assert list(loaded.volumes) == ["t1"]
+    # The negative report claims no absence when a finding of this grade is there.
+    assert [(finding.code, finding.grade) for finding in loaded.findings] == [("missing-slices", "refuse")]
