@@ -15,7 +15,7 @@ from pipeline.records import Finding, FloatArray, Volume
 VOLUME_LIMITS_ML = (600.0, 2200.0)
 SMALLEST_MAIN_SHARE = 0.85
 LARGEST_BOTTOM_MM2 = 4000.0
-LARGEST_TOP_MM2 = 2500.0
+LARGEST_RIM_MM2 = 2500.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +74,14 @@ def find_brain_problem(brain: Brain) -> BrainExtractionError | None:
 
 def find_coverage_remarks(mask: Volume) -> list[Finding]:
     """Return a remark when the imaged volume (axial canonical) ends inside the brain; the brainstem may leave at the bottom."""
-    voxel_mm2 = voxel_volume_mm3(mask.affine) / spacing_mm(mask.affine)[0]
-    bottom_mm2, top_mm2 = (float(mask.array[number].sum()) * voxel_mm2 for number in (0, -1))
-    cut = [name for name, area, limit in (("below", bottom_mm2, LARGEST_BOTTOM_MM2), ("above", top_mm2, LARGEST_TOP_MM2)) if area > limit]
+    voxel_mm3, sizes = voxel_volume_mm3(mask.affine), spacing_mm(mask.affine)
+    cut = []
+    # Few sagittal or coronal slices may leave out the sides as few axial ones leave out the vertex.
+    for axis, sides in enumerate((("below", "above"), ("in front", "behind"), ("on the right", "on the left"))):
+        for number, side in zip((0, -1), sides, strict=True):
+            area_mm2 = float(mask.array.take(number, axis).sum()) * voxel_mm3 / sizes[axis]
+            if area_mm2 > (LARGEST_BOTTOM_MM2 if side == "below" else LARGEST_RIM_MM2):
+                cut.append(side)
     if not cut:
         return []
     sentence = "The imaged volume ends inside the brain: lesions outside it cannot be seen."

@@ -83,6 +83,16 @@ def test_a_volume_that_ends_inside_the_brain_is_remarked(first: int, last: int, 
     assert [remark.code for remark in find_coverage_remarks(part)] == codes
 
 
+@pytest.mark.parametrize(
+    ("axis", "part", "side"), [(2, slice(0, 40), "on the left"), (2, slice(24, 64), "on the right"), (1, slice(24, 64), "in front")]
+)
+def test_a_side_of_the_brain_that_was_not_imaged_is_remarked(axis: int, part: slice, side: str) -> None:
+    mask = apply_brain_threshold(on_grid(ball(70)), 0.5).mask
+    cut = Volume(mask.array[tuple(part if k == axis else slice(None) for k in range(3))], mask.affine, FRAME)
+
+    assert [remark.value for remark in find_coverage_remarks(cut)] == [side]
+
+
 def test_the_head_s_box_starts_at_the_crown_and_leaves_the_air() -> None:
     image = np.zeros((50, 40, 60), np.float32)
     image[5:41, 8:33, 30:52] = 100.0
