@@ -18,7 +18,7 @@ from dicomnode.results import codes
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
 from dicomnode.results.segments import SegmentPlan
-from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, plain_ascii
+from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, plain_ascii, was_refused
 from pipeline.records import LongAxis, Measurement, PipelineResult
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
@@ -52,7 +52,7 @@ def build_lesion_report(
     report = make_report(
         groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,
-        conclusion=codes.ALL_SUCCEEDED_WITH_FINDINGS,
+        conclusion=codes.SOME_SUCCEEDED_WITH_FINDINGS if was_refused(findings) else codes.ALL_SUCCEEDED_WITH_FINDINGS,
         lesion=codes.PRESENT,
         sentences=sentences,
         statement=plain_ascii(lesion_model(result).statement),

@@ -15,7 +15,7 @@ from dicomnode.results import codes
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
 from dicomnode.results.sr import describe_algorithm
-from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, plain_ascii
+from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, may_claim_absence, plain_ascii, was_refused
 from pipeline.records import PipelineResult
 
 
@@ -28,10 +28,10 @@ def build_negative_report(
 ) -> Dataset:
     """Return the report that says that the analysis succeeded and found no lesion.
 
-    Where an input was refused on the way, the summary says that not all algorithms succeeded, and absence is not claimed.
+    Where an input was refused on the way, the summary says that not all algorithms succeeded. Absence is not claimed then, nor where
+    a part of the brain was not imaged.
     """
-    partial = any(finding.grade == "refuse" for finding in findings)
-    lesion = codes.UNDETERMINED if partial else codes.ABSENT
+    lesion = codes.ABSENT if may_claim_absence(findings) else codes.UNDETERMINED
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("all lesions"), identifier="All lesions"),
         finding_type=codes.LESION_OF_BRAIN,
@@ -44,7 +44,7 @@ def build_negative_report(
     report = make_report(
         [group],
         title=codes.DIAGNOSTIC_IMAGING_REPORT,
-        conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS if partial else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
+        conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS if was_refused(findings) else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
         lesion=lesion,
         sentences=[*describe_lesions(result, 0, 0), *describe_remarks(findings)],
         statement=plain_ascii(lesion_model(result).statement),

@@ -43,6 +43,16 @@ def clip_at_sentence(text: str, length: int = LONG_STRING) -> str:
     return text[: ends[-1] if ends else length].rstrip(" .;,")
 
 
+def was_refused(findings: Findings) -> bool:
+    """Return whether an input was refused on the way, so that not all of the analysis took place."""
+    return any(finding.grade == "refuse" for finding in findings)
+
+
+def may_claim_absence(findings: Findings) -> bool:
+    """Return whether finding nothing means that nothing is there: all inputs were used, and they show the whole brain."""
+    return not was_refused(findings) and all(finding.code != "brain-not-covered" for finding in findings)
+
+
 def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int) -> list[str]:
     """Return the findings in sentences: the total first, then each lesion."""
     if not result.lesions:
@@ -58,12 +68,22 @@ def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int)
         sentences.append(f"The {merged} smallest lesions are merged in segment {maximum_segments}.")
     for lesion in result.lesions[: maximum_segments - 1 if merged else None]:
         volume_ml = next(item.value for item in lesion.measurements if item.name == "volume")
-        x, y, z = lesion.centroid_lps_mm
         sentences.append(
             f"Lesion {lesion.label}: {volume_ml:.2f} ml, longest in-plane axis {lesion.long_axis.length_mm:.1f} mm, "
-            f"centre at L {x:.0f}, P {y:.0f}, H {z:.0f} mm in the scanner's coordinates."
+            f"centre at {describe_place(lesion.centroid_lps_mm)} mm in the scanner's coordinates."
         )
     return sentences
+
+
+def describe_place(point_lps_mm: tuple[float, float, float]) -> str:
+    """Return a point by the sides that it lies on, never by a negative number: "L -30" reads as left at a glance.
+
+    >>> describe_place((-30.2, 14.6, -0.3))
+    'R 30, P 15, H 0'
+    """
+    sides = (("L", "R"), ("P", "A"), ("H", "F"))
+    rounded = (round(value) for value in point_lps_mm)
+    return ", ".join(f"{high if value >= 0 else low} {abs(value)}" for (high, low), value in zip(sides, rounded, strict=True))
 
 
 def describe_remarks(findings: Findings) -> list[str]:

@@ -197,6 +197,28 @@ def test_absence_is_not_claimed_when_an_input_was_refused(answered: Answered) ->
     assert answers(report, "301766008") == {"373068000"}
 
 
+def test_absence_is_not_claimed_of_a_part_that_was_not_imaged(answered: Answered) -> None:
+    negative = replace(answered, result=make_result(np.zeros_like(answered.result.labels.array), answered.volume))
+    report = answer(negative, (Finding("brain-not-covered", "warning", "The imaged volume ends inside the brain."),))["sr"]
+
+    assert answers(report, "111017") == {"111241"}
+    assert answers(report, "301766008") == {"373068000"}
+
+
+def test_findings_of_a_part_of_the_input_are_said_to_be_partial(answered: Answered) -> None:
+    report = answer(answered, (Finding("gap", "refuse", "The T1 series was not used: a gap."),))["sr"]
+
+    assert answers(report, "111017") == {"111244"}
+
+
+def test_a_lesion_on_the_right_is_told_by_its_side(answered: Answered) -> None:
+    told = [text for text in texts(answer(answered)["sr"]) if text.startswith("Lesion ") and "centre" in text]
+
+    # The larger lesion lies left, posterior and high; the other right and anterior.
+    assert "centre at L 30, P 20, H 23 mm" in told[0]
+    assert "centre at R 34, A 28, H 9 mm" in told[1]
+
+
 @pytest.mark.parametrize(("outcome", "opening"), [(Outcome.REFUSED, "was not analysed"), (Outcome.FAILED, "failed on this study")])
 def test_a_refusal_says_why_and_never_that_nothing_is_there(answered: Answered, outcome: Outcome, opening: str) -> None:
     context = replace(answered.context, sources=())
