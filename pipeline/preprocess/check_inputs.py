@@ -49,7 +49,13 @@ def find_input_remarks(inputs: Mapping[Role, Volume], facts: Mapping[str, InputF
     """Return what a reader of the result should know about its input."""
     remarks = []
     if "flair" not in inputs:
-        remarks.append(Finding("no-flair", "warning", "No FLAIR was available: T1 alone finds fewer lesions; confidence is lower."))
+        remarks.append(
+            Finding(
+                "no-flair",
+                "warning",
+                "No FLAIR was available: on T1 alone the network misses most lesions; a negative result does not exclude one.",
+            )
+        )
     if "t1" not in inputs:
         remarks.append(Finding("no-t1", "info", "No T1 was available: the result rests on the FLAIR alone."))
     for role, seen in facts.items():
