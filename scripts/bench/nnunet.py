@@ -44,10 +44,12 @@ def main() -> None:
     parser.add_argument("--threads", default="2")
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--speed-only", action="store_true", help="leave the comparison of Float16 with Float32 out")
     options = parser.parse_args()
     with TemporaryDirectory(prefix="bench-nnunet-") as scratch:
         figures = measure(Path(scratch), options.original, options.providers, options.threads, tuple(options.shape))
-        figures["weights"] = compare_weights(Path(scratch), options.original)
+        if not options.speed_only:
+            figures["weights"] = compare_weights(Path(scratch), options.original)
     text = json.dumps(figures, indent=2)
     if options.json:
         options.json.write_text(text)
