@@ -77,17 +77,20 @@ def workplace(config: Config) -> Iterator[Workplace]:
     """Join what the working side needs; on leaving, its worker processes are stopped."""
     from dicomnode.compute import Compute
     from dicomnode.flow import Workplace
+    from dicomnode.spool.recover import sweep_half_results
 
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "work.lock", "work"):
         owner = f"work@{socket.gethostname()}"
+        layout = SpoolLayout(config.storage.spool)
+        sweep_half_results(layout)
         # With the slash, else the node on host1 would take what the node on host10 is working on.
         released = ledger.release_owner(f"{owner}/", time.time())
         if released:
             log.info("unfinished_work_resumed", count=released)
         compute = Compute(config.compute)
         try:
-            yield Workplace(config, ledger, SpoolLayout(config.storage.spool), compute, owner)
+            yield Workplace(config, ledger, layout, compute, owner)
         finally:
             compute.close()
             ledger.close()

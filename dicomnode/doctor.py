@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from dicomnode.answer import SHIPPED_MODELS
@@ -41,21 +42,22 @@ def examine(config: Config) -> Iterator[Check]:
 
 
 def _storage(config: Config) -> Iterator[Check]:
+    # Only looked at, never made: what an administrator makes as root, the service user cannot write to.
     root = config.storage.root
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as problem:
-        yield Check(
-            "storage", "problem", f"{root}: {problem.strerror}", "make the folder and give it to the service user, or set storage.root"
-        )
-        return
-    if not os.access(root, os.W_OK):
+    if not root.is_dir():
+        advice = "the first start makes it; else make it and give it to the service user, or set storage.root"
+        yield Check("storage", "warning", f"{root} is not there", advice)
+    elif not os.access(root, os.W_OK):
         yield Check("storage", "problem", f"{root} is not writable", "give it to the service user")
         return
-    free_mb = shutil.disk_usage(root).free // 2**20
-    level: Literal["ok", "problem"] = "ok" if free_mb > config.storage.minimum_free_mb else "problem"
-    advice = "" if level == "ok" else "free some space or lower storage.minimum_free_mb: every instance is answered 0xA700 now"
-    yield Check("storage", level, f"{root} has {free_mb} MiB free", advice)
+    else:
+        free_mb = shutil.disk_usage(root).free // 2**20
+        level: Literal["ok", "problem"] = "ok" if free_mb > config.storage.minimum_free_mb else "problem"
+        advice = "" if level == "ok" else "free some space or lower storage.minimum_free_mb: every instance is answered 0xA700 now"
+        yield Check("storage", level, f"{root} has {free_mb} MiB free", advice)
+    if not config.storage.ledger_url and not (root / "ledger.sqlite3").exists():
+        yield Check("ledger", "ok", "not there yet; the first start makes it")
+        return
     try:
         Ledger.open(config.storage.database_url).close()
         yield Check("ledger", "ok", "opens and is up to date")
@@ -77,14 +79,7 @@ def _listener(config: Config) -> Iterator[Check]:
     announcement = config.storage.root / "receive.json"
     network = config.network
     if announcement.exists():
-        host, port = (json.loads(announcement.read_text())[key] for key in ("host", "port"))
-        host = "127.0.0.1" if host in _EVERY_INTERFACE else host
-        ourselves = DestinationSettings(name="self", ae_title=network.ae_title, host=host, port=port, objects=("sr",))
-        probe = probe_destination(ourselves, network.ae_title, 10.0)
-        if probe.problem:
-            yield Check("listener", "problem", probe.problem, probe.advice or "restart `dicomnode receive`")
-        else:
-            yield Check("listener", "ok", f"{network.ae_title} answers C-ECHO at port {port}")
+        yield _running_listener(config, announcement)
         return
     try:
         with socket.socket() as probe_socket:
@@ -95,6 +90,25 @@ def _listener(config: Config) -> Iterator[Check]:
         yield Check(
             "listener", "problem", f"{network.bind}:{network.port} cannot be used: {problem.strerror}", "set network.bind and network.port"
         )
+
+
+def _running_listener(config: Config, announcement: Path) -> Check:
+    network = config.network
+    stale = "if it is not running, start `dicomnode serve`; else see its log"
+    try:
+        host, port = (json.loads(announcement.read_text())[key] for key in ("host", "port"))
+    except (OSError, ValueError, KeyError) as problem:
+        return Check("listener", "problem", f"{announcement} cannot be read ({type(problem).__name__})", stale)
+    host = "127.0.0.1" if host in _EVERY_INTERFACE else host
+    ourselves = DestinationSettings(name="self", ae_title=network.ae_title, host=host, port=port, objects=("sr",))
+    probe = probe_destination(ourselves, network.ae_title, 10.0)
+    if not probe.problem:
+        return Check("listener", "ok", f"{network.ae_title} answers C-ECHO at port {port}")
+    if probe.calling_not_known:
+        # As configured: whoever is not in [[peers]] is rejected, and so are we.
+        return Check("listener", "ok", f"{network.ae_title} listens at port {port}; it takes known callers only")
+    # The probe's own advice is on archives.
+    return Check("listener", "problem", probe.problem, stale)
 
 
 def _senders(config: Config) -> Iterator[Check]:

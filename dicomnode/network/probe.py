@@ -14,6 +14,9 @@ from dicomnode.config import DestinationSettings
 
 RESULT_CLASSES: Mapping[str, str] = {"seg": str(SegmentationStorage), "sr": str(Comprehensive3DSRStorage)}
 
+# (source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
+_CALLING_NOT_KNOWN = (1, 3)
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -22,6 +25,7 @@ class Probe:
     problem: str
     advice: str = ""
     accepted: Mapping[str, bool] = field(default_factory=dict)
+    calling_not_known: bool = False
 
 
 def probe_destination(destination: DestinationSettings, calling_ae: str, timeout_s: float) -> Probe:
@@ -36,7 +40,8 @@ def probe_destination(destination: DestinationSettings, calling_ae: str, timeout
         return Probe(f"nothing listens at {where}: {reason}", "check host, port, firewall, and that the archive runs")
     association = _associate(destination, calling_ae, timeout_s)
     if association.is_rejected:
-        return Probe(f"{where} refused the association", _advice_on_rejection(association, destination, calling_ae))
+        advice = _advice_on_rejection(association, destination, calling_ae)
+        return Probe(f"{where} refused the association", advice, calling_not_known=_reason(association) == _CALLING_NOT_KNOWN)
     if not association.is_established:
         return Probe(
             f"{where} broke the association off", "the port answers, but not with DICOM: is TLS on there, or is it another service?"
@@ -61,13 +66,17 @@ def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: flo
     return ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
 
 
+def _reason(association) -> tuple[int, int]:  # type: ignore[no-untyped-def]
+    primitive = association.acceptor.primitive
+    return primitive.result_source, primitive.diagnostic
+
+
 def _advice_on_rejection(association, destination: DestinationSettings, calling_ae: str) -> str:  # type: ignore[no-untyped-def]
     """Translate the A-ASSOCIATE-RJ reason (PS3.8 Table 9-21)."""
-    primitive = association.acceptor.primitive
-    source, diagnostic = primitive.result_source, primitive.diagnostic
+    source, diagnostic = _reason(association)
     if (source, diagnostic) == (1, 7):
         return f"it is not called {destination.ae_title}: correct destinations.ae_title"
-    if (source, diagnostic) == (1, 3):
+    if (source, diagnostic) == _CALLING_NOT_KNOWN:
         return f"it does not know {calling_ae}: register our AE title there, or set destinations.calling_ae_title"
     if source == 3:
         return "it is too busy for the moment: try again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -44,15 +45,20 @@ class RecoveryReport:
 
 
 def rebuild_ledger(layout: SpoolLayout, ledger: InstanceLedger) -> RecoveryReport:
-    """Sweep half files, and list every whole instance that the ledger does not know. Only for a moment when nobody receives."""
+    """Sweep half received files, and list every whole instance that the ledger does not know. Only for a moment when nobody receives."""
     layout.prepare()
-    removed = _sweep_half_files(layout)
+    removed = _remove(layout.incoming.glob(f"*/.*{TEMPORARY_SUFFIX}"))
     # One listing per folder and no stat per file: a spool of 14 days has some hundred thousand.
     found = {f"incoming/{folder.name}/{path.name}" for folder in layout.incoming.iterdir() if folder.is_dir() for path in folder.iterdir()}
     known = ledger.instance_paths()
     added = set_aside = 0
     for path in sorted(found - known):
-        instance = read_instance(layout, path)
+        try:
+            instance = read_instance(layout, path)
+        except OSError as problem:
+            # What cannot be opened may still be whole: it stays, and the next start looks again.
+            log.error("file_not_readable", path=path, reason=problem.strerror)  # noqa: TRY400  a traceback says no more
+            continue
         if instance is None:
             log.warning("damaged_file_set_aside", path=path)
             (layout.root / path).replace(layout.aside / Path(path).name)
@@ -69,14 +75,19 @@ def rebuild_ledger(layout: SpoolLayout, ledger: InstanceLedger) -> RecoveryRepor
 def read_instance(layout: SpoolLayout, path: str) -> ReceivedInstance | None:
     """Derive the ledger's row from a stored file: its file meta, its bytes, its time. None when it is not whole.
 
-    The peer's address is not in the file: it comes back empty.
+    The peer's address is not in the file: it comes back empty. Raises `OSError` when the file cannot be read.
     """
     file = layout.root / path
     data = file.read_bytes()
     offset = dataset_offset(data[:144])
     if not offset or len(data) <= offset:
         return None
-    meta = read_file_meta_info(file)
+    try:
+        meta = read_file_meta_info(file)
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - pydicom may fail in any way on garbage, and one damaged file must not stop the node from starting
+        return None
     sha256 = hashlib.sha256(memoryview(data)[offset:]).hexdigest()
     SOPInstanceUID = str(meta.get("MediaStorageSOPInstanceUID", ""))
     if layout.instance_path(SOPInstanceUID, sha256) != path:
@@ -94,8 +105,13 @@ def read_instance(layout: SpoolLayout, path: str) -> ReceivedInstance | None:
     )
 
 
-def _sweep_half_files(layout: SpoolLayout) -> int:
-    half = [*layout.incoming.glob(f"*/.*{TEMPORARY_SUFFIX}"), *layout.results.glob(f"*/*/.*{TEMPORARY_SUFFIX}")]
+def sweep_half_results(layout: SpoolLayout) -> int:
+    """Remove results that were not written to their end. Only for a moment when nobody works: `receive` may start while results are written."""
+    return _remove(layout.results.glob(f"*/*/.*{TEMPORARY_SUFFIX}"))
+
+
+def _remove(files: Iterable[Path]) -> int:
+    half = list(files)
     for path in half:
         path.unlink(missing_ok=True)
     return len(half)

@@ -7,7 +7,7 @@ import pytest
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout
-from dicomnode.spool.recover import RecoveryReport, rebuild_ledger
+from dicomnode.spool.recover import RecoveryReport, rebuild_ledger, sweep_half_results
 from dicomnode.spool.writer import SpoolWriter, write_result
 
 
@@ -55,8 +55,11 @@ def test_half_files_go(layout: SpoolLayout, tmp_path: Path) -> None:
 
     report = rebuild_ledger(layout, ledger)
     ledger.close()
+    # `receive` may start while `work` is writing a result: that one is swept by `work`.
+    assert [path.name for path in layout.results.rglob(".*")] == [".sr.1.2.part"]
+    swept = sweep_half_results(layout)
 
-    assert (report.removed, report.added) == (2, 1)
+    assert (report.removed, report.added, swept) == (1, 1, 1)
     assert sorted(path.name for path in layout.root.rglob("*") if path.is_file()) == sorted([Path(whole.path).name, "seg.dcm"])
 
 
@@ -75,6 +78,34 @@ def test_a_damaged_file_is_set_aside_and_not_listed(layout: SpoolLayout, tmp_pat
 
     assert (report.set_aside, report.added, paths) == (1, 0, set())
     assert [path.name for path in layout.aside.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("element", [b"\x02\x00\x01\x00\xff\xff", b"\x02\x00\x03\x00OW\0\0\xff\xff\xff\xff", b"\xfe\xff\x0d\xe0\0\0\0\0"])
+def test_garbage_in_the_file_meta_does_not_stop_the_start(layout: SpoolLayout, tmp_path: Path, element: bytes) -> None:
+    file = layout.root / receive(layout, "1.2.3").path
+    whole = receive(layout, "1.2.4")
+    data = file.read_bytes()
+    file.write_bytes(data[:144] + element + data[144 + len(element) :])
+    ledger = open_ledger(tmp_path)
+
+    report = rebuild_ledger(layout, ledger)
+    paths = ledger.instance_paths()
+    ledger.close()
+
+    assert (report.set_aside, report.added, paths) == (1, 1, {whole.path})
+
+
+def test_what_cannot_be_opened_stays_and_stops_nothing(layout: SpoolLayout, tmp_path: Path) -> None:
+    whole = receive(layout, "1.2.3")
+    (layout.incoming / "0" / "folder.dcm").mkdir()
+    ledger = open_ledger(tmp_path)
+
+    report = rebuild_ledger(layout, ledger)
+    ledger.close()
+
+    assert (report.added, report.set_aside) == (1, 0)
+    assert (layout.root / whole.path).exists()
+    assert (layout.incoming / "0" / "folder.dcm").exists()
 
 
 def test_a_row_without_file_is_told(layout: SpoolLayout, tmp_path: Path) -> None:

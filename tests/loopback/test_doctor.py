@@ -1,0 +1,59 @@
+"""The doctor at a node's own listener: right advice, and nothing made that the service could not write to."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicomnode.config import Config, parse_config
+from dicomnode.doctor import Check, examine
+from dicomnode.network.association import Receiver
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.writer import SpoolWriter
+
+
+def configured(root: Path, **network: Any) -> Config:
+    return parse_config({"network": {"port": 0, **network}, "storage": {"root": str(root), "minimum_free_mb": 0}})
+
+
+def checks(config: Config) -> dict[str, Check]:
+    return {check.name: check for check in examine(config)}
+
+
+def test_it_makes_nothing(tmp_path: Path) -> None:
+    found = checks(configured(tmp_path / "node"))
+    assert found["storage"].level == "warning"
+    assert not (tmp_path / "node").exists()
+
+    (tmp_path / "node").mkdir()
+    assert checks(configured(tmp_path / "node"))["ledger"].level == "ok"
+    assert list((tmp_path / "node").iterdir()) == []
+
+
+@pytest.mark.parametrize("unknown_callers", ["loopback", "never"])
+def test_a_listener_that_takes_known_callers_only_is_well(tmp_path: Path, unknown_callers: str) -> None:
+    config = configured(tmp_path, accept_unknown_peers=unknown_callers)
+    receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), lambda _: "new", time.time)
+    host, port = receiver.start()
+    (tmp_path / "receive.json").write_text(json.dumps({"host": host, "port": port}))
+
+    assert checks(config)["listener"].level == "ok"
+
+    receiver.stop(2.0)
+    found = checks(config)["listener"]
+    assert found.level == "problem"
+    assert "dicomnode serve" in found.advice
+    assert "archive" not in found.advice
+
+
+def test_a_half_written_announcement_does_not_stop_it(tmp_path: Path) -> None:
+    (tmp_path / "receive.json").write_text("{")
+
+    found = checks(configured(tmp_path))
+
+    assert found["listener"].level == "problem"
+    assert "destinations" in found
