@@ -16,7 +16,7 @@ from pipeline.training.pool import read_sample
 from pipeline.training.tasks import Task, keep_channels
 from pipeline.training.validate import predict
 
-THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
+THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
 SIZE_BINS_ML = (0.0, 1.0, 5.0, 20.0, 80.0, float("inf"))
 HIT_SHARE = 0.1
 SMALLEST_PIECE_ML = 0.05
