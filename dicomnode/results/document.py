@@ -35,12 +35,15 @@ class EncodingPlan:
         The networks that ran, lesion network first; empty when none did.
     library
         Headers of each source series, reference first; the first of each enters the image library.
+    remarks
+        What is said about the input. Images that are not used can change it, so the instance's UID depends on it.
     """
 
     context: AnswerContext
     models: Sequence[ModelIdentity]
     library: Sequence[Sequence[Dataset]]
     provenance: Provenance
+    remarks: Sequence[str] = ()
 
 
 def make_measurement(measurement: Measurement, coordinates: Sequence[sr.CoordinatesForMeasurement] | None = None) -> sr.Measurement:
@@ -111,7 +114,7 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
         content=report[0],
         series_instance_uid=provenance.uid("sr", "series"),
         series_number=context.settings.series_number_base + 1,
-        sop_instance_uid=provenance.uid("sr", "instance"),
+        sop_instance_uid=provenance.uid("sr", "instance", *plan.remarks),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=PRODUCT,

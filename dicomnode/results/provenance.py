@@ -103,7 +103,8 @@ def plan_provenance(context: AnswerContext, result: PipelineResult | None, *fact
     lesion_step = dict(result.parameters.get("find_lesions", {})) if result else {}
     named = {
         "study": context.StudyInstanceUID,
-        "inputs": sorted(frame.SOPInstanceUID for source in context.sources for frame in source.frames),
+        # With its role: a site's rule may turn the roles of two series round.
+        "inputs": sorted([source.role, frame.SOPInstanceUID] for source in context.sources for frame in source.frames),
         "models": [[model.name, model.version, model.sha256] for model in result.models] if result else [],
         "software": context.software_version,
         "threshold": None if result is None else result.threshold,

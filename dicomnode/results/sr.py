@@ -47,8 +47,9 @@ def build_lesion_report(
         groups.append(_describe_segment(segment, context, result, segmentation))
         groups.append(_describe_long_axis(segment, context, evidence[0][0]))
     merged = len(plans[-1].lesions) if len(plans[-1].lesions) > 1 else 0
-    sentences = [*describe_lesions(result, merged, len(plans)), *describe_remarks(findings)]
-    plan = EncodingPlan(context, result.models, evidence, provenance)
+    remarks = describe_remarks(findings)
+    sentences = [*describe_lesions(result, merged, len(plans)), *remarks]
+    plan = EncodingPlan(context, result.models, evidence, provenance, remarks)
     report = make_report(
         groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,

@@ -40,13 +40,14 @@ def build_negative_report(
         measurements=[make_measurement(item) for item in result.measurements if item.name in codes.MEASURED],
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion)],
     )
-    plan = EncodingPlan(context, result.models, evidence, provenance)
+    remarks = describe_remarks(findings)
+    plan = EncodingPlan(context, result.models, evidence, provenance, remarks)
     report = make_report(
         [group],
         title=codes.DIAGNOSTIC_IMAGING_REPORT,
         conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS if was_refused(findings) else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
         lesion=lesion,
-        sentences=[*describe_lesions(result, 0, 0), *describe_remarks(findings)],
+        sentences=[*describe_lesions(result, 0, 0), *remarks],
         statement=plain_ascii(lesion_model(result).statement),
         plan=plan,
     )

@@ -79,6 +79,22 @@ def test_the_same_inputs_give_the_same_bytes(answered: Answered) -> None:
     assert [item.data for item in first] == [item.data for item in second]
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_other_bytes_never_come_under_the_same_uid(answered: Answered, found: bool) -> None:
+    # Images that cannot be read leave the inputs as they are, but not the report.
+    labels = answered.result.labels.array if found else np.zeros_like(answered.result.labels.array)
+    result = make_result(labels, answered.volume)
+    remark = Finding("instances-unreadable", "warning", "3 images of the study could not be read.")
+
+    before = build_answer(answered.context, answered.volume, result, (remark,))
+    after = build_answer(answered.context, answered.volume, result, ())
+
+    for first, second in zip(before, after, strict=True):
+        assert (first.data == second.data) == (first.SOPInstanceUID == second.SOPInstanceUID)
+        # An archive keeps both beside each other in one series; viewers show the newest.
+        assert first.SeriesInstanceUID == second.SeriesInstanceUID
+
+
 @pytest.mark.slow
 def test_another_process_gives_the_same_bytes(answered: Answered, tmp_path: Path, repo_root: Path) -> None:
     # Another process: other hash seed, other random state, later on the clock.

@@ -50,7 +50,12 @@ def other_settings(context: AnswerContext) -> AnswerContext:
     return replace(context, settings=context.settings.model_copy(update={"maximum_segments": 3}))
 
 
-@pytest.mark.parametrize("change", [other_input, other_study, other_software, other_settings])
+def other_roles(context: AnswerContext) -> AnswerContext:
+    first, second = context.sources
+    return replace(context, sources=(replace(second, role=first.role), replace(first, role=second.role)))
+
+
+@pytest.mark.parametrize("change", [other_input, other_roles, other_study, other_software, other_settings])
 def test_another_context_gives_other_uids(answered: Answered, change: object) -> None:
     assert callable(change)
     changed = plan_provenance(change(answered.context), answered.result)
