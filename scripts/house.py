@@ -35,7 +35,12 @@ _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 ROOMS = (
     # The front of the house: commands, and where things are joined.
     Room("dicomnode.__main__", "`python -m dicomnode`", _dicomnode("cli")),
-    Room("dicomnode.cli", "commands and exit codes; no logic", _dicomnode("app", "commands", "model_commands", "config", "errors"), ("typer",)),
+    Room(
+        "dicomnode.cli",
+        "commands and exit codes; no logic",
+        _dicomnode("app", "commands", "model_commands", "config", "errors"),
+        ("typer",),
+    ),
     Room("dicomnode.commands", "what the commands do and print", ("*",), ("rich", "typer")),
     Room("dicomnode.show", "the ledger in words: `status`, `why`, `retry`", _dicomnode("errors", "ledger")),
     Room("dicomnode.model_commands", "what `dicomnode models` prints", ("*",), ("onnx", "torch", "typer")),

@@ -1,7 +1,8 @@
 """Whether a bundle answers as the network that it was made of: whole cases through both, before it is installed.
 
-Where `nnunetv2` can be imported, its own predictor answers for the original; elsewhere torch in double precision runs the checkpoint's
-weights by the same walk, which proves export, rounding and runtime, and the strict reading of the weights speaks for the architecture.
+The original is the checkpoint's weights run by torch in double precision, by the same walk that wrote the graph: that proves export, rounding and
+runtime. That walk and case rules are nnU-Net's is proved by the tests against its own predictor, and for each checkpoint by the strict reading
+of its weights: every one must be used, and none may be missing.
 """
 
 from __future__ import annotations
