@@ -7,12 +7,13 @@ Rules for this file:
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from dicomnode.errors import ConfigError
 
@@ -51,6 +52,16 @@ class PeerSettings(Section):
 
     ae_title: AETitle = Field(description="The AE title that the peer calls itself.")
     hosts: tuple[str, ...] = Field((), description="Addresses or networks (CIDR) it may call from; empty means any.")
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_are_addresses(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            try:
+                ipaddress.ip_network(host, strict=False)
+            except ValueError:
+                raise ValueError(f"{host!r} is not an address or network; host names are not looked up") from None
+        return hosts
 
 
 class DestinationSettings(Section):

@@ -120,7 +120,7 @@ def _read_parcel(index: int, path: Path) -> _Parcel | SendOutcome:
         meta = read_file_meta_info(path)
         return _Parcel(index, path, UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID))
     except OSError as problem:
-        return SendOutcome("permanent", f"the file cannot be read: {problem.strerror}")
+        return _not_read(problem)
     except (InvalidDicomError, AttributeError, ValueError, EOFError):
         return SendOutcome("permanent", "not a DICOM file with File Meta Information")
 
@@ -212,6 +212,12 @@ def _no_association(association: Association) -> SendOutcome:
     return SendOutcome("transient", "the peer cannot be reached, or broke the association off")
 
 
+def _not_read(problem: OSError) -> SendOutcome:
+    """A file that is gone or forbidden stays so; a disk that stumbles or too many open files pass."""
+    lasting = isinstance(problem, FileNotFoundError | IsADirectoryError | PermissionError)
+    return SendOutcome("permanent" if lasting else "transient", f"the file cannot be read: {problem.strerror}")
+
+
 def _send_parcel(association: Association | SendOutcome, parcel: _Parcel, message_id: int) -> SendOutcome:
     if isinstance(association, SendOutcome):
         return association
@@ -226,12 +232,13 @@ def _send_parcel(association: Association | SendOutcome, parcel: _Parcel, messag
         else:
             name = f"{parcel.SOPClassUID.name} with {parcel.TransferSyntaxUID.name}"
             return SendOutcome("permanent", f"the peer does not take {name}")
+    except (ValueError, AttributeError, TypeError, KeyError, NotImplementedError) as problem:
+        # Not its message: pydicom quotes the value that it stumbles over.
+        return SendOutcome("permanent", f"the object cannot be encoded as the peer wants it ({type(problem).__name__})")
     except RuntimeError as problem:
         return SendOutcome("transient", f"the association broke off: {problem}")
     except OSError as problem:
-        return SendOutcome("permanent", f"the file cannot be read: {problem.strerror}")
-    except (ValueError, AttributeError, TypeError, KeyError, NotImplementedError) as problem:
-        return SendOutcome("permanent", f"the object cannot be encoded as the peer wants it: {problem}")
+        return _not_read(problem)
     code = getattr(answer, "Status", None)
     if code is None:
         return SendOutcome("transient", "no answer in time, or the peer broke the association off")

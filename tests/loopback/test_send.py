@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import threading
@@ -113,6 +114,30 @@ def test_an_answer_is_not_taken_for_a_request(tmp_path: Path, monkeypatch: pytes
         outcomes = send_files(files, destination(archive.port), calling_ae="NODE", timeout_s=2)
 
     assert verdicts(outcomes) == ["ok"] * 30
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "transient"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "permanent"),
+        (NotImplementedError("Doe^Jane"), "permanent"),
+        (ValueError("Doe^Jane"), "permanent"),
+    ],
+)
+def test_what_goes_wrong_with_a_file_is_judged_and_quotes_no_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, verdict: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise fault
+
+    [file] = write_instances(tmp_path / "out", 1)
+    monkeypatch.setattr(Association, "send_c_store", fail)
+    with Archive(tmp_path / "pacs") as archive:
+        [outcome] = send([file], archive.port)
+
+    assert outcome.verdict == verdict
+    assert "Doe" not in outcome.reason
 
 
 def test_our_name_may_differ_per_destination(tmp_path: Path) -> None:

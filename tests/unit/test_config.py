@@ -106,3 +106,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_loaded_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().network.port = 1  # type: ignore[misc]  # that is what is shown to fail
+
+
+def test_a_host_name_among_the_addresses_of_a_peer_is_told() -> None:
+    said = problems({"peers": [{"ae_title": "MR1", "hosts": ["10.0.0.0/8", "mr1.hospital.example"]}]})
+
+    assert len(said) == 1
+    assert said[0].startswith("peers.0.hosts: 'mr1.hospital.example' is not an address or network")
