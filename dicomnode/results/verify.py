@@ -103,6 +103,8 @@ def verify_answer(results: Sequence[Encoded], volume: Volume, result: PipelineRe
     expected_kinds = ["seg", "sr"] if result.lesions else ["sr"]
     if sorted(item.kind for item in results) != expected_kinds:
         raise ResultRejected(f"expected results {expected_kinds}, got {sorted(item.kind for item in results)}")
+    if sources[0].role != result.reference_role:
+        raise ResultRejected(f"the result lies on the {result.reference_role}, but is to point to the {sources[0].role}")
     datasets = {item.kind: read_back(item) for item in results}
     identity = read_header(sources[0].frames[0].path)
     for kind, dataset in datasets.items():

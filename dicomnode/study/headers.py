@@ -17,7 +17,7 @@ from pydicom.tag import Tag
 
 from dicomnode.errors import UnreadableInstance
 from dicomnode.records import InstanceHeader
-from dicomnode.study.elements import read_integer, read_number, read_private_number, read_text, read_texts
+from dicomnode.study.elements import read_integer, read_items, read_number, read_private_number, read_text, read_texts
 from dicomnode.study.frames import FrameFacts, read_frames
 
 _CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -44,6 +44,8 @@ _UNANSWERED_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1
 _UID_CHARACTERS = frozenset("0123456789.")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+# What is typed in where no agent was given.
+_NO_AGENT = frozenset({"", "0", "-", "n", "no", "none", "nil", "n/a", "na", "no contrast", "non contrast", "without", "without contrast"})
 _IMAGE_ELEMENTS = ("Rows", "Columns", "BitsAllocated")
 
 
@@ -139,7 +141,7 @@ def _describe(dataset: Dataset) -> InstanceHeader:
         ImagesInAcquisition=read_integer(dataset, "ImagesInAcquisition"),
         NumberOfSeriesRelatedInstances=read_integer(dataset, "NumberOfSeriesRelatedInstances"),
         NumberOfTemporalPositions=read_integer(dataset, "NumberOfTemporalPositions"),
-        ContrastBolusAgent=bool(read_text(dataset, "ContrastBolusAgent") or "ContrastBolusAgentSequence" in dataset),
+        ContrastBolusAgent=_was_agent_given(dataset),
         PhotometricInterpretation=read_text(dataset, "PhotometricInterpretation").upper(),
         LossyImageCompression=read_text(dataset, "LossyImageCompression"),
         SequenceName=read_text(dataset, "SequenceName") or read_text(dataset, "PulseSequenceName"),
@@ -153,6 +155,11 @@ def _describe(dataset: Dataset) -> InstanceHeader:
         **_from_frames(facts),
         extra=_extra(dataset, facts),
     )
+
+
+def _was_agent_given(dataset: Dataset) -> bool:
+    told = read_text(dataset, "ContrastBolusAgent").lower()
+    return told not in _NO_AGENT or bool(read_items(dataset, "ContrastBolusAgentSequence"))
 
 
 def _from_frames(facts: FrameFacts) -> dict[str, Any]:

@@ -272,6 +272,11 @@ def test_a_result_under_another_label_is_caught(answered: Answered, results: Res
             verify(answered, (replace(seg, **{keyword: "1.2.3"}), sr))
 
 
+def test_a_result_that_points_to_another_series_than_was_segmented_is_caught(answered: Answered, results: Results) -> None:
+    with pytest.raises(ResultRejected, match="lies on the t1"):
+        verify_answer(results, answered.volume, replace(answered.result, reference_role="t1"), answered.context.sources)
+
+
 def test_missing_surplus_and_broken_results_are_caught(answered: Answered, results: Results) -> None:
     seg, sr = results
 

@@ -160,6 +160,14 @@ def test_absent_and_empty_elements_are_absent(tmp_path: Path) -> None:
     assert (header.ImageType, header.BodyPartExamined, header.SeriesDescription) == ((), "", "")
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"), [("DOTAREM 10 ml", True), ("Yes", True), ("NONE", False), ("No contrast", False), ("0", False), ("", False)]
+)
+def test_a_word_for_no_agent_is_no_agent(tmp_path: Path, told: str, expected: bool) -> None:
+    header = read_header(saved(tmp_path, one_instance(ContrastBolusAgent=told, ContrastBolusAgentSequence=[])))
+    assert header.ContrastBolusAgent is expected
+
+
 def test_missing_geometry_is_empty_not_an_error(tmp_path: Path) -> None:
     header = read_header(saved(tmp_path, one_instance(ImagePositionPatient=None, ImageOrientationPatient=None, PixelSpacing=None)))
     assert (header.positions, header.orientations, header.PixelSpacing) == ((), (), ())
