@@ -29,7 +29,7 @@ def build_negative_report(
     """Return the report that says that the analysis succeeded and found no lesion.
 
     Where an input was refused on the way, the summary says that not all algorithms succeeded. Absence is not claimed then, nor where
-    a part of the brain was not imaged.
+    a part of the brain was not imaged or no FLAIR was used.
     """
     lesion = codes.ABSENT if may_claim_absence(findings) else codes.UNDETERMINED
     group = sr.MeasurementsAndQualitativeEvaluations(

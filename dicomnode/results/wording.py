@@ -14,6 +14,8 @@ Findings = Sequence[NodeFinding | PipelineFinding]
 
 LONG_STRING = 64
 """Characters of a LO value (PS3.5 6.2)."""
+# Findings of the pipeline after which a negative result does not exclude a lesion.
+_LEAVES_DOUBT = frozenset({"brain-not-covered", "no-flair"})
 WARNING = "AI result, not for primary diagnosis"
 
 
@@ -49,8 +51,8 @@ def was_refused(findings: Findings) -> bool:
 
 
 def may_claim_absence(findings: Findings) -> bool:
-    """Return whether finding nothing means that nothing is there: all inputs were used, and they show the whole brain."""
-    return not was_refused(findings) and all(finding.code != "brain-not-covered" for finding in findings)
+    """Return whether finding nothing means that nothing is there: all inputs were used, and they show the whole brain on a FLAIR."""
+    return not was_refused(findings) and _LEAVES_DOUBT.isdisjoint(finding.code for finding in findings)
 
 
 def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int) -> list[str]:

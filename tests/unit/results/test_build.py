@@ -213,9 +213,10 @@ def test_absence_is_not_claimed_when_an_input_was_refused(answered: Answered) ->
     assert answers(report, "301766008") == {"373068000"}
 
 
-def test_absence_is_not_claimed_of_a_part_that_was_not_imaged(answered: Answered) -> None:
+@pytest.mark.parametrize("code", ["brain-not-covered", "no-flair"])
+def test_absence_is_not_claimed_where_the_images_leave_doubt(answered: Answered, code: str) -> None:
     negative = replace(answered, result=make_result(np.zeros_like(answered.result.labels.array), answered.volume))
-    report = answer(negative, (Finding("brain-not-covered", "warning", "The imaged volume ends inside the brain."),))["sr"]
+    report = answer(negative, (Finding(code, "warning", "A negative result does not exclude a lesion."),))["sr"]
 
     assert answers(report, "111017") == {"111241"}
     assert answers(report, "301766008") == {"373068000"}
