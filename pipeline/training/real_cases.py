@@ -62,12 +62,13 @@ def ms_cases(data: Path) -> Iterator[RealCase]:
             flair, t1 = folder / f"{study}_FLAIR.nii.gz", folder / f"{study}_T1W.nii.gz"
             if not flair.exists():
                 continue
-            images, links = {"flair": read_nifti(flair)}, {"flair": np.eye(4)}
+            images = {"flair": read_nifti(flair)}
+            links: dict[str, Affine] = {"flair": np.eye(4)}
             if t1.exists():
                 images["t1"] = read_nifti(t1)
                 # The file maps points of the FLAIR to points of the T1, as a resampling filter wants it.
                 links["t1"] = read_itk_transform(folder / f"{study}_T1W_intrastudy_to_FLAIR.txt")
-            to_common: Affine = np.linalg.inv(read_itk_transform(folder / f"{study}_FLAIR_to_common_space.txt"))
+            to_common = np.linalg.inv(read_itk_transform(folder / f"{study}_FLAIR_to_common_space.txt")).astype(np.float64)
             yield RealCase(f"{folder.name}-{study}", images, "flair", links, read_nifti(mask), to_common, stroke_free=True)
 
 

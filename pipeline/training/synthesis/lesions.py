@@ -119,7 +119,7 @@ def _growth_field(brain: Brain, grid: Grid, seed: tuple[int, int, int], volume_m
     radius_mm = 10.0 * (volume_ml * 0.239) ** (1 / 3)
     centre = brain.positions[seed]
     offset = (brain.positions - centre) @ draw_affine(dice, 90.0, 0.0, 0.45, 0.15).T
-    field = torch.linalg.vector_norm(offset, dim=-1)
+    field: Tensor = torch.linalg.vector_norm(offset, dim=-1)
     ragged = dice.uniform(0.15, 0.6)
     field = field * torch.exp(
         ragged * smooth_noise(grid, max(1.4 * radius_mm, 5.0), dice) + 0.6 * ragged * smooth_noise(grid, max(0.6 * radius_mm, 4.0), dice)
