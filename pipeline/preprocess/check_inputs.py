@@ -53,11 +53,11 @@ def find_input_remarks(inputs: Mapping[Role, Volume], facts: Mapping[str, InputF
             Finding(
                 "no-flair",
                 "warning",
-                "No FLAIR was available: on T1 alone the network misses most lesions; a negative result does not exclude one.",
+                "No FLAIR could be used: on T1 alone the network misses most lesions; a negative result does not exclude one.",
             )
         )
     if "t1" not in inputs:
-        remarks.append(Finding("no-t1", "info", "No T1 was available: the result rests on the FLAIR alone."))
+        remarks.append(Finding("no-t1", "info", "No T1 could be used: the result rests on the FLAIR alone."))
     for role, seen in facts.items():
         if max(seen.spacing_mm) > THICK_SLICE_MM:
             sentence = f"The {role.upper()} has thick slices: lesions smaller than a slice may be missed and volumes are coarse."
