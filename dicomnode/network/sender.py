@@ -56,8 +56,16 @@ class _Answers(DIMSEServiceProvider):
     """
 
     def get_msg(self, block: bool = False) -> Any:
-        """Return the next (context ID, message) to who waits for it, nothing to who only looks."""
-        return super().get_msg(block=True) if block else (None, None)
+        """Return the next (context ID, message) to who waits for it, nothing to who only looks.
+
+        The time for an answer does not begin while what it answers is still going out: a large object over a slow line takes its time.
+        """
+        while block:
+            unsent = self.dul.to_provider_queue.qsize()
+            found = super().get_msg(block=True)
+            if found[1] is not None or self.dul.to_provider_queue.qsize() >= unsent:
+                return found
+        return None, None
 
 
 def send_files(

@@ -116,6 +116,19 @@ def test_an_answer_is_not_taken_for_a_request(tmp_path: Path, monkeypatch: pytes
     assert verdicts(outcomes) == ["ok"] * 30
 
 
+@pytest.mark.slow
+def test_a_slow_line_may_take_longer_than_the_timeout_for_one_object(tmp_path: Path) -> None:
+    small_instance(1, side=3000).save_as(tmp_path / "large.dcm", enforce_file_format=True)
+    with Archive(tmp_path / "pacs") as archive:
+        assert archive._server is not None
+        archive._server.bind(evt.EVT_PDU_RECV, lambda event: time.sleep(0.005) if event.assoc.is_established else None)
+        began = time.monotonic()
+        outcomes = send_files([tmp_path / "large.dcm"], destination(archive.port), calling_ae="NODE", timeout_s=4)
+
+    assert verdicts(outcomes) == ["ok"]
+    assert time.monotonic() - began > 4
+
+
 @pytest.mark.parametrize(
     ("fault", "verdict"),
     [
