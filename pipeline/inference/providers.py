@@ -1,6 +1,7 @@
 """What can run a graph: ONNX Runtime on the CPU (always there), on CUDA, or OpenVINO. All compute in Float32.
 
-OpenVINO is told so: on processors with bfloat16 it would otherwise take that, with logit errors of 0.15.
+OpenVINO is told so: on processors with bfloat16 it would otherwise take that, with logit errors of 0.15. Even so it drifts more than ONNX
+Runtime on large patches (docs/benchmarks-nnunet.md), so it is chosen, never taken by itself.
 """
 
 from __future__ import annotations
