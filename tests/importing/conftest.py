@@ -31,7 +31,7 @@ def nnunet_python() -> Path:
     """Python that has `nnunetv2`: $NNUNET_PYTHON or .venv-nnunet of the checkout; without it skip, in CI fail."""
     python = Path(os.environ.get("NNUNET_PYTHON", HERE.parents[1] / ".venv-nnunet" / "bin" / "python"))
     if not python.exists():
-        reason = "no Python with nnunetv2 ($NNUNET_PYTHON, or make .venv-nnunet)"
+        reason = "no Python with nnunetv2 (set $NNUNET_PYTHON, or make .venv-nnunet as .ci/run does)"
         if os.environ.get("CI"):
             pytest.fail(f"{reason}; CI must have it", pytrace=False)
         pytest.skip(reason)
