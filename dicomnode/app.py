@@ -75,10 +75,17 @@ def run_receive(config: Config) -> None:
 @contextmanager
 def workplace(config: Config) -> Iterator[Workplace]:
     """Join what the working side needs; on leaving, its worker processes are stopped."""
+    from dicomnode.answer import build_recipe
     from dicomnode.compute import Compute
     from dicomnode.flow import Workplace
     from dicomnode.spool.recover import sweep_half_results
+    from pipeline.errors import BundleError
 
+    try:
+        build_recipe(config)
+    except BundleError as problem:
+        # Noticed later, it would refuse every study into the PACS.
+        raise StartError(f"pipeline.lesion_model, pipeline.brain_model: {problem}") from None
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "work.lock", "work"):
         owner = f"work@{socket.gethostname()}"

@@ -65,7 +65,7 @@ def render(receiving: Mapping[str, Any], answering: Mapping[str, Any], where: st
 def _head(where: str) -> Iterator[str]:
     yield "# Benchmarks\n"
     yield "Written by `make bench` (dcmtk and Orthanc must be installed). Rates depend on disk and load, so the ratios of one run are what counts.\n"
-    yield f"Machine: {where}.\n"
+    yield f"Machine: {where}. Imported networks against the original nnU-Net: [benchmarks-nnunet.md](benchmarks-nnunet.md).\n"
 
 
 def _receiving(figures: Mapping[str, Any]) -> Iterator[str]:

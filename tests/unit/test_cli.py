@@ -103,3 +103,12 @@ def test_segment_needs_one_kind_of_input(tmp_path: Path) -> None:
 
     assert answer.returncode == 2
     assert "either DICOM files or folders, or --t1" in answer.stderr
+
+
+def test_a_missing_model_stops_the_working_side_and_not_every_study(config: Path) -> None:
+    config.write_text(config.read_text() + '[pipeline]\nlesion_model = "no-such-model"\n')
+
+    answer = dicomnode("work", "--config", config)
+
+    assert answer.returncode == 3
+    assert "there is no model bundle 'no-such-model'" in answer.stderr
