@@ -226,6 +226,9 @@ def serve(name: str, port: int) -> None:
     class Nothing:
         """A spool that keeps nothing."""
 
+        def holds(self, instance: ReceivedInstance) -> bool:
+            return True
+
         def write(self, encoded_dataset: bytes, **names: object) -> ReceivedInstance:
             """Take the bytes and forget them."""
             return ReceivedInstance("", "", "", "", "", len(encoded_dataset), "", "", 0.0)

@@ -1,0 +1,5 @@
+"""Any name: an empty class."""
+
+
+def __getattr__(name: str) -> type:
+    return type(name, (), {})
