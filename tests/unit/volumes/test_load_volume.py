@@ -194,7 +194,9 @@ def test_conversion_is_quiet(tmp_path: Path) -> None:
     series = stored(phantom_series("flair", **SMALL).instances, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_volume(series, "flair", tmp_path, tmp_path)
+        volume, source, _ = load_volume(series, "flair", tmp_path, tmp_path)
+
+    assert len(source.frames) == volume.array.shape[0]
 
 
 def remove_one(instances: list[Dataset]) -> list[Dataset]:
