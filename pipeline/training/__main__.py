@@ -58,7 +58,7 @@ def train(
     generators: Annotated[int, typer.Option(help="generator processes to start; 0 when one runs already")] = 1,
     validation: Annotated[int, typer.Option(help="number of validation subjects")] = 16,
     validate_every_s: float = 300.0,
-    init: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
+    init: Annotated[Path | None, typer.Option(help="checkpoint, or a bundle's model.onnx, to start from")] = None,
     add: Annotated[str | None, typer.Option("--add-channel", help="channel that --init lacks; it starts as a copy of the first")] = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile")] = False,
     lesion_maps: Maps = None,
@@ -96,11 +96,11 @@ def train(
 
 def _read_start(init: Path | None, architecture: Architecture, add: str | None) -> Checkpoint | None:
     from pipeline.training.checkpoint import CheckpointError, load_checkpoint
-    from pipeline.training.transfer import add_channel
+    from pipeline.training.transfer import add_channel, read_exported
 
     if init is None:
         return None
-    start = load_checkpoint(init)
+    start = read_exported(init, architecture) if init.suffix == ".onnx" else load_checkpoint(init)
     if add is not None:
         start = add_channel(start, add)
     if start.architecture != architecture:

@@ -26,7 +26,7 @@ class Pool:
     """A folder of at most `capacity` samples; writers replace the oldest, the reader draws any."""
 
     folder: Path
-    capacity: int = 240
+    capacity: int = 480
 
     def write(self, number: int, case: Case) -> None:
         """Store one sample; a reader sees the whole file or the one before."""

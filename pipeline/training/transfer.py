@@ -1,15 +1,17 @@
-"""Starting from other weights: a network of one modality becomes one of two.
+"""Starting from other weights: those of a bundle, or a network of one modality that becomes one of two.
 
-Source: the channel adaptation of Meddahi et al.: repeat the first convolution, rescale it, keep everything else.
+Source of `add_channel`: the channel adaptation of Meddahi et al.: repeat the first convolution, rescale it, keep everything else.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
+from pipeline.training.network import Architecture, UNet
 
 FIRST_CONVOLUTION = "stem.convolutions.0.weight"
 
@@ -38,3 +40,44 @@ def add_channel(checkpoint: Checkpoint, name: str, copy_of: str | None = None) -
         states.append({**state, FIRST_CONVOLUTION: torch.cat((filters, filters[:, index : index + 1]), dim=1)})
     architecture = replace(checkpoint.architecture, channels=(*channels, name))
     return Checkpoint(architecture, states[0], states[1], {}, checkpoint.step, checkpoint.seconds)
+
+
+def read_exported(path: Path, architecture: Architecture) -> Checkpoint:
+    """Return a checkpoint with the weights of a `model.onnx` that `onnx_graph.write_onnx` made; the optimiser starts anew.
+
+    Convolutions are found by name. The exporter folds the gains and offsets of the normalisations into nameless constants,
+    numbered in the order in which the network computes, so these are taken in that order.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not an exported network of this `architecture`.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    try:
+        tensors = {t.name.removesuffix("_float16"): numpy_helper.to_array(t).astype("float32") for t in onnx.load(path).graph.initializer}
+    except Exception as error:  # protobuf's own error has no public type information
+        raise CheckpointError(f"{path.name} is not an ONNX file: {error}") from error
+    network = UNet(architecture)
+    expected = network.state_dict()
+    norms = [name for name in _norms_in_order(network) for name in (f"{name}.weight", f"{name}.bias")]
+    folded = sorted((name for name in tensors if name.startswith("onnx::")), key=lambda name: int(name.rsplit("_", 1)[1]))
+    source = {**{name.removeprefix("network."): name for name in tensors}, **dict(zip(norms, folded, strict=False))}
+    weights = {}
+    for name, value in expected.items():
+        if name.startswith("heads.") and name not in source and not name.startswith("heads.0."):
+            weights[name] = value  # A network without a pyramid leaves its coarser outputs behind; they start anew.
+        elif name in source and tensors[source[name]].size == value.numel():
+            weights[name] = torch.from_numpy(tensors[source[name]]).reshape(value.shape)
+        else:
+            raise CheckpointError(f"{path.name} holds no network of {architecture}: {name} is missing or of another shape")
+    return Checkpoint(architecture, weights, {name: value.clone() for name, value in weights.items()})
+
+
+def _norms_in_order(network: UNet) -> list[str]:
+    """Return the names of the normalisation layers in the order of the computation: down the encoder, up the decoder."""
+    stages = ["stem", *(f"encode.{n}" for n in range(len(network.encode))), *(f"decode.{n}" for n in reversed(range(len(network.decode))))]
+    modules = dict(network.named_modules())
+    return [f"{stage}.norms.{n}" for stage in stages for n in range(len(modules[stage].norms))]

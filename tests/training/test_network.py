@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.training.losses import segmentation_loss, soft_dice_loss
 from pipeline.training.network import Architecture, InstanceNorm, UNet
 from pipeline.training.onnx_graph import ExportError, compare, open_session, run_session, store_as_float16, write_onnx
 from pipeline.training.tasks import TASKS, keep_channels, vary
-from pipeline.training.transfer import add_channel
+from pipeline.training.transfer import add_channel, read_exported
 
 SMALL = Architecture(("t1", "flair"), (4, 8, 12), 1)
 
@@ -157,3 +158,22 @@ def test_graph_has_no_operator_that_drifts(tmp_path: Path) -> None:
 
     assert not operators & {"InstanceNormalization", "GroupNormalization"}
     assert all(len(onnx.helper.get_attribute_value(a)) == 1 for a in reduced)
+
+
+@pytest.mark.parametrize("pyramid", [True, False])
+def test_training_goes_on_from_the_weights_of_a_bundle(tmp_path: Path, pyramid: bool) -> None:
+    network = make_network(replace(SMALL, pyramid=pyramid))
+    model = store_as_float16(write_onnx(network, (16, 16, 16), tmp_path / "full.onnx"))
+    onnx.save(model, tmp_path / "model.onnx")
+
+    again = read_exported(tmp_path / "model.onnx", network.architecture).averaged_network()
+
+    image = torch.rand(1, 2, 16, 16, 16)
+    with torch.inference_mode():
+        difference = (again(image).sigmoid() - network.eval()(image).sigmoid()).abs().max()
+    assert difference < 2e-3  # what Float16 rounds away
+    with pytest.raises(CheckpointError, match="of another shape"):
+        read_exported(tmp_path / "model.onnx", Architecture(("t1", "flair"), (4, 8, 16), 1))
+    (tmp_path / "model.onnx").write_bytes(b"not a network")
+    with pytest.raises(CheckpointError):
+        read_exported(tmp_path / "model.onnx", SMALL)
