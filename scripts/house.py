@@ -169,7 +169,7 @@ ROOMS = (
         ("SimpleITK", "numpy"),
     ),
     Room("pipeline.measure", "one measurement per file", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
-    Room("pipeline.evaluate", "metrics against a truth", (*_VOLUMES_IN,), ("SimpleITK", "numpy")),
+    Room("pipeline.evaluate", "metrics against a truth", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
     Room(
         "pipeline.training",
         "synthesis, networks, training, export; nobody imports it",
