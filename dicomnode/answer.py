@@ -29,6 +29,7 @@ from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
 from pipeline.bundle import find_bundle
 from pipeline.errors import PipelineError
+from pipeline.inference.providers import choose_provider
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import Recipe, run_pipeline
 
@@ -156,7 +157,7 @@ def build_recipe(config: Config) -> Recipe:
         minimum_volume_mm3=config.pipeline.minimum_volume_mm3,
         bias_correction=config.pipeline.bias_correction,
         threads=config.compute.threads,
-        provider=config.compute.provider,
+        provider=choose_provider(config.compute.provider),
     )
 
 

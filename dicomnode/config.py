@@ -151,7 +151,9 @@ class ComputeSettings(Section):
     scheduler: str = Field("", description="Address of a Dask scheduler, such as tcp://10.0.0.5:8786; empty: a worker process of our own.")
     memory_limit_mb: int = Field(4096, ge=512, description="A worker that outgrows this is restarted, in MiB.")
     threads: int = Field(2, ge=1, description="Threads of one inference.")
-    provider: Literal["cpu", "cuda", "openvino"] = Field("cpu", description="What runs the networks: cpu, cuda or openvino (extras).")
+    provider: Literal["auto", "cpu", "cuda", "openvino"] = Field(
+        "auto", description="What runs the networks: cpu, cuda, openvino (extras); auto is openvino where it is installed, else cpu."
+    )
     job_limit_s: float = Field(1200, gt=0, description="A study that takes longer is stopped and tried again, in seconds.")
     attempts: int = Field(3, ge=1, description="Tries after which a study is answered with a failure report.")
     poll_s: float = Field(1, gt=0, description="How often the work side looks for something to do, in seconds.")

@@ -74,7 +74,11 @@ ROOMS = (
     Room(
         "dicomnode.answer",
         "what a compute worker does: one study's files in, its result files out",
-        (*_PLAIN, *_dicomnode("log", "results", "spool", "study", "volumes"), *_pipeline("bundle", "errors", "records", "run")),
+        (
+            *_PLAIN,
+            *_dicomnode("log", "results", "spool", "study", "volumes"),
+            *_pipeline("bundle", "errors", "inference", "records", "run"),
+        ),
     ),
     Room("dicomnode.compute", "where studies are computed: Dask distributed", _dicomnode("config", "errors"), ("dask", "distributed")),
     Room(

@@ -12,6 +12,6 @@ compile() {
 }
 
 compile --output-file requirements.lock
-compile --output-file requirements-train.lock --extra train --constraint requirements.lock
+compile --output-file requirements-train.lock --extra train --extra openvino --constraint requirements.lock
 # A local version label (a CPU build of torch) belongs to the machine that resolved, not to the lock.
 sed -i -E 's/==([^ +]+)\+[^ ]+/==\1/; s/, -c requirements.lock//; s/-c requirements.lock, //' requirements-train.lock

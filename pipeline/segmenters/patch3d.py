@@ -90,7 +90,8 @@ def infer(bundle: Bundle, channels: Channels, threads: int, provider: str = "cpu
         probability = activate(apply_tiles(network, channels.array, plan))
     else:
         probability = apply_tiles(lambda patch: activate(network(patch)), channels.array, plan)
-    parameters = {"tiles": len(plan.corners), "patch": list(plan.patch), "aggregate": bundle.window.aggregate, "threads": threads}
+    parameters: dict[str, Any] = {"tiles": len(plan.corners), "patch": list(plan.patch), "aggregate": bundle.window.aggregate}
+    parameters |= {"threads": threads, "provider": provider}
     return channels.grid.fill(probability[0].clip(0.0, 1.0)), parameters
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import BundleError
 from pipeline.inference.benchmark import benchmark_bundle
-from pipeline.inference.providers import available_providers
+from pipeline.inference.providers import available_providers, choose_provider
 from pipeline.inference.session import open_network
 from tests.factories.onnx import known_brain_bundle
 
@@ -24,6 +24,13 @@ def test_a_provider_that_is_not_there_is_named(tmp_path: Path) -> None:
     if "cuda" not in available_providers():
         with pytest.raises(BundleError, match="the provider 'cuda' is not there: it needs onnxruntime-gpu"):
             open_network(bundle, 1, provider="cuda")
+
+
+def test_auto_is_openvino_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, meant in ((object(), "openvino"), (None, "cpu")):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _name, there=there: there)
+        assert choose_provider("auto") == meant
+    assert choose_provider("cuda") == "cuda"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="the openvino extra is not installed")

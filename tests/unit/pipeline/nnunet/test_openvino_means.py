@@ -1,0 +1,37 @@
+"""OpenVINO answers as ONNX Runtime where it would otherwise drift: normalisation over many voxels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.bundle import list_bundles
+from pipeline.inference import providers
+from pipeline.inference.session import open_network
+
+pytest.importorskip("openvino", reason="the openvino extra is not installed")
+
+
+@pytest.mark.timeout(600)
+def test_the_shipped_networks_answer_alike(repo_root: Path) -> None:
+    for bundle in list_bundles(repo_root / "models"):
+        patch = np.random.default_rng(3).normal(size=(len(bundle.channels), *bundle.input.patch)).astype(np.float32)
+
+        first, second = (open_network(bundle, 1, provider=name)(patch) for name in ("cpu", "openvino"))
+
+        assert first.std() > 1e-6, bundle.name
+        assert np.abs(first - second).max() < 1e-4, bundle.name
+
+
+def test_without_the_divisions_it_drifts(repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison can fail; when this one fails, OpenVINO has mended its sums and the rewriting can go."""
+    (bundle,) = (bundle for bundle in list_bundles(repo_root / "models") if bundle.name == "brain-extractor-3mm")
+    patch = np.random.default_rng(3).normal(size=(len(bundle.channels), *bundle.input.patch)).astype(np.float32)[np.newaxis]
+    exact = providers.open_session(bundle, 1, "model.onnx", "cpu")(patch)
+
+    monkeypatch.setattr(providers, "_keep_means_apart", lambda _model: None)
+    drifted = providers.open_session(bundle, 1, "model.onnx", "openvino")(patch)
+
+    assert np.abs(drifted - exact).max() > 1e-4
