@@ -7,33 +7,25 @@ Rules for this file:
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicomnode.config import DestinationSettings
+from dicomnode.network.dial import associated
 from dicomnode.network.status import SUCCESS, judge
 from dicomnode.records import SendOutcome
 
 # PS3.8 9.3.2.2: a context ID is an odd number below 256.
 _MAXIMUM_CONTEXTS = 128
-# A-ASSOCIATE results, PS3.8 Tables 9-18 and 9-21.
-_ACCEPTED = 0
-_REJECTED_PERMANENT = 1
 # Encodings of one and the same content: pydicom turns each into each. A peer that takes Implicit VR only must still get results.
 _CONVERTIBLE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 
@@ -46,26 +38,6 @@ class _Parcel:
     path: Path
     SOPClassUID: UID
     TransferSyntaxUID: UID
-
-
-class _Answers(DIMSEServiceProvider):
-    """The message layer of a peer that nobody asks anything.
-
-    The library's own thread looks for requests. It is meant to pause while an answer is waited for, but two sends that follow each
-    other quickly overtake the pause: the thread then takes the answer for a request and drops it, and the sender waits in vain.
-    """
-
-    def get_msg(self, block: bool = False) -> Any:
-        """Return the next (context ID, message) to who waits for it, nothing to who only looks.
-
-        The time for an answer does not begin while what it answers is still going out: a large object over a slow line takes its time.
-        """
-        while block:
-            unsent = self.dul.to_provider_queue.qsize()
-            found = super().get_msg(block=True)
-            if found[1] is not None or self.dul.to_provider_queue.qsize() >= unsent:
-                return found
-        return None, None
 
 
 def send_files(
@@ -100,7 +72,7 @@ def send_files(
         else:
             parcels.append(parcel)
     for batch, contexts in _plan_associations(parcels):
-        with _associated(destination, calling_ae, timeout_s, contexts) as association:
+        with associated(destination, calling_ae, timeout_s, contexts) as association:
             for message_id, parcel in enumerate(batch, start=1):
                 outcomes[parcel.index] = _send_parcel(association, parcel, message_id % 65_536)
                 if progress is not None:
@@ -110,7 +82,7 @@ def send_files(
 
 def echo(destination: DestinationSettings, calling_ae: str, timeout_s: float) -> SendOutcome:
     """Ask a destination by C-ECHO whether it answers."""
-    with _associated(destination, calling_ae, timeout_s, [build_context(Verification)]) as association:
+    with associated(destination, calling_ae, timeout_s, [build_context(Verification)]) as association:
         if isinstance(association, SendOutcome):
             return association
         try:
@@ -160,64 +132,6 @@ def _plan_contexts(parcels: Sequence[_Parcel]) -> list[PresentationContext]:
     native = [syntax for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) if syntax not in own]
     fallback = native if any(syntax in _CONVERTIBLE for syntax in own) else []
     return [build_context(parcels[0].SOPClassUID, syntax) for syntax in (*own, *fallback)]
-
-
-@contextmanager
-def _associated(
-    destination: DestinationSettings, calling_ae: str, timeout_s: float, contexts: list[PresentationContext]
-) -> Iterator[Association | SendOutcome]:
-    """Give an established association, or why there is none; on leaving it is released."""
-    # Its own event log prints what is sent; and a file goes out as its bytes (rule 2), without being decoded.
-    _config.LOG_HANDLER_LEVEL = "none"
-    _config.STORE_SEND_CHUNKED_DATASET = True
-    entity = AE(ae_title=destination.calling_ae_title or calling_ae)
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
-    opened: list[socket.socket] = []
-    try:
-        association = entity.associate(
-            destination.host,
-            destination.port,
-            contexts=contexts,
-            ae_title=destination.ae_title,
-            evt_handlers=[(evt.EVT_ACSE_SENT, _note_socket, [opened]), (evt.EVT_CONN_OPEN, _prepare)],
-        )
-    except OSError as problem:
-        yield SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
-        return
-    try:
-        yield association if association.is_established else _no_association(association)
-    finally:
-        association.release()
-        # The library drops the socket of a connection that fails, or that the peer resets, without closing it.
-        for used in opened:
-            used.close()
-
-
-def _note_socket(event: Any, opened: list[socket.socket]) -> None:
-    wrapped = event.assoc.dul.socket
-    if wrapped is not None and wrapped.socket is not None and wrapped.socket not in opened:
-        opened.append(wrapped.socket)
-
-
-def _prepare(event: Any) -> None:
-    # The library gives no other way to choose this class.
-    event.assoc.dimse.__class__ = _Answers
-    connection: socket.socket = event.assoc.dul.socket.socket
-    # Else a small PDU waits for the peer's delayed acknowledgement of the one before it, 40 ms each.
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Else a peer that stops reading holds the thread that sends to it for ever, and with it the whole destination.
-    timeout_s = event.assoc.network_timeout
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))
-
-
-def _no_association(association: Association) -> SendOutcome:
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        reason = f"the association was rejected: {answer.reason_str}"
-        return SendOutcome("permanent" if answer.result == _REJECTED_PERMANENT else "transient", reason)
-    if answer is not None and answer.result == _ACCEPTED and not association.accepted_contexts:
-        return SendOutcome("permanent", "the peer takes none of the SOP classes and transfer syntaxes of these objects")
-    return SendOutcome("transient", "the peer cannot be reached, or broke the association off")
 
 
 def _not_read(problem: OSError) -> SendOutcome:
