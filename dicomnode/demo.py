@@ -24,6 +24,7 @@ from dicomnode.records import Role
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import author_series, derive_uid, write_series
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses
+from pipeline.evaluate.overlap import count_overlap
 from pipeline.geometry import apply_affine
 from pipeline.records import Array
 
@@ -139,8 +140,7 @@ def _judge(study: np.lib.npyio.NpzFile, received: dict[str, Path], folder: Path,
         PlantedLesion(label, float((truth == label).sum() * voxel_ml), float(100 * (found[truth == label] > 0).mean()))
         for label in np.unique(truth[truth > 0]).tolist()
     )
-    both = float(((found > 0) & (truth > 0)).sum())
-    dice = 2 * both / max(1.0, float((found > 0).sum() + (truth > 0).sum()))
+    dice = count_overlap(found > 0, truth > 0).dice
     sizes = tuple(float(n * voxel_ml) for n in np.bincount(found.ravel())[1:])
     montage = next(iter(sorted((folder / "node").rglob("montage.png"))), None)
     kept = Path(shutil.copy(montage, folder / "montage.png")) if montage else None

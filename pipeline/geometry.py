@@ -21,6 +21,8 @@ Triple = tuple[float, float, float]
 
 _CANONICAL = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 """Rows: the LPS direction of axis 0 (head), axis 1 (posterior), axis 2 (left) of the axial canonical order."""
+LARGEST_SHEAR = 0.02
+"""Largest cosine between two axes of a grid that still counts as perpendicular."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,16 @@ def voxel_volume_mm3(affine: Affine) -> float:
     2.0
     """
     return float(abs(np.linalg.det(affine[:3, :3])))
+
+
+def shear(affine: Affine) -> float:
+    """Return the largest cosine between two axes of a grid, 0 when all are perpendicular.
+
+    >>> shear(np.diag([-4.0, 0.5, 1.0, 1.0]))
+    0.0
+    """
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.abs(directions.T @ directions - np.eye(3)).max())
 
 
 def same_grid(first: Volume | Grid, second: Volume | Grid, tolerance_mm: float = 1e-3) -> bool:

@@ -56,7 +56,7 @@ ROOMS = (
     Room(
         "dicomnode.demo",
         "one synthetic study through a whole node",
-        (*_PLAIN, *_dicomnode("network", "simulator"), *_VOLUMES_IN),
+        (*_PLAIN, *_dicomnode("network", "simulator"), *_VOLUMES_IN, *_pipeline("evaluate")),
         ("numpy", "pydicom", "highdicom"),
     ),
     # Known to every room.
@@ -173,7 +173,7 @@ ROOMS = (
         ("SimpleITK", "numpy"),
     ),
     Room("pipeline.measure", "one measurement per file", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
-    Room("pipeline.evaluate", "metrics against a truth", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
+    Room("pipeline.evaluate", "metrics against a truth; two methods compared; plots", (*_VOLUMES_IN,), ("PIL", "numpy", "scipy")),
     Room(
         "pipeline.training",
         "synthesis, networks, training, export; nobody imports it",

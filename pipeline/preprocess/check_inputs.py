@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from pipeline.errors import GeometryError, ImageError
-from pipeline.geometry import Triple, spacing_mm
+from pipeline.geometry import LARGEST_SHEAR, Triple, shear, spacing_mm
 from pipeline.records import Finding, Role, Volume
 
 SPACING_LIMITS_MM = (0.3, 10.0)
 THICK_SLICE_MM = 4.0
 MINIMUM_SLICES = 5
-LARGEST_SHEAR = 0.02
 _ROLES = ("t1", "flair")
 
 
@@ -75,10 +72,10 @@ def _check_grid(role: str, volume: Volume) -> None:
         raise GeometryError(
             f"the {role.upper()} has shape {volume.array.shape}; each axis needs {MINIMUM_SLICES} voxels", code="too-few-slices"
         )
-    directions = volume.affine[:3, :3] / np.array(spacing)
-    shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
-    if shear > LARGEST_SHEAR:
-        raise GeometryError(f"the axes of the {role.upper()} are not perpendicular (cosine {shear:.3f})", code="axes-not-perpendicular")
+    if (seen_shear := shear(volume.affine)) > LARGEST_SHEAR:
+        raise GeometryError(
+            f"the axes of the {role.upper()} are not perpendicular (cosine {seen_shear:.3f})", code="axes-not-perpendicular"
+        )
 
 
 def _facts(role: str, volume: Volume) -> InputFacts:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.evaluate.overlap import count_overlap
 from pipeline.records import Volume
 from pipeline.training.network import UNet
 from pipeline.training.pictures import draw_overlay
@@ -78,13 +79,13 @@ def score_brain(case: RealCase, probability: Volume, role: str) -> dict[str, flo
     )
     truth, mask = (case.brain.array > 0.5) & seen, (found >= BRAIN_THRESHOLD) & seen
     voxel_ml = abs(np.linalg.det(case.brain.affine[:3, :3])) / 1000
-    both = float((truth & mask).sum())
+    overlap = count_overlap(mask, truth)
     return {
-        "dice": 2 * both / float(truth.sum() + mask.sum()),
-        "sensitivity": both / float(truth.sum()),
-        "precision": both / float(mask.sum()),
-        "volume_ml": float(mask.sum() * voxel_ml),
-        "reference_ml": float(truth.sum() * voxel_ml),
+        "dice": overlap.dice,
+        "sensitivity": overlap.sensitivity,
+        "precision": overlap.precision,
+        "volume_ml": overlap.predicted * voxel_ml,
+        "reference_ml": overlap.true * voxel_ml,
     }
 
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
+from pipeline.evaluate.agreement import measure_agreement
+from pipeline.evaluate.lesions import LesionCounts, count_lesions
+from pipeline.evaluate.overlap import count_overlap
+from pipeline.evaluate.summary import SIZE_EDGES_ML
 from pipeline.training.network import UNet
 from pipeline.training.pool import read_sample
 from pipeline.training.tasks import Task, keep_channels
 from pipeline.training.validate import predict
 
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
-SIZE_BINS_ML = (0.0, 1.0, 5.0, 20.0, 80.0, float("inf"))
-HIT_SHARE = 0.1
 SMALLEST_PIECE_ML = 0.05
-CONNECTIVITY = np.ones((3, 3, 3))
 
 Bool = npt.NDArray[np.bool_]
 
@@ -32,31 +35,15 @@ class CaseScore:
     truth_ml: float
     dice: dict[float, float]
     found_ml: float
-    true_pieces: int
-    hit_pieces: int
-    found_pieces: int
-    false_pieces: int
+    lesions: LesionCounts
 
 
 def score_case(probability: npt.NDArray[np.float32], truth: Bool, threshold: float, voxel_ml: float) -> CaseScore:
-    """Compare one probability map with its truth; a piece counts as hit when a tenth of it is found."""
-    dice = {}
-    for level in THRESHOLDS:
-        mask = probability >= level
-        total = int(mask.sum()) + int(truth.sum())
-        dice[level] = 1.0 if total == 0 else 2.0 * int((mask & truth).sum()) / total
+    """Compare one probability map with its truth; pieces under `SMALLEST_PIECE_ML` are not counted."""
+    dice = {level: count_overlap(probability >= level, truth).dice for level in THRESHOLDS}
     mask = probability >= threshold
-    true_labels, true_count = ndimage.label(truth, CONNECTIVITY)
-    found_labels, found_count = ndimage.label(mask, CONNECTIVITY)
-    true_sizes, found_sizes = np.bincount(true_labels.ravel())[1:], np.bincount(found_labels.ravel())[1:]
-    covered = np.bincount(true_labels[mask], minlength=true_count + 1)[1:]
-    overlapping = np.bincount(found_labels[truth], minlength=found_count + 1)[1:]
-    real, kept = true_sizes * voxel_ml >= SMALLEST_PIECE_ML, found_sizes * voxel_ml >= SMALLEST_PIECE_ML
-    return CaseScore(
-        float(truth.sum()) * voxel_ml, dice, float(mask.sum()) * voxel_ml, int(real.sum()),
-        int((real & (covered >= HIT_SHARE * true_sizes)).sum()), int(kept.sum()),
-        int((kept & (overlapping < HIT_SHARE * found_sizes)).sum()),
-    )  # fmt: skip
+    lesions = count_lesions(mask, truth, SMALLEST_PIECE_ML / voxel_ml)
+    return CaseScore(float(truth.sum()) * voxel_ml, dice, float(mask.sum()) * voxel_ml, lesions)
 
 
 def score_network(network: UNet, paths: Sequence[Path], combination: str, threshold: float, voxel_ml: float) -> list[CaseScore]:
@@ -78,22 +65,18 @@ def best_threshold(scores: Sequence[CaseScore]) -> float:
 def summarise(scores: Sequence[CaseScore], threshold: float) -> dict[str, float]:
     """Return mean Dice, lesion-wise F1, volume correlation and Dice by size bin."""
     with_lesion = [s for s in scores if s.truth_ml > 0]
-    hits, pieces = sum(s.hit_pieces for s in scores), sum(s.true_pieces for s in scores)
-    false, found = sum(s.false_pieces for s in scores), sum(s.found_pieces for s in scores)
-    sensitivity, precision = hits / max(pieces, 1), (found - false) / max(found, 1)
+    lesions = reduce(add, (s.lesions for s in scores), LesionCounts(0, 0, 0, 0))
     result = {
         "cases": float(len(scores)), "dice": float(np.mean([s.dice[threshold] for s in scores])),
         "dice_worst": min(s.dice[threshold] for s in scores),
-        "lesion_sensitivity": sensitivity, "lesion_precision": precision,
-        "lesion_f1": 2 * sensitivity * precision / max(sensitivity + precision, 1e-9),
-        "false_pieces_per_case": false / max(len(scores), 1),
+        "lesion_sensitivity": _or_zero(lesions.sensitivity), "lesion_precision": _or_zero(lesions.precision),
+        "lesion_f1": lesions.f1,
+        "false_pieces_per_case": (lesions.predicted - lesions.right) / max(len(scores), 1),
     }  # fmt: skip
     if len(with_lesion) > 2:
-        volumes = np.array([[s.truth_ml, s.found_ml] for s in with_lesion])
-        # A network that finds the same volume everywhere correlates with nothing.
-        varies = bool((volumes.std(axis=0) > 0).all())
-        result["volume_correlation"] = float(np.corrcoef(volumes.T)[0, 1]) if varies else 0.0
-    for low, high in itertools.pairwise(SIZE_BINS_ML):
+        agreement = measure_agreement([s.found_ml for s in with_lesion], [s.truth_ml for s in with_lesion])
+        result["volume_correlation"] = _or_zero(agreement.pearson)
+    for low, high in itertools.pairwise((0.0, *SIZE_EDGES_ML, math.inf)):
         chosen = [s.dice[threshold] for s in with_lesion if low < s.truth_ml <= high]
         if chosen:
             result[f"dice_{low:g}_to_{high:g}_ml"] = float(np.mean(chosen))
@@ -101,6 +84,11 @@ def summarise(scores: Sequence[CaseScore], threshold: float) -> dict[str, float]
     if empty:
         result["false_ml_without_lesion_mean"] = float(np.mean(empty))
     return result
+
+
+def _or_zero(value: float) -> float:
+    """Take what is not defined (nothing to find, nothing found, no spread) for a failure: a choice by these figures must not prefer it."""
+    return 0.0 if math.isnan(value) else value
 
 
 def score_all(network: UNet, paths: Sequence[Path], task: Task) -> dict[str, dict[str, float]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.evaluate.overlap import count_overlap
 from pipeline.training.network import UNet
 from pipeline.training.pool import read_sample
 from pipeline.training.tasks import keep_channels
@@ -19,8 +20,7 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 def dice_score(prediction: Tensor, truth: Tensor) -> float:
     """Return the Dice coefficient of two masks; 1 when both are empty."""
-    total = int(prediction.sum()) + int(truth.sum())
-    return 1.0 if total == 0 else 2.0 * int((prediction & truth).sum()) / total
+    return count_overlap(prediction.numpy(), truth.numpy()).dice
 
 
 @torch.inference_mode()
