@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dicomnode import __version__, app, commands, model_commands
+from dicomnode import __version__, app, commands, model_commands, offline_commands
 from dicomnode.config import Config, load_config
 from dicomnode.errors import NodeError, StartError
 
@@ -104,6 +104,30 @@ def segment(
 ) -> None:
     """Segment DICOM studies or NIfTI volumes offline, by the path that the node uses."""
     raise typer.Exit(0 if commands.segment(_load(config), inputs or [], output, t1, flair, model, threshold, as_json) else 1)
+
+
+@cli.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Predicted masks: a folder (NIfTI, BIDS derivatives or DICOM-SEG) or one file.")],
+    truth: Annotated[Path, typer.Argument(help="True masks, as the predictions; cases are matched by subject or by file name.")],
+    against: Annotated[Path | None, typer.Option("--against", help="Predictions of another method, to compare case by case.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables and pictures.")] = Path("evaluate-out"),
+    pattern: Annotated[
+        str | None, typer.Option("--pattern", help="Which files are predictions, such as '**/*_label-L_mask.nii.gz'.")
+    ] = None,
+    truth_pattern: Annotated[str | None, typer.Option("--truth-pattern", help="Which files are truths.")] = None,
+    against_pattern: Annotated[str | None, typer.Option("--against-pattern", help="Which files are the other method's.")] = None,
+    bins: Annotated[str, typer.Option("--bins", help="Where the size bins of true volume part, in ml.")] = "1,5,20,80",
+    minimum_lesion_ml: Annotated[
+        float, typer.Option("--minimum-lesion-ml", min=0, help="Smaller lesions are not counted in the lesion-wise figures.")
+    ] = 0.0,
+    margin: Annotated[float, typer.Option("--margin", min=1e-9, help="Mean Dice difference that does not matter (TOST).")] = 1e-3,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap intervals.")] = 20240529,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure masks against their truths; with --against, compare two methods."""
+    methods = [(predictions, pattern), *([(against, against_pattern)] if against else [])]
+    offline_commands.evaluate(methods, (truth, truth_pattern), output, bins, minimum_lesion_ml, margin, seed, as_json)
 
 
 @cli.command()

@@ -38,12 +38,13 @@ ROOMS = (
     Room(
         "dicomnode.cli",
         "commands and exit codes; no logic",
-        _dicomnode("app", "commands", "model_commands", "config", "errors"),
+        _dicomnode("app", "commands", "model_commands", "offline_commands", "config", "errors"),
         ("typer",),
     ),
     Room("dicomnode.commands", "what the commands do and print", ("*",), ("rich", "typer")),
     Room("dicomnode.show", "the ledger in words: `status`, `why`, `retry`", _dicomnode("errors", "ledger")),
     Room("dicomnode.model_commands", "what `dicomnode models` prints", ("*",), ("onnx", "torch", "typer")),
+    Room("dicomnode.offline_commands", "what the commands for work on files print", ("*",), ("rich", "typer")),
     Room("dicomnode.terminal", "one console, tables or JSON, a spinner", (), ("rich", "typer")),
     Room("dicomnode.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)),
     Room("dicomnode.supervise", "a child process that is started again when it dies"),
@@ -85,6 +86,18 @@ ROOMS = (
         "dicomnode.offline",
         "`dicomnode segment`: the same image path on files",
         (*_PLAIN, *_dicomnode("answer", "results", "study", "volumes"), *_VOLUMES_IN, *_pipeline("bundle", "run")),
+    ),
+    Room(
+        "dicomnode.masks",
+        "which prediction belongs to which truth, and both on one grid",
+        (*_dicomnode("errors", "volumes"), *_VOLUMES_IN, *_pipeline("evaluate")),
+        ("numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.evaluation",
+        "`dicomnode evaluate`: masks against their truths; tables and pictures",
+        (*_dicomnode("errors", "masks"), *_pipeline("errors", "evaluate")),
+        ("numpy",),
     ),
     # The arrow.
     Room("dicomnode.network", "associations, handlers, peers; C-STORE SCU", _PLAIN, ("pydicom", "pynetdicom")),
