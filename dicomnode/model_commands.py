@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from dicomnode.config import Config
 from dicomnode.errors import ConfigError, NodeError
 from dicomnode.terminal import COLOURS, console, print_rows, spinner
+
+if TYPE_CHECKING:
+    from pipeline.bundle import Bundle
 
 _Found = TypeVar("_Found")
 
@@ -46,24 +49,53 @@ def show_model(config: Config, name: str) -> None:
         console.print((folder / file).read_text(encoding="utf-8"), markup=False, highlight=False)
 
 
-def verify_models(config: Config, name: str | None, as_json: bool) -> bool:
-    """Check bundles; False when one is not as its manifest says."""
+def verify_models(config: Config, name: str | None, as_json: bool, *, quick: bool = False) -> bool:
+    """Check bundles; False when one is not as its manifest says.
+
+    Where torch is installed, a bundle that was exported here is also run beside torch on its proof's cases, unless `quick`.
+    """
     from pipeline.bundle import find_bundle, list_bundles, verify_bundle
     from pipeline.errors import BundleError
 
     models = _folder(config)
     bundles = [_found(lambda: find_bundle(models, name))] if name else list_bundles(models)
     rows = []
-    for bundle in bundles:
-        try:
-            verify_bundle(bundle)
-            rows.append([bundle.name, bundle.version, "ok", "hash, graph and a run agree with the manifest"])
-        except BundleError as problem:
-            rows.append([bundle.name, bundle.version, "problem", str(problem)])
+    with spinner(quiet=as_json) as progress:
+        for bundle in bundles:
+            try:
+                verify_bundle(bundle)
+                seen = "hash, graph and a run agree with the manifest" + ("" if quick else _prove(bundle, progress))
+                rows.append([bundle.name, bundle.version, "ok", seen])
+            except BundleError as problem:
+                rows.append([bundle.name, bundle.version, "problem", str(problem)])
     if not rows:
         raise NodeError(f"{models} holds no model bundle")
     print_rows(("name", "version", "level", "seen"), rows, as_json, colours=COLOURS)
     return all(row[2] == "ok" for row in rows)
+
+
+def _prove(bundle: Bundle, progress: Callable[[str], None]) -> str:
+    """Return in words what comparing a bundle with torch gave, or why it was not compared.
+
+    Raises
+    ------
+    BundleError
+        The bundle does not answer as torch does, or its proof does not hold.
+    """
+    if not (bundle.folder / "proof.toml").exists():
+        return ""
+    try:
+        import torch  # noqa: F401  only whether it is there
+    except ImportError:
+        return "; not compared with torch, which is not installed (its card has the figures of the export)"
+    from pipeline.training.proof import verify_proof
+
+    exported, now = verify_proof(bundle, report=progress)
+    return (
+        f"; on {exported.cases} cases torch = ONNX Float32 (TOST on Dice, margin 0.001: p = {exported.tost_p_float32:.0e}) = ONNX Float16 (p = "
+        f"{exported.tost_p_float16:.0e}, masks' Dice at least {exported.mask_dice_worst:.4f}); run again: largest probability difference "
+        f"{max(now.max_difference_forms, now.max_difference_float16):.0e}; file {100 * now.size_ratio:.1f} % of Float32"
+    )
 
 
 def import_nnunet(

@@ -189,8 +189,10 @@ ROOMS = (
     Room("pipeline.evaluate", "metrics against a truth; two methods compared; plots", (*_VOLUMES_IN,), ("PIL", "numpy", "scipy")),
     Room(
         "pipeline.training",
-        "synthesis, networks, training, export; nobody imports it",
-        tuple(_pipeline("bundle", "errors", "geometry", "records", "run", "evaluate", "preprocess", "inference", "postprocess")),
+        "synthesis, networks, training, export; only `models verify` looks in, where torch is installed",
+        tuple(
+            _pipeline("bundle", "manifest", "errors", "geometry", "records", "run", "evaluate", "preprocess", "inference", "postprocess")
+        ),
         (
             "SimpleITK",
             "matplotlib",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled networks on synthetic heads.")
 
 TaskName = Annotated[str, typer.Option(help="lesion, brain, or tiny (for tests)")]
+Choosing = Annotated[int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")]
 Maps = Annotated[Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")]
 
 
@@ -114,6 +115,7 @@ def validate(
     samples: Annotated[Path, typer.Option(help="folder for the held-out samples; made when missing")],
     task: TaskName = "lesion",
     count: int = 60,
+    choosing: Choosing = None,
     threads: int = 1,
     lesion_maps: Maps = None,
 ) -> None:
@@ -123,16 +125,18 @@ def validate(
     from pipeline.training.checkpoint import load_checkpoint
     from pipeline.training.export import score_table
     from pipeline.training.pool import write_validation_set
-    from pipeline.training.score import score_all
+    from pipeline.training.score import score_all, split_samples
     from pipeline.training.synthesis.lesion_maps import list_maps
     from pipeline.training.tasks import TASKS
+    from pipeline.training.validate import predict
 
     torch.set_num_threads(threads)
     chosen = TASKS[task]
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
     cases = write_validation_set(samples, chosen, count, unseen)
     network = load_checkpoint(checkpoint, chosen.architecture).averaged_network()
-    typer.echo(score_table(score_all(network, cases, chosen)))
+    table = score_all(lambda image: predict(network, torch.from_numpy(image)).numpy(), chosen, *split_samples(cases, choosing))
+    typer.echo(score_table(table))
 
 
 @app.command()
@@ -142,8 +146,9 @@ def export(
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     task: TaskName = "lesion",
     version: str = "0.1.0",
-    count: Annotated[int, typer.Option(help="how many held-out samples to score and compare on")] = 40,
-    compared: Annotated[int | None, typer.Option(help="how many of them to compare with torch Float64; all when absent")] = None,
+    count: Annotated[int, typer.Option(help="how many held-out samples")] = 40,
+    choosing: Choosing = None,
+    proved: Annotated[int, typer.Option(help="on how many fresh cases to compare the exported files with torch")] = 30,
     seed: int = 0,
     compute: str = "2 CPU cores, bf16",
     sections: Annotated[Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")] = None,
@@ -156,6 +161,7 @@ def export(
     from pipeline.training.checkpoint import load_checkpoint
     from pipeline.training.export import export_bundle, read_sections
     from pipeline.training.pool import write_validation_set
+    from pipeline.training.score import split_samples
     from pipeline.training.synthesis.lesion_maps import list_maps
     from pipeline.training.tasks import TASKS
 
@@ -167,14 +173,32 @@ def export(
         load_checkpoint(checkpoint, chosen.architecture),
         chosen,
         models,
-        cases,
+        split_samples(cases, choosing),
         version=version,
         training={"seed": seed, "compute": compute},
         sections=read_sections(sections),
         curve=checkpoint.with_name("curve.png"),
-        compared=compared,
+        proved=proved,
     )
     typer.echo(f"wrote {folder}")
+
+
+@app.command()
+def prove(
+    bundle: Annotated[Path, typer.Argument(help="folder of a bundle: models/NAME/VERSION")],
+    count: Annotated[int, typer.Option(help="fresh cases")] = 30,
+    threads: int = 1,
+) -> None:
+    """Write the proof of a bundle whose training weights are gone: its shipped weights in torch, ONNX Float32 and Float16."""
+    import torch
+
+    from pipeline.bundle import load_bundle
+    from pipeline.training.proof import Proof, run_forms, write_proof
+
+    torch.set_num_threads(threads)
+    found = load_bundle(bundle)
+    rows, _ = run_forms(found, count, typer.echo)
+    write_proof(bundle, Proof(found.sha256, "as shipped, widened from Float16", tuple(rows)))
 
 
 @app.command()

@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
+import torch
 
+from pipeline.training.agreement import compare, summarise
 from pipeline.training.bundle_writer import BUNDLES, Numbers, write_card, write_manifest
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.network import count_parameters
-from pipeline.training.onnx_graph import compare, store_as_float16, write_onnx
-from pipeline.training.pool import read_sample
+from pipeline.training.onnx_graph import open_session, run_session, store_as_float16, write_onnx
+from pipeline.training.proof import PROOF_CASES, Proof, draw_proof_cases, write_proof
 from pipeline.training.score import score_all
-from pipeline.training.tasks import Task, keep_channels
+from pipeline.training.tasks import Task
 
 
 def export_bundle(
     checkpoint: Checkpoint,
     task: Task,
     models: Path,
-    validation: Sequence[Path],
+    validation: tuple[Sequence[Path], Sequence[Path]],
     *,
     version: str,
     training: Mapping[str, Any],
     sections: Mapping[str, str],
     curve: Path | None = None,
-    compared: int | None = None,
+    proved: int = PROOF_CASES,
 ) -> Path:
-    """Write `models/<name>/<version>/` and return it.
+    """Write `models/<name>/<version>/` and return it; what is scored is the file that is shipped.
 
     Parameters
     ----------
     validation
-        Held-out samples: every second one chooses the thresholds, the others are scored.
+        Held-out samples: those that settle the thresholds, and those that are scored.
     training
         What the manifest says about the run (seed, compute, ...); steps and parameters are added here.
-    compared
-        How many of the samples the exported files are compared with torch on; all when absent.
+    proved
+        On how many fresh cases the exported files are compared with torch.
     sections
         Further parts of the card, heading to Markdown: results on real images, pictures, failures.
     """
@@ -52,14 +53,18 @@ def export_bundle(
     folder = models / text.name / version
     folder.mkdir(parents=True, exist_ok=True)
     network = checkpoint.averaged_network()
-    table = score_all(network, validation, task)
-    thresholds = {name: row["threshold"] for name, row in table.items()}
-    default = next(iter(thresholds.values()))
     with tempfile.TemporaryDirectory() as scratch:
         full = write_onnx(network, task.grid.shape, Path(scratch) / "full.onnx")
     half = store_as_float16(full)
     onnx.save(half, folder / "model.onnx")
-    agreement = compare(network, full, half, _inputs(task, validation[:compared]), default, task.grid.voxel_ml)
+    session = open_session(half, torch.get_num_threads())
+    table = score_all(lambda image: run_session(session, image), task, *validation)
+    thresholds = {name: row["threshold"] for name, row in table.items()}
+    default = next(iter(thresholds.values()))
+    rows = compare(network, full, half, draw_proof_cases(task, thresholds, proved), task.grid.voxel_ml)
+    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    write_proof(folder, Proof(digest, "as trained, in Float32", tuple(rows)))
+    agreement = summarise(rows, len(half.SerializeToString()) / len(full.SerializeToString()))
     numbers = Numbers(
         version, task.architecture.channels, task.grid.shape, task.grid.spacing_mm, default, thresholds,
         {**training, "steps": checkpoint.step, "minutes": round(checkpoint.seconds / 60, 1),
@@ -71,15 +76,6 @@ def export_bundle(
     write_manifest(folder, text, numbers)
     write_card(folder, text, numbers, {"Results on held-out synthetic cases": score_table(table), **sections})
     return folder
-
-
-def _inputs(task: Task, paths: Sequence[Path]) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
-    """Yield samples with their combinations in turn."""
-    names = list(task.combinations)
-    for number, path in enumerate(paths):
-        image, label = read_sample(path)
-        visible = keep_channels(image, task.architecture.channels, names[number % len(names)])
-        yield visible.numpy(), (label > 0.5).numpy()
 
 
 def _flatten(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -1,11 +1,10 @@
-"""The network as an ONNX file: written, its weights stored as Float16, and compared with torch in double precision."""
+"""The network as an ONNX file: written, its weights stored as Float16, opened and run."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,35 +22,6 @@ Float = npt.NDArray[np.float32]
 
 class ExportError(ValueError):
     """The network cannot be exported as it is."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How closely the exported files follow torch, over a set of inputs.
-
-    Attributes
-    ----------
-    cases
-        Number of inputs.
-    max_difference_float32
-        Largest probability difference of ONNX Float32 against torch Float64.
-    max_difference_float16
-        The same for the file with Float16 weights.
-    dice_change_mean, dice_change_worst
-        Change of the Dice against the truth, Float16 against Float32 weights, absolute.
-    mask_dice_worst
-        Smallest Dice between the two masks, over cases where the Float32 mask holds more than 1 mL.
-    size_ratio
-        Bytes of the Float16 file over bytes of the Float32 file.
-    """
-
-    cases: int
-    max_difference_float32: float
-    max_difference_float16: float
-    dice_change_mean: float
-    dice_change_worst: float
-    mask_dice_worst: float
-    size_ratio: float
 
 
 def write_onnx(network: UNet, shape: Sequence[int], path: Path) -> onnx.ModelProto:
@@ -111,35 +81,3 @@ def open_session(model: onnx.ModelProto, threads: int = 1) -> object:
 def run_session(session: object, image: Float) -> Float:
     """Return probability (slice, row, column) of one image (channel, slice, row, column)."""
     return session.run(["probability"], {"image": image[None].astype(np.float32)})[0][0, 0]  # type: ignore[attr-defined, no-any-return]
-
-
-def compare(
-    network: UNet,
-    full: onnx.ModelProto,
-    half: onnx.ModelProto,
-    cases: Iterable[tuple[Float, npt.NDArray[np.bool_]]],
-    threshold: float,
-    voxel_ml: float,
-) -> Agreement:
-    """Run the same inputs through torch Float64, ONNX Float32 and ONNX with Float16 weights."""
-    double = Exportable(copy.deepcopy(network)).double().eval()
-    sessions = open_session(full), open_session(half)
-    far32 = far16 = 0.0
-    changes, overlaps = [], [1.0]
-    for image, truth in cases:
-        with torch.inference_mode():
-            exact = double(torch.from_numpy(image[None]).double()).numpy()[0, 0]
-        wide, narrow = (run_session(session, image) for session in sessions)
-        far32 = max(far32, float(np.abs(wide - exact).max()))
-        far16 = max(far16, float(np.abs(narrow - exact).max()))
-        masks = wide >= threshold, narrow >= threshold
-        changes.append(abs(_dice(masks[0], truth) - _dice(masks[1], truth)))
-        if masks[0].sum() * voxel_ml > 1.0:
-            overlaps.append(_dice(*masks))
-    ratio = len(half.SerializeToString()) / len(full.SerializeToString())
-    return Agreement(len(changes), far32, far16, float(np.mean(changes)), max(changes), min(overlaps), ratio)
-
-
-def _dice(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
-    total = int(first.sum()) + int(second.sum())
-    return 1.0 if total == 0 else 2.0 * int((first & second).sum()) / total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -17,15 +17,16 @@ from pipeline.evaluate.agreement import measure_agreement
 from pipeline.evaluate.lesions import LesionCounts, count_lesions
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.evaluate.summary import SIZE_EDGES_ML
-from pipeline.training.network import UNet
 from pipeline.training.pool import read_sample
 from pipeline.training.tasks import Task, keep_channels
-from pipeline.training.validate import predict
 
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
 SMALLEST_PIECE_ML = 0.05
 
 Bool = npt.NDArray[np.bool_]
+Float = npt.NDArray[np.float32]
+Predict = Callable[[Float], Float]
+"""Image (channel, slice, row, column) to probability (slice, row, column)."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ def score_case(probability: npt.NDArray[np.float32], truth: Bool, threshold: flo
     return CaseScore(float(truth.sum()) * voxel_ml, dice, float(mask.sum()) * voxel_ml, lesions)
 
 
-def score_network(network: UNet, paths: Sequence[Path], combination: str, threshold: float, voxel_ml: float) -> list[CaseScore]:
+def score_samples(predict: Predict, task: Task, paths: Sequence[Path], combination: str, threshold: float) -> list[CaseScore]:
     """Score every sample with one channel combination."""
     scores = []
     for path in paths:
         image, label = read_sample(path)
-        visible = keep_channels(image, network.architecture.channels, combination)
+        visible = keep_channels(image, task.architecture.channels, combination)
         truth = ((label > 0.5) & (visible != 0).any(dim=0)).numpy()
-        scores.append(score_case(predict(network, visible).numpy(), truth, threshold, voxel_ml))
+        scores.append(score_case(predict(visible.numpy()), truth, threshold, task.grid.voxel_ml))
     return scores
 
 
@@ -91,16 +92,21 @@ def _or_zero(value: float) -> float:
     return 0.0 if math.isnan(value) else value
 
 
-def score_all(network: UNet, paths: Sequence[Path], task: Task) -> dict[str, dict[str, float]]:
-    """Score each combination; where the task leaves it open, even-numbered samples choose the threshold for the others."""
+def score_all(predict: Predict, task: Task, choosing: Sequence[Path], scored: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """Score each combination on `scored`; where the task leaves it open, the samples in `choosing` settle the threshold first."""
     table = {}
     for name in task.combinations:
-        threshold, scored = task.threshold, paths
+        threshold = task.threshold
         if threshold is None:
-            threshold, scored = best_threshold(score_network(network, paths[::2], name, 0.5, task.grid.voxel_ml)), paths[1::2]
-        summary = summarise(score_network(network, scored, name, threshold, task.grid.voxel_ml), threshold)
+            threshold = best_threshold(score_samples(predict, task, choosing, name, 0.5))
+        summary = summarise(score_samples(predict, task, scored, name, threshold), threshold)
         if task.name == "brain":
             # One large piece: what is counted by piece or by size says nothing.
             summary = {key: value for key, value in summary.items() if key in ("cases", "dice", "dice_worst", "volume_correlation")}
         table[name] = {"threshold": threshold, **summary}
     return table
+
+
+def split_samples(paths: Sequence[Path], choosing: int | None = None) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Return the samples that settle the thresholds (the first `choosing`; every second one when absent) and those that are scored."""
+    return (paths[::2], paths[1::2]) if choosing is None else (paths[:choosing], paths[choosing:])

@@ -11,10 +11,11 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
+from pipeline.training.agreement import ProofCase, compare, summarise
 from pipeline.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from pipeline.training.losses import segmentation_loss, soft_dice_loss
 from pipeline.training.network import Architecture, InstanceNorm, UNet
-from pipeline.training.onnx_graph import ExportError, compare, open_session, run_session, store_as_float16, write_onnx
+from pipeline.training.onnx_graph import ExportError, open_session, run_session, store_as_float16, write_onnx
 from pipeline.training.tasks import TASKS, keep_channels, vary
 from pipeline.training.transfer import add_channel, read_exported
 
@@ -61,12 +62,14 @@ def test_onnx_follows_torch_in_double_precision(tmp_path: Path) -> None:
     full = write_onnx(network, (16, 16, 16), tmp_path / "full.onnx")
     half = store_as_float16(full)
     rng = np.random.default_rng(0)
-    cases = [(rng.random((2, 16, 16, 16), dtype=np.float32), rng.random((16, 16, 16)) > 0.5) for _ in range(4)]
+    cases = [ProofCase(n, "t1+flair", 0.5, rng.random((2, 16, 16, 16), dtype=np.float32), rng.random((16, 16, 16)) > 0.5) for n in range(4)]
 
-    agreement = compare(network, full, half, cases, 0.5, 0.008)
+    agreement = summarise(compare(network, full, half, cases, 0.008), 0.5)
 
     assert agreement.max_difference_float32 < 1e-5
+    assert agreement.max_difference_forms < 1e-5
     assert agreement.max_difference_float16 < 1e-2
+    assert agreement.tost_p_float32 < 1e-3
     assert {t.data_type for t in half.graph.initializer} <= {TensorProto.FLOAT16, TensorProto.INT64}
 
 

@@ -15,6 +15,7 @@ from pipeline.training.__main__ import app
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.onnx_graph import open_session, run_session
 from pipeline.training.pool import read_sample
+from pipeline.training.proof import PROOF_SEED, read_proof
 from pipeline.training.tasks import TASKS
 from pipeline.training.validate import validate_network
 
@@ -64,6 +65,8 @@ def test_exported_bundle_states_what_it_is(trained: Path, tmp_path: Path) -> Non
         trained / "validation",
         "--count",
         8,
+        "--proved",
+        8,
         "--models",
         tmp_path,
     )
@@ -78,6 +81,9 @@ def test_exported_bundle_states_what_it_is(trained: Path, tmp_path: Path) -> Non
     assert manifest["input"]["channels"] == ["t1", "flair"]
     assert set(manifest["output"]["thresholds"]) == {"t1+flair", "t1", "flair"}
     assert manifest["measured"]["export_max_difference_float32"] < 1e-5
+    proof = read_proof(folder)
+    assert [row.seed for row in proof.rows] == list(range(PROOF_SEED, PROOF_SEED + 8))
+    assert {row.combination for row in proof.rows} == set(TINY.combinations)
     assert probability.shape == TINY.grid.shape
     assert np.isfinite(probability).all()
     assert "research use" in (folder / "CARD.md").read_text()
