@@ -110,8 +110,10 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     loaded = replace(loaded, sources=tuple(source for source in loaded.sources if source.role in taken))
     result = run_pipeline(loaded.volumes, recipe, progress)
     reference = loaded.volumes[result.reference_role]
-    encoded = build_answer(_context(task, loaded.sources), reference, result, loaded.findings)
-    verify_answer(encoded, reference, result, loaded.sources)
+    context = _context(task, loaded.sources)
+    second = loaded.volumes.get("t1") if result.reference_role == "flair" else None
+    encoded = build_answer(context, reference, result, loaded.findings, second)
+    verify_answer(encoded, context, reference, result, second)
     return SolvedStudy(loaded, result, encoded)
 
 
@@ -170,7 +172,7 @@ def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> t
     """Build the report that says why there is no segmentation."""
     context = _context(task, ())
     encoded = build_refusal(context, code, sentence, (), outcome)
-    verify_refusal(encoded, context.template)
+    verify_refusal(encoded, context)
     return encoded
 
 
@@ -240,6 +242,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
         software_version=__version__,
         created_at=max(received) if received else any_instance.received_at,
         template=sources[0].frames[0].path if sources else spool / any_instance.path,
+        forms=task.config.forms,
     )
 
 

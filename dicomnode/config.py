@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,45 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from dicomnode.errors import ConfigError
 
 AETitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]+$")]
-ResultKind = Literal["seg", "sr"]
+ResultKind = Literal["seg", "seg-t1", "probability", "pictures", "pdf", "sr", "ko"]
+SegmentationForm = Literal["binary", "pseudo-fractional", "auto", "labelmap"]
+ReportForm = Literal["comprehensive-3d", "comprehensive", "enhanced"]
+PictureForm = Literal["multi-frame", "single-frame"]
+
+
+@dataclass(frozen=True)
+class ResultForm:
+    """Which results are made, and how each is encoded; the settings of [[destinations]] say what the words mean."""
+
+    objects: tuple[ResultKind, ...] = ("seg", "sr")
+    segmentation: SegmentationForm = "binary"
+    report: ReportForm = "comprehensive-3d"
+    pictures: PictureForm = "multi-frame"
+
+    def kind_of(self, part: ResultKind) -> str:
+        """Return the name of a result in this form; two results of one name are the same object.
+
+        >>> ResultForm(report="enhanced", segmentation="auto").kind_of("sr")
+        'sr.enhanced.auto'
+        """
+        forms: dict[ResultKind, tuple[str, ...]] = {
+            "seg": (self.segmentation,),
+            "seg-t1": (self.segmentation,),
+            # Reports and key objects point to the segmentation that goes to the same place.
+            "sr": (self.report, self.segmentation),
+            "ko": (self.segmentation,),
+            "pictures": (self.pictures,),
+        }
+        plain = (ResultForm.segmentation, ResultForm.report, ResultForm.pictures)
+        return ".".join([part, *(form for form in forms.get(part, ()) if form not in plain)])
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the results that are wanted."""
+        return tuple(self.kind_of(part) for part in self.objects)
+
+
+PLAIN_FORM = ResultForm()
 
 
 class Section(BaseModel):
@@ -72,7 +111,29 @@ class DestinationSettings(Section):
     host: str = Field(description="Address or host name.")
     port: int = Field(ge=1, le=65535, description="TCP port.")
     calling_ae_title: AETitle | None = Field(None, description="AE title that we call ourselves there; ours when absent.")
-    objects: tuple[ResultKind, ...] = Field(("seg", "sr"), min_length=1, description="Which results go there.")
+    objects: tuple[ResultKind, ...] = Field(
+        ResultForm.objects,
+        min_length=1,
+        description="Which results go there: seg (outlines), sr (report), pictures (secondary captures with the outlines burned in), "
+        "pdf (one page), ko (list of the key images), seg-t1 (the outlines on the T1 too), probability (lesion probability as a SEG).",
+    )
+    segmentation: SegmentationForm = Field(
+        ResultForm.segmentation,
+        description="How a SEG is encoded: binary (1 bit); pseudo-fractional (8 bits, all or nothing) for viewers that cannot read 1 bit; "
+        "auto: pseudo-fractional where the image's columns are no multiple of 8, which many read wrongly; labelmap (few read it yet).",
+    )
+    report: ReportForm = Field(
+        ResultForm.report,
+        description="SOP class of the report, for archives that do not take Comprehensive 3D SR; the content is the same.",
+    )
+    pictures: PictureForm = Field(
+        ResultForm.pictures, description="Pictures as one multi-frame true colour object, or each as an object of its own."
+    )
+
+    @property
+    def form(self) -> ResultForm:
+        """What goes there, and in which form."""
+        return ResultForm(tuple(dict.fromkeys(self.objects)), self.segmentation, self.report, self.pictures)
 
 
 class StorageSettings(Section):
@@ -199,6 +260,11 @@ class Config(Section):
     results: ResultSettings = ResultSettings()
     delivery: DeliverySettings = DeliverySettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def forms(self) -> tuple[ResultForm, ...]:
+        """The forms in which results are made: each that a destination wants, once; the plain one where there is no destination."""
+        return tuple(dict.fromkeys(destination.form for destination in self.destinations)) or (PLAIN_FORM,)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:

@@ -224,5 +224,5 @@ def where(problem: BaseException) -> str:
 
 
 def _finish(place: Workplace, job: Job, answer: StudyAnswer) -> None:
-    destinations = {destination.name: destination.objects for destination in place.config.destinations}
+    destinations = {destination.name: destination.form.kinds for destination in place.config.destinations}
     place.ledger.finish_job(job.id, place.owner, answer.outcome, answer.reason, answer.results, destinations, answer.detail, place.now())

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
-from pynetdicom.sop_class import Comprehensive3DSRStorage, SegmentationStorage, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicomnode.config import DestinationSettings
-
-RESULT_CLASSES: Mapping[str, str] = {"seg": str(SegmentationStorage), "sr": str(Comprehensive3DSRStorage)}
+from dicomnode.network.result_classes import classes_of
 
 # (source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 _CALLING_NOT_KNOWN = (1, 3)
@@ -49,7 +48,7 @@ def probe_destination(destination: DestinationSettings, calling_ae: str, timeout
     try:
         answer = association.send_c_echo()
         accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
-        kinds: dict[str, bool] = {kind: RESULT_CLASSES[kind] in accepted for kind in destination.objects}
+        kinds: dict[str, bool] = {part: sop_class in accepted for part, sop_class in classes_of(destination.form).items()}
         if getattr(answer, "Status", None) != 0x0000:
             return Probe("C-ECHO was not answered with success", "see the archive's log", kinds)
         return Probe("", accepted=kinds)
@@ -61,8 +60,8 @@ def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: flo
     ae = AE(ae_title=calling_ae)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     ae.add_requested_context(Verification)
-    for kind in destination.objects:
-        ae.add_requested_context(RESULT_CLASSES[kind], [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    for sop_class in dict.fromkeys(classes_of(destination.form).values()):
+        ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     return ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
 
 

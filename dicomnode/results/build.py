@@ -1,22 +1,25 @@
-"""The answer to a study as finished DICOM objects, byte for byte as they will be sent."""
+"""The answer to a study as finished DICOM objects, byte for byte as they will be sent, in every form that a destination wants."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
+from dicomnode.config import ResultForm, ResultKind
 from dicomnode.errors import ResultRejected
 from dicomnode.records import Finding
 from dicomnode.results.document import EncodingPlan
+from dicomnode.results.forms import PARTS, settle
 from dicomnode.results.headers import read_header, read_source, repair_template
-from dicomnode.results.provenance import AnswerContext, plan_provenance
-from dicomnode.results.seg import build_segmentation
-from dicomnode.results.segments import plan_segments
+from dicomnode.results.provenance import AnswerContext, Provenance, plan_provenance
+from dicomnode.results.second_grid import SecondGrid, build_second_segmentation, find_second_grid
+from dicomnode.results.seg import SegmentationPlan, build_probability, build_segmentation
+from dicomnode.results.segments import SegmentPlan, plan_segments
 from dicomnode.results.sr import build_lesion_report
 from dicomnode.results.sr_negative import build_negative_report
 from dicomnode.results.sr_refusal import build_refusal_report
@@ -29,7 +32,7 @@ __all__ = ["AnswerContext", "EncodedResult", "build_answer", "build_refusal"]
 
 @dataclass(frozen=True)
 class EncodedResult:
-    """One result object: `kind` "seg" or "sr", and `data`, a whole DICOM file (PS3.10)."""
+    """One result object: `kind` is its name (`ResultForm.kind_of`), and `data` a whole DICOM file (PS3.10)."""
 
     kind: str
     data: bytes
@@ -39,13 +42,17 @@ class EncodedResult:
     filename: str
 
 
-def build_answer(context: AnswerContext, volume: Volume, result: PipelineResult, findings: Sequence[Finding]) -> tuple[EncodedResult, ...]:
-    """Return SEG and SR of a result, or the negative SR alone when there is no lesion.
+def build_answer(
+    context: AnswerContext, volume: Volume, result: PipelineResult, findings: Sequence[Finding], second: Volume | None = None
+) -> tuple[EncodedResult, ...]:
+    """Return SEG and SR of a result, or the negative SR alone when there is no lesion, and what else `context.forms` ask for.
 
     Parameters
     ----------
     volume
         The reference volume, on whose grid the result lies.
+    second
+        The T1 of a study whose reference is the FLAIR.
 
     Raises
     ------
@@ -54,17 +61,15 @@ def build_answer(context: AnswerContext, volume: Volume, result: PipelineResult,
     ResultRejected
         What was found does not fit the source.
     """
+    grid = find_second_grid(second, context.sources, result)
     provenance = plan_provenance(context, result)
-    evidence = [read_source(source, volume if number == 0 else None) for number, source in enumerate(context.sources)]
-    remarks: Findings = [*findings, *result.findings]
+    grids = {source.role: part.volume for source, part in ((grid.source, grid),)} if grid else {}
+    evidence = [read_source(source, volume if number == 0 else grids.get(source.role)) for number, source in enumerate(context.sources)]
+    plans = plan_segments(result, context.settings.maximum_segments, provenance)
+    workshop = _Workshop(context, result, (*findings, *result.findings), provenance, evidence, plans, grid)
     try:
         with _names_as_they_come():
-            if not result.lesions:
-                return (encode("sr", build_negative_report(context, result, evidence, remarks, provenance)),)
-            plans = plan_segments(result, context.settings.maximum_segments, provenance)
-            segmentation = build_segmentation(context, result, evidence[0], plans, provenance)
-            report = build_lesion_report(context, result, evidence, segmentation, plans, remarks, provenance)
-            return encode("seg", segmentation), encode("sr", report)
+            return tuple(_in_each_form(workshop, int(evidence[0][0].Columns)))
     except (ValueError, AttributeError, TypeError, LookupError) as problem:
         # highdicom's own checks: the object would not be valid.
         raise ResultRejected(f"the result could not be encoded: {type(problem).__name__}: {problem}") from problem
@@ -76,13 +81,72 @@ def build_refusal(
     """Return the SR that says why a study has no segmentation."""
     provenance = plan_provenance(context, None, code, sentence, outcome.value)
     template = repair_template(read_header(context.template))
-    plan = EncodingPlan(context, (), (), provenance)
+    made: dict[str, EncodedResult] = {}
     with _names_as_they_come():
-        return (encode("sr", build_refusal_report(plan, template, code, sentence, findings, outcome)),)
+        for form in context.forms:
+            plan = EncodingPlan(context, (), (), provenance, form=settle(form, found=False))
+            report = build_refusal_report(plan, template, code, sentence, findings, outcome)
+            made[form.kind_of("sr")] = encode(form.kind_of("sr"), report)
+    return tuple(made.values())
 
 
-def encode(kind: str, dataset: Dataset) -> EncodedResult:
-    """Return a finished dataset as the bytes of a DICOM file."""
+@dataclass(frozen=True, eq=False)
+class _Workshop:
+    """What every object of one answer is made from, and what is made already."""
+
+    context: AnswerContext
+    result: PipelineResult
+    remarks: Findings
+    provenance: Provenance
+    evidence: Sequence[Sequence[Dataset]]
+    plans: Sequence[SegmentPlan]
+    grid: SecondGrid | None
+    made: dict[str, list[Dataset]] = field(default_factory=dict)
+
+    def make(self, part: ResultKind, form: ResultForm) -> list[Dataset]:
+        """Return the objects of one part in a settled form; none where the part has nothing to show."""
+        kind = form.kind_of(part)
+        if kind not in self.made:
+            self.made[kind] = list(self._build(part, form))
+        return self.made[kind]
+
+    def _build(self, part: ResultKind, form: ResultForm) -> Iterator[Dataset]:
+        found = bool(self.result.lesions)
+        if part == "seg" and found:
+            plan = SegmentationPlan(form.kind_of(part), form.segmentation)
+            yield build_segmentation(self.context, self.result, self.evidence[0], self.plans, self.provenance, plan)
+        elif part == "seg-t1" and found and self.grid is not None:
+            plan = SegmentationPlan(form.kind_of(part), form.segmentation, 6, "Stroke lesions on the T1")
+            headers = self.evidence[[source.role for source in self.context.sources].index("t1")]
+            yield build_second_segmentation(self.context, self.result, headers, self.grid, self.plans, self.provenance, plan)
+        elif part == "probability" and found:
+            yield build_probability(self.context, self.result, self.evidence[0], self.provenance)
+        elif part == "sr":
+            yield self._report(form)
+
+    def _report(self, form: ResultForm) -> Dataset:
+        if not self.result.lesions:
+            return build_negative_report(self.context, self.result, self.evidence, self.remarks, self.provenance, form)
+        (segmentation,) = self.make("seg", form)
+        return build_lesion_report(self.context, self.result, self.evidence, segmentation, self.plans, self.remarks, self.provenance, form)
+
+
+def _in_each_form(workshop: _Workshop, columns: int) -> Iterable[EncodedResult]:
+    done: set[str] = set()
+    for form in workshop.context.forms:
+        settled = settle(form, found=bool(workshop.result.lesions), columns=columns)
+        for part in PARTS:
+            kind = form.kind_of(part)
+            if kind in done or part not in (*form.objects, "seg", "sr"):
+                continue
+            done.add(kind)
+            objects = workshop.make(part, settled)
+            for number, dataset in enumerate(objects, start=1):
+                yield encode(kind, dataset, number if len(objects) > 1 else None)
+
+
+def encode(kind: str, dataset: Dataset, number: int | None = None) -> EncodedResult:
+    """Return a finished dataset as the bytes of a DICOM file; `number` tells objects of one kind apart."""
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return EncodedResult(
@@ -91,7 +155,7 @@ def encode(kind: str, dataset: Dataset) -> EncodedResult:
         SOPInstanceUID=str(dataset.SOPInstanceUID),
         SOPClassUID=str(dataset.SOPClassUID),
         SeriesInstanceUID=str(dataset.SeriesInstanceUID),
-        filename=f"{kind}.dcm",
+        filename=f"{kind}.dcm" if number is None else f"{kind}-{number:02d}.dcm",
     )
 
 

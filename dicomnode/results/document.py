@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from dicomnode.config import PLAIN_FORM, ReportForm, ResultForm
 from dicomnode.results import codes
 from dicomnode.results.headers import first_frame_header
 from dicomnode.results.provenance import (
@@ -37,6 +38,8 @@ class EncodingPlan:
         Headers of each source series, reference first; the first of each enters the image library.
     remarks
         What is said about the input. Images that are not used can change it, so the instance's UID depends on it.
+    form
+        The SOP class, and which SEG it points to.
     """
 
     context: AnswerContext
@@ -44,6 +47,15 @@ class EncodingPlan:
     library: Sequence[Sequence[Dataset]]
     provenance: Provenance
     remarks: Sequence[str] = ()
+    form: ResultForm = PLAIN_FORM
+
+
+_CLASSES: Mapping[ReportForm, type[sr.EnhancedSR | sr.ComprehensiveSR | sr.Comprehensive3DSR]] = {
+    "comprehensive-3d": sr.Comprehensive3DSR,
+    "comprehensive": sr.ComprehensiveSR,
+    "enhanced": sr.EnhancedSR,
+}
+"""Our content uses nothing that the smaller classes lack, so it is the same in each."""
 
 
 def make_measurement(measurement: Measurement, coordinates: Sequence[sr.CoordinatesForMeasurement] | None = None) -> sr.Measurement:
@@ -107,14 +119,15 @@ def make_report(
 
 
 def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], plan: EncodingPlan) -> Dataset:
-    """Return the Comprehensive 3D SR around a content tree: complete, unverified, preliminary."""
+    """Return the document around a content tree: complete, unverified, preliminary."""
     context, provenance = plan.context, plan.provenance
-    dataset = sr.Comprehensive3DSR(
+    kind = plan.form.kind_of("sr")
+    dataset = _CLASSES[plan.form.report](
         evidence=evidence,
         content=report[0],
-        series_instance_uid=provenance.uid("sr", "series"),
+        series_instance_uid=provenance.uid(kind, "series"),
         series_number=context.settings.series_number_base + 1,
-        sop_instance_uid=provenance.uid("sr", "instance", *plan.remarks),
+        sop_instance_uid=provenance.uid(kind, "instance", *plan.remarks),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=PRODUCT,

@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
 
-from dicomnode.config import ResultSettings
+from dicomnode.config import PLAIN_FORM, ResultForm, ResultSettings
 from dicomnode.records import SourceSeries
 from dicomnode.results import codes
 from dicomnode.results.wording import clip_at_sentence, plain_ascii
@@ -44,6 +44,8 @@ class AnswerContext:
         Seconds since the epoch: every date in the results.
     template
         Any readable instance of the study, for the patient's and the study's attributes.
+    forms
+        In which forms the answer is made; no UID depends on which others there are.
     """
 
     StudyInstanceUID: str
@@ -53,6 +55,7 @@ class AnswerContext:
     software_version: str
     created_at: float
     template: Path
+    forms: tuple[ResultForm, ...] = (PLAIN_FORM,)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,21 @@
-"""DICOM Segmentation (PS3.3 A.51): BINARY, native, on the reference series' own grid, one segment per lesion.
+"""DICOM Segmentation (PS3.3 A.51): the reference series' own grid, one segment per lesion, one referenced series.
 
-Native Explicit VR Little Endian and one referenced series are not taste: other encodings fail in dcmqi, Slicer or Weasis, and a
-second referenced series makes OHIF show nothing.
+BINARY in native Explicit VR Little Endian and one referenced series are not taste: other encodings fail in dcmqi, Slicer or Weasis,
+and a second referenced series makes OHIF show nothing. The other encodings are for destinations that ask for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicomnode.config import SegmentationForm
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
 from dicomnode.results import codes
@@ -26,9 +29,38 @@ from dicomnode.results.provenance import (
     identify_algorithm,
     lesion_model,
 )
-from dicomnode.results.segments import SegmentPlan, cielab_color, draw_segments
+from dicomnode.results.segments import SegmentPlan, cielab_color, draw_segments, segment_color
 from dicomnode.results.wording import WARNING, clip_at_sentence, plain_ascii
 from pipeline.records import Array, PipelineResult
+
+LARGEST_FRACTION = 255
+"""Maximum Fractional Value of SEGs with 8 bits (PS3.3 C.8.20.2)."""
+_TYPES: Mapping[SegmentationForm, hd.seg.SegmentationTypeValues] = {
+    "binary": hd.seg.SegmentationTypeValues.BINARY,
+    "pseudo-fractional": hd.seg.SegmentationTypeValues.FRACTIONAL,
+    "labelmap": hd.seg.SegmentationTypeValues.LABELMAP,
+}
+
+
+@dataclass(frozen=True)
+class SegmentationPlan:
+    """One SEG among those of an answer.
+
+    Attributes
+    ----------
+    kind
+        Name of its form (`ResultForm.kind_of`); it goes into the UIDs.
+    series_offset
+        Its Series Number, counted from the first of the results.
+    """
+
+    kind: str = "seg"
+    encoding: SegmentationForm = "binary"
+    series_offset: int = 0
+    title: str = "Stroke lesions"
+
+
+PLAIN = SegmentationPlan()
 
 
 def build_segmentation(
@@ -37,6 +69,7 @@ def build_segmentation(
     headers: Sequence[Dataset],
     plans: Sequence[SegmentPlan],
     provenance: Provenance,
+    form: SegmentationPlan = PLAIN,
 ) -> Dataset:
     """Return the SEG of a result with at least one lesion.
 
@@ -50,34 +83,83 @@ def build_segmentation(
     ResultRejected
         The mask does not lie on the source's grid.
     """
-    reference = context.sources[0]
-    mask = order_as_source(draw_segments(result.labels.array, plans), reference, headers)
+    mask = order_as_source(draw_segments(result.labels.array, plans), context.sources[0], headers)
+    description = {
+        "pixel_array": mask,
+        "segmentation_type": _TYPES[form.encoding],
+        "fractional_type": hd.seg.SegmentationFractionalTypeValues.OCCUPANCY,
+        "segment_descriptions": [_describe_segment(plan, result) for plan in plans],
+        "content_label": "STROKE_LESIONS",
+    }
+    return _encode(context, result, headers, provenance, form, description)
+
+
+def build_probability(context: AnswerContext, result: PipelineResult, headers: Sequence[Dataset], provenance: Provenance) -> Dataset:
+    """Return the lesion probability on the reference series' grid as a FRACTIONAL SEG of one segment; parameters as above."""
+    title = "Lesion probability"
+    segment = SegmentPlan(1, result.lesions, title, title, provenance.uid(title), segment_color(1))
+    probability = order_as_source(result.probability.array, context.sources[0], headers)
+    description = {
+        "pixel_array": np.clip(probability, 0, 1)[..., np.newaxis],
+        "segmentation_type": hd.seg.SegmentationTypeValues.FRACTIONAL,
+        "fractional_type": hd.seg.SegmentationFractionalTypeValues.PROBABILITY,
+        "segment_descriptions": [_describe_segment(segment, result)],
+        "content_label": "LESION_PROB",
+    }
+    form = SegmentationPlan("probability", series_offset=5, title=title)
+    return _encode(context, result, headers, provenance, form, description)
+
+
+def order_as_source(values: Array, reference: SourceSeries, headers: Sequence[Dataset]) -> Array:
+    """Return a volume's slices in the order of the source's frames.
+
+    Classic headers are already in the order of the slices. In a multi-frame image slice k is frame `frames[k].frame_number`;
+    frames that are no slice stay empty.
+    """
+    rows_columns = (int(headers[0].Rows), int(headers[0].Columns))
+    if values.shape != (len(reference.frames), *rows_columns):
+        raise ResultRejected(f"the mask's shape {values.shape} does not fit {len(reference.frames)} frames of {rows_columns}")
+    if "PerFrameFunctionalGroupsSequence" not in headers[0]:
+        return values
+    ordered = np.zeros((int(headers[0].NumberOfFrames), *rows_columns), dtype=values.dtype)
+    for plane, frame in zip(values, reference.frames, strict=True):
+        ordered[frame.frame_number - 1] = plane
+    return ordered
+
+
+def _encode(
+    context: AnswerContext,
+    result: PipelineResult,
+    headers: Sequence[Dataset],
+    provenance: Provenance,
+    form: SegmentationPlan,
+    description: Mapping[str, Any],
+) -> Dataset:
+    """Return a SEG: what every one of ours has, and what `description` (arguments of highdicom's) says of this one."""
     model = lesion_model(result)
     dataset = hd.seg.Segmentation(
         source_images=headers,
-        pixel_array=mask,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe_segment(plan, result) for plan in plans],
-        series_instance_uid=provenance.uid("seg", "series"),
-        series_number=context.settings.series_number_base,
-        sop_instance_uid=provenance.uid("seg", "instance"),
+        series_instance_uid=provenance.uid(form.kind, "series"),
+        series_number=context.settings.series_number_base + form.series_offset,
+        series_description=clip_at_sentence(f"{form.title} ({WARNING})"),
+        sop_instance_uid=provenance.uid(form.kind, "instance"),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=PRODUCT,
         software_versions=context.software_version,
         device_serial_number=model.sha256[:16],
-        content_label="STROKE_LESIONS",
         content_description=clip_at_sentence(model.statement),
         content_creator_name="dicomnode^",
-        series_description=clip_at_sentence(f"Stroke lesions ({WARNING})"),
         institution_name=context.settings.institution_name or headers[0].get("InstitutionName"),
         series_date=provenance.date,
         series_time=provenance.time,
         content_date=provenance.date,
         content_time=provenance.time,
         transfer_syntax_uid=ExplicitVRLittleEndian,
+        max_fractional_value=LARGEST_FRACTION,
         omit_empty_frames=True,
         contributing_equipment=describe_equipment(result.models, context.software_version, provenance),
+        **description,
     )
     for item in dataset.SegmentSequence:
         item.SegmentDescription = plain_ascii(model.statement)
@@ -85,23 +167,6 @@ def build_segmentation(
     dataset.BodyPartExamined = "BRAIN"
     freeze_document(dataset, provenance)
     return dataset
-
-
-def order_as_source(mask: Array, reference: SourceSeries, headers: Sequence[Dataset]) -> Array:
-    """Return the mask's slices in the order of the source's frames.
-
-    Classic headers are already in the order of the slices. In a multi-frame image slice k is frame `frames[k].frame_number`;
-    frames that are no slice stay empty.
-    """
-    rows_columns = (int(headers[0].Rows), int(headers[0].Columns))
-    if mask.shape != (len(reference.frames), *rows_columns):
-        raise ResultRejected(f"the mask's shape {mask.shape} does not fit {len(reference.frames)} frames of {rows_columns}")
-    if "PerFrameFunctionalGroupsSequence" not in headers[0]:
-        return mask
-    ordered = np.zeros((int(headers[0].NumberOfFrames), *rows_columns), dtype=mask.dtype)
-    for plane, frame in zip(mask, reference.frames, strict=True):
-        ordered[frame.frame_number - 1] = plane
-    return ordered
 
 
 def _describe_segment(plan: SegmentPlan, result: PipelineResult) -> hd.seg.SegmentDescription:

@@ -43,7 +43,7 @@ def count_merged(result: PipelineResult, maximum_segments: int) -> int:
 
 def draw_segments(labels: Array, plans: Sequence[SegmentPlan]) -> Array:
     """Return (slice, row, column) uint8: the segment number of each voxel, 0 outside."""
-    table = np.zeros(int(labels.max(initial=0)) + 1, dtype=np.uint8)
+    table = np.zeros(1 + max((lesion.label for plan in plans for lesion in plan.lesions), default=0), dtype=np.uint8)
     for plan in plans:
         for lesion in plan.lesions:
             table[lesion.label] = plan.number

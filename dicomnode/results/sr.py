@@ -13,6 +13,7 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from dicomnode.config import ResultForm
 from dicomnode.records import SourceFrame
 from dicomnode.results import codes
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
@@ -32,6 +33,7 @@ def build_lesion_report(
     plans: Sequence[SegmentPlan],
     findings: Findings,
     provenance: Provenance,
+    form: ResultForm,
 ) -> Dataset:
     """Return the report of a result with at least one lesion.
 
@@ -49,7 +51,7 @@ def build_lesion_report(
     merged = len(plans[-1].lesions) if len(plans[-1].lesions) > 1 else 0
     remarks = describe_remarks(findings)
     sentences = [*describe_lesions(result, merged, len(plans)), *remarks]
-    plan = EncodingPlan(context, result.models, evidence, provenance, remarks)
+    plan = EncodingPlan(context, result.models, evidence, provenance, remarks, form)
     report = make_report(
         groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 
+from dicomnode.config import ResultForm
 from dicomnode.results import codes
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
@@ -25,6 +26,7 @@ def build_negative_report(
     evidence: Sequence[Sequence[Dataset]],
     findings: Findings,
     provenance: Provenance,
+    form: ResultForm,
 ) -> Dataset:
     """Return the report that says that the analysis succeeded and found no lesion.
 
@@ -41,7 +43,7 @@ def build_negative_report(
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion)],
     )
     remarks = describe_remarks(findings)
-    plan = EncodingPlan(context, result.models, evidence, provenance, remarks)
+    plan = EncodingPlan(context, result.models, evidence, provenance, remarks, form)
     report = make_report(
         [group],
         title=codes.DIAGNOSTIC_IMAGING_REPORT,

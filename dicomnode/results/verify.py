@@ -16,47 +16,57 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    SegmentationStorage,
+)
 
+from dicomnode.config import ResultForm, ResultKind
 from dicomnode.errors import ResultRejected
-from dicomnode.records import SourceSeries
 from dicomnode.results.headers import read_header, repair_identity
+from dicomnode.results.provenance import AnswerContext
+from dicomnode.results.verify_mask import check_mask, check_probability, check_second_mask, check_segments
 from dicomnode.results.verify_report import check_report
-from pipeline.geometry import Affine, apply_affine, spacing_mm
-from pipeline.records import Array, PipelineResult, Volume
+from pipeline.records import PipelineResult, Volume
 
+_SEGMENTATION = (
+    *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "ContentDate", "ContentTime"),
+    *("ContentLabel", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "SegmentSequence"),
+    *("DimensionIndexSequence", "DimensionOrganizationSequence", "ReferencedSeriesSequence", "SharedFunctionalGroupsSequence"),
+    *("PerFrameFunctionalGroupsSequence", "ContributingEquipmentSequence", "LossyImageCompression"),
+)
 _TYPE_1 = {
-    "seg": (
-        *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "ContentDate", "ContentTime"),
-        *("ContentLabel", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "SegmentSequence"),
-        *("DimensionIndexSequence", "DimensionOrganizationSequence", "ReferencedSeriesSequence", "SharedFunctionalGroupsSequence"),
-        *("PerFrameFunctionalGroupsSequence", "ContributingEquipmentSequence", "LossyImageCompression"),
-    ),
+    "seg": _SEGMENTATION,
+    "seg-t1": _SEGMENTATION,
+    "probability": (*_SEGMENTATION, "SegmentationFractionalType", "MaximumFractionalValue"),
     "sr": (
         *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "ContentDate", "ContentTime", "Manufacturer"),
         *("ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "ContentSequence", "ConceptNameCodeSequence"),
         *("CurrentRequestedProcedureEvidenceSequence", "ContributingEquipmentSequence"),
     ),
 }
+_OUTLINES = {"Modality": "SEG", "BodyPartExamined": "BRAIN"}
 _FIXED: Mapping[str, Mapping[str, Any]] = {
-    "seg": {
-        "Modality": "SEG",
-        "SOPClassUID": SegmentationStorage,
-        "SegmentationType": "BINARY",
-        "BitsAllocated": 1,
-        "BodyPartExamined": "BRAIN",
-    },
-    "sr": {
-        "Modality": "SR",
-        "SOPClassUID": Comprehensive3DSRStorage,
-        "CompletionFlag": "COMPLETE",
-        "VerificationFlag": "UNVERIFIED",
-        "PreliminaryFlag": "PRELIMINARY",
-    },
+    "seg": _OUTLINES,
+    "seg-t1": _OUTLINES,
+    "probability": {**_OUTLINES, "SOPClassUID": SegmentationStorage, "SegmentationFractionalType": "PROBABILITY"},
+    "sr": {"Modality": "SR", "CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED", "PreliminaryFlag": "PRELIMINARY"},
+}
+_REPORT_CLASSES: Mapping[str, str] = {
+    "comprehensive-3d": Comprehensive3DSRStorage,
+    "comprehensive": ComprehensiveSRStorage,
+    "enhanced": EnhancedSRStorage,
+}
+_SEGMENTATION_TYPES: Mapping[str, tuple[tuple[str, int], ...]] = {
+    "binary": (("BINARY", 1),),
+    "pseudo-fractional": (("FRACTIONAL", 8),),
+    "auto": (("BINARY", 1), ("FRACTIONAL", 8)),
+    "labelmap": (("LABELMAP", 8),),
 }
 _IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
-_TOLERANCE_MM = 0.15
-"""Largest distance of a SEG voxel from the pipeline's voxel: positions that jitter by 0.1 mm are loaded as one even grid."""
 
 
 class Encoded(Protocol):
@@ -64,7 +74,7 @@ class Encoded(Protocol):
 
     @property
     def kind(self) -> str:
-        """Return "seg" or "sr"."""
+        """Return the name of its form (`ResultForm.kind_of`)."""
 
     @property
     def data(self) -> bytes:
@@ -83,53 +93,103 @@ class Encoded(Protocol):
         """Return its series."""
 
 
-def verify_answer(results: Sequence[Encoded], volume: Volume, result: PipelineResult, sources: Sequence[SourceSeries]) -> None:
+def verify_answer(
+    results: Sequence[Encoded], context: AnswerContext, volume: Volume, result: PipelineResult, second: Volume | None = None
+) -> None:
     """Prove that the encoded results say what the pipeline found, where it found it.
 
     Parameters
     ----------
     results
-        What `build_answer` made: SEG and SR, or the SR alone when no lesion was found.
+        What `build_answer` made for the forms of `context`.
     volume
         The reference volume.
-    sources
-        The series that were used, reference first.
+    second
+        The T1 of a study whose reference is the FLAIR.
 
     Raises
     ------
     ResultRejected
         With the first difference that was seen.
     """
-    expected_kinds = ["seg", "sr"] if result.lesions else ["sr"]
-    if sorted(item.kind for item in results) != expected_kinds:
-        raise ResultRejected(f"expected results {expected_kinds}, got {sorted(item.kind for item in results)}")
+    sources = context.sources
     if sources[0].role != result.reference_role:
         raise ResultRejected(f"the result lies on the {result.reference_role}, but is to point to the {sources[0].role}")
-    datasets = {item.kind: read_back(item) for item in results}
-    identity = read_header(sources[0].frames[0].path)
-    for kind, dataset in datasets.items():
-        check_attributes(kind, dataset)
-        check_identity(dataset, identity)
-    segmentation = datasets.get("seg")
-    if segmentation is not None:
-        check_segments(segmentation, result)
-        check_mask(segmentation, volume, result, sources[0])
-    check_report(datasets["sr"], segmentation, result, sources)
+    by_kind = read_all(results, sources[0].frames[0].path)
+    expected = {form.kind_of(part) for form in context.forms for part in _expected_parts(form, result, second)}
+    if set(by_kind) != expected or any(len(objects) > 1 for objects in by_kind.values()):
+        raise ResultRejected(f"expected results {sorted(expected)}, got {sorted(item.kind for item in results)}")
+    for form in context.forms:
+        _verify_form(form, by_kind, context, volume, result, second)
 
 
-def verify_refusal(results: Sequence[Encoded], template: Path) -> None:
-    """Prove that the report that says why there is no segmentation is whole and belongs to the study of `template`.
+def verify_refusal(results: Sequence[Encoded], context: AnswerContext) -> None:
+    """Prove that what says why there is no segmentation is whole and belongs to the study of the context's template.
 
     Raises
     ------
     ResultRejected
         With the first difference that was seen.
     """
-    if [item.kind for item in results] != ["sr"]:
-        raise ResultRejected(f"expected one report, got {[item.kind for item in results]}")
-    report = read_back(results[0])
-    check_attributes("sr", report)
-    check_identity(report, read_header(template))
+    by_kind = read_all(results, context.template)
+    expected = {form.kind_of("sr") for form in context.forms}
+    if set(by_kind) != expected:
+        raise ResultRejected(f"expected {sorted(expected)}, got {sorted(by_kind)}")
+    for form in context.forms:
+        (report,) = by_kind[form.kind_of("sr")]
+        check_attributes("sr", report)
+        check_class("sr", report, form)
+
+
+def read_all(results: Sequence[Encoded], template: Path) -> dict[str, list[Dataset]]:
+    """Read every result back, hold it against the patient and study of `template`, and return them by kind."""
+    identity = read_header(template)
+    by_kind: dict[str, list[Dataset]] = {}
+    for item in results:
+        dataset = read_back(item)
+        check_identity(dataset, identity)
+        by_kind.setdefault(item.kind, []).append(dataset)
+    return by_kind
+
+
+def _expected_parts(form: ResultForm, result: PipelineResult, second: Volume | None) -> set[ResultKind]:
+    """Return what an answer must have: always the report, and with lesions the SEG that it points to."""
+    if not result.lesions:
+        return {"sr"}
+    parts: set[ResultKind] = {"seg", "sr", *form.objects}
+    if second is None or "t1" not in dict(result.parameters.get("register", {})):
+        parts.discard("seg-t1")
+    return parts
+
+
+def _verify_form(
+    form: ResultForm,
+    by_kind: Mapping[str, list[Dataset]],
+    context: AnswerContext,
+    volume: Volume,
+    result: PipelineResult,
+    second: Volume | None,
+) -> None:
+    """Prove the objects of one form against the pipeline and against each other."""
+    segmentation: Dataset | None = None
+    for part in sorted(_expected_parts(form, result, second)):
+        for dataset in by_kind[form.kind_of(part)]:
+            check_attributes(part, dataset)
+            check_class(part, dataset, form)
+    if result.lesions:
+        (segmentation,) = by_kind[form.kind_of("seg")]
+        check_segments(segmentation, result)
+        check_mask(segmentation, volume, result, context.sources[0])
+    for dataset in by_kind.get(form.kind_of("probability"), []):
+        check_probability(dataset, volume, result, context.sources[0])
+    for dataset in by_kind.get(form.kind_of("seg-t1"), []):
+        check_segments(dataset, result)
+        link = np.asarray(result.parameters["register"]["t1"]["link"], dtype=float)
+        assert second is not None
+        source = next(source for source in context.sources if source.role == "t1")
+        check_second_mask(dataset, second, link, result, source)
+    (report,) = by_kind[form.kind_of("sr")]
+    check_report(report, segmentation, result, context.sources)
 
 
 def read_back(item: Encoded) -> Dataset:
@@ -150,14 +210,29 @@ def read_back(item: Encoded) -> Dataset:
     return dataset
 
 
-def check_attributes(kind: str, dataset: Dataset) -> None:
+def check_attributes(part: str, dataset: Dataset) -> None:
     """Refuse a result that lacks a required value or has another than the fixed one."""
-    for keyword in _TYPE_1[kind]:
+    for keyword in _TYPE_1[part]:
         if dataset.get(keyword) in (None, "", []):
-            raise ResultRejected(f"the {kind} has no {keyword}")
-    for keyword, value in _FIXED[kind].items():
+            raise ResultRejected(f"the {part} has no {keyword}")
+    for keyword, value in _FIXED[part].items():
         if dataset.get(keyword) != value:
-            raise ResultRejected(f"the {kind}'s {keyword} is {dataset.get(keyword)!r}, not {value!r}")
+            raise ResultRejected(f"the {part}'s {keyword} is {dataset.get(keyword)!r}, not {value!r}")
+
+
+def check_class(part: ResultKind, dataset: Dataset, form: ResultForm) -> None:
+    """Refuse a result of another SOP class or encoding than the form asks for."""
+    allowed: dict[str, tuple[object, ...]] = {
+        "sr": (_REPORT_CLASSES[form.report],),
+        "seg": _SEGMENTATION_TYPES[form.segmentation],
+        "seg-t1": _SEGMENTATION_TYPES[form.segmentation],
+        "probability": (("FRACTIONAL", 8),),
+    }
+    outlines = "SegmentationType" in dataset
+    seen = (dataset.SegmentationType, dataset.BitsAllocated) if outlines else dataset.SOPClassUID
+    if seen not in allowed[part]:
+        keywords = "SegmentationType and BitsAllocated are" if outlines else "SOPClassUID is"
+        raise ResultRejected(f"the {form.kind_of(part)}'s {keywords} {seen}")
 
 
 def check_identity(dataset: Dataset, source: Dataset) -> None:
@@ -169,91 +244,3 @@ def check_identity(dataset: Dataset, source: Dataset) -> None:
         if str(dataset.get(keyword) or "") != str(wanted.get(keyword) or ""):
             # Which element, never its value: patient data stays out of messages.
             raise ResultRejected(f"the result's {keyword} differs from its source's")
-
-
-def check_segments(dataset: Dataset, result: PipelineResult) -> None:
-    """Refuse segments that are not numbered 1..N, not identified, or more than the lesions."""
-    segments = dataset.SegmentSequence
-    if [item.SegmentNumber for item in segments] != list(range(1, len(segments) + 1)):
-        raise ResultRejected("the segments are not numbered from 1")
-    if len(segments) > len(result.lesions):
-        raise ResultRejected(f"{len(segments)} segments for {len(result.lesions)} lesions")
-    if len({item.TrackingUID for item in segments}) != len(segments):
-        raise ResultRejected("two segments share a tracking UID")
-    for item in segments:
-        algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
-        if (algorithm.AlgorithmName, algorithm.AlgorithmVersion) != (result.models[0].name, result.models[0].version):
-            raise ResultRejected("a segment names another algorithm than the one that ran")
-
-
-def check_mask(dataset: Dataset, volume: Volume, result: PipelineResult, reference: SourceSeries) -> None:
-    """Refuse a mask whose voxels do not lie in the patient where the pipeline's lesions lie."""
-    if dataset.FrameOfReferenceUID != volume.frame_of_reference_uid:
-        raise ResultRejected("the SEG has another frame of reference than the image that was segmented")
-    found = np.zeros(volume.array.shape, dtype=np.uint16)
-    to_index: Affine = np.asarray(np.linalg.inv(volume.affine), dtype=np.float64)
-    tolerance_mm = min(_TOLERANCE_MM, min(spacing_mm(volume.affine)) / 4)
-    for frame, groups in zip(read_frames(dataset), dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        shared = dataset.SharedFunctionalGroupsSequence[0]
-        affine = frame_affine(shared, groups)
-        rows, columns = np.nonzero(frame)
-        points_mm = apply_affine(affine, np.stack([np.zeros_like(rows), rows, columns], axis=-1))
-        index = np.rint(apply_affine(to_index, points_mm)).astype(int)
-        if np.abs(apply_affine(volume.affine, index) - points_mm).max(initial=0.0) > tolerance_mm:
-            raise ResultRejected("the SEG's voxels lie beside the voxels of the image")
-        if (index < 0).any() or (index >= volume.array.shape).any():
-            raise ResultRejected("the SEG reaches outside the image")
-        if found[tuple(index.T)].any():
-            raise ResultRejected("two segments overlap")
-        found[tuple(index.T)] = find_macro(shared, groups, "SegmentIdentificationSequence").ReferencedSegmentNumber
-        _check_source_frame(groups, index, reference)
-    if not np.array_equal(found, expected_segments(result.labels.array, len(dataset.SegmentSequence))):
-        raise ResultRejected("the SEG's mask differs from the lesions that were found")
-
-
-def expected_segments(labels: Array, count: int) -> Array:
-    """Return the label map with every lesion beyond `count` moved into the last segment."""
-    moved: Array = np.minimum(labels, count)
-    return moved
-
-
-def read_frames(dataset: Dataset) -> Array:
-    """Return (frame, row, column) of a SEG, also when it has one frame."""
-    frames: Array = dataset.pixel_array
-    return frames.reshape(int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns))
-
-
-def find_macro(shared: Dataset, groups: Dataset, keyword: str) -> Dataset:
-    """Return a functional group of one frame: its own, or the one that all frames share (PS3.3 C.7.6.16)."""
-    for item in (groups, shared):
-        if keyword in item:
-            macro: Dataset = item[keyword].value[0]
-            return macro
-    raise ResultRejected(f"a SEG frame has no {keyword}")
-
-
-def frame_affine(shared: Dataset, groups: Dataset) -> Affine:
-    """Return (any, row, column) to LPS mm of one frame (PS3.3 C.7.6.2.1.1)."""
-    plane = find_macro(shared, groups, "PlaneOrientationSequence")
-    orientation = np.array([float(value) for value in plane.ImageOrientationPatient])
-    row_spacing, column_spacing = (float(value) for value in find_macro(shared, groups, "PixelMeasuresSequence").PixelSpacing)
-    affine = np.eye(4)
-    affine[:3, 0] = np.cross(orientation[:3], orientation[3:])
-    affine[:3, 1] = orientation[3:] * row_spacing
-    affine[:3, 2] = orientation[:3] * column_spacing
-    affine[:3, 3] = [float(value) for value in find_macro(shared, groups, "PlanePositionSequence").ImagePositionPatient]
-    return affine
-
-
-def _check_source_frame(groups: Dataset, index: Array, reference: SourceSeries) -> None:
-    """Hold the frame's own word on its source image against the slice in which its voxels lie."""
-    if len(slices := np.unique(index[:, 0])) != 1:
-        raise ResultRejected("a SEG frame spans several slices of the image")
-    frame = reference.frames[int(slices[0])]
-    try:
-        image = groups.DerivationImageSequence[0].SourceImageSequence[0]
-    except (AttributeError, IndexError):
-        raise ResultRejected("a SEG frame names no source image") from None
-    number = image.get("ReferencedFrameNumber") or 1
-    if image.ReferencedSOPInstanceUID != frame.SOPInstanceUID or int(number) != frame.frame_number:
-        raise ResultRejected("a SEG frame names another source image than the one on which it lies")

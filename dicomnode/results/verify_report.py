@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
+from dicomnode.results.verify_mask import list_segments
 from pipeline.geometry import apply_affine, voxel_volume_mm3
 from pipeline.records import PipelineResult
 
@@ -33,7 +34,7 @@ def check_report(report: Dataset, segmentation: Dataset | None, result: Pipeline
     if segmentation is None:
         _check_negative(report, groups)
         return
-    segments = {int(item.SegmentNumber): str(item.TrackingUID) for item in segmentation.SegmentSequence}
+    segments = {int(item.SegmentNumber): str(item.TrackingUID) for item in list_segments(segmentation)}
     seen = {}
     for group in groups:
         for item in walk_content(group):

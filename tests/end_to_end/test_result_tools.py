@@ -67,7 +67,7 @@ def real_study(folder: Path, role: Role, work_dir: Path) -> Answered:
 def write_answer(answered: Answered, folder: Path) -> dict[str, Path]:
     """Build, verify and write the results; one folder each, as dcmqi wants it."""
     results = build_answer(answered.context, answered.volume, answered.result, ())
-    verify_answer(results, answered.volume, answered.result, answered.context.sources)
+    verify_answer(results, answered.context, answered.volume, answered.result)
     written = {}
     for item in results:
         written[item.kind] = folder / item.kind / item.filename

@@ -28,7 +28,7 @@ from tests.factories.results import MODELS, Answered, answered_study, make_resul
 
 def answer(answered: Answered, findings: tuple[Finding, ...] = ()) -> dict[str, Dataset]:
     results = build_answer(answered.context, answered.volume, answered.result, findings)
-    verify_answer(results, answered.volume, answered.result, answered.context.sources)
+    verify_answer(results, answered.context, answered.volume, answered.result)
     return {item.kind: read_back(item) for item in results}
 
 

@@ -41,7 +41,7 @@ def edit(answered: Answered, change: Callable[[Dataset, int], None]) -> None:
 
 def answer(answered: Answered) -> dict[str, Dataset]:
     results = build_answer(answered.context, answered.volume, answered.result, ())
-    verify_answer(results, answered.volume, answered.result, answered.context.sources)
+    verify_answer(results, answered.context, answered.volume, answered.result)
     return {item.kind: read_back(item) for item in results}
 
 

@@ -12,7 +12,8 @@ from pydicom.pixels.utils import pack_bits
 
 from dicomnode.errors import ResultRejected
 from dicomnode.results.build import EncodedResult, build_answer, encode
-from dicomnode.results.verify import read_back, read_frames, verify_answer
+from dicomnode.results.verify import read_back, verify_answer
+from dicomnode.results.verify_mask import read_frames
 from dicomnode.results.verify_report import concept, walk_content
 from tests.factories.results import Answered, answered_study, make_result
 
@@ -30,7 +31,7 @@ def results(answered: Answered) -> Results:
 
 
 def verify(answered: Answered, results: Results) -> None:
-    verify_answer(results, answered.volume, answered.result, answered.context.sources)
+    verify_answer(results, answered.context, answered.volume, answered.result)
 
 
 def change(results: Results, kind: str, mutate: Callable[[Dataset], None]) -> Results:
@@ -274,7 +275,7 @@ def test_a_result_under_another_label_is_caught(answered: Answered, results: Res
 
 def test_a_result_that_points_to_another_series_than_was_segmented_is_caught(answered: Answered, results: Results) -> None:
     with pytest.raises(ResultRejected, match="lies on the t1"):
-        verify_answer(results, answered.volume, replace(answered.result, reference_role="t1"), answered.context.sources)
+        verify_answer(results, answered.context, answered.volume, replace(answered.result, reference_role="t1"))
 
 
 def test_missing_surplus_and_broken_results_are_caught(answered: Answered, results: Results) -> None:
