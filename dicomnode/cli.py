@@ -136,9 +136,11 @@ def send(
     to: Annotated[str, typer.Option("--to", help="Receiver as AE@host:port.")],
     calling: Annotated[str, typer.Option("--calling", help="AE title that we call ourselves.")] = "SIMULATOR",
     timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait for an answer, in seconds.")] = 60,
+    tls: Annotated[bool, typer.Option("--tls", help="With TLS, by the [tls] of the configuration.")] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Send DICOM files by C-STORE, as a scanner does."""
-    raise typer.Exit(0 if commands.send(inputs, to, calling, timeout_s) else 1)
+    raise typer.Exit(0 if commands.send(inputs, to, calling, timeout_s, _load(config).tls if tls else None) else 1)
 
 
 @cli.command()

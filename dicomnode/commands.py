@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from dicomnode.config import Config, DestinationSettings
+from dicomnode.config import Config, DestinationSettings, TlsSettings
 from dicomnode.errors import ConfigError, NodeError
 from dicomnode.records import Role
 from dicomnode.terminal import COLOURS, console, print_rows, spinner
@@ -70,8 +70,8 @@ def segment(
     return all(answer.outcome.value in ("lesions", "negative") for answer in answers)
 
 
-def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float) -> bool:
-    """Send DICOM files to AE@host:port; False when one was not taken."""
+def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float, tls: TlsSettings | None) -> bool:
+    """Send DICOM files to AE@host:port, with TLS when `tls` says who we are; False when one was not taken."""
     from dicomnode.network.sender import send_files
 
     files = sorted(
@@ -81,7 +81,11 @@ def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float) -> boo
         raise NodeError("no DICOM file was found in what was given")
     with spinner(quiet=False) as progress:
         progress(f"sending {len(files)} files to {to}")
-        outcomes = send_files(files, parse_peer(to), calling_ae=calling, timeout_s=timeout_s)
+        peer = parse_peer(to)
+        if tls is not None:
+            peer = peer.model_copy(update={"tls": True})
+            peer.introduce(tls)
+        outcomes = send_files(files, peer, calling_ae=calling, timeout_s=timeout_s)
     failed = [(path, outcome) for path, outcome in zip(files, outcomes, strict=True) if outcome.verdict != "ok"]
     for path, outcome in failed[:20]:
         console.print(f"{path}: {outcome.reason}", style="red", highlight=False)

@@ -14,11 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from dicomnode.errors import ConfigError
 
 AETitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]+$")]
+# What a certificate is known by: the SHA-256 of its DER bytes, or a name in its subject or subject alternative names.
+Fingerprint = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True, pattern=r"^sha256:[0-9a-fA-F]{64}$")]
+CertificateRule = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
 ResultKind = Literal["seg", "seg-t1", "probability", "pictures", "pdf", "sr", "ko"]
 SegmentationForm = Literal["binary", "pseudo-fractional", "auto", "labelmap"]
 ReportForm = Literal["comprehensive-3d", "comprehensive", "enhanced"]
@@ -72,6 +85,7 @@ class NetworkSettings(Section):
     ae_title: AETitle = Field("DICOMNODE", description="Our AE title: what a sender must call.")
     bind: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(11112, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one and prints it.")
+    tls: bool = Field(False, description="Take TLS only on network.port (PS3.15 B.12): needs [tls]; a caller without TLS is cut off.")
     require_called_ae: bool = Field(True, description="Refuse an association that calls another AE title than ours.")
     accept_unknown_peers: Literal["never", "loopback", "always"] = Field(
         "loopback", description="Callers that are not in [[peers]]: never, only from this machine, or always."
@@ -92,6 +106,20 @@ class PeerSettings(Section):
     ae_title: AETitle = Field(description="The AE title that the peer calls itself.")
     hosts: tuple[str, ...] = Field((), description="Addresses or networks (CIDR) it may call from; empty means any.")
 
+    certificates: tuple[CertificateRule, ...] = Field(
+        (),
+        description="With network.tls: certificates that it may show, each as sha256:<hex of the DER file> or as a name in the subject or "
+        "the alternative names; empty means any that tls.authorities vouches for.",
+    )
+
+    @field_validator("certificates")
+    @classmethod
+    def _fingerprints_are_whole(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        for rule in rules:
+            if rule.lower().startswith("sha256:") and not re.fullmatch(r"sha256:[0-9a-f]{64}", rule.lower()):
+                raise ValueError(f"{rule!r} is not sha256: and 64 hex digits; `openssl x509 -noout -fingerprint -sha256` prints them")
+        return rules
+
     @field_validator("hosts")
     @classmethod
     def _hosts_are_addresses(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
@@ -101,6 +129,21 @@ class PeerSettings(Section):
             except ValueError:
                 raise ValueError(f"{host!r} is not an address or network; host names are not looked up") from None
         return hosts
+
+
+class TlsSettings(Section):
+    """Who we are and whom we trust (TLS, PS3.15 B.12: BCP 195): for network.tls and for destinations with tls. All files are PEM."""
+
+    certificate: Path | None = Field(None, description="Our certificate, then those between it and its authority.")
+    key: Path | None = Field(None, description="Its private key; readable for the service user only.")
+    key_password_file: Path | None = Field(
+        None, description="File whose first line is the password of the key; such as a systemd credential. Absent: the key has none."
+    )
+    authorities: Path | None = Field(
+        None, description="Authorities whose certificates we accept, of callers and of destinations; the system's own list is not used."
+    )
+    revoked: Path | None = Field(None, description="Revocation lists of these authorities; absent: revocation is not checked.")
+    minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest TLS version that we speak.")
 
 
 class DestinationSettings(Section):
@@ -129,20 +172,43 @@ class DestinationSettings(Section):
     pictures: PictureForm = Field(
         ResultForm.pictures, description="Pictures as one multi-frame true colour object, or each as an object of its own."
     )
+    tls: bool = Field(False, description="Connect with TLS (PS3.15 B.12): needs [tls].")
+    tls_name: str = Field("", description="Name that must stand in its certificate; empty: host.")
+    tls_fingerprint: Fingerprint | None = Field(
+        None, description="SHA-256 of its certificate, as sha256:<hex>: only this one is taken, whatever its name."
+    )
+    _identity: TlsSettings = PrivateAttr(default_factory=TlsSettings)
 
     @property
     def form(self) -> ResultForm:
         """What goes there, and in which form."""
         return ResultForm(tuple(dict.fromkeys(self.objects)), self.segmentation, self.report, self.pictures)
 
+    @property
+    def identity(self) -> TlsSettings:
+        """Who we are there: the configuration's [tls]."""
+        return self._identity
+
+    def introduce(self, identity: TlsSettings) -> None:
+        """Say who we are there; `Config` does it for those in [[destinations]]."""
+        self._identity = identity
+
 
 class StorageSettings(Section):
     """Where everything is kept."""
 
     root: Path = Field(Path("/var/lib/dicomnode"), description="Folder of the spool and the ledger; private to the service user.")
-    ledger_url: str = Field("", description="SQLAlchemy URL of the ledger; empty: an SQLite file in the root folder.")
+    ledger_url: str = Field(
+        "",
+        description="SQLAlchemy URL of the ledger; empty: an SQLite file in the root folder. A password for PostgreSQL belongs into the file that "
+        "PGPASSFILE names, not here.",
+    )
     minimum_free_mb: int = Field(1024, ge=0, description="Below this free space new instances are answered 0xA700, in MiB.")
     keep_days: float = Field(14, gt=0, description="Answered and delivered studies are removed after so many days.")
+
+    @field_serializer("ledger_url", when_used="json")
+    def _without_password(self, url: str) -> str:
+        return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)
 
     @property
     def spool(self) -> Path:
@@ -252,6 +318,7 @@ class Config(Section):
     network: NetworkSettings = NetworkSettings()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
+    tls: TlsSettings = TlsSettings()
     storage: StorageSettings = StorageSettings()
     study: StudySettings = StudySettings()
     selection: SelectionSettings = SelectionSettings()
@@ -272,6 +339,17 @@ class Config(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"destinations: the name {twice[0]!r} is used twice")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Config:
+        users = ["network.tls"] if self.network.tls else []
+        users += [f"destination {destination.name}" for destination in self.destinations if destination.tls]
+        missing = [key for key in ("certificate", "key", "authorities") if getattr(self.tls, key) is None]
+        if users and missing:
+            raise ValueError(f"tls: {users[0]} needs {', '.join(f'tls.{key}' for key in missing)}")
+        for destination in self.destinations:
+            destination.introduce(self.tls)
         return self
 
 
@@ -298,5 +376,7 @@ def _problem(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "configuration"
     if item["type"] == "extra_forbidden":
         return f"{key}: there is no such setting"
-    seen = "" if item["type"] == "missing" else f" (got {item['input']!r})"
+    # A whole table, or an address that may hold a password, is not quoted.
+    quoted = item["type"] != "missing" and not isinstance(item["input"], dict | BaseModel) and "url" not in key
+    seen = f" (got {item['input']!r})" if quoted else ""
     return f"{key}: {item['msg'].removeprefix('Value error, ')}{seen}"

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from dicomnode.config import Config, DestinationSettings
 from dicomnode.errors import StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.probe import probe_destination
+from dicomnode.network.tls import acceptor_context, expires_in_days, fingerprint_of
 from pipeline.bundle import find_bundle
 from pipeline.errors import BundleError
 
+_EXPIRES_SOON_DAYS = 30
 _EVERY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound
 
 
@@ -36,6 +39,7 @@ def examine(config: Config) -> Iterator[Check]:
     """Yield every check in the order in which a set-up is done."""
     yield from _storage(config)
     yield from _models(config)
+    yield from _tls(config)
     yield from _listener(config)
     yield from _senders(config)
     yield from _destinations(config)
@@ -75,6 +79,27 @@ def _models(config: Config) -> Iterator[Check]:
             yield Check(f"pipeline.{key}", "problem", str(problem), "`dicomnode models list` shows what is there")
 
 
+def _tls(config: Config) -> Iterator[Check]:
+    if not (config.network.tls or any(destination.tls for destination in config.destinations)) or config.tls.certificate is None:
+        return
+    try:
+        acceptor_context(config.tls)
+        days = expires_in_days(config.tls.certificate, time.time())
+    except (StartError, OSError, ValueError) as problem:
+        yield Check("tls", "problem", str(problem), "see [tls]")
+        return
+    if days < 0:
+        yield Check(
+            "tls", "problem", f"our certificate expired {-days:.0f} days ago", "renew tls.certificate, and tell the peers that pin it"
+        )
+    elif days < _EXPIRES_SOON_DAYS:
+        yield Check(
+            "tls", "warning", f"our certificate expires in {days:.0f} days", "renew tls.certificate, and tell the peers that pin it"
+        )
+    else:
+        yield Check("tls", "ok", f"our certificate is good for {days:.0f} days; TLS {config.tls.minimum_version} and newer")
+
+
 def _listener(config: Config) -> Iterator[Check]:
     announcement = config.storage.root / "receive.json"
     network = config.network
@@ -100,7 +125,11 @@ def _running_listener(config: Config, announcement: Path) -> Check:
     except (OSError, ValueError, KeyError) as problem:
         return Check("listener", "problem", f"{announcement} cannot be read ({type(problem).__name__})", stale)
     host = "127.0.0.1" if host in _EVERY_INTERFACE else host
-    ourselves = DestinationSettings(name="self", ae_title=network.ae_title, host=host, port=port, objects=("sr",))
+    ourselves = DestinationSettings(name="self", ae_title=network.ae_title, host=host, port=port, objects=("sr",), tls=network.tls)
+    # Called from within, it need not have the name that is in our own certificate: the pin is stricter.
+    if network.tls and config.tls.certificate is not None:
+        ourselves = ourselves.model_copy(update={"tls_fingerprint": fingerprint_of(config.tls.certificate)})
+        ourselves.introduce(config.tls)
     probe = probe_destination(ourselves, network.ae_title, 10.0)
     if not probe.problem:
         return Check("listener", "ok", f"{network.ae_title} answers C-ECHO at port {port}")
@@ -120,7 +149,10 @@ def _senders(config: Config) -> Iterator[Check]:
             f"listens on {network.bind} only",
             "set network.bind to 0.0.0.0 so that scanners and the PACS reach it",
         )
-    if not config.peers and network.accept_unknown_peers != "always":
+    strict = [peer.ae_title for peer in config.peers if peer.certificates]
+    if strict and not network.tls:
+        yield Check("peers", "problem", f"{strict[0]} must show a certificate, but network.tls is off: it is refused", "set network.tls")
+    elif not config.peers and network.accept_unknown_peers != "always":
         yield Check("peers", "warning", "nobody but this machine may send", "add a [[peers]] table for each scanner and PACS")
     else:
         yield Check("peers", "ok", f"{len(config.peers)} known; unknown callers: {network.accept_unknown_peers}")

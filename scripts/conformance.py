@@ -39,7 +39,10 @@ def _introduction() -> str:
     return """# DICOM conformance statement
 
 Drawn from the tables in `dicomnode/network` by `scripts/conformance.py`; a test fails when the two part. The node is no medical device.
-It speaks DICOM Upper Layer over TCP/IP (PS3.8), without TLS: keep it on a network that you trust.
+It speaks DICOM Upper Layer over TCP/IP (PS3.8): plain, which is for a network that you trust, or over TLS (`network.tls`, `destinations.tls`).
+
+TLS follows the BCP 195 RFC 8996, 9325 profile (PS3.15 B.12): TLS 1.2 or 1.3, both ends show a certificate, only the authorities of the
+configuration vouch for one, no upgrade of a plain connection. A caller is an AE title, an address and a certificate, and all three have to fit.
 """
 
 
@@ -131,7 +134,7 @@ is not there are transient.
 def _limits() -> str:
     return """## Not supported
 
-TLS, user identity negotiation, asynchronous operations, extended negotiation, query/retrieve, storage commitment, C-MOVE and C-GET, MPPS.
+User identity negotiation, asynchronous operations, extended negotiation, query/retrieve, storage commitment, C-MOVE and C-GET, MPPS.
 """
 
 

@@ -103,7 +103,7 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() != "sqlite":
             return create_engine(parsed, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError, ImportError) as problem:
-        raise StartError(f"storage.ledger_url {url!r} cannot be used: {problem}") from problem
+        raise StartError(f"storage.ledger_url cannot be used: {problem}") from problem
     if not parsed.database or parsed.database == ":memory:":
         raise StartError("storage.ledger_url: the ledger needs a file, receive and work share it")
     try:

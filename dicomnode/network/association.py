@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import socketserver
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +21,7 @@ from dicomnode.network.contexts import VERIFICATION, accepted_contexts
 from dicomnode.network.handlers import AddInstance, AnswerStore, InstanceWriter, answer_echo, store_handler, usual_way
 from dicomnode.network.peers import check_caller
 from dicomnode.network.reactor import PromptRequestHandler
+from dicomnode.network.tls import A_ASSOCIATE_RQ, HandshakeProblem, acceptor_context, certificate_of, explain
 
 log = structlog.get_logger()
 
@@ -25,11 +29,24 @@ _POLL_S = 0.2
 
 
 class _Server(ThreadedAssociationServer):
-    """A listener that bursts of connections do not overrun."""
+    """A listener that bursts of connections do not overrun. A TLS handshake is the connection's own thread's: the listener waits for nobody."""
 
     request_queue_size = 128
     daemon_threads = True
     answer_store: AnswerStore
+    tls: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Make the association of a connection, in its own thread."""
+        if self.tls is not None:
+            request = _secured(self.tls, request, str(client_address[0]), self.ae.acse_timeout)
+            if request is None:
+                return
+        super().finish_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what a connection that could not be made into an association ended with; the library would print it."""
+        log.warning("connection_failed", host=str(client_address[0]), error=type(sys.exception()).__name__)
 
 
 class Receiver:
@@ -60,10 +77,11 @@ class Receiver:
         self._server: _Server | None = None
 
     def start(self) -> tuple[str, int]:
-        """Listen, and return the address and port that are really bound; raise `PortError` when that cannot be."""
+        """Listen, and return the address and port that are really bound; raise `StartError` (`PortError`, a TLS file) when that cannot be."""
         # Its own event log is slow and prints what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
         network = self._config.network
+        tls = acceptor_context(self._config.tls) if network.tls else None
         try:
             server: Any = _entity(self._config).make_server(
                 (network.bind, network.port), evt_handlers=self._handlers, server_class=_Server, request_handler=PromptRequestHandler
@@ -71,7 +89,7 @@ class Receiver:
         except (OSError, OverflowError) as problem:
             reason = getattr(problem, "strerror", None) or str(problem)
             raise PortError(f"cannot listen on {network.bind}:{network.port}: {reason}; set network.bind and network.port") from problem
-        server.answer_store = self._answer_store
+        server.answer_store, server.tls = self._answer_store, tls
         self._server = server
         threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="listener", daemon=True).start()
         host, port = server.server_address[:2]
@@ -95,7 +113,13 @@ class Receiver:
         """Reject who may not call, else offer what fits the proposal. Runs before the library negotiates."""
         association, proposal = event.assoc, event.assoc.requestor.primitive
         host = association.requestor.address or ""
-        rejection = check_caller(self._config, called_ae=proposal.called_ae_title, calling_ae=proposal.calling_ae_title, host=host)
+        rejection = check_caller(
+            self._config,
+            called_ae=proposal.called_ae_title,
+            calling_ae=proposal.calling_ae_title,
+            host=host,
+            certificate=certificate_of(association.dul.socket.socket),
+        )
         if rejection is None:
             contexts = accepted_contexts(proposal.presentation_context_definition_list, self._config.network.other_objects)
             association.acceptor.supported_contexts = contexts
@@ -103,6 +127,29 @@ class Receiver:
         log.warning("association_rejected", calling_ae=proposal.calling_ae_title, host=host, advice=rejection.advice)
         association.acse.send_reject(rejection.result, rejection.source, rejection.reason)
         association.kill()
+
+
+def _secured(context: ssl.SSLContext, connection: socket.socket, host: str, timeout_s: float | None) -> ssl.SSLSocket | None:
+    """Do the TLS handshake of a caller; None, and the connection is closed, when it fails."""
+    connection.settimeout(timeout_s)
+    try:
+        first = connection.recv(1, socket.MSG_PEEK)
+        if not first:
+            # Somebody looked whether the port is open.
+            connection.close()
+            return None
+        if first == A_ASSOCIATE_RQ:
+            problem = HandshakeProblem("plain DICOM on a port that takes TLS only", "turn TLS on at the peer")
+        else:
+            secured = context.wrap_socket(connection, server_side=True)
+            # From here on the timeouts are options of the socket (`reactor`).
+            secured.settimeout(None)
+            return secured
+    except OSError as failed:
+        problem = explain(failed)
+    connection.close()
+    log.warning("tls_handshake_failed", host=host, reason=problem.seen, advice=problem.advice)
+    return None
 
 
 def _entity(config: Config) -> AE:

@@ -20,6 +20,8 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicomnode.config import DestinationSettings
+from dicomnode.errors import StartError
+from dicomnode.network.tls import RequestorTls, explain
 from dicomnode.records import SendOutcome
 
 # A-ASSOCIATE results, PS3.8 Tables 9-18 and 9-21.
@@ -79,6 +81,13 @@ def associated(
     entity = AE(ae_title=destination.calling_ae_title or calling_ae)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
     opened: list[socket.socket] = []
+    # With TLS the connection is another socket than the one that the request was made with.
+    noted = [(event, _note_socket, [opened]) for event in (evt.EVT_ACSE_SENT, evt.EVT_CONN_OPEN)]
+    try:
+        tls = RequestorTls(destination) if destination.tls else None
+    except StartError as problem:
+        yield SendOutcome("transient", str(problem))
+        return
     try:
         association = entity.associate(
             destination.host,
@@ -86,13 +95,14 @@ def associated(
             contexts=contexts,
             ae_title=destination.ae_title,
             ext_neg=list(roles),
-            evt_handlers=[(evt.EVT_ACSE_SENT, _note_socket, [opened]), (evt.EVT_CONN_OPEN, _prepare, [bool(serves)]), *serves],
+            evt_handlers=[*noted, (evt.EVT_CONN_OPEN, _prepare, [bool(serves)]), *serves],
+            tls_args=tls.arguments if tls else None,
         )
     except OSError as problem:
         yield SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
         return
     try:
-        yield association if association.is_established else _no_association(association)
+        yield association if association.is_established else _no_association(association, tls.problem if tls else None)
     finally:
         association.release()
         # The library drops the socket of a connection that fails, or that the peer resets, without closing it.
@@ -118,7 +128,10 @@ def _prepare(event: Any, peer_may_ask: bool) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))
 
 
-def _no_association(association: Association) -> SendOutcome:
+def _no_association(association: Association, tls_problem: OSError | None) -> SendOutcome:
+    if tls_problem is not None:
+        words = explain(tls_problem)
+        return SendOutcome("transient", f"no TLS connection: {words.seen}; {words.advice}")
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         reason = f"the association was rejected: {answer.reason_str}"

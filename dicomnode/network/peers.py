@@ -1,4 +1,4 @@
-"""Who may call: called and calling AE titles and addresses against the configuration."""
+"""Who may call: called and calling AE titles, addresses and certificates against the configuration."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from dicomnode.config import Config, PeerSettings
+from dicomnode.network.tls import Certificate
 
 # (result, source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 _CALLED_NOT_RECOGNIZED = (1, 1, 7)
@@ -22,13 +23,21 @@ class Rejection:
     advice: str
 
 
-def check_caller(config: Config, *, called_ae: str, calling_ae: str, host: str) -> Rejection | None:
-    """Return why an association is rejected, or None when the caller may come in. Leading and trailing spaces do not count."""
+def check_caller(config: Config, *, called_ae: str, calling_ae: str, host: str, certificate: Certificate | None = None) -> Rejection | None:
+    """Return why an association is rejected, or None when the caller may come in. Leading and trailing spaces do not count.
+
+    With TLS a peer is an AE title, an address and a certificate: all three have to fit one entry.
+    """
     if config.network.require_called_ae and called_ae.strip() != config.network.ae_title:
         return Rejection(*_CALLED_NOT_RECOGNIZED, f"the peer calls {called_ae.strip()!r}: set it to {config.network.ae_title!r} there")
     same_title = [peer for peer in config.peers if peer.ae_title == calling_ae.strip()]
-    if any(_host_fits(peer, host) for peer in same_title):
+    same_place = [peer for peer in same_title if _host_fits(peer, host)]
+    if any(_certificate_fits(peer, certificate) for peer in same_place):
         return None
+    if same_place:
+        shown = certificate.fingerprint if certificate else "none"
+        advice = f"{calling_ae.strip()!r} showed another certificate ({shown}): add it to certificates of its [[peers]] entry"
+        return Rejection(*_CALLING_NOT_RECOGNIZED, advice)
     if same_title:
         return Rejection(
             *_CALLING_NOT_RECOGNIZED, f"{calling_ae.strip()!r} may not call from {host}: add it to hosts of its [[peers]] entry"
@@ -44,6 +53,10 @@ def _host_fits(peer: PeerSettings, host: str) -> bool:
         return True
     address = _address(host)
     return any(address in ipaddress.ip_network(allowed, strict=False) for allowed in peer.hosts)
+
+
+def _certificate_fits(peer: PeerSettings, certificate: Certificate | None) -> bool:
+    return not peer.certificates or (certificate is not None and certificate.fits(peer.certificates))
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

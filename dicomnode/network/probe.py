@@ -11,10 +11,14 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicomnode.config import DestinationSettings
+from dicomnode.errors import StartError
 from dicomnode.network.result_classes import classes_of
+from dicomnode.network.tls import RequestorTls, explain, speaks_tls
 
 # (source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 _CALLING_NOT_KNOWN = (1, 3)
+# Longest wait for a connection, or for an answer to a TLS greeting.
+_GREETING_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,36 @@ def probe_destination(destination: DestinationSettings, calling_ae: str, timeout
     """Connect, associate, C-ECHO, and see which of our result classes are accepted."""
     where = f"{destination.host}:{destination.port}"
     try:
-        socket.create_connection((destination.host, destination.port), timeout=min(timeout_s, 10.0)).close()
+        socket.create_connection((destination.host, destination.port), timeout=min(timeout_s, _GREETING_S)).close()
     except socket.gaierror:
         return Probe(f"the host name {destination.host} is not known", "correct destinations.host, or use the address")
     except OSError as problem:
         reason = problem.strerror or "no answer in time"
         return Probe(f"nothing listens at {where}: {reason}", "check host, port, firewall, and that the archive runs")
-    association = _associate(destination, calling_ae, timeout_s)
+    try:
+        tls = RequestorTls(destination) if destination.tls else None
+    except StartError as problem:
+        return Probe("TLS cannot be set up", str(problem))
+    association = _associate(destination, calling_ae, timeout_s, tls)
+    return _not_associated(association, destination, calling_ae, tls) or _ask(association, destination)
+
+
+def _not_associated(association, destination: DestinationSettings, calling_ae: str, tls: RequestorTls | None) -> Probe | None:  # type: ignore[no-untyped-def]
+    where = f"{destination.host}:{destination.port}"
+    if tls is not None and tls.problem is not None:
+        words = explain(tls.problem)
+        return Probe(f"{where}: {words.seen}", words.advice)
     if association.is_rejected:
         advice = _advice_on_rejection(association, destination, calling_ae)
         return Probe(f"{where} refused the association", advice, calling_not_known=_reason(association) == _CALLING_NOT_KNOWN)
-    if not association.is_established:
-        return Probe(
-            f"{where} broke the association off", "the port answers, but not with DICOM: is TLS on there, or is it another service?"
-        )
+    if association.is_established:
+        return None
+    if tls is None and speaks_tls(destination.host, destination.port, _GREETING_S):
+        return Probe(f"{where} takes TLS only", "set destinations.tls, and [tls]")
+    return Probe(f"{where} broke the association off", "the port answers, but not with DICOM: is it another service?")
+
+
+def _ask(association, destination: DestinationSettings) -> Probe:  # type: ignore[no-untyped-def]
     try:
         answer = association.send_c_echo()
         accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
@@ -56,13 +76,13 @@ def probe_destination(destination: DestinationSettings, calling_ae: str, timeout
         association.release()
 
 
-def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: float):  # type: ignore[no-untyped-def]
+def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: float, tls: RequestorTls | None):  # type: ignore[no-untyped-def]
     ae = AE(ae_title=calling_ae)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     ae.add_requested_context(Verification)
     for sop_class in dict.fromkeys(classes_of(destination.form).values()):
         ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    return ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    return ae.associate(destination.host, destination.port, ae_title=destination.ae_title, tls_args=tls.arguments if tls else None)
 
 
 def _reason(association) -> tuple[int, int]:  # type: ignore[no-untyped-def]

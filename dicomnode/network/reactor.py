@@ -15,6 +15,7 @@ import contextlib
 import queue
 import select
 import socket
+import ssl
 import struct
 from typing import Any
 
@@ -55,7 +56,9 @@ class PromptSocket(AssociationSocket):
         view[: len(taken)] = taken
         done = len(taken)
         while done < count:
-            received = self.socket.recv_into(view[done:], 0, socket.MSG_WAITALL)  # type: ignore[union-attr]
+            # TLS takes no flags, and gives a record of at most 16 KiB a call.
+            flags = 0 if isinstance(self.socket, ssl.SSLSocket) else socket.MSG_WAITALL
+            received = self.socket.recv_into(view[done:], 0, flags)  # type: ignore[union-attr]
             if not received:
                 break
             done += received
@@ -72,6 +75,11 @@ class PromptSocket(AssociationSocket):
         self._unread = data + self._unread
 
 
+def _has_decrypted(connection: socket.socket | None) -> bool:
+    """Return whether TLS holds bytes that are read from the socket already: `select` would wait for others."""
+    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
+
+
 class PromptProvider(DULServiceProvider):
     """The upper layer's thread: sleeps in `select` until the peer says something, and answers C-STORE itself."""
 
@@ -81,11 +89,12 @@ class PromptProvider(DULServiceProvider):
     syntaxes: dict[int, str] | None = None
 
     def _is_transport_event(self) -> bool:
-        wrapped = self.socket
-        if wrapped is not None and wrapped.socket is not None and self.event_queue.empty() and self.state_machine.current_state != "Sta13":
+        connection: Any = self.socket.socket if self.socket is not None else None
+        waits = connection is not None and self.event_queue.empty() and self.state_machine.current_state != "Sta13"
+        if waits and not _has_decrypted(connection):
             # A socket that the other thread has closed: the library's own look, next, makes an event of it.
             with contextlib.suppress(OSError, ValueError):
-                select.select([wrapped.socket], [], [], _WAIT_S)
+                select.select([connection], [], [], _WAIT_S)
         return super()._is_transport_event()
 
     def _read_pdu_data(self) -> None:

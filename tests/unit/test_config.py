@@ -113,3 +113,12 @@ def test_a_host_name_among_the_addresses_of_a_peer_is_told() -> None:
 
     assert len(said) == 1
     assert said[0].startswith("peers.0.hosts: 'mr1.hospital.example' is not an address or network")
+
+
+def test_a_password_is_never_shown() -> None:
+    config = parse_config({"storage": {"ledger_url": "postgresql+psycopg://node:sesame@10.0.0.1/ledger"}})
+
+    assert "sesame" in config.storage.database_url
+    assert "sesame" not in config.model_dump_json()
+    assert "node:***@10.0.0.1" in config.model_dump_json()
+    assert "sesame" not in " ".join(problems({"storage": {"ledger_url": "postgresql://a:sesame@b", "root": 3}, "network": {"tls": True}}))
