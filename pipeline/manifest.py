@@ -51,11 +51,12 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """How tiles overlap and what is averaged where they do."""
+    """How tiles overlap and what is averaged where they do; `mirror_axes` (slice, row, column: 0, 1, 2) are looked at both ways round."""
 
     step: float
     gaussian: bool
     aggregate: str = "probabilities"
+    mirror_axes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,11 @@ class Manifest:
         """SHA-256 of the graph; of several, that of their hashes, one a line."""
         digests = list(self.graphs.values())
         return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    @property
+    def least_shape(self) -> tuple[int, int, int]:
+        """The smallest grid, in voxels, that the family works on."""
+        return self.input.patch
 
     @property
     def maps(self) -> int:
@@ -159,6 +165,7 @@ class _Reader:
                 self.number("window.step", 0.1, 1.0),
                 self.value("window.gaussian", bool),
                 self.one_of("window.aggregate", AGGREGATES, "probabilities"),
+                self._mirror_axes(),
             ),
             output=self._output(),
             nnunet=self._nnunet(),
@@ -178,6 +185,14 @@ class _Reader:
                 "files", f"must list {GRAPH}, and fold-1.onnx and so on, with their SHA-256 (64 hexadecimal digits) and nothing else"
             )
         return {name: files[name] for name in (GRAPH, *names)}
+
+    def _mirror_axes(self) -> tuple[int, ...]:
+        axes = self.value("window.mirror_axes", list, [])
+        if any(isinstance(axis, bool) or axis not in (0, 1, 2) for axis in axes) or len(set(axes)) != len(axes):
+            raise self._problem("window.mirror_axes", "needs a list of different axes out of 0, 1, 2")
+        if axes and "nnunet" in self._manifest:
+            raise self._problem("window.mirror_axes", "an nnU-Net's mirroring is said in its own table")
+        return tuple(axes)
 
     def _nnunet(self) -> NnUNetSpec | None:
         scheme = self.text("preprocess.resample")

@@ -152,6 +152,9 @@ class PipelineResult:
         uint8, 0 or 1.
     threshold
         Probability at or above which a voxel counts as lesion.
+    agreement
+        float32, 0..1: share of the network's passes (mirrored images, folds, planes, members) that call the voxel lesion, before the
+        limit to the brain and the minimum volume. None where the network answered once.
     """
 
     reference_role: Role
@@ -165,3 +168,4 @@ class PipelineResult:
     models: tuple[ModelIdentity, ...]
     threshold: float
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    agreement: Volume | None = None

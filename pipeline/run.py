@@ -5,17 +5,15 @@ Each step decides (`plan_*`), does (`apply_*`) and leaves a `StepRecord` with wh
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from pipeline.bundle import Bundle
 from pipeline.errors import BundleError, PipelineError
-from pipeline.geometry import Affine, Grid, grid_of, voxel_volume_mm3
+from pipeline.geometry import Affine, grid_of, voxel_volume_mm3
+from pipeline.journal import Journal, Progress
 from pipeline.measure.lesion import measure_lesions
 from pipeline.measure.volume import measure_lesion_count, measure_lesion_load, measure_volume
 from pipeline.postprocess.components import apply_components
@@ -25,11 +23,11 @@ from pipeline.preprocess.check_inputs import check_inputs, find_input_remarks
 from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find_brain_problem, find_coverage_remarks, move_brain
 from pipeline.preprocess.register import apply_registration, find_registration_remarks, plan_registration
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
-from pipeline.preprocess.resample import IDENTITY, plan_covering_grid, plan_mask_grid, sample_linear
-from pipeline.records import Array, Finding, PipelineResult, Role, StepRecord, Volume
-from pipeline.segmenters import nnunet, patch3d
-
-Progress = Callable[[str], None]
+from pipeline.preprocess.resample import IDENTITY, plan_covering_grid
+from pipeline.records import Array, Finding, PipelineResult, Role, Volume
+from pipeline.segmenters import patch3d
+from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.segmenters.families import segment_case
 
 
 @dataclass(frozen=True)
@@ -45,49 +43,8 @@ class Recipe:
     provider: str = "cpu"
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """What a segmenter gets: everything in axial canonical order, everything in the reference's patient mm.
-
-    Attributes
-    ----------
-    images
-        Role to image, reference first.
-    links
-        Role to 4x4 from the reference's mm to that image's mm.
-    brain
-        The brain in the reference's mm.
-    reference
-        Grid of the reference image.
-    """
-
-    images: Mapping[str, Volume]
-    links: Mapping[str, Affine]
-    brain: Brain
-    reference: Grid
-
-
-Segmenter = Callable[[Case, "Journal"], Volume]
+Segmenter = Callable[[Case, Journal], Volume]
 """Returns the lesion probability on any grid in the reference's frame of reference."""
-
-
-@dataclass
-class Journal:
-    """Collects the step records and findings of one run."""
-
-    progress: Progress | None = None
-    steps: list[StepRecord] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[dict[str, Any]]:
-        """Time a step; what it puts into the mapping becomes the record's parameters."""
-        if self.progress is not None:
-            self.progress(name.replace("_", " "))
-        parameters: dict[str, Any] = {}
-        started = time.perf_counter()
-        yield parameters
-        self.steps.append(StepRecord(name, parameters, time.perf_counter() - started))
 
 
 def run_pipeline(
@@ -118,20 +75,24 @@ def run_pipeline(
     # 4. Bring the T1 onto the FLAIR.
     case = _register(images, _settle_brains(images, brains, journal), reference_role, journal)
     # 5 to 8. Resample, correct, normalise, infer.
-    probability = segmenter(case, journal) if segmenter else _segment(case, recipe, journal)
+    threshold = _choose_threshold(tuple(inputs), recipe)
+    asked = Asked(threshold, recipe.bias_correction, recipe.threads, recipe.provider)
+    answer = Answer(segmenter(case, journal)) if segmenter else segment_case(recipe.lesion, case, asked, journal)
     # 9. Back to the reference's own voxels.
     with journal.step("to_source_grid"):
         orientation = orientations[reference_role]
-        probability = undo_orientation(apply_to_source_grid(probability, case.reference), orientation)
+        probability = undo_orientation(apply_to_source_grid(answer.probability, case.reference), orientation)
+        agreement = answer.agreement and undo_orientation(apply_to_source_grid(answer.agreement, case.reference), orientation)
         mask = apply_to_source_grid(case.brain.soft, case.reference).array >= case.brain.threshold
         brain = case.reference.fill(mask.astype(np.uint8))
         journal.findings += find_coverage_remarks(brain)
         brain_mask = undo_orientation(brain, orientation)
     # 10. Lesions.
-    labels, probability, threshold = _find_lesions(probability, brain_mask, tuple(inputs), recipe, journal)
+    labels, probability = _find_lesions(probability, brain_mask, threshold, recipe, journal)
     # 11. Measurements.
     sources: dict[str, tuple[Volume, Affine]] = {role: (inputs[role], case.links[role]) for role in inputs}
-    return _measure(reference_role, labels, probability, brain_mask, sources, threshold, recipe, journal)
+    result = _measure(reference_role, labels, probability, brain_mask, sources, threshold, recipe, journal)
+    return replace(result, agreement=agreement)
 
 
 def _check(inputs: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> tuple[dict[Role, Volume], Role]:
@@ -162,8 +123,9 @@ def _extract_brains(images: Mapping[Role, Volume], recipe: Recipe, journal: Jour
             grid = plan_covering_grid(grid_of(image), bundle.input.spacing_mm, bundle.input.patch)
             channel = role if role in bundle.channels else bundle.channels[0]
             head = patch3d.crop_to_head(bundle, patch3d.resample_channels(bundle, {channel: image}, grid, {}))
-            probability, used = patch3d.infer(bundle, patch3d.normalise_channels(bundle, head, None), recipe.threads, recipe.provider)
-            brains[role] = apply_brain_threshold(probability, recipe.brain.output.threshold)
+            asked = Asked(bundle.output.threshold, threads=recipe.threads, provider=recipe.provider)
+            answer, used = patch3d.infer(bundle, patch3d.normalise_channels(bundle, head, None), asked)
+            brains[role] = apply_brain_threshold(answer.probability, asked.threshold)
             parameters[role] = {"volume_ml": brains[role].volume_ml, "main_share": brains[role].main_share, **used}
     return brains
 
@@ -200,40 +162,14 @@ def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], refer
     return Case(pictures, links, brains[reference], grid_of(images[reference]))
 
 
-def _segment(case: Case, recipe: Recipe, journal: Journal) -> Volume:
-    bundle = recipe.lesion
-    if bundle.nnunet is not None:
-        # An imported nnU-Net resamples and normalises by its own rules, from the voxels as they were read.
-        with journal.step("infer") as parameters:
-            probability, used = nnunet.segment_case(
-                bundle, case.images, case.links, case.brain, case.reference, recipe.threads, recipe.provider
-            )
-            parameters.update(used)
-        return probability
-    with journal.step("resample") as parameters:
-        grid = plan_mask_grid(case.brain.mask, bundle.input.spacing_mm, bundle.input.patch)
-        channels = patch3d.resample_channels(bundle, case.images, grid, case.links)
-        mask = sample_linear(case.brain.soft, grid) >= case.brain.threshold
-        parameters.update(channels.parameters)
-    with journal.step("correct_bias") as parameters:
-        if recipe.bias_correction:
-            channels = patch3d.correct_channels(bundle, channels, mask)
-            parameters.update(channels.parameters)
-    with journal.step("normalise") as parameters:
-        channels = patch3d.normalise_channels(bundle, channels, mask if bundle.input.head == "brain-extracted" else None)
-        parameters.update(channels.parameters)
-    with journal.step("infer") as parameters:
-        probability, used = patch3d.infer(bundle, channels, recipe.threads, recipe.provider)
-        parameters.update(used)
-    return probability
+def _choose_threshold(roles: tuple[str, ...], recipe: Recipe) -> float:
+    if recipe.threshold is not None:
+        return recipe.threshold
+    return recipe.lesion.output.threshold_for([channel for channel in recipe.lesion.channels if channel in roles])
 
 
-def _find_lesions(
-    probability: Volume, brain_mask: Volume, roles: tuple[Role, ...], recipe: Recipe, journal: Journal
-) -> tuple[Volume, Volume, float]:
+def _find_lesions(probability: Volume, brain_mask: Volume, threshold: float, recipe: Recipe, journal: Journal) -> tuple[Volume, Volume]:
     output = recipe.lesion.output
-    ordered = [channel for channel in recipe.lesion.channels if channel in roles]
-    threshold = output.threshold_for(ordered) if recipe.threshold is None else recipe.threshold
     minimum_mm3 = output.minimum_volume_mm3 if recipe.minimum_volume_mm3 is None else recipe.minimum_volume_mm3
     with journal.step("find_lesions") as parameters:
         probability = apply_brain_limit(probability, brain_mask, output.brain_margin_mm)
@@ -246,7 +182,7 @@ def _find_lesions(
         journal.findings.append(
             Finding("lesion-at-volume-edge", "warning", "A lesion touches the edge of the imaged volume: its volume may be too small.")
         )
-    return probability.with_array(array), probability, threshold
+    return probability.with_array(array), probability
 
 
 def _measure(

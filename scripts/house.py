@@ -149,10 +149,11 @@ ROOMS = (
         _pipeline("errors", "manifest", "records"),
         ("numpy", "onnxruntime"),
     ),
+    Room("pipeline.journal", "what one run did and noticed: step records, findings", _pipeline("records")),
     Room(
         "pipeline.run",
         "`run_pipeline`: the numbered steps, top to bottom",
-        (*_VOLUMES_IN, *_pipeline("bundle", "preprocess", "inference", "segmenters", "postprocess", "measure")),
+        (*_VOLUMES_IN, *_pipeline("bundle", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure")),
         ("numpy",),
     ),
     Room(
@@ -170,7 +171,7 @@ ROOMS = (
     Room(
         "pipeline.segmenters",
         "one file per family of networks",
-        (*_VOLUMES_IN, *_pipeline("bundle", "inference", "nnunet_manifest", "preprocess")),
+        (*_VOLUMES_IN, *_pipeline("bundle", "inference", "journal", "nnunet_manifest", "preprocess")),
         ("numpy",),
     ),
     Room(

@@ -6,23 +6,26 @@ difference is kept, of softmax maps only the lesion's sum. That halves memory an
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.bundle import Bundle
 from pipeline.errors import BundleError
 from pipeline.geometry import Affine, Grid, Shape, Triple, same_grid, spacing_mm
+from pipeline.inference.passes import average_passes
 from pipeline.inference.session import Network, open_network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
 from pipeline.nnunet_manifest import REFERENCE, NnUNetSpec
-from pipeline.preprocess.extract_brain import Brain
 from pipeline.preprocess.nnunet_case import CasePlan, apply_case, plan_case, undo_case
 from pipeline.preprocess.resample import IDENTITY, sample_linear
 from pipeline.records import FloatArray, Volume
+from pipeline.segmenters.case import Answer, Asked, Case
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -40,25 +43,10 @@ def window_of(bundle: Bundle) -> Window:
     return Window(bundle.input.spacing_mm, bundle.input.patch, bundle.window.step, bundle.window.gaussian)
 
 
-def segment_case(
-    bundle: Bundle,
-    images: Mapping[str, Volume],
-    links: Mapping[str, Affine],
-    brain: Brain,
-    reference: Grid,
-    threads: int,
-    provider: str = "cpu",
-) -> tuple[Volume, dict[str, Any]]:
-    """Return the lesion probability on the voxels that the network works from, and what was done.
+def segment_case(bundle: Bundle, case: Case, asked: Asked) -> tuple[Answer, dict[str, Any]]:
+    """Return the answer on the voxels that the network works from, and what was done.
 
-    Parameters
-    ----------
-    images
-        Role to image in axial canonical order.
-    links
-        Role to 4x4 from the reference's mm to that image's mm.
-    brain
-        The brain in the reference's mm; what lies outside is blanked for a network that was trained on extracted brains.
+    What lies outside the brain is blanked for a network that was trained on extracted brains.
 
     Raises
     ------
@@ -68,28 +56,32 @@ def segment_case(
     spec = bundle.nnunet
     if spec is None:
         raise BundleError(f"{bundle.name} is no nnU-Net: its manifest has no such table", code="model-manifest-invalid")
-    grid = _working_grid(spec, images, links, reference)
-    array = np.stack([_on_grid(images[channel], grid, links.get(channel, IDENTITY)) for channel in bundle.channels])
+    grid = _working_grid(spec, case)
+    array = np.stack([_on_grid(case.images[channel], grid, case.links.get(channel, IDENTITY)) for channel in bundle.channels])
     if bundle.input.head == "brain-extracted":
-        array = array * (sample_linear(brain.soft, grid) >= brain.threshold)
+        array = array * (sample_linear(case.brain.soft, grid) >= case.brain.threshold)
     flips = tuple(axis for axis, letter, same in zip((3, 2, 1), spec.orientation, "LPS", strict=True) if letter != same)
-    networks = [open_network(bundle, threads, name, provider) for name in bundle.graphs]
-    probability, plan = predict_array(networks, spec, window_of(bundle), np.flip(array, flips), spacing_mm(grid.affine))
-    probability = np.flip(probability, tuple(axis - 1 for axis in flips))
+    networks = [open_network(bundle, asked.threads, name, asked.provider) for name in bundle.graphs]
+    found = predict_votes(networks, spec, window_of(bundle), np.flip(array, flips), spacing_mm(grid.affine), asked.threshold)
+
+    def restored(picture: FloatArray) -> Volume:
+        return grid.fill(np.ascontiguousarray(np.flip(picture, tuple(axis - 1 for axis in flips))))
+
     used = {
         "conventions": f"nnU-Net v{spec.version}", "folds": len(networks), "mirror_axes": list(spec.mirror_axes), "grid": spec.grid,
-        "box": [list(ends) for ends in plan.box], "resampled": list(plan.resampled), "threads": threads, "provider": provider,
+        "box": [list(ends) for ends in found.plan.box], "resampled": list(found.plan.resampled), "threads": asked.threads,
+        "provider": asked.provider,
     }  # fmt: skip
-    return grid.fill(np.ascontiguousarray(probability)), used
+    return Answer(restored(found.probability), None if found.votes is None else restored(found.votes)), used
 
 
-def _working_grid(spec: NnUNetSpec, images: Mapping[str, Volume], links: Mapping[str, Affine], reference: Grid) -> Grid:
+def _working_grid(spec: NnUNetSpec, case: Case) -> Grid:
     """Return the grid of the image that the network works from, in the reference's mm."""
-    if spec.grid == REFERENCE or spec.grid not in images:
-        return reference
-    image = images[spec.grid]
+    if spec.grid == REFERENCE or spec.grid not in case.images:
+        return case.reference
+    image = case.images[spec.grid]
     shape = (image.array.shape[0], image.array.shape[1], image.array.shape[2])
-    return Grid(shape, np.linalg.inv(links.get(spec.grid, IDENTITY)) @ image.affine, reference.frame_of_reference_uid)
+    return Grid(shape, np.linalg.inv(case.links.get(spec.grid, IDENTITY)) @ image.affine, case.reference.frame_of_reference_uid)
 
 
 def _on_grid(image: Volume, grid: Grid, link: Affine) -> FloatArray:
@@ -99,10 +91,27 @@ def _on_grid(image: Volume, grid: Grid, link: Affine) -> FloatArray:
     return sample_linear(image, grid, link)
 
 
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Maps on the voxels as they were given, (slice, row, column): probability, share of passes that vote for lesion (None: one pass)."""
+
+    probability: FloatArray
+    votes: FloatArray | None
+    plan: CasePlan
+
+
 def predict_array(
     networks: Sequence[Network], spec: NnUNetSpec, window: Window, array: FloatArray, spacing: Triple
 ) -> tuple[FloatArray, CasePlan]:
-    """Return the lesion probability, float32 (slice, row, column), and how the case was laid out.
+    """Return the lesion probability alone, and how the case was laid out; see `predict_votes`."""
+    found = predict_votes(networks, spec, window, array, spacing, None)
+    return found.probability, found.plan
+
+
+def predict_votes(
+    networks: Sequence[Network], spec: NnUNetSpec, window: Window, array: FloatArray, spacing: Triple, threshold: float | None
+) -> Prediction:
+    """Return the lesion probability, float32 (slice, row, column), the votes of folds and flips, and how the case was laid out.
 
     Parameters
     ----------
@@ -110,6 +119,8 @@ def predict_array(
         One for each fold.
     array, spacing
         (channel, slice, row, column) in the training images' orientation, and its voxel size in mm.
+    threshold
+        Probability at or above which a pass votes for lesion; None: nobody asks.
 
     Raises
     ------
@@ -118,41 +129,32 @@ def predict_array(
     """
     plan, inside = plan_case(spec, window.spacing_mm, array, spacing)
     image = apply_case(spec, plan, inside, array)
-    predict = _averaged(networks, spec)
+    vote = None if threshold is None or (len(networks) == 1 and not spec.mirror_axes) else _voter(spec, threshold)
+    voting = vote is not None
+    predict = average_passes(networks, spec.mirror_axes, _reduction(spec), vote)
     if spec.planar:
         slices = [_tile(predict, image[:, k : k + 1], window) for k in range(image.shape[1])]
         maps = np.concatenate(slices, axis=1)
     else:
         maps = _tile(predict, image, window)
     outside = np.full(len(maps), -np.inf if spec.version == 2 else 0.0, np.float32)
-    if len(maps) > 1:
+    if len(maps) - voting > 1:
         outside[0] = 0.0
+    if voting:
+        outside[-1] = 0.0
     maps = undo_case(spec, plan, maps, outside)
-    return (_lesion_probability(spec, maps) if spec.version == 2 else maps[0]).clip(0.0, 1.0), plan
+    votes = maps[-1].clip(0.0, 1.0) if voting else None
+    maps = maps[:-1] if voting else maps
+    probability = _lesion_probability(spec, maps) if spec.version == 2 else maps[0]
+    return Prediction(probability.clip(0.0, 1.0), votes, plan)
+
+
+def _voter(spec: NnUNetSpec, threshold: float) -> Callable[[FloatArray], Mask]:
+    return lambda maps: (maps if spec.version == 1 else _lesion_probability(spec, maps)[np.newaxis]) >= threshold
 
 
 def _tile(predict: Network, image: FloatArray, window: Window) -> FloatArray:
     return apply_tiles(predict, image, plan_tiles(image.shape[1:], window.patch, window.step, gaussian=window.gaussian))
-
-
-def _averaged(networks: Sequence[Network], spec: NnUNetSpec) -> Network:
-    """Return the mean over folds and flips as one function of a patch."""
-    flips = [axes for count in range(len(spec.mirror_axes) + 1) for axes in itertools.combinations(spec.mirror_axes, count)]
-    keep = _reduction(spec)
-
-    def predict(patch: FloatArray) -> FloatArray:
-        total: FloatArray | None = None
-        for axes in flips:
-            turned = tuple(1 + axis for axis in axes)
-            seen = np.flip(patch, turned)
-            for network in networks:
-                answer = np.flip(keep(network(seen)), turned)
-                total = answer.copy() if total is None else np.add(total, answer, out=total)
-        if total is None:
-            raise ValueError("there is no network to ask")
-        return total / np.float32(len(flips) * len(networks))
-
-    return predict
 
 
 def _reduction(spec: NnUNetSpec) -> Callable[[FloatArray], FloatArray]:

@@ -15,13 +15,16 @@ import numpy.typing as npt
 
 from pipeline.bundle import Bundle
 from pipeline.geometry import Affine, Grid
+from pipeline.inference.passes import average_passes
 from pipeline.inference.session import open_network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
+from pipeline.journal import Journal
 from pipeline.preprocess.correct_bias import apply_bias_correction, plan_bias_correction
 from pipeline.preprocess.crop import apply_box, plan_head_box
 from pipeline.preprocess.normalize import apply_normalization
-from pipeline.preprocess.resample import IDENTITY, apply_resampling
+from pipeline.preprocess.resample import IDENTITY, apply_resampling, plan_mask_grid, sample_linear
 from pipeline.records import FloatArray, Volume
+from pipeline.segmenters.case import Answer, Asked, Case
 
 Mask = npt.NDArray[np.bool_]
 
@@ -33,6 +36,32 @@ class Channels:
     array: FloatArray
     grid: Grid
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def segment_case(bundle: Bundle, case: Case, asked: Asked, journal: Journal) -> Answer:
+    """Return the answer on the bundle's own grid around the brain."""
+    channels = prepare_case(bundle, case, asked, journal)
+    with journal.step("infer") as parameters:
+        answer, used = infer(bundle, channels, asked)
+        parameters.update(used)
+    return answer
+
+
+def prepare_case(bundle: Bundle, case: Case, asked: Asked, journal: Journal) -> Channels:
+    """Return the network's input: resampled around the brain, bias corrected, normalised."""
+    with journal.step("resample") as parameters:
+        grid = plan_mask_grid(case.brain.mask, bundle.input.spacing_mm, bundle.least_shape)
+        channels = resample_channels(bundle, case.images, grid, case.links)
+        mask = sample_linear(case.brain.soft, grid) >= case.brain.threshold
+        parameters.update(channels.parameters)
+    with journal.step("correct_bias") as parameters:
+        if asked.bias_correction:
+            channels = correct_channels(bundle, channels, mask)
+            parameters.update(channels.parameters)
+    with journal.step("normalise") as parameters:
+        channels = normalise_channels(bundle, channels, mask if bundle.input.head == "brain-extracted" else None)
+        parameters.update(channels.parameters)
+    return channels
 
 
 def resample_channels(bundle: Bundle, images: Mapping[str, Volume], grid: Grid, links: Mapping[str, Affine]) -> Channels:
@@ -75,24 +104,32 @@ def normalise_channels(bundle: Bundle, channels: Channels, mask: Mask | None) ->
     return Channels(array, channels.grid, parameters)
 
 
-def infer(bundle: Bundle, channels: Channels, threads: int, provider: str = "cpu") -> tuple[Volume, dict[str, Any]]:
-    """Run the network over the grid and return the probability, float32, and how it was tiled.
+def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dict[str, Any]]:
+    """Run the network over the grid and return its answer, float32, and how it was tiled.
 
     Raises
     ------
     BundleError
         The graph is not as the manifest says, or answers with NaN or infinite values.
     """
-    network = open_network(bundle, threads, provider=provider)
+    network = open_network(bundle, asked.threads, provider=asked.provider)
     activate = ACTIVATIONS[bundle.output.activation]
+    late = bundle.window.aggregate == "logits"
+    mirrors = bundle.window.mirror_axes
+    run = average_passes(
+        [network],
+        mirrors,
+        (lambda maps: maps) if late else activate,
+        (lambda maps: (activate(maps) if late else maps) >= asked.threshold) if mirrors else None,
+    )
     plan = plan_tiles(channels.grid.shape, bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian)
-    if bundle.window.aggregate == "logits":
-        probability = activate(apply_tiles(network, channels.array, plan))
-    else:
-        probability = apply_tiles(lambda patch: activate(network(patch)), channels.array, plan)
+    maps = apply_tiles(run, channels.array, plan)
+    votes = channels.grid.fill(maps[-1]) if mirrors else None
+    maps = maps[:-1] if mirrors else maps
+    probability = (activate(maps) if late else maps)[0].clip(0.0, 1.0)
     parameters: dict[str, Any] = {"tiles": len(plan.corners), "patch": list(plan.patch), "aggregate": bundle.window.aggregate}
-    parameters |= {"threads": threads, "provider": provider}
-    return channels.grid.fill(probability[0].clip(0.0, 1.0)), parameters
+    parameters |= {"mirror_axes": list(mirrors), "threads": asked.threads, "provider": asked.provider}
+    return Answer(channels.grid.fill(probability), votes), parameters
 
 
 def _present(channels: Channels) -> list[int]:

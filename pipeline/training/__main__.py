@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled networks on synthetic heads.")
 
-TaskName = Annotated[str, typer.Option(help="lesion, brain, or tiny (for tests)")]
+TaskName = Annotated[str, typer.Option(help="what is trained: a name in the table of pipeline.training.tasks")]
 Choosing = Annotated[int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")]
 Maps = Annotated[Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")]
 
@@ -61,6 +61,7 @@ def train(
     validate_every_s: float = 300.0,
     init: Annotated[Path | None, typer.Option(help="checkpoint, or a bundle's model.onnx, to start from")] = None,
     add: Annotated[str | None, typer.Option("--add-channel", help="channel that --init lacks; it starts as a copy of the first")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="checkpoint of another network whose encoder to start from")] = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile")] = False,
     lesion_maps: Maps = None,
 ) -> None:
@@ -76,7 +77,7 @@ def train(
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
     chosen = TASKS[task]
-    start = _read_start(init, chosen.architecture, add)
+    start = _read_start(init, encoder, chosen.architecture, add)
     context = multiprocessing.get_context("spawn")
     workers = [
         context.Process(
@@ -95,10 +96,14 @@ def train(
             worker.terminate()
 
 
-def _read_start(init: Path | None, architecture: Architecture, add: str | None) -> Checkpoint | None:
+def _read_start(init: Path | None, encoder: Path | None, architecture: Architecture, add: str | None) -> Checkpoint | None:
     from pipeline.training.checkpoint import CheckpointError, load_checkpoint
-    from pipeline.training.transfer import add_channel, read_exported
+    from pipeline.training.transfer import add_channel, read_exported, take_encoder
 
+    if init is not None and encoder is not None:
+        raise typer.BadParameter("--init gives all weights and --encoder a part of them: name one")
+    if encoder is not None:
+        return take_encoder(load_checkpoint(encoder), architecture)
     if init is None:
         return None
     start = read_exported(init, architecture) if init.suffix == ".onnx" else load_checkpoint(init)

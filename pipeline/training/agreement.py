@@ -13,7 +13,8 @@ import torch
 
 from pipeline.evaluate.equivalence import Equivalence, paired_tost
 from pipeline.evaluate.overlap import count_overlap
-from pipeline.training.network import Exportable, UNet
+from pipeline.training.build import Network
+from pipeline.training.network import Exportable
 from pipeline.training.onnx_graph import open_session, run_session
 
 MARGIN = 1e-3
@@ -116,7 +117,7 @@ def compare_case(
 
 
 def compare(
-    network: UNet, full: onnx.ModelProto, half: onnx.ModelProto, cases: Iterable[ProofCase], voxel_ml: float
+    network: Network, full: onnx.ModelProto, half: onnx.ModelProto, cases: Iterable[ProofCase], voxel_ml: float
 ) -> list[CaseAgreement]:
     """Run every case through all forms of one network."""
     single = Exportable(copy.deepcopy(network)).eval()

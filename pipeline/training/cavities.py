@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.training.network import UNet
+from pipeline.training.build import Network
 from pipeline.training.pool import VALIDATION_SEED
 from pipeline.training.synthesis.anatomy import load_anatomy
 from pipeline.training.synthesis.subject import synthesise_head_case
@@ -14,7 +14,7 @@ FIRST_SEED = VALIDATION_SEED + 500_000
 SMALLEST_ML = 1.0
 
 
-def measure_kept(network: UNet, heads: int, threshold: float = 0.5) -> list[dict[str, float]]:
+def measure_kept(network: Network, heads: int, threshold: float = 0.5) -> list[dict[str, float]]:
     """Return one row for each of `heads` heads with a lesion over 1 mL: its volume and the share inside the mask."""
     rows: list[dict[str, float]] = []
     anatomy, seed = load_anatomy(), FIRST_SEED

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.training.network import Architecture, UNet
+from pipeline.training.build import Network, build_network
+from pipeline.training.network import Architecture
 
 
 class CheckpointError(ValueError):
@@ -53,9 +54,9 @@ class Checkpoint:
         )  # fmt: skip
         part.replace(path)
 
-    def averaged_network(self) -> UNet:
+    def averaged_network(self) -> Network:
         """Return the network with the averaged weights, in evaluation mode."""
-        network = UNet(self.architecture)
+        network = build_network(self.architecture)
         network.load_state_dict(self.average)
         return network.eval()
 

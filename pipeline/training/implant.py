@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.training.build import Network
 from pipeline.training.measure_real import BRAIN_THRESHOLD, combinations_of, extract_brain
-from pipeline.training.network import UNet
 from pipeline.training.real_cases import RealCase
 from pipeline.training.synthesis.appearance import draw_lesion_state, paint_lesion
 from pipeline.training.synthesis.contrast import Contrast
@@ -33,7 +33,13 @@ Float = npt.NDArray[np.float32]
 
 
 def measure_implants(
-    brain: UNet, lesion: UNet, cases: Sequence[RealCase], maps: Sequence[Path], thresholds: dict[str, float], each: int = 6, seed: int = 0
+    brain: Network,
+    lesion: Network,
+    cases: Sequence[RealCase],
+    maps: Sequence[Path],
+    thresholds: dict[str, float],
+    each: int = 6,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Paint `each` outlines into each head and return one row for each lesion and channel combination."""
     rows: list[dict[str, Any]] = []
@@ -56,7 +62,7 @@ def measure_implants(
     return rows
 
 
-def prepare_head(brain: UNet, case: RealCase) -> tuple[dict[str, Tensor], Tensor, Affine]:
+def prepare_head(brain: Network, case: RealCase) -> tuple[dict[str, Tensor], Tensor, Affine]:
     """Return the images and the brain mask on the lesion grid, and the 4x4 from its indices to template coordinates."""
     found = extract_brain(brain, case.images[case.reference])
     voxels = np.argwhere(found.array >= BRAIN_THRESHOLD)

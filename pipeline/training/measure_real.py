@@ -18,7 +18,7 @@ import torch
 
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.records import Volume
-from pipeline.training.network import UNet
+from pipeline.training.build import Network
 from pipeline.training.pictures import draw_overlay
 from pipeline.training.real_cases import RealCase, ms_cases, single_cases
 from pipeline.training.synthesis.subject import HEAD_GRID, LESION_GRID, scale_by_brain_median, scale_by_percentiles
@@ -30,12 +30,12 @@ Bool = npt.NDArray[np.bool_]
 BRAIN_THRESHOLD = 0.5
 
 
-def as_function(network: UNet) -> Callable[[Float], Float]:
+def as_function(network: Network) -> Callable[[Float], Float]:
     """Return the network as a function of one (channel, slice, row, column) patch."""
     return lambda patch: predict(network, torch.from_numpy(np.ascontiguousarray(patch))).numpy()
 
 
-def extract_brain(network: UNet, volume: Volume) -> Volume:
+def extract_brain(network: Network, volume: Volume) -> Volume:
     """Return the brain probability of one whole head on a 3 mm axial grid."""
     affine, shape = covering_grid(volume, HEAD_GRID.spacing_mm, HEAD_GRID.shape)
     image = resample(volume, affine, shape)
@@ -45,7 +45,7 @@ def extract_brain(network: UNet, volume: Volume) -> Volume:
     return Volume(np.where(kept, np.maximum(probability, 0.51), np.minimum(probability, 0.49)), affine, "0")
 
 
-def segment(network: UNet, case: RealCase, roles: tuple[str, ...], mask: Volume) -> tuple[Volume, Float]:
+def segment(network: Network, case: RealCase, roles: tuple[str, ...], mask: Volume) -> tuple[Volume, Float]:
     """Return lesion probability on a 2 mm grid around the mask, and the network's input."""
     voxels = np.argwhere(mask.array >= BRAIN_THRESHOLD)
     middle = (voxels.min(axis=0) + voxels.max(axis=0)) / 2
@@ -89,7 +89,7 @@ def score_brain(case: RealCase, probability: Volume, role: str) -> dict[str, flo
     }
 
 
-def measure(data: Path, brain: UNet, lesion: UNet | None, out: Path, thresholds: dict[str, float]) -> list[dict[str, Any]]:
+def measure(data: Path, brain: Network, lesion: Network | None, out: Path, thresholds: dict[str, float]) -> list[dict[str, Any]]:
     """Measure every case in `data`, write pictures and `real.json` to `out`, and return the rows."""
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

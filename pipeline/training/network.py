@@ -1,4 +1,4 @@
-"""The two networks: a 3D U-Net with a light full-resolution level, and its forms for training and export.
+"""The 3D U-Net with a light full-resolution level, its forms for training and export, and what every network is rebuilt from.
 
 Nothing about data or schedules lives here. Arrays are (batch, channel, slice, row, column).
 """
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 NEGATIVE_SLOPE = 0.01
 EPSILON = 1e-5
+PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}
+"""Name of a plane to the image axis (slice, row, column) along which its slices are stacked."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,27 @@ class Architecture:
     pyramid
         Each level's logits are added to those of the coarser supervised level. Without it a finest level of one
         convolution can settle where small structures are the absence of every feature, and stays there.
+    plane
+        Empty for a 3D network; "axial", "coronal" or "sagittal" for a 2D one (`planar_network`) that sees slice by slice.
+    mirrored
+        A 2D network also sees how far each voxel differs from its mirror image on the other side.
+    shrink
+        A 3D network works on a grid that is this many times coarser than its input and output.
     """
 
     channels: tuple[str, ...]
     widths: tuple[int, ...] = (8, 32, 64, 96, 128)
     deep_outputs: int = 2
     pyramid: bool = True
+    plane: str = ""
+    mirrored: bool = False
+    shrink: int = 1
 
     def __post_init__(self) -> None:
         if not self.channels or len(self.widths) < 2:
             raise ValueError(f"a network needs a channel and two levels, got {self.channels} and {self.widths}")
+        if self.plane not in ("", *PLANES) or (self.mirrored and not self.plane) or (self.shrink > 1 and self.plane):
+            raise ValueError(f"no network is made of plane={self.plane!r}, mirrored={self.mirrored}, shrink={self.shrink}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, for a checkpoint."""
@@ -51,7 +64,15 @@ class Architecture:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Architecture:
         """Rebuild from `to_dict`."""
-        return cls(tuple(values["channels"]), tuple(values["widths"]), int(values["deep_outputs"]), bool(values.get("pyramid", False)))
+        return cls(
+            tuple(values["channels"]),
+            tuple(values["widths"]),
+            int(values["deep_outputs"]),
+            bool(values.get("pyramid", False)),
+            str(values.get("plane", "")),
+            bool(values.get("mirrored", False)),
+            int(values.get("shrink", 1)),
+        )
 
 
 class InstanceNorm(nn.Module):
@@ -120,6 +141,9 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Return logits of shape (batch, 1, slice, row, column), or a list of them in training mode."""
+        shrink = self.architecture.shrink
+        if shrink > 1:
+            x = F.avg_pool3d(x, shrink)
         skips = [self.stem(x)]
         for down, encode in zip(self.down, self.encode, strict=True):
             skips.append(encode(down(skips[-1])))
@@ -133,13 +157,15 @@ class UNet(nn.Module):
                 if self.architecture.pyramid and outputs:
                     logits = logits + F.interpolate(outputs[-1], scale_factor=2.0, mode="nearest")
                 outputs.append(logits)
-        return outputs[::-1] if self.training else outputs[-1]
+        if self.training:
+            return outputs[::-1]
+        return outputs[-1] if shrink == 1 else F.interpolate(outputs[-1], scale_factor=float(shrink), mode="nearest")
 
 
 class Exportable(nn.Module):
     """The network as it is shipped: probabilities out, normalisation axis by axis, no supervision heads."""
 
-    def __init__(self, network: UNet) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network.eval()
         for module in self.network.modules():

@@ -13,7 +13,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.training.network import Exportable, UNet
+from pipeline.training.build import Network
+from pipeline.training.network import Exportable
 
 OPSET = 17
 LARGEST_FLOAT16 = 65504.0
@@ -24,7 +25,7 @@ class ExportError(ValueError):
     """The network cannot be exported as it is."""
 
 
-def write_onnx(network: UNet, shape: Sequence[int], path: Path) -> onnx.ModelProto:
+def write_onnx(network: Network, shape: Sequence[int], path: Path) -> onnx.ModelProto:
     """Write the Float32 graph: input "image" (1, channels, *shape), output "probability" (1, 1, *shape)."""
     exportable = Exportable(copy.deepcopy(network)).eval()
     example = torch.zeros(1, len(network.architecture.channels), *shape)

@@ -1,4 +1,4 @@
-"""The two things that are trained, as one table: what a sample is and how the trainer varies it."""
+"""What is trained, as one table: what a sample is and how the trainer varies it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.training.network import Architecture
+from pipeline.training.network import PLANES, Architecture
 from pipeline.training.synthesis.anatomy import Anatomy
 from pipeline.training.synthesis.fields import Grid
 from pipeline.training.synthesis.subject import (
@@ -37,6 +37,12 @@ class Task:
         Largest random change of a channel's intensity.
     threshold
         Fixed probability threshold; None lets validation choose one for each combination.
+    focus
+        Share of the crops, or of a 2D network's slices, that are placed on a lesion where there is one.
+    slices
+        How many slices of each sample a 2D network is trained on in one step.
+    samples_per_step
+        How many samples make one step.
     """
 
     name: str
@@ -46,6 +52,9 @@ class Task:
     crop: tuple[int, int, int] | None = None
     gain: float = 0.1
     threshold: float | None = None
+    focus: float = 0.0
+    slices: int = 0
+    samples_per_step: int = 1
 
     def synthesise(self, anatomy: Anatomy, seed: int, maps: Sequence[Path] = ()) -> Case:
         """Make one sample from its seed."""
@@ -53,12 +62,22 @@ class Task:
         return make(anatomy, seed, maps, self.grid)
 
 
+# T1 alone is by far the slowest to learn, so it gets the largest share.
+_SHARES = {"t1+flair": 0.27, "t1": 0.47, "flair": 0.26}
+_ROLES = ("t1", "flair")
+
+
+def _planar(plane: str, widths: tuple[int, ...], *, mirrored: bool = False) -> Task:
+    architecture = Architecture(_ROLES, widths, pyramid=False, plane=plane, mirrored=mirrored)
+    return Task("lesion", LESION_GRID, architecture, _SHARES, focus=0.5, slices=4, samples_per_step=4)
+
+
 TASKS = {
-    "lesion": Task(
-        "lesion", LESION_GRID, Architecture(("t1", "flair"), (8, 24, 48, 96, 128)),
-        # T1 alone is by far the slowest to learn, so it gets the largest share.
-        {"t1+flair": 0.27, "t1": 0.47, "flair": 0.26}, crop=(64, 80, 64),
-    ),
+    "lesion": Task("lesion", LESION_GRID, Architecture(_ROLES, (8, 24, 48, 96, 128)), _SHARES, crop=(64, 80, 64)),
+    **{f"triplanar-{plane}": _planar(plane, (16, 32, 64, 128, 128)) for plane in PLANES},
+    "proposal2d": _planar("axial", (16, 24, 48, 96, 96), mirrored=True),
+    "proposal-coarse": Task("lesion", LESION_GRID, Architecture(_ROLES, (16, 32, 64, 96), shrink=2), _SHARES),
+    "proposal3d": Task("lesion", LESION_GRID, Architecture(_ROLES, (8, 24, 48, 96, 128)), _SHARES, crop=(48, 48, 48), focus=0.8),
     "brain": Task("brain", HEAD_GRID, Architecture(("any",), (8, 16, 32, 64, 96), pyramid=False), {"any": 1.0}, threshold=0.5),
     "tiny": Task(
         "lesion", Grid((32, 32, 32), (5.0, 6.0, 5.0)), Architecture(("t1", "flair"), (4, 8, 8), 1),
@@ -91,11 +110,38 @@ def vary(image: Tensor, label: Tensor, task: Task, generator: torch.Generator, c
     image = keep_channels(image, task.architecture.channels, combination)
     if draw() < 0.5:
         image, label = image.flip(-1), label.flip(-1)
+    if task.slices:
+        chosen = _draw_slices(label, task, generator)
+        axis = PLANES[task.architecture.plane]
+        image, label = image.index_select(1 + axis, chosen), label.index_select(axis, chosen)
     if task.crop is not None and draw() < crop_share:
-        starts = [int(draw() * (n - c + 1)) for n, c in zip(label.shape, task.crop, strict=True)]
-        box = tuple(slice(a, a + c) for a, c in zip(starts, task.crop, strict=True))
+        box = _draw_box(label, task.crop, task.focus, generator)
         image, label = image[(slice(None), *box)], label[box]
     gains = 1.0 + task.gain * (2.0 * torch.rand(image.shape[0], 1, 1, 1, generator=generator) - 1.0)
     # What no remaining channel shows cannot be asked for.
     seen = (image != 0).any(dim=0)
     return (image * gains)[None], (label * seen)[None, None]
+
+
+def _draw_slices(label: Tensor, task: Task, generator: torch.Generator) -> Tensor:
+    """Return different slice numbers, a share of them through a lesion where there is one."""
+    axis = PLANES[task.architecture.plane]
+    holding = label.movedim(axis, 0).flatten(1).any(dim=1)
+    # Drawn without putting back: all that hold a lesion together weigh what the focus says.
+    share = task.focus if holding.any() and not holding.all() else 0.0
+    weights = torch.full(holding.shape, (1 - share) / max(int((~holding).sum()), 1)) if share else torch.ones(holding.shape)
+    if share:
+        weights[holding] = share / int(holding.sum())
+    return torch.multinomial(weights, task.slices, generator=generator)
+
+
+def _draw_box(label: Tensor, crop: tuple[int, ...], focus: float, generator: torch.Generator) -> tuple[slice, ...]:
+    """Return a random box; with probability `focus` it holds a random lesion voxel where there is one."""
+    drawn = torch.rand(4, generator=generator).tolist()
+    voxels = label.nonzero() if drawn[3] < focus else label.new_zeros((0, 3))
+    starts = []
+    voxel = voxels[int(torch.randint(len(voxels), (), generator=generator))].tolist() if len(voxels) else None
+    for axis, (size, room, share) in enumerate(zip(crop, label.shape, drawn[:3], strict=True)):
+        low, high = (0, room - size) if voxel is None else (max(0, voxel[axis] - size + 1), min(room - size, voxel[axis]))
+        starts.append(int(low + share * (high - low + 1)))
+    return tuple(slice(start, start + size) for start, size in zip(starts, crop, strict=True))

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint
 from pipeline.training.losses import segmentation_loss
-from pipeline.training.network import UNet
+from pipeline.training.network import PLANES
 from pipeline.training.pool import Pool, read_sample
 from pipeline.training.tasks import Task, vary
 from pipeline.training.validate import append_curve, draw_curves, validate_network
@@ -60,7 +61,7 @@ class Trainer:
     def __init__(self, task: Task, schedule: Schedule, pool: Pool, start: Checkpoint | None) -> None:
         torch.manual_seed(schedule.seed)
         self.task, self.schedule, self.pool = task, schedule, pool
-        self.network = UNet(task.architecture).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.network = build_network(task.architecture)
         if start is not None:
             self.network.load_state_dict(start.weights)
         self.average = {k: v.clone() for k, v in (start.average if start else self.network.state_dict()).items()}
@@ -74,9 +75,8 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(schedule.seed + self.step)
 
     def train_step(self, progress: float) -> float:
-        """Take one optimiser step on one pooled sample and return its loss."""
-        image, label = read_sample(self.files.choice(self.pool.paths()))
-        image, label = vary(image, label, self.task, self.generator, self.schedule.crop_share)
+        """Take one optimiser step on the task's number of pooled samples and return its loss."""
+        image, label = self._draw()
         image = image.contiguous(memory_format=torch.channels_last_3d)
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.rate(self.run_steps, progress)
@@ -96,10 +96,23 @@ class Trainer:
         self._update_average()
         return value
 
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        paths = self.pool.paths()
+        drawn = [
+            vary(*read_sample(self.files.choice(paths)), self.task, self.generator, self.schedule.crop_share)
+            for _ in range(self.task.samples_per_step)
+        ]
+        # Slices of several subjects lie one after the other along the axis that a 2D network takes apart.
+        axis = 2 + PLANES[self.task.architecture.plane] if self.task.architecture.plane else 0
+        return torch.cat([image for image, _ in drawn], dim=axis), torch.cat([label for _, label in drawn], dim=axis)
+
     def _update_average(self) -> None:
         decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
         for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay)
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
 
     def checkpoint(self, seconds: float) -> Checkpoint:
         """Return the state to resume from."""

@@ -1,4 +1,4 @@
-"""Starting from other weights: those of a bundle, or a network of one modality that becomes one of two.
+"""Starting from other weights: those of a bundle, a network of one modality that becomes one of two, another network's encoder.
 
 Source of `add_channel`: the channel adaptation of Meddahi et al.: repeat the first convolution, rescale it, keep everything else.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
 from pipeline.training.network import Architecture, UNet
 
@@ -73,6 +74,28 @@ def read_exported(path: Path, architecture: Architecture) -> Checkpoint:
             weights[name] = torch.from_numpy(tensors[source[name]]).reshape(value.shape)
         else:
             raise CheckpointError(f"{path.name} holds no network of {architecture}: {name} is missing or of another shape")
+    return Checkpoint(architecture, weights, {name: value.clone() for name, value in weights.items()})
+
+
+def take_encoder(checkpoint: Checkpoint, architecture: Architecture) -> Checkpoint:
+    """Return a checkpoint of `architecture`, fresh but for the encoder, which is that of the other network (its averaged weights).
+
+    A weight of another shape (an encoder that sees more channels) stays fresh.
+
+    Raises
+    ------
+    CheckpointError
+        Not one weight of the encoder fits.
+    """
+    fresh = build_network(architecture).state_dict()
+    taken = {
+        name: value
+        for name, value in checkpoint.average.items()
+        if name.startswith("encode.") and name in fresh and fresh[name].shape == value.shape
+    }
+    if not taken:
+        raise CheckpointError(f"a network of {checkpoint.architecture} has no encoder for {architecture}")
+    weights = {**fresh, **taken}
     return Checkpoint(architecture, weights, {name: value.clone() for name, value in weights.items()})
 
 

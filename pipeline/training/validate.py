@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluate.overlap import count_overlap
-from pipeline.training.network import UNet
+from pipeline.training.build import Network
 from pipeline.training.pool import read_sample
 from pipeline.training.tasks import keep_channels
 
@@ -24,13 +24,13 @@ def dice_score(prediction: Tensor, truth: Tensor) -> float:
 
 
 @torch.inference_mode()
-def predict(network: UNet, image: Tensor) -> Tensor:
+def predict(network: Network, image: Tensor) -> Tensor:
     """Return the probability map (slice, row, column) of one (channel, slice, row, column) image."""
     logits = network(image[None].contiguous(memory_format=torch.channels_last_3d))
     return torch.sigmoid(logits.float())[0, 0]
 
 
-def validate_network(network: UNet, paths: Sequence[Path], combinations: Sequence[str]) -> dict[str, float]:
+def validate_network(network: Network, paths: Sequence[Path], combinations: Sequence[str]) -> dict[str, float]:
     """Return the mean Dice at threshold 0.5 for each channel combination."""
     scores: dict[str, list[float]] = {name: [] for name in combinations}
     with torch.autocast("cpu", torch.bfloat16):

@@ -7,8 +7,10 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.geometry import Affine, apply_affine, same_grid
+from pipeline.journal import Journal
 from pipeline.records import Lesion, PipelineResult, Volume
-from pipeline.run import Case, Journal, Recipe, run_pipeline
+from pipeline.run import Recipe, run_pipeline
+from pipeline.segmenters.case import Case
 from tests.factories.volumes import AXIAL, CORONAL, LEFT_BALL, RIGHT_BALL, SAGITTAL, Ball, draw_head, grid_affine, rotation
 
 OBLIQUE = np.array(AXIAL) @ rotation((1, 2, 3), 25).T

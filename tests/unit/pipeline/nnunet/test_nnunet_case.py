@@ -17,7 +17,7 @@ from pipeline.preprocess.nnunet_case import apply_case, plan_case, undo_case
 from pipeline.preprocess.nnunet_normalize import apply_nnunet_scheme
 from pipeline.preprocess.nnunet_resample import apply_resize, find_thick_axis, plan_shape
 from pipeline.run import Recipe, run_pipeline
-from pipeline.segmenters.nnunet import Window, predict_array
+from pipeline.segmenters.nnunet import Window, predict_array, predict_votes
 from tests.factories.onnx import lesion_manifest, write_bundle, write_manifest
 from tests.factories.volumes import AXIAL, LEFT_BALL, RIGHT_BALL, SAGITTAL, draw_head, grid_affine
 
@@ -135,6 +135,26 @@ def test_mirroring_and_folds_are_averaged() -> None:
     assert np.allclose(plain, sigmoid, atol=1e-6)
     assert np.allclose(mirrored, 1 / (1 + np.exp(-3.5)), atol=1e-6)
     assert np.allclose(folds, 1 / (1 + np.exp(-ramp[0] / 2)), atol=1e-6)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_folds_vote_at_the_threshold(version: int) -> None:
+    """Two folds, of which one calls it lesion at 0.9 and none at 0.999: half the votes, then none; zero where nothing was seen."""
+    high, low = (lambda patch, level=level: np.stack([0 * patch[0], 0 * patch[0] + level]) for level in (6.0, -2.0))
+    window = Window((1.0, 1.0, 1.0), (4, 4, 4), 0.5, gaussian=True)
+    image = np.zeros((1, 4, 4, 6), np.float32)
+    image[..., 2:] = texture(1, 4, 4, 4)
+
+    found, none, once = (
+        predict_votes(networks, spec(version=version), window, image, (1.0, 1.0, 1.0), at)
+        for networks, at in (([high, low], 0.9), ([high, low], 0.999), ([high], 0.9))
+    )
+
+    assert found.votes is not None
+    assert none.votes is not None
+    assert found.votes[0, 0].tolist() == [0, 0, 0.5, 0.5, 0.5, 0.5]
+    assert none.votes.max() == 0
+    assert once.votes is None
 
 
 def test_v1_averages_probabilities_where_v2_averages_logits() -> None:

@@ -1,0 +1,65 @@
+"""What every segmenter gets and gives: one case in, one answer out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.geometry import Affine, Grid
+from pipeline.preprocess.extract_brain import Brain
+from pipeline.records import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What a segmenter gets: everything in axial canonical order, everything in the reference's patient mm.
+
+    Attributes
+    ----------
+    images
+        Role to image, reference first.
+    links
+        Role to 4x4 from the reference's mm to that image's mm.
+    brain
+        The brain in the reference's mm.
+    reference
+        Grid of the reference image.
+    """
+
+    images: Mapping[str, Volume]
+    links: Mapping[str, Affine]
+    brain: Brain
+    reference: Grid
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a network is to be run.
+
+    Attributes
+    ----------
+    threshold
+        Probability at or above which one pass, plane, fold or member calls a voxel lesion: what `Answer.agreement` counts.
+    """
+
+    threshold: float
+    bias_correction: bool = True
+    threads: int = 1
+    provider: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A segmenter's answer, on any grid in the reference's frame of reference.
+
+    Attributes
+    ----------
+    probability
+        float32, 0..1; a voxel is lesion where it reaches the threshold.
+    agreement
+        float32, 0..1, on the same grid: share of the passes, planes, folds or members that call the voxel lesion.
+        None where the network answered once.
+    """
+
+    probability: Volume
+    agreement: Volume | None = None

@@ -1,0 +1,78 @@
+"""The 2D residual U-Net that sees a volume slice by slice along one axis (the method of arXiv 2511.07281; depth and widths are our own).
+
+It takes and gives whole volumes, (batch, channel, slice, row, column): cutting them into slices is part of the graph, so a bundle's file is run
+like any other. Batch normalisation keeps a slice's own brightness, and costs nothing once the exporter has folded it into the convolutions.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.training.network import NEGATIVE_SLOPE, PLANES, Architecture
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a short cut (He et al. 2016); `stride` halves the slice."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+        self.second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels_out) for _ in range(2))
+        same = channels_in == channels_out and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the same or half the size."""
+        inner = F.leaky_relu(self.norms[0](self.first(x)), NEGATIVE_SLOPE)
+        inner = self.norms[1](self.second(inner))
+        return F.leaky_relu(inner + self.shortcut(x), NEGATIVE_SLOPE)
+
+
+class PlanarUNet(nn.Module):
+    """Residual encoder and decoder with skip connections over the slices of one plane.
+
+    In training mode `forward` returns one logit map per supervised level, finest first; in evaluation mode the finest.
+    Both sizes of a slice must be divisible by 2 to the power (levels - 1).
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        widths = architecture.widths
+        inputs = len(architecture.channels) * (2 if architecture.mirrored else 1)
+        self.encode = nn.ModuleList(
+            ResidualBlock(a, b, stride=1 if level == 0 else 2) for level, (a, b) in enumerate(itertools.pairwise((inputs, *widths)))
+        )
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.decode = nn.ModuleList(ResidualBlock(2 * a, a) for a in widths[:-1])
+        self.heads = nn.ModuleList(nn.Conv2d(w, 1, 1) for w in widths[: architecture.deep_outputs + 1])
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Return logits of shape (batch, 1, slice, row, column), or a list of them in training mode."""
+        if self.architecture.mirrored:
+            x = torch.cat((x, mirror_difference(x)), dim=1)
+        axis = 2 + PLANES[self.architecture.plane]
+        batch, count = x.shape[0], x.shape[axis]
+        slices = x.movedim(axis, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        skips = []
+        for encode in self.encode:
+            slices = encode(slices)
+            skips.append(slices)
+        slices = skips.pop()
+        outputs: list[Tensor] = []
+        for level in reversed(range(len(self.up))):
+            slices = self.decode[level](torch.cat((self.up[level](slices), skips[level]), dim=1))
+            if level <= (self.architecture.deep_outputs if self.training else 0):
+                logits = self.heads[level](slices)
+                outputs.append(logits.reshape(batch, count, *logits.shape[1:]).movedim(1, axis))
+        return outputs[::-1] if self.training else outputs[-1]
+
+
+def mirror_difference(x: Tensor) -> Tensor:
+    """Return |x - x mirrored left to right| inside the head; the grid is centred on the brain, so its middle is the mirror."""
+    return (x - x.flip(-1)).abs() * (x != 0).to(x.dtype)
