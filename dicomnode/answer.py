@@ -276,7 +276,13 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         "findings": [vars(finding) for finding in (*loaded.findings, *result.findings)],
         "steps": [{"name": step.name, "seconds": round(step.seconds, 3), "parameters": dict(step.parameters)} for step in result.steps],
         "lesions": [
-            {"label": lesion.label, "volume_ml": round(volume_ml(lesion), 3), "centroid_lps_mm": list(lesion.centroid_lps_mm)}
+            {
+                "label": lesion.label,
+                "laterality": lesion.laterality,
+                "volume_ml": round(volume_ml(lesion), 3),
+                "centroid_lps_mm": list(lesion.centroid_lps_mm),
+                "mean_probability": round(lesion.mean_probability, 3),
+            }
             for lesion in result.lesions
         ],
         "models": [vars(model) for model in result.models],

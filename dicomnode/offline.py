@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections import defaultdict
@@ -11,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomnode.answer import StudyTask, build_recipe, refusal_of, solve_study, summarize, volume_ml
+from dicomnode.answer import StudyTask, build_recipe, refusal_of, solve_study, summarize
 from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance
 from dicomnode.records import IndexedInstance, Role
 from dicomnode.results.build import EncodedResult
 from dicomnode.results.preview import montage_png
+from dicomnode.results.table import write_table
 from dicomnode.states import Outcome
 from dicomnode.study.headers import is_answerable, read_header
 from dicomnode.volumes.nifti import read_nifti, write_nifti
@@ -112,12 +112,7 @@ def _write_case(folder: Path, reference: Volume, result: PipelineResult) -> None
     write_nifti(folder / "probability.nii.gz", result.probability.array, result.probability.affine)
     write_nifti(folder / "brain.nii.gz", result.brain_mask.array, result.brain_mask.affine)
     (folder / "montage.png").write_bytes(montage_png(reference, result))
-    with (folder / "lesions.csv").open("w", newline="") as handle:
-        table = csv.writer(handle)
-        table.writerow(["label", "volume_ml", "long_axis_mm", "x_lps_mm", "y_lps_mm", "z_lps_mm", "mean_probability"])
-        for lesion in result.lesions:
-            numbers = (volume_ml(lesion), lesion.long_axis.length_mm, *lesion.centroid_lps_mm, lesion.mean_probability)
-            table.writerow([lesion.label, *(f"{number:.3f}" for number in numbers)])
+    write_table(folder / "lesions.csv", result)
     (folder / "steps.json").write_text(json.dumps(_steps(result), indent=1, default=str))
 
 

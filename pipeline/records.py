@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
 Role = Literal["t1", "flair"]
 Grade = Literal["info", "warning", "refuse"]
+Laterality = Literal["left", "right", "both", "unknown"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ class LongAxis:
     slice_index
         Index along axis 0 of the reference grid.
     start, end
-        (row, column) of the end points, in voxel-centre coordinates of that slice.
+        (row, column) of the end points, in voxel-centre coordinates of that slice; on pixel edges, so halves occur.
     length_mm
         Euclidean distance of the end points in patient space.
     """
@@ -114,7 +115,17 @@ class LongAxis:
 
 @dataclass(frozen=True)
 class Lesion:
-    """One connected lesion on the reference grid; `label` is its value in the label map, 1..N by falling volume."""
+    """One connected lesion on the reference grid; `label` is its value in the label map, 1..N by falling volume.
+
+    Attributes
+    ----------
+    mean_probability
+        Mean of the network's own, uncalibrated, probability over the lesion.
+    laterality
+        Side of the patient's own midsagittal plane.
+    mean_agreement
+        Mean over the lesion of how far members, planes or folds agreed, 0..1; None where only one network answered.
+    """
 
     label: int
     voxel_count: int
@@ -122,6 +133,8 @@ class Lesion:
     long_axis: LongAxis
     measurements: tuple[Measurement, ...]
     mean_probability: float
+    laterality: Laterality = "unknown"
+    mean_agreement: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Each step decides (`plan_*`), does (`apply_*`) and leaves a `StepRecord` with wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from pipeline.errors import BundleError, PipelineError
 from pipeline.geometry import Affine, grid_of, voxel_volume_mm3
 from pipeline.journal import Journal, Progress
 from pipeline.measure.lesion import measure_lesions
+from pipeline.measure.midplane import find_midplane, find_midplane_remarks
 from pipeline.measure.volume import measure_lesion_count, measure_lesion_load, measure_volume
 from pipeline.postprocess.components import apply_components
 from pipeline.postprocess.threshold import apply_brain_limit, apply_threshold
@@ -41,6 +42,16 @@ class Recipe:
     bias_correction: bool = True
     threads: int = 1
     provider: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the case came to, on the reference's own grid."""
+
+    labels: Volume
+    probability: Volume
+    brain_mask: Volume
+    agreement: Volume | None
 
 
 Segmenter = Callable[[Case, Journal], Volume]
@@ -91,8 +102,8 @@ def run_pipeline(
     labels, probability = _find_lesions(probability, brain_mask, threshold, recipe, journal)
     # 11. Measurements.
     sources: dict[str, tuple[Volume, Affine]] = {role: (inputs[role], case.links[role]) for role in inputs}
-    result = _measure(reference_role, labels, probability, brain_mask, sources, threshold, recipe, journal)
-    return replace(result, agreement=agreement)
+    found = Found(labels, probability, brain_mask, agreement)
+    return _measure(reference_role, found, sources, threshold, recipe, journal)
 
 
 def _check(inputs: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> tuple[dict[Role, Volume], Role]:
@@ -187,33 +198,37 @@ def _find_lesions(probability: Volume, brain_mask: Volume, threshold: float, rec
 
 def _measure(
     reference_role: Role,
-    labels: Volume,
-    probability: Volume,
-    brain_mask: Volume,
+    found: Found,
     sources: Mapping[str, tuple[Volume, Affine]],
     threshold: float,
     recipe: Recipe,
     journal: Journal,
 ) -> PipelineResult:
-    with journal.step("measure"):
-        voxel_mm3 = voxel_volume_mm3(labels.affine)
-        lesions = measure_lesions(labels, probability.array, sources)
-        total = measure_volume(int(np.count_nonzero(labels.array)), voxel_mm3, "total_volume")
-        brain = measure_volume(int(np.count_nonzero(brain_mask.array)), voxel_mm3, "brain_volume")
+    with journal.step("measure") as parameters:
+        voxel_mm3 = voxel_volume_mm3(found.labels.affine)
+        plane = find_midplane(sources[reference_role][0], found.brain_mask)
+        parameters["midplane"] = {**asdict(plane), "normal": plane.normal.tolist(), "tilt_deg": plane.tilt_deg}
+        journal.findings += find_midplane_remarks(plane)
+        lesions = measure_lesions(
+            found.labels, found.probability.array, sources, plane, None if found.agreement is None else found.agreement.array
+        )
+        total = measure_volume(int(np.count_nonzero(found.labels.array)), voxel_mm3, "total_volume")
+        brain = measure_volume(int(np.count_nonzero(found.brain_mask.array)), voxel_mm3, "brain_volume")
         measurements = (total, measure_lesion_count(len(lesions)), brain, measure_lesion_load(total.value, brain.value))
     if not np.isfinite([each.value for each in measurements]).all():
         raise PipelineError("a measurement is not finite", code="measurement-not-finite")
     return PipelineResult(
         reference_role=reference_role,
-        labels=labels,
-        probability=probability,
-        brain_mask=brain_mask,
+        labels=found.labels,
+        probability=found.probability,
+        brain_mask=found.brain_mask,
         lesions=lesions,
         measurements=measurements,
         steps=tuple(journal.steps),
         findings=tuple(journal.findings),
         models=(recipe.lesion.identity, recipe.brain.identity),
         threshold=threshold,
+        agreement=found.agreement,
         parameters={step.name: dict(step.parameters) for step in journal.steps},
     )
 

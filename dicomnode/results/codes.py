@@ -16,6 +16,14 @@ ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure
 LESION_OF_BRAIN = Code("301766008", "SCT", "Lesion of Brain")
 BRAIN = Code("12738006", "SCT", "Brain")
 
+# Sides (CID 244), and the healthy side that a lesion is compared with.
+LEFT = Code("7771000", "SCT", "Left")
+RIGHT = Code("24028007", "SCT", "Right")
+BILATERAL = Code("51440002", "SCT", "Bilateral")
+CONTRALATERAL = Code("255209002", "SCT", "Contralateral")
+SIDES: Mapping[str, Code] = {"left": LEFT, "right": RIGHT, "both": BILATERAL}
+"""Key: `pipeline.records.Laterality`; an unknown side is not coded."""
+
 # Document, observer, equipment (CID 7021, 7000, 646, 7005, 7162).
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 DIAGNOSTIC_IMAGING_REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
@@ -32,6 +40,7 @@ LONG_AXIS = Code("103339001", "SCT", "Long axis")
 MAXIMUM_3D_DIAMETER = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")
 MR_SIGNAL_INTENSITY = Code("110852", "DCM", "MR signal intensity")
 T1_SIGNAL_INTENSITY = Code("110804", "DCM", "T1 Weighted MR Signal Intensity")
+CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
 TOTAL = Code("255619001", "SCT", "Total")
 MAXIMUM = Code("56851009", "SCT", "Maximum")
 MEAN = Code("373098007", "SCT", "Mean")
@@ -71,6 +80,7 @@ class MeasuredQuantity:
     derivation: Code | None = None
     method: Code | None = None
     finding_site: Code | None = None
+    topographical_modifier: Code | None = None
 
 
 MEASURED: Mapping[str, MeasuredQuantity] = {
@@ -85,5 +95,13 @@ MEASURED: Mapping[str, MeasuredQuantity] = {
     # No code names FLAIR: it is neither T1 nor T2 weighted in the sense of 110804 and 110805.
     "mean_intensity_flair": MeasuredQuantity(MR_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN),
     "mean_intensity_t1": MeasuredQuantity(T1_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN),
+    "mirrored_intensity_flair": MeasuredQuantity(
+        MR_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN, finding_site=BRAIN, topographical_modifier=CONTRALATERAL
+    ),
+    "mirrored_intensity_t1": MeasuredQuantity(
+        T1_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN, finding_site=BRAIN, topographical_modifier=CONTRALATERAL
+    ),
+    # The network's mean probability, which is not calibrated: the words of the report say so.
+    "certainty": MeasuredQuantity(CERTAINTY_OF_FINDING, PERCENT, derivation=MEAN),
 }
 """Key: `pipeline.records.Measurement.name`."""

@@ -68,7 +68,7 @@ def make_measurement(measurement: Measurement, coordinates: Sequence[sr.Coordina
         unit=coded.unit,
         derivation=coded.derivation,
         method=coded.method,
-        finding_sites=[sr.FindingSite(coded.finding_site)] if coded.finding_site else None,
+        finding_sites=[sr.FindingSite(coded.finding_site, None, coded.topographical_modifier)] if coded.finding_site else None,
         referenced_coordinates=coordinates,
     )
 

@@ -170,7 +170,7 @@ def _encode(
 
 
 def _describe_segment(plan: SegmentPlan, result: PipelineResult) -> hd.seg.SegmentDescription:
-    return hd.seg.SegmentDescription(
+    description = hd.seg.SegmentDescription(
         segment_number=plan.number,
         segment_label=plan.label,
         segmented_property_category=codes.ABNORMAL_STRUCTURE,
@@ -182,3 +182,7 @@ def _describe_segment(plan: SegmentPlan, result: PipelineResult) -> hd.seg.Segme
         anatomic_regions=[codes.BRAIN],
         display_color=cielab_color(plan.color),
     )
+    if plan.laterality in codes.SIDES:
+        # highdicom has no slot for the side of a segment (PS3.3 C.8.20.2, BCID 244).
+        description.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept.from_code(codes.SIDES[plan.laterality])]
+    return description

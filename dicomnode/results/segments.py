@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from dicomnode.results.provenance import Provenance
-from pipeline.records import Array, Lesion, PipelineResult
+from pipeline.records import Array, Laterality, Lesion, PipelineResult
 
 _GOLDEN_RATIO = 0.618033988749895
 
@@ -26,6 +26,14 @@ class SegmentPlan:
     tracking_id: str
     tracking_uid: UID
     color: tuple[int, int, int]
+
+    @property
+    def laterality(self) -> Laterality:
+        """Side of the segment's lesions; "both" when they lie on different sides."""
+        sides = {lesion.laterality for lesion in self.lesions}
+        if len(sides) == 1:
+            return sides.pop()
+        return "unknown" if "unknown" in sides else "both"
 
 
 def plan_segments(result: PipelineResult, maximum_segments: int, provenance: Provenance) -> tuple[SegmentPlan, ...]:

@@ -117,7 +117,7 @@ def _describe_segment(plan: SegmentPlan, context: AnswerContext, result: Pipelin
             source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
         ),
         finding_type=codes.LESION_OF_BRAIN,
-        finding_sites=[sr.FindingSite(codes.BRAIN)],
+        finding_sites=[sr.FindingSite(codes.BRAIN, codes.SIDES.get(plan.laterality))],
         algorithm_id=describe_algorithm(result),
         measurements=[make_measurement(item) for item in measure_segment(plan) if item.name != "long_axis"],
     )
@@ -129,7 +129,7 @@ def _describe_long_axis(plan: SegmentPlan, context: AnswerContext, header: Datas
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=plan.tracking_uid, identifier=plan.tracking_id),
         finding_type=codes.LESION_OF_BRAIN,
-        finding_sites=[sr.FindingSite(codes.BRAIN)],
+        finding_sites=[sr.FindingSite(codes.BRAIN, codes.SIDES.get(plan.laterality))],
         measurements=[make_measurement(measured, [_coordinates(axis, context, header)])],
     )
 

@@ -111,7 +111,9 @@ def _check_line(group: Dataset, item: Dataset, segments: dict[int, str], result:
     # SCOORD is (column, row) from the outer corner of the first pixel (PS3.3 C.18.6.1.2).
     column_row = np.array(item.GraphicData, dtype=float).reshape(2, 2) - 0.5
     index = np.array([[slices[0], row, column] for column, row in column_row])
-    labels = result.labels.array[tuple(np.rint(index).astype(int).T)]
+    # An end lies on the edge of a pixel: a hundredth of a pixel further in, it lies in the pixel.
+    inward = np.sign(index[::-1] - index) * 0.01
+    labels = result.labels.array[tuple(np.rint(index + inward).astype(int).T)]
     numbers = [number for number, uid in segments.items() if uid == _text(group, "112040")]
     last = len(segments)
     if (labels == 0).any() or (numbers and (np.minimum(labels, last) != numbers[0]).any()):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from dicomnode.records import Finding as NodeFinding
 from pipeline.records import Finding as PipelineFinding
-from pipeline.records import PipelineResult
+from pipeline.records import Lesion, PipelineResult
 
 Findings = Sequence[NodeFinding | PipelineFinding]
 
@@ -16,6 +16,7 @@ LONG_STRING = 64
 """Characters of a LO value (PS3.5 6.2)."""
 # Findings of the pipeline after which a negative result does not exclude a lesion.
 _LEAVES_DOUBT = frozenset({"brain-not-covered", "no-flair"})
+_SIDES = {"left": ", left", "right": ", right", "both": ", both sides", "unknown": ""}
 WARNING = "AI result, not for primary diagnosis"
 
 
@@ -71,10 +72,22 @@ def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int)
     for lesion in result.lesions[: maximum_segments - 1 if merged else None]:
         volume_ml = next(item.value for item in lesion.measurements if item.name == "volume")
         sentences.append(
-            f"Lesion {lesion.label}: {volume_ml:.2f} ml, longest in-plane axis {lesion.long_axis.length_mm:.1f} mm, "
-            f"centre at {describe_place(lesion.centroid_lps_mm)} mm in the scanner's coordinates."
+            f"Lesion {lesion.label}{_SIDES[lesion.laterality]}: {volume_ml:.2f} ml, longest in-plane axis "
+            f"{lesion.long_axis.length_mm:.1f} mm, centre at {describe_place(lesion.centroid_lps_mm)} mm in the scanner's coordinates; "
+            f"{describe_certainty(lesion)}."
         )
     return sentences
+
+
+def describe_certainty(lesion: Lesion) -> str:
+    """Return how sure the network is of a lesion, and that nobody has calibrated it.
+
+    A probability of 0.74 does not mean that 74 of 100 such lesions are real.
+    """
+    sentence = f"mean network probability {100 * lesion.mean_probability:.0f} % (not calibrated)"
+    if lesion.mean_agreement is not None:
+        sentence += f", agreement {100 * lesion.mean_agreement:.0f} %"
+    return sentence
 
 
 def describe_place(point_lps_mm: tuple[float, float, float]) -> str:

@@ -37,3 +37,16 @@ def farthest_pair(points_mm: npt.NDArray[np.float64]) -> tuple[int, int, float]:
         if apart[end] > best[2] + 1e-9:
             best = (start, start + end, float(apart[end]))
     return best
+
+
+def face_middles(voxels: Index, axes: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return the middles of the faces of voxels across `axes`, as indices; half a voxel from the centre.
+
+    These are the vertices that marching cubes gives a mask, so a voxel is as long as it is, not 0.
+
+    >>> face_middles(np.array([[2, 3, 4]]), (1,)).tolist()
+    [[2.0, 2.5, 4.0], [2.0, 3.5, 4.0]]
+    """
+    steps = [half * np.eye(3)[axis] for axis in axes for half in (-0.5, 0.5)]
+    middles: npt.NDArray[np.float64] = (voxels[:, None, :] + np.array(steps)).reshape(-1, 3)
+    return middles

@@ -24,3 +24,22 @@ def measure_mean_intensity(voxels: Index, affine: Affine, role: str, image: Volu
         return None
     values = ndimage.map_coordinates(image.array, places[seen].T, output=np.float64, order=1, mode="nearest")
     return Measurement(f"mean_intensity_{role}", float(values.mean()), "1", f"mean of {role.upper()} at the lesion's voxel centres, linear")
+
+
+def measure_mirrored_intensity(voxels: Index, labels: Volume, role: str, image: Volume, link: Affine, mirror: Affine) -> Measurement | None:
+    """Return the mean of the image where the lesion lies on the other side of the head; None where nothing healthy is seen there.
+
+    Parameters
+    ----------
+    labels
+        Every lesion: what mirrors into one is left out, as that is no healthy tissue.
+    mirror
+        4x4 reflection about the midsagittal plane, in the reference's patient mm.
+    """
+    places = np.rint(apply_affine(np.linalg.inv(labels.affine) @ mirror @ labels.affine, voxels)).astype(np.intp)
+    places = places[((places >= 0) & (places < labels.array.shape)).all(axis=1)]
+    places = places[labels.array[tuple(places.T)] == 0]
+    found = measure_mean_intensity(places, labels.affine, role, image, link) if len(places) else None
+    if found is None:
+        return None
+    return Measurement(f"mirrored_intensity_{role}", found.value, "1", f"mean of {role.upper()} at the mirror image of the lesion")

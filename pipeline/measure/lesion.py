@@ -8,40 +8,63 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.geometry import Affine, index_to_lps, voxel_volume_mm3
+from pipeline.measure.certainty import measure_certainty
 from pipeline.measure.diameter import measure_diameter
-from pipeline.measure.intensity import measure_mean_intensity
+from pipeline.measure.extremes import Index
+from pipeline.measure.intensity import measure_mean_intensity, measure_mirrored_intensity
+from pipeline.measure.laterality import measure_laterality
 from pipeline.measure.long_axis import find_long_axis, measure_long_axis
+from pipeline.measure.midplane import MidPlane
 from pipeline.measure.volume import measure_volume
-from pipeline.records import Array, Lesion, Volume
+from pipeline.records import Array, Lesion, LongAxis, Measurement, Volume
 
 
-def measure_lesions(labels: Volume, probability: Array, images: Mapping[str, tuple[Volume, Affine]]) -> tuple[Lesion, ...]:
+def measure_lesions(
+    labels: Volume,
+    probability: Array,
+    images: Mapping[str, tuple[Volume, Affine]],
+    plane: MidPlane,
+    agreement: Array | None = None,
+) -> tuple[Lesion, ...]:
     """Return the lesions of a label map 1..N.
 
     Parameters
     ----------
-    probability
+    probability, agreement
         On the labels' grid.
     images
         Role to (image, 4x4 from the reference's mm to the image's mm).
+    plane
+        The midsagittal plane, in the reference's mm.
     """
     lesions = []
     for label, box in enumerate(ndimage.find_objects(labels.array), start=1):
         inside = labels.array[box] == label
         voxels = np.argwhere(inside) + [part.start for part in box]
-        lesions.append(_measure_lesion(label, voxels, labels.affine, float(probability[box][inside].mean()), images))
+        axis, certainty = find_long_axis(voxels, labels.affine), measure_certainty(probability[box][inside])
+        lesions.append(
+            Lesion(
+                label,
+                len(voxels),
+                index_to_lps(labels.affine, voxels.mean(axis=0)),
+                axis,
+                (*_measure_shape(voxels, axis, labels.affine), *_measure_signal(voxels, labels, images, plane), certainty),
+                certainty.value / 100,
+                measure_laterality(voxels, labels.affine, plane),
+                None if agreement is None else float(agreement[box][inside].mean()),
+            )
+        )
     return tuple(lesions)
 
 
-def _measure_lesion(
-    label: int, voxels: np.ndarray, affine: Affine, mean_probability: float, images: Mapping[str, tuple[Volume, Affine]]
-) -> Lesion:
-    axis = find_long_axis(voxels, affine)
-    intensities = [measure_mean_intensity(voxels, affine, role, image, link) for role, (image, link) in images.items()]
-    measurements = (
-        measure_volume(len(voxels), voxel_volume_mm3(affine)),
-        measure_long_axis(axis),
-        measure_diameter(voxels, affine),
-        *(measurement for measurement in intensities if measurement is not None),
-    )
-    return Lesion(label, len(voxels), index_to_lps(affine, voxels.mean(axis=0)), axis, measurements, mean_probability)
+def _measure_shape(voxels: Index, axis: LongAxis, affine: Affine) -> tuple[Measurement, ...]:
+    volume = measure_volume(len(voxels), voxel_volume_mm3(affine))
+    return volume, measure_long_axis(axis), measure_diameter(voxels, affine)
+
+
+def _measure_signal(voxels: Index, labels: Volume, images: Mapping[str, tuple[Volume, Affine]], plane: MidPlane) -> tuple[Measurement, ...]:
+    seen = []
+    for role, (image, link) in images.items():
+        seen.append(measure_mean_intensity(voxels, labels.affine, role, image, link))
+        seen.append(measure_mirrored_intensity(voxels, labels, role, image, link, plane.mirror))
+    return tuple(measurement for measurement in seen if measurement is not None)

@@ -1,14 +1,18 @@
-"""Longest in-slice diameter, as a reader would draw it: from voxel centre to voxel centre in one slice of the reference."""
+"""Longest in-slice diameter, as a reader would draw it: from outer edge to outer edge in one slice of the reference.
+
+The ends are middles of pixel edges, so a lesion of one pixel is as long as the pixel's longer side.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.geometry import Affine, apply_affine
-from pipeline.measure.extremes import Index, farthest_pair, row_ends
+from pipeline.measure.extremes import Index, face_middles, farthest_pair, row_ends
 from pipeline.records import LongAxis, Measurement
 
-METHOD = "longest distance of two voxel centres in one slice"
+METHOD = "longest distance of two pixel edges in one slice"
 
 
 def find_long_axis(voxels: Index, affine: Affine) -> LongAxis:
@@ -16,7 +20,7 @@ def find_long_axis(voxels: Index, affine: Affine) -> LongAxis:
     ends = row_ends(voxels)
     best: LongAxis | None = None
     for number in np.unique(ends[:, 0]):
-        here = ends[ends[:, 0] == number]
+        here = face_middles(ends[ends[:, 0] == number], (1, 2))
         start, end, length_mm = farthest_pair(apply_affine(affine, here))
         if best is None or length_mm > best.length_mm + 1e-9:
             best = LongAxis(int(number), _place(here[start]), _place(here[end]), length_mm)
@@ -30,5 +34,5 @@ def measure_long_axis(axis: LongAxis) -> Measurement:
     return Measurement("long_axis", axis.length_mm, "mm", METHOD)
 
 
-def _place(voxel: Index) -> tuple[float, float]:
+def _place(voxel: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(voxel[1]), float(voxel[2])

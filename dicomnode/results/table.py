@@ -1,0 +1,38 @@
+"""The lesions as a table: one row each, with everything that was measured; what was not measured is left empty."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from pipeline.records import Lesion, PipelineResult
+
+# Column to the measurement's name.
+_MEASURED = {
+    "volume_ml": "volume",
+    "long_axis_mm": "long_axis",
+    "maximum_3d_diameter_mm": "maximum_3d_diameter",
+    "mean_flair": "mean_intensity_flair",
+    "mirrored_flair": "mirrored_intensity_flair",
+    "mean_t1": "mean_intensity_t1",
+    "mirrored_t1": "mirrored_intensity_t1",
+}
+COLUMNS = ("label", "laterality", *_MEASURED, "x_lps_mm", "y_lps_mm", "z_lps_mm", "mean_probability", "mean_agreement")
+
+
+def lesion_row(lesion: Lesion) -> dict[str, str]:
+    """Return one lesion as column to text."""
+    values = {item.name: item.value for item in lesion.measurements}
+    numbers = {column: values.get(name) for column, name in _MEASURED.items()}
+    numbers |= dict(zip(("x_lps_mm", "y_lps_mm", "z_lps_mm"), lesion.centroid_lps_mm, strict=True))
+    numbers |= {"mean_probability": lesion.mean_probability, "mean_agreement": lesion.mean_agreement}
+    written = {column: "" if number is None else f"{number:.3f}" for column, number in numbers.items()}
+    return {"label": str(lesion.label), "laterality": lesion.laterality, **written}
+
+
+def write_table(path: Path, result: PipelineResult) -> None:
+    """Write `lesions.csv`: a header and a row for each lesion, largest first."""
+    with path.open("w", newline="") as handle:
+        table = csv.DictWriter(handle, COLUMNS)
+        table.writeheader()
+        table.writerows(lesion_row(lesion) for lesion in result.lesions)

@@ -1,0 +1,125 @@
+"""A lesion planted on the patient's left is left in SEG, SR and table, in every orientation of the source series.
+
+From DICOM files to the files that `dicomnode segment` writes; only the lesion network is replaced, by one that knows the truth. So what
+is judged is geometry alone: loading, canonical order, the way back to the source's voxels, encoding, and what highdicom reads.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from dicomnode import answer
+from dicomnode.config import Config, parse_config
+from dicomnode.offline import find_studies, segment_study
+from dicomnode.results import codes
+from dicomnode.results.verify_report import concept, walk_content
+from dicomnode.states import Outcome
+from pipeline.geometry import apply_affine
+from pipeline.records import Volume
+from pipeline.run import Case, Journal, run_pipeline
+from tests.factories.dicom import LESIONS, phantom_study, voxel_centres
+from tests.factories.onnx import brain_manifest, known_lesion_bundle, threshold_graph, write_bundle
+
+LEFT, RIGHT = LESIONS
+SERIES: dict[str, dict[str, Any]] = {
+    "axial": {"shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)},
+    "thick axial": {"shape": (32, 96, 80), "spacing_mm": (6.0, 2.2, 2.2)},
+    "sagittal": {"plane": "sagittal", "shape": (54, 72, 72), "spacing_mm": (3.0, 3.0, 3.0)},
+    "coronal": {"plane": "coronal", "shape": (66, 68, 58), "spacing_mm": (3.0, 3.0, 3.0)},
+    "oblique": {"tilt_deg": 21, "shape": (60, 76, 64), "spacing_mm": (3.4, 3.0, 3.0)},
+    "oblique sagittal": {"plane": "sagittal", "tilt_deg": -14, "shape": (60, 74, 72), "spacing_mm": (3.0, 3.0, 3.0)},
+    "anisotropic": {"shape": (64, 60, 74), "spacing_mm": (3.0, 3.6, 2.4)},
+    "left-handed": {"reverse": True, "shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)},
+    "left-handed coronal": {"plane": "coronal", "reverse": True, "shape": (66, 68, 58), "spacing_mm": (3.0, 3.0, 3.0)},
+    "enhanced": {"multiframe": True, "shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)},
+}
+
+
+def truth(case: Case, journal: Journal) -> Volume:
+    """Answer as a perfect network: the share of each voxel of the reference that the lesions fill."""
+    grid = case.reference
+    share = np.zeros(grid.shape, np.float32)
+    for offset in itertools.product((-1 / 3, 0.0, 1 / 3), repeat=3):
+        shifted = grid.affine.copy()
+        shifted[:3, 3] += grid.affine[:3, :3] @ np.array(offset)
+        centres_mm = voxel_centres(shifted, grid.shape)
+        share += sum(blob.contains(centres_mm) for blob in LESIONS) / 27
+    return grid.fill(share)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    models = tmp_path_factory.mktemp("models")
+    known_lesion_bundle(models)
+    # Between the scalp and the brain of the phantom.
+    write_bundle(models, threshold_graph([1.0], 0.68, [80, 80, 64]), brain_manifest())
+    settings = {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain"}
+    return parse_config({"storage": {"root": str(models)}, "pipeline": settings})
+
+
+QUICK = ("sagittal", "left-handed coronal")
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        *(pytest.param("flair", name, marks=() if name in QUICK else pytest.mark.slow) for name in SERIES),
+        pytest.param("t1", "sagittal", marks=pytest.mark.slow),
+        pytest.param("t1", "enhanced", marks=pytest.mark.slow),
+    ],
+)
+def test_left_is_left_in_everything_that_leaves(
+    role: Any, name: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer, "run_pipeline", functools.partial(run_pipeline, segmenter=truth))
+    phantom = phantom_study(roles=(role,), **{role: SERIES[name]})
+    phantom.write(tmp_path / "in")
+    ((uid, instances),) = find_studies([tmp_path / "in"], lambda _: None).items()
+
+    answered = segment_study(config, uid, instances, tmp_path / "out", lambda _: None)
+
+    assert answered.outcome is Outcome.LESIONS, answered.summary
+    reference = phantom.series[role]
+    # SEG, as highdicom reads it.
+    seg = hd.seg.segread(tmp_path / "out" / "seg.dcm")
+    volume = seg.get_volume(combine_segments=True, relabel=False)
+    assert volume.coordinate_system == hd.CoordinateSystemNames.PATIENT
+    for number, blob in ((1, LEFT), (2, RIGHT)):
+        voxels = np.argwhere(volume.array == number)
+        centre_mm = apply_affine(volume.affine, voxels).mean(axis=0)
+        assert np.sign(centre_mm[0]) == np.sign(blob.center_mm[0])
+        apart = np.abs(np.linalg.inv(reference.affine[:3, :3]) @ (centre_mm - blob.center_mm))
+        assert apart.max() < 1, "the centroid lies within one voxel"
+        # What the lesion fills of this grid; how well thick slices show its volume is no question of geometry (test_run_geometry).
+        assert len(voxels) == pytest.approx(np.count_nonzero(reference.truth == number), rel=0.05)
+    sides = [item.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue for item in seg.SegmentSequence]
+    assert sides == [codes.LEFT.value, codes.RIGHT.value]
+    # SR: the coded side of each lesion's group, and the words.
+    report = pydicom.dcmread(tmp_path / "out" / "sr.dcm")
+    coded = [
+        item.ContentSequence[0].ConceptCodeSequence[0].CodeValue
+        for item in walk_content(report)
+        if concept(item) == "363698007" and "ContentSequence" in item and concept(item.ContentSequence[0]) == "272741003"
+    ]
+    assert coded == [codes.LEFT.value] * 2 + [codes.RIGHT.value] * 2, "each lesion has two groups"
+    words = [item.TextValue for item in walk_content(report) if item.ValueType == "TEXT"]
+    assert any(text.startswith("Lesion 1, left:") and "centre at L 30" in text for text in words)
+    assert any(text.startswith("Lesion 2, right:") and "centre at R 3" in text for text in words)
+    # The table, and the NIfTI mask by its own affine (RAS: the left is negative).
+    with (tmp_path / "out" / "lesions.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["laterality"] for row in rows] == ["left", "right"]
+    assert float(rows[0]["x_lps_mm"]) > 20 > -20 > float(rows[1]["x_lps_mm"])
+    mask = nib.load(tmp_path / "out" / "lesions.nii.gz")
+    inside = np.argwhere(np.asarray(mask.dataobj) == 1)
+    assert nib.affines.apply_affine(mask.affine, inside).mean(axis=0)[0] < -20
