@@ -28,6 +28,7 @@ from dicomnode.supervise import Side
 
 if TYPE_CHECKING:
     from dicomnode.flow import Workplace
+    from dicomnode.records import CommitmentReport
 
 log = structlog.get_logger()
 
@@ -49,6 +50,7 @@ def run_receive(config: Config) -> None:
     """Listen until SIGTERM or SIGINT: everything that is acknowledged is safe in the spool."""
     # Here and not above: `work` needs no listener and `receive` no pipeline.
     from dicomnode.network.association import Receiver
+    from dicomnode.network.commitment_scp import CommitmentProvider
     from dicomnode.spool.recover import rebuild_ledger
     from dicomnode.spool.writer import SpoolWriter
 
@@ -59,15 +61,22 @@ def run_receive(config: Config) -> None:
         writer = SpoolWriter(layout, config.storage.minimum_free_mb * 2**20)
         report = rebuild_ledger(layout, ledger)
         log.info("spool_recovered", **vars(report))
-        receiver = Receiver(config, writer, ledger.add_instance, time.time)
+        provider = CommitmentProvider(config, ledger.commitments, writer.holds_whole, time.time)
+
+        def journal(report: CommitmentReport) -> bool:
+            return ledger.confirmations.report(report, time.time())
+
+        receiver = Receiver(config, writer, ledger.add_instance, time.time, provider.services(journal))
         host, port = receiver.start()
         announcement = config.storage.root / "receive.json"
         announcement.write_text(json.dumps({"pid": os.getpid(), "host": host, "port": port, "ae_title": config.network.ae_title}))
+        provider.start()
         log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
         try:
             _until_stopped()
         finally:
             announcement.unlink(missing_ok=True)
+            provider.stop()
             receiver.stop(10.0)
             ledger.close()
 

@@ -105,6 +105,13 @@ class PeerSettings(Section):
 
     ae_title: AETitle = Field(description="The AE title that the peer calls itself.")
     hosts: tuple[str, ...] = Field((), description="Addresses or networks (CIDR) it may call from; empty means any.")
+    host: str = Field("", description="Where we call it: address or host name; empty: where it called from.")
+    port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Where we call it: TCP port. Needed to tell it that its images are safe after it hung up, and to pull.",
+    )
 
     certificates: tuple[CertificateRule, ...] = Field(
         (),
@@ -130,6 +137,10 @@ class PeerSettings(Section):
                 raise ValueError(f"{host!r} is not an address or network; host names are not looked up") from None
         return hosts
 
+    def as_destination(self, called_from: str = "") -> DestinationSettings:
+        """Return where to call the peer; `ValueError` when its port, or any address, is not known."""
+        return DestinationSettings(name="peer", ae_title=self.ae_title, host=self.host or called_from, port=self.port or 0)
+
 
 class TlsSettings(Section):
     """Who we are and whom we trust (TLS, PS3.15 B.12: BCP 195): for network.tls and for destinations with tls. All files are PEM."""
@@ -154,6 +165,11 @@ class DestinationSettings(Section):
     host: str = Field(description="Address or host name.")
     port: int = Field(ge=1, le=65535, description="TCP port.")
     calling_ae_title: AETitle | None = Field(None, description="AE title that we call ourselves there; ours when absent.")
+    confirm: Literal["auto", "commitment", "find", "none"] = Field(
+        "auto",
+        description="Proof that it keeps what it answered success to: storage commitment, C-FIND (find), none, or "
+        "auto: storage commitment where it is offered and answered, else C-FIND, else none.",
+    )
     objects: tuple[ResultKind, ...] = Field(
         ResultForm.objects,
         min_length=1,
@@ -303,6 +319,14 @@ class DeliverySettings(Section):
     backoff_maximum_s: float = Field(900, gt=0, description="Longest wait between two tries, in seconds.")
     give_up_after_hours: float = Field(72, gt=0, description="A delivery that has failed for so long is given up and shown.")
     timeout_s: float = Field(30, gt=0, description="Longest wait for a destination's answer, in seconds.")
+    confirm_first_s: float = Field(2, ge=0, description="Wait before a destination is asked after what it took, in seconds.")
+    confirm_wait_s: float = Field(
+        60, gt=0, description="Longest wait for its report on a storage commitment, in seconds; then it is asked anew."
+    )
+    confirm_tries: int = Field(3, ge=1, description="Answers without proof after which an object counts as not kept.")
+    resends: int = Field(
+        3, ge=0, description="An object that a destination took and did not keep is sent so often again, then given up and shown."
+    )
 
 
 class LogSettings(Section):

@@ -3,7 +3,8 @@
     index_instances   read the headers of what `receive` has made safe        spool -> ledger -> study
     assess_studies    is a study complete, by evidence or by quiet time?      study
     answer_next       claim a ready study, have it answered, keep the results  study -> volume -> pipeline -> results
-    deliver_results   send what is due, close what has arrived                 delivery
+    deliver_results   send what is due                                         delivery
+    confirm_results   prove that it arrived, close the studies                 delivery
 
 Each function is safe to call at any time, any number of times, and to be killed in: the ledger says what is left to do.
 """
@@ -19,10 +20,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import structlog
+from pydicom.uid import generate_uid
 
 from dicomnode.answer import StudyAnswer, StudyTask, answer_study, refuse_study
 from dicomnode.compute import Compute
 from dicomnode.config import Config
+from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.errors import LeaseLost, OutOfResources, RetryLater, UnreadableInstance
 from dicomnode.ledger.ledger import Ledger
@@ -45,7 +48,7 @@ FULL_DISK_WAIT_S = 300.0
 
 @dataclass(frozen=True)
 class Workplace:
-    """What the functions of this module work with. `owner` names this process in leases; `now` is the clock."""
+    """What the functions of this module work with. `owner` names this process in leases; `now` is the clock, `make_uid` names transactions."""
 
     config: Config
     ledger: Ledger
@@ -53,6 +56,7 @@ class Workplace:
     compute: Compute
     owner: str
     now: Callable[[], float] = time.time
+    make_uid: Callable[[], str] = generate_uid
 
 
 def index_instances(place: Workplace) -> int:
@@ -108,10 +112,15 @@ def answer_next(place: Workplace) -> bool:
 
 
 def deliver_results(place: Workplace) -> int:
-    """Send what is due and close the studies whose results have all arrived; returns how many objects were tried."""
-    tried = deliver_due(place.ledger, place.layout, place.config, place.now, owner=place.owner, stopping=lambda: place.compute.closed)
+    """Send what is due; returns how many objects were tried."""
+    return deliver_due(place.ledger, place.layout, place.config, place.now, owner=place.owner, stopping=lambda: place.compute.closed)
+
+
+def confirm_results(place: Workplace) -> int:
+    """Ask after what was sent and close the studies whose results have all arrived; returns how many objects were asked after."""
+    asked = confirm_due(place.ledger, place.config, place.now, place.make_uid)
     place.ledger.close_delivered_jobs(place.now())
-    return tried
+    return asked
 
 
 def _assess(place: Workplace, job: Job, known_until: float) -> Readiness:

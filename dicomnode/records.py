@@ -218,6 +218,52 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class SOPReference:
+    """A SOP class and instance, as storage commitment names them."""
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+
+
+@dataclass(frozen=True)
+class CommitmentReport:
+    """What an N-EVENT-REPORT says (PS3.4 J.3.3): instances that are safe, and Failure Reason per instance that is not."""
+
+    TransactionUID: str
+    committed: tuple[SOPReference, ...]
+    failed: tuple[tuple[SOPReference, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class CommitmentRequest:
+    """A peer's N-ACTION (PS3.4 J.3.2) that we owe an answer."""
+
+    id: int
+    calling_ae: str
+    peer_host: str
+    TransactionUID: str
+    references: tuple[SOPReference, ...]
+    asked_at: float
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Unconfirmed:
+    """A delivery that was sent and is to be asked after.
+
+    `tries` counts how often it was asked after since it was sent, `resends` how often it was sent because the peer did not have it.
+    `verdict` is what a storage commitment report said: None when nothing (yet), 0 when it is safe, else the Failure Reason.
+    """
+
+    delivery: Delivery
+    sent_at: float
+    tries: int
+    resends: int
+    TransactionUID: str | None = None
+    verdict: int | None = None
+
+
+@dataclass(frozen=True)
 class SendOutcome:
     """What became of one C-STORE: "ok", "transient" (try again) or "permanent" (stop and show), with the reason."""
 

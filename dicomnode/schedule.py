@@ -39,6 +39,7 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
         Timer("answer studies", poll_s, lambda: _until_idle(place), at_once=place.compute.worker_count),
         # A hanging destination keeps one run busy; the next run serves the others.
         Timer("deliver results", poll_s, lambda: flow.deliver_results(place), at_once=len(place.config.destinations) + 1),
+        Timer("confirm results", poll_s, lambda: flow.confirm_results(place), at_once=len(place.config.destinations) + 1),
         Timer("remove expired", 3600.0, lambda: remove_expired_studies(place.ledger, place.layout, place.config.storage, place.now())),
     )
 

@@ -93,5 +93,9 @@ def _deliveries(deliveries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield "Deliveries"
     for delivery in deliveries:
         waits = f", next try {clock(delivery['next_attempt_at'])}" if delivery["state"] == "due" else ""
+        if delivery["confirm_at"] is not None:
+            waits = f", to be proved {clock(delivery['confirm_at'])}"
+        if delivery["resends"]:
+            waits += f", sent again {delivery['resends']} times"
         tries = f"{delivery['attempts']} tries{waits}"
         yield f"  {delivery['kind']} to {delivery['destination']}: {delivery['state']} ({tries}) {delivery['last_status']}"

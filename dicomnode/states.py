@@ -9,7 +9,8 @@ refused, failed) is not a state: a refused or failed study is answered too, so i
 `failed` means that not even the report could be made; `superseded` that newer images re-opened the study.
 
 A delivery is one result object on its way to one destination. `sent` means that the peer answered success,
-`confirmed` that it was asked and has it. `withdrawn` results were superseded before they left.
+`confirmed` that it was asked and has it; one that does not have it is sent it again (`due`), and after some times shown (`given_up`).
+`withdrawn` results were superseded before they left.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 DELIVERY_TRANSITIONS: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.DUE: frozenset({DeliveryState.SENDING, DeliveryState.WITHDRAWN}),
     DeliveryState.SENDING: frozenset({DeliveryState.DUE, DeliveryState.SENT, DeliveryState.GIVEN_UP}),
-    DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.DUE}),
+    DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.DUE, DeliveryState.GIVEN_UP}),
     DeliveryState.CONFIRMED: frozenset({DeliveryState.DUE}),
     DeliveryState.GIVEN_UP: frozenset({DeliveryState.DUE, DeliveryState.WITHDRAWN}),
     DeliveryState.WITHDRAWN: frozenset(),

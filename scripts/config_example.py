@@ -30,6 +30,8 @@ EXAMPLES: dict[str, Any] = {
     "peers.ae_title": "MODALITY1",
     "peers.hosts": ["192.0.2.10", "198.51.100.0/24"],
     "peers.certificates": ["mr1.radiology.example", "sha256:" + 64 * "0"],
+    "peers.host": "192.0.2.10",
+    "peers.port": 104,
     "destinations.name": "pacs",
     "destinations.ae_title": "PACS",
     "destinations.host": "192.0.2.20",

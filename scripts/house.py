@@ -71,6 +71,7 @@ ROOMS = (
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
         (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "ledger", "spool", "study")),
+        ("pydicom",),
     ),
     Room(
         "dicomnode.answer",
@@ -129,7 +130,7 @@ ROOMS = (
     Room(
         "dicomnode.delivery",
         "what is due, and sending it",
-        (*_PLAIN, *_dicomnode("ledger", "spool", "network.sender")),
+        (*_PLAIN, *_dicomnode("ledger", "spool", "network.sender", "network.commitment", "network.query")),
     ),
     Room(
         "dicomnode.simulator",

@@ -163,13 +163,13 @@ class _Courier:
 
     def _record(self, holder: str, delivery: Delivery, outcome: SendOutcome, ahead_s: float = 0.0) -> None:
         now = self.now()
-        state, next_attempt_at = DeliveryState.SENT, None
+        state, next_attempt_at, confirm_at = DeliveryState.SENT, None, self._confirm_at(delivery.destination, now)
         if outcome.verdict != "ok":
             retry = outcome.verdict == "transient"
             next_attempt_at = plan_retry(delivery.attempts, delivery.first_failed_at, now, self.config.delivery) if retry else None
             state = DeliveryState.DUE if next_attempt_at is not None else DeliveryState.GIVEN_UP
             next_attempt_at = next_attempt_at and next_attempt_at - ahead_s
-        kept = self.ledger.record_delivery(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder)
+        kept = self.ledger.record_delivery(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at)
         (log.info if state is DeliveryState.SENT else log.warning)(
             "delivery_recorded" if kept else "delivery_taken_over",
             study_instance_uid=delivery.StudyInstanceUID,
@@ -179,6 +179,10 @@ class _Courier:
             status=outcome.status,
             attempt=delivery.attempts,
         )
+
+    def _confirm_at(self, name: str, now: float) -> float | None:
+        asked_after = any(one.name == name and one.confirm != "none" for one in self.config.destinations)
+        return now + self.config.delivery.confirm_first_s if asked_after else None
 
     @property
     def _lease_s(self) -> float:

@@ -56,8 +56,12 @@ def record(
     now: float,
     next_attempt_at: float | None,
     owner: str | None,
+    confirm_at: float | None = None,
 ) -> bool:
-    """Note what became of a delivery; False, and nothing noted, when `owner` is given and no longer holds it."""
+    """Note what became of a delivery; False, and nothing noted, when `owner` is given and no longer holds it.
+
+    What is sent with a `confirm_at` is asked after then.
+    """
     row = _fetch(connection, delivery_id)
     if owner is not None and (row.owner != owner or row.state != DeliveryState.SENDING.value):
         return False
@@ -65,16 +69,25 @@ def record(
         _give_back(connection, row, now, status, next_attempt_at)
         return True
     failed = {"first_failed_at": row.first_failed_at or now} if state is DeliveryState.GIVEN_UP else {}
-    _move(connection, row, state, now, last_status=status, owner=None, lease_until=None, **failed)
+    sent = {"sent_at": now, "confirm_at": confirm_at, "confirm_tries": 0} if state is DeliveryState.SENT else {}
+    _move(connection, row, state, now, last_status=status, owner=None, lease_until=None, **failed, **sent)
     _tell(connection, row, {DeliveryState.GIVEN_UP: "delivery-given-up"}.get(state, state.value), status, now)
     if state is DeliveryState.GIVEN_UP:
         _withdraw_if_superseded(connection, delivery_id, now)
     return True
 
 
+def resend(connection: Connection, delivery_id: int, status: str, now: float, at: float) -> None:
+    """SENT -> DUE at a time: the peer said that it has it and does not. What was superseded meanwhile is withdrawn instead."""
+    row = _fetch(connection, delivery_id)
+    asked = {"confirm_at": None, "TransactionUID": None, "resends": row.resends + 1}
+    _move(connection, row, DeliveryState.DUE, now, next_attempt_at=at, last_status=status, attempts=0, first_failed_at=None, **asked)
+    _withdraw_if_superseded(connection, delivery_id, now)
+
+
 def revive(connection: Connection, job_id: int, now: float) -> int:
     """Make a job's given-up and backed-off deliveries due now, as if never tried; return how many."""
-    afresh: dict[str, Any] = {"attempts": 0, "next_attempt_at": now, "first_failed_at": None}
+    afresh: dict[str, Any] = {"attempts": 0, "next_attempt_at": now, "first_failed_at": None, "resends": 0}
     unsent = select(deliveries).where(deliveries.c.job_id == job_id, deliveries.c.state.in_(_UNSENT)).with_for_update()
     rows = connection.execute(unsent).all()
     for row in rows:

@@ -16,7 +16,21 @@ _PAUSE_S = 60.0
 _STUDY_SHOWN = ("StudyInstanceUID", "first_received_at", "last_received_at")
 _JOB_SHOWN = ("id", "revision", "state", "attempts", "reason", "outcome", "owner", "lease_until", "not_before", "created_at", "updated_at")
 _RESULT_SHOWN = ("kind", "path", "sha256", "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "created_at")
-_DELIVERY_SHOWN = ("id", "job_id", "destination", "state", "attempts", "next_attempt_at", "first_failed_at", "last_status", "updated_at")
+_DELIVERY_SHOWN = (
+    "id",
+    "job_id",
+    "destination",
+    "state",
+    "attempts",
+    "next_attempt_at",
+    "first_failed_at",
+    "last_status",
+    "updated_at",
+    "sent_at",
+    "confirm_at",
+    "confirm_tries",
+    "resends",
+)
 _ASIDE_SHOWN = ("SOPInstanceUID", "SeriesInstanceUID", "path", "calling_ae", "peer_host", "received_at")
 
 

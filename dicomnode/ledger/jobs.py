@@ -15,7 +15,9 @@ from dicomnode.ledger.schema import deliveries, jobs, results
 from dicomnode.records import Job, ResultFile
 from dicomnode.states import DeliveryState, JobState, Outcome, advance
 
-_ARRIVED = (DeliveryState.SENT.value, DeliveryState.CONFIRMED.value, DeliveryState.WITHDRAWN.value)
+_SETTLED = (DeliveryState.CONFIRMED.value, DeliveryState.WITHDRAWN.value)
+# What is sent has arrived when there is nothing to ask after.
+_ARRIVED = or_(deliveries.c.state.in_(_SETTLED), and_(deliveries.c.state == DeliveryState.SENT.value, deliveries.c.confirm_at.is_(None)))
 
 
 def admit_content(connection: Connection, StudyInstanceUID: str, now: float, reopens: bool) -> None:
@@ -145,7 +147,7 @@ def retry(connection: Connection, StudyInstanceUID: str, now: float, rerun: bool
 
 def close_delivered(connection: Connection, now: float) -> int:
     """ENCODED -> DONE where no delivery is left to be made; return how many."""
-    open_deliveries = select(deliveries.c.id).where(deliveries.c.job_id == jobs.c.id, deliveries.c.state.not_in(_ARRIVED))
+    open_deliveries = select(deliveries.c.id).where(deliveries.c.job_id == jobs.c.id, ~_ARRIVED)
     delivered = select(jobs).where(jobs.c.state == JobState.ENCODED.value, ~open_deliveries.exists())
     rows = connection.execute(delivered.with_for_update()).all()
     for row in rows:

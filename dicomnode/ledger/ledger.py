@@ -14,6 +14,8 @@ from sqlalchemy.exc import IntegrityError
 
 from dicomnode.errors import NodeError
 from dicomnode.ledger import deliveries, history, instances, jobs, retention
+from dicomnode.ledger.commitments import Commitments
+from dicomnode.ledger.confirmations import Confirmations
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import header_to_json
 from dicomnode.ledger.events import add_event
@@ -31,6 +33,8 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.confirmations = Confirmations(database)
+        self.commitments = Commitments(database)
         self._add_instance: Gather[ReceivedInstance, AddOutcome] = Gather(self._add_instances)
 
     @classmethod
@@ -208,10 +212,14 @@ class Ledger:
         next_attempt_at: float | None = None,
         *,
         owner: str | None = None,
+        confirm_at: float | None = None,
     ) -> bool:
-        """Note what became of a delivery; a failed one of a superseded job is withdrawn. False when `owner` no longer holds it."""
+        """Note what became of a delivery; a failed one of a superseded job is withdrawn. False when `owner` no longer holds it.
+
+        What is sent with a `confirm_at` is not done yet: `confirmations` asks after it then.
+        """
         with self._database.write() as connection:
-            return deliveries.record(connection, delivery_id, state, status, now, next_attempt_at, owner)
+            return deliveries.record(connection, delivery_id, state, status, now, next_attempt_at, owner, confirm_at)
 
     # Showing.
 

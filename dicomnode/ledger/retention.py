@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Connection, and_, delete, select, update
+from sqlalchemy import Connection, and_, delete, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from dicomnode.ledger.schema import Reading, deliveries, events, instances, jobs, results, studies
@@ -84,7 +84,8 @@ def _is_expired(before: float) -> ColumnElement[bool]:
     this = studies.c.StudyInstanceUID
     unfinished = select(jobs.c.id).where(jobs.c.StudyInstanceUID == this, jobs.c.state.in_(_UNFINISHED_JOB))
     touched = select(jobs.c.id).where(jobs.c.StudyInstanceUID == this, jobs.c.updated_at >= before)
-    undelivered = select(deliveries.c.id).where(deliveries.c.StudyInstanceUID == this, deliveries.c.state.in_(_UNFINISHED_DELIVERY))
+    open_ended = or_(deliveries.c.state.in_(_UNFINISHED_DELIVERY), deliveries.c.confirm_at.is_not(None))
+    undelivered = select(deliveries.c.id).where(deliveries.c.StudyInstanceUID == this, open_ended)
     return and_(studies.c.last_received_at < before, ~unfinished.exists(), ~touched.exists(), ~undelivered.exists())
 
 

@@ -124,9 +124,45 @@ deliveries = Table(
     Column("owner", String),
     Column("lease_until", Double),
     Column("updated_at", Double, nullable=False),
+    # What is sent and has a `confirm_at` is to be asked after then; without one nothing is left to be done for it.
+    Column("sent_at", Double),
+    Column("confirm_at", Double),
+    Column("confirm_tries", Integer, nullable=False, server_default="0"),
+    Column("resends", Integer, nullable=False, server_default="0"),
+    Column("TransactionUID", String),
     UniqueConstraint("result_id", "destination"),
     Index("ix_deliveries_state_destination_next_attempt_at", "state", "destination", "next_attempt_at"),
+    Index("ix_deliveries_TransactionUID", "TransactionUID"),
     Index("ix_deliveries_job_id", "job_id"),
+    sqlite_autoincrement=True,
+)
+
+# Storage commitment that we asked for: written down before it is asked.
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("TransactionUID", String, primary_key=True),
+    Column("destination", String, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("reported_at", Double),
+    Column("report", Text),
+)
+
+# Storage commitment that others asked us for; `due_at` is empty when there is nothing left to say.
+commitment_requests = Table(
+    "commitment_requests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("calling_ae", String, nullable=False),
+    Column("peer_host", String, nullable=False),
+    Column("TransactionUID", String, nullable=False),
+    Column("asked_for", Text, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("due_at", Double),
+    Column("attempts", Integer, nullable=False),
+    Column("last_status", Text, nullable=False),
+    UniqueConstraint("calling_ae", "TransactionUID"),
+    Index("ix_commitment_requests_due_at", "due_at"),
     sqlite_autoincrement=True,
 )
 

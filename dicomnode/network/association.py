@@ -8,7 +8,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -50,7 +50,7 @@ class _Server(ThreadedAssociationServer):
 
 
 class Receiver:
-    """C-ECHO and C-STORE SCP.
+    """C-ECHO and C-STORE SCP, and whatever `services` adds.
 
     Parameters
     ----------
@@ -62,9 +62,18 @@ class Receiver:
         Lists an instance in the ledger.
     clock
         Seconds since the epoch.
+    services
+        (pynetdicom event, handler) pairs of what is served besides: storage commitment. Without them its requests fail.
     """
 
-    def __init__(self, config: Config, writer: InstanceWriter, add_instance: AddInstance, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        writer: InstanceWriter,
+        add_instance: AddInstance,
+        clock: Callable[[], float],
+        services: Sequence[tuple[Any, Callable[..., Any]]] = (),
+    ) -> None:
         self._config = config
         self._answer_store = store_handler(writer, add_instance, clock)
         self._handlers: list[Any] = [
@@ -73,6 +82,7 @@ class Receiver:
             (evt.EVT_ABORTED, _log_abort),
             (evt.EVT_C_ECHO, answer_echo),
             (evt.EVT_C_STORE, usual_way(self._answer_store)),
+            *services,
         ]
         self._server: _Server | None = None
 

@@ -18,11 +18,13 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
     MRSpectroscopyStorage,
+    StorageCommitmentPushModel,
     Verification,
     uid_to_service_class,
 )
 
 VERIFICATION = UID(Verification)
+COMMITMENT = UID(StorageCommitmentPushModel)
 MR_STORAGE = tuple(
     UID(uid)
     for uid in (
@@ -46,12 +48,17 @@ def accepted_contexts(proposed: Iterable[PresentationContext], other_objects: Li
         if context.abstract_syntax is not None and accepts_class(context.abstract_syntax, other_objects):
             wanted = syntaxes.setdefault(context.abstract_syntax, [])
             wanted.extend(syntax for syntax in context.transfer_syntax if syntax in TRANSFER_SYNTAXES and syntax not in wanted)
-    return [build_context(abstract, wanted) for abstract, wanted in syntaxes.items() if wanted]
+    contexts = [build_context(abstract, wanted) for abstract, wanted in syntaxes.items() if wanted]
+    for context in contexts:
+        if context.abstract_syntax == COMMITMENT:
+            # Either side may speak: who sends to us asks, an archive that calls back reports (PS3.4 J.3.3).
+            context.scu_role = context.scp_role = True
+    return contexts
 
 
 def accepts_class(uid: UID, other_objects: Literal["keep", "refuse"]) -> bool:
-    """Return whether instances of a SOP class are taken."""
-    return uid == VERIFICATION or uid in MR_STORAGE or (other_objects == "keep" and is_storage(uid))
+    """Return whether a SOP class is taken: ours to serve, or of instances that are kept."""
+    return uid in (VERIFICATION, COMMITMENT) or uid in MR_STORAGE or (other_objects == "keep" and is_storage(uid))
 
 
 def is_storage(uid: UID) -> bool:

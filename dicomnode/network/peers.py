@@ -48,6 +48,11 @@ def check_caller(config: Config, *, called_ae: str, calling_ae: str, host: str, 
     return Rejection(*_CALLING_NOT_RECOGNIZED, f"{calling_ae.strip()!r} from {host} is not in [[peers]]: add it")
 
 
+def peer_of(config: Config, calling_ae: str, host: str) -> PeerSettings | None:
+    """Return the [[peers]] entry of a caller."""
+    return next((peer for peer in config.peers if peer.ae_title == calling_ae.strip() and _host_fits(peer, host)), None)
+
+
 def _host_fits(peer: PeerSettings, host: str) -> bool:
     if not peer.hosts:
         return True

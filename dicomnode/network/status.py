@@ -14,6 +14,11 @@ Verdict = Literal["ok", "transient", "permanent"]
 
 SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
+NO_SUCH_INSTANCE = 0x0112
+INVALID_ARGUMENT = 0x0115
+CLASS_INSTANCE_CONFLICT = 0x0119
+NO_SUCH_ACTION = 0x0123
+RESOURCE_LIMITATION = 0x0213
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 
@@ -47,6 +52,14 @@ ANSWERED = (
     ),
     Answer(CANNOT_UNDERSTAND, "C-STORE", "Error: Cannot understand", "the request has no dataset or no SOP Instance UID", "PS3.4 B.2.3"),
     Answer(PROCESSING_FAILURE, "C-STORE", "Processing failure", "an unexpected fault of the node; it is in the log", "PS3.7 C.5.15"),
+    Answer(SUCCESS, "N-ACTION", "Success", "the request for storage commitment is in the ledger; the report follows", "PS3.4 J.3.2"),
+    Answer(INVALID_ARGUMENT, "N-ACTION", "Invalid argument value", "no Transaction UID or no reference", "PS3.7 C.5.9"),
+    Answer(NO_SUCH_ACTION, "N-ACTION", "No such action", "the Action Type ID is not 1", "PS3.7 10.1.4.1.10"),
+    Answer(RESOURCE_LIMITATION, "N-ACTION", "Resource limitation", "the ledger is locked; ask again later", "PS3.7 C.5.19"),
+    Answer(PROCESSING_FAILURE, "N-ACTION", "Processing failure", "an unexpected fault of the node; it is in the log", "PS3.7 C.5.15"),
+    Answer(SUCCESS, "N-EVENT-REPORT", "Success", "the report on a transaction of ours is in the ledger", "PS3.4 J.3.3"),
+    Answer(INVALID_ARGUMENT, "N-EVENT-REPORT", "Invalid argument value", "the Transaction UID is not one of ours", "PS3.7 C.5.9"),
+    Answer(PROCESSING_FAILURE, "N-EVENT-REPORT", "Processing failure", "the report could not be kept; send it again", "PS3.7 C.5.15"),
 )
 
 

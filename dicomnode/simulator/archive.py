@@ -1,4 +1,4 @@
-"""A made-up archive: a C-STORE and C-ECHO SCP that keeps what it gets in a folder, and can be told to misbehave."""
+"""A made-up archive: it keeps what it gets by C-STORE in a folder, can be asked for it, and can be told to misbehave."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 from pynetdicom.transport import ThreadedAssociationServer
+
+from dicomnode.simulator.manners import Manners
+from dicomnode.simulator.shelves import Shelves
 
 
 class Archive:
@@ -42,6 +45,8 @@ class Archive:
         Status of every C-STORE; an object is kept only when this is success or a warning.
     known_callers
         Calling AE titles that may come in; empty: everybody.
+    manners
+        What it offers besides C-STORE and how it misbehaves; it can be changed through `manners` later.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Archive:
         slow_s: float = 0.0,
         answer: int = 0x0000,
         known_callers: Collection[str] = (),
+        manners: Manners | None = None,
     ) -> None:
         self.folder = folder
         self.ae_title = ae_title
@@ -64,6 +70,8 @@ class Archive:
         self.slow_s = slow_s
         self.answer = answer
         self.known_callers = tuple(known_callers)
+        self.manners = manners or Manners()
+        self._shelves = Shelves(folder, ae_title, self.manners)
         self._received: list[str] = []
         self._lock = threading.Lock()
         self._server: ThreadedAssociationServer | None = None
@@ -73,6 +81,11 @@ class Archive:
         """SOP Instance UIDs of every C-STORE that was answered, in order, repetitions included."""
         with self._lock:
             return tuple(self._received)
+
+    @property
+    def transactions(self) -> tuple[str, ...]:
+        """Transaction UIDs of every storage commitment that was asked for, in order."""
+        return tuple(self._shelves.asked)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -91,9 +104,10 @@ class Archive:
         for uid in (stored | {SegmentationStorage, ParametricMapStorage, LabelMapSegmentationStorage}) - self.refuse:
             entity.add_supported_context(uid or "", syntaxes)
         entity.add_supported_context(Verification)
+        self._shelves.offer(entity)
         server = entity.make_server(
             ("127.0.0.1", self.port),
-            evt_handlers=[(evt.EVT_C_STORE, self._keep)],
+            evt_handlers=[(evt.EVT_C_STORE, self._keep), *self._shelves.handlers()],
             server_class=ThreadedAssociationServer,
         )
         threading.Thread(target=server.serve_forever, args=(0.05,), name="archive", daemon=True).start()
@@ -123,11 +137,17 @@ class Archive:
             time.sleep(self.slow_s)
         SOPInstanceUID = UID(event.request.AffectedSOPInstanceUID)
         with self._lock:
+            self.manners.breaks_off_at -= 1
+            if self.manners.breaks_off_at == 0:
+                event.assoc.abort()
+                return 0x0110
             self._received.append(str(SOPInstanceUID))
+            thrown_away = self.manners.keeps_nothing or self.manners.forgets_first > 0
+            self.manners.forgets_first = max(0, self.manners.forgets_first - 1)
         if not SOPInstanceUID.is_valid:
             # The UID becomes a file name below.
             return 0x0117
-        if self.answer == 0 or self.answer & 0xF000 == 0xB000:
+        if not thrown_away and (self.answer == 0 or self.answer & 0xF000 == 0xB000):
             path = self.folder / f"{SOPInstanceUID}.dcm"
             temporary = path.with_suffix(".part")
             temporary.write_bytes(event.encoded_dataset())

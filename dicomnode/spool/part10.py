@@ -13,6 +13,9 @@ from pydicom.uid import PYDICOM_IMPLEMENTATION_UID
 # Preamble, prefix, and (0002,0000) with its 4 byte value: the group length says where the dataset begins.
 _FIXED_BYTES = 128 + 4 + 12
 
+HEAD_BYTES = _FIXED_BYTES
+"""What `dataset_offset` needs to see of a file."""
+
 
 def encode_file_meta(*, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae: str) -> bytes:
     """Return preamble, prefix and File Meta Information for a dataset that was received (PS3.10 7.1).

@@ -16,7 +16,7 @@ from pathlib import Path
 from dicomnode.errors import OutOfResources
 from dicomnode.records import ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout, make_durable_folders
-from dicomnode.spool.part10 import encode_file_meta
+from dicomnode.spool.part10 import HEAD_BYTES, dataset_offset, encode_file_meta
 
 TEMPORARY_SUFFIX = ".part"
 
@@ -87,6 +87,16 @@ class SpoolWriter:
     def holds(self, instance: ReceivedInstance) -> bool:
         """Return whether an instance's file is there."""
         return (self.layout.root / instance.path).exists()
+
+    def holds_whole(self, instance: ReceivedInstance) -> bool:
+        """Return whether an instance's file is there, can be read, and is as long as what was received."""
+        path = self.layout.root / instance.path
+        try:
+            with path.open("rb") as file:
+                offset = dataset_offset(file.read(HEAD_BYTES))
+                return offset > 0 and os.fstat(file.fileno()).st_size == offset + instance.size_bytes
+        except OSError:
+            return False
 
     def _require_space(self, size_bytes: int) -> None:
         state = os.statvfs(self.layout.root)

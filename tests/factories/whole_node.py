@@ -77,7 +77,7 @@ class WholeNode:
         flow.assess_studies(self.place)
         while flow.answer_next(self.place):
             pass
-        while flow.deliver_results(self.place):
+        while flow.deliver_results(self.place) or flow.confirm_results(self.place):
             pass
 
     def history(self, study: str) -> dict[str, Any]:
@@ -107,6 +107,7 @@ def whole_node(folder: Path) -> Iterator[WholeNode]:
                 "network": {"port": 0, "ae_title": AE_TITLE},
                 "storage": {"root": str(folder / "node"), "minimum_free_mb": 1},
                 "destinations": [destination],
+                "delivery": {"confirm_first_s": 0},
                 # It changes nothing that these tests look at, and takes a fifth of the time.
                 "pipeline": {"bias_correction": False},
             }

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage, generate_uid
 
 from dicomnode.config import Config, DeliverySettings, DestinationSettings
+from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import ResultFile
@@ -62,8 +63,9 @@ class Node:
             DestinationSettings(name=name, ae_title=archive.ae_title, host="127.0.0.1", port=archive.port)
             for name, archive in self.archives.items()
         )
-        config = Config(destinations=destinations, delivery=DeliverySettings(timeout_s=5))
+        config = Config(destinations=destinations, delivery=DeliverySettings(timeout_s=5, confirm_first_s=0))
         tried = deliver_due(self.ledger, self.layout, config, lambda: self.clock)
+        confirm_due(self.ledger, config, lambda: self.clock, generate_uid)
         self.ledger.close_delivered_jobs(self.clock)
         return tried
 

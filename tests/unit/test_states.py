@@ -36,6 +36,7 @@ sending sent
 sending given_up
 sent confirmed
 sent due
+sent given_up
 confirmed due
 given_up due
 given_up withdrawn

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AllStoragePresentationContexts, build_context
-from pynetdicom.sop_class import _STORAGE_CLASSES, ModalityWorklistInformationFind, StorageCommitmentPushModel
+from pynetdicom.sop_class import _STORAGE_CLASSES, ModalityPerformedProcedureStep, ModalityWorklistInformationFind
 
 from dicomnode.network.contexts import MR_STORAGE, TRANSFER_SYNTAXES, VERIFICATION, accepted_contexts, accepts_class
 
@@ -27,7 +27,7 @@ def test_every_storage_class_can_be_kept() -> None:
         ("1.3.12.2.1107.5.9.1", True),  # Siemens, private
         ("1.2.840.10008.5.1.4.1.1.9999", True),  # newer than the library
         ("1.2.840.10008.5.1.4.1.1.6", True),  # Ultrasound Image Storage (Retired)
-        (StorageCommitmentPushModel, False),
+        (ModalityPerformedProcedureStep, False),
         (ModalityWorklistInformationFind, False),
         ("1.2.840.10008.1.3.10", False),  # a media directory
         ("1.2.840.10008.5.1.1.1", False),  # Basic Film Session

@@ -1,0 +1,237 @@
+"""Proof after sending: what a destination took is asked after until it is proved there, sent again, or shown.
+
+Each function is safe to be killed in: who asks holds a delivery by its time, and a transaction is in the ledger before it is on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from dicomnode.config import Config, DestinationSettings
+from dicomnode.delivery.outbox import plan_retry
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.network.commitment import JournalReport, ask_commitment
+from dicomnode.network.query import InstanceKey, find_instances
+from dicomnode.records import CommitmentReport, SendOutcome, SOPReference, Unconfirmed
+from dicomnode.states import DeliveryState
+
+log = structlog.get_logger()
+
+_BATCH = 64
+# Connecting, asking and hearing the answer may each take `timeout_s`, for two services.
+_LEASE_TIMEOUTS = 8
+
+# Failure Reasons of storage commitment, PS3.3 C.14.1.1.
+_FAILURE_REASONS = {
+    0x0110: "processing failure",
+    0x0112: "no such object instance",
+    0x0119: "class-instance conflict",
+    0x0122: "referenced SOP class not supported",
+    0x0131: "duplicate transaction UID",
+    0x0213: "resource limitation",
+}
+
+
+class Ask(Protocol):
+    """Asks for storage commitment; see `dicomnode.network.commitment.ask_commitment`."""
+
+    def __call__(
+        self,
+        destination: DestinationSettings,
+        references: Sequence[SOPReference],
+        TransactionUID: str,
+        *,
+        calling_ae: str,
+        timeout_s: float,
+        journal: JournalReport,
+    ) -> SendOutcome:
+        """Ask."""
+
+
+class Find(Protocol):
+    """Looks for instances; see `dicomnode.network.query.find_instances`."""
+
+    def __call__(
+        self, destination: DestinationSettings, wanted: Sequence[InstanceKey], *, calling_ae: str, timeout_s: float
+    ) -> frozenset[str] | SendOutcome:
+        """Find."""
+
+
+def confirm_due(
+    ledger: Ledger,
+    config: Config,
+    now: Callable[[], float],
+    make_uid: Callable[[], str],
+    *,
+    ask: Ask = ask_commitment,
+    find: Find = find_instances,
+) -> int:
+    """Ask after everything that is due, all destinations at once; return how many deliveries were looked at."""
+    names = ledger.confirmations.due_destinations(now())
+    if not names:
+        return 0
+    inquirer = _Inquirer(ledger, config, now, make_uid, ask, find)
+    with ThreadPoolExecutor(len(names), thread_name_prefix="confirm") as threads:
+        return sum(threads.map(inquirer.serve, names))
+
+
+@dataclass(frozen=True)
+class _Inquirer:
+    ledger: Ledger
+    config: Config
+    now: Callable[[], float]
+    make_uid: Callable[[], str]
+    ask: Ask
+    find: Find
+
+    def serve(self, name: str) -> int:
+        """Settle what was reported, then ask after the rest; returns how many deliveries were looked at."""
+        settings = self.config.delivery
+        lease_s = settings.timeout_s * _LEASE_TIMEOUTS + settings.confirm_wait_s
+        claimed = self.ledger.confirmations.claim(name, self.now(), lease_s, _BATCH)
+        destination = next((one for one in self.config.destinations if one.name == name), None)
+        open_ones = [one for one in claimed if not self._settle_reported(one)]
+        if destination is None or destination.confirm == "none":
+            for one in open_ones:
+                self._leave(one, "the peer answered success; no proof is asked for")
+        elif open_ones:
+            self._ask_after(destination, open_ones)
+        return len(claimed)
+
+    def _settle_reported(self, one: Unconfirmed) -> bool:
+        if one.verdict is None:
+            return False
+        if one.verdict == 0:
+            self._confirm(one, "the peer committed itself to keep it (storage commitment)")
+        else:
+            meaning = _FAILURE_REASONS.get(one.verdict, "a reason that the standard does not know")
+            self._not_kept(one, f"storage commitment failed, 0x{one.verdict:04X}: {meaning}")
+        return True
+
+    def _ask_after(self, destination: DestinationSettings, group: list[Unconfirmed]) -> None:
+        """Storage commitment first; C-FIND where that is the way, or where a request was not answered in time."""
+        late = [one for one in group if one.TransactionUID is not None]
+        fresh = [one for one in group if one.TransactionUID is None]
+        if destination.confirm == "find":
+            self._look_up(destination, group, may_ask=False)
+        elif destination.confirm == "commitment":
+            self._request(destination, group)
+        else:
+            if late:
+                self._look_up(destination, late, may_ask=True)
+            if fresh:
+                self._request(destination, fresh)
+
+    def _request(self, destination: DestinationSettings, group: list[Unconfirmed]) -> None:
+        """Ask for storage commitment; what was asked for often enough without an answer is given up."""
+        settings = self.config.delivery
+        for one in (one for one in group if one.tries >= settings.confirm_tries):
+            wait = f"no report on storage commitment within {settings.confirm_wait_s:g} s, asked {one.tries} times"
+            self._give_up(one, f"the peer answered success but did not prove it: {wait}; see that it knows our AE title, host and port")
+        group = [one for one in group if one.tries < settings.confirm_tries]
+        if not group:
+            return
+        TransactionUID, now = self.make_uid(), self.now()
+        ids = [one.delivery.id for one in group]
+        # Written down first: the report may come before this process is asked again, to the other one, or after a restart.
+        self.ledger.confirmations.open_transaction(TransactionUID, destination.name, ids, now + settings.confirm_wait_s, now)
+        references = [SOPReference(one.delivery.result.SOPClassUID, one.delivery.result.SOPInstanceUID) for one in group]
+        outcome = self.ask(
+            destination,
+            references,
+            TransactionUID,
+            calling_ae=self._calling_ae(destination),
+            timeout_s=settings.timeout_s,
+            journal=self._journal,
+        )
+        log.info("commitment_requested", destination=destination.name, transaction=TransactionUID, count=len(group), reason=outcome.reason)
+        if outcome.verdict == "transient":
+            self._wait(group, outcome.reason)
+        elif outcome.verdict == "permanent" and destination.confirm == "auto":
+            self._look_up(destination, group, may_ask=False)
+        elif outcome.verdict == "permanent":
+            for one in group:
+                self._give_up(one, f"the peer answered success but cannot prove it: {outcome.reason}; set confirm to find or none")
+
+    def _look_up(self, destination: DestinationSettings, group: list[Unconfirmed], *, may_ask: bool) -> None:
+        """Look for the objects by C-FIND; `may_ask` says that storage commitment is offered, should there be no C-FIND."""
+        keys = [
+            InstanceKey(one.delivery.StudyInstanceUID, one.delivery.result.SeriesInstanceUID, one.delivery.result.SOPInstanceUID)
+            for one in group
+        ]
+        calling_ae, timeout_s = self._calling_ae(destination), self.config.delivery.timeout_s
+        found = self.find(destination, keys, calling_ae=calling_ae, timeout_s=timeout_s)
+        if not isinstance(found, SendOutcome):
+            for one in group:
+                self._judge_found(one, found)
+        elif found.verdict == "transient":
+            self._wait(group, found.reason)
+        elif may_ask:
+            self._request(destination, group)
+        else:
+            for one in group:
+                if destination.confirm == "find":
+                    self._give_up(one, f"the peer answered success but cannot prove it: {found.reason}; set confirm to commitment or none")
+                else:
+                    self._leave(one, f"the peer answered success and has no way to prove it ({found.reason})")
+
+    def _judge_found(self, one: Unconfirmed, found: frozenset[str]) -> None:
+        if one.delivery.result.SOPInstanceUID in found:
+            self._confirm(one, "the peer lists it (query)")
+        elif one.tries + 1 >= self.config.delivery.confirm_tries:
+            self._not_kept(one, "the peer answered success and does not list it (query)")
+        else:
+            self._wait([one], "the peer does not list it yet (query)", tried=True)
+
+    def _confirm(self, one: Unconfirmed, proof: str) -> None:
+        if self.ledger.confirmations.settle(one.delivery.id, DeliveryState.CONFIRMED, proof, self.now()):
+            self._log(one, DeliveryState.CONFIRMED)
+
+    def _not_kept(self, one: Unconfirmed, reason: str) -> None:
+        """Send it again, later each time; after `delivery.resends` times it is shown instead."""
+        settings, now = self.config.delivery, self.now()
+        if one.resends >= settings.resends:
+            self._give_up(one, f"{reason}; sent {one.resends + 1} times")
+            return
+        resend_at = plan_retry(one.resends + 1, None, now, settings)
+        if self.ledger.confirmations.settle(one.delivery.id, DeliveryState.DUE, reason, now, resend_at):
+            self._log(one, DeliveryState.DUE)
+
+    def _give_up(self, one: Unconfirmed, reason: str) -> None:
+        if self.ledger.confirmations.settle(one.delivery.id, DeliveryState.GIVEN_UP, reason, self.now()):
+            self._log(one, DeliveryState.GIVEN_UP)
+
+    def _leave(self, one: Unconfirmed, reason: str) -> None:
+        self.ledger.confirmations.settle_unproved(one.delivery.id, reason, self.now())
+
+    def _wait(self, group: Sequence[Unconfirmed], reason: str, *, tried: bool = False) -> None:
+        settings, now = self.config.delivery, self.now()
+        for one in group:
+            at = plan_retry(one.tries + 1, one.sent_at, now, settings)
+            if at is None:
+                self._give_up(
+                    one, f"the peer answered success but did not prove it within {settings.give_up_after_hours:g} hours: {reason}"
+                )
+            else:
+                self.ledger.confirmations.postpone(one.delivery.id, at, f"sent, not proved yet: {reason}", now, tries=one.tries + tried)
+
+    def _journal(self, report: CommitmentReport) -> bool:
+        return self.ledger.confirmations.report(report, self.now())
+
+    def _calling_ae(self, destination: DestinationSettings) -> str:
+        return destination.calling_ae_title or self.config.network.ae_title
+
+    def _log(self, one: Unconfirmed, state: DeliveryState) -> None:
+        (log.info if state is DeliveryState.CONFIRMED else log.warning)(
+            "delivery_proved" if state is DeliveryState.CONFIRMED else "delivery_not_proved",
+            study_instance_uid=one.delivery.StudyInstanceUID,
+            sop_instance_uid=one.delivery.result.SOPInstanceUID,
+            destination=one.delivery.destination,
+            state=state.value,
+            resends=one.resends,
+        )

@@ -1,0 +1,46 @@
+"""What a made-up archive does besides C-STORE, and how it can be told to misbehave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class Manners:
+    """May be changed while the archive runs; what it offers is read when it starts.
+
+    Parameters
+    ----------
+    keeps_nothing
+        It answers success and throws the object away.
+    forgets_first
+        As many objects are answered success and thrown away before it keeps what comes.
+    breaks_off_at
+        It breaks the association off in the middle of this C-STORE (counted from 1 since it was set), once.
+    commitment
+        Storage commitment: not offered; reported on the association of the request; on a new one; accepted and never reported.
+    loses
+        SOP Instance UIDs that it says it does not have when it is asked to commit itself.
+    report_to
+        Host and port of who asked, for reports on a new association and for C-MOVE: AE title -> (host, port).
+    find
+        C-FIND: not offered; at every level; the IMAGE level fails.
+    retrieve
+        Which of C-GET and C-MOVE it offers.
+    """
+
+    keeps_nothing: bool = False
+    forgets_first: int = 0
+    breaks_off_at: int = 0
+    commitment: Literal["none", "same", "new", "never"] = "none"
+    loses: frozenset[str] = frozenset()
+    report_to: dict[str, tuple[str, int]] = field(default_factory=dict)
+    find: Literal["none", "image", "series"] = "none"
+    retrieve: frozenset[Literal["get", "move"]] = frozenset()
+
+    def address_of(self, ae_title: str) -> tuple[str, int] | None:
+        """Return where somebody listens, as the archive was told."""
+        known: Mapping[str, tuple[str, int]] = self.report_to
+        return known.get(ae_title.strip())
