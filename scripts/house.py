@@ -125,7 +125,7 @@ ROOMS = (
         "dicomnode.results",
         "SEG, SR, preview; every object is read back and compared before it leaves",
         (*_PLAIN, *_VOLUMES_IN),
-        ("PIL", "highdicom", "numpy", "pydicom"),
+        ("PIL", "highdicom", "manimgx_fonts_cjk", "numpy", "pydicom", "pymupdf_fonts"),
     ),
     Room(
         "dicomnode.delivery",

@@ -7,22 +7,27 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from pydicom.dataset import Dataset
 
 from dicomnode.config import ResultForm, ResultKind
 from dicomnode.errors import ResultRejected
 from dicomnode.records import Finding
+from dicomnode.results.companions import build_key_objects, build_pdf, build_pictures
 from dicomnode.results.document import EncodingPlan
 from dicomnode.results.forms import PARTS, settle
 from dicomnode.results.headers import read_header, read_source, repair_template
+from dicomnode.results.key_pictures import KeyPicture, draw_key_pictures, draw_notice
+from dicomnode.results.page_content import describe_result, page_of_refusal
+from dicomnode.results.preview import draw_montage
 from dicomnode.results.provenance import AnswerContext, Provenance, plan_provenance
 from dicomnode.results.second_grid import SecondGrid, build_second_segmentation, find_second_grid
 from dicomnode.results.seg import SegmentationPlan, build_probability, build_segmentation
 from dicomnode.results.segments import SegmentPlan, plan_segments
 from dicomnode.results.sr import build_lesion_report
 from dicomnode.results.sr_negative import build_negative_report
-from dicomnode.results.sr_refusal import build_refusal_report
+from dicomnode.results.sr_refusal import build_refusal_report, describe_refusal
 from dicomnode.results.wording import Findings
 from dicomnode.states import Outcome
 from pipeline.records import PipelineResult, Volume
@@ -66,7 +71,7 @@ def build_answer(
     grids = {source.role: part.volume for source, part in ((grid.source, grid),)} if grid else {}
     evidence = [read_source(source, volume if number == 0 else grids.get(source.role)) for number, source in enumerate(context.sources)]
     plans = plan_segments(result, context.settings.maximum_segments, provenance)
-    workshop = _Workshop(context, result, (*findings, *result.findings), provenance, evidence, plans, grid)
+    workshop = _Workshop(context, volume, result, (*findings, *result.findings), provenance, evidence, plans, grid)
     try:
         with _names_as_they_come():
             return tuple(_in_each_form(workshop, int(evidence[0][0].Columns)))
@@ -78,15 +83,22 @@ def build_answer(
 def build_refusal(
     context: AnswerContext, code: str, sentence: str, findings: Sequence[Finding], outcome: Outcome
 ) -> tuple[EncodedResult, ...]:
-    """Return the SR that says why a study has no segmentation."""
+    """Return the SR that says why a study has no segmentation, and the same words as page and picture where those are wanted."""
     provenance = plan_provenance(context, None, code, sentence, outcome.value)
     template = repair_template(read_header(context.template))
+    words = describe_refusal(code, sentence, findings, outcome)
     made: dict[str, EncodedResult] = {}
     with _names_as_they_come():
         for form in context.forms:
-            plan = EncodingPlan(context, (), (), provenance, form=settle(form, found=False))
-            report = build_refusal_report(plan, template, code, sentence, findings, outcome)
-            made[form.kind_of("sr")] = encode(form.kind_of("sr"), report)
+            settled = settle(form, found=False)
+            plan = EncodingPlan(context, (), (), provenance, form=settled)
+            made[form.kind_of("sr")] = encode(form.kind_of("sr"), build_refusal_report(plan, template, words))
+            if "pdf" in form.objects:
+                page = build_pdf(context, (), [template], page_of_refusal(words), None, provenance)
+                made["pdf"] = encode("pdf", page)
+            if "pictures" in form.objects:
+                (notice,) = build_pictures(context, (), [template], [draw_notice(words)], provenance, settled)
+                made[form.kind_of("pictures")] = encode(form.kind_of("pictures"), notice)
     return tuple(made.values())
 
 
@@ -95,6 +107,7 @@ class _Workshop:
     """What every object of one answer is made from, and what is made already."""
 
     context: AnswerContext
+    volume: Volume
     result: PipelineResult
     remarks: Findings
     provenance: Provenance
@@ -110,19 +123,36 @@ class _Workshop:
             self.made[kind] = list(self._build(part, form))
         return self.made[kind]
 
-    def _build(self, part: ResultKind, form: ResultForm) -> Iterator[Dataset]:
-        found = bool(self.result.lesions)
-        if part == "seg" and found:
+    def _build(self, part: ResultKind, form: ResultForm) -> Iterable[Dataset]:
+        if part == "sr":
+            return [self._report(form)]
+        if part == "pictures":
+            return build_pictures(self.context, self.result.models, self.evidence[0], self.pictures, self.provenance, form)
+        if part == "pdf":
+            content = describe_result(self.result, self.plans, self.remarks)
+            montage = draw_montage(self.volume, self.result)
+            return [build_pdf(self.context, self.result.models, self.evidence[0], content, montage, self.provenance)]
+        # What follows shows lesions only.
+        return self._outline(part, form) if self.result.lesions else ()
+
+    def _outline(self, part: ResultKind, form: ResultForm) -> Iterator[Dataset]:
+        if part == "seg":
             plan = SegmentationPlan(form.kind_of(part), form.segmentation)
             yield build_segmentation(self.context, self.result, self.evidence[0], self.plans, self.provenance, plan)
-        elif part == "seg-t1" and found and self.grid is not None:
+        elif part == "seg-t1" and self.grid is not None:
             plan = SegmentationPlan(form.kind_of(part), form.segmentation, 6, "Stroke lesions on the T1")
             headers = self.evidence[[source.role for source in self.context.sources].index("t1")]
             yield build_second_segmentation(self.context, self.result, headers, self.grid, self.plans, self.provenance, plan)
-        elif part == "probability" and found:
+        elif part == "probability":
             yield build_probability(self.context, self.result, self.evidence[0], self.provenance)
-        elif part == "sr":
-            yield self._report(form)
+        elif part == "ko":
+            (segmentation,) = self.make("seg", form)
+            yield build_key_objects(self.context, self.result.models, self.evidence[0], self.pictures, segmentation, self.provenance, form)
+
+    @cached_property
+    def pictures(self) -> tuple[KeyPicture, ...]:
+        """The montage and the key slices."""
+        return draw_key_pictures(self.volume, self.result)
 
     def _report(self, form: ResultForm) -> Dataset:
         if not self.result.lesions:

@@ -27,6 +27,8 @@ SIDES: Mapping[str, Code] = {"left": LEFT, "right": RIGHT, "both": BILATERAL}
 # Document, observer, equipment (CID 7021, 7000, 646, 7005, 7162).
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 DIAGNOSTIC_IMAGING_REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
+OF_INTEREST = Code("113000", "DCM", "Of Interest")
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 BRAIN_MRI = Code("24590-2", "LN", "Brain MRI")
 DEVICE = Code("121007", "DCM", "Device")
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")

@@ -97,7 +97,7 @@ def make_report(
         What the network's maker says about it; it stays visible in every report.
     """
     report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=_observe(plan)),
+        observation_context=sr.ObservationContext(observer_device_context=observe(plan.models, plan.context.software_version)),
         procedure_reported=codes.BRAIN_MRI,
         imaging_measurements=groups,
         title=title,
@@ -148,14 +148,13 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
     return dataset
 
 
-def _observe(plan: EncodingPlan) -> sr.ObserverContext:
+def observe(models: Sequence[ModelIdentity], software_version: str) -> sr.ObserverContext:
     """Return the device observer (TID 1004); it agrees with the first Contributing Equipment item (IHE AIR 6.5.3.1)."""
-    model = plan.models[0] if plan.models else None
-    version = plan.context.software_version
+    model = models[0] if models else None
     return sr.ObserverContext(
         observer_type=sr.CodedConcept.from_code(codes.DEVICE),
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=device_uid(model) if model else derive_uid("device", PRODUCT, version),
+            uid=device_uid(model) if model else derive_uid("device", PRODUCT, software_version),
             name="dicomnode",
             manufacturer_name=MANUFACTURER,
             model_name=clip_at_sentence(model.name) if model else PRODUCT,

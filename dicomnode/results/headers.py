@@ -151,6 +151,21 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
     return headers
 
 
+def copy_identity(header: Dataset) -> Dataset:
+    """Return the patient's and study's attributes of a repaired header, and the character set that they are written in."""
+    identity = Dataset()
+    for keyword in (
+        *_REQUIRED_IDENTITY,
+        *_OPTIONAL_IDENTITY,
+        "DeidentificationMethodCodeSequence",
+        "StudyInstanceUID",
+        "SpecificCharacterSet",
+    ):
+        if keyword in header:
+            identity.add(copy.deepcopy(header[keyword]))
+    return identity
+
+
 def repair_template(raw: Dataset) -> Dataset:
     """Return a header for a report that needs no geometry: identity, and which instance it is."""
     return _repair_image(raw, repair_identity(raw))

@@ -18,7 +18,7 @@ _TILE = 320
 """Side of one picture in pixels."""
 _COLUMNS = 3
 _KEY_SLICES = 6
-_BANNER = 28
+BANNER = 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,23 +34,35 @@ class Plane:
 
 
 def montage_png(volume: Volume, result: PipelineResult) -> bytes:
-    """Return a PNG of the reference volume with outlined lesions; the same input gives the same bytes.
+    """Return a PNG of the reference volume with outlined lesions; the same input gives the same bytes."""
+    buffer = io.BytesIO()
+    add_banner(draw_montage(volume, result), result).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def draw_montage(volume: Volume, result: PipelineResult) -> Image.Image:
+    """Return three planes and the key slices with outlined lesions.
 
     Every plane is shown as a radiologist expects it: the patient's right on the left of axial and coronal pictures.
     """
     orientation = orientation_of(volume.affine)
     upright, labels = reorient(volume, orientation), reorient(result.labels, orientation)
-    grey = _window(upright.array)
+    grey = window(upright.array)
     planes = [*_three_planes(grey, labels), *_key_slices(grey, labels)]
     rows = -(-len(planes) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * _TILE, rows * _TILE + _BANNER))
+    sheet = Image.new("RGB", (_COLUMNS * _TILE, rows * _TILE))
     for number, plane in enumerate(planes):
-        sheet.paste(_draw_plane(plane), (number % _COLUMNS * _TILE, number // _COLUMNS * _TILE))
+        sheet.paste(draw_plane(plane, _TILE), (number % _COLUMNS * _TILE, number // _COLUMNS * _TILE))
+    return sheet
+
+
+def add_banner(picture: Image.Image, result: PipelineResult) -> Image.Image:
+    """Return a picture with the warning, the network and the count of lesions in its pixels, below it."""
+    whole = Image.new("RGB", (picture.width, picture.height + BANNER))
+    whole.paste(picture, (0, 0))
     words = f"{WARNING}.  {result.models[0].name} {result.models[0].version}.  {_count(result)}"
-    ImageDraw.Draw(sheet).text((8, rows * _TILE + 6), words, fill=(255, 220, 0), font=ImageFont.load_default(14))
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG")
-    return buffer.getvalue()
+    ImageDraw.Draw(whole).text((8, picture.height + 6), words, fill=(255, 220, 0), font=ImageFont.load_default(14))
+    return whole
 
 
 def outline(labels: Array) -> Array:
@@ -99,15 +111,17 @@ def _axial(grey: Array, labels: Volume, index: int) -> Plane:
     return Plane(grey[index], labels.array[index], (by_back, by_left), f"axial {index + 1}/{len(grey)}", "R", "L")
 
 
-def _window(array: Array) -> Array:
+def window(array: Array) -> Array:
+    """Return grey values 0..1: black and white are the 1st and the 99.5th percentile."""
     low, high = np.percentile(array, (1, 99.5))
     grey: Array = np.clip((array - low) / max(float(high - low), 1e-6), 0, 1)
     return grey
 
 
-def _draw_plane(plane: Plane) -> Image.Image:
+def draw_plane(plane: Plane, side: int) -> Image.Image:
+    """Return a square picture of a plane, `side` pixels wide, with the outlines of its labels."""
     height_mm, width_mm = (size * step for size, step in zip(plane.image.shape, plane.pixel_mm, strict=True))
-    scale = _TILE / max(height_mm, width_mm)
+    scale = side / max(height_mm, width_mm)
     size = max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
     grey = Image.fromarray((plane.image * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     drawn = np.asarray(Image.fromarray(plane.labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
@@ -115,9 +129,9 @@ def _draw_plane(plane: Plane) -> Image.Image:
     edges = outline(drawn)
     for label in np.unique(drawn[edges]):
         colored[edges & (drawn == label)] = segment_color(int(label))
-    tile = Image.new("RGB", (_TILE, _TILE))
-    tile.paste(Image.fromarray(colored), ((_TILE - size[0]) // 2, (_TILE - size[1]) // 2))
-    _write_corners(tile, ((6, 4), plane.caption), ((6, _TILE // 2), plane.left_side), ((_TILE - 16, _TILE // 2), plane.right_side))
+    tile = Image.new("RGB", (side, side))
+    tile.paste(Image.fromarray(colored), ((side - size[0]) // 2, (side - size[1]) // 2))
+    _write_corners(tile, ((6, 4), plane.caption), ((6, side // 2), plane.left_side), ((side - 16, side // 2), plane.right_side))
     return tile
 
 

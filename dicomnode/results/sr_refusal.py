@@ -5,6 +5,8 @@ It never says that a lesion is absent: nothing was looked at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from highdicom import sr
 from pydicom.dataset import Dataset
 
@@ -13,21 +15,31 @@ from dicomnode.results.document import EncodingPlan, build_document, make_report
 from dicomnode.results.wording import Findings, describe_remarks
 from dicomnode.states import Outcome
 
+NO_ABSENCE = "Absence of a segmentation does not mean absence of a lesion."
 _OPENING = {
     Outcome.REFUSED: "This study was not analysed for stroke lesions.",
     Outcome.FAILED: "The analysis for stroke lesions failed on this study.",
 }
 
 
-def build_refusal_report(plan: EncodingPlan, evidence: Dataset, code: str, sentence: str, findings: Findings, outcome: Outcome) -> Dataset:
+def describe_refusal(code: str, sentence: str, findings: Findings, outcome: Outcome) -> tuple[str, ...]:
+    """Return what is said of a study without a segmentation.
+
+    Parameters
+    ----------
+    code, sentence
+        Stable kebab-case reason, and one sentence that says what is wrong and what to do.
+    """
+    return (_OPENING.get(outcome, _OPENING[Outcome.FAILED]), sentence, f"Reason code: {code}", *describe_remarks(findings))
+
+
+def build_refusal_report(plan: EncodingPlan, evidence: Dataset, sentences: Sequence[str]) -> Dataset:
     """Return the report that says why there is no segmentation.
 
     Parameters
     ----------
     evidence
         Repaired header of any instance of the study: all that the report points to.
-    code, sentence
-        Stable kebab-case reason, and one sentence that says what is wrong and what to do.
     """
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=plan.provenance.uid("analysis"), identifier="Analysis"),
@@ -42,8 +54,8 @@ def build_refusal_report(plan: EncodingPlan, evidence: Dataset, code: str, sente
         title=codes.DIAGNOSTIC_IMAGING_REPORT,
         conclusion=codes.NONE_SUCCEEDED,
         lesion=codes.UNDETERMINED,
-        sentences=[_OPENING.get(outcome, _OPENING[Outcome.FAILED]), sentence, f"Reason code: {code}", *describe_remarks(findings)],
-        statement="Absence of a segmentation does not mean absence of a lesion.",
+        sentences=sentences,
+        statement=NO_ABSENCE,
         plan=plan,
     )
     return build_document(report, [evidence], plan)

@@ -19,15 +19,21 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
     EnhancedSRStorage,
     ExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 
 from dicomnode.config import ResultForm, ResultKind
 from dicomnode.errors import ResultRejected
+from dicomnode.records import SourceSeries
 from dicomnode.results.headers import read_header, repair_identity
 from dicomnode.results.provenance import AnswerContext
+from dicomnode.results.verify_companions import check_key_objects, check_mark, check_pdf, check_pictures
 from dicomnode.results.verify_mask import check_mask, check_probability, check_second_mask, check_segments
 from dicomnode.results.verify_report import check_report
 from pipeline.records import PipelineResult, Volume
@@ -38,10 +44,20 @@ _SEGMENTATION = (
     *("DimensionIndexSequence", "DimensionOrganizationSequence", "ReferencedSeriesSequence", "SharedFunctionalGroupsSequence"),
     *("PerFrameFunctionalGroupsSequence", "ContributingEquipmentSequence", "LossyImageCompression"),
 )
+_COMPANION = (
+    *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "ContentDate", "ContentTime"),
+    *("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "SeriesDescription", "ContributingEquipmentSequence"),
+)
 _TYPE_1 = {
     "seg": _SEGMENTATION,
     "seg-t1": _SEGMENTATION,
     "probability": (*_SEGMENTATION, "SegmentationFractionalType", "MaximumFractionalValue"),
+    "pictures": (
+        *_COMPANION,
+        *("ImageType", "BurnedInAnnotation", "PhotometricInterpretation", "Rows", "Columns", "PixelData", "ImageComments"),
+    ),
+    "pdf": (*_COMPANION, "BurnedInAnnotation", "MIMETypeOfEncapsulatedDocument", "EncapsulatedDocument", "DocumentTitle"),
+    "ko": (*_COMPANION, "ContentSequence", "ConceptNameCodeSequence", "CurrentRequestedProcedureEvidenceSequence"),
     "sr": (
         *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "ContentDate", "ContentTime", "Manufacturer"),
         *("ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "ContentSequence", "ConceptNameCodeSequence"),
@@ -55,10 +71,19 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
     "probability": {**_OUTLINES, "SOPClassUID": SegmentationStorage, "SegmentationFractionalType": "PROBABILITY"},
     "sr": {"Modality": "SR", "CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED", "PreliminaryFlag": "PRELIMINARY"},
 }
+_COMPANION_FIXED: Mapping[str, Mapping[str, Any]] = {
+    "pictures": {"Modality": "OT", "BurnedInAnnotation": "NO", "PhotometricInterpretation": "RGB", "BodyPartExamined": "BRAIN"},
+    "pdf": {"Modality": "DOC", "BurnedInAnnotation": "YES", "MIMETypeOfEncapsulatedDocument": "application/pdf"},
+    "ko": {"Modality": "KO"},
+}
 _REPORT_CLASSES: Mapping[str, str] = {
     "comprehensive-3d": Comprehensive3DSRStorage,
     "comprehensive": ComprehensiveSRStorage,
     "enhanced": EnhancedSRStorage,
+}
+_PICTURE_CLASSES: Mapping[str, str] = {
+    "multi-frame": MultiFrameTrueColorSecondaryCaptureImageStorage,
+    "single-frame": SecondaryCaptureImageStorage,
 }
 _SEGMENTATION_TYPES: Mapping[str, tuple[tuple[str, int], ...]] = {
     "binary": (("BINARY", 1),),
@@ -66,6 +91,8 @@ _SEGMENTATION_TYPES: Mapping[str, tuple[tuple[str, int], ...]] = {
     "auto": (("BINARY", 1), ("FRACTIONAL", 8)),
     "labelmap": (("LABELMAP", 8),),
 }
+_ALWAYS: frozenset[ResultKind] = frozenset({"pictures", "pdf"})
+"""What answers a study without lesions, besides the report."""
 _IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
 
 
@@ -117,7 +144,7 @@ def verify_answer(
         raise ResultRejected(f"the result lies on the {result.reference_role}, but is to point to the {sources[0].role}")
     by_kind = read_all(results, sources[0].frames[0].path)
     expected = {form.kind_of(part) for form in context.forms for part in _expected_parts(form, result, second)}
-    if set(by_kind) != expected or any(len(objects) > 1 for objects in by_kind.values()):
+    if set(by_kind) != expected or any(len(objects) > 1 for kind, objects in by_kind.items() if not kind.startswith("pictures")):
         raise ResultRejected(f"expected results {sorted(expected)}, got {sorted(item.kind for item in results)}")
     for form in context.forms:
         _verify_form(form, by_kind, context, volume, result, second)
@@ -132,13 +159,17 @@ def verify_refusal(results: Sequence[Encoded], context: AnswerContext) -> None:
         With the first difference that was seen.
     """
     by_kind = read_all(results, context.template)
-    expected = {form.kind_of("sr") for form in context.forms}
-    if set(by_kind) != expected:
-        raise ResultRejected(f"expected {sorted(expected)}, got {sorted(by_kind)}")
-    for form in context.forms:
-        (report,) = by_kind[form.kind_of("sr")]
-        check_attributes("sr", report)
-        check_class("sr", report, form)
+    parts_of = {form: sorted({"sr", *_ALWAYS.intersection(form.objects)}) for form in context.forms}
+    expected = sorted({form.kind_of(part) for form, parts in parts_of.items() for part in parts})
+    if sorted(item.kind for item in results) != expected:
+        raise ResultRejected(f"expected {expected}, got {sorted(item.kind for item in results)}")
+    for form, parts in parts_of.items():
+        for part in parts:
+            (dataset,) = by_kind[form.kind_of(part)]
+            check_attributes(part, dataset)
+            check_class(part, dataset, form)
+            if part != "sr":
+                _check_shown(part, [dataset], None, None)
 
 
 def read_all(results: Sequence[Encoded], template: Path) -> dict[str, list[Dataset]]:
@@ -152,10 +183,19 @@ def read_all(results: Sequence[Encoded], template: Path) -> dict[str, list[Datas
     return by_kind
 
 
+def _check_shown(part: ResultKind, objects: Sequence[Dataset], result: PipelineResult | None, source: SourceSeries | None) -> None:
+    for dataset in objects:
+        check_mark(dataset)
+        if part == "pdf":
+            check_pdf(dataset)
+    if part == "pictures":
+        check_pictures(objects, result, source)
+
+
 def _expected_parts(form: ResultForm, result: PipelineResult, second: Volume | None) -> set[ResultKind]:
     """Return what an answer must have: always the report, and with lesions the SEG that it points to."""
     if not result.lesions:
-        return {"sr"}
+        return {"sr", *_ALWAYS.intersection(form.objects)}
     parts: set[ResultKind] = {"seg", "sr", *form.objects}
     if second is None or "t1" not in dict(result.parameters.get("register", {})):
         parts.discard("seg-t1")
@@ -188,6 +228,11 @@ def _verify_form(
         assert second is not None
         source = next(source for source in context.sources if source.role == "t1")
         check_second_mask(dataset, second, link, result, source)
+    for part in form.objects:
+        _check_shown(part, by_kind.get(form.kind_of(part), []), result, context.sources[0])
+    for dataset in by_kind.get(form.kind_of("ko"), []):
+        assert segmentation is not None
+        check_key_objects(dataset, segmentation, context.sources[0])
     (report,) = by_kind[form.kind_of("sr")]
     check_report(report, segmentation, result, context.sources)
 
@@ -215,7 +260,7 @@ def check_attributes(part: str, dataset: Dataset) -> None:
     for keyword in _TYPE_1[part]:
         if dataset.get(keyword) in (None, "", []):
             raise ResultRejected(f"the {part} has no {keyword}")
-    for keyword, value in _FIXED[part].items():
+    for keyword, value in {**_FIXED, **_COMPANION_FIXED}[part].items():
         if dataset.get(keyword) != value:
             raise ResultRejected(f"the {part}'s {keyword} is {dataset.get(keyword)!r}, not {value!r}")
 
@@ -227,6 +272,9 @@ def check_class(part: ResultKind, dataset: Dataset, form: ResultForm) -> None:
         "seg": _SEGMENTATION_TYPES[form.segmentation],
         "seg-t1": _SEGMENTATION_TYPES[form.segmentation],
         "probability": (("FRACTIONAL", 8),),
+        "pictures": (_PICTURE_CLASSES[form.pictures],),
+        "pdf": (EncapsulatedPDFStorage,),
+        "ko": (KeyObjectSelectionDocumentStorage,),
     }
     outlines = "SegmentationType" in dataset
     seen = (dataset.SegmentationType, dataset.BitsAllocated) if outlines else dataset.SOPClassUID

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 
@@ -44,6 +45,15 @@ def clip_at_sentence(text: str, length: int = LONG_STRING) -> str:
         match.start() for match in re.finditer(r"\s", text[: length + 1])
     ]
     return text[: ends[-1] if ends else length].rstrip(" .;,")
+
+
+def wrap_words(text: str, width: int) -> list[str]:
+    """Return the lines of a paragraph, at most `width` letters each; a word that is longer stands alone.
+
+    >>> wrap_words("one two three", 7)
+    ['one two', 'three']
+    """
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def was_refused(findings: Findings) -> bool:

@@ -1,0 +1,218 @@
+"""Companions of SEG and SR for viewers that show neither: secondary captures, an encapsulated PDF, and a list of the key images.
+
+Each says in its header, and the captures and the page in their pixels too, that it is an AI result and not for primary diagnosis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import highdicom as hd
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.coding import Code
+from pydicom.tag import Tag
+from pydicom.uid import (
+    UID,
+    EncapsulatedPDFStorage,
+    ExplicitVRLittleEndian,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from dicomnode.config import ResultForm
+from dicomnode.results import codes
+from dicomnode.results.document import observe
+from dicomnode.results.headers import copy_identity
+from dicomnode.results.key_pictures import KeyPicture
+from dicomnode.results.page import PageContent, draw_page
+from dicomnode.results.pdf import write_pdf
+from dicomnode.results.provenance import (
+    MANUFACTURER,
+    PRODUCT,
+    AnswerContext,
+    Provenance,
+    describe_equipment,
+    freeze_document,
+)
+from dicomnode.results.wording import WARNING, clip_at_sentence
+from pipeline.records import ModelIdentity
+
+
+def build_pictures(
+    context: AnswerContext,
+    models: Sequence[ModelIdentity],
+    headers: Sequence[Dataset],
+    pictures: Sequence[KeyPicture],
+    provenance: Provenance,
+    form: ResultForm,
+) -> list[Dataset]:
+    """Return the pictures as secondary captures: one multi-frame object, or one object each, in a series of their own.
+
+    Parameters
+    ----------
+    headers
+        Repaired headers of the reference series, in the order of its frames; of any instance where nothing was segmented.
+    """
+    kind = form.kind_of("pictures")
+    many = form.pictures == "multi-frame"
+    objects = []
+    for number, group in enumerate([pictures] if many else [[picture] for picture in pictures], start=1):
+        sop_class = MultiFrameTrueColorSecondaryCaptureImageStorage if many else SecondaryCaptureImageStorage
+        dataset = _start(context, models, headers[0], provenance, sop_class, (kind, number))
+        dataset.Modality, dataset.SeriesNumber = "OT", context.settings.series_number_base + 2
+        dataset.SeriesDescription = clip_at_sentence(f"Stroke lesion pictures ({WARNING})")
+        # Without a body part dciodvfy asks for Laterality.
+        dataset.BodyPartExamined = "BRAIN"
+        dataset.InstanceNumber = number
+        dataset.ImageComments = "; ".join([WARNING, *(picture.caption for picture in group)])[:10000]
+        _add_source_images(dataset, _shown(headers, group))
+        _add_pixels(dataset, [picture.image for picture in group], many=many)
+        freeze_document(dataset, provenance)
+        objects.append(dataset)
+    return objects
+
+
+def build_pdf(
+    context: AnswerContext,
+    models: Sequence[ModelIdentity],
+    headers: Sequence[Dataset],
+    content: PageContent,
+    picture: Image.Image | None,
+    provenance: Provenance,
+) -> Dataset:
+    """Return the one-page report as Encapsulated PDF (PS3.3 A.45.1); parameters as above."""
+    image, lines = draw_page(copy_identity(headers[0]), content, picture)
+    data = write_pdf(image, lines, content.headline, f"D:{provenance.created:%Y%m%d%H%M%S}")
+    dataset = _start(context, models, headers[0], provenance, EncapsulatedPDFStorage, ("pdf", *content.sentences))
+    dataset.Modality, dataset.SeriesNumber = "DOC", context.settings.series_number_base + 3
+    dataset.SeriesDescription = clip_at_sentence(f"Stroke lesion page ({WARNING})")
+    dataset.InstanceNumber = 1
+    dataset.AcquisitionDateTime = None
+    # The page bears the patient's name.
+    dataset.BurnedInAnnotation = "YES"
+    dataset.DocumentTitle = f"{content.headline} ({WARNING})"
+    dataset.ConceptNameCodeSequence = [_coded(codes.DIAGNOSTIC_IMAGING_REPORT)]
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    dataset.EncapsulatedDocumentLength = len(data)
+    dataset.EncapsulatedDocument = data + b"\0" * (len(data) % 2)
+    sources = Dataset()
+    sources.ReferencedSOPClassUID, sources.ReferencedSOPInstanceUID = headers[0].SOPClassUID, headers[0].SOPInstanceUID
+    dataset.SourceInstanceSequence = [sources]
+    freeze_document(dataset, provenance)
+    return dataset
+
+
+def build_key_objects(
+    context: AnswerContext,
+    models: Sequence[ModelIdentity],
+    headers: Sequence[Dataset],
+    pictures: Sequence[KeyPicture],
+    segmentation: Dataset,
+    provenance: Provenance,
+    form: ResultForm,
+) -> Dataset:
+    """Return a Key Object Selection (PS3.3 A.35.4) that points to the slices with lesions and to their SEG."""
+    kind = form.kind_of("ko")
+    chosen = [*_shown(headers, pictures), segmentation]
+    content = hd.ko.KeyObjectSelection(
+        document_title=codes.OF_INTEREST,
+        referenced_objects=chosen,
+        observer_device_context=observe(models, context.software_version),
+        description=f"Images and segmentation of what was found. {WARNING}.",
+    )
+    dataset = hd.ko.KeyObjectSelectionDocument(
+        evidence=chosen,
+        content=content,
+        series_instance_uid=provenance.uid(kind, "series"),
+        series_number=context.settings.series_number_base + 4,
+        sop_instance_uid=provenance.uid(kind, "instance"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=PRODUCT,
+        software_versions=context.software_version,
+        device_serial_number=models[0].sha256[:16],
+        institution_name=context.settings.institution_name or headers[0].get("InstitutionName"),
+        series_description=clip_at_sentence(f"Stroke lesion key images ({WARNING})"),
+        series_date=provenance.date,
+        series_time=provenance.time,
+        content_date=provenance.date,
+        content_time=provenance.time,
+        contributing_equipment=describe_equipment(models, context.software_version, provenance),
+    )
+    freeze_document(dataset, provenance)
+    return dataset
+
+
+def _start(
+    context: AnswerContext,
+    models: Sequence[ModelIdentity],
+    header: Dataset,
+    provenance: Provenance,
+    SOPClassUID: UID,
+    name: tuple[object, ...],
+) -> Dataset:
+    """Return what all companions share: patient, study, series, equipment, who made it and when."""
+    dataset = copy_identity(header)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SOPClassUID
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = provenance.uid("instance of", *name)
+    dataset.SeriesInstanceUID = provenance.uid("series of", name[0])
+    dataset.SeriesDate = dataset.ContentDate = provenance.date
+    dataset.SeriesTime = dataset.ContentTime = provenance.time
+    dataset.ConversionType = "WSD"
+    dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, PRODUCT
+    dataset.SoftwareVersions = context.software_version
+    dataset.DeviceSerialNumber = models[0].sha256[:16] if models else "0"
+    institution = context.settings.institution_name or header.get("InstitutionName")
+    if institution:
+        dataset.InstitutionName = institution
+    dataset.ContributingEquipmentSequence = describe_equipment(models, context.software_version, provenance)
+    return dataset
+
+
+def _shown(headers: Sequence[Dataset], pictures: Sequence[KeyPicture]) -> list[Dataset]:
+    """Return the images that the pictures show, each once; a montage shows none in particular."""
+    if len(headers) == 1:
+        return [headers[0]]
+    return [headers[picture.slice_index] for picture in pictures if picture.slice_index is not None]
+
+
+def _add_source_images(dataset: Dataset, images: Sequence[Dataset]) -> None:
+    references = []
+    for image in images:
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        reference.PurposeOfReferenceCodeSequence = [_coded(codes.SOURCE_IMAGE)]
+        references.append(reference)
+    if references:
+        dataset.SourceImageSequence = references
+
+
+def _add_pixels(dataset: Dataset, images: Sequence[Image.Image], *, many: bool) -> None:
+    """Add the image pixel module and what says of the pixels what they are (PS3.3 C.7.6.3, C.8.6)."""
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.DerivationDescription = f"Outlines of lesions that a network found. {WARNING}."
+    # No name and no date stands in the pixels (C.7.6.1): only the warning, the network and the measurements.
+    dataset.BurnedInAnnotation = "NO"
+    dataset.LossyImageCompression = "00"
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    dataset.Columns, dataset.Rows = images[0].size
+    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
+    # Type 2C: required since no plane says how the pictures lie in the patient; empty, since they lie in several ways.
+    dataset.PatientOrientation = None
+    if not many:
+        return
+    dataset.NumberOfFrames = len(images)
+    if len(images) > 1:
+        dataset.FrameIncrementPointer = Tag("PageNumberVector")
+        dataset.PageNumberVector = list(range(1, len(images) + 1))
+
+
+def _coded(code: Code) -> Dataset:
+    return hd.sr.CodedConcept.from_code(code)

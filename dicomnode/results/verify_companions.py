@@ -1,0 +1,126 @@
+"""The last gate for pictures, page and key objects: what they show and whom they name, read back from their bytes."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from dicomnode.errors import ResultRejected
+from dicomnode.records import SourceSeries
+from dicomnode.results.pdf import as_seen
+from dicomnode.results.preview import BANNER, choose_key_slices
+from dicomnode.results.verify_report import concept, walk_content
+from pipeline.geometry import spacing_mm
+from pipeline.records import Array, PipelineResult
+
+_MARK = "not for primary diagnosis"
+_YELLOW = (255, 220, 0)
+_COLORED = 60
+_TOLERANCE_PIXELS = 4.0
+
+
+def check_mark(dataset: Dataset) -> None:
+    """Refuse an object whose series does not say what it is not for."""
+    if _MARK not in dataset.SeriesDescription:
+        raise ResultRejected(f"the series of the {dataset.Modality} object does not say that it is {_MARK}")
+
+
+def check_pictures(objects: Sequence[Dataset], result: PipelineResult | None, source: SourceSeries | None) -> None:
+    """Refuse pictures without the warning in their pixels, or whose outlines do not lie where the lesions are in their slice.
+
+    Parameters
+    ----------
+    result, source
+        None when the pictures are a notice.
+    """
+    frames = [frame for dataset in objects for frame in _frames(dataset)]
+    if not all((frame[-BANNER:] == _YELLOW).all(axis=-1).any() for frame in frames):
+        raise ResultRejected("a picture does not bear the warning")
+    slices = sorted(choose_key_slices(result.labels.array)) if result is not None and result.lesions else []
+    if len(frames) != 1 + len(slices):
+        raise ResultRejected(f"{len(frames)} pictures instead of {1 + len(slices)}")
+    if result is None or source is None:
+        return
+    for index, frame in zip(slices, frames[1:], strict=True):
+        _check_outlines(frame[:-BANNER], result.labels.array[index], spacing_mm(result.labels.affine)[1:])
+    shown = {str(image.ReferencedSOPInstanceUID) for dataset in objects for image in dataset.get("SourceImageSequence", [])}
+    if shown != {source.frames[index].SOPInstanceUID for index in slices} and len({frame.path for frame in source.frames}) > 1:
+        raise ResultRejected("the pictures name other images than those that they show")
+
+
+def check_pdf(dataset: Dataset) -> None:
+    """Refuse a page that is no PDF, or does not bear the patient's name letter by letter, or not the warning."""
+    data = bytes(dataset.EncapsulatedDocument)[: int(dataset.EncapsulatedDocumentLength)]
+    if not data.startswith(b"%PDF-") or not data.rstrip().endswith(b"%%EOF"):
+        raise ResultRejected("the page is not a whole PDF file")
+    lines = read_lines(data)
+    name = str(dataset.PatientName)
+    if name and as_seen(name) not in lines:
+        raise ResultRejected("the page does not bear the patient's name as the header does")
+    if not any(_MARK in line for line in lines):
+        raise ResultRejected("the page does not bear the warning")
+
+
+def check_key_objects(dataset: Dataset, segmentation: Dataset, source: SourceSeries) -> None:
+    """Refuse key objects that point to something else than images of the reference series and their SEG."""
+    images = {frame.SOPInstanceUID for frame in source.frames}
+    named = [
+        str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for item in walk_content(dataset) if "ReferencedSOPSequence" in item
+    ]
+    if segmentation.SOPInstanceUID not in named or len(named) < 2 or not set(named) <= {*images, str(segmentation.SOPInstanceUID)}:
+        raise ResultRejected("the key objects are not the key images and their segmentation")
+    evidence = {
+        str(instance.ReferencedSOPInstanceUID)
+        for study in dataset.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+    if evidence != set(named):
+        raise ResultRejected("the key objects' evidence differs from what they point to")
+    if concept(dataset) != "113000":
+        raise ResultRejected("the key objects are not titled Of Interest")
+
+
+def read_lines(data: bytes) -> list[str]:
+    """Return the lines of our own PDF's text layer, in the order in which they are seen from left to right."""
+    packed = re.findall(rb"/FlateDecode /Length (\d+) >>\nstream\n", data)
+    starts = [match.end() for match in re.finditer(rb"/FlateDecode /Length \d+ >>\nstream\n", data)]
+    streams = [zlib.decompress(data[start : start + int(length)]) for start, length in zip(starts, packed, strict=True)]
+    fonts = [_read_map(stream) for stream in streams if b"begincmap" in stream]
+    content = next(stream for stream in streams if stream.startswith(b"q ")).decode("ascii")
+    return [_read_line(line, fonts) for line in content.splitlines() if " Tm " in line]
+
+
+def _read_line(line: str, fonts: Sequence[Mapping[int, str]]) -> str:
+    runs = re.findall(r"/F(\d+) \S+ Tf <([0-9a-f]*)> Tj", line)
+    return "".join(fonts[int(font)][code] for font, codes in runs for code in bytes.fromhex(codes))
+
+
+def _read_map(stream: bytes) -> dict[int, str]:
+    entries = re.findall(rb"^<([0-9a-f]{2})> <([0-9a-f]{4,})>$", stream, flags=re.MULTILINE)
+    return {int(code, 16): bytes.fromhex(letter.decode("ascii")).decode("utf-16-be") for code, letter in entries}
+
+
+def _frames(dataset: Dataset) -> Array:
+    pixels: Array = dataset.pixel_array
+    return pixels.reshape(-1, int(dataset.Rows), int(dataset.Columns), 3)
+
+
+def _check_outlines(picture: Array, labels: Array, pixel_mm: tuple[float, float]) -> None:
+    """Hold the box around all coloured pixels against the box around all lesions of the slice."""
+    values = picture.astype(int)
+    colored = np.argwhere(values.max(axis=-1) - values.min(axis=-1) > _COLORED)
+    if not len(colored):
+        raise ResultRejected("a picture of a lesion has no outline")
+    size_mm = np.array(labels.shape) * pixel_mm
+    scale = picture.shape[0] / size_mm.max()
+    margin = (np.array(picture.shape[:2]) - size_mm * scale) / 2
+    inside = np.argwhere(labels)
+    first, last = inside.min(axis=0) * pixel_mm * scale + margin, (inside.max(axis=0) + 1) * pixel_mm * scale + margin
+    off = max(np.abs(colored.min(axis=0) - first).max(), np.abs(colored.max(axis=0) + 1 - last).max())
+    if off > _TOLERANCE_PIXELS:
+        raise ResultRejected("the outlines of a picture do not lie on the lesions")

@@ -1,0 +1,256 @@
+"""Pictures, page and key objects: what they show and whom they name, in every script; and that a wrong one does not leave."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image, ImageDraw, features
+from pydicom.dataset import Dataset
+
+from dicomnode.config import ResultForm
+from dicomnode.errors import ResultRejected
+from dicomnode.results.build import EncodedResult, build_answer, build_refusal, encode
+from dicomnode.results.key_pictures import direction_letters
+from dicomnode.results.lettering import choose_font, draw_text
+from dicomnode.results.pdf import TextLine, as_seen, write_pdf
+from dicomnode.results.verify import read_back, verify_answer, verify_refusal
+from dicomnode.results.verify_companions import read_lines
+from dicomnode.states import Outcome
+from tests.factories.results import Answered, answered_study
+
+EVERYTHING = ResultForm(objects=("seg", "sr", "pictures", "pdf", "ko"))
+SMALL = {"shape": (20, 40, 53), "spacing_mm": (7.5, 4.0, 4.25)}
+NAMES: dict[str, tuple[str | list[str], str]] = {
+    "Latin 1": ("ISO_IR 100", "Müller^Jörg"),
+    "Latin 2": ("ISO_IR 101", "Żółć^Łukasz"),
+    "Turkish": ("ISO_IR 148", "ĞÜŞİÖÇ^ığüşöç"),
+    "Cyrillic": ("ISO_IR 144", "Люксембург^Роза"),
+    "Greek": ("ISO_IR 126", "Διονύσιος^Α"),
+    "Arabic": ("ISO_IR 127", "قباني^لنزار"),
+    "Hebrew": ("ISO_IR 138", "שרון^דבורה"),
+    "Thai": ("ISO_IR 166", "นามสกุล^ชื่อ"),
+    "Japanese": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    "Japanese, half width": (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+    "Korean": (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    "Chinese, GB18030": ("GB18030", "Wang^XiaoDong=王^小东"),
+    "Chinese, GBK": ("GBK", "Zhang^XiaoDong=张^小东"),
+    "UTF-8": ("ISO_IR 192", "Wang^XiaoDong=王^小東"),
+}
+
+
+def in_form(answered: Answered, form: ResultForm) -> Answered:
+    return replace(answered, context=replace(answered.context, forms=(form,)))
+
+
+def answer(answered: Answered) -> tuple[EncodedResult, ...]:
+    results = build_answer(answered.context, answered.volume, answered.result, ())
+    verify_answer(results, answered.context, answered.volume, answered.result)
+    return results
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
+    return in_form(answered_study(tmp_path_factory.mktemp("study"), roles=("flair",), flair=SMALL), EVERYTHING)
+
+
+@pytest.fixture(scope="module")
+def results(answered: Answered) -> tuple[EncodedResult, ...]:
+    return answer(answered)
+
+
+@pytest.mark.parametrize("script", NAMES)
+def test_the_name_is_the_same_in_source_outlines_report_and_page(tmp_path: Path, script: str) -> None:
+    SpecificCharacterSet, name = NAMES[script]
+    study = in_form(answered_study(tmp_path, roles=("flair",), flair=SMALL), EVERYTHING)
+    for path in tmp_path.rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.SpecificCharacterSet, dataset.PatientName = SpecificCharacterSet, name
+        dataset.save_as(path)
+    assert str(pydicom.dcmread(study.context.template).PatientName) == name
+
+    datasets = {item.kind: read_back(item) for item in answer(study)}
+
+    assert {kind: str(dataset.PatientName) for kind, dataset in datasets.items()} == dict.fromkeys(datasets, name)
+    assert as_seen(name) in read_lines(datasets["pdf"].EncapsulatedDocument)
+
+
+@pytest.mark.tools
+def test_another_reader_finds_each_name_on_the_page(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+    page = Image.new("RGB", (1240, 1754), (255, 255, 255))
+    names = [name for _, name in NAMES.values()]
+    path = tmp_path / "page.pdf"
+    path.write_bytes(write_pdf(page, [TextLine(80, 100 + 50 * row, 28, name) for row, name in enumerate(names)], "Names", "D:20260101"))
+
+    seen = subprocess.run([require_tool("pdftotext"), str(path), "-"], capture_output=True, text=True, check=True).stdout
+
+    # It marks where the direction turns (U+202A to U+202C); the letters are what was written.
+    assert [line.strip("\u202a\u202b\u202c\x0c") for line in seen.splitlines() if line.strip()] == names
+
+
+@pytest.mark.skipif(not features.check("fribidi"), reason="scripts that run from the right need the system's FriBiDi to be drawn")
+@pytest.mark.parametrize("script", NAMES)
+def test_each_name_can_be_drawn(script: str) -> None:
+    image = Image.new("L", (900, 60))
+
+    assert draw_text(ImageDraw.Draw(image), (5, 5), NAMES[script][1], 28, 255)  # type: ignore[arg-type]
+    assert np.asarray(image).any()
+
+
+def test_a_letter_that_no_font_has_is_not_drawn_as_a_box() -> None:
+    image = Image.new("RGB", (300, 60))
+
+    assert choose_font("Ꭰ", 28) is None
+    assert not draw_text(ImageDraw.Draw(image), (5, 5), "Name Ꭰ", 28, (255, 255, 255))
+    assert not np.asarray(image).any()
+
+
+def test_an_answer_is_marked_in_header_and_pixels(results: tuple[EncodedResult, ...]) -> None:
+    datasets = {item.kind: read_back(item) for item in results}
+
+    assert all("AI result, not for primary diagnosis" in dataset.SeriesDescription for dataset in datasets.values())
+    assert datasets["pictures"].BurnedInAnnotation == "NO"
+    assert datasets["pdf"].BurnedInAnnotation == "YES"
+    lines = read_lines(datasets["pdf"].EncapsulatedDocument)
+    assert lines[0] == "AI result, not for primary diagnosis"
+    assert any(line.startswith("2 lesions found on the FLAIR") for line in lines)
+    assert {"L 30, P 20, H 22", "R 34, A 28, H 10"} & set(lines)
+
+
+def test_pictures_show_the_slices_that_they_name(answered: Answered, results: tuple[EncodedResult, ...]) -> None:
+    many = read_back(next(item for item in results if item.kind == "pictures"))
+    single = [
+        read_back(item) for item in answer(in_form(answered, replace(EVERYTHING, pictures="single-frame"))) if "pictures" in item.kind
+    ]
+
+    assert many.NumberOfFrames == len(single) == 3
+    assert np.array_equal(many.pixel_array, np.stack([dataset.pixel_array for dataset in single]))
+    assert len({dataset.SOPInstanceUID for dataset in single}) == 3
+    assert len({dataset.SeriesInstanceUID for dataset in single}) == 1
+    named = [dataset.SourceImageSequence[0].ReferencedSOPInstanceUID for dataset in single[1:]]
+    assert len(set(named)) == 2
+    for dataset, uid in zip(single[1:], named, strict=True):
+        index = [frame.SOPInstanceUID for frame in answered.context.sources[0].frames].index(uid)
+        assert f"Slice {index + 1} of 20" in dataset.ImageComments
+
+
+def test_key_objects_point_to_what_was_found(answered: Answered, results: tuple[EncodedResult, ...]) -> None:
+    datasets = {item.kind: read_back(item) for item in results}
+    pointed = [
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in datasets["ko"].ContentSequence if "ReferencedSOPSequence" in item
+    ]
+
+    assert pointed[-1] == datasets["seg"].SOPInstanceUID
+    assert set(pointed[:-1]) == {image.ReferencedSOPInstanceUID for image in datasets["pictures"].SourceImageSequence}
+
+
+@pytest.mark.parametrize("plane", ["sagittal", "coronal"])
+def test_companions_of_any_plane_and_of_multi_frame_sources_hold(tmp_path: Path, plane: str) -> None:
+    t1 = {
+        "plane": plane,
+        "shape": (30, 48, 53),
+        "spacing_mm": (5.0, 4.0, 4.0),
+        "multiframe": plane == "coronal",
+        "reverse": plane == "sagittal",
+    }
+
+    assert len(answer(in_form(answered_study(tmp_path, roles=("t1",), t1=t1), EVERYTHING))) == 5
+
+
+def test_a_study_without_lesions_is_answered_by_page_and_picture_too(tmp_path: Path) -> None:
+    results = answer(in_form(answered_study(tmp_path, found=False), EVERYTHING))
+
+    assert [item.kind for item in results] == ["pictures", "pdf", "sr"]
+    assert any("No lesion was found" in line for line in read_lines(read_back(results[1]).EncapsulatedDocument))
+
+
+def test_a_refusal_is_answered_by_page_and_picture_too(answered: Answered) -> None:
+    context = replace(answered.context, sources=())
+    results = build_refusal(context, "slice-missing", "The FLAIR has a gap after slice 7; send it again.", (), Outcome.REFUSED)
+    verify_refusal(results, context)
+
+    assert sorted(item.kind for item in results) == ["pdf", "pictures", "sr"]
+    page = read_back(next(item for item in results if item.kind == "pdf"))
+    assert "The FLAIR has a gap after slice 7; send it again." in read_lines(page.EncapsulatedDocument)
+
+
+def test_the_same_input_gives_the_same_companions(answered: Answered, results: tuple[EncodedResult, ...]) -> None:
+    assert [item.data for item in answer(answered)] == [item.data for item in results]
+
+
+def test_sides_are_named_by_the_direction_of_an_axis() -> None:
+    affine = np.diag([1.0, 1.0, -1.0, 1.0])
+
+    assert [direction_letters(affine, axis) for axis in (0, 1, 2)] == [("R", "L"), ("A", "P"), ("H", "F")]
+
+
+def mirror_pictures(dataset: Dataset) -> None:
+    dataset.PixelData = np.ascontiguousarray(dataset.pixel_array[:, :, ::-1]).tobytes()
+
+
+def wipe_warning(dataset: Dataset) -> None:
+    pixels = dataset.pixel_array.copy()
+    pixels[0, -28:] = 0
+    dataset.PixelData = pixels.tobytes()
+
+
+def swap_slices(dataset: Dataset) -> None:
+    pixels = dataset.pixel_array
+    dataset.PixelData = pixels[[0, 2, 1]].tobytes()
+
+
+def name_another_image(dataset: Dataset) -> None:
+    dataset.SourceImageSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+
+
+def another_patient_on_the_page(dataset: Dataset) -> None:
+    data = write_pdf(Image.new("RGB", (124, 175)), [TextLine(1, 1, 1, "ELSE^SOMEBODY")], "x", "D:2026")
+    dataset.EncapsulatedDocument, dataset.EncapsulatedDocumentLength = data + b"\0" * (len(data) % 2), len(data)
+
+
+def cut_the_page(dataset: Dataset) -> None:
+    dataset.EncapsulatedDocumentLength = 1000
+
+
+def point_elsewhere(dataset: Dataset) -> None:
+    for item in dataset.ContentSequence:
+        if "ReferencedSOPSequence" in item:
+            item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+
+
+def forget_the_mark(dataset: Dataset) -> None:
+    dataset.SeriesDescription = "Stroke lesions"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "words"),
+    [
+        ("pictures", mirror_pictures, "outlines of a picture|bear the warning"),
+        ("pictures", swap_slices, "outlines of a picture"),
+        ("pictures", wipe_warning, "bear the warning"),
+        ("pictures", name_another_image, "other images"),
+        ("pictures", forget_the_mark, "does not say"),
+        ("pdf", another_patient_on_the_page, "patient's name"),
+        ("pdf", cut_the_page, "whole PDF"),
+        ("pdf", forget_the_mark, "does not say"),
+        ("ko", point_elsewhere, "key objects are not"),
+        ("ko", forget_the_mark, "does not say"),
+    ],
+)
+def test_a_wrong_companion_does_not_leave(
+    answered: Answered, results: tuple[EncodedResult, ...], kind: str, fault: Callable[[Dataset], None], words: str
+) -> None:
+    changed = []
+    for item in results:
+        dataset = read_back(item)
+        if item.kind == kind:
+            fault(dataset)
+        changed.append(encode(item.kind, dataset))
+
+    with pytest.raises(ResultRejected, match=words):
+        verify_answer(changed, answered.context, answered.volume, answered.result)
