@@ -59,6 +59,10 @@ class Bundle(Manifest):
             )
         return data
 
+    def takes(self, roles: Collection[str]) -> bool:
+        """Return whether the network was trained for a combination that these roles can fill."""
+        return any(set(combination) <= set(roles) for combination in self.input.accepts)
+
     def choose_channels(self, available: Collection[str]) -> tuple[str, ...]:
         """Return the largest trained combination that the available roles can fill, in channel order.
 

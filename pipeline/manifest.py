@@ -86,6 +86,8 @@ class Manifest:
         File name to SHA-256 of every graph; `GRAPH` first, then further folds.
     nnunet
         The conventions of an imported nnU-Net; None for every other network.
+    trained
+        Channel to statistic (`quality.trained_range.QUANTILES`) to the lowest and highest value in training; empty when not known.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Manifest:
     window: WindowSpec
     output: OutputSpec
     nnunet: NnUNetSpec | None
+    trained: Mapping[str, Mapping[str, tuple[float, float]]]
 
     @property
     def sha256(self) -> str:
@@ -161,6 +164,7 @@ class _Reader:
             preprocess=PreprocessSpec(
                 self.text("preprocess.resample"), self.text("preprocess.normalise"), self.value("preprocess.normalise_parameters", dict, {})
             ),
+            trained=self._trained(),
             window=WindowSpec(
                 self.number("window.step", 0.1, 1.0),
                 self.value("window.gaussian", bool),
@@ -205,6 +209,18 @@ class _Reader:
         if self.one_of("output.activation", ACTIVATIONS) != "softmax":
             raise self._problem("output.activation", "an nnU-Net's graph gives logits: softmax")
         return read_nnunet(self.value("nnunet", dict), self._texts("input.channels"), str(self._path))
+
+    def _trained(self) -> dict[str, dict[str, tuple[float, float]]]:
+        ranges: dict[str, dict[str, tuple[float, float]]] = {}
+        for channel, table in self.value("trained", dict, {}).items():
+            if channel not in self._texts("input.channels") or not isinstance(table, dict):
+                raise self._problem(f"trained.{channel}", "must be a table for one of input.channels")
+            for name, ends in table.items():
+                numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends)
+                if not numbers or not ends[0] < ends[1]:
+                    raise self._problem(f"trained.{channel}.{name}", "needs the lowest and the highest value in training")
+                ranges.setdefault(channel, {})[name] = (float(ends[0]), float(ends[1]))
+        return ranges
 
     def _input(self) -> InputSpec:
         channels = self._texts("input.channels")

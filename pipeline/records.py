@@ -182,3 +182,4 @@ class PipelineResult:
     threshold: float
     parameters: Mapping[str, Any] = field(default_factory=dict)
     agreement: Volume | None = None
+    used: tuple[Role, ...] = ()

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from pipeline.bundle import Bundle
-from pipeline.errors import BundleError, PipelineError
+from pipeline.errors import BundleError, PipelineError, RegistrationError
 from pipeline.geometry import Affine, grid_of, voxel_volume_mm3
 from pipeline.journal import Journal, Progress
 from pipeline.measure.lesion import measure_lesions
@@ -25,10 +25,14 @@ from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find
 from pipeline.preprocess.register import apply_registration, find_registration_remarks, plan_registration
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
 from pipeline.preprocess.resample import IDENTITY, plan_covering_grid
+from pipeline.quality.gates import find_quality_remarks, measure_quality
 from pipeline.records import Array, Finding, PipelineResult, Role, Volume
 from pipeline.segmenters import patch3d
 from pipeline.segmenters.case import Answer, Asked, Case
 from pipeline.segmenters.families import segment_case
+
+ORDER: tuple[Role, ...] = ("flair", "t1")
+"""Of these the first that is there is the reference."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,12 @@ def run_pipeline(
         images = {role: apply_orientation(volume, orientations[role]) for role, volume in inputs.items()}
         parameters.update({role: asdict(plan) for role, plan in orientations.items()})
     # 3. Find the brain in each image.
-    brains = _extract_brains(images, recipe, journal)
+    brains = extract_brains(images, recipe, journal)
     # 4. Bring the T1 onto the FLAIR.
-    case = _register(images, _settle_brains(images, brains, journal), reference_role, journal)
+    brains = _settle_brains(images, brains, journal)
+    case = _register(images, brains, reference_role, recipe.lesion, journal)
+    inputs = {role: volume for role, volume in inputs.items() if role in case.images}
+    _judge_quality(case, brains, recipe.lesion, journal)
     # 5 to 8. Resample, correct, normalise, infer.
     threshold = _choose_threshold(tuple(inputs), recipe)
     asked = Asked(threshold, recipe.bias_correction, recipe.threads, recipe.provider)
@@ -113,9 +120,8 @@ def _check(inputs: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> t
                 raise BundleError(f"{bundle.name} is for the task {bundle.task!r}, not {task!r}", code="model-wrong-task")
         facts = check_inputs(inputs)
         journal.findings += find_input_remarks(inputs, facts)
-        order: tuple[Role, ...] = ("flair", "t1")
         chosen = recipe.lesion.choose_channels(inputs)
-        used = {role: inputs[role] for role in order if role in chosen}
+        used = {role: inputs[role] for role in ORDER if role in chosen}
         for role in inputs:
             if role not in used:
                 journal.findings.append(
@@ -126,7 +132,8 @@ def _check(inputs: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> t
     return used, next(iter(used))
 
 
-def _extract_brains(images: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> dict[Role, Brain]:
+def extract_brains(images: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> dict[Role, Brain]:
+    """Return the brain in each image (axial canonical order), plausible or not."""
     bundle = recipe.brain
     brains: dict[Role, Brain] = {}
     with journal.step("extract_brain") as parameters:
@@ -158,19 +165,41 @@ def _settle_brains(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], 
     return settled
 
 
-def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], reference: Role, journal: Journal) -> Case:
-    others = [role for role in images if role != reference]
+def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], reference: Role, lesion: Bundle, journal: Journal) -> Case:
+    """Bring every other image onto the reference; one that cannot be is left out where the network was trained to do without it.
+
+    The finding has the grade of a refused input, so no report claims the absence of lesions or that all of the analysis succeeded.
+    """
     links: dict[str, Affine] = {reference: IDENTITY}
     with journal.step("register") as parameters:
-        for role in others:
+        for role in images:
+            if role == reference:
+                continue
             same_frame = images[role].frame_of_reference_uid == images[reference].frame_of_reference_uid
             plan = plan_registration(brains[reference], brains[role], same_frame=same_frame)
-            found = apply_registration(plan, images[reference], images[role], brains[reference], brains[role])
+            try:
+                found = apply_registration(plan, images[reference], images[role], brains[reference], brains[role])
+            except RegistrationError as problem:
+                if not lesion.takes([reference]):
+                    raise
+                sentence = f"The {role.upper()} was not used, the result rests on the {reference.upper()} alone: {problem}"
+                journal.findings.append(Finding(problem.code, "refuse", sentence))
+                parameters[f"{role}_left_out"] = problem.code
+                continue
             links[role] = found.link
             journal.findings += find_registration_remarks(found)
             parameters[role] = {**asdict(found), "link": found.link.tolist(), "same_frame_of_reference": same_frame}
-    pictures: dict[str, Volume] = dict(images.items())
+    pictures: dict[str, Volume] = {role: image for role, image in images.items() if role in links}
     return Case(pictures, links, brains[reference], grid_of(images[reference]))
+
+
+def _judge_quality(case: Case, brains: Mapping[Role, Brain], lesion: Bundle, journal: Journal) -> None:
+    with journal.step("judge_quality") as parameters:
+        for role, brain in brains.items():
+            if role in case.images:
+                quality = measure_quality(case.images[role], brain, lesion.input.spacing_mm)
+                parameters[role] = asdict(quality)
+                journal.findings += find_quality_remarks(role, quality, lesion.trained.get(role, {}))
 
 
 def _choose_threshold(roles: tuple[str, ...], recipe: Recipe) -> float:
@@ -229,6 +258,7 @@ def _measure(
         models=(recipe.lesion.identity, recipe.brain.identity),
         threshold=threshold,
         agreement=found.agreement,
+        used=tuple(role for role in ORDER if role in sources),
         parameters={step.name: dict(step.parameters) for step in journal.steps},
     )
 

@@ -154,7 +154,7 @@ ROOMS = (
     Room(
         "pipeline.run",
         "`run_pipeline`: the numbered steps, top to bottom",
-        (*_VOLUMES_IN, *_pipeline("bundle", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure")),
+        (*_VOLUMES_IN, *_pipeline("bundle", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure", "quality")),
         ("numpy",),
     ),
     Room(
@@ -162,6 +162,12 @@ ROOMS = (
         "one step per file: `plan_*` decides, `apply_*` does",
         (*_VOLUMES_IN, *_pipeline("nnunet_manifest")),
         ("SimpleITK", "numpy", "scipy"),
+    ),
+    Room(
+        "pipeline.quality",
+        "an image's noise, motion and contrast, and the graded findings that follow",
+        (*_VOLUMES_IN, *_pipeline("preprocess")),
+        ("numpy", "scipy"),
     ),
     Room(
         "pipeline.inference",

@@ -40,6 +40,8 @@ class EncodingPlan:
         What is said about the input. Images that are not used can change it, so the instance's UID depends on it.
     form
         The SOP class, and which SEG it points to.
+    limited_quality
+        Whether an image is noisy, moved, or does not show the whole brain.
     """
 
     context: AnswerContext
@@ -48,6 +50,7 @@ class EncodingPlan:
     provenance: Provenance
     remarks: Sequence[str] = ()
     form: ResultForm = PLAIN_FORM
+    limited_quality: bool = False
 
 
 _CLASSES: Mapping[ReportForm, type[sr.EnhancedSR | sr.ComprehensiveSR | sr.Comprehensive3DSR]] = {
@@ -110,6 +113,11 @@ def make_report(
         [
             sr.CodeContentItem(name=codes.CAD_SUMMARY, value=conclusion, relationship_type=contains),
             sr.CodeContentItem(name=codes.LESION_OF_BRAIN, value=lesion, relationship_type=contains),
+            *(
+                [sr.CodeContentItem(name=codes.IMAGE_QUALITY_RATING, value=codes.LIMITED_QUALITY, relationship_type=contains)]
+                if plan.limited_quality
+                else []
+            ),
             *(sr.TextContentItem(name=codes.FINDING, value=plain_ascii(text), relationship_type=contains) for text in sentences),
             sr.TextContentItem(name=codes.COMMENT, value=f"{WARNING}. {statement}".strip(), relationship_type=contains),
         ]

@@ -16,7 +16,7 @@ from dicomnode.results import codes
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
 from dicomnode.results.sr import describe_algorithm
-from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, may_claim_absence, plain_ascii, was_refused
+from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, is_limited, may_claim_absence, plain_ascii, was_refused
 from pipeline.records import PipelineResult
 
 
@@ -43,7 +43,7 @@ def build_negative_report(
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion)],
     )
     remarks = describe_remarks(findings)
-    plan = EncodingPlan(context, result.models, evidence, provenance, remarks, form)
+    plan = EncodingPlan(context, result.models, evidence, provenance, remarks, form, limited_quality=is_limited(findings))
     report = make_report(
         [group],
         title=codes.DIAGNOSTIC_IMAGING_REPORT,

@@ -16,7 +16,8 @@ Findings = Sequence[NodeFinding | PipelineFinding]
 LONG_STRING = 64
 """Characters of a LO value (PS3.5 6.2)."""
 # Findings of the pipeline after which a negative result does not exclude a lesion.
-_LEAVES_DOUBT = frozenset({"brain-not-covered", "no-flair"})
+_LEAVES_DOUBT = frozenset({"brain-not-covered", "no-flair", "outside-trained-range", "low-snr", "motion-suspected"})
+_LIMITS_QUALITY = frozenset({"brain-not-covered", "low-snr", "motion-suspected"})
 _SIDES = {"left": ", left", "right": ", right", "both": ", both sides", "unknown": ""}
 WARNING = "AI result, not for primary diagnosis"
 
@@ -64,6 +65,11 @@ def was_refused(findings: Findings) -> bool:
 def may_claim_absence(findings: Findings) -> bool:
     """Return whether finding nothing means that nothing is there: all inputs were used, and they show the whole brain on a FLAIR."""
     return not was_refused(findings) and _LEAVES_DOUBT.isdisjoint(finding.code for finding in findings)
+
+
+def is_limited(findings: Findings) -> bool:
+    """Return whether an image is of limited quality (RadLex RID13): noisy, moved, or not the whole brain."""
+    return not _LIMITS_QUALITY.isdisjoint(finding.code for finding in findings)
 
 
 def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int) -> list[str]:
@@ -115,4 +121,11 @@ def describe_remarks(findings: Findings) -> list[str]:
     """Return the remarks on the input as sentences, most severe first, each once."""
     severity = {"refuse": 0, "warning": 1, "info": 2}
     ordered = sorted(findings, key=lambda finding: severity[finding.grade])
-    return list(dict.fromkeys(f"{finding.grade.capitalize()}: {plain_ascii(finding.message)}" for finding in ordered))
+    return list(dict.fromkeys(f"{finding.grade.capitalize()}: {plain_ascii(_with_value(finding))}" for finding in ordered))
+
+
+def _with_value(finding: NodeFinding | PipelineFinding) -> str:
+    """Return the message, with the value that was seen where it does not say it itself."""
+    if not finding.value or finding.value in finding.message:
+        return finding.message
+    return f"{finding.message} (seen: {finding.value})"

@@ -31,6 +31,12 @@ class BundleText:
     known_failures: tuple[str, ...] = field(default=())
 
 
+GENERATOR_RANGE = {
+    "t1": {"p10": [0.05, 0.83], "p25": [0.17, 0.94], "p75": [1.01, 2.71], "p90": [1.03, 3.48]},
+    "flair": {"p10": [0.06, 0.9], "p25": [0.13, 0.98], "p75": [0.99, 2.52], "p90": [1.03, 3.2]},
+}
+"""A manifest's `[trained]` tables: lowest and highest value over 60 subjects of the generator, 5 % wider (`scripts.bench.quality`)."""
+
 BUNDLES = {
     "lesion": BundleText(
         name="stroke-lesion-2mm", task="lesion", title="Stroke lesions on T1 and/or FLAIR, 2 mm",
@@ -107,6 +113,7 @@ def write_manifest(folder: Path, text: BundleText, numbers: Numbers) -> None:
         ("output", {"name": "probability", "activation": "in-graph", "threshold": numbers.threshold,
                     "thresholds": dict(numbers.thresholds), "minimum_volume_mm3": text.minimum_volume_mm3,
                     "connectivity": text.connectivity}),
+        *((f"trained.{role}", GENERATOR_RANGE[role]) for role in numbers.channels if role in GENERATOR_RANGE),
         ("training", {"data": text.data, **numbers.training}),
         ("measured", {**numbers.measured, **{f"export_{k}": v for k, v in numbers.agreement.items()}}),
     ]  # fmt: skip

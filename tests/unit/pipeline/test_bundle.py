@@ -36,6 +36,7 @@ def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
     assert bundle.input.patch == (4, 4, 4)
     assert bundle.identity.sha256 == bundle.sha256
     assert bundle.output.threshold_for(["t1", "flair"]) == 0.5
+    assert bundle.trained == {}
     verify_bundle(bundle)
 
 
@@ -63,6 +64,10 @@ def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
         ({"output__thresholds": {"t1": 2.0}}, "output.thresholds"),
         ({"output__connectivity": 18}, "output.connectivity"),
         ({"output__minimum_volume_mm3": -1}, "output.minimum_volume_mm3"),
+        ({"trained": {"t2": {"p10": [0.1, 0.7]}}}, "trained.t2"),
+        ({"trained": {"t1": 0.4}}, "trained.t1"),
+        ({"trained": {"t1": {"p10": [0.7, 0.1]}}}, "trained.t1.p10"),
+        ({"trained": {"t1": {"p10": [0.7]}}}, "trained.t1.p10"),
     ],
 )
 def test_a_wrong_manifest_names_its_key(changes: dict[str, Any], key: str, tmp_path: Path) -> None:

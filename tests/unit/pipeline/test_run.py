@@ -19,7 +19,7 @@ from tests.factories.volumes import AXIAL, FRAME, LEFT_BALL, SAGITTAL, Ball, dra
 
 SHAPE, SPACING = (44, 84, 70), (3.4, 2.2, 2.2)
 STEPS = [
-    "check_inputs", "reorient", "extract_brain", "register", "resample", "correct_bias", "normalise", "infer", "to_source_grid",
+    "check_inputs", "reorient", "extract_brain", "register", "judge_quality", "resample", "correct_bias", "normalise", "infer", "to_source_grid",
     "find_lesions", "measure",
 ]  # fmt: skip
 
@@ -178,16 +178,37 @@ def test_a_network_that_answers_nan_is_refused(flair: Volume, recipe: Recipe, tm
     assert caught.value.code == "model-output-not-finite"
 
 
-@pytest.mark.slow
-def test_images_of_two_places_are_refused(flair: Volume, recipe: Recipe) -> None:
-    """Headers of one frame of reference that put the brains side by side cannot both be right."""
+def beside() -> Volume:
+    """Return a T1 whose headers put the brain beside the FLAIR's: in one frame of reference both cannot be right."""
     affine = grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL, centre_mm=(130.0, 0, 0))
     away = np.eye(4)
     away[0, 3] = -130.0
-    t1 = draw_head((70, 64, 80), affine, contrast="t1", patient_to_head=away)
+    return draw_head((70, 64, 80), affine, contrast="t1", patient_to_head=away)
+
+
+@pytest.mark.slow
+def test_a_t1_of_another_place_is_left_out_and_told(flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+    bundle = known_lesion_bundle(tmp_path, output__thresholds={"flair": 0.3, "t1+flair": 0.7})
+
+    result = run_pipeline({"t1": beside(), "flair": flair}, dataclasses.replace(recipe, lesion=bundle))
+
+    (told,) = [finding for finding in result.findings if finding.code.startswith("registration-")]
+    assert told.grade == "refuse"
+    assert "T1 was not used" in told.message
+    assert result.used == ("flair",)
+    assert result.threshold == 0.3
+    assert len(result.lesions) == 2
+    assert not any(each.name.endswith("_t1") for each in result.lesions[0].measurements)
+
+
+@pytest.mark.slow
+def test_a_network_that_needs_both_is_refused_when_one_cannot_be_brought_onto_the_other(
+    flair: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
+    bundle = known_lesion_bundle(tmp_path, input__accepts=[["t1", "flair"]])
 
     with pytest.raises(RegistrationError):
-        run_pipeline({"t1": t1, "flair": flair}, recipe)
+        run_pipeline({"t1": beside(), "flair": flair}, dataclasses.replace(recipe, lesion=bundle))
 
 
 @pytest.mark.slow

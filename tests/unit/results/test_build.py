@@ -22,6 +22,7 @@ from dicomnode.results.segments import count_merged, plan_segments
 from dicomnode.results.verify import read_back, verify_answer
 from dicomnode.results.verify_report import concept, walk_content
 from dicomnode.states import Outcome
+from pipeline.records import Measurement
 from tests.factories.dicom import Blob
 from tests.factories.results import MODELS, Answered, answered_study, make_result
 
@@ -277,3 +278,33 @@ def test_neighbouring_segments_differ_in_colour(answered: Answered) -> None:
     plans = plan_segments(replace(answered.result, lesions=answered.result.lesions[:1] * 12), 12, plan_provenance(answered.context, None))
 
     assert len({plan.color for plan in plans}) == 12
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_what_limits_an_image_is_in_the_report_as_words_and_codes(answered: Answered, found: bool) -> None:
+    labels = answered.result.labels.array if found else np.zeros_like(answered.result.labels.array)
+    judged = replace(answered, result=make_result(labels, answered.volume))
+    remark = Finding("low-snr", "warning", "The FLAIR is noisy: small lesions may be missed.", "3.2, at least 5")
+
+    noisy, plain = (answer(judged, findings)["sr"] for findings in ((remark,), ()))
+
+    assert "Warning: The FLAIR is noisy: small lesions may be missed. (seen: 3.2, at least 5)" in texts(noisy)
+    assert answers(noisy, codes.IMAGE_QUALITY_RATING.value) == {codes.LIMITED_QUALITY.value}
+    assert answers(plain, codes.IMAGE_QUALITY_RATING.value) == set()
+    if not found:
+        # In noise, finding nothing does not mean that nothing is there.
+        assert answers(noisy, codes.LESION_OF_BRAIN.value) == {codes.UNDETERMINED.value}
+        assert answers(plain, codes.LESION_OF_BRAIN.value) == {codes.ABSENT.value}
+
+
+def test_certainty_is_coded_and_its_words_say_that_it_is_not_calibrated(answered: Answered) -> None:
+    first, *others = answered.result.lesions
+    sure = replace(
+        first, laterality="left", mean_agreement=0.75, measurements=(*first.measurements, Measurement("certainty", 90.0, "%", ""))
+    )
+
+    report = answer(replace(answered, result=replace(answered.result, lesions=(sure, *others))))["sr"]
+
+    stated = [item for item in walk_content(report) if concept(item) == codes.CERTAINTY_OF_FINDING.value]
+    assert [float(item.MeasuredValueSequence[0].NumericValue) for item in stated] == [90.0]
+    assert any("mean network probability 90 % (not calibrated), agreement 75 %." in text for text in texts(report))
