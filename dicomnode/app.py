@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING
 import sdnotify
 import structlog
 
+from dicomnode.audit.events import AuditEvent, Source
+from dicomnode.audit.syslog import SyslogSender, connector
+from dicomnode.audit.trail import AuditTrail
 from dicomnode.config import Config
-from dicomnode.errors import StartError
+from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
 from dicomnode.spool.layout import SpoolLayout
@@ -58,27 +61,49 @@ def run_receive(config: Config) -> None:
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "receive.lock", "receive"):
         layout = SpoolLayout(config.storage.spool)
-        writer = SpoolWriter(layout, config.storage.minimum_free_mb * 2**20)
+        writer = SpoolWriter(layout, config.storage.minimum_free_mb * 2**20, config.storage.resume_free_mb * 2**20)
         report = rebuild_ledger(layout, ledger)
         log.info("spool_recovered", **vars(report))
+        audit = open_audit(config)
+        audit.note_configuration(config.model_dump_json())
         provider = CommitmentProvider(config, ledger.commitments, writer.holds_whole, time.time)
 
         def journal(report: CommitmentReport) -> bool:
             return ledger.confirmations.report(report, time.time())
 
-        receiver = Receiver(config, writer, ledger.add_instance, time.time, provider.services(journal))
+        receiver = Receiver(config, writer, ledger.add_instance, time.time, provider.services(journal), audit)
         host, port = receiver.start()
         announcement = config.storage.root / "receive.json"
         announcement.write_text(json.dumps({"pid": os.getpid(), "host": host, "port": port, "ae_title": config.network.ae_title}))
         provider.start()
         log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
+        audit(AuditEvent("started", detail="receive"))
+
+        def watch_load() -> None:
+            with suppress(RetryLater):
+                receiver.congested = ledger.open_studies() > config.network.maximum_open_studies
+
         try:
-            _until_stopped()
+            _until_stopped(watch_load)
         finally:
             announcement.unlink(missing_ok=True)
             provider.stop()
             receiver.stop(10.0)
             ledger.close()
+            audit(AuditEvent("stopped", detail="receive"))
+            audit.close()
+
+
+def open_audit(config: Config) -> AuditTrail:
+    """Return the audit trail below the node's root, and its syslog server when there is one; `StartError` when its TLS cannot be set up."""
+    from dicomnode.network.tls import client_context
+
+    settings, host = config.audit, socket.gethostname()
+    sender = None
+    if settings.syslog_host:
+        context = client_context(config.tls) if settings.syslog_tls else None
+        sender = SyslogSender(connector(settings.syslog_host, settings.syslog_port, context), host)
+    return AuditTrail(config.storage.root / "audit", Source(config.network.ae_title, host, os.getpid()), sender)
 
 
 @contextmanager
@@ -104,12 +129,16 @@ def workplace(config: Config) -> Iterator[Workplace]:
         released = ledger.release_owner(f"{owner}/", time.time())
         if released:
             log.info("unfinished_work_resumed", count=released)
+        audit = open_audit(config)
         compute = Compute(config.compute)
+        audit(AuditEvent("started", detail="work"))
         try:
-            yield Workplace(config, ledger, layout, compute, owner)
+            yield Workplace(config, ledger, layout, compute, owner, audit=audit)
         finally:
             compute.close()
             ledger.close()
+            audit(AuditEvent("stopped", detail="work"))
+            audit.close()
 
 
 def run_work(config: Config) -> None:

@@ -91,6 +91,16 @@ class NetworkSettings(Section):
         "loopback", description="Callers that are not in [[peers]]: never, only from this machine, or always."
     )
     maximum_associations: int = Field(20, ge=1, le=500, description="Associations served at once; more are refused for the moment.")
+    maximum_associations_per_peer: int = Field(
+        8, ge=1, le=500, description="Of these for one peer (AE title and address), so that one does not starve the others."
+    )
+    maximum_open_studies: int = Field(
+        1000, ge=1, description="While more studies wait for their answer, new associations are refused for the moment."
+    )
+    maximum_instance_mb: int = Field(384, ge=1, description="A larger instance is answered 0xA700 and not kept, in MiB.")
+    receive_memory_mb: int = Field(
+        512, ge=1, description="What is received at the same time may take so much memory; what comes on top is answered 0xA700, in MiB."
+    )
     maximum_pdu_bytes: int = Field(131072, ge=4096, description="Largest PDU that we take, in bytes.")
     acse_timeout_s: float = Field(30, gt=0, description="Longest wait for association messages, in seconds.")
     dimse_timeout_s: float = Field(60, gt=0, description="Longest wait for a DIMSE message, in seconds.")
@@ -220,6 +230,7 @@ class StorageSettings(Section):
         "PGPASSFILE names, not here.",
     )
     minimum_free_mb: int = Field(1024, ge=0, description="Below this free space new instances are answered 0xA700, in MiB.")
+    resume_free_mb: int = Field(2048, ge=0, description="Once that was so, instances are taken again from so much free space on, in MiB.")
     keep_days: float = Field(14, gt=0, description="Answered and delivered studies are removed after so many days.")
 
     @field_serializer("ledger_url", when_used="json")
@@ -329,6 +340,14 @@ class DeliverySettings(Section):
     )
 
 
+class AuditSettings(Section):
+    """Who came, what came, where it went (PS3.15 A.5): always in audit/audit.jsonl below storage.root, and at a syslog server if there is one."""
+
+    syslog_host: str = Field("", description="Audit record repository that takes RFC 5424 messages; empty: none.")
+    syslog_port: int = Field(6514, ge=1, le=65535, description="Its TCP port.")
+    syslog_tls: bool = Field(True, description="Connect to it with TLS (RFC 5425): needs [tls].")
+
+
 class LogSettings(Section):
     """What is logged."""
 
@@ -350,6 +369,7 @@ class Config(Section):
     compute: ComputeSettings = ComputeSettings()
     results: ResultSettings = ResultSettings()
     delivery: DeliverySettings = DeliverySettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
 
     @property
@@ -368,6 +388,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Config:
         users = ["network.tls"] if self.network.tls else []
+        users += ["audit.syslog_tls"] if self.audit.syslog_host and self.audit.syslog_tls else []
         users += [f"destination {destination.name}" for destination in self.destinations if destination.tls]
         missing = [key for key in ("certificate", "key", "authorities") if getattr(self.tls, key) is None]
         if users and missing:

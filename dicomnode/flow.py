@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ import structlog
 from pydicom.uid import generate_uid
 
 from dicomnode.answer import StudyAnswer, StudyTask, answer_study, refuse_study
+from dicomnode.audit.events import SERIOUS_FAILURE, SUCCESS, Audit, AuditEvent, silent
 from dicomnode.compute import Compute
 from dicomnode.config import Config
 from dicomnode.delivery.confirm import confirm_due
@@ -57,11 +59,13 @@ class Workplace:
     owner: str
     now: Callable[[], float] = time.time
     make_uid: Callable[[], str] = generate_uid
+    audit: Audit = silent
 
 
 def index_instances(place: Workplace) -> int:
     """Read the headers of instances that have none yet; returns how many were looked at."""
     rows = place.ledger.unindexed_instances(INDEX_BATCH)
+    arrived: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for instance_id, received in rows:
         try:
             header = read_header(place.layout.root / received.path)
@@ -77,6 +81,10 @@ def index_instances(place: Workplace) -> int:
             reason = f"unreadable: the header cannot be listed ({type(bug).__name__})"
             log.error("instance_not_listed", sop_instance_uid=received.SOPInstanceUID, where=where(bug), error=type(bug).__name__)  # noqa: TRY400
             place.ledger.record_unreadable(instance_id, reason, place.now())
+            continue
+        arrived[header.StudyInstanceUID, received.calling_ae, received.peer_host][received.SOPClassUID] += 1
+    for (study, calling_ae, host), classes in arrived.items():
+        place.audit(AuditEvent("instances-received", SUCCESS, calling_ae, host, study, classes))
     return len(rows)
 
 
@@ -113,7 +121,9 @@ def answer_next(place: Workplace) -> bool:
 
 def deliver_results(place: Workplace) -> int:
     """Send what is due; returns how many objects were tried."""
-    return deliver_due(place.ledger, place.layout, place.config, place.now, owner=place.owner, stopping=lambda: place.compute.closed)
+    return deliver_due(
+        place.ledger, place.layout, place.config, place.now, owner=place.owner, stopping=lambda: place.compute.closed, audit=place.audit
+    )
 
 
 def confirm_results(place: Workplace) -> int:
@@ -160,6 +170,8 @@ def _answer(place: Workplace, job: Job) -> None:
         if not place.compute.closed:  # Else the node is stopping: the lease is freed at the next start.
             _try_again(place, job, problem)
         return
+    outcome = SERIOUS_FAILURE if answer.outcome is Outcome.FAILED else SUCCESS
+    place.audit(AuditEvent("study-processed", outcome, StudyInstanceUID=job.StudyInstanceUID, detail=answer.outcome.value))
     log.info(
         "study_answered",
         study_instance_uid=job.StudyInstanceUID,

@@ -40,8 +40,12 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
         # A hanging destination keeps one run busy; the next run serves the others.
         Timer("deliver results", poll_s, lambda: flow.deliver_results(place), at_once=len(place.config.destinations) + 1),
         Timer("confirm results", poll_s, lambda: flow.confirm_results(place), at_once=len(place.config.destinations) + 1),
-        Timer("remove expired", 3600.0, lambda: remove_expired_studies(place.ledger, place.layout, place.config.storage, place.now())),
+        Timer("remove expired", 3600.0, lambda: _remove_expired(place)),
     )
+
+
+def _remove_expired(place: Workplace) -> int:
+    return remove_expired_studies(place.ledger, place.layout, place.config.storage, place.now(), place.audit)
 
 
 def start_schedule(place: Workplace) -> BackgroundScheduler:

@@ -44,6 +44,7 @@ EXAMPLES: dict[str, Any] = {
     "tls.key_password_file": "/run/credentials/dicomnode.service/tls-key-password",
     "tls.authorities": "/etc/dicomnode/tls/authorities.pem",
     "tls.revoked": "/etc/dicomnode/tls/revoked.pem",
+    "audit.syslog_host": "audit.example",
     "selection.rules.use": "t1",
     "selection.rules.series_description": "mprage|t1.*3d",
     "pipeline.models": "/opt/dicomnode/models",

@@ -29,7 +29,7 @@ def _pipeline(*names: str) -> tuple[str, ...]:
     return tuple(f"pipeline.{name}" for name in names)
 
 
-_PLAIN = _dicomnode("records", "states", "errors", "config")
+_PLAIN = _dicomnode("records", "states", "errors", "config", "audit.events")
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 
 ROOMS = (
@@ -65,6 +65,8 @@ ROOMS = (
     Room("dicomnode.errors", "the error tree, split by what happens next"),
     Room("dicomnode.records", "frozen records that cross rooms", _dicomnode("states")),
     Room("dicomnode.states", "the job and delivery life cycles, one transition table each", _dicomnode("errors")),
+    Room("dicomnode.audit.events", "what is audited, with the codes of PS3.15 A.5; JSON and XML"),
+    Room("dicomnode.audit", "the append-only audit trail; a copy to a syslog server"),
     # The working side.
     Room("dicomnode.schedule", "what runs how often; it only triggers", _dicomnode("flow", "spool"), ("apscheduler",)),
     Room(
@@ -102,7 +104,12 @@ ROOMS = (
     ),
     # The arrow.
     Room("dicomnode.network", "associations, handlers, peers; C-STORE SCU", _PLAIN, ("pydicom", "pynetdicom")),
-    Room("dicomnode.spool", "every path; durable writing; recovery", (*_dicomnode("records", "errors", "ledger"),), ("pydicom",)),
+    Room(
+        "dicomnode.spool",
+        "every path; durable writing; recovery",
+        (*_dicomnode("audit.events", "records", "errors", "ledger"),),
+        ("pydicom",),
+    ),
     Room(
         "dicomnode.ledger",
         "all SQL; claim by state change with a lease",

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import structlog
 
+from dicomnode.audit.events import SERIOUS_FAILURE, SUCCESS, Audit, AuditEvent, silent
 from dicomnode.config import Config, DestinationSettings
 from dicomnode.delivery.outbox import group_by_job, plan_retry
 from dicomnode.errors import PermanentRefusal, RetryLater
@@ -49,6 +50,7 @@ def deliver_due(
     owner: str = "deliver",
     send: Send = send_files,
     stopping: Callable[[], bool] = lambda: False,
+    audit: Audit = silent,
 ) -> int:
     """Try every delivery that is due, all destinations at once; return how many were tried.
 
@@ -60,11 +62,13 @@ def deliver_due(
         Name of this process in leases; `Ledger.release_owner` with it gives back what it held when it died.
     stopping
         Asked before each study; when true, what is not sent yet is given back and the call returns.
+    audit
+        Told of everything that arrived or was given up.
     """
     names = ledger.due_destinations(now())
     if not names:
         return 0
-    courier = _Courier(ledger, layout.root, config, now, owner, send, stopping)
+    courier = _Courier(ledger, layout.root, config, now, owner, send, stopping, audit)
     with ThreadPoolExecutor(len(names), thread_name_prefix="deliver") as threads:
         return sum(threads.map(courier.serve, names))
 
@@ -78,6 +82,7 @@ class _Courier:
     owner: str
     send: Send
     stopping: Callable[[], bool]
+    audit: Audit
 
     def serve(self, name: str) -> int:
         """Send everything that is due for one destination, as long as it answers; return how many deliveries were tried."""
@@ -170,6 +175,8 @@ class _Courier:
             state = DeliveryState.DUE if next_attempt_at is not None else DeliveryState.GIVEN_UP
             next_attempt_at = next_attempt_at and next_attempt_at - ahead_s
         kept = self.ledger.record_delivery(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at)
+        if kept and state in (DeliveryState.SENT, DeliveryState.GIVEN_UP):
+            self._audit(delivery, arrived=state is DeliveryState.SENT)
         (log.info if state is DeliveryState.SENT else log.warning)(
             "delivery_recorded" if kept else "delivery_taken_over",
             study_instance_uid=delivery.StudyInstanceUID,
@@ -183,6 +190,13 @@ class _Courier:
     def _confirm_at(self, name: str, now: float) -> float | None:
         asked_after = any(one.name == name and one.confirm != "none" for one in self.config.destinations)
         return now + self.config.delivery.confirm_first_s if asked_after else None
+
+    def _audit(self, delivery: Delivery, *, arrived: bool) -> None:
+        at = next((one for one in self.config.destinations if one.name == delivery.destination), None)
+        peer_ae, host = (at.ae_title, at.host) if at is not None else (delivery.destination, "")
+        outcome, detail = (SUCCESS, "") if arrived else (SERIOUS_FAILURE, "given up")
+        classes = {delivery.result.SOPClassUID: 1}
+        self.audit(AuditEvent("instances-sent", outcome, peer_ae, host, delivery.StudyInstanceUID, classes, detail))
 
     @property
     def _lease_s(self) -> float:

@@ -22,7 +22,7 @@ from dicomnode.ledger.events import add_event
 from dicomnode.ledger.gather import Gather
 from dicomnode.ledger.migrate import migrate
 from dicomnode.records import AddOutcome, Delivery, IndexedInstance, InstanceHeader, Job, ReceivedInstance, ResultFile, SetAside
-from dicomnode.states import DeliveryState, Outcome
+from dicomnode.states import DeliveryState, JobState, Outcome
 
 
 class Ledger:
@@ -242,6 +242,11 @@ class Ledger:
         """Return counts per job state, delivery state, destination and reading, and since when the oldest work waits."""
         with self._database.read() as connection:
             return history.health(connection)
+
+    def open_studies(self) -> int:
+        """Return how many studies wait for their answer."""
+        counts = self.health()["jobs"]
+        return sum(counts[state.value] for state in (JobState.WAITING, JobState.READY, JobState.RUNNING))
 
     # Retention.
 

@@ -8,6 +8,7 @@ import ssl
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,11 +16,13 @@ import structlog
 from pynetdicom import AE, _config, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
+from dicomnode.audit.events import MINOR_FAILURE, Audit, AuditEvent, silent
 from dicomnode.config import Config
 from dicomnode.errors import PortError
 from dicomnode.network.contexts import VERIFICATION, accepted_contexts
 from dicomnode.network.handlers import AddInstance, AnswerStore, InstanceWriter, answer_echo, store_handler, usual_way
-from dicomnode.network.peers import check_caller
+from dicomnode.network.limits import Doorkeeper, ReceiveMemory
+from dicomnode.network.peers import PERMANENT, Rejection, busy, check_caller
 from dicomnode.network.reactor import PromptRequestHandler
 from dicomnode.network.tls import A_ASSOCIATE_RQ, HandshakeProblem, acceptor_context, certificate_of, explain
 
@@ -34,12 +37,29 @@ class _Server(ThreadedAssociationServer):
     request_queue_size = 128
     daemon_threads = True
     answer_store: AnswerStore
+    memory: ReceiveMemory
+    doorkeeper: Doorkeeper
+    audit: Audit
     tls: ssl.SSLContext | None = None
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Let a connection in, or close it before it has cost a thread."""
+        host = str(client_address[0])
+        if self.doorkeeper.lets_in(host, Counter(peer_host(one) for one in self.active_associations if not one.is_established)):
+            return True
+        detail = "more connections than network.maximum_associations at once that are no association"
+        self.audit(AuditEvent("connections-cut", MINOR_FAILURE, peer_host=host, detail=detail))
+        return False
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Make the association of a connection, in its own thread."""
+        with self.doorkeeper.waiting(str(client_address[0])):
+            super().process_request_thread(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Do the TLS handshake where it is due, then what the library does."""
         if self.tls is not None:
-            request = _secured(self.tls, request, str(client_address[0]), self.ae.acse_timeout)
+            request = _secured(self.tls, request, str(client_address[0]), self.ae.acse_timeout, self.audit)
             if request is None:
                 return
         super().finish_request(request, client_address)
@@ -64,6 +84,8 @@ class Receiver:
         Seconds since the epoch.
     services
         (pynetdicom event, handler) pairs of what is served besides: storage commitment. Without them its requests fail.
+    audit
+        Told of every caller that is turned away.
     """
 
     def __init__(
@@ -73,8 +95,12 @@ class Receiver:
         add_instance: AddInstance,
         clock: Callable[[], float],
         services: Sequence[tuple[Any, Callable[..., Any]]] = (),
+        audit: Audit = silent,
     ) -> None:
         self._config = config
+        self._audit = audit
+        self.congested = False
+        """Set while the node has more open studies than it may: new associations are then refused for the moment."""
         self._answer_store = store_handler(writer, add_instance, clock)
         self._handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._check_and_offer),
@@ -99,7 +125,8 @@ class Receiver:
         except (OSError, OverflowError) as problem:
             reason = getattr(problem, "strerror", None) or str(problem)
             raise PortError(f"cannot listen on {network.bind}:{network.port}: {reason}; set network.bind and network.port") from problem
-        server.answer_store, server.tls = self._answer_store, tls
+        server.answer_store, server.tls, server.audit = self._answer_store, tls, self._audit
+        server.memory, server.doorkeeper = ReceiveMemory(network), Doorkeeper(network)
         self._server = server
         threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="listener", daemon=True).start()
         host, port = server.server_address[:2]
@@ -129,17 +156,34 @@ class Receiver:
             calling_ae=proposal.calling_ae_title,
             host=host,
             certificate=certificate_of(association.dul.socket.socket),
-        )
+        ) or self._check_room(association, proposal.calling_ae_title, host)
         if rejection is None:
             contexts = accepted_contexts(proposal.presentation_context_definition_list, self._config.network.other_objects)
             association.acceptor.supported_contexts = contexts
             return
         log.warning("association_rejected", calling_ae=proposal.calling_ae_title, host=host, advice=rejection.advice)
+        if rejection.result == PERMANENT:
+            self._audit(AuditEvent("association-refused", MINOR_FAILURE, proposal.calling_ae_title, host, detail=rejection.advice))
         association.acse.send_reject(rejection.result, rejection.source, rejection.reason)
         association.kill()
 
+    def _check_room(self, association: Any, calling_ae: str, host: str) -> Rejection | None:
+        """Return a rejection for the moment when the node, or the share of this peer, is full."""
+        if self.congested:
+            return busy("more studies wait than network.maximum_open_studies")
+        others = [one for one in association._server.active_associations if one is not association and one.is_established]  # noqa: SLF001
+        same_peer = [one for one in others if peer_host(one) == host and one.requestor.ae_title.strip() == calling_ae.strip()]
+        if len(same_peer) >= self._config.network.maximum_associations_per_peer:
+            return busy(f"{calling_ae.strip()!r} from {host} has as many associations as network.maximum_associations_per_peer allows")
+        return None
 
-def _secured(context: ssl.SSLContext, connection: socket.socket, host: str, timeout_s: float | None) -> ssl.SSLSocket | None:
+
+def peer_host(association: Any) -> str:
+    """Return the address of the other end."""
+    return association.requestor.address or ""
+
+
+def _secured(context: ssl.SSLContext, connection: socket.socket, host: str, timeout_s: float | None, audit: Audit) -> ssl.SSLSocket | None:
     """Do the TLS handshake of a caller; None, and the connection is closed, when it fails."""
     connection.settimeout(timeout_s)
     try:
@@ -159,6 +203,7 @@ def _secured(context: ssl.SSLContext, connection: socket.socket, host: str, time
         problem = explain(failed)
     connection.close()
     log.warning("tls_handshake_failed", host=host, reason=problem.seen, advice=problem.advice)
+    audit(AuditEvent("handshake-failed", MINOR_FAILURE, peer_host=host, detail=problem.seen))
     return None
 
 

@@ -9,6 +9,7 @@ Rules for this file:
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dicomnode.errors import NodeError
@@ -45,12 +46,17 @@ class StoreCommand:
 
 
 class StoreAssembler:
-    """One association's C-STORE request while it arrives. `command` is None between two messages."""
+    """One association's C-STORE request while it arrives. `command` is None between two messages.
+
+    `allow` is asked before bytes are kept: how many there are, how many come. When it says no, the dataset is dropped, the rest of it is
+    read and forgotten, and `too_large` says so.
+    """
 
     def __init__(self) -> None:
         self.command: StoreCommand | None = None
         self.dataset = bytearray()
-        self.complete = False
+        self.complete = self.too_large = False
+        self.allow: Callable[[int, int], bool] = lambda _held_bytes, _more_bytes: True
 
     def add(self, body: memoryview) -> bool:
         """Take the variable field of a P-DATA-TF PDU (PS3.8 9.3.5); False when it belongs to another kind of message.
@@ -60,16 +66,9 @@ class StoreAssembler:
         ProtocolFault
             The PDU is broken, or something else comes in the middle of a dataset.
         """
-        offset = 0
-        while offset < len(body):
-            if offset + 6 > len(body):
-                raise ProtocolFault("a P-DATA-TF PDU ends within the header of a fragment")
-            length, context_id, control = struct.unpack_from(">LBB", body, offset)
-            end = offset + 4 + length
-            if length < 2 or end > len(body) or self.complete:
-                raise ProtocolFault("a fragment does not fit into its PDU, or comes after the end of its message")
-            fragment = body[offset + 6 : end]
-            offset = end
+        for context_id, control, fragment in fragments(body):
+            if self.complete:
+                raise ProtocolFault("a fragment comes after the end of its message")
             if self.command is None:
                 self.command = _parse_store_request(context_id, control, bytes(fragment))
                 if self.command is None:
@@ -78,13 +77,33 @@ class StoreAssembler:
             elif control & 1 or context_id != self.command.context_id:
                 raise ProtocolFault("another message comes in the middle of a dataset")
             else:
-                self.dataset += fragment
+                self._keep(fragment)
                 self.complete = bool(control & 2)
         return True
 
     def reset(self) -> None:
         """Make ready for the next message. The dataset's memory is given away, not cleared: somebody may still hold it."""
-        self.command, self.dataset, self.complete = None, bytearray(), False
+        self.command, self.dataset, self.complete, self.too_large = None, bytearray(), False, False
+
+    def _keep(self, fragment: memoryview) -> None:
+        if not self.too_large and self.allow(len(self.dataset), len(fragment)):
+            self.dataset += fragment
+            return
+        self.too_large, self.dataset = True, bytearray()
+
+
+def fragments(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Give the presentation data values of a P-DATA-TF PDU: context ID, message control header, fragment (PS3.8 9.3.5.1)."""
+    offset = 0
+    while offset < len(body):
+        if offset + 6 > len(body):
+            raise ProtocolFault("a P-DATA-TF PDU ends within the header of a fragment")
+        length, context_id, control = struct.unpack_from(">LBB", body, offset)
+        end = offset + 4 + length
+        if length < 2 or end > len(body):
+            raise ProtocolFault("a fragment does not fit into its PDU")
+        yield context_id, control, body[offset + 6 : end]
+        offset = end
 
 
 def encode_store_response(command: StoreCommand, status: int) -> bytes:

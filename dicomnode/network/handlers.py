@@ -36,6 +36,8 @@ class StoreRequest:
     encoded_dataset: bytes | bytearray
     calling_ae: str
     peer_host: str
+    # There was more of it than the node has memory for; the dataset is empty.
+    too_large: bool = False
 
 
 AnswerStore = Callable[[StoreRequest], int]
@@ -92,6 +94,8 @@ def store_handler(writer: InstanceWriter, add_instance: AddInstance, clock: Call
 
     @answers_with_status
     def answer_store(request: StoreRequest) -> int:
+        if request.too_large:
+            raise OutOfResources("larger than network.maximum_instance_mb, or too much is received at once (network.receive_memory_mb)")
         if not request.SOPInstanceUID or not request.encoded_dataset:
             return status.CANNOT_UNDERSTAND
         for _ in range(_TRIES):

@@ -9,8 +9,10 @@ from dicomnode.config import Config, PeerSettings
 from dicomnode.network.tls import Certificate
 
 # (result, source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
-_CALLED_NOT_RECOGNIZED = (1, 1, 7)
-_CALLING_NOT_RECOGNIZED = (1, 1, 3)
+PERMANENT = 1
+_CALLED_NOT_RECOGNIZED = (PERMANENT, 1, 7)
+_CALLING_NOT_RECOGNIZED = (PERMANENT, 1, 3)
+_LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ def check_caller(config: Config, *, called_ae: str, calling_ae: str, host: str, 
 def peer_of(config: Config, calling_ae: str, host: str) -> PeerSettings | None:
     """Return the [[peers]] entry of a caller."""
     return next((peer for peer in config.peers if peer.ae_title == calling_ae.strip() and _host_fits(peer, host)), None)
+
+
+def busy(advice: str) -> Rejection:
+    """Return the rejection for the moment: the peer may come again."""
+    return Rejection(*_LOCAL_LIMIT_EXCEEDED, advice)
 
 
 def _host_fits(peer: PeerSettings, host: str) -> bool:

@@ -23,8 +23,9 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
-from dicomnode.network.dimse import ProtocolFault, StoreAssembler, decode_uid, encode_store_response
+from dicomnode.network.dimse import ProtocolFault, StoreAssembler, decode_uid, encode_store_response, fragments
 from dicomnode.network.handlers import AnswerStore, StoreRequest
+from dicomnode.network.limits import MemoryAccount, ReceiveMemory
 
 # Longest wait before the threads look at their timers and at each other's queues.
 _WAIT_S = 0.005
@@ -85,6 +86,10 @@ class PromptProvider(DULServiceProvider):
 
     answer_store: AnswerStore
     assembler: StoreAssembler
+    account: MemoryAccount
+    # What the library has been given of one message that it reads itself.
+    left_bytes = 0
+    largest_bytes = 0
     # Context ID -> transfer syntax of what was accepted; known once the peer speaks.
     syntaxes: dict[int, str] | None = None
 
@@ -125,6 +130,7 @@ class PromptProvider(DULServiceProvider):
         # The library looks at the clock between two calls of `_read_pdu_data`; a large object over a slow line stays in one.
         self._idle_timer.restart()
         if not self.assembler.add(body):
+            self._count_left(body)
             connection.unread(header + bytes(body))
             super()._read_pdu_data()
             return False
@@ -132,8 +138,25 @@ class PromptProvider(DULServiceProvider):
             self._answer()
         return self.assembler.command is not None
 
+    def _count_left(self, body: memoryview) -> None:
+        """Hold a message that the library reads itself to the same size as others; it would keep whatever comes."""
+        last_control = 0
+        for _context, control, fragment in fragments(body):
+            self.left_bytes += len(fragment)
+            last_control = control
+        if last_control & 2:
+            self.left_bytes = 0
+        elif self.left_bytes > self.largest_bytes:
+            raise ProtocolFault("a message that is larger than network.maximum_instance_mb")
+
     def _answer(self) -> None:
-        command, dataset = self.assembler.command, self.assembler.dataset
+        try:
+            self._answer_from(self.assembler.dataset)
+        finally:
+            self.account.settle()
+
+    def _answer_from(self, dataset: bytearray) -> None:
+        command, too_large = self.assembler.command, self.assembler.too_large
         self.assembler.reset()
         if self.syntaxes is None:
             self.syntaxes = {context.context_id or 0: str(context.transfer_syntax[0]) for context in self.assoc.accepted_contexts}
@@ -147,6 +170,7 @@ class PromptProvider(DULServiceProvider):
             encoded_dataset=dataset,
             calling_ae=requestor.ae_title.strip(),
             peer_host=requestor.address or "",
+            too_large=too_large,
         )
         self.socket.send(encode_store_response(command, self.answer_store(request)))  # type: ignore[union-attr]
 
@@ -163,7 +187,7 @@ class PromptMessages(DIMSEServiceProvider):
 
 
 class PromptRequestHandler(RequestHandler):
-    """Makes the association of a new connection. Its server has `answer_store`."""
+    """Makes the association of a new connection. Its server has `answer_store` and `memory`."""
 
     def _create_association(self) -> Any:
         connection: socket.socket = self.request
@@ -179,7 +203,12 @@ class PromptRequestHandler(RequestHandler):
         association.dul.socket.__class__ = PromptSocket
         association.dimse.__class__ = PromptMessages
         association.dul.answer_store = self.server.answer_store  # type: ignore[attr-defined]
-        association.dul.assembler = StoreAssembler()
+        memory: ReceiveMemory = self.server.memory  # type: ignore[attr-defined]
+        provider = association.dul
+        provider.assembler = StoreAssembler()
+        provider.account = memory.account(lambda: not provider.ident or provider.is_alive(), provider.assembler.reset)
+        provider.assembler.allow = provider.account.allow
+        association.dul.largest_bytes = memory.largest_bytes
         association.dul._run_loop_delay = 0  # noqa: SLF001 - the wait is in PromptProvider
         association.dul.daemon = True
         return association

@@ -56,6 +56,11 @@ def acceptor_context(settings: TlsSettings) -> ssl.SSLContext:
     return _furnished(context, settings)
 
 
+def client_context(settings: TlsSettings) -> ssl.SSLContext:
+    """Return the context for a server of another kind (syslog) that our authorities vouch for by its name. `StartError` as above."""
+    return _furnished(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), settings)
+
+
 class RequestorTls:
     """TLS towards one destination, for one connection: pynetdicom takes `arguments`, and `problem` says afterwards what went wrong.
 

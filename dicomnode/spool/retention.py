@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from dicomnode.audit.events import Audit, AuditEvent, silent
 from dicomnode.spool.layout import SpoolLayout
 
 log = structlog.get_logger()
@@ -41,7 +42,9 @@ class RetentionSettings(Protocol):
         """Days after which an answered and delivered study goes."""
 
 
-def remove_expired_studies(ledger: RetentionLedger, layout: SpoolLayout, settings: RetentionSettings, now: float) -> int:
+def remove_expired_studies(
+    ledger: RetentionLedger, layout: SpoolLayout, settings: RetentionSettings, now: float, audit: Audit = silent
+) -> int:
     """Remove the files and rows of everything that is older than `keep_days` and needs no more work; return how many studies."""
     before = now - settings.keep_days * _DAY_S
     removed = 0
@@ -49,6 +52,7 @@ def remove_expired_studies(ledger: RetentionLedger, layout: SpoolLayout, setting
         # Files first: a row without a file is noticed at start, a file without a row would be taken for new and answered again.
         if ledger.expire_study(StudyInstanceUID, before, partial(_remove_study, layout, StudyInstanceUID)):
             log.info("study_expired", StudyInstanceUID=StudyInstanceUID)
+            audit(AuditEvent("study-deleted", StudyInstanceUID=StudyInstanceUID, detail="storage.keep_days"))
             removed += 1
     for path in ledger.expired_unreadable(before):
         ledger.expire_unreadable(path, before, partial(_remove, layout))

@@ -13,10 +13,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from dicomnode.errors import OutOfResources
 from dicomnode.records import ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout, make_durable_folders
 from dicomnode.spool.part10 import HEAD_BYTES, dataset_offset, encode_file_meta
+
+log = structlog.get_logger()
 
 TEMPORARY_SUFFIX = ".part"
 
@@ -24,7 +28,7 @@ _serial = itertools.count()
 
 
 class SpoolWriter:
-    """Makes received instances safe. Thread-safe: it holds no state but its settings.
+    """Makes received instances safe. Thread-safe.
 
     Parameters
     ----------
@@ -32,6 +36,8 @@ class SpoolWriter:
         Where things lie; its folders are made here.
     minimum_free_bytes
         An instance that would leave less free space is refused.
+    resume_free_bytes
+        Once one was refused, so much must be free before another is taken: a disk at the mark would take one and refuse the next.
 
     Raises
     ------
@@ -39,9 +45,11 @@ class SpoolWriter:
         The folders cannot be made.
     """
 
-    def __init__(self, layout: SpoolLayout, minimum_free_bytes: int) -> None:
+    def __init__(self, layout: SpoolLayout, minimum_free_bytes: int, resume_free_bytes: int = 0) -> None:
         self.layout = layout
         self._minimum_free_bytes = minimum_free_bytes
+        self._resume_free_bytes = max(minimum_free_bytes, resume_free_bytes)
+        self._full = False
         layout.prepare()
 
     def write(
@@ -100,8 +108,16 @@ class SpoolWriter:
 
     def _require_space(self, size_bytes: int) -> None:
         state = os.statvfs(self.layout.root)
-        if state.f_bavail * state.f_frsize - size_bytes < self._minimum_free_bytes:
-            raise OutOfResources("less free space than storage.minimum_free_mb")
+        free_bytes = state.f_bavail * state.f_frsize
+        if free_bytes - size_bytes >= (self._resume_free_bytes if self._full else self._minimum_free_bytes):
+            if self._full:
+                log.info("spool_takes_instances_again", free_bytes=free_bytes)
+            self._full = False
+            return
+        if not self._full:
+            log.error("spool_full", free_bytes=free_bytes, advice="free some space: instances are answered 0xA700, work and delivery go on")
+        self._full = True
+        raise OutOfResources("less free space than storage.minimum_free_mb, or not yet storage.resume_free_mb again")
 
 
 def write_result(layout: SpoolLayout, relative_path: str, data: bytes) -> str:

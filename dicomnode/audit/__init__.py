@@ -1,0 +1,1 @@
+"""The audit room: who came, what came, what was made of it and where it went (PS3.15 A.5), without a patient's name."""

@@ -1,0 +1,267 @@
+"""What one peer may take: associations, connections, memory. Who keeps to his share is served."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pynetdicom import build_context
+from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE, MaximumLengthNotification
+
+from dicomnode.audit.events import Source
+from dicomnode.audit.trail import AuditTrail
+from dicomnode.config import Config, DestinationSettings, parse_config
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.network.association import Receiver
+from dicomnode.network.limits import Doorkeeper
+from dicomnode.network.sender import send_files
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.writer import SpoolWriter
+from tests.factories.calling import associate, sockets_closed
+from tests.factories.instances import write_instances
+
+MIB = 2**20
+
+
+@dataclass
+class Node:
+    """A receiver that is listening."""
+
+    config: Config
+    port: int
+    receiver: Receiver
+    root: Path
+
+    def send(self, files: list[Path], calling: str = "SCANNER") -> set[str]:
+        peer = DestinationSettings(name="node", ae_title="NODE", host="127.0.0.1", port=self.port)
+        return {f"{outcome.verdict}: {outcome.reason}" for outcome in send_files(files, peer, calling_ae=calling, timeout_s=20)}
+
+    def audited(self) -> list[dict[str, Any]]:
+        file = self.root / "audit" / "audit.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    @property
+    def held_bytes(self) -> int:
+        server: Any = self.receiver._server
+        return int(server.memory.held_bytes)
+
+    def wait_until_nothing_is_held(self) -> None:
+        end = time.monotonic() + 10
+        while self.held_bytes and time.monotonic() < end:
+            time.sleep(0.02)
+        assert self.held_bytes == 0
+
+
+@pytest.fixture
+def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    with contextlib.ExitStack() as stack:
+
+        def start(peers: list[dict[str, Any]] | None = None, **network: Any) -> Node:
+            values = {
+                "network": {"port": 0, "ae_title": "NODE", "acse_timeout_s": 5, **network},
+                "storage": {"root": str(tmp_path / "node")},
+            }
+            config = parse_config({**values, "peers": peers or []})
+            config.storage.root.mkdir()
+            ledger = Ledger.open(config.storage.database_url)
+            stack.callback(ledger.close)
+            audit = AuditTrail(config.storage.root / "audit", Source("NODE", "here", 1))
+            receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.add_instance, time.time, audit=audit)
+            stack.callback(receiver.stop, 1.0)
+            return Node(config, receiver.start()[1], receiver, config.storage.root)
+
+        yield start
+
+
+@pytest.fixture
+def calls() -> Iterator[list[Association]]:
+    """Associations that the test opens; released at its end."""
+    with sockets_closed():
+        opened: list[Association] = []
+        yield opened
+        for association in opened:
+            association.abort()
+
+
+def associate_request(called: str = "NODE", calling: str = "RAW") -> bytes:
+    """Return an A-ASSOCIATE-RQ for MR images, Explicit VR Little Endian, under context 1."""
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
+    primitive.calling_ae_title, primitive.called_ae_title = calling, called
+    context = build_context(MRImageStorage, ExplicitVRLittleEndian)
+    context.context_id = 1
+    primitive.presentation_context_definition_list = [context]
+    length = MaximumLengthNotification()
+    length.maximum_length_received = 16384
+    primitive.user_information = [length]
+    pdu = A_ASSOCIATE_RQ()
+    pdu.from_primitive(primitive)
+    return bytes(pdu.encode())
+
+
+def store_request(uid: str, *, dataset: int) -> bytes:
+    """Return the P-DATA-TF PDU of a C-STORE-RQ command."""
+
+    def element(number: int, value: bytes) -> bytes:
+        return struct.pack("<HHL", 0, number, len(value)) + value
+
+    padded = uid.encode() + b"\0" * (len(uid) % 2)
+    body = (
+        element(0x0002, str(MRImageStorage).encode() + b"\0")
+        + element(0x0100, b"\x01\0")
+        + element(0x0110, b"\x07\0")
+        + element(0x0700, b"\0\0")
+        + element(0x0800, struct.pack("<H", dataset))
+        + element(0x1000, padded)
+    )
+    command = element(0, struct.pack("<L", len(body))) + body
+    return pdata(command, control=3)
+
+
+def pdata(fragment: bytes, control: int) -> bytes:
+    value = struct.pack(">LBB", len(fragment) + 2, 1, control) + fragment
+    return struct.pack(">BxL", 4, len(value)) + value
+
+
+def read_pdu(connection: socket.socket) -> tuple[int, bytes]:
+    header = connection.recv(6, socket.MSG_WAITALL)
+    if len(header) < 6:
+        return 0, b""
+    kind, length = struct.unpack(">BxL", header)
+    return kind, connection.recv(length, socket.MSG_WAITALL)
+
+
+def status_of(body: bytes) -> int:
+    at = body.index(struct.pack("<HHL", 0, 0x0900, 2)) + 8
+    return int(struct.unpack_from("<H", body, at)[0])
+
+
+@contextlib.contextmanager
+def raw_association(port: int, calling: str = "RAW") -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        connection.settimeout(20)
+        connection.sendall(associate_request(calling=calling))
+        assert read_pdu(connection)[0] == 2
+        yield connection
+
+
+def test_one_peer_has_his_share_and_no_more(start_node: Callable[..., Node], calls: list[Association], tmp_path: Path) -> None:
+    node = start_node(maximum_associations=12, maximum_associations_per_peer=5)
+    calls += [associate(node.port, calling="GREEDY") for _ in range(9)]
+    files = write_instances(tmp_path / "study", 3)
+
+    assert [call.is_established for call in calls] == [True] * 5 + [False] * 4
+    assert {
+        (call.acceptor.primitive.result, call.acceptor.primitive.result_source, call.acceptor.primitive.diagnostic) for call in calls[5:]
+    } == {(2, 3, 2)}
+    assert node.send(files, "MODEST") == {"ok: 0x0000: success"}
+    calls[0].release()
+    time.sleep(0.3)
+    assert node.send(files, "GREEDY") == {"ok: 0x0000: success"}
+
+
+def test_who_connects_and_says_nothing_fills_his_own_share_only(start_node: Callable[..., Node], tmp_path: Path) -> None:
+    node = start_node(maximum_associations=6, acse_timeout_s=3)
+    threads_before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", node.port), 10)) for _ in range(60)]
+        end = time.monotonic() + 10
+        while not node.audited() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert threading.active_count() - threads_before <= 2 * 6 + 2
+        assert len(silent) == 60
+    assert [event["event"] for event in node.audited()] == ["connections-cut"]
+    assert node.audited()[0]["EventID"]["code"] == "110113"
+    end = time.monotonic() + 20
+    while (sent := node.send(write_instances(tmp_path / "study", 1))) != {"ok: 0x0000: success"}:
+        assert time.monotonic() < end, sent
+        time.sleep(0.2)
+
+
+def test_hosts_have_shares_of_their_own() -> None:
+    keeper = Doorkeeper(parse_config({"network": {"maximum_associations": 2}}).network)
+    with keeper.waiting("10.0.0.1"), keeper.waiting("10.0.0.1"):
+        assert not keeper.lets_in("10.0.0.1", Counter())
+        assert keeper.lets_in("10.0.0.2", Counter())
+        assert not keeper.lets_in("10.0.0.2", Counter({"10.0.0.3": 2, "10.0.0.4": 2, "10.0.0.5": 2}))
+    assert keeper.lets_in("10.0.0.1", Counter())
+    assert not keeper.lets_in("10.0.0.1", Counter({"10.0.0.1": 2}))
+
+
+@pytest.mark.parametrize("fragments_of_command", [1, 2])
+def test_an_instance_that_is_too_large_is_refused_before_memory_grows(start_node: Callable[..., Node], fragments_of_command: int) -> None:
+    node = start_node(maximum_instance_mb=1)
+    with raw_association(node.port) as connection:
+        command = store_request("1.2.3.4", dataset=1)
+        if fragments_of_command == 1:
+            connection.sendall(command)
+        else:
+            # A command set in two fragments goes through the library, which has no limit of its own.
+            whole = command[12:]
+            connection.sendall(pdata(whole[:20], 1) + pdata(whole[20:], 3))
+        largest = 0
+        with contextlib.suppress(OSError):
+            for _ in range(40):
+                connection.sendall(pdata(b"\0" * 65536, 0))
+                largest = max(largest, node.held_bytes)
+            connection.sendall(pdata(b"\0" * 10, 2))
+        kind, body = read_pdu(connection)
+        if fragments_of_command == 1:
+            assert (kind, status_of(body)) == (4, 0xA700)
+            # The association goes on: the next one fits.
+            connection.sendall(store_request("1.2.3.5", dataset=1) + pdata(b"\x08\0\x05\0CS\x02\0AB", 2))
+            kind, body = read_pdu(connection)
+            assert (kind, status_of(body)) == (4, 0)
+        else:
+            assert kind in (0, 7)  # Cut off.
+        assert largest <= MIB
+    node.wait_until_nothing_is_held()
+
+
+def test_all_together_have_a_share_of_memory(start_node: Callable[..., Node], tmp_path: Path) -> None:
+    node = start_node(maximum_instance_mb=3, receive_memory_mb=4)
+    with raw_association(node.port, "A") as first:
+        first.sendall(store_request("1.2.3.4", dataset=1) + b"".join(pdata(b"\0" * 65536, 0) for _ in range(45)))
+        end = time.monotonic() + 10
+        while node.held_bytes < 45 * 65536 and time.monotonic() < end:
+            time.sleep(0.02)
+        with raw_association(node.port, "B") as second:
+            second.sendall(store_request("1.2.3.5", dataset=1) + b"".join(pdata(b"\0" * 65536, 0) for _ in range(30)) + pdata(b"\0\0", 2))
+            assert status_of(read_pdu(second)[1]) == 0xA700
+        assert node.send(write_instances(tmp_path / "study", 1)) == {"ok: 0x0000: success"}
+    # The first one is gone in the middle of its dataset: nothing of it is counted any more.
+    node.wait_until_nothing_is_held()
+
+
+def test_a_node_with_too_many_open_studies_asks_to_come_again(start_node: Callable[..., Node], tmp_path: Path) -> None:
+    node = start_node()
+    node.receiver.congested = True
+    assert {answer.split(":")[0] for answer in node.send(write_instances(tmp_path / "study", 1))} == {"transient"}
+    node.receiver.congested = False
+    assert node.send(write_instances(tmp_path / "again", 1)) == {"ok: 0x0000: success"}
+
+
+def test_a_stranger_is_refused_and_audited_once_a_minute(start_node: Callable[..., Node], tmp_path: Path) -> None:
+    node = start_node(peers=[{"ae_title": "KNOWN", "hosts": ["127.0.0.1"]}], accept_unknown_peers="never")
+    files = write_instances(tmp_path / "study", 1)
+
+    assert {answer.split(":")[0] for _ in range(5) for answer in node.send(files, "STRANGER")} == {"permanent"}
+    assert node.send(files, "KNOWN") == {"ok: 0x0000: success"}
+    events = node.audited()
+    assert [(event["event"], event["peer"], event["EventOutcomeIndicator"]) for event in events] == [
+        ("association-refused", {"ae_title": "STRANGER", "host": "127.0.0.1"}, 4)
+    ]
+    assert "add it" in events[0]["detail"]
