@@ -109,8 +109,9 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     taken = recipe.lesion.choose_channels(loaded.volumes)
     loaded = replace(loaded, sources=tuple(source for source in loaded.sources if source.role in taken))
     result = run_pipeline(loaded.volumes, recipe, progress)
-    # An image that could not be brought onto the reference was left out on the way.
-    loaded = replace(loaded, sources=tuple(source for source in loaded.sources if source.role in (result.used or taken)))
+    # An image that could not be brought onto the reference was left out on the way; which one is the reference, the manifest says.
+    by_role = {source.role: source for source in loaded.sources}
+    loaded = replace(loaded, sources=tuple(by_role[role] for role in result.used if role in by_role))
     reference = loaded.volumes[result.reference_role]
     context = _context(task, loaded.sources)
     second = loaded.volumes.get("t1") if result.reference_role == "flair" else None

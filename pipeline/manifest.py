@@ -24,6 +24,8 @@ TASKS = ("lesion", "brain")
 FAMILIES = ("patch3d",)
 HEADS = ("brain-extracted", "whole-head")
 ACTIVATIONS = ("in-graph", "sigmoid", "softmax")
+BIAS_CORRECTIONS = ("n4", "none")
+REFERENCES = ("flair", "t1")
 AGGREGATES = ("probabilities", "logits")
 
 
@@ -42,11 +44,21 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """How an image gets onto the network's grid and scale: names of the schemes of `pipeline.preprocess`."""
+    """How an image gets onto the network's grid and scale: names of the schemes of `pipeline.preprocess`.
+
+    Attributes
+    ----------
+    bias_correction
+        "n4" or "none".
+    reference
+        Role that the other image is brought onto, and on whose grid the result lies, where both are there.
+    """
 
     resample: str
     normalise: str
     normalise_parameters: Mapping[str, Any] = field(default_factory=dict)
+    bias_correction: str = "n4"
+    reference: str = "flair"
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,11 @@ class _Reader:
             graphs=self._graphs(),
             input=self._input(),
             preprocess=PreprocessSpec(
-                self.text("preprocess.resample"), self.text("preprocess.normalise"), self.value("preprocess.normalise_parameters", dict, {})
+                self.text("preprocess.resample"),
+                self.text("preprocess.normalise"),
+                self.value("preprocess.normalise_parameters", dict, {}),
+                self.one_of("preprocess.bias_correction", BIAS_CORRECTIONS, "n4"),
+                self.one_of("preprocess.reference", REFERENCES, "flair"),
             ),
             trained=self._trained(),
             window=WindowSpec(

@@ -156,7 +156,7 @@ class PipelineResult:
     Attributes
     ----------
     reference_role
-        Role whose grid everything lies on: "flair", or "t1" when there is no FLAIR.
+        Role whose grid everything lies on: "flair", or "t1" when there is no FLAIR or the network's manifest names the T1.
     labels
         uint16, 0 background, 1..N the lesions.
     probability
@@ -168,6 +168,8 @@ class PipelineResult:
     agreement
         float32, 0..1: share of the network's passes (mirrored images, folds, planes, members) that call the voxel lesion, before the
         limit to the brain and the minimum volume. None where the network answered once.
+    used
+        The roles whose images were segmented, reference first.
     """
 
     reference_role: Role

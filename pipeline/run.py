@@ -31,9 +31,6 @@ from pipeline.segmenters import patch3d
 from pipeline.segmenters.case import Answer, Asked, Case
 from pipeline.segmenters.families import segment_case
 
-ORDER: tuple[Role, ...] = ("flair", "t1")
-"""Of these the first that is there is the reference."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -87,14 +84,15 @@ def run_pipeline(
         parameters.update({role: asdict(plan) for role, plan in orientations.items()})
     # 3. Find the brain in each image.
     brains = extract_brains(images, recipe, journal)
-    # 4. Bring the T1 onto the FLAIR.
+    # 4. Bring the other image onto the reference.
     brains = _settle_brains(images, brains, journal)
     case = _register(images, brains, reference_role, recipe.lesion, journal)
     inputs = {role: volume for role, volume in inputs.items() if role in case.images}
     _judge_quality(case, brains, recipe.lesion, journal)
     # 5 to 8. Resample, correct, normalise, infer.
     threshold = _choose_threshold(tuple(inputs), recipe)
-    asked = Asked(threshold, recipe.bias_correction, recipe.threads, recipe.provider)
+    corrected = recipe.bias_correction and recipe.lesion.preprocess.bias_correction == "n4"
+    asked = Asked(threshold, corrected, recipe.threads, recipe.provider)
     answer = Answer(segmenter(case, journal)) if segmenter else segment_case(recipe.lesion, case, asked, journal)
     # 9. Back to the reference's own voxels.
     with journal.step("to_source_grid"):
@@ -108,7 +106,7 @@ def run_pipeline(
     # 10. Lesions.
     labels, probability = _find_lesions(probability, brain_mask, threshold, recipe, journal)
     # 11. Measurements.
-    sources: dict[str, tuple[Volume, Affine]] = {role: (inputs[role], case.links[role]) for role in inputs}
+    sources: dict[Role, tuple[Volume, Affine]] = {role: (inputs[role], case.links[role]) for role in inputs}
     found = Found(labels, probability, brain_mask, agreement)
     return _measure(reference_role, found, sources, threshold, recipe, journal)
 
@@ -121,7 +119,8 @@ def _check(inputs: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> t
         facts = check_inputs(inputs)
         journal.findings += find_input_remarks(inputs, facts)
         chosen = recipe.lesion.choose_channels(inputs)
-        used = {role: inputs[role] for role in ORDER if role in chosen}
+        order = sorted(inputs, key=lambda role: role != recipe.lesion.preprocess.reference)
+        used = {role: inputs[role] for role in order if role in chosen}
         for role in inputs:
             if role not in used:
                 journal.findings.append(
@@ -228,7 +227,7 @@ def _find_lesions(probability: Volume, brain_mask: Volume, threshold: float, rec
 def _measure(
     reference_role: Role,
     found: Found,
-    sources: Mapping[str, tuple[Volume, Affine]],
+    sources: Mapping[Role, tuple[Volume, Affine]],
     threshold: float,
     recipe: Recipe,
     journal: Journal,
@@ -239,7 +238,7 @@ def _measure(
         parameters["midplane"] = {**asdict(plane), "normal": plane.normal.tolist(), "tilt_deg": plane.tilt_deg}
         journal.findings += find_midplane_remarks(plane)
         lesions = measure_lesions(
-            found.labels, found.probability.array, sources, plane, None if found.agreement is None else found.agreement.array
+            found.labels, found.probability.array, dict(sources.items()), plane, None if found.agreement is None else found.agreement.array
         )
         total = measure_volume(int(np.count_nonzero(found.labels.array)), voxel_mm3, "total_volume")
         brain = measure_volume(int(np.count_nonzero(found.brain_mask.array)), voxel_mm3, "brain_volume")
@@ -258,7 +257,7 @@ def _measure(
         models=(recipe.lesion.identity, recipe.brain.identity),
         threshold=threshold,
         agreement=found.agreement,
-        used=tuple(role for role in ORDER if role in sources),
+        used=tuple(sources),
         parameters={step.name: dict(step.parameters) for step in journal.steps},
     )
 

@@ -66,10 +66,22 @@ def normalize_by_percentiles(image: FloatArray, mask: Mask | None, parameters: M
     return scaled * positive, {"low": low, "high": high}
 
 
+def normalize_by_zscore(image: FloatArray, mask: Mask | None, parameters: Mapping[str, Any]) -> tuple[FloatArray, dict[str, Any]]:
+    """Subtract the mean and divide by the deviation: of the brain with zero outside, or of the whole crop without a mask."""
+    values = image if mask is None else image[mask]
+    deviation = float(values.std()) if values.size else 0.0
+    if deviation <= 0:
+        raise ImageError("the image has one value where it is to be normalised", code="brain-without-signal")
+    mean = float(values.mean())
+    scaled = (image - np.float32(mean)) / np.float32(deviation)
+    return scaled if mask is None else scaled * mask, {"mean": mean, "deviation": deviation, "of": "crop" if mask is None else "brain"}
+
+
 Scheme = Callable[[FloatArray, Mask | None, Mapping[str, Any]], tuple[FloatArray, dict[str, Any]]]
 
 SCHEMES: Mapping[str, Scheme] = {
     "brain-median": normalize_by_brain_median,
     "percentile": normalize_by_percentiles,
+    "z-score": normalize_by_zscore,
 }
 """Name in the manifest to function; another convention (nnU-Net's) is one more row."""

@@ -44,7 +44,7 @@ def test_a_network_that_takes_the_t1_alone_answers_on_the_t1_of_a_study_with_bot
     def found_on_the_t1(inputs: Mapping[Role, Volume], recipe: Recipe, progress: object) -> PipelineResult:
         assert set(recipe.lesion.choose_channels(inputs)) == {"t1"}
         result = make_result(phantom.series["t1"].truth, inputs["t1"], "t1")
-        return replace(result, models=(recipe.lesion.identity, recipe.brain.identity))
+        return replace(result, used=("t1",), models=(recipe.lesion.identity, recipe.brain.identity))
 
     monkeypatch.setattr(answer, "load_study", lambda _task, _folder: loaded)
     monkeypatch.setattr(answer, "run_pipeline", found_on_the_t1)

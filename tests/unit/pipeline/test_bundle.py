@@ -64,6 +64,8 @@ def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
         ({"output__thresholds": {"t1": 2.0}}, "output.thresholds"),
         ({"output__connectivity": 18}, "output.connectivity"),
         ({"output__minimum_volume_mm3": -1}, "output.minimum_volume_mm3"),
+        ({"preprocess__bias_correction": True}, "preprocess.bias_correction"),
+        ({"preprocess__reference": "t2"}, "preprocess.reference"),
         ({"trained": {"t2": {"p10": [0.1, 0.7]}}}, "trained.t2"),
         ({"trained": {"t1": 0.4}}, "trained.t1"),
         ({"trained": {"t1": {"p10": [0.7, 0.1]}}}, "trained.t1.p10"),

@@ -69,9 +69,25 @@ def test_an_empty_head_is_refused() -> None:
     assert caught.value.code == "no-positive-voxels"
 
 
-@pytest.mark.parametrize(("scheme", "mask"), [("z-score", None), ("brain-median", None)])
+@pytest.mark.parametrize(("scheme", "mask"), [("min-max", None), ("brain-median", None)])
 def test_a_scheme_that_cannot_be_applied_is_the_manifest_s_fault(scheme: str, mask: None) -> None:
     with pytest.raises(BundleError) as caught:
         apply_normalization(scheme, image(), mask, {})
 
     assert caught.value.code == "model-manifest-invalid"
+
+
+def test_the_z_score_is_of_the_brain_or_of_the_whole_crop() -> None:
+    masked, used = apply_normalization("z-score", image(), brain(), {})
+    whole, _ = apply_normalization("z-score", image(), None, {})
+
+    assert (masked[brain()].mean(), masked[brain()].std()) == pytest.approx((0, 1), abs=1e-4)
+    assert not masked[~brain()].any()
+    assert used["of"] == "brain"
+    assert (whole.mean(), whole.std()) == pytest.approx((0, 1), abs=1e-4)
+    assert whole[0, 0, 0] < 0
+
+
+def test_one_value_has_no_z_score() -> None:
+    with pytest.raises(ImageError):
+        apply_normalization("z-score", np.ones((4, 4, 4), np.float32), np.ones((4, 4, 4), bool), {})

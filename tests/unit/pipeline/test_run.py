@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.bundle import load_bundle
 from pipeline.errors import BrainExtractionError, BundleError, GeometryError, ImageError, PipelineError, RegistrationError
+from pipeline.geometry import same_grid
 from pipeline.records import Volume
 from pipeline.run import Recipe, run_pipeline
 from tests.factories.onnx import known_lesion_bundle, lesion_manifest, nan_graph, write_bundle
@@ -222,3 +223,22 @@ def test_a_brain_that_one_image_does_not_show_is_taken_from_the_other(flair: Vol
 
     assert "brain-of-other-image" in {finding.code for finding in result.findings}
     assert len(result.lesions) == 2
+
+
+@pytest.mark.slow
+def test_the_manifest_turns_the_registration_round_and_switches_the_bias_correction(
+    flair: Volume, t1: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
+    bundle = known_lesion_bundle(tmp_path, preprocess__reference="t1", preprocess__bias_correction="none")
+
+    result = run_pipeline({"t1": t1, "flair": flair}, dataclasses.replace(recipe, lesion=bundle, bias_correction=True))
+
+    assert (result.reference_role, result.used) == ("t1", ("t1", "flair"))
+    assert same_grid(result.labels, t1)
+    assert list(result.parameters["register"]) == ["flair"]
+    assert not result.parameters["correct_bias"]
+    left, right = result.lesions
+    assert left.centroid_lps_mm == pytest.approx(LEFT_BALL.at_mm, abs=2)
+    assert (left.laterality, right.laterality) == ("left", "right")
+    alone = run_pipeline({"flair": flair}, dataclasses.replace(recipe, lesion=bundle))
+    assert alone.reference_role == "flair"
