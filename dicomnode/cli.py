@@ -231,7 +231,9 @@ def models_import_nnunet(
     mirroring: Annotated[
         bool, typer.Option("--mirroring/--no-mirroring", help="Average over flips as in training: up to 8 times the work.")
     ] = True,
-    float16: Annotated[bool, typer.Option("--float16/--float32", help="How the weights are stored.")] = True,
+    weights: Annotated[
+        str, typer.Option("--weights", help="float16, float32, or auto: Float16 where every case stays within 1e-4 of the original.")
+    ] = "auto",
     case: Annotated[
         list[Path] | None, typer.Option("--case", help="A case to compare with the original on (.npz); without it synthetic ones.")
     ] = None,
@@ -254,7 +256,7 @@ def models_import_nnunet(
         grid=grid,
         lesion_labels=lesion_labels,
         mirroring=mirroring,
-        float16=float16,
+        weights=weights,
     )
 
 

@@ -115,7 +115,7 @@ def import_nnunet(
     grid: str,
     lesion_labels: str,
     mirroring: bool,
-    float16: bool,
+    weights: str,
 ) -> None:
     """Install a trained nnU-Net and print how it compares with the original."""
     _need_training_extra()
@@ -136,15 +136,19 @@ def import_nnunet(
         grid=grid,
         lesion_labels=tuple(int(label) for label in _list(lesion_labels)) or None,
         mirroring=mirroring,
-        float16=float16,
+        weights=weights,
     )
     if licence:
         options = replace(options, licence=licence)
     with spinner(quiet=False) as progress:
-        imported = _found(lambda: install(source, _folder(config), options, progress, cases=tuple(cases)))
-    rows = [[str(value) for value in asdict(parity).values()] for parity in imported.parity]
-    if imported.parity:
-        print_rows(tuple(asdict(imported.parity[0])), rows, as_json=False)
+        imported = _found(lambda: install(source, _folder(config), options, progress, cases=tuple(cases), threads=config.compute.threads))
+    choice = imported.choice
+    rows = [
+        [str(value) if not isinstance(value, float) else f"{value:.1e}" for value in asdict(parity).values()] for parity in choice.parity
+    ]
+    if rows:
+        print_rows(tuple(asdict(choice.parity[0])), rows, as_json=False)
+    console.print(f"Weights are kept as {choice.kept}: {choice.because}. {choice.test_words()}", highlight=False)
     _say_installed(imported.bundle.name, imported.bundle.version)
 
 
@@ -164,6 +168,9 @@ def remove_model(config: Config, name: str) -> None:
 
     for removed in _found(lambda: remove_bundle(_folder(config), name)):
         console.print(f"{removed} was removed", highlight=False)
+        for key in ("lesion_model", "brain_model"):
+            if getattr(config.pipeline, key).partition("/")[0] == removed.partition("/")[0]:
+                console.print(f"pipeline.{key} still names it: set another one before the node starts again", highlight=False)
 
 
 def benchmark_models(config: Config, name: str | None, providers: Sequence[str], as_json: bool) -> bool:

@@ -161,7 +161,10 @@ class _Reader:
         self._path = path
 
     def manifest(self) -> Manifest:
-        if self.value("schema", int) != 1:
+        schema = self.value("schema", int)
+        if schema > 1:
+            raise self._problem("schema", f"the bundle was made by a newer program (schema {schema}, this one knows 1); update the node")
+        if schema != 1:
             raise self._problem("schema", "only schema 1 is known")
         manifest = Manifest(
             name=self.text("name"),

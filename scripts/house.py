@@ -191,7 +191,7 @@ ROOMS = (
     Room(
         "pipeline.importing",
         "networks of others (nnU-Net, ONNX files) into bundles, held against the original; needs torch, nobody who runs imports it",
-        (*_VOLUMES_IN, *_pipeline("bundle", "inference", "manifest", "nnunet_manifest", "segmenters", "training.onnx_graph")),
+        (*_VOLUMES_IN, *_pipeline("bundle", "evaluate", "inference", "manifest", "nnunet_manifest", "segmenters", "training.onnx_graph")),
         ("numpy", "onnx", "onnxruntime", "scipy", "torch"),
     ),
     Room(

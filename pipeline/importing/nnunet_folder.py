@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from pipeline.importing.archive import find_results, open_source
 from pipeline.importing.bundle_files import graph_name, staged_bundle, write_bundle
 from pipeline.importing.graph import INPUT, OUTPUT, write_graph
 from pipeline.importing.network import Weights
-from pipeline.importing.parity import Parity, check_parity
+from pipeline.importing.parity import Original, choose_cases
 from pipeline.importing.problem import ImportProblem
 from pipeline.importing.trained import Trained, read_trained
+from pipeline.importing.weights import FLOAT16, WANTED, Choice, choose_weights
 from pipeline.nnunet_manifest import ORIENTATIONS, REFERENCE, NnUNetSpec
+from pipeline.segmenters.nnunet import Window
 
+_STEP = 0.5
 ROLES = ("t1", "flair")
 STATEMENT = "Imported by this installation; the project has not validated it. For research use; not for diagnosis."
 
@@ -40,8 +43,8 @@ class NnUNetOptions:
         The role whose voxels the channels are brought onto, or "reference" (the FLAIR where there is one).
     folds, lesion_labels
         None: every fold; the one foreground label.
-    float16
-        Store the weights as Float16.
+    weights
+        "float16", "float32", or "auto": Float16 where every case stays within 1e-4 of the original, else Float32.
     """
 
     channels: tuple[str, ...] = ()
@@ -57,20 +60,26 @@ class NnUNetOptions:
     minimum_volume_mm3: float = 0.0
     connectivity: int = 26
     licence: str = "not stated: ask whoever trained it before any use"
-    float16: bool = True
+    weights: str = "auto"
 
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """The installed bundle, how it compares with the original, and what was read."""
+    """The installed bundle, how it compares with the original and which weights it keeps, and what was read."""
 
     bundle: Bundle
-    parity: tuple[Parity, ...]
+    choice: Choice
     facts: Mapping[str, Any]
 
 
 def import_nnunet(
-    source: Path, models: Path, options: NnUNetOptions, progress: Callable[[str], None] | None = None, *, cases: tuple[Path, ...] = ()
+    source: Path,
+    models: Path,
+    options: NnUNetOptions,
+    progress: Callable[[str], None] | None = None,
+    *,
+    cases: tuple[Path, ...] = (),
+    threads: int = 1,
 ) -> Imported:
     """Install a trained nnU-Net below `models`.
 
@@ -92,21 +101,22 @@ def import_nnunet(
         trained = read_trained(find_results(root, options.folds))
     spec = _spec(trained, options)
     name = options.name or re.sub(r"[^a-z0-9]+", "-", f"nnunet-{trained.plans.dataset}".lower()).strip("-")[:64]
+    facts = _facts(trained)
+    original = Original(trained, spec, Window(trained.plans.spacing_mm, trained.plans.patch, _STEP, gaussian=True))
+    chosen_cases = choose_cases(cases, spec, original.window)
     with staged_bundle(models, name, options.version) as folder:
-        say("writing the graphs")
-        graphs, classes = _graphs(trained, spec, float16=options.float16)
-        if classes != spec.classes:
-            raise ImportProblem(f"the network gives {classes} classes, the labels are {spec.classes}")
-        facts = _facts(trained, options)
-        bundle = write_bundle(folder, graphs, _manifest(trained, spec, options, name, facts), _card(trained, name, options, facts, ()))
-        say("running each graph once")
-        verify_bundle(bundle)
-        say("comparing with the original")
-        parity = check_parity(bundle, trained, cases)
-        measured = {f"parity_{key}": value for each in parity[:1] for key, value in asdict(each).items()}
-        manifest = {**_manifest(trained, spec, options, name, facts), "measured": measured}
-        write_bundle(folder, graphs, manifest, _card(trained, name, options, facts, parity))
-    return Imported(find_bundle(models, f"{name}/{options.version}"), parity, facts)
+
+        def install(kind: str, choice: Choice | None = None) -> Bundle:
+            manifest = _manifest(trained, spec, options, name, facts) | {"measured": _measured(choice) if choice else {}}
+            graphs = _graphs(trained, spec, float16=kind == FLOAT16)
+            bundle = write_bundle(folder, graphs, manifest, _card(trained, name, options, facts, choice))
+            say("running each graph once")
+            verify_bundle(bundle)
+            return bundle
+
+        choice = choose_weights(options.weights, install, original, chosen_cases, threads=threads, progress=say)
+        install(choice.kept, choice)
+    return Imported(find_bundle(models, f"{name}/{options.version}"), choice, facts)
 
 
 def _spec(trained: Trained, options: NnUNetOptions) -> NnUNetSpec:
@@ -121,6 +131,8 @@ def _spec(trained: Trained, options: NnUNetOptions) -> NnUNetSpec:
     for role in options.channels:
         if role not in ROLES:
             raise ImportProblem(f"{role!r} is not a channel role of the node; known are {', '.join(ROLES)}")
+    if options.weights not in WANTED:
+        raise ImportProblem(f"the weights {options.weights!r} are none of {', '.join(WANTED)}")
     if options.grid not in (REFERENCE, *options.channels):
         raise ImportProblem(f"the grid {options.grid!r} is none of {', '.join((REFERENCE, *options.channels))}")
     if options.orientation not in ORIENTATIONS:
@@ -144,23 +156,22 @@ def _spec(trained: Trained, options: NnUNetOptions) -> NnUNetSpec:
     )
 
 
-def _graphs(trained: Trained, spec: NnUNetSpec, *, float16: bool) -> tuple[dict[str, onnx.ModelProto], int]:
+def _graphs(trained: Trained, spec: NnUNetSpec, *, float16: bool) -> dict[str, onnx.ModelProto]:
     from pipeline.training.onnx_graph import ExportError, store_as_float16
 
-    graphs, seen = {}, set()
+    graphs = {}
     for number, (fold, arrays) in enumerate(trained.folds.items()):
         model, classes = write_graph(trained.plans.layout, Weights(arrays), len(spec.schemes), trained.plans.patch)
-        seen.add(classes)
+        if classes != spec.classes:
+            raise ImportProblem(f"fold {fold}: the network gives {classes} classes, the labels are {spec.classes}")
         try:
             graphs[graph_name(number)] = store_as_float16(model) if float16 else model
         except ExportError as problem:
-            raise ImportProblem(f"fold {fold}: {problem}; keep them as Float32 (--float32)") from None
-    if len(seen) != 1:
-        raise ImportProblem(f"the folds give different numbers of classes: {sorted(seen)}")
-    return graphs, seen.pop()
+            raise ImportProblem(f"fold {fold}: {problem}; keep them as Float32 (--weights float32)") from None
+    return graphs
 
 
-def _facts(trained: Trained, options: NnUNetOptions) -> dict[str, Any]:
+def _facts(trained: Trained) -> dict[str, Any]:
     plans = trained.plans
     return {
         "source": f"nnU-Net v{plans.version} {plans.dataset} {plans.configuration}",
@@ -168,7 +179,6 @@ def _facts(trained: Trained, options: NnUNetOptions) -> dict[str, Any]:
         "folds": list(trained.folds),
         "channel_names": list(plans.channel_names),
         "labels": [f"{value} = {name}" for value, name in plans.labels.items()],
-        "weights": "Float16" if options.float16 else "Float32",
     }
 
 
@@ -194,7 +204,7 @@ def _manifest(trained: Trained, spec: NnUNetSpec, options: NnUNetOptions, name: 
         },
         "preprocess": {"resample": "nnunet", "normalise": "nnunet"},
         "nnunet": spec.table(),
-        "window": {"step": 0.5, "gaussian": True, "aggregate": "logits" if plans.version == 2 else "probabilities"},
+        "window": {"step": _STEP, "gaussian": True, "aggregate": "logits" if plans.version == 2 else "probabilities"},
         "output": {
             "name": OUTPUT,
             "activation": "softmax",
@@ -206,23 +216,40 @@ def _manifest(trained: Trained, spec: NnUNetSpec, options: NnUNetOptions, name: 
     }
 
 
-def _card(trained: Trained, name: str, options: NnUNetOptions, facts: Mapping[str, Any], parity: tuple[Parity, ...]) -> str:
-    rows = "\n".join(each.row() for each in parity)
+def _measured(choice: Choice) -> dict[str, Any]:
+    rows = choice.kept_parity
+    figures: dict[str, Any] = {"weights": choice.kept, "weights_because": choice.because, "parity_cases": len(rows)}
+    for key in ("mean_difference", "largest_difference", "mask_difference"):
+        figures[f"parity_{key}"] = max(getattr(row, key) for row in rows)
+    if choice.equivalence:
+        test = choice.equivalence
+        figures |= {"tost_p": test.p_value, "tost_margin": test.margin, "tost_cases": test.cases, "tost_mean_change": test.mean_difference}
+    return figures
+
+
+def _card(trained: Trained, name: str, options: NnUNetOptions, facts: Mapping[str, Any], choice: Choice | None) -> str:
     roles = ", ".join(f"{number} = {role}" for number, role in enumerate(options.channels))
     return f"""# {name} {options.version}
 
 **{STATEMENT}**
 
-Imported from {facts["source"]} (trainer {facts["trainer"]}, folds {", ".join(trained.folds)}, weights {facts["weights"]}).
+Imported from {facts["source"]} (trainer {facts["trainer"]}, folds {", ".join(trained.folds)}).
 
 - Channels: {roles}. The dataset called them {", ".join(trained.plans.channel_names)}.
 - Images as in training: {options.head}, axes growing to {options.orientation}; voxels of {options.grid}.
 - Licence: {options.licence}.
 - Training data, results, known failures: to be written by whoever imported it.
+{_agreement(choice) if choice else ""}"""
 
+
+def _agreement(choice: Choice) -> str:
+    rows = "\n".join(row.row() for row in choice.parity)
+    return f"""
 ## Agreement with the original at import
 
-| case | compared with | mean difference of probability | largest | 1 - Dice of the masks |
-| --- | --- | --- | --- | --- |
+Weights are kept as {choice.kept}: {choice.because}. {choice.test_words()}
+
+| case | compared with | weights | mean difference of probability | largest | 1 - Dice of the masks | lesion voxels |
+| --- | --- | --- | --- | --- | --- | --- |
 {rows}
 """

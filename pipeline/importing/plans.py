@@ -61,7 +61,10 @@ def read_plans_v2(plans: Mapping[str, Any], dataset: Mapping[str, Any], configur
     ImportProblem
         Something is missing, or it asks for what is not supported; the message names it.
     """
-    names, labels = _channels(dataset), _labels(dataset)
+    try:
+        names, labels = _channels(dataset), _labels(dataset)
+    except (TypeError, ValueError) as problem:
+        raise ImportProblem(f"dataset.json is not as nnU-Net writes it: {type(problem).__name__} {problem}") from None
     try:
         chosen = _inherited(plans["configurations"], configuration)
         if chosen.get("previous_stage"):

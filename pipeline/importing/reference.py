@@ -1,4 +1,4 @@
-"""The walk run by torch, in double precision where asked: what an exported graph is held against."""
+"""The walk run by torch in Float32, as nnU-Net itself computes: what an exported graph is held against."""
 
 from __future__ import annotations
 
@@ -12,42 +12,40 @@ from pipeline.importing.network import Layout, Weights, walk
 from pipeline.records import Array, FloatArray
 
 
-def reference_network(layout: Layout, arrays: Mapping[str, Array], *, double: bool = True) -> Callable[[FloatArray], Array]:
+def reference_network(layout: Layout, arrays: Mapping[str, Array]) -> Callable[[FloatArray], FloatArray]:
     """Return the network as a function of one patch (channel, slice, row, column) to logits (class, slice, row, column)."""
-    dtype = torch.float64 if double else torch.float32
 
-    def run(patch: FloatArray) -> Array:
-        x = torch.from_numpy(np.ascontiguousarray(patch)).to(dtype)[None]
+    def run(patch: FloatArray) -> FloatArray:
+        x = torch.from_numpy(np.ascontiguousarray(patch, np.float32))[None]
         planar = layout.dimensions == 2
         with torch.inference_mode():
-            logits = walk(layout, Weights(arrays), _Torch(dtype), x[:, :, 0] if planar else x)
-        answer: Array = (logits[:, :, None] if planar else logits)[0].numpy()
+            logits = walk(layout, Weights(arrays), _Torch(), x[:, :, 0] if planar else x)
+        answer: FloatArray = (logits[:, :, None] if planar else logits)[0].numpy()
         return answer
 
     return run
 
 
+def _tensor(array: Array) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+def _optional(array: Array | None) -> torch.Tensor | None:
+    return None if array is None else _tensor(array)
+
+
 class _Torch:
     """`Operations` on torch tensors."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-
-    def _weight(self, array: Array | None) -> torch.Tensor | None:
-        return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(self._dtype)
-
-    def _kernel(self, array: Array) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._dtype)
 
     def convolve(self, x: torch.Tensor, kernel: Array, bias: Array | None, stride: Sequence[int]) -> torch.Tensor:
         """Convolve with zero padding (k - 1) // 2."""
         pads = [(size - 1) // 2 for size in kernel.shape[2:]]
         function = functional.conv3d if len(pads) == 3 else functional.conv2d
-        return function(x, self._kernel(kernel), self._weight(bias), list(stride), pads)
+        return function(x, _tensor(kernel), _optional(bias), list(stride), pads)
 
     def normalise(self, x: torch.Tensor, scale: Array, shift: Array, epsilon: float) -> torch.Tensor:
         """Instance normalisation by torch's own function."""
-        return functional.instance_norm(x, weight=self._weight(scale), bias=self._weight(shift), eps=epsilon)
+        return functional.instance_norm(x, weight=_tensor(scale), bias=_tensor(shift), eps=epsilon)
 
     def activate(self, x: torch.Tensor, slope: float) -> torch.Tensor:
         """Leaky ReLU."""
@@ -57,7 +55,7 @@ class _Torch:
         """Transposed convolution whose stride is its kernel's size."""
         stride = list(kernel.shape[2:])
         function = functional.conv_transpose3d if len(stride) == 3 else functional.conv_transpose2d
-        return function(x, self._kernel(kernel), self._weight(bias), stride)
+        return function(x, _tensor(kernel), _optional(bias), stride)
 
     def shrink(self, x: torch.Tensor, stride: Sequence[int]) -> torch.Tensor:
         """Mean over blocks of the stride's size."""

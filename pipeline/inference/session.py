@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import overload
 
 import numpy as np
 
@@ -31,8 +32,8 @@ class _ByGraph:
         return isinstance(other, _ByGraph) and self._key == other._key
 
 
-def open_network(bundle: Bundle, threads: int, name: str = GRAPH, provider: str = "cpu") -> Network:
-    """Return one of the bundle's graphs as a function of one patch; a session that is already open is used again.
+def open_network(bundle: Bundle, threads: int, name: str = GRAPH, provider: str = "cpu", *, keep: bool = True) -> Network:
+    """Return one of the bundle's graphs as a function of one patch; a session that is kept is used again.
 
     Raises
     ------
@@ -40,10 +41,15 @@ def open_network(bundle: Bundle, threads: int, name: str = GRAPH, provider: str 
         The provider is not there, or the graph was altered, cannot be run, or disagrees with the manifest. The function itself raises it when the
         network answers with NaN or infinite values.
     """
-    return _open(_ByGraph(bundle, name), threads, provider)
+    key = _ByGraph(bundle, name)
+    return _kept(key, threads, provider) if keep else _open(key, threads, provider)
 
 
 @functools.lru_cache(maxsize=8)
+def _kept(key: _ByGraph, threads: int, provider: str) -> Network:
+    return _open(key, threads, provider)
+
+
 def _open(key: _ByGraph, threads: int, provider: str) -> Network:
     bundle = key.bundle
     session = open_session(bundle, threads, key.name, provider)
@@ -56,3 +62,27 @@ def _open(key: _ByGraph, threads: int, provider: str) -> Network:
         return answer
 
     return run
+
+
+class Folds(Sequence[Network]):
+    """A bundle's graphs as networks, each opened when it is asked for.
+
+    One graph is kept open for the next study. Of several each would hold a gigabyte of maps, so they are opened anew, one after the other.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int, provider: str = "cpu") -> None:
+        self._bundle, self._threads, self._provider = bundle, threads, provider
+        self._names = tuple(bundle.graphs)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, number: int) -> Network: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Network]: ...
+    def __getitem__(self, number: int | slice) -> Network | Sequence[Network]:
+        """Open one network."""
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        return open_network(self._bundle, self._threads, self._names[number], self._provider, keep=len(self) == 1)

@@ -17,7 +17,7 @@ from pipeline.bundle import Bundle
 from pipeline.errors import BundleError
 from pipeline.geometry import Affine, Grid, Shape, Triple, same_grid, spacing_mm
 from pipeline.inference.passes import average_passes
-from pipeline.inference.session import Network, open_network
+from pipeline.inference.session import Folds, Network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
 from pipeline.nnunet_manifest import REFERENCE, NnUNetSpec
 from pipeline.preprocess.nnunet_case import CasePlan, apply_case, plan_case, undo_case
@@ -61,7 +61,7 @@ def segment_case(bundle: Bundle, case: Case, asked: Asked) -> tuple[Answer, dict
     if bundle.input.head == "brain-extracted":
         array = array * (sample_linear(case.brain.soft, grid) >= case.brain.threshold)
     flips = tuple(axis for axis, letter, same in zip((3, 2, 1), spec.orientation, "LPS", strict=True) if letter != same)
-    networks = [open_network(bundle, asked.threads, name, asked.provider) for name in bundle.graphs]
+    networks = Folds(bundle, asked.threads, asked.provider)
     found = predict_votes(networks, spec, window_of(bundle), np.flip(array, flips), spacing_mm(grid.affine), asked.threshold)
 
     def restored(picture: FloatArray) -> Volume:
@@ -116,7 +116,7 @@ def predict_votes(
     Parameters
     ----------
     networks
-        One for each fold.
+        One for each fold, each asked for when the one before has answered.
     array, spacing
         (channel, slice, row, column) in the training images' orientation, and its voxel size in mm.
     threshold
@@ -131,12 +131,16 @@ def predict_votes(
     image = apply_case(spec, plan, inside, array)
     vote = None if threshold is None or (len(networks) == 1 and not spec.mirror_axes) else _voter(spec, threshold)
     voting = vote is not None
-    predict = average_passes(networks, spec.mirror_axes, _reduction(spec), vote)
-    if spec.planar:
-        slices = [_tile(predict, image[:, k : k + 1], window) for k in range(image.shape[1])]
-        maps = np.concatenate(slices, axis=1)
-    else:
-        maps = _tile(predict, image, window)
+    total: FloatArray | None = None
+    for number in range(len(networks)):
+        predict = average_passes([networks[number]], spec.mirror_axes, _reduction(spec), vote)
+        answer = _maps(predict, image, spec, window)
+        total = answer if total is None else total + answer
+        # Its memory must be free before the next fold is opened.
+        del predict
+    if total is None:
+        raise ValueError("there is no network to ask")
+    maps = total / np.float32(len(networks))
     outside = np.full(len(maps), -np.inf if spec.version == 2 else 0.0, np.float32)
     if len(maps) - voting > 1:
         outside[0] = 0.0
@@ -153,8 +157,13 @@ def _voter(spec: NnUNetSpec, threshold: float) -> Callable[[FloatArray], Mask]:
     return lambda maps: (maps if spec.version == 1 else _lesion_probability(spec, maps)[np.newaxis]) >= threshold
 
 
-def _tile(predict: Network, image: FloatArray, window: Window) -> FloatArray:
-    return apply_tiles(predict, image, plan_tiles(image.shape[1:], window.patch, window.step, gaussian=window.gaussian))
+def _maps(predict: Network, image: FloatArray, spec: NnUNetSpec, window: Window) -> FloatArray:
+    """Return one network's maps over the whole image; a 2D network answers slice by slice."""
+
+    def tile(part: FloatArray) -> FloatArray:
+        return apply_tiles(predict, part, plan_tiles(part.shape[1:], window.patch, window.step, gaussian=window.gaussian))
+
+    return np.concatenate([tile(image[:, k : k + 1]) for k in range(image.shape[1])], axis=1) if spec.planar else tile(image)
 
 
 def _reduction(spec: NnUNetSpec) -> Callable[[FloatArray], FloatArray]:

@@ -4,7 +4,7 @@
     python nnunet_original.py predict FOLDER CASE.npz ANSWER.npz '{"half": false, "threads": 2, "mirroring": true}'
     python nnunet_original.py batch '[{"folder": ..., "make": {...}, "case": ..., "answer": ..., "predict": {...}}, ...]'
 
-CASE.npz holds `array` (channel, slice, row, column) and `spacing`; ANSWER.npz gets `probabilities`, `seconds` and `peak_mb`.
+CASE.npz holds `array` (channel, slice, row, column) and `spacing`; ANSWER.npz gets `probabilities`, `seconds`, `cpu_s` and `peak_mb`.
 It imports nothing of the project, and the project imports nothing of it.
 """
 
@@ -164,14 +164,14 @@ def predict(folder, case, answer, *, half=False, threads=2, mirroring=True):
     folds = sorted(int(path.name.removeprefix("fold_")) for path in Path(folder).glob("fold_*"))
     predictor.initialize_from_trained_model_folder(str(folder), folds)
     given = np.load(case)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     _, probabilities = predictor.predict_single_npy_array(
         given["array"].astype(np.float32), {"spacing": [float(size) for size in given["spacing"]]}, None, None, True
     )
-    seconds = time.perf_counter() - started
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     # getrusage would count what the parent held when it started this process.
     peak = next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    np.savez(answer, probabilities=np.asarray(probabilities, np.float32), seconds=seconds, peak_mb=peak)
+    np.savez(answer, probabilities=np.asarray(probabilities, np.float32), seconds=seconds, cpu_s=cpu_s, peak_mb=peak)
 
 
 if __name__ == "__main__":

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import stat
+import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from pipeline.bundle import list_bundles
 from pipeline.errors import BundleError
 from pipeline.importing import parity
+from pipeline.importing import weights as weights_room
 from pipeline.importing.nnunet_folder import NnUNetOptions, import_nnunet
 from pipeline.importing.problem import ImportProblem
+from pipeline.importing.reference import reference_network
 from tests.importing.nnunet_original import configuration
 
 OPTIONS = NnUNetOptions(("t1", "flair"), "tiny", mirroring=False)
@@ -129,12 +134,13 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "too few stages": (plans(lambda c: c["architecture"]["arch_kwargs"].update(strides=[[1, 1, 1]] * 3)), "has no weight"),
     "regions": (dataset(lambda d: d.update(labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=[1, 2])), "region-based"),
     "channel count": (dataset(lambda d: d.update(channel_names={"0": "T1w"})), "names 1 channels, plans.json normalises 2"),
+    "channel numbers": (dataset(lambda d: d.update(channel_names={"T1w": "0"})), "dataset.json is not as nnU-Net writes it"),
+    "label of words": (dataset(lambda d: d.update(labels={"background": 0, "lesion": "one"})), "dataset.json is not as nnU-Net writes it"),
     "label values": (dataset(lambda d: d.update(labels={"background": 0, "lesion": 7})), "label values must be 0, 1, 2"),
     "classes": (dataset(lambda d: d.update(labels={"background": 0, "a": 1, "b": 2})), "say which labels are lesion"),
     "missing weight": (network(lambda s: s.pop("encoder.stages.1.0.convs.1.norm.bias")), "has no weight 'encoder.stages.1.0.convs.1.norm.bias'"),
     "extra weight": (network(lambda s: s.update({"attention.weight": torch.zeros(3)})), "1 weights that its architecture does not explain"),
     "NaN": (network(lambda s: s["decoder.seg_layers.0.weight"].fill_(float("nan"))), "has NaN or infinite values"),
-    "too large for Float16": (network(lambda s: s["encoder.stages.0.0.convs.0.conv.weight"].fill_(1e6)), r"do not fit Float16.*\(--float32\)"),
 }  # fmt: skip
 
 
@@ -159,6 +165,7 @@ def test_a_bad_folder_is_refused_by_name(name: str, folder: Path, tmp_path: Path
         (NnUNetOptions(("t1", "flair"), "x", orientation="RAX"), "orientation 'RAX'"),
         (NnUNetOptions(("t1", "flair"), "x", grid="dwi"), "grid 'dwi'"),
         (NnUNetOptions(("t1", "flair"), "../x"), "cannot name a bundle"),
+        (NnUNetOptions(("t1", "flair"), "x", weights="int8"), "the weights 'int8' are none of auto, float16, float32"),
     ],
 )
 def test_bad_options_are_refused_by_name(options: NnUNetOptions, said: str, folder: Path, tmp_path: Path) -> None:
@@ -173,9 +180,107 @@ def test_a_custom_trainer_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_bundle_that_answers_otherwise_is_not_installed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "LARGEST_MEAN", 1e-9)
+    def altered(layout: Any, arrays: Any) -> Any:
+        return reference_network(layout, {name: array + 0.01 * (array.ndim > 1) for name, array in arrays.items()})
 
-    refused(folder, tmp_path / "models", OPTIONS, "does not answer as the original: on the small case")
+    monkeypatch.setattr(parity, "reference_network", altered)
+
+    refused(folder, tmp_path / "models", OPTIONS, r"does not answer as the original: with Float32 weights .* case synthetic")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "apart", "flipped", "margin", "kept", "because"),
+    [
+        ("auto", 5e-5, 0, 1e-3, "Float16", "every case is within 0.0001 of the original"),
+        ("auto", 2e-4, 0, 1e-3, "Float32", "with Float16 weights the probability differs by 2.0e-04 on average"),
+        ("auto", 1e-6, 3, 1e-3, "Float32", "the masks by 1.9e-04 on the case second"),
+        ("auto", 1e-6, 1, 1e-7, "Float32", "Float16 weights are not equivalent at a margin of 1e-07"),
+        ("float16", 1e-6, 3, 1e-3, "Float16", "asked for"),
+        ("float16", 1e-6, 100, 1e-3, "", "with Float16 weights .* nothing was installed"),
+        ("float32", 2e-4, 3, 1e-3, "Float32", "asked for"),
+    ],
+)
+def test_float16_is_kept_only_where_it_answers_as_the_original(
+    wanted: str, apart: float, flipped: int, margin: float, kept: str, because: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three cases of 8000 lesion voxels; with Float16 weights the probability moves everywhere, and the second case loses some voxels."""
+    theirs = np.full((40, 40, 40), 0.2, np.float32)
+    theirs[:20, :20, :20] = 0.8
+
+    def answer(bundle: Any, case: Any, _threads: int) -> Any:
+        ours = theirs.copy()
+        if bundle == "Float16":
+            ours += apart
+            ours[0].flat[np.flatnonzero(theirs[0] > 0.5)[: flipped if case[0] == "second" else 0]] = 0.4
+        return ours
+
+    monkeypatch.setattr(weights_room, "original_answer", lambda *_: theirs)
+    monkeypatch.setattr(weights_room, "answer_of", answer)
+    monkeypatch.setattr(weights_room, "MARGIN", margin)
+    cases: Any = [(name, None, None) for name in ("first", "second", "third")]
+    if not kept:
+        with pytest.raises(ImportProblem, match=because):
+            weights_room.choose_weights(wanted, lambda kind: kind, None, cases)  # type: ignore[arg-type, return-value]
+        return
+
+    choice = weights_room.choose_weights(wanted, lambda kind: kind, None, cases)  # type: ignore[arg-type, return-value]
+
+    assert choice.kept == kept
+    assert because in choice.because
+    assert len(choice.kept_parity) == 3
+    assert (choice.equivalence is None) == (wanted == "float32")
+
+
+def test_without_a_lesion_there_is_nothing_to_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_room, "original_answer", lambda *_: np.zeros((4, 4, 4), np.float32))
+    monkeypatch.setattr(weights_room, "answer_of", lambda *_: np.zeros((4, 4, 4), np.float32))
+
+    choice = weights_room.choose_weights("auto", lambda kind: kind, None, [("a", None, None)] * 6)  # type: ignore[arg-type, return-value, list-item]
+
+    assert (choice.kept, choice.equivalence) == ("Float16", None)
+    assert "needs three cases with a lesion" in choice.test_words()
+
+
+def test_what_the_bundle_keeps_is_written_and_said(folder: Path, tmp_path: Path) -> None:
+    narrow, wide = (import_nnunet(folder, tmp_path / kind, replace(OPTIONS, weights=kind)) for kind in ("float16", "float32"))
+
+    kinds = [{tensor.data_type for tensor in onnx.load(each.bundle.folder / "fold-1.onnx").graph.initializer} for each in (narrow, wide)]
+    assert onnx.TensorProto.FLOAT16 in kinds[0]
+    assert onnx.TensorProto.FLOAT not in kinds[0]
+    assert onnx.TensorProto.FLOAT16 not in kinds[1]
+    card = (narrow.bundle.folder / "CARD.md").read_text()
+    assert "two one-sided tests on 6 cases at a margin of 0.001" in card
+    assert "| torch | Float16 |" in card
+    measured = tomllib.loads((narrow.bundle.folder / "model.toml").read_text())["measured"]
+    assert (measured["weights"], measured["weights_because"], measured["tost_cases"]) == ("Float16", "asked for", 6)
+    assert 0 < measured["parity_mean_difference"] < 1e-3
+
+
+def test_weights_beyond_float16(folder: Path, tmp_path: Path) -> None:
+    network(lambda state: state["encoder.stages.0.0.convs.0.conv.weight"].mul_(1e6))(folder)
+
+    refused(folder, tmp_path / "models", replace(OPTIONS, weights="float16"), r"do not fit Float16.*\(--weights float32\)")
+    choice = import_nnunet(folder, tmp_path / "models", OPTIONS).choice
+
+    assert choice.kept == "Float32"
+    assert "do not fit Float16" in choice.because
+    assert {row.weights for row in choice.parity} == {"Float32"}
+
+
+def test_a_case_of_the_users_own(folder: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(5).normal(size=(2, 9, 14, 8)).astype(np.float32)
+    np.savez(tmp_path / "head.npz", array=image, spacing=(1.0, 1.0, 1.2))
+    np.savez(tmp_path / "single.npz", array=image[:1], spacing=(1.0, 1.0, 1.2))
+    (tmp_path / "broken.npz").write_bytes(b"no")
+
+    for name, said in (("single", "the case single has the shape"), ("broken", "is no case"), ("absent", "is no case")):
+        with pytest.raises(ImportProblem, match=said):
+            import_nnunet(folder, tmp_path / "models", OPTIONS, cases=(tmp_path / f"{name}.npz",))
+        assert list((tmp_path / "models").glob("*")) == []
+    choice = import_nnunet(folder, tmp_path / "models", OPTIONS, cases=(tmp_path / "head.npz",)).choice
+
+    assert {row.case for row in choice.parity} == {"head"}
+    assert choice.equivalence is None
 
 
 def test_a_zip_is_imported_as_its_folder_is(folder: Path, tmp_path: Path) -> None:
@@ -189,10 +294,11 @@ def test_a_zip_is_imported_as_its_folder_is(folder: Path, tmp_path: Path) -> Non
 
     assert [bundle.name for bundle in list_bundles(tmp_path / "models")] == ["tiny"]
     assert sorted(found.bundle.graphs) == ["fold-1.onnx", "model.onnx"]
-    assert {each.case for each in found.parity} == {"small", "large"}
-    assert max(each.mean_difference for each in found.parity) < 1e-3
+    assert len(found.choice.parity) == 12
+    assert max(each.mean_difference for each in found.choice.kept_parity) < 1e-4
+    assert max(each.mask_difference for each in found.choice.kept_parity) < 1e-4
     assert found.facts["folds"] == ["0", "1"]
-    assert "| small | torch, double precision |" in (found.bundle.folder / "CARD.md").read_text()
+    assert "| synthetic, two tiles | torch | Float32 |" in (found.bundle.folder / "CARD.md").read_text()
     refused(archive, tmp_path / "models", OPTIONS, "tiny/1.0.0 is there already", left=1)
 
 

@@ -1,31 +1,30 @@
-"""The whole way: nnU-Net makes a folder, the command installs it, the node answers a study with it, the command takes it away."""
+"""The whole way: nnU-Net makes a folder, the command installs it, the listening node answers a study with it, the command takes it away."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
 from dicomnode.answer import SHIPPED_MODELS
 from dicomnode.cli import cli
-from dicomnode.demo import DEMO_STUDY, write_study
+from dicomnode.config import DestinationSettings
+from dicomnode.demo import DEMO_STUDY, STUDY_UID, write_study
+from dicomnode.network.sender import send_files
+from dicomnode.simulator.archive import Archive
+from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 from tests.importing.conftest import SCRIPT
 
-NETWORK = {"patch": [32, 48, 32], "spacing": [2.0, 2.0, 2.0], "features": [4, 8, 12], "masked": True, "mirror": None, "trained": 40}
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Path:
-    """A configuration whose models folder holds the shipped brain extractor."""
-    shutil.copytree(SHIPPED_MODELS / "brain-extractor-3mm", tmp_path / "models" / "brain-extractor-3mm")
-    (tmp_path / "node.toml").write_text(f'[pipeline]\nmodels = "{tmp_path / "models"}"\nlesion_model = "hospital"\n')
-    return tmp_path / "node.toml"
+NETWORK = {"patch": [32, 48, 32], "spacing": [2.0, 2.0, 2.0], "features": [4, 8, 12], "masked": True, "mirror": None, "trained": 60}
+ANSWER_S = 400.0
 
 
 def dicomnode(*arguments: str | Path) -> str:
@@ -34,40 +33,58 @@ def dicomnode(*arguments: str | Path) -> str:
     return result.output
 
 
-@pytest.mark.timeout(600)
-def test_imported_used_and_removed(nnunet_python: Path, settings: Path, tmp_path: Path) -> None:
-    made = subprocess.run(
-        [nnunet_python, SCRIPT, "make", tmp_path / "results", json.dumps(NETWORK)], capture_output=True, text=True, check=False
-    )
+def results(python: Path, folder: Path) -> Path:
+    """Let nnU-Net make a result folder of a network that was trained on bright balls."""
+    command = [python, SCRIPT, "make", folder, json.dumps(NETWORK)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
+    return folder
+
+
+def through_the_node(node: NodeProcesses, archive: Archive, images: list[Path]) -> dict[str, Dataset]:
+    """Send a study by C-STORE and return what the archive gets for it: modality -> object."""
+    peer = DestinationSettings(name="node", ae_title=AE_TITLE, host="127.0.0.1", port=node.port())
+    sent = send_files(images, peer, calling_ae="SCANNER", timeout_s=60)
+    assert {outcome.verdict for outcome in sent} == {"ok"}
+    end = time.monotonic() + ANSWER_S
+    while len(archive.received) < 2 and time.monotonic() < end:
+        node.check()
+        time.sleep(0.2)
+    found = [pydicom.dcmread(path) for path in archive.files]
+    return {dataset.Modality: dataset for dataset in found if dataset.StudyInstanceUID == STUDY_UID}
+
+
+@pytest.mark.timeout(900)
+def test_imported_used_and_removed(nnunet_python: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    # The node looks for both networks in one folder.
+    shutil.copytree(SHIPPED_MODELS / "brain-extractor-3mm", models / "brain-extractor-3mm")
+    settings = f'[pipeline]\nmodels = {json.dumps(str(models))}\nlesion_model = "hospital"\n[study]\nquiet_s = 3\n'
     with np.load(DEMO_STUDY) as study:
-        write_study(study, tmp_path / "study")
+        images = write_study(study, tmp_path / "study")
+    with Archive(tmp_path / "pacs") as archive:
+        node = NodeProcesses(tmp_path, archive.ae_title, archive.port, settings)
+        at = ("--config", node.config)
+        given = ("--channels", "t1,flair", "--name", "hospital", "--orientation", "LPS", "--threshold", "0.4")
+        said = dicomnode("models", "import-nnunet", results(nnunet_python, tmp_path / "results"), *given, *at)
+        listed = json.loads(dicomnode("models", "list", "--json", *at))
+        with node:
+            arrived = through_the_node(node, archive, images)
+            story = json.loads(dicomnode("why", STUDY_UID, "--json", *at))
+        removed = dicomnode("models", "remove", "hospital", *at)
+        left = json.loads(dicomnode("models", "list", "--json", *at))
 
-    dicomnode(
-        "models",
-        "import-nnunet",
-        tmp_path / "results",
-        "--channels",
-        "t1,flair",
-        "--name",
-        "hospital",
-        "--orientation",
-        "LPS",
-        "--config",
-        settings,
-    )
-    listed = json.loads(dicomnode("models", "list", "--json", "--config", settings))
-    answered = json.loads(dicomnode("segment", tmp_path / "study", "-o", tmp_path / "out", "--json", "--config", settings))
-    dicomnode("models", "remove", "hospital", "--config", settings)
-    left = json.loads(dicomnode("models", "list", "--json", "--config", settings))
-
+    assert "Weights are kept as" in said
     assert {row["name"] for row in listed} == {"brain-extractor-3mm", "hospital"}
-    assert [row["outcome"] for row in answered] in (["lesions"], ["negative"])
-    folder = Path(answered[0]["folder"])
-    steps = {step["name"]: step["parameters"] for step in json.loads((folder / "steps.json").read_text())}
-    assert steps["infer"]["conventions"] == "nnU-Net v2"
-    reports = [dataset for dataset in map(pydicom.dcmread, folder.glob("*.dcm")) if dataset.Modality == "SR"]
-    assert len(reports) == 1
-    assert "hospital" in str(reports[0])
+    job = story["jobs"][-1]
+    assert (job["state"], job["outcome"]) == ("done", "lesions")
+    (infer,) = [step["parameters"] for step in job["detail"]["steps"] if step["name"] == "infer"]
+    assert infer["conventions"] == "nnU-Net v2"
+    assert set(arrived) == {"SEG", "SR"}
+    assert arrived["SEG"].pixel_array.any()
+    for dataset in arrived.values():
+        assert "hospital" in str(dataset)
+    assert "hospital/1.0.0 was removed" in removed
+    assert "pipeline.lesion_model still names it" in removed
     assert {row["name"] for row in left} == {"brain-extractor-3mm"}
-    assert not (tmp_path / "models" / "hospital").exists()
+    assert not (models / "hospital").exists()

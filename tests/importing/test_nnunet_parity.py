@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from pipeline.bundle import Bundle
 from pipeline.importing import nnunet_folder
-from pipeline.importing.nnunet_folder import NnUNetOptions, import_nnunet
+from pipeline.importing.nnunet_folder import Imported, NnUNetOptions, import_nnunet
 from pipeline.importing.parity import compare
+from pipeline.inference.providers import available_providers
 from pipeline.inference.session import open_network
 from pipeline.segmenters.nnunet import predict_array, window_of
 from tests.importing.conftest import Scene, make_scenes
+from tests.importing.unchecked import unchecked
 
 ISO, FINE = (1.0, 1.0, 1.0), (1.2, 0.9, 0.8)
 THICK = {"features": [4, 6, 8], "kernels": [[1, 3, 3], [3, 3, 3], [3, 3, 3]], "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]]}
@@ -45,47 +48,69 @@ def scenes(nnunet_python: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     return make_scenes(nnunet_python, tmp_path_factory.mktemp("original"), SCENES)
 
 
-@pytest.fixture
-def no_second_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The import's own comparison with torch is tested elsewhere."""
-    monkeypatch.setattr(nnunet_folder, "check_parity", lambda *_: ())
+@pytest.fixture(params=["cpu", "openvino"])
+def provider(request: pytest.FixtureRequest) -> str:
+    """ONNX Runtime, and OpenVINO where it is installed; CI must have it."""
+    if request.param not in available_providers():
+        if os.environ.get("CI"):
+            pytest.fail("the openvino extra is not installed; CI must have it", pytrace=False)
+        pytest.skip("the openvino extra is not installed")
+    return str(request.param)
 
 
-def imported(scene: Scene, models: Path, *, float16: bool) -> Bundle:
+def imported(scene: Scene, models: Path, weights: str) -> Imported:
     channels = ("t1", "flair")[: len(scene.array)]
     labels = tuple(range(1, len(scene.probabilities)))
-    return import_nnunet(scene.folder, models, NnUNetOptions(channels, "tiny", lesion_labels=labels, float16=float16)).bundle
+    return import_nnunet(scene.folder, models, NnUNetOptions(channels, "tiny", lesion_labels=labels, weights=weights))
 
 
-def answer(bundle: Bundle, scene: Scene) -> Any:
+def answer(bundle: Bundle, scene: Scene, provider: str = "cpu") -> Any:
     assert bundle.nnunet is not None
-    networks = [open_network(bundle, 2, name) for name in bundle.graphs]
+    networks = [open_network(bundle, 2, name, provider) for name in bundle.graphs]
     probability, _ = predict_array(networks, bundle.nnunet, window_of(bundle), scene.array, scene.spacing)
     return probability
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("no_second_check")
 @pytest.mark.parametrize("name", list(SCENES))
-def test_answers_as_the_original(name: str, scenes: dict[str, Scene], tmp_path: Path) -> None:
+def test_answers_as_the_original(
+    name: str, scenes: dict[str, Scene], provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The import's own comparison with torch is tested elsewhere.
+    monkeypatch.setattr(nnunet_folder, "choose_weights", unchecked)
     scene = scenes[name]
     original = scene.probabilities[1:].sum(axis=0)
     assert original.std() > 1e-3, "a flat answer would compare equal with anything"
 
-    exact = compare(name, "nnunetv2", answer(imported(scene, tmp_path / "32", float16=False), scene), original)
-    stored = compare(name, "nnunetv2", answer(imported(scene, tmp_path / "16", float16=True), scene), original)
+    exact = compare(name, provider, answer(imported(scene, tmp_path / "32", "float32").bundle, scene, provider), original)
+    stored = compare(
+        name, provider, answer(imported(scene, tmp_path / "16", "float16").bundle, scene, provider), original, weights="Float16"
+    )
 
-    print(f"Float32 {exact.row()}\nFloat16 {stored.row()}")  # noqa: T201 - the figures of docs/benchmarks.md
+    print(f"{exact.row()}\n{stored.row()}")  # noqa: T201 - the figures of docs/benchmarks.md
     assert exact.mean_difference < 1e-4
     assert exact.mask_difference < 1e-4
     assert stored.mean_difference < 1e-3
 
 
-@pytest.mark.usefixtures("no_second_check")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", list(SCENES))
+def test_what_the_import_installs_answers_as_the_original(name: str, scenes: dict[str, Scene], tmp_path: Path) -> None:
+    """With the weights that the import itself chose, on a case that it has not seen."""
+    scene = scenes[name]
+    found = imported(scene, tmp_path, "auto")
+
+    row = compare(name, "cpu", answer(found.bundle, scene), scene.probabilities[1:].sum(axis=0), weights=found.choice.kept)
+
+    print(row.row(), found.choice.because)  # noqa: T201 - the figures of docs/benchmarks.md
+    assert row.mean_difference < 1e-4
+    assert row.mask_difference < 1e-4
+
+
 def test_a_wrong_rule_would_be_seen(scenes: dict[str, Scene], tmp_path: Path) -> None:
     """The comparison can fail: one wrong channel order moves the answer by more than the limit."""
     scene = scenes["isotropic-trained"]
-    bundle = imported(scene, tmp_path, float16=False)
+    bundle = imported(scene, tmp_path, "float32").bundle
     swapped = Scene(scene.folder, np.ascontiguousarray(scene.array[::-1]), scene.spacing, scene.probabilities)
 
     found = compare("swapped", "nnunetv2", answer(bundle, swapped), scene.probabilities[1])

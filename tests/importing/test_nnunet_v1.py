@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,19 @@ from pipeline.importing.parity import compare
 from pipeline.importing.problem import ImportProblem
 from pipeline.inference.session import open_network
 from pipeline.segmenters.nnunet import predict_array, window_of
+from tests.importing.unchecked import unchecked
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
 def test_answers_as_version_1_did(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nnunet_folder, "check_parity", lambda *_: ())
+    monkeypatch.setattr(nnunet_folder, "choose_weights", unchecked)
     case = np.load(GOLDEN / name / "case.npz")
     golden = np.load(GOLDEN / name / "answer.npz")["probability"]
     channels = ("flair", "t1")[: len(case["array"])]
     mirroring = name in ("isotropic", "planar")
-    options = NnUNetOptions(channels, "old", mirroring=mirroring, float16=False)
+    options = NnUNetOptions(channels, "old", mirroring=mirroring, weights="float32")
 
     bundle = import_nnunet(GOLDEN / name, tmp_path, options).bundle
     assert bundle.nnunet is not None
@@ -44,6 +46,25 @@ def test_answers_as_version_1_did(name: str, tmp_path: Path, monkeypatch: pytest
     assert bundle.window.aggregate == "probabilities"
     assert found.mean_difference < 1e-4
     assert found.mask_difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("place", "trainer", "said"),
+    [
+        ("3d_cascade_fullres", "nnUNetTrainerV2CascadeFullRes", "second stage of a cascade"),
+        ("3d_fullres", "nnUNetTrainerV2BraTSRegions_DA4_BN", "trainer 'nnUNetTrainerV2BraTSRegions_DA4_BN' is not one of"),
+        ("3d_fullres", "OurOwnTrainer", "trainer 'OurOwnTrainer' is not one of"),
+    ],
+)
+def test_other_networks_of_version_1_are_refused(place: str, trainer: str, said: str, tmp_path: Path) -> None:
+    (source,) = (GOLDEN / "isotropic").rglob("plans.pkl")
+    results = tmp_path / place / "Task777_Tiny" / f"{trainer}__nnUNetPlansv2.1"
+    # Without the description beside the checkpoint the folder's name tells the trainer.
+    shutil.copytree(source.parent, results, ignore=shutil.ignore_patterns("*.model.pkl"))
+
+    with pytest.raises(ImportProblem, match=said):
+        import_nnunet(results, tmp_path / "models", NnUNetOptions(("flair", "t1"), "old"))
+    assert not (tmp_path / "models").exists()
 
 
 class Harm:

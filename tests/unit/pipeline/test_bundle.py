@@ -44,6 +44,7 @@ def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
     ("changes", "key"),
     [
         ({"schema": 2}, "schema"),
+        ({"schema": 0}, "schema"),
         ({"task": "tumour"}, "task"),
         ({"family": "proposal3d"}, "family"),
         ({"statement": " "}, "statement"),
@@ -77,6 +78,10 @@ def test_a_wrong_manifest_names_its_key(changes: dict[str, Any], key: str, tmp_p
 
     assert problem.code == "model-manifest-invalid"
     assert f": {key}: " in str(problem)
+
+
+def test_a_bundle_of_a_newer_program_says_so(tmp_path: Path) -> None:
+    assert "made by a newer program (schema 2, this one knows 1); update the node" in str(refusal(write_small(tmp_path, schema=2)))
 
 
 @pytest.mark.parametrize("key", ["name", "statement", "licence", "intended_use", "[preprocess]", "connectivity", "gaussian"])
