@@ -16,8 +16,9 @@ from dicomnode import __version__
 from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
-from dicomnode.records import Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
+from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
 from dicomnode.results.build import AnswerContext, EncodedResult, build_answer, build_refusal
+from dicomnode.results.earlier import read_earlier, referenced_series
 from dicomnode.results.preview import montage_png
 from dicomnode.results.verify import verify_answer, verify_refusal
 from dicomnode.spool.layout import SpoolLayout
@@ -29,7 +30,9 @@ from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
 from pipeline.bundle import find_bundle
 from pipeline.errors import PipelineError
+from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
+from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import Recipe, run_pipeline
 
@@ -45,6 +48,7 @@ class StudyTask:
     instances: tuple[IndexedInstance, ...]
     config: Config
     set_aside: tuple[SetAside, ...] = ()
+    earlier: EarlierStudy | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,31 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     by_role = {source.role: source for source in loaded.sources}
     loaded = replace(loaded, sources=tuple(by_role[role] for role in result.used if role in by_role))
     reference = loaded.volumes[result.reference_role]
+    if task.earlier is not None:
+        result = _compare_with_earlier(task, task.earlier, result, reference, recipe)
     context = _context(task, loaded.sources)
     second = loaded.volumes.get("t1") if result.reference_role == "flair" else None
     encoded = build_answer(context, reference, result, loaded.findings, second)
     verify_answer(encoded, context, reference, result, second)
     return SolvedStudy(loaded, result, encoded)
+
+
+def _compare_with_earlier(
+    task: StudyTask, study: EarlierStudy, result: PipelineResult, reference: Volume, recipe: Recipe
+) -> PipelineResult:
+    """Say what became of the earlier lesions; where that fails, today's answer stands and a finding says why."""
+    try:
+        series = referenced_series(study.segmentation)
+        with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
+            loaded = load_study(StudyTask(study.StudyInstanceUID, 1, study.instances, task.config), Path(work_dir))
+        roles = [source.role for source in loaded.sources if source.SeriesInstanceUID == series]
+        if not roles:
+            raise StudyRefused("the images under the earlier segmentation are not there any more", code="earlier-images-missing")
+        return follow_up(result, reference, read_earlier(study.segmentation, loaded.volumes[roles[0]]), recipe)
+    except (StudyRefused, PipelineError) as problem:
+        sentence = f"The lesions were not compared with those of the earlier study: {problem}"
+        finding = PipelineFinding("follow-up-failed", "warning", sentence, problem.code)
+        return replace(result, findings=(*result.findings, finding))
 
 
 def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:

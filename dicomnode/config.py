@@ -297,6 +297,7 @@ class PipelineSettings(Section):
     threshold: float | None = Field(None, gt=0, lt=1, description="Lesion probability threshold; empty: the manifest's.")
     minimum_volume_mm3: float | None = Field(None, ge=0, description="Smaller lesions are dropped, in mm3; empty: the manifest's.")
     bias_correction: bool = Field(True, description="N4 bias field correction before the network.")
+    follow_up: bool = Field(True, description="Compare with the newest earlier study of the same patient that the node still has.")
 
 
 class ComputeSettings(Section):

@@ -29,6 +29,7 @@ from dicomnode.compute import Compute
 from dicomnode.config import Config
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
+from dicomnode.earlier import find_earlier
 from dicomnode.errors import LeaseLost, OutOfResources, RetryLater, UnreadableInstance
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Job, Readiness
@@ -200,7 +201,9 @@ def _compute_answer(place: Workplace, job: Job) -> StudyAnswer:
 
 def _task(place: Workplace, job: Job) -> StudyTask:
     instances = tuple(place.ledger.study_instances(job.StudyInstanceUID))
-    return StudyTask(job.StudyInstanceUID, job.revision, instances, place.config, tuple(place.ledger.set_aside(job.StudyInstanceUID)))
+    uid, config = job.StudyInstanceUID, place.config
+    earlier = find_earlier(place.ledger, config.storage.spool, uid, instances) if config.pipeline.follow_up else None
+    return StudyTask(uid, job.revision, instances, config, tuple(place.ledger.set_aside(uid)), earlier)
 
 
 def _try_again(place: Workplace, job: Job, problem: Exception) -> None:

@@ -94,6 +94,15 @@ class IndexedInstance:
 
 
 @dataclass(frozen=True)
+class EarlierStudy:
+    """An earlier study of the same patient: its images, and the file of the segmentation that the node made of it."""
+
+    StudyInstanceUID: str
+    instances: tuple[IndexedInstance, ...]
+    segmentation: Path
+
+
+@dataclass(frozen=True)
 class SetAside:
     """A stored instance that cannot be used but says which study it is of; `reason` is a code, a colon and a sentence."""
 

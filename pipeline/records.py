@@ -22,6 +22,7 @@ FloatArray = npt.NDArray[np.float32]
 Role = Literal["t1", "flair"]
 Grade = Literal["info", "warning", "refuse"]
 Laterality = Literal["left", "right", "both", "unknown"]
+Change = Literal["new", "grown", "shrunk", "unchanged", "gone", "not imaged"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +151,64 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True, eq=False)
+class Earlier:
+    """An earlier study to compare with.
+
+    Attributes
+    ----------
+    image
+        The image that was segmented then.
+    labels
+        Its lesions, 1..N, on any grid in the image's frame of reference.
+    tracking_uids
+        Label to Tracking UID.
+    identity
+        SOP Instance UID of the segmentation.
+    date
+        When the study was made, YYYYMMDD; empty when not known.
+    """
+
+    image: Volume
+    labels: Volume
+    tracking_uids: dict[int, str]
+    identity: str
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class LesionChange:
+    """What became of one lesion.
+
+    Attributes
+    ----------
+    label
+        Today's label; None when the lesion is gone or was not imaged today.
+    earlier_labels
+        What it is compared with; several where lesions merged, the same ones for several lesions where one split.
+    tracking_uid
+        The earlier lesion's, which goes on; empty for a new lesion and for the smaller pieces of one that split.
+    volume_ml, earlier_ml
+        Today's own volume, and the sum of what it is compared with.
+    """
+
+    kind: Change
+    label: int | None
+    earlier_labels: tuple[int, ...]
+    tracking_uid: str
+    volume_ml: float
+    earlier_ml: float
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """Today's lesions against those of an earlier study, whose segmentation is `earlier`."""
+
+    earlier: str
+    date: str
+    changes: tuple[LesionChange, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class PipelineResult:
     """The answer for one case, on the grid of the reference volume.
 
@@ -185,3 +244,4 @@ class PipelineResult:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     agreement: Volume | None = None
     used: tuple[Role, ...] = ()
+    follow_up: FollowUp | None = None

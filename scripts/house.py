@@ -72,7 +72,13 @@ ROOMS = (
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
-        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "ledger", "spool", "study")),
+        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "earlier", "ledger", "spool", "study")),
+        ("pydicom",),
+    ),
+    Room(
+        "dicomnode.earlier",
+        "the earlier study of the same patient, found by the files' own headers",
+        _dicomnode("records", "ledger"),
         ("pydicom",),
     ),
     Room(
@@ -81,7 +87,7 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
-            *_pipeline("bundle", "errors", "inference", "records", "run"),
+            *_pipeline("bundle", "errors", "followup", "inference", "records", "run"),
         ),
     ),
     Room("dicomnode.compute", "where studies are computed: Dask distributed", _dicomnode("config", "errors"), ("dask", "distributed")),
@@ -162,6 +168,12 @@ ROOMS = (
         "pipeline.run",
         "`run_pipeline`: the numbered steps, top to bottom",
         (*_VOLUMES_IN, *_pipeline("bundle", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure", "quality")),
+        ("numpy",),
+    ),
+    Room(
+        "pipeline.followup",
+        "today's lesions against those of an earlier study",
+        (*_VOLUMES_IN, *_pipeline("journal", "preprocess", "run")),
         ("numpy",),
     ),
     Room(

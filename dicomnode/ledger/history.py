@@ -194,3 +194,13 @@ def _events(connection: Connection, StudyInstanceUID: str) -> list[dict[str, Any
 
 def _shown(row: Row[Any], columns: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in columns}
+
+
+def segmentations(connection: Connection, besides: str, limit: int) -> list[tuple[str, str]]:
+    """Return (study, spool path) of the newest segmentations of other studies; of each study the newest."""
+    made = select(jobs.c.StudyInstanceUID, results.c.path).join(jobs, jobs.c.id == results.c.job_id)
+    wanted = made.where(results.c.kind == "seg", jobs.c.StudyInstanceUID != besides).order_by(results.c.id.desc()).limit(limit)
+    newest: dict[str, str] = {}
+    for study, path in connection.execute(wanted):
+        newest.setdefault(study, path)
+    return list(newest.items())

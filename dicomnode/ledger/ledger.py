@@ -131,6 +131,11 @@ class Ledger:
         with self._database.write() as connection:
             jobs.mark_ready(connection, job_id, reason, evidence, now)
 
+    def segmentations(self, besides: str, limit: int) -> list[tuple[str, str]]:
+        """Return (study, spool path) of the newest segmentations of other studies; of each study the newest."""
+        with self._database.read() as connection:
+            return history.segmentations(connection, besides, limit)
+
     # Jobs.
 
     def claim_job(self, owner: str, now: float, lease_s: float) -> Job | None:

@@ -116,6 +116,8 @@ def plan_provenance(context: AnswerContext, result: PipelineResult | None, *fact
         "settings": context.settings.model_dump(mode="json"),
         "facts": list(facts),
     }
+    if result is not None and result.follow_up is not None:
+        named["earlier"] = result.follow_up.earlier
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     # The scanner's dates in the copied study attributes are local time, so ours are too.
     return Provenance(digest, datetime.fromtimestamp(context.created_at, tz=UTC).astimezone())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import highdicom as hd
@@ -41,7 +41,9 @@ def plan_segments(result: PipelineResult, maximum_segments: int, provenance: Pro
     groups: list[Sequence[Lesion]] = [(lesion,) for lesion in result.lesions]
     if len(groups) > maximum_segments:
         groups = [*groups[: maximum_segments - 1], result.lesions[maximum_segments - 1 :]]
-    return tuple(_plan(number, tuple(group), provenance) for number, group in enumerate(groups, start=1))
+    changes = result.follow_up.changes if result.follow_up else ()
+    known = {change.label: UID(change.tracking_uid) for change in changes if change.label is not None and change.tracking_uid}
+    return tuple(_plan(number, tuple(group), known, provenance) for number, group in enumerate(groups, start=1))
 
 
 def count_merged(result: PipelineResult, maximum_segments: int) -> int:
@@ -74,9 +76,12 @@ def cielab_color(color: tuple[int, int, int]) -> hd.color.CIELabColor:
     return hd.color.CIELabColor.from_rgb(*color)
 
 
-def _plan(number: int, lesions: tuple[Lesion, ...], provenance: Provenance) -> SegmentPlan:
+def _plan(number: int, lesions: tuple[Lesion, ...], known: Mapping[int, UID], provenance: Provenance) -> SegmentPlan:
+    """Plan one segment; a lesion that an earlier study has keeps its Tracking UID (PS3.3 C.8.20.2)."""
     if len(lesions) == 1:
         label = f"Lesion {lesions[0].label}"
     else:
         label = f"Lesions {lesions[0].label} to {lesions[-1].label}"
-    return SegmentPlan(number, lesions, label, label, provenance.uid("lesion", lesions[0].label, len(lesions)), segment_color(number))
+    own = provenance.uid("lesion", lesions[0].label, len(lesions))
+    tracking_uid = known.get(lesions[0].label, own) if len(lesions) == 1 else own
+    return SegmentPlan(number, lesions, label, label, tracking_uid, segment_color(number))

@@ -19,7 +19,7 @@ from dicomnode.results import codes
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
 from dicomnode.results.segments import SegmentPlan
-from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, is_limited, plain_ascii, was_refused
+from dicomnode.results.wording import Findings, describe_changes, describe_lesions, describe_remarks, is_limited, plain_ascii, was_refused
 from pipeline.records import LongAxis, Measurement, PipelineResult
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
@@ -50,7 +50,7 @@ def build_lesion_report(
         groups.append(_describe_long_axis(segment, context, evidence[0][0]))
     merged = len(plans[-1].lesions) if len(plans[-1].lesions) > 1 else 0
     remarks = describe_remarks(findings)
-    sentences = [*describe_lesions(result, merged, len(plans)), *remarks]
+    sentences = [*describe_lesions(result, merged, len(plans)), *describe_changes(result), *remarks]
     plan = EncodingPlan(context, result.models, evidence, provenance, remarks, form, limited_quality=is_limited(findings))
     report = make_report(
         groups,

@@ -16,7 +16,16 @@ from dicomnode.results import codes
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
 from dicomnode.results.sr import describe_algorithm
-from dicomnode.results.wording import Findings, describe_lesions, describe_remarks, is_limited, may_claim_absence, plain_ascii, was_refused
+from dicomnode.results.wording import (
+    Findings,
+    describe_changes,
+    describe_lesions,
+    describe_remarks,
+    is_limited,
+    may_claim_absence,
+    plain_ascii,
+    was_refused,
+)
 from pipeline.records import PipelineResult
 
 
@@ -49,7 +58,7 @@ def build_negative_report(
         title=codes.DIAGNOSTIC_IMAGING_REPORT,
         conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS if was_refused(findings) else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
         lesion=lesion,
-        sentences=[*describe_lesions(result, 0, 0), *remarks],
+        sentences=[*describe_lesions(result, 0, 0), *describe_changes(result), *remarks],
         statement=plain_ascii(lesion_model(result).statement),
         plan=plan,
     )

@@ -95,6 +95,27 @@ def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int)
     return sentences
 
 
+def describe_changes(result: PipelineResult) -> list[str]:
+    """Return what became of each lesion since the earlier study in sentences; none without one."""
+    if result.follow_up is None:
+        return []
+    when = f" of {result.follow_up.date}" if result.follow_up.date else ""
+    told = "a change is told from 0.2 ml and 25 % on, limits that were not measured on repeated scans"
+    sentences = [f"Compared with the lesions that this node outlined in an earlier study{when}; {told}."]
+    for change in result.follow_up.changes:
+        if change.label is None:
+            fate = "is gone" if change.kind == "gone" else "lies outside today's images"
+            sentences.append(f"An earlier lesion of {change.earlier_ml:.2f} ml (earlier lesion {change.earlier_labels[0]}) {fate}.")
+        elif change.kind == "new":
+            sentences.append(f"Lesion {change.label} is new.")
+        else:
+            numbers = " and ".join(str(label) for label in change.earlier_labels)
+            sentences.append(
+                f"Lesion {change.label} is {change.kind}: {change.volume_ml:.2f} ml, before {change.earlier_ml:.2f} ml (earlier lesion {numbers})."
+            )
+    return sentences
+
+
 def describe_certainty(lesion: Lesion) -> str:
     """Return how sure the network is of a lesion, and that nobody has calibrated it.
 

@@ -175,3 +175,14 @@ def test_old_unreadable_instances_expire(story: LedgerStory) -> None:
     assert story.ledger.expire_unreadable(instance.path, 51, removed.append)
     assert removed == [{instance.path}]
     assert story.ledger.instance_paths() == set()
+
+
+def test_the_segmentations_of_other_studies_are_named_newest_first(story: LedgerStory) -> None:
+    assert story.ledger.segmentations("1.2.3", 10) == []
+    story.encoded()
+
+    ((study, path),) = story.ledger.segmentations("1.2.3", 10)
+
+    assert study == STUDY
+    assert path == next(item["path"] for item in story.ledger.study_history(STUDY)["jobs"][0]["results"] if item["kind"] == "seg")
+    assert story.ledger.segmentations(STUDY, 10) == []
