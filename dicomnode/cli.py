@@ -144,6 +144,17 @@ def send(
 
 
 @cli.command()
+def pull(
+    study: Annotated[str, typer.Option("--study", help="Study Instance UID.")],
+    source: Annotated[str, typer.Option("--from", help="A destination's name, a peer's AE title, or AE@host:port.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch the MR series of a study from a PACS; the node then answers it as if it had been sent."""
+    raise typer.Exit(0 if commands.pull(_load(config), study, source, as_json) else 1)
+
+
+@cli.command()
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show the studies and where each stands."""
     commands.show_status(_load(config), as_json)

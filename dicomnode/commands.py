@@ -93,6 +93,30 @@ def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float, tls: T
     return not failed
 
 
+def pull(config: Config, study: str, source: str, as_json: bool) -> bool:
+    """Fetch the MR series of a study; False when not every image came."""
+    from dicomnode.app import open_ledger
+    from dicomnode.fetch import find_source, store_into
+    from dicomnode.fetch import pull as fetch
+
+    peer = find_source(config, source)
+    with closing(open_ledger(config)) as ledger, spinner(as_json) as progress:
+        progress(f"asking {peer.ae_title}")
+        pulled = fetch(config, store_into(config, ledger, time.time), peer, study)
+    came, retrieved = pulled.retrieved.completed, pulled.retrieved
+    whole = retrieved.outcome.verdict == "ok" and (pulled.expected is None or came >= pulled.expected)
+    if as_json:
+        seen = {"series": len(pulled.series), "images": came, "expected": pulled.expected, "failed": retrieved.failed}
+        typer.echo(json.dumps({"StudyInstanceUID": study, **seen, "service": retrieved.service, "reason": retrieved.outcome.reason}))
+        return whole
+    expected = "" if pulled.expected is None else f" of {pulled.expected}"
+    console.print(f"{came}{expected} images of {len(pulled.series)} MR series came by {retrieved.service}.", highlight=False)
+    if not whole:
+        console.print(retrieved.outcome.reason, style="red", highlight=False)
+    console.print("`dicomnode why` tells what becomes of the study.", highlight=False)
+    return whole
+
+
 def parse_peer(text: str) -> DestinationSettings:
     """Read `AE@host:port`."""
     match = re.fullmatch(r"(?P<ae>[^@]{1,16})@(?P<host>[^:@]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", text)

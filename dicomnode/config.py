@@ -13,6 +13,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -122,6 +123,7 @@ class PeerSettings(Section):
         le=65535,
         description="Where we call it: TCP port. Needed to tell it that its images are safe after it hung up, and to pull.",
     )
+    tls: bool = Field(False, description="Call it with TLS: needs [tls].")
 
     certificates: tuple[CertificateRule, ...] = Field(
         (),
@@ -147,9 +149,11 @@ class PeerSettings(Section):
                 raise ValueError(f"{host!r} is not an address or network; host names are not looked up") from None
         return hosts
 
-    def as_destination(self, called_from: str = "") -> DestinationSettings:
-        """Return where to call the peer; `ValueError` when its port, or any address, is not known."""
-        return DestinationSettings(name="peer", ae_title=self.ae_title, host=self.host or called_from, port=self.port or 0)
+    def as_destination(self, identity: TlsSettings, called_from: str = "") -> DestinationSettings:
+        """Return where to call the peer, as who we are; `ValueError` when its port, or any address, is not known."""
+        address = DestinationSettings(name="peer", ae_title=self.ae_title, host=self.host or called_from, port=self.port or 0, tls=self.tls)
+        address.introduce(identity)
+        return address
 
 
 class TlsSettings(Section):
@@ -171,9 +175,17 @@ class DestinationSettings(Section):
     """Where results go."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Short name, used in status and logs.")
-    ae_title: AETitle = Field(description="AE title of the destination.")
-    host: str = Field(description="Address or host name.")
-    port: int = Field(ge=1, le=65535, description="TCP port.")
+    ae_title: AETitle | Literal[""] = Field("", description="AE title of the destination; needed unless there is a url.")
+    host: str = Field("", description="Address or host name.")
+    port: int = Field(0, ge=0, le=65535, description="TCP port.")
+    url: str = Field(
+        "",
+        description="Instead of the three above, which then do not count: root of a DICOMweb service, for delivery by STOW-RS. https://, or http:// to this machine.",
+    )
+    plain_http: bool = Field(False, description="Allow http:// to other machines: patient data then crosses the network readable.")
+    secret_file: Path | None = Field(
+        None, description="With url: file that holds user:password (HTTP Basic) or a bearer token; such as a systemd credential."
+    )
     calling_ae_title: AETitle | None = Field(None, description="AE title that we call ourselves there; ours when absent.")
     confirm: Literal["auto", "commitment", "find", "none"] = Field(
         "auto",
@@ -205,6 +217,20 @@ class DestinationSettings(Section):
     )
     _identity: TlsSettings = PrivateAttr(default_factory=TlsSettings)
 
+    @model_validator(mode="after")
+    def _address_is_whole(self) -> DestinationSettings:
+        if not self.url:
+            missing = [key for key in ("ae_title", "host", "port") if not getattr(self, key)]
+            if missing:
+                raise ValueError(f"{', '.join(missing)} missing: give ae_title, host and port, or a url")
+            if self.secret_file:
+                raise ValueError("secret_file needs a url")
+            return self
+        if self.confirm == "commitment":
+            raise ValueError("confirm: a DICOMweb service has no storage commitment; use auto, find or none")
+        _check_url(self.url, self.plain_http)
+        return self
+
     @property
     def form(self) -> ResultForm:
         """What goes there, and in which form."""
@@ -218,6 +244,16 @@ class DestinationSettings(Section):
     def introduce(self, identity: TlsSettings) -> None:
         """Say who we are there; `Config` does it for those in [[destinations]]."""
         self._identity = identity
+
+
+def _check_url(url: str, plain_http: bool) -> None:
+    parsed = urlsplit(url)
+    if parsed.scheme not in {"http", "https"} or not parsed.hostname:
+        raise ValueError(f"url: {url!r} is not of the form https://host/path")
+    if parsed.username or parsed.password:
+        raise ValueError("url: user and password belong into secret_file")
+    if parsed.scheme == "http" and parsed.hostname not in {"localhost", "127.0.0.1", "::1"} and not plain_http:
+        raise ValueError("url: http:// to another machine is readable on the way; use https://, or set plain_http")
 
 
 class StorageSettings(Section):
@@ -391,6 +427,7 @@ class Config(Section):
         users = ["network.tls"] if self.network.tls else []
         users += ["audit.syslog_tls"] if self.audit.syslog_host and self.audit.syslog_tls else []
         users += [f"destination {destination.name}" for destination in self.destinations if destination.tls]
+        users += [f"peer {peer.ae_title}" for peer in self.peers if peer.tls]
         missing = [key for key in ("certificate", "key", "authorities") if getattr(self.tls, key) is None]
         if users and missing:
             raise ValueError(f"tls: {users[0]} needs {', '.join(f'tls.{key}' for key in missing)}")

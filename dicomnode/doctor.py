@@ -16,7 +16,7 @@ from dicomnode.answer import SHIPPED_MODELS
 from dicomnode.config import Config, DestinationSettings
 from dicomnode.errors import StartError
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.network.probe import probe_destination
+from dicomnode.network.probe import Probe, probe_destination
 from dicomnode.network.tls import acceptor_context, expires_in_days, fingerprint_of
 from pipeline.bundle import find_bundle
 from pipeline.errors import BundleError
@@ -163,6 +163,9 @@ def _destinations(config: Config) -> Iterator[Check]:
         yield Check("destinations", "problem", "there is none: results stay in the spool", "add a [[destinations]] table for the PACS")
     for destination in config.destinations:
         name = f"destination {destination.name}"
+        if destination.url:
+            yield _web_destination(name, destination, config.delivery.timeout_s)
+            continue
         probe = probe_destination(destination, destination.calling_ae_title or config.network.ae_title, config.delivery.timeout_s)
         if probe.problem:
             yield Check(name, "problem", probe.problem, probe.advice)
@@ -173,3 +176,29 @@ def _destinations(config: Config) -> Iterator[Check]:
             yield Check(name, "problem", f"does not accept {', '.join(refused)}", advice)
         else:
             yield Check(name, "ok", f"{destination.ae_title} answers C-ECHO and accepts {', '.join(probe.accepted)}")
+        yield _proof(name, destination, probe)
+
+
+def _proof(name: str, destination: DestinationSettings, probe: Probe) -> Check:
+    """Say by what the destination can prove that it keeps what it takes, held against `confirm`."""
+    offered = [way for way, offers in (("commitment", probe.commits), ("find", probe.finds)) if offers]
+    words = {"commitment": "storage commitment", "find": "C-FIND"}
+    seen = (
+        f"proves what it keeps by {' and '.join(words[way] for way in offered)}"
+        if offered
+        else "offers neither storage commitment nor C-FIND"
+    )
+    if destination.confirm in words and destination.confirm not in offered:
+        return Check(name, "problem", seen, f"destinations.confirm is {destination.confirm}: allow it there for us, or set auto")
+    if destination.confirm == "auto" and not offered:
+        return Check(name, "warning", seen, "allow one of them there for us: else its answer to C-STORE is all there is")
+    return Check(name, "ok", seen)
+
+
+def _web_destination(name: str, destination: DestinationSettings, timeout_s: float) -> Check:
+    from dicomnode.network.stow import probe_web
+
+    outcome = probe_web(destination, timeout_s)
+    if outcome.verdict == "ok":
+        return Check(name, "ok", outcome.reason)
+    return Check(name, "problem", outcome.reason, "check url, credentials, [tls] authorities, firewall, and that the service runs")

@@ -32,6 +32,8 @@ EXAMPLES: dict[str, Any] = {
     "peers.certificates": ["mr1.radiology.example", "sha256:" + 64 * "0"],
     "peers.host": "192.0.2.10",
     "peers.port": 104,
+    "destinations.url": "https://pacs.example/dicom-web",
+    "destinations.secret_file": "/run/credentials/dicomnode.service/pacs-secret",
     "destinations.name": "pacs",
     "destinations.ae_title": "PACS",
     "destinations.host": "192.0.2.20",
@@ -83,7 +85,7 @@ def _table(model: type[BaseModel], name: str) -> Iterator[str]:
 def _setting(full: str, key: str, field: FieldInfo) -> Iterator[str]:
     yield from _help(field.description or "")
     default = field.default
-    if field.is_required() or (default in {None, (), ""} and full in EXAMPLES):
+    if field.is_required() or (default in {None, (), "", 0} and full in EXAMPLES):
         yield f"#{key} = {_toml(EXAMPLES[full])}"
     else:
         yield f"{key} = {_toml(default)}"

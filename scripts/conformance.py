@@ -13,7 +13,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.sop_class import Comprehensive3DSRStorage, SegmentationStorage, Verification  # type: ignore[attr-defined]
 
 from dicomnode.config import NetworkSettings, StorageSettings
-from dicomnode.network.contexts import MR_STORAGE, TRANSFER_SYNTAXES
+from dicomnode.network.commitment import LINGER_S
+from dicomnode.network.contexts import COMMITMENT, MR_STORAGE, TRANSFER_SYNTAXES
+from dicomnode.network.query import FIND
+from dicomnode.network.retrieve import GET, MOVE
 from dicomnode.network.status import ANSWERED, JUDGED, UNKNOWN
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
@@ -55,10 +58,21 @@ def _services() -> str:
 | Storage | what "Stored SOP classes" says | SCP |
 | Storage | {UID(SegmentationStorage).name} ({SegmentationStorage}) | SCU |
 | Storage | {UID(Comprehensive3DSRStorage).name} ({Comprehensive3DSRStorage}) | SCU |
+| Storage Commitment | {COMMITMENT.name} ({COMMITMENT}) | SCU, SCP |
+| Query | {FIND.name} ({FIND}) | SCU |
+| Retrieve | {GET.name} ({GET}) | SCU |
+| Retrieve | {MOVE.name} ({MOVE}) | SCU |
+| DICOMweb (PS3.18) | STOW-RS, QIDO-RS | user agent |
 
 As SCU it proposes {UID(ExplicitVRLittleEndian).name} and {UID(ImplicitVRLittleEndian).name}, each in a context of its own, over one association
 per batch. Objects go out as the bytes that lie on disk; only for a peer that takes nothing but Implicit VR they are re-encoded.
 `dicomnode send` proposes each file's own transfer syntax besides.
+
+Storage commitment: a report is taken on the association of the request for {LINGER_S:g} s, later on one that the archive opens to us (SCP role by role
+selection). Asked ourselves, we report on the association of the request while it stays open, else on one to the `port` of the peer's entry in
+`[[peers]]`, and try for 72 hours; an instance is committed to when it is listed and its file is there in full length. Failure Reasons: 0x0112 (never
+received), 0x0119 (another SOP class), 0x0110 (the file is damaged). C-FIND is at IMAGE level, at SERIES level where a peer has no IMAGE level; C-GET
+and C-MOVE are at SERIES level. C-GET proposes the MR classes below. A STOW-RS request holds one instance.
 """
 
 
@@ -134,7 +148,18 @@ is not there are transient.
 def _limits() -> str:
     return """## Not supported
 
-User identity negotiation, asynchronous operations, extended negotiation, query/retrieve, storage commitment, C-MOVE and C-GET, MPPS.
+User identity negotiation, asynchronous operations, extended negotiation, query/retrieve as SCP, storage commitment pull model, WADO-RS, MPPS.
+
+## What was tested against what
+
+| Peer | What | Test |
+|---|---|---|
+| Orthanc 1.10.1 (Debian 12) | C-STORE both ways (its own auto-forward), storage commitment both ways, C-FIND, C-GET, C-MOVE | `tests/end_to_end/test_orthanc.py` |
+| its DICOMweb plug-in 1.7 | STOW-RS, QIDO-RS; the source of OHIF | the same, `tests/end_to_end/test_ohif.py` |
+| dcmtk 3.6.7 | `storescu`, `dcmsend` to us, `storescp` from us | `tests/end_to_end/test_dcmtk_peers.py` |
+| pynetdicom, told to misbehave | refusals, Implicit VR only, out of resources, broken associations, objects not kept, late and missing reports | `tests/loopback` |
+
+dcm4che and commercial archives were not available: nothing is claimed of them.
 """
 
 

@@ -60,6 +60,12 @@ ROOMS = (
         (*_PLAIN, *_dicomnode("network", "simulator"), *_VOLUMES_IN, *_pipeline("evaluate")),
         ("numpy", "pydicom", "highdicom"),
     ),
+    Room(
+        "dicomnode.fetch",
+        "fetching from peers into the spool: `pull`, and the rules of [fetch]",
+        (*_PLAIN, *_dicomnode("ledger", "network", "spool", "study")),
+        ("pydicom",),
+    ),
     # Known to every room.
     Room("dicomnode.config", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic",)),
     Room("dicomnode.errors", "the error tree, split by what happens next"),
@@ -109,7 +115,12 @@ ROOMS = (
         ("numpy",),
     ),
     # The arrow.
-    Room("dicomnode.network", "associations, handlers, peers; C-STORE SCU", _PLAIN, ("pydicom", "pynetdicom")),
+    Room(
+        "dicomnode.network",
+        "associations, handlers, peers; C-STORE, storage commitment, query/retrieve, DICOMweb",
+        _PLAIN,
+        ("dicomweb_client", "pydicom", "pynetdicom", "requests"),
+    ),
     Room(
         "dicomnode.spool",
         "every path; durable writing; recovery",
@@ -143,7 +154,7 @@ ROOMS = (
     Room(
         "dicomnode.delivery",
         "what is due, and sending it",
-        (*_PLAIN, *_dicomnode("ledger", "spool", "network.sender", "network.commitment", "network.query")),
+        (*_PLAIN, *_dicomnode("ledger", "spool", "network.sender", "network.commitment", "network.query", "network.stow")),
     ),
     Room(
         "dicomnode.simulator",

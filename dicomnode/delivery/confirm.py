@@ -13,10 +13,11 @@ from typing import Protocol
 import structlog
 
 from dicomnode.config import Config, DestinationSettings
+from dicomnode.delivery import routes
 from dicomnode.delivery.outbox import plan_retry
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.network.commitment import JournalReport, ask_commitment
-from dicomnode.network.query import InstanceKey, find_instances
+from dicomnode.network.commitment import JournalReport
+from dicomnode.network.query import InstanceKey
 from dicomnode.records import CommitmentReport, SendOutcome, SOPReference, Unconfirmed
 from dicomnode.states import DeliveryState
 
@@ -68,8 +69,8 @@ def confirm_due(
     now: Callable[[], float],
     make_uid: Callable[[], str],
     *,
-    ask: Ask = ask_commitment,
-    find: Find = find_instances,
+    ask: Ask = routes.ask,
+    find: Find = routes.find,
 ) -> int:
     """Ask after everything that is due, all destinations at once; return how many deliveries were looked at."""
     names = ledger.confirmations.due_destinations(now())

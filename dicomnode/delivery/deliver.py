@@ -17,10 +17,10 @@ import structlog
 
 from dicomnode.audit.events import SERIOUS_FAILURE, SUCCESS, Audit, AuditEvent, silent
 from dicomnode.config import Config, DestinationSettings
+from dicomnode.delivery import routes
 from dicomnode.delivery.outbox import group_by_job, plan_retry
 from dicomnode.errors import PermanentRefusal, RetryLater
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.network.sender import send_files
 from dicomnode.records import Delivery, SendOutcome
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import DeliveryState
@@ -48,7 +48,7 @@ def deliver_due(
     now: Callable[[], float],
     *,
     owner: str = "deliver",
-    send: Send = send_files,
+    send: Send = routes.send,
     stopping: Callable[[], bool] = lambda: False,
     audit: Audit = silent,
 ) -> int:

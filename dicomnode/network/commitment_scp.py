@@ -26,6 +26,8 @@ log = structlog.get_logger()
 
 # A peer that releases at once after its N-ACTION is called back; one that stays hears it where it asked.
 _SETTLE_S = 0.3
+# A request whose answer never left (the process died, the peer was gone) is reported on after so long.
+_PATIENCE_S = 5.0
 _IDLE_S = 2.0
 _WAITS_S = (5.0, 30.0, 120.0, 600.0, 3600.0)
 _GIVE_UP_S = 72 * 3600.0
@@ -95,6 +97,7 @@ class CommitmentProvider:
         self._ledger = ledger
         self._holds = holds
         self._clock = clock
+        self._asked: dict[Association, tuple[str, str]] = {}
         self._open: dict[tuple[str, str], Association] = {}
         self._wake = threading.Event()
         self._stopping = False
@@ -112,7 +115,11 @@ class CommitmentProvider:
 
     def services(self, journal: JournalReport) -> tuple[tuple[Any, Callable[[Any], Any]], ...]:
         """Return (pynetdicom event, handler) pairs: requests of others, and reports on what we asked for (kept by `journal`)."""
-        return ((evt.EVT_N_ACTION, self.answer_action), (evt.EVT_N_EVENT_REPORT, report_handler(journal)))
+        return (
+            (evt.EVT_N_ACTION, self.answer_action),
+            (evt.EVT_DIMSE_SENT, self._note_sent),
+            (evt.EVT_N_EVENT_REPORT, report_handler(journal)),
+        )
 
     def answer_action(self, event: Any) -> tuple[int, None]:
         """N-ACTION (PS3.4 J.3.2). It never raises."""
@@ -135,11 +142,16 @@ class CommitmentProvider:
             return status.INVALID_ARGUMENT
         requestor = event.assoc.requestor
         calling_ae, now = requestor.ae_title.strip(), self._clock()
-        self._ledger.ask(calling_ae, requestor.address or "", TransactionUID, references, now, now + _SETTLE_S)
-        self._open[calling_ae, TransactionUID] = event.assoc
+        self._ledger.ask(calling_ae, requestor.address or "", TransactionUID, references, now, now + _PATIENCE_S)
+        self._asked[event.assoc] = (calling_ae, TransactionUID)
         log.info("commitment_asked", calling_ae=calling_ae, transaction=TransactionUID, instances=len(references))
-        self._wake.set()
         return status.SUCCESS
+
+    def _note_sent(self, event: Any) -> None:
+        """Report only after the answer to the N-ACTION is out: the two must not overtake each other."""
+        if type(event.message).__name__ == "N_ACTION_RSP" and event.assoc in self._asked:
+            self._open[self._asked.pop(event.assoc)] = event.assoc
+            self._wake.set()
 
     def _run(self) -> None:
         while not self._stopping:
@@ -158,8 +170,12 @@ class CommitmentProvider:
 
     def answer_due(self) -> int:
         """Answer every request that is due; return how many were tried."""
-        requests = self._ledger.due(self._clock())
-        for request in requests:
+        now = self._clock()
+        requests = {request.id: request for request in self._ledger.due(now)}
+        for request in self._ledger.due(now + _PATIENCE_S) if self._open else ():
+            if (request.calling_ae, request.TransactionUID) in self._open:
+                requests[request.id] = request
+        for request in requests.values():
             stored = self._ledger.stored([reference.SOPInstanceUID for reference in request.references])
             report = examine(request, stored, self._holds)
             outcome = self._tell(request, report)
@@ -175,7 +191,7 @@ class CommitmentProvider:
         peer = peer_of(self._config, request.calling_ae, request.peer_host)
         if peer is None or not peer.port:
             return SendOutcome("permanent", _NO_PORT)
-        target = peer.as_destination(request.peer_host)
+        target = peer.as_destination(self._config.tls, request.peer_host)
         timeout_s = self._config.network.dimse_timeout_s
         return send_report(target, report, calling_ae=self._config.network.ae_title, timeout_s=timeout_s)
 

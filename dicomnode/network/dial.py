@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -104,10 +105,22 @@ def associated(
     try:
         yield association if association.is_established else _no_association(association, tls.problem if tls else None)
     finally:
-        association.release()
+        _hang_up(association)
         # The library drops the socket of a connection that fails, or that the peer resets, without closing it.
         for used in opened:
             used.close()
+
+
+def _hang_up(association: Association) -> None:
+    """Release; the library's own `release` waits for ever for its thread where the peer breaks off at that moment and the thread has ended."""
+    if not association.is_established:
+        return
+    association._reactor_checkpoint.clear()  # noqa: SLF001
+    while not association._is_paused and association.is_alive():  # noqa: SLF001
+        time.sleep(0.0005)
+    if association.is_alive():
+        association.acse.negotiate_release()
+    association._reactor_checkpoint.set()  # noqa: SLF001
 
 
 def _note_socket(event: Any, opened: list[socket.socket]) -> None:

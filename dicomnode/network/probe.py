@@ -12,6 +12,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicomnode.config import DestinationSettings
 from dicomnode.errors import StartError
+from dicomnode.network.contexts import COMMITMENT
+from dicomnode.network.query import FIND
 from dicomnode.network.result_classes import classes_of
 from dicomnode.network.tls import RequestorTls, explain, speaks_tls
 
@@ -23,12 +25,17 @@ _GREETING_S = 10.0
 
 @dataclass(frozen=True)
 class Probe:
-    """What a destination said. `problem` is empty when it answered C-ECHO; `accepted` tells per result kind."""
+    """What a destination said. `problem` is empty when it answered C-ECHO; `accepted` tells per result kind.
+
+    `commits` and `finds` tell whether it offers storage commitment and C-FIND, to prove that it keeps what it takes.
+    """
 
     problem: str
     advice: str = ""
     accepted: Mapping[str, bool] = field(default_factory=dict)
     calling_not_known: bool = False
+    commits: bool = False
+    finds: bool = False
 
 
 def probe_destination(destination: DestinationSettings, calling_ae: str, timeout_s: float) -> Probe:
@@ -71,7 +78,7 @@ def _ask(association, destination: DestinationSettings) -> Probe:  # type: ignor
         kinds: dict[str, bool] = {part: sop_class in accepted for part, sop_class in classes_of(destination.form).items()}
         if getattr(answer, "Status", None) != 0x0000:
             return Probe("C-ECHO was not answered with success", "see the archive's log", kinds)
-        return Probe("", accepted=kinds)
+        return Probe("", accepted=kinds, commits=str(COMMITMENT) in accepted, finds=str(FIND) in accepted)
     finally:
         association.release()
 
@@ -79,7 +86,8 @@ def _ask(association, destination: DestinationSettings) -> Probe:  # type: ignor
 def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: float, tls: RequestorTls | None):  # type: ignore[no-untyped-def]
     ae = AE(ae_title=calling_ae)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
-    ae.add_requested_context(Verification)
+    for service in (Verification, COMMITMENT, FIND):
+        ae.add_requested_context(service)
     for sop_class in dict.fromkeys(classes_of(destination.form).values()):
         ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     return ae.associate(destination.host, destination.port, ae_title=destination.ae_title, tls_args=tls.arguments if tls else None)

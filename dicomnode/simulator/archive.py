@@ -102,7 +102,8 @@ class Archive:
         syntaxes: list[str | UID] = [ImplicitVRLittleEndian] if self.implicit_only else list(AllTransferSyntaxes)
         stored = {context.abstract_syntax for context in AllStoragePresentationContexts}
         for uid in (stored | {SegmentationStorage, ParametricMapStorage, LabelMapSegmentationStorage}) - self.refuse:
-            entity.add_supported_context(uid or "", syntaxes)
+            # By C-GET it sends on the association of who asks (PS3.7 D.3.3.4).
+            entity.add_supported_context(uid or "", syntaxes, scu_role=True, scp_role="get" in self.manners.retrieve)
         entity.add_supported_context(Verification)
         self._shelves.offer(entity)
         server = entity.make_server(

@@ -25,8 +25,6 @@ _LEVELS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": 
 _NO_SUCH_INSTANCE = 0x0112
 _UNABLE = 0xC000
 _MOVE_DESTINATION_UNKNOWN = 0xA801
-# Long enough for the answer to the N-ACTION to be out before the report follows it.
-_AFTER_ANSWER_S = 0.05
 
 
 class Shelves:
@@ -36,6 +34,7 @@ class Shelves:
         self.folder = folder
         self.ae_title = ae_title
         self.manners = manners
+        self._reports: list[threading.Thread] = []
         self.asked: list[str] = []
         """Transaction UIDs of every storage commitment that was asked for."""
 
@@ -43,6 +42,7 @@ class Shelves:
         """Return (event, handler) pairs of all that is offered."""
         return [
             (evt.EVT_N_ACTION, self._commit),
+            (evt.EVT_DIMSE_SENT, self._report),
             (evt.EVT_C_FIND, self._find),
             (evt.EVT_C_GET, self._get),
             (evt.EVT_C_MOVE, self._move),
@@ -80,8 +80,13 @@ class Shelves:
         told = {"same": self._tell_here, "new": self._tell_there}.get(self.manners.commitment)
         if told is not None:
             arguments = (event.assoc, event.assoc.requestor.ae_title, report, event_type)
-            threading.Timer(_AFTER_ANSWER_S, told, arguments).start()
+            self._reports.append(threading.Thread(target=told, args=arguments, daemon=True))
         return 0x0000, None
+
+    def _report(self, event: Any) -> None:
+        # The report must not overtake the answer to the N-ACTION.
+        if type(event.message).__name__ == "N_ACTION_RSP" and self._reports:
+            self._reports.pop().start()
 
     def _tell_here(self, association: Any, _asker: str, report: Dataset, event_type: int) -> None:
         association.send_n_event_report(report, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)

@@ -7,13 +7,26 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from dicomnode.config import DestinationSettings
 
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+AE_TITLE = "ORTHANC"
 _START_S = 60.0
+
+# What a site's own routing rule looks like: every MR image that comes is sent on to the node.
+_AUTO_FORWARD = """
+function OnStoredInstance(instanceId, tags, metadata, origin)
+  if tags['Modality'] == 'MR' and origin['RequestOrigin'] ~= 'Lua' then
+    SendToModality(instanceId, 'node')
+  end
+end
+"""
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,43 @@ class Orthanc:
         """Root of its REST interface; DICOMweb lies below `/dicom-web`."""
         return f"http://127.0.0.1:{self.http_port}"
 
+    @property
+    def destination(self) -> DestinationSettings:
+        """Orthanc by DIMSE."""
+        return DestinationSettings(name="orthanc", ae_title=AE_TITLE, host="127.0.0.1", port=self.dicom_port)
+
+    @property
+    def web(self) -> DestinationSettings:
+        """Orthanc by DICOMweb."""
+        return DestinationSettings(name="orthanc-web", url=f"{self.url}/dicom-web")
+
+    def rest(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask its REST interface."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data=data, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def introduce(self, ae_title: str, port: int) -> None:
+        """Tell it where the node is, as an administrator does; it calls it `node`."""
+        self.rest("PUT", "/modalities/node", {"AET": ae_title, "Host": "127.0.0.1", "Port": port})
+
+    def instances(self, modality: str) -> list[str]:
+        """Return the SOP Instance UIDs that it keeps of a modality."""
+        query = {"Level": "Instance", "Query": {"Modality": modality}, "Expand": True}
+        return sorted(entry["MainDicomTags"]["SOPInstanceUID"] for entry in self.rest("POST", "/tools/find", query))
+
+    def commitment(self, references: Sequence[tuple[str, str]], timeout_s: float = 60) -> dict[str, Any]:
+        """Have it ask the node to commit itself, and return what it was told."""
+        path = self.rest("POST", "/modalities/node/storage-commitment", {"DicomInstances": [list(pair) for pair in references]})["Path"]
+        end = time.monotonic() + timeout_s
+        while True:
+            report: dict[str, Any] = self.rest("GET", path)
+            if report["Status"] != "Pending" or time.monotonic() > end:
+                return report
+            time.sleep(0.2)
+
     def upload(self, data: bytes) -> None:
         """Store one DICOM file by REST."""
         request = urllib.request.Request(f"{self.url}/instances", data=data, method="POST")
@@ -36,9 +86,11 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(program: str, folder: Path) -> Iterator[Orthanc]:
-    """Start Orthanc with everything it keeps below `folder`; it is stopped at the end."""
+def running_orthanc(program: str, folder: Path, *, auto_forward: bool = False) -> Iterator[Orthanc]:
+    """Start Orthanc with everything it keeps below `folder`; it is stopped at the end. With `auto_forward` MR images are sent on to the node."""
     folder.mkdir(parents=True, exist_ok=True)
+    rule = folder / "forward.lua"
+    rule.write_text(_AUTO_FORWARD)
     place = Orthanc(free_port(), free_port())
     settings = {
         "Name": "test",
@@ -46,7 +98,9 @@ def running_orthanc(program: str, folder: Path) -> Iterator[Orthanc]:
         "IndexDirectory": str(folder / "storage"),
         "HttpPort": place.http_port,
         "DicomPort": place.dicom_port,
-        "DicomAet": "ORTHANC",
+        "DicomAet": AE_TITLE,
+        "DicomModalitiesInDatabase": True,
+        "LuaScripts": [str(rule)] if auto_forward else [],
         "AuthenticationEnabled": False,
         "RemoteAccessAllowed": False,
         "Plugins": [str(DICOMWEB_PLUGIN)],

@@ -34,7 +34,7 @@ def test_every_problem_of_a_configuration_is_printed_with_its_key(tmp_path: Path
     assert answer.returncode == 2
     assert "network.port:" in answer.stderr
     assert "network.prot: there is no such setting" in answer.stderr
-    assert "destinations.0.ae_title: Field required" in answer.stderr
+    assert "destinations.0: ae_title, host, port missing" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 

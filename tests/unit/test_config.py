@@ -63,7 +63,7 @@ def test_all_problems_come_together_each_with_its_key() -> None:
         {"network": {"port": 70000, "prot": 1}, "log": {"level": "loud"}, "destinations": [{"name": "pacs", "host": "a", "port": 104}]}
     )
 
-    assert sorted(line.split(":")[0] for line in found) == ["destinations.0.ae_title", "log.level", "network.port", "network.prot"]
+    assert sorted(line.split(":")[0] for line in found) == ["destinations.0", "log.level", "network.port", "network.prot"]
     assert "network.prot: there is no such setting" in found
     assert "70000" in next(line for line in found if line.startswith("network.port"))
 

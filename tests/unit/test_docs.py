@@ -21,7 +21,10 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *(f"docs/{name}.md" for name in ("architecture", "conformance", "bring-your-model", "model-bundle", "states", "training")),
+    *(
+        f"docs/{name}.md"
+        for name in ("architecture", "conformance", "bring-your-model", "destinations", "model-bundle", "states", "training")
+    ),
 ]
 
 
