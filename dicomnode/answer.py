@@ -29,6 +29,7 @@ from dicomnode.study.checks import check_series
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
 from pipeline.bundle import find_bundle
+from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
@@ -187,6 +188,7 @@ def build_recipe(config: Config) -> Recipe:
         bias_correction=config.pipeline.bias_correction,
         threads=config.compute.threads,
         provider=choose_provider(config.compute.provider),
+        cache=StepCache(config.pipeline.cache, config.pipeline.cache_limit_mb * 10**6) if config.pipeline.cache else None,
     )
 
 
@@ -301,7 +303,10 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         "used": [source.role for source in loaded.sources],
         "selection": dict(loaded.selection.reasons),
         "findings": [vars(finding) for finding in (*loaded.findings, *result.findings)],
-        "steps": [{"name": step.name, "seconds": round(step.seconds, 3), "parameters": dict(step.parameters)} for step in result.steps],
+        "steps": [
+            {"name": step.name, "seconds": round(step.seconds, 3), "cached": step.cached, "parameters": dict(step.parameters)}
+            for step in result.steps
+        ],
         "lesions": [
             {
                 "label": lesion.label,

@@ -99,11 +99,14 @@ def segment(
     flair: Annotated[Path | None, typer.Option("--flair", help="FLAIR as NIfTI, instead of DICOM.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Segment DICOM studies or NIfTI volumes offline, by the path that the node uses."""
-    raise typer.Exit(0 if commands.segment(_load(config), inputs or [], output, t1, flair, model, threshold, as_json) else 1)
+    raise typer.Exit(
+        0 if commands.segment(commands.choose(_load(config), model, threshold, cache), inputs or [], output, t1, flair, as_json) else 1
+    )
 
 
 @cli.command()
@@ -178,6 +181,20 @@ def retry(
 ) -> None:
     """Answer a study again, or deliver again what was given up."""
     commands.retry(_load(config), study, as_json)
+
+
+@cli.command()
+def replay(
+    study: Annotated[str, typer.Argument(help="Study Instance UID, or the end of one.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("replay-out"),
+    model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a received study again into a folder, perhaps with another threshold or model; nothing is sent or changed."""
+    raise typer.Exit(0 if commands.replay(_load(config), study, output, model, threshold, cache, as_json) else 1)
 
 
 @cli.command()

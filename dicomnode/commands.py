@@ -20,6 +20,7 @@ from dicomnode.terminal import COLOURS, console, print_rows, spinner
 
 if TYPE_CHECKING:
     from dicomnode.demo import DemoResult
+    from dicomnode.offline import OfflineAnswer
 
 
 def demo(folder: Path, timeout_s: float) -> bool:
@@ -37,8 +38,6 @@ def segment(
     output: Path,
     t1: Path | None,
     flair: Path | None,
-    model: str | None,
-    threshold: float | None,
     as_json: bool,
 ) -> bool:
     """Segment studies offline; False when one was refused."""
@@ -46,9 +45,6 @@ def segment(
         raise ConfigError(["segment: give either DICOM files or folders, or --t1 and/or --flair with NIfTI files"])
     from dicomnode.offline import find_studies, segment_nifti, segment_study
 
-    changes = {"lesion_model": model, "threshold": threshold}
-    chosen = config.pipeline.model_copy(update={key: value for key, value in changes.items() if value is not None})
-    config = config.model_copy(update={"pipeline": chosen})
     with spinner(as_json) as progress:
         if inputs:
             studies = find_studies(inputs, progress)
@@ -65,6 +61,33 @@ def segment(
             if t1:
                 files["t1"] = t1
             answers = [segment_nifti(config, files, output, progress)]
+    return _show_answers(answers, as_json)
+
+
+def replay(config: Config, study: str, output: Path, model: str | None, threshold: float | None, cache: Path | None, as_json: bool) -> bool:
+    """Answer a study of the ledger again into a folder; False when it was refused."""
+    from dicomnode.app import open_ledger
+    from dicomnode.offline import segment_study
+    from dicomnode.show import find_study
+
+    with closing(open_ledger(config)) as ledger:
+        uid = find_study(ledger, study)
+        instances = tuple(ledger.study_instances(uid))
+    if not instances:
+        raise NodeError("none of the study's images can be read; `dicomnode why` says more")
+    with spinner(as_json) as progress:
+        answer = segment_study(choose(config, model, threshold, cache), uid, instances, output, progress)
+    return _show_answers([answer], as_json)
+
+
+def choose(config: Config, model: str | None, threshold: float | None, cache: Path | None) -> Config:
+    """Return the configuration with what the command line says otherwise."""
+    changes = {"lesion_model": model, "threshold": threshold, "cache": cache}
+    chosen = config.pipeline.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    return config.model_copy(update={"pipeline": chosen})
+
+
+def _show_answers(answers: Sequence[OfflineAnswer], as_json: bool) -> bool:
     rows = [[answer.case, answer.outcome.value, answer.summary, str(answer.folder), f"{answer.seconds:.1f}"] for answer in answers]
     print_rows(("case", "outcome", "result", "folder", "seconds"), rows, as_json)
     return all(answer.outcome.value in ("lesions", "negative") for answer in answers)

@@ -333,6 +333,10 @@ class PipelineSettings(Section):
     threshold: float | None = Field(None, gt=0, lt=1, description="Lesion probability threshold; empty: the manifest's.")
     minimum_volume_mm3: float | None = Field(None, ge=0, description="Smaller lesions are dropped, in mm3; empty: the manifest's.")
     bias_correction: bool = Field(True, description="N4 bias field correction before the network.")
+    cache: Path | None = Field(
+        None, description="Folder that keeps what slow steps computed (parts of patients' images), so that a replay is quick; empty: none."
+    )
+    cache_limit_mb: int = Field(2048, ge=1, description="The oldest go when the cache grows over this, in MB.")
     follow_up: bool = Field(True, description="Compare with the newest earlier study of the same patient that the node still has.")
 
 

@@ -117,4 +117,7 @@ def _write_case(folder: Path, reference: Volume, result: PipelineResult) -> None
 
 
 def _steps(result: PipelineResult) -> list[dict[str, Any]]:
-    return [{"name": step.name, "seconds": round(step.seconds, 3), "parameters": dict(step.parameters)} for step in result.steps]
+    return [
+        {"name": step.name, "seconds": round(step.seconds, 3), "cached": step.cached, "parameters": dict(step.parameters)}
+        for step in result.steps
+    ]

@@ -64,11 +64,12 @@ class Volume:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step did: its name, the parameters that it decided on (JSON types), seconds it took."""
+    """What one step did: its name, the parameters that it decided on (JSON types), seconds it took, whether it was done before."""
 
     name: str
     parameters: Mapping[str, Any]
     seconds: float
+    cached: bool = False
 
 
 @dataclass(frozen=True)

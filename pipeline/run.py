@@ -5,14 +5,17 @@ Each step decides (`plan_*`), does (`apply_*`) and leaves a `StepRecord` with wh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from pipeline.bundle import Bundle
+from pipeline.cache import StepCache
 from pipeline.errors import BundleError, PipelineError, RegistrationError
-from pipeline.geometry import Affine, grid_of, voxel_volume_mm3
+from pipeline.geometry import Affine, Grid, grid_of, voxel_volume_mm3
 from pipeline.journal import Journal, Progress
 from pipeline.measure.lesion import measure_lesions
 from pipeline.measure.midplane import find_midplane, find_midplane_remarks
@@ -22,11 +25,12 @@ from pipeline.postprocess.threshold import apply_brain_limit, apply_threshold
 from pipeline.postprocess.to_source_grid import apply_to_source_grid
 from pipeline.preprocess.check_inputs import check_inputs, find_input_remarks
 from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find_brain_problem, find_coverage_remarks, move_brain
-from pipeline.preprocess.register import apply_registration, find_registration_remarks, plan_registration
+from pipeline.preprocess.register import Registration, apply_registration, find_registration_remarks, plan_registration
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
 from pipeline.preprocess.resample import IDENTITY, plan_covering_grid
 from pipeline.quality.gates import find_quality_remarks, measure_quality
 from pipeline.records import Array, Finding, PipelineResult, Role, Volume
+from pipeline.remembered import remember_answer, remember_brain, remember_registration
 from pipeline.segmenters import patch3d
 from pipeline.segmenters.case import Answer, Asked, Case
 from pipeline.segmenters.families import segment_case
@@ -43,6 +47,7 @@ class Recipe:
     bias_correction: bool = True
     threads: int = 1
     provider: str = "cpu"
+    cache: StepCache | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +91,19 @@ def run_pipeline(
     brains = extract_brains(images, recipe, journal)
     # 4. Bring the other image onto the reference.
     brains = _settle_brains(images, brains, journal)
-    case = _register(images, brains, reference_role, recipe.lesion, journal)
+    case = _register(images, brains, reference_role, recipe, journal)
     inputs = {role: volume for role, volume in inputs.items() if role in case.images}
     _judge_quality(case, brains, recipe.lesion, journal)
     # 5 to 8. Resample, correct, normalise, infer.
     threshold = _choose_threshold(tuple(inputs), recipe)
     corrected = recipe.bias_correction and recipe.lesion.preprocess.bias_correction == "n4"
     asked = Asked(threshold, corrected, recipe.threads, recipe.provider)
-    answer = Answer(segmenter(case, journal)) if segmenter else segment_case(recipe.lesion, case, asked, journal)
+    if segmenter:
+        answer = Answer(segmenter(case, journal))
+    else:
+        answer = remember_answer(
+            recipe.cache, recipe.lesion, case, asked, journal, lambda: segment_case(recipe.lesion, case, asked, journal)
+        )
     # 9. Back to the reference's own voxels.
     with journal.step("to_source_grid"):
         orientation = orientations[reference_role]
@@ -139,10 +149,17 @@ def extract_brains(images: Mapping[Role, Volume], recipe: Recipe, journal: Journ
         for role, image in images.items():
             grid = plan_covering_grid(grid_of(image), bundle.input.spacing_mm, bundle.input.patch)
             channel = role if role in bundle.channels else bundle.channels[0]
-            head = patch3d.crop_to_head(bundle, patch3d.resample_channels(bundle, {channel: image}, grid, {}))
             asked = Asked(bundle.output.threshold, threads=recipe.threads, provider=recipe.provider)
-            answer, used = patch3d.infer(bundle, patch3d.normalise_channels(bundle, head, None), asked)
-            brains[role] = apply_brain_threshold(answer.probability, asked.threshold)
+
+            def infer(
+                image: Volume = image, grid: Grid = grid, channel: str = channel, asked: Asked = asked
+            ) -> tuple[Volume, dict[str, Any]]:
+                head = patch3d.crop_to_head(bundle, patch3d.resample_channels(bundle, {channel: image}, grid, {}))
+                answer, used = patch3d.infer(bundle, patch3d.normalise_channels(bundle, head, None), asked)
+                return answer.probability, used
+
+            probability, used = remember_brain(recipe.cache, bundle, image, asked, infer)
+            brains[role] = apply_brain_threshold(probability, asked.threshold)
             parameters[role] = {"volume_ml": brains[role].volume_ml, "main_share": brains[role].main_share, **used}
     return brains
 
@@ -164,7 +181,7 @@ def _settle_brains(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], 
     return settled
 
 
-def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], reference: Role, lesion: Bundle, journal: Journal) -> Case:
+def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], reference: Role, recipe: Recipe, journal: Journal) -> Case:
     """Bring every other image onto the reference; one that cannot be is left out where the network was trained to do without it.
 
     The finding has the grade of a refused input, so no report claims the absence of lesions or that all of the analysis succeeded.
@@ -175,11 +192,13 @@ def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], refer
             if role == reference:
                 continue
             same_frame = images[role].frame_of_reference_uid == images[reference].frame_of_reference_uid
-            plan = plan_registration(brains[reference], brains[role], same_frame=same_frame)
+            pictures, heads = (images[reference], images[role]), (brains[reference], brains[role])
             try:
-                found = apply_registration(plan, images[reference], images[role], brains[reference], brains[role])
+                found, known = remember_registration(
+                    recipe.cache, pictures, heads, same_frame, functools.partial(_find_motion, pictures, heads, same_frame)
+                )
             except RegistrationError as problem:
-                if not lesion.takes([reference]):
+                if not recipe.lesion.takes([reference]):
                     raise
                 sentence = f"The {role.upper()} was not used, the result rests on the {reference.upper()} alone: {problem}"
                 journal.findings.append(Finding(problem.code, "refuse", sentence))
@@ -188,8 +207,13 @@ def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], refer
             links[role] = found.link
             journal.findings += find_registration_remarks(found)
             parameters[role] = {**asdict(found), "link": found.link.tolist(), "same_frame_of_reference": same_frame}
-    pictures: dict[str, Volume] = {role: image for role, image in images.items() if role in links}
-    return Case(pictures, links, brains[reference], grid_of(images[reference]))
+            parameters[role] |= {"cached": True} if known else {}
+    kept: dict[str, Volume] = {role: image for role, image in images.items() if role in links}
+    return Case(kept, links, brains[reference], grid_of(images[reference]))
+
+
+def _find_motion(images: tuple[Volume, Volume], brains: tuple[Brain, Brain], same_frame: bool) -> Registration:
+    return apply_registration(plan_registration(*brains, same_frame=same_frame), *images, *brains)
 
 
 def _judge_quality(case: Case, brains: Mapping[Role, Brain], lesion: Bundle, journal: Journal) -> None:

@@ -93,7 +93,7 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
-            *_pipeline("bundle", "errors", "followup", "inference", "records", "run"),
+            *_pipeline("bundle", "cache", "errors", "followup", "inference", "records", "run"),
         ),
     ),
     Room("dicomnode.compute", "where studies are computed: Dask distributed", _dicomnode("config", "errors"), ("dask", "distributed")),
@@ -178,7 +178,18 @@ ROOMS = (
     Room(
         "pipeline.run",
         "`run_pipeline`: the numbered steps, top to bottom",
-        (*_VOLUMES_IN, *_pipeline("bundle", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure", "quality")),
+        (
+            *_VOLUMES_IN,
+            *_pipeline("bundle", "cache", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure", "quality"),
+            "pipeline.remembered",
+        ),
+        ("numpy",),
+    ),
+    Room("pipeline.cache", "results of slow steps by the content that they came from", _pipeline("records"), ("numpy",)),
+    Room(
+        "pipeline.remembered",
+        "brain extraction, registration and inference with a memory",
+        (*_VOLUMES_IN, *_pipeline("bundle", "cache", "journal", "preprocess", "segmenters")),
         ("numpy",),
     ),
     Room(

@@ -1,0 +1,68 @@
+"""A received study is answered again into a folder: with another threshold, without doing the slow steps twice, and nothing else changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicomnode.app import open_ledger
+from dicomnode.commands import replay
+from dicomnode.config import parse_config
+from dicomnode.errors import NodeError
+from dicomnode.records import ReceivedInstance
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.study.headers import read_header
+from tests.factories.dicom import phantom_study
+from tests.factories.onnx import brain_manifest, known_lesion_bundle, threshold_graph, write_bundle
+
+GRID = {"shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)}
+
+
+def steps(folder: Path) -> dict[str, Any]:
+    return {step["name"]: step for step in json.loads((folder / "steps.json").read_text())}
+
+
+@pytest.mark.slow
+def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = tmp_path / "models"
+    known_lesion_bundle(models)
+    write_bundle(models, threshold_graph([1.0], 0.68, [80, 80, 64]), brain_manifest())
+    settings = {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain"}
+    config = parse_config({"storage": {"root": str(tmp_path / "node")}, "pipeline": settings})
+    layout = SpoolLayout(config.storage.spool)
+    layout.prepare()
+    phantom = phantom_study(roles=("flair",), flair=GRID)
+    ledger = open_ledger(config)
+    for number, instance in enumerate(phantom.instances):
+        sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+        path = layout.instance_path(instance.SOPInstanceUID, sha256)
+        instance.save_as(layout.root / path, enforce_file_format=True)
+        syntax = instance.file_meta.TransferSyntaxUID
+        ledger.add_instance(
+            ReceivedInstance(instance.SOPInstanceUID, instance.SOPClassUID, syntax, path, sha256, 1, "MR", "127.0.0.1", 10.0)
+        )
+    for instance_id, received in ledger.unindexed_instances(1000):
+        ledger.record_header(instance_id, read_header(layout.root / received.path), 11.0)
+    before = ledger.study_history(phantom.study_uid)
+    uid, cache = phantom.study_uid, tmp_path / "cache"
+
+    assert replay(config, uid, tmp_path / "first", None, None, cache, True)
+    assert replay(config, uid[-12:], tmp_path / "second", None, 0.8, cache, True)
+
+    first, second = steps(tmp_path / "first"), steps(tmp_path / "second")
+    assert not any(step["cached"] for step in first.values())
+    assert second["infer"]["cached"]
+    assert second["extract_brain"]["parameters"]["flair"]["cached"]
+    assert second["find_lesions"]["parameters"]["threshold"] == 0.8
+    assert (tmp_path / "second" / "seg.dcm").read_bytes() != (tmp_path / "first" / "seg.dcm").read_bytes()
+    rows = [json.loads(text) for text in capsys.readouterr().out.replace("]\n[", "]\0[").split("\0")]
+    assert [row[0]["outcome"] for row in rows] == ["lesions", "lesions"]
+    # Nothing was sent, and the ledger tells the same story.
+    assert ledger.study_history(uid) == before
+    with pytest.raises(NodeError):
+        replay(config, "9.9.9", tmp_path / "third", None, None, None, True)
+    ledger.close()
