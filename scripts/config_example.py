@@ -50,7 +50,7 @@ EXAMPLES: dict[str, Any] = {
     "selection.rules.use": "t1",
     "selection.rules.series_description": "mprage|t1.*3d",
     "pipeline.models": "/opt/dicomnode/models",
-    "pipeline.cache": "/var/cache/dicomnode",
+    "pipeline.cache": "/var/lib/dicomnode/cache",
     "pipeline.threshold": 0.5,
     "pipeline.minimum_volume_mm3": 50.0,
 }

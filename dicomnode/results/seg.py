@@ -183,6 +183,7 @@ def _describe_segment(plan: SegmentPlan, result: PipelineResult) -> hd.seg.Segme
         display_color=cielab_color(plan.color),
     )
     if plan.laterality in codes.SIDES:
-        # highdicom has no slot for the side of a segment (PS3.3 C.8.20.2, BCID 244).
-        description.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept.from_code(codes.SIDES[plan.laterality])]
+        # highdicom has no slot for the side of a segment; it belongs into the item of the type (PS3.3 C.8.20.4, CID 244).
+        side = hd.sr.CodedConcept.from_code(codes.SIDES[plan.laterality])
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
     return description

@@ -102,7 +102,9 @@ def test_left_is_left_in_everything_that_leaves(
         assert apart.max() < 1, "the centroid lies within one voxel"
         # What the lesion fills of this grid; how well thick slices show its volume is no question of geometry (test_run_geometry).
         assert len(voxels) == pytest.approx(np.count_nonzero(reference.truth == number), rel=0.05)
-    sides = [item.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue for item in seg.SegmentSequence]
+    sides = [
+        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeValue for item in seg.SegmentSequence
+    ]
     assert sides == [codes.LEFT.value, codes.RIGHT.value]
     # SR: the coded side of each lesion's group, and the words.
     report = pydicom.dcmread(tmp_path / "out" / "sr.dcm")

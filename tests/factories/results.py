@@ -114,5 +114,8 @@ def _lesion(label: int, labels: npt.NDArray[Any], volume: Volume, voxel_mm3: flo
         Measurement("long_axis", axis.length_mm, "mm", "in-slice"),
         Measurement("maximum_3d_diameter", axis.length_mm * 1.1, "mm", "in space"),
         Measurement(f"mean_intensity_{role}", 1234.5678901, "1", "mean"),
+        Measurement(f"mirrored_intensity_{role}", 987.6, "1", "mean on the other side"),
+        Measurement("certainty", 90.0, "%", "mean probability"),
     )
-    return Lesion(label, len(voxels), index_to_lps(volume.affine, voxels.mean(axis=0)), axis, measurements, 0.9)
+    centroid = index_to_lps(volume.affine, voxels.mean(axis=0))
+    return Lesion(label, len(voxels), centroid, axis, measurements, 0.9, "left" if centroid[0] > 0 else "right")

@@ -22,7 +22,6 @@ from dicomnode.results.segments import count_merged, plan_segments
 from dicomnode.results.verify import read_back, verify_answer
 from dicomnode.results.verify_report import concept, walk_content
 from dicomnode.states import Outcome
-from pipeline.records import Measurement
 from tests.factories.dicom import Blob
 from tests.factories.results import MODELS, Answered, answered_study, make_result
 
@@ -176,7 +175,8 @@ def test_the_report_measures_each_lesion_and_the_whole(answered: Answered) -> No
 
     # The whole; then volume and line of each lesion, two groups with one tracking UID.
     assert named[0] == ["118565006", "246206008", "118565006", "118586006", "103339001"]
-    assert named[1] == named[3] == ["118565006", "L0JK", "110852"]
+    # Signal of the lesion, signal of the other side, certainty.
+    assert named[1] == named[3] == ["118565006", "L0JK", "110852", "110852", "111012"]
     assert named[2] == named[4] == ["103339001"]
     assert all(group.ContentTemplateSequence[0].TemplateIdentifier in {"1411", "1501"} for group in groups)
     assert report.ConceptNameCodeSequence[0].CodeValue == "126000"
@@ -299,12 +299,10 @@ def test_what_limits_an_image_is_in_the_report_as_words_and_codes(answered: Answ
 
 def test_certainty_is_coded_and_its_words_say_that_it_is_not_calibrated(answered: Answered) -> None:
     first, *others = answered.result.lesions
-    sure = replace(
-        first, laterality="left", mean_agreement=0.75, measurements=(*first.measurements, Measurement("certainty", 90.0, "%", ""))
-    )
+    sure = replace(first, mean_agreement=0.75)
 
     report = answer(replace(answered, result=replace(answered.result, lesions=(sure, *others))))["sr"]
 
     stated = [item for item in walk_content(report) if concept(item) == codes.CERTAINTY_OF_FINDING.value]
-    assert [float(item.MeasuredValueSequence[0].NumericValue) for item in stated] == [90.0]
+    assert [float(item.MeasuredValueSequence[0].NumericValue) for item in stated] == [90.0] * len(answered.result.lesions)
     assert any("mean network probability 90 % (not calibrated), agreement 75 %." in text for text in texts(report))
