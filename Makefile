@@ -4,13 +4,17 @@ PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 INSTALLED_TRAIN := .venv/.installed-train
 
-.PHONY: demo test test-train check bench lock
+.PHONY: demo test test-faults test-train check bench lock
 
 demo: $(INSTALLED)  ## one synthetic study through the whole node, result shown
 	.venv/bin/dicomnode demo
 
 test: $(INSTALLED)  ## the plain suite; outside tools and slow tests: see CONTRIBUTING.md
 	$(PYTHON) -m pytest
+
+# The long form: DICOMNODE_POWER_CUTS=500 DICOMNODE_FUZZ_INPUTS=20000 DICOMNODE_JUNK_CONNECTIONS=10000 make test-faults (docs/reliability.md).
+test-faults: $(INSTALLED)  ## kills, power cuts, full disks, fuzzing: the short form
+	$(PYTHON) -m pytest -m "faults" -s tests/faults
 
 test-train: $(INSTALLED_TRAIN)  ## the training code's smoke tests (installs torch)
 	$(PYTHON) -m pytest -m train

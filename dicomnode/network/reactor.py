@@ -19,13 +19,17 @@ import ssl
 import struct
 from typing import Any
 
+import structlog
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
 from dicomnode.network.dimse import ProtocolFault, StoreAssembler, decode_uid, encode_store_response, fragments
 from dicomnode.network.handlers import AnswerStore, StoreRequest
 from dicomnode.network.limits import MemoryAccount, ReceiveMemory
+
+log = structlog.get_logger()
 
 # Longest wait before the threads look at their timers and at each other's queues.
 _WAIT_S = 0.005
@@ -175,6 +179,23 @@ class PromptProvider(DULServiceProvider):
         self.socket.send(encode_store_response(command, self.answer_store(request)))  # type: ignore[union-attr]
 
 
+class PromptStateMachine(StateMachine):
+    """The state machine of PS3.8 9.2: whatever a peer says out of turn ends its association, and not the thread with an exception."""
+
+    def do_action(self, event: str) -> None:
+        """Do what the table says of an event; where it says nothing, or that fails, break off."""
+        try:
+            super().do_action(event)
+        except Exception as problem:  # noqa: BLE001  the library raises whatever happened in the middle of an action
+            log.warning("association_broken_off", state=self.current_state, error=type(problem).__name__)
+            association = self.dul.assoc
+            if self.dul.socket is not None:
+                self.dul.socket.close()
+            association.is_aborted, association.is_established = True, False
+            association._kill = True  # noqa: SLF001 - as the library does where it cannot go on
+            self.dul.kill_dul()
+
+
 class PromptMessages(DIMSEServiceProvider):
     """The message layer: its reader waits a little instead of asking a thousand times a second."""
 
@@ -205,6 +226,7 @@ class PromptRequestHandler(RequestHandler):
         association.dul.answer_store = self.server.answer_store  # type: ignore[attr-defined]
         memory: ReceiveMemory = self.server.memory  # type: ignore[attr-defined]
         provider = association.dul
+        provider.state_machine.__class__ = PromptStateMachine
         provider.assembler = StoreAssembler()
         provider.account = memory.account(lambda: not provider.ident or provider.is_alive(), provider.assembler.reset)
         provider.assembler.allow = provider.account.allow

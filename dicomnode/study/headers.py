@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
@@ -17,6 +17,7 @@ from pydicom.tag import Tag
 
 from dicomnode.errors import UnreadableInstance
 from dicomnode.records import InstanceHeader
+from dicomnode.study.bombs import CountedFile, refuse_bombs
 from dicomnode.study.elements import read_integer, read_items, read_number, read_private_number, read_text, read_texts
 from dicomnode.study.frames import FrameFacts, read_frames
 
@@ -69,13 +70,14 @@ def read_header(path: Path) -> InstanceHeader:
     Raises
     ------
     UnreadableInstance
-        "not-dicom", "truncated", "identity-missing" or "unreadable", then a sentence. A truncated image still says which study it is of.
+        "not-dicom", "truncated", "identity-missing", "too-..." or "unreadable", then a sentence. A truncated image still says which study it is of.
     """
     # pydicom warns about each odd value; what matters of it becomes a finding.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with path.open("rb") as file:
+                refuse_bombs(file)
                 dataset = _parse(file)
                 _refuse_truncated(dataset, file, path.stat().st_size)
                 return _describe(dataset)
@@ -88,7 +90,7 @@ def read_header(path: Path) -> InstanceHeader:
 
 def _parse(file: BinaryIO) -> FileDataset:
     try:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        dataset = pydicom.dcmread(cast("BinaryIO", CountedFile(file)), stop_before_pixels=True, force=True)
     except (InvalidDicomError, EOFError):
         raise UnreadableInstance("not-dicom: the file is not a DICOM instance") from None
     identity = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")

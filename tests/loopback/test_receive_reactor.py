@@ -191,3 +191,19 @@ def _eventually(condition: Callable[[], bool], timeout_s: float = 8.0) -> bool:
     while time.monotonic() < end and not condition():
         time.sleep(0.02)
     return condition()
+
+
+def test_an_event_out_of_turn_ends_the_association_and_not_a_thread_with_an_exception(listen: Callable[..., Any]) -> None:
+    """Found by fuzzing: a request that comes while its association is being refused."""
+    receiver, port = listen()
+    association = associate(port)
+    ours = receiver._server.active_associations[0]
+
+    ours.dul.event_queue.put("Evt7")
+
+    for thread in (ours, ours.dul):
+        thread.join(20)
+    assert not ours.is_alive()
+    assert not ours.dul.is_alive()
+    assert ours.is_aborted
+    association.abort()
