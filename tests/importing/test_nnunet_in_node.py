@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -41,17 +42,20 @@ def results(python: Path, folder: Path) -> Path:
     return folder
 
 
-def through_the_node(node: NodeProcesses, archive: Archive, images: list[Path]) -> dict[str, Dataset]:
-    """Send a study by C-STORE and return what the archive gets for it: modality -> object."""
+def through_the_node(node: NodeProcesses, archive: Archive, images: list[Path]) -> tuple[dict[str, Dataset], dict[str, Any]]:
+    """Send a study by C-STORE; return what the archive gets for it (modality -> object) and the job as the ledger knows it."""
     peer = DestinationSettings(name="node", ae_title=AE_TITLE, host="127.0.0.1", port=node.port())
     sent = send_files(images, peer, calling_ae="SCANNER", timeout_s=60)
     assert {outcome.verdict for outcome in sent} == {"ok"}
     end = time.monotonic() + ANSWER_S
-    while len(archive.received) < 2 and time.monotonic() < end:
+    while time.monotonic() < end:
         node.check()
-        time.sleep(0.2)
-    found = [pydicom.dcmread(path) for path in archive.files]
-    return {dataset.Modality: dataset for dataset in found if dataset.StudyInstanceUID == STUDY_UID}
+        found = {dataset.Modality: dataset for dataset in map(pydicom.dcmread, archive.files) if dataset.StudyInstanceUID == STUDY_UID}
+        job = json.loads(dicomnode("why", STUDY_UID, "--json", "--config", node.config))["jobs"][-1] if "SR" in found else {}
+        if job.get("state") == "done":
+            return found, job
+        time.sleep(0.5)
+    pytest.fail(f"no answer came within {ANSWER_S:g} s; the node says {node.log.read_text()[-2000:]}")
 
 
 @pytest.mark.timeout(900)
@@ -69,19 +73,18 @@ def test_imported_used_and_removed(nnunet_python: Path, tmp_path: Path) -> None:
         said = dicomnode("models", "import-nnunet", results(nnunet_python, tmp_path / "results"), *given, *at)
         listed = json.loads(dicomnode("models", "list", "--json", *at))
         with node:
-            arrived = through_the_node(node, archive, images)
-            story = json.loads(dicomnode("why", STUDY_UID, "--json", *at))
+            arrived, job = through_the_node(node, archive, images)
         removed = dicomnode("models", "remove", "hospital", *at)
         left = json.loads(dicomnode("models", "list", "--json", *at))
 
     assert "Weights are kept as" in said
     assert {row["name"] for row in listed} == {"brain-extractor-3mm", "hospital"}
-    job = story["jobs"][-1]
-    assert (job["state"], job["outcome"]) == ("done", "lesions")
     (infer,) = [step["parameters"] for step in job["detail"]["steps"] if step["name"] == "infer"]
     assert infer["conventions"] == "nnU-Net v2"
-    assert set(arrived) == {"SEG", "SR"}
-    assert arrived["SEG"].pixel_array.any()
+    # A network of sixty steps on balls may call a head free of lesions; then the report stands alone.
+    assert job["outcome"] in ("lesions", "negative")
+    assert set(arrived) == ({"SEG", "SR"} if job["outcome"] == "lesions" else {"SR"})
+    assert "SEG" not in arrived or arrived["SEG"].pixel_array.any()
     for dataset in arrived.values():
         assert "hospital" in str(dataset)
     assert "hospital/1.0.0 was removed" in removed
