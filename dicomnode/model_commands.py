@@ -27,16 +27,19 @@ def list_models(config: Config, as_json: bool) -> None:
     names = ("name", "version", "task", "family", "channels", "MB", "sha256", "licence")
     rows, statements = [], []
     for bundle in _found(lambda: list_bundles(_folder(config))):
-        size_mb = sum(file.stat().st_size for file in bundle.folder.glob("*.onnx")) / 1e6
+        # An ensemble is as large as the bundles that it asks.
+        graphs = [file for each in (bundle.members or (bundle,)) for file in each.folder.glob("*.onnx")]
+        size_mb = sum(file.stat().st_size for file in graphs) / 1e6
         cells = (bundle.name, bundle.version, bundle.task, bundle.family, "+".join(bundle.channels), f"{size_mb:.1f}")
-        rows.append([*cells, bundle.sha256[:12], bundle.licence])
-        statements.append(bundle.statement)
+        rows.append([*cells, bundle.sha256 if as_json else bundle.sha256[:12], bundle.licence])
+        statements.append((bundle.statement, bundle.training_data))
     if as_json:
-        print_rows((*names, "statement"), [[*row, statement] for row, statement in zip(rows, statements, strict=True)], as_json=True)
+        columns = (*names, "statement", "training_data")
+        print_rows(columns, [[*row, *said] for row, said in zip(rows, statements, strict=True)], as_json=True)
         return
     print_rows(names, rows, as_json=False)
-    for row, statement in zip(rows, statements, strict=True):
-        console.print(f"{row[0]}: {statement}", highlight=False)
+    for row, (statement, data) in zip(rows, statements, strict=True):
+        console.print(f"{row[0]}: {statement}" + (f" Training data: {data}" if data else ""), highlight=False)
 
 
 def show_model(config: Config, name: str) -> None:

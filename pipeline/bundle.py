@@ -1,7 +1,7 @@
 """A model bundle (`models/<name>/<version>/`): its files, their hashes, what it needs and what it promises.
 
 Rules for this file:
-1. A bundle is data: an ONNX graph (one for each fold), a TOML manifest, a card, pictures. Any other file in the folder refuses the bundle; nothing is unpickled.
+1. A bundle is data: ONNX graphs (folds, planes, stages; none for an ensemble of other bundles), a TOML manifest, a card, pictures. Any other file in the folder refuses the bundle; nothing is unpickled.
 2. What runs is what was hashed: the session is made of the checked bytes, not of the path, so weights outside the graph cannot come in.
 """
 
@@ -12,14 +12,15 @@ import hashlib
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import BundleError
-from pipeline.manifest import GRAPH, MANIFEST, Manifest, read_manifest
+from pipeline.family_manifest import GRAPH, EnsembleSpec
+from pipeline.manifest import MANIFEST, Manifest, read_manifest
 from pipeline.records import FloatArray, ModelIdentity
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ _ALLOWED_SUFFIXES = (".onnx", ".toml", ".md", ".png")
 
 @dataclass(frozen=True)
 class Bundle(Manifest):
-    """One checked bundle: everything that its manifest says, and the folder that it lies in."""
+    """One checked bundle: everything that its manifest says, the folder that it lies in, and the bundles that an ensemble is made of."""
 
     folder: Path
+    members: tuple[Bundle, ...] = ()
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -101,7 +103,39 @@ def load_bundle(folder: Path) -> Bundle:
         stat = (folder / name).stat()
         if _sha256(folder / name, stat.st_size, stat.st_mtime_ns) != digest:
             raise BundleError(f"{folder / name}: the SHA-256 differs from the manifest's; install the bundle again", code="model-altered")
-    return bundle
+    return replace(bundle, members=_load_members(bundle))
+
+
+def _load_members(bundle: Bundle) -> tuple[Bundle, ...]:
+    """Return the bundles of an ensemble, each as the manifest names it and fit to be asked in its stead.
+
+    Raises
+    ------
+    BundleError
+        One is missing, another than was named, an ensemble itself, or was not trained for what the ensemble accepts.
+    """
+    if not isinstance(bundle.family_spec, EnsembleSpec):
+        return ()
+    models, members = bundle.folder.parent.parent, []
+    for name, digest in bundle.family_spec.members.items():
+        if not (models / name / MANIFEST).exists():
+            raise BundleError(
+                f"{bundle.name} needs {name}, which is not in {models}; install it, or remove {bundle.name}", code="model-missing"
+            )
+        if read_manifest(models / name / MANIFEST).family == bundle.family:
+            raise BundleError(f"{bundle.name}: its member {name} is an ensemble itself", code="model-manifest-invalid")
+        member = load_bundle(models / name)
+        if member.sha256 != digest:
+            raise BundleError(
+                f"{bundle.name} was made with another {name}: the SHA-256 differs; install that one again", code="model-altered"
+            )
+        accepted = {frozenset(combination) for combination in member.input.accepts}
+        lacking = [combination for combination in bundle.input.accepts if frozenset(combination) not in accepted]
+        if member.task != bundle.task or lacking:
+            missing = f"for {'+'.join(lacking[0])}" if lacking else f"for the task {bundle.task!r}"
+            raise BundleError(f"{bundle.name}: its member {name} was not trained {missing}", code="model-manifest-invalid")
+        members.append(member)
+    return tuple(members)
 
 
 def list_bundles(models_dir: Path) -> list[Bundle]:
@@ -165,6 +199,7 @@ def open_graph(bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = 
         raise BundleError(f"{bundle.name}: ONNX Runtime could not start {provider}", code="provider-missing")
     check_graph(
         bundle,
+        name,
         {tensor.name: (tensor.type, tensor.shape) for tensor in session.get_inputs()},
         {tensor.name: (tensor.type, tensor.shape) for tensor in session.get_outputs()},
     )
@@ -179,13 +214,14 @@ def verify_bundle(bundle: Bundle) -> None:
     BundleError
         Something is not as the manifest says.
     """
-    for name in bundle.graphs:
-        _verify_graph(bundle, name)
+    for each in bundle.members or (bundle,):
+        for name in each.graphs:
+            _verify_graph(each, name)
 
 
 def _verify_graph(bundle: Bundle, name: str) -> None:
     session = open_graph(bundle, 1, name)
-    shape = (1, len(bundle.channels), *bundle.input.patch)
+    shape = (1, len(bundle.channels), *bundle.patch_of(name))
     ramp = np.linspace(0.0, 1.0, math.prod(shape), dtype=np.float32).reshape(shape)
     answer: FloatArray = session.run([bundle.output.name], {bundle.input.name: ramp})[0]
     if not np.isfinite(answer).all():
@@ -194,15 +230,17 @@ def _verify_graph(bundle: Bundle, name: str) -> None:
         raise BundleError(f"{bundle.name}: the manifest promises probabilities, the graph gives {answer.min():g} to {answer.max():g}")
 
 
-def check_graph(bundle: Bundle, inputs: Mapping[str, tuple[str, list[Any]]], outputs: Mapping[str, tuple[str, list[Any]]]) -> None:
-    """Hold a graph's inputs and outputs (name -> ONNX type, shape) against the manifest; a named axis fits any size.
+def check_graph(
+    bundle: Bundle, name: str, inputs: Mapping[str, tuple[str, list[Any]]], outputs: Mapping[str, tuple[str, list[Any]]]
+) -> None:
+    """Hold the inputs and outputs of the graph `name` (name -> ONNX type, shape) against the manifest; a named axis fits any size.
 
     Raises
     ------
     BundleError
         They disagree.
     """
-    patch = list(bundle.input.patch)
+    patch = list(bundle.patch_of(name))
     _check_tensor(bundle, "input", inputs, bundle.input.name, [1, len(bundle.channels), *patch])
     _check_tensor(bundle, "output", outputs, bundle.output.name, [1, bundle.maps, *patch])
 

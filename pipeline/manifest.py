@@ -14,19 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BundleError
+from pipeline.family_manifest import (
+    COARSE_GRAPH,
+    FAMILIES,
+    GRAPH,
+    PROPOSAL_GRAPH,
+    EnsembleSpec,
+    FamilySpec,
+    ProposalSpec,
+    find_files_problem,
+    read_family,
+)
+from pipeline.manifest_values import Values
 from pipeline.nnunet_manifest import NnUNetSpec, read_nnunet
 
 MANIFEST = "model.toml"
-GRAPH = "model.onnx"
-FURTHER_GRAPH = r"fold-[0-9]+\.onnx"
-"""Name of the graph of a further fold, whose answers are averaged with those of `GRAPH`."""
 TASKS = ("lesion", "brain")
-FAMILIES = ("patch3d",)
 HEADS = ("brain-extracted", "whole-head")
 ACTIVATIONS = ("in-graph", "sigmoid", "softmax")
 BIAS_CORRECTIONS = ("n4", "none")
 REFERENCES = ("flair", "t1")
 AGGREGATES = ("probabilities", "logits")
+MEMBERS_DECIDE = "members"
+"""How an ensemble preprocesses: each member in its own way."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,11 @@ class Manifest:
     Attributes
     ----------
     graphs
-        File name to SHA-256 of every graph; `GRAPH` first, then further folds.
+        File name to SHA-256 of every graph; the one that answers first, then further folds, planes or stages.
+    training_data
+        What the network was trained on, in words; empty where the manifest does not say.
+    family_spec
+        The family's own table; None for the plain family "patch3d".
     nnunet
         The conventions of an imported nnU-Net; None for every other network.
     trained
@@ -116,17 +130,23 @@ class Manifest:
     output: OutputSpec
     nnunet: NnUNetSpec | None
     trained: Mapping[str, Mapping[str, tuple[float, float]]]
+    family_spec: FamilySpec | None
+    training_data: str
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the graph; of several, that of their hashes, one a line."""
-        digests = list(self.graphs.values())
+        """SHA-256 of the graph; of several, or of an ensemble's members, that of their hashes, one a line."""
+        digests = list(self.family_spec.members.values() if isinstance(self.family_spec, EnsembleSpec) else self.graphs.values())
         return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     @property
     def least_shape(self) -> tuple[int, int, int]:
         """The smallest grid, in voxels, that the family works on."""
-        return self.input.patch
+        return self.family_spec.patch if isinstance(self.family_spec, ProposalSpec) else self.input.patch
+
+    def patch_of(self, graph: str) -> tuple[int, int, int]:
+        """Return the spatial shape of one graph's input."""
+        return self.least_shape if graph in (PROPOSAL_GRAPH, COARSE_GRAPH) else self.input.patch
 
     @property
     def maps(self) -> int:
@@ -153,103 +173,124 @@ def read_manifest(path: Path) -> Manifest:
     return _Reader(values, path).manifest()
 
 
-class _Reader:
-    """Takes typed values out of a manifest; a missing or wrong one names its key."""
-
-    def __init__(self, manifest: Mapping[str, Any], path: Path) -> None:
-        self._manifest = manifest
-        self._path = path
+class _Reader(Values):
+    """Makes the records out of a manifest's values."""
 
     def manifest(self) -> Manifest:
         schema = self.value("schema", int)
         if schema > 1:
-            raise self._problem("schema", f"the bundle was made by a newer program (schema {schema}, this one knows 1); update the node")
+            raise self.problem("schema", f"the bundle was made by a newer program (schema {schema}, this one knows 1); update the node")
         if schema != 1:
-            raise self._problem("schema", "only schema 1 is known")
+            raise self.problem("schema", "only schema 1 is known")
+        family = self.one_of("family", FAMILIES)
+        spec = read_family(family, self.values, str(self.path))
+        alone = not isinstance(spec, EnsembleSpec)
         manifest = Manifest(
             name=self.text("name"),
             version=self.text("version"),
             task=self.one_of("task", TASKS),
-            family=self.one_of("family", FAMILIES),
+            family=family,
             statement=self.text("statement"),
             intended_use=self.text("intended_use"),
             licence=self.text("licence"),
-            graphs=self._graphs(),
+            graphs=self._graphs(family, coarse=isinstance(spec, ProposalSpec) and spec.coarse),
             input=self._input(),
-            preprocess=PreprocessSpec(
-                self.text("preprocess.resample"),
-                self.text("preprocess.normalise"),
-                self.value("preprocess.normalise_parameters", dict, {}),
-                self.one_of("preprocess.bias_correction", BIAS_CORRECTIONS, "n4"),
-                self.one_of("preprocess.reference", REFERENCES, "flair"),
-            ),
             trained=self._trained(),
-            window=WindowSpec(
-                self.number("window.step", 0.1, 1.0),
-                self.value("window.gaussian", bool),
-                self.one_of("window.aggregate", AGGREGATES, "probabilities"),
-                self._mirror_axes(),
-            ),
+            preprocess=self._preprocess() if alone else PreprocessSpec(MEMBERS_DECIDE, MEMBERS_DECIDE),
+            window=self._window() if alone else WindowSpec(1.0, gaussian=False),
             output=self._output(),
-            nnunet=self._nnunet(),
+            nnunet=self._nnunet() if alone else None,
+            family_spec=spec,
+            training_data=self.value("training.data", str, ""),
         )
-        if len(manifest.graphs) > 1 and manifest.nnunet is None:
-            raise self._problem("files", "only an nnU-Net has further folds")
-        if manifest.window.aggregate == "logits" and manifest.output.activation == "in-graph":
-            raise self._problem("window.aggregate", "logits cannot be averaged when the activation is in the graph")
+        self._check_together(manifest)
         return manifest
 
-    def _graphs(self) -> dict[str, str]:
-        files = self.value("files", dict)
-        names = sorted(set(files) - {GRAPH})
-        right = GRAPH in files and all(re.fullmatch(FURTHER_GRAPH, name) for name in names)
-        if not right or not all(isinstance(each, str) and re.fullmatch("[0-9a-f]{64}", each) for each in files.values()):
-            raise self._problem(
-                "files", f"must list {GRAPH}, and fold-1.onnx and so on, with their SHA-256 (64 hexadecimal digits) and nothing else"
-            )
-        return {name: files[name] for name in (GRAPH, *names)}
+    def _check_together(self, manifest: Manifest) -> None:
+        """Refuse what is right by itself and wrong beside the rest."""
+        if manifest.family != "patch3d" and manifest.task != "lesion":
+            raise self.problem("task", f"the family {manifest.family} can be a lesion network only")
+        if manifest.family == "patch3d" and len(manifest.graphs) > 1 and manifest.nnunet is None:
+            raise self.problem("files", "only an nnU-Net has further folds")
+        if manifest.family != "patch3d" and manifest.nnunet is not None:
+            raise self.problem("nnunet", "an nnU-Net is of the family patch3d")
+        if manifest.window.aggregate == "logits" and manifest.output.activation == "in-graph":
+            raise self.problem("window.aggregate", "logits cannot be averaged when the activation is in the graph")
+        if manifest.family == "proposal3d" and (manifest.window.aggregate == "logits" or manifest.window.mirror_axes):
+            raise self.problem("window", "the family proposal3d averages probabilities and mirrors nothing")
+        if not isinstance(manifest.family_spec, EnsembleSpec):
+            return
+        for table in ("preprocess", "window", "nnunet"):
+            if table in self.values:
+                raise self.problem(table, "an ensemble's members say this")
+
+    def _preprocess(self) -> PreprocessSpec:
+        return PreprocessSpec(
+            self.text("preprocess.resample"),
+            self.text("preprocess.normalise"),
+            self.value("preprocess.normalise_parameters", dict, {}),
+            self.one_of("preprocess.bias_correction", BIAS_CORRECTIONS, "n4"),
+            self.one_of("preprocess.reference", REFERENCES, "flair"),
+        )
+
+    def _window(self) -> WindowSpec:
+        return WindowSpec(
+            self.number("window.step", 0.1, 1.0),
+            self.value("window.gaussian", bool),
+            self.one_of("window.aggregate", AGGREGATES, "probabilities"),
+            self._mirror_axes(),
+        )
+
+    def _graphs(self, family: str, *, coarse: bool) -> dict[str, str]:
+        files = self.value("files", dict, {} if family == "ensemble" else None)
+        if problem := find_files_problem(family, files, coarse=coarse):
+            raise self.problem("files", f"{problem}, with their SHA-256 (64 hexadecimal digits), and nothing else")
+        if not all(isinstance(each, str) and re.fullmatch("[0-9a-f]{64}", each) for each in files.values()):
+            raise self.problem("files", "each file needs its SHA-256 (64 hexadecimal digits)")
+        names = sorted(files, key=lambda name: (name != GRAPH, name))
+        return {name: files[name] for name in names}
 
     def _mirror_axes(self) -> tuple[int, ...]:
         axes = self.value("window.mirror_axes", list, [])
         if any(isinstance(axis, bool) or axis not in (0, 1, 2) for axis in axes) or len(set(axes)) != len(axes):
-            raise self._problem("window.mirror_axes", "needs a list of different axes out of 0, 1, 2")
-        if axes and "nnunet" in self._manifest:
-            raise self._problem("window.mirror_axes", "an nnU-Net's mirroring is said in its own table")
+            raise self.problem("window.mirror_axes", "needs a list of different axes out of 0, 1, 2")
+        if axes and "nnunet" in self.values:
+            raise self.problem("window.mirror_axes", "an nnU-Net's mirroring is said in its own table")
         return tuple(axes)
 
     def _nnunet(self) -> NnUNetSpec | None:
         scheme = self.text("preprocess.resample")
-        if ("nnunet" in self._manifest) != (scheme == "nnunet"):
-            raise self._problem("nnunet", 'this table and preprocess.resample = "nnunet" belong together')
-        if "nnunet" not in self._manifest:
+        if ("nnunet" in self.values) != (scheme == "nnunet"):
+            raise self.problem("nnunet", 'this table and preprocess.resample = "nnunet" belong together')
+        if "nnunet" not in self.values:
             return None
         if self.one_of("task", TASKS) != "lesion":
-            raise self._problem("task", "an nnU-Net can be a lesion network only")
+            raise self.problem("task", "an nnU-Net can be a lesion network only")
         if self.one_of("output.activation", ACTIVATIONS) != "softmax":
-            raise self._problem("output.activation", "an nnU-Net's graph gives logits: softmax")
-        return read_nnunet(self.value("nnunet", dict), self._texts("input.channels"), str(self._path))
+            raise self.problem("output.activation", "an nnU-Net's graph gives logits: softmax")
+        return read_nnunet(self.value("nnunet", dict), self.texts("input.channels"), str(self.path))
 
     def _trained(self) -> dict[str, dict[str, tuple[float, float]]]:
         ranges: dict[str, dict[str, tuple[float, float]]] = {}
         for channel, table in self.value("trained", dict, {}).items():
-            if channel not in self._texts("input.channels") or not isinstance(table, dict):
-                raise self._problem(f"trained.{channel}", "must be a table for one of input.channels")
+            if channel not in self.texts("input.channels") or not isinstance(table, dict):
+                raise self.problem(f"trained.{channel}", "must be a table for one of input.channels")
             for name, ends in table.items():
                 numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends)
                 if not numbers or not ends[0] < ends[1]:
-                    raise self._problem(f"trained.{channel}.{name}", "needs the lowest and the highest value in training")
+                    raise self.problem(f"trained.{channel}.{name}", "needs the lowest and the highest value in training")
                 ranges.setdefault(channel, {})[name] = (float(ends[0]), float(ends[1]))
         return ranges
 
     def _input(self) -> InputSpec:
-        channels = self._texts("input.channels")
+        channels = self.texts("input.channels")
         accepts = tuple(tuple(str(role) for role in roles) for roles in self.value("input.accepts", list))
         if not accepts or any(not roles or not set(roles) <= set(channels) for roles in accepts):
-            raise self._problem("input.accepts", f"each combination must be made of the channels {list(channels)}")
+            raise self.problem("input.accepts", f"each combination must be made of the channels {list(channels)}")
         spacing = [float(size) for size in self.value("input.spacing_mm", list)]
         patch = [int(size) for size in self.value("input.patch", list)]
         if len(spacing) != 3 or len(patch) != 3 or min(spacing) <= 0 or min(patch) <= 0:
-            raise self._problem("input.patch", "spacing_mm and patch need 3 positive numbers each")
+            raise self.problem("input.patch", "spacing_mm and patch need 3 positive numbers each")
         return InputSpec(
             name=self.text("input.name"),
             channels=channels,
@@ -263,10 +304,10 @@ class _Reader:
     def _output(self) -> OutputSpec:
         thresholds = self.value("output.thresholds", dict, {})
         if any(not isinstance(level, float) or not 0 < level < 1 for level in thresholds.values()):
-            raise self._problem("output.thresholds", "each must lie between 0 and 1")
+            raise self.problem("output.thresholds", "each must lie between 0 and 1")
         connectivity = self.value("output.connectivity", int)
         if connectivity not in (6, 26):
-            raise self._problem("output.connectivity", "6 and 26 are known")
+            raise self.problem("output.connectivity", "6 and 26 are known")
         return OutputSpec(
             name=self.text("output.name"),
             activation=self.one_of("output.activation", ACTIVATIONS),
@@ -276,42 +317,3 @@ class _Reader:
             thresholds=dict(thresholds),
             brain_margin_mm=self.number("output.brain_margin_mm", 0.0, 50.0, 0.0),
         )
-
-    def value(self, key: str, kind: type, default: Any = None) -> Any:
-        here: Any = self._manifest
-        for part in key.split("."):
-            here = here.get(part) if isinstance(here, dict) else None
-        if here is None:
-            here = default
-        if here is None:
-            raise self._problem(key, "is missing")
-        if not isinstance(here, kind) or (kind is int and isinstance(here, bool)):
-            raise self._problem(key, f"must be {kind.__name__}, got {here!r}")
-        return here
-
-    def text(self, key: str) -> str:
-        text: str = self.value(key, str)
-        if not text.strip():
-            raise self._problem(key, "is empty")
-        return text
-
-    def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
-        number = float(self.value(key, (int, float), default))  # type: ignore[arg-type]
-        if not low <= number <= high:
-            raise self._problem(key, f"must lie between {low:g} and {high:g}, got {number:g}")
-        return number
-
-    def one_of(self, key: str, known: Collection[str], default: str | None = None) -> str:
-        text: str = self.value(key, str, default)
-        if text not in known:
-            raise self._problem(key, f"{text!r} is not one of {list(known)}")
-        return text
-
-    def _texts(self, key: str) -> tuple[str, ...]:
-        texts = self.value(key, list)
-        if not texts or not all(isinstance(text, str) and text for text in texts) or len(set(texts)) != len(texts):
-            raise self._problem(key, "needs a list of different names")
-        return tuple(texts)
-
-    def _problem(self, key: str, what: str) -> BundleError:
-        return BundleError(f"{self._path}: {key}: {what}", code="model-manifest-invalid")

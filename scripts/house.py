@@ -167,11 +167,14 @@ ROOMS = (
     Room("pipeline.records", "Volume, Lesion, Measurement, StepRecord, ...", _pipeline("errors"), ("numpy",)),
     Room("pipeline.geometry", "pure functions on affines", _pipeline("errors", "records"), ("numpy",)),
     Room("pipeline.nnunet_manifest", "the `[nnunet]` table of a manifest: an imported nnU-Net's conventions", _pipeline("errors")),
-    Room("pipeline.manifest", "what a bundle's `model.toml` says, read strictly", _pipeline("errors", "nnunet_manifest")),
+    Room("pipeline.family_manifest", "the tables and files of one family in a manifest", _pipeline("errors")),
+    Room(
+        "pipeline.manifest", "what a bundle's `model.toml` says, read strictly", _pipeline("errors", "family_manifest", "nnunet_manifest")
+    ),
     Room(
         "pipeline.bundle",
         "a model bundle: files, hashes, what it needs",
-        _pipeline("errors", "manifest", "records"),
+        _pipeline("errors", "family_manifest", "manifest", "records"),
         ("numpy", "onnxruntime"),
     ),
     Room("pipeline.journal", "what one run did and noticed: step records, findings", _pipeline("records")),
@@ -213,19 +216,24 @@ ROOMS = (
     Room(
         "pipeline.inference",
         "ONNX sessions; tiles and blending",
-        _pipeline("bundle", "errors", "manifest", "records"),
+        _pipeline("bundle", "errors", "family_manifest", "records"),
         ("numpy", "onnxruntime", "openvino"),
     ),
     Room(
         "pipeline.segmenters",
         "one file per family of networks",
-        (*_VOLUMES_IN, *_pipeline("bundle", "inference", "journal", "nnunet_manifest", "preprocess")),
-        ("numpy",),
+        (*_VOLUMES_IN, *_pipeline("bundle", "family_manifest", "inference", "journal", "nnunet_manifest", "preprocess")),
+        ("numpy", "scipy"),
     ),
     Room(
         "pipeline.importing",
         "networks of others (nnU-Net, ONNX files) into bundles, held against the original; needs torch, nobody who runs imports it",
-        (*_VOLUMES_IN, *_pipeline("bundle", "evaluate", "inference", "manifest", "nnunet_manifest", "segmenters", "training.onnx_graph")),
+        (
+            *_VOLUMES_IN,
+            *_pipeline(
+                "bundle", "evaluate", "family_manifest", "inference", "manifest", "nnunet_manifest", "segmenters", "training.onnx_graph"
+            ),
+        ),
         ("numpy", "onnx", "onnxruntime", "scipy", "torch"),
     ),
     Room(
@@ -240,7 +248,19 @@ ROOMS = (
         "pipeline.training",
         "synthesis, networks, training, export; only `models verify` looks in, where torch is installed",
         tuple(
-            _pipeline("bundle", "manifest", "errors", "geometry", "records", "run", "evaluate", "preprocess", "inference", "postprocess")
+            _pipeline(
+                "bundle",
+                "errors",
+                "family_manifest",
+                "geometry",
+                "records",
+                "run",
+                "evaluate",
+                "preprocess",
+                "inference",
+                "segmenters",
+                "postprocess",
+            )
         ),
         (
             "SimpleITK",

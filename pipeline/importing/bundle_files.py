@@ -15,8 +15,9 @@ from typing import Any
 import onnx
 
 from pipeline.bundle import Bundle, load_bundle
+from pipeline.family_manifest import GRAPH
 from pipeline.importing.problem import ImportProblem
-from pipeline.manifest import GRAPH, MANIFEST
+from pipeline.manifest import MANIFEST
 
 _NAME = r"[a-z0-9][a-z0-9.-]{0,63}"
 

@@ -16,9 +16,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from pipeline.bundle import Bundle, find_bundle, load_bundle, verify_bundle
+from pipeline.family_manifest import GRAPH
 from pipeline.importing.bundle_files import staged_bundle, write_manifest
 from pipeline.importing.problem import ImportProblem
-from pipeline.manifest import GRAPH
 
 LARGEST_OPSET = 21
 LARGEST_SCHEMA = 1

@@ -18,7 +18,6 @@ import numpy as np
 from pipeline.bundle import Bundle, load_bundle
 from pipeline.errors import BundleError
 from pipeline.inference.providers import PROVIDERS, available_providers, open_session
-from pipeline.manifest import GRAPH
 from pipeline.records import FloatArray
 
 
@@ -51,8 +50,10 @@ def benchmark_bundle(bundle: Bundle, providers: Sequence[str] = (), *, threads: 
     Raises
     ------
     BundleError
-        A provider is not known.
+        A provider is not known, or the bundle has no graph of its own.
     """
+    if not bundle.graphs:
+        raise BundleError(f"{bundle.name} is an ensemble: measure its members one by one", code="model-unusable")
     strange = sorted(set(providers) - set(PROVIDERS))
     if strange:
         raise BundleError(f"the provider {strange[0]!r} is not one of {', '.join(PROVIDERS)}", code="provider-unknown")
@@ -100,10 +101,11 @@ def run_patches(bundle: Bundle, provider: str, threads: int, patches: int) -> tu
     BundleError
         The provider is not there, or the graph cannot be run.
     """
-    shape = (1, len(bundle.channels), *bundle.input.patch)
+    graph = next(iter(bundle.graphs))
+    shape = (1, len(bundle.channels), *bundle.patch_of(graph))
     batch = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     started = time.perf_counter()
-    session = open_session(bundle, threads, GRAPH, provider)
+    session = open_session(bundle, threads, graph, provider)
     load_s = time.perf_counter() - started
     answer = session(batch)
     seconds = []

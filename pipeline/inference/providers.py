@@ -86,7 +86,7 @@ def _open_openvino(bundle: Bundle, threads: int, name: str) -> Session:
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as problem:  # noqa: BLE001 - OpenVINO's errors share no base class
         raise BundleError(f"{bundle.name}: OpenVINO cannot load {name}: {problem}", code="model-unusable") from None
-    check_graph(bundle, _tensors(compiled.inputs, bundle.input.name), _tensors(compiled.outputs, bundle.output.name))
+    check_graph(bundle, name, _tensors(compiled.inputs, bundle.input.name), _tensors(compiled.outputs, bundle.output.name))
 
     def run(batch: FloatArray) -> FloatArray:
         # OpenVINO gives a view of its own memory, which the next run overwrites.

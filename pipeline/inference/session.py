@@ -10,8 +10,8 @@ import numpy as np
 
 from pipeline.bundle import Bundle
 from pipeline.errors import BundleError
+from pipeline.family_manifest import GRAPH
 from pipeline.inference.providers import open_session
-from pipeline.manifest import GRAPH
 from pipeline.records import FloatArray
 
 Network = Callable[[FloatArray], FloatArray]
@@ -23,7 +23,7 @@ class _ByGraph:
 
     def __init__(self, bundle: Bundle, name: str) -> None:
         self.bundle, self.name = bundle, name
-        self._key = (bundle.graphs[name], bundle.input.name, bundle.output.name, bundle.input.patch, bundle.channels)
+        self._key = (bundle.graphs[name], bundle.input.name, bundle.output.name, bundle.patch_of(name), bundle.channels)
 
     def __hash__(self) -> int:
         return hash(self._key)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from pipeline.bundle import Bundle
 from pipeline.journal import Journal
-from pipeline.segmenters import nnunet, patch3d
+from pipeline.segmenters import ensemble, nnunet, patch3d, proposal3d, triplanar
 from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.segmenters.patch3d import Channels, prepare_case
 
-Family = Callable[[Bundle, Case, Asked, Journal], Answer]
-FAMILIES: Mapping[str, Family] = {"patch3d": patch3d.segment_case}
-"""A manifest's `family` to what segments with it."""
+Infer = Callable[[Bundle, Channels, Asked], tuple[Answer, dict[str, Any]]]
+INFER: Mapping[str, Infer] = {"patch3d": patch3d.infer, "triplanar": triplanar.infer, "proposal3d": proposal3d.infer}
+"""A manifest's `family` to what runs on channels that were prepared; an ensemble asks its members instead."""
 
 
 def segment_case(bundle: Bundle, case: Case, asked: Asked, journal: Journal) -> Answer:
@@ -22,10 +24,16 @@ def segment_case(bundle: Bundle, case: Case, asked: Asked, journal: Journal) -> 
     PipelineError
         The image is empty, a network cannot be run or answers with NaN or infinite values.
     """
+    if bundle.members:
+        return ensemble.segment_members(bundle, case, asked, journal, segment_case)
     if bundle.nnunet is not None:
         # An imported nnU-Net resamples and normalises by its own rules, from the voxels as they were read.
         with journal.step("infer") as parameters:
             answer, used = nnunet.segment_case(bundle, case, asked)
             parameters.update(used)
         return answer
-    return FAMILIES[bundle.family](bundle, case, asked, journal)
+    channels = prepare_case(bundle, case, asked, journal)
+    with journal.step("infer") as parameters:
+        answer, used = INFER[bundle.family](bundle, channels, asked)
+        parameters.update(used)
+    return answer

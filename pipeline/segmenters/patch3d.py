@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.bundle import Bundle
+from pipeline.family_manifest import GRAPH
 from pipeline.geometry import Affine, Grid
 from pipeline.inference.passes import average_passes
 from pipeline.inference.session import open_network
@@ -36,15 +37,6 @@ class Channels:
     array: FloatArray
     grid: Grid
     parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-def segment_case(bundle: Bundle, case: Case, asked: Asked, journal: Journal) -> Answer:
-    """Return the answer on the bundle's own grid around the brain."""
-    channels = prepare_case(bundle, case, asked, journal)
-    with journal.step("infer") as parameters:
-        answer, used = infer(bundle, channels, asked)
-        parameters.update(used)
-    return answer
 
 
 def prepare_case(bundle: Bundle, case: Case, asked: Asked, journal: Journal) -> Channels:
@@ -105,14 +97,19 @@ def normalise_channels(bundle: Bundle, channels: Channels, mask: Mask | None) ->
 
 
 def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dict[str, Any]]:
-    """Run the network over the grid and return its answer, float32, and how it was tiled.
+    """Run the network over the grid; see `infer_graph`."""
+    return infer_graph(bundle, channels, asked, GRAPH)
+
+
+def infer_graph(bundle: Bundle, channels: Channels, asked: Asked, name: str) -> tuple[Answer, dict[str, Any]]:
+    """Run one of the bundle's graphs over the grid and return its answer, float32, and how it was tiled.
 
     Raises
     ------
     BundleError
         The graph is not as the manifest says, or answers with NaN or infinite values.
     """
-    network = open_network(bundle, asked.threads, provider=asked.provider)
+    network = open_network(bundle, asked.threads, name, asked.provider)
     activate = ACTIVATIONS[bundle.output.activation]
     late = bundle.window.aggregate == "logits"
     mirrors = bundle.window.mirror_axes

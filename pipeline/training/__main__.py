@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.training import family_commands
+
 if TYPE_CHECKING:
     from pipeline.training.checkpoint import Checkpoint
     from pipeline.training.network import Architecture
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled networks on synthetic heads.")
+app.command("export-triplanar")(family_commands.export_triplanar)
+app.command("export-proposal")(family_commands.export_proposal)
 
 TaskName = Annotated[str, typer.Option(help="what is trained: a name in the table of pipeline.training.tasks")]
 Choosing = Annotated[int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")]

@@ -69,7 +69,7 @@ def export_bundle(
         version, task.architecture.channels, task.grid.shape, task.grid.spacing_mm, default, thresholds,
         {**training, "steps": checkpoint.step, "minutes": round(checkpoint.seconds / 60, 1),
          "parameters": count_parameters(network)},
-        asdict(agreement), _flatten(table),
+        asdict(agreement), flatten(table),
     )  # fmt: skip
     if curve is not None and curve.exists():
         shutil.copy(curve, folder / "curve.png")
@@ -78,7 +78,8 @@ def export_bundle(
     return folder
 
 
-def _flatten(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def flatten(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the scores as one flat table for the manifest."""
     return {f"synthetic_{name.replace('+', '_')}_{key}": value for name, row in table.items() for key, value in row.items()}
 
 

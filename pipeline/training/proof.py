@@ -15,7 +15,7 @@ import onnx
 
 from pipeline.bundle import Bundle
 from pipeline.errors import BundleError
-from pipeline.manifest import GRAPH
+from pipeline.family_manifest import GRAPH
 from pipeline.training.agreement import Agreement, CaseAgreement, ProofCase, compare, prove_equivalence, summarise
 from pipeline.training.checkpoint import CheckpointError
 from pipeline.training.onnx_graph import write_onnx
@@ -90,7 +90,8 @@ def task_of(bundle: Bundle) -> Task:
         None fits: the bundle was not made here.
     """
     for task in TASKS.values():
-        if (task.name, task.grid.shape, task.architecture.channels) == (bundle.task, bundle.input.patch, bundle.channels):
+        same = (task.name, task.grid.shape, task.architecture.channels) == (bundle.task, bundle.input.patch, bundle.channels)
+        if same and bundle.family == "patch3d":
             return task
     raise BundleError(f"{bundle.name} is not one of the networks that this version trains", code="model-proof-invalid")
 

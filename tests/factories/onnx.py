@@ -114,6 +114,17 @@ def write_bundle(models: Path, graph: onnx.ModelProto, manifest: Mapping[str, An
     return folder
 
 
+def write_family_bundle(models: Path, graphs: Mapping[str, onnx.ModelProto], manifest: Mapping[str, Any]) -> Path:
+    """Write a bundle of several graphs (none for an ensemble) and return its folder."""
+    folder = models / manifest["name"] / manifest["version"]
+    folder.mkdir(parents=True)
+    for name, graph in graphs.items():
+        (folder / name).write_bytes(graph.SerializeToString())
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in graphs}
+    write_manifest(folder, {**manifest, "files": digests} if graphs else dict(manifest))
+    return folder
+
+
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write `model.toml`: JSON values are TOML values, but for tables."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in manifest.items() if not isinstance(value, dict)]

@@ -46,7 +46,7 @@ def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
         ({"schema": 2}, "schema"),
         ({"schema": 0}, "schema"),
         ({"task": "tumour"}, "task"),
-        ({"family": "proposal3d"}, "family"),
+        ({"family": "patch4d"}, "family"),
         ({"statement": " "}, "statement"),
         ({"licence": 7}, "licence"),
         ({"input__channels": []}, "input.channels"),

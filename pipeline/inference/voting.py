@@ -1,0 +1,33 @@
+"""Several probability maps of one case made one: by majority or by mean, and how many of them vote for a voxel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.records import FloatArray
+
+
+def move_threshold(probability: FloatArray, own: float, common: float) -> FloatArray:
+    """Return the probabilities with their odds scaled so that `own` becomes `common`: who voted at `own` votes at `common`."""
+    if own == common:
+        return probability
+    factor = np.float32(common / (1 - common) * (1 - own) / own)
+    scaled: FloatArray = probability * factor / (probability * factor + (1 - probability))
+    return scaled
+
+
+def majority(maps: FloatArray) -> FloatArray:
+    """Return, for each voxel, the largest value that more than half of the maps (map, ...) reach.
+
+    A voxel of it reaches a threshold exactly where more than half of the maps do, whatever the threshold: it is a vote that is not yet cut. Of
+    three maps it is the median.
+    """
+    count = len(maps)
+    chosen: FloatArray = np.sort(maps, axis=0)[count - (count // 2 + 1)]
+    return chosen
+
+
+def vote_share(maps: FloatArray, threshold: float) -> FloatArray:
+    """Return the share of the maps (map, ...) that reach the threshold."""
+    share: FloatArray = (maps >= threshold).mean(axis=0, dtype=np.float32)
+    return share

@@ -1,0 +1,166 @@
+"""From the heat of single slices to regions for a 3D network: pure functions on boxes (StrokeFormer's rules, written anew from their description).
+
+Rows and columns of a rectangle, and all ends of a box, are half open. What the original lost is kept here: a group that is still open at the last
+slice is a group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pipeline.records import FloatArray
+
+Bool = npt.NDArray[np.bool_]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First and last (half open) along slice, row, column."""
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A part of a slice: rows top to bottom, columns left to right, half open."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def overlap(self, other: Rectangle) -> float:
+        """Return the intersection over the union."""
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        width = min(self.right, other.right) - max(self.left, other.left)
+        common = max(0, height) * max(0, width)
+        return common / (self.area + other.area - common)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring slices, first to last (both inside), and the rectangles that were proposed on them."""
+
+    first: int
+    last: int
+    rectangles: tuple[Rectangle, ...]
+
+
+def enclose(rectangles: Sequence[Rectangle]) -> Rectangle:
+    """Return the smallest rectangle that holds all of them."""
+    return Rectangle(
+        min(each.top for each in rectangles),
+        max(each.bottom for each in rectangles),
+        min(each.left for each in rectangles),
+        max(each.right for each in rectangles),
+    )
+
+
+def find_rectangle(heat: FloatArray, threshold: float, smallest_pixels: int) -> Rectangle | None:
+    """Return what one slice proposes: the rectangle around every piece of at least `smallest_pixels`; None when there is none."""
+    labels, _ = ndimage.label(heat >= threshold, structure=np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel())
+    places = [place for number, place in enumerate(ndimage.find_objects(labels), start=1) if sizes[number] >= smallest_pixels]
+    return enclose([Rectangle(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in places]) if places else None
+
+
+def group_slices(rectangles: Sequence[Rectangle | None], heads: Bool, area_change: float, head_iou: float) -> list[Group]:
+    """Gather slices while the head stays as it was on the group's first slice; a group is as long as its proposals reach.
+
+    Parameters
+    ----------
+    rectangles
+        What each slice proposes.
+    heads
+        (slice, row, column): where the head is.
+    """
+    groups: list[Group] = []
+    opened: list[tuple[int, Rectangle]] = []
+
+    def close() -> None:
+        if opened:
+            groups.append(Group(opened[0][0], opened[-1][0], tuple(rectangle for _, rectangle in opened)))
+            opened.clear()
+
+    for number, rectangle in enumerate(rectangles):
+        if opened and not _same_head(heads[opened[0][0]], heads[number], area_change, head_iou):
+            close()
+        if rectangle is not None:
+            opened.append((number, rectangle))
+    close()
+    return groups
+
+
+def _same_head(first: Bool, other: Bool, area_change: float, head_iou: float) -> bool:
+    area, union = int(first.sum()), int((first | other).sum())
+    if area == 0 or union == 0:
+        return area == union
+    return abs(int(other.sum()) - area) / area <= area_change and int((first & other).sum()) / union >= head_iou
+
+
+def settle_rectangle(rectangles: Sequence[Rectangle], box_iou: float) -> Rectangle:
+    """Return the mean of the most frequent rectangle, or what encloses all of them where none came twice."""
+    clusters: list[list[Rectangle]] = []
+    for rectangle in rectangles:
+        home = next((cluster for cluster in clusters if cluster[0].overlap(rectangle) >= box_iou), None)
+        if home is None:
+            clusters.append([rectangle])
+        else:
+            home.append(rectangle)
+    largest = max(clusters, key=len)
+    if len(largest) < 2:
+        return enclose(rectangles)
+    count = len(largest)
+    # Rounded outwards: a mean box is never smaller than the mean.
+    return Rectangle(
+        math.floor(sum(each.top for each in largest) / count),
+        math.ceil(sum(each.bottom for each in largest) / count),
+        math.floor(sum(each.left for each in largest) / count),
+        math.ceil(sum(each.right for each in largest) / count),
+    )
+
+
+def box_of(group: Group, box_iou: float) -> Box:
+    """Return the group's slices and its settled rectangle as one box."""
+    found = settle_rectangle(group.rectangles, box_iou)
+    return ((group.first, group.last + 1), (found.top, found.bottom), (found.left, found.right))
+
+
+def find_boxes(probability: FloatArray, threshold: float, smallest_voxels: int) -> list[Box]:
+    """Return the box of each 26-connected piece of a whole-brain map that has at least `smallest_voxels`."""
+    labels, _ = ndimage.label(probability >= threshold, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel())
+    return [
+        ((slices.start, slices.stop), (rows.start, rows.stop), (columns.start, columns.stop))
+        for number, (slices, rows, columns) in enumerate(ndimage.find_objects(labels), start=1)
+        if sizes[number] >= smallest_voxels
+    ]
+
+
+def grow(box: Box, least: Sequence[int], shape: Sequence[int]) -> Box:
+    """Return the box made at least `least` large about its middle, moved to lie inside `shape`, cut where `shape` is smaller."""
+    grown = []
+    for (first, last), wanted, room in zip(box, least, shape, strict=True):
+        size = min(max(last - first, wanted), room)
+        start = min(max(0, (first + last - size) // 2), room - size)
+        grown.append((start, start + size))
+    return (grown[0], grown[1], grown[2])
+
+
+def drop_contained(boxes: Sequence[Box]) -> list[Box]:
+    """Return the boxes without those that lie inside another one, in order."""
+    kept: list[Box] = []
+    for box in boxes:
+        if not any(_inside(box, other) for other in kept):
+            kept = [other for other in kept if not _inside(other, box)] + [box]
+    return kept
+
+
+def _inside(box: Box, other: Box) -> bool:
+    return all(first >= outer_first and last <= outer_last for (first, last), (outer_first, outer_last) in zip(box, other, strict=True))

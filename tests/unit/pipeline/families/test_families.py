@@ -1,0 +1,252 @@
+"""Each family on a whole head, its networks of known answer: what is found, how far its parts agree, what is refused by which name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.bundle import find_bundle, list_bundles, load_bundle, verify_bundle
+from pipeline.errors import BundleError
+from pipeline.records import PipelineResult, Volume
+from pipeline.run import Recipe, run_pipeline
+from tests.factories.families import BRIGHT, NEVER, PROPOSAL, write_ensemble, write_proposal, write_triplanar
+from tests.factories.onnx import known_lesion_bundle
+from tests.factories.volumes import AXIAL, draw_head, grid_affine
+
+SHAPE, SPACING = (44, 84, 70), (3.4, 2.2, 2.2)
+
+
+@pytest.fixture(scope="module")
+def flair() -> Volume:
+    return draw_head(SHAPE, grid_affine(SHAPE, SPACING, directions=AXIAL))
+
+
+@pytest.fixture
+def run(flair: Volume, recipe: Recipe) -> Any:
+    def run_with(folder: Path, **changes: Any) -> PipelineResult:
+        return run_pipeline({"flair": flair}, dataclasses.replace(recipe, lesion=load_bundle(folder), **changes))
+
+    return run_with
+
+
+def _dice(first: Volume, second: Volume) -> float:
+    one, two = first.array > 0, second.array > 0
+    return float(2 * (one & two).sum() / (one.sum() + two.sum()))
+
+
+def _planes(axial: float, coronal: float, sagittal: float) -> dict[str, float]:
+    return {"axial": axial, "coronal": coronal, "sagittal": sagittal}
+
+
+def test_two_planes_of_three_decide_and_the_share_is_kept(run: Any, flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+    plain = run_pipeline({"flair": flair}, recipe)
+
+    result = run(write_triplanar(tmp_path, _planes(BRIGHT, NEVER, BRIGHT)))
+
+    assert np.array_equal(result.labels.array, plain.labels.array)
+    assert result.agreement is not None
+    share = result.agreement.array[result.labels.array > 0]
+    assert share.max() == pytest.approx(2 / 3)
+    assert share.mean() > 0.55
+    assert result.models[0].family == "triplanar"
+
+
+def test_one_plane_of_three_decides_nothing_but_is_seen(run: Any, tmp_path: Path) -> None:
+    result = run(write_triplanar(tmp_path, _planes(NEVER, BRIGHT, NEVER)))
+
+    assert result.lesions == ()
+    assert result.agreement.array.max() == pytest.approx(1 / 3)
+
+
+def test_a_plane_votes_at_its_own_threshold(run: Any, tmp_path: Path) -> None:
+    """Two planes are too faint for the rim of the lesions; with their own threshold lowered they vote there too."""
+    faint = _planes(BRIGHT + 0.55, BRIGHT + 0.55, NEVER)
+    strict = dict.fromkeys(faint, 0.5)
+
+    deaf = run(write_triplanar(tmp_path / "a", faint, triplanar={"thresholds": strict}))
+    heard = run(write_triplanar(tmp_path / "b", faint, triplanar={"thresholds": {**strict, "axial": 0.1, "coronal": 0.1}}))
+
+    assert np.count_nonzero(heard.labels.array) > 1.3 * np.count_nonzero(deaf.labels.array)
+    assert len(heard.lesions) == 2
+
+
+@pytest.mark.parametrize(("proposal", "coarse"), [(BRIGHT, NEVER), (NEVER, BRIGHT), (BRIGHT, BRIGHT)])
+def test_regions_hold_what_the_whole_brain_pass_finds(
+    proposal: float, coarse: float, run: Any, flair: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
+    plain = run_pipeline({"flair": flair}, recipe)
+
+    result = run(write_proposal(tmp_path, proposal=proposal, coarse=coarse))
+
+    if coarse == BRIGHT:
+        assert _dice(result.labels, plain.labels) > 0.98
+        assert len(result.lesions) == 2
+    else:
+        # Of a group of slices only the most frequent rectangle is looked at: by the published rule the second lesion is lost.
+        assert len(result.lesions) == 1
+    assert result.parameters["infer"]["regions"] >= 1
+    assert (result.parameters["infer"]["groups"] > 0) == (proposal == BRIGHT)
+    assert (result.parameters["infer"]["coarse_regions"] > 0) == (coarse == BRIGHT)
+
+
+def test_what_nothing_proposes_is_background(run: Any, tmp_path: Path) -> None:
+    result = run(write_proposal(tmp_path, proposal=NEVER, coarse=NEVER))
+
+    assert result.lesions == ()
+    assert result.probability.array.max() == 0
+
+
+def test_the_coarse_pass_can_be_switched_off(run: Any, tmp_path: Path) -> None:
+    folder = write_proposal(tmp_path, proposal=NEVER, coarse=BRIGHT, proposal__coarse=False)
+
+    assert run(folder).lesions == ()
+
+
+def _members(models: Path, *, second: float) -> dict[str, str]:
+    """Install one member that marks what is bright and a triplanar one that does so at `second`."""
+    known_lesion_bundle(models)
+    write_triplanar(models, _planes(second, second, second))
+    return {f"{bundle.name}/{bundle.version}": bundle.sha256 for bundle in list_bundles(models)}
+
+
+def test_an_ensemble_of_two_that_disagree(run: Any, tmp_path: Path) -> None:
+    members = _members(tmp_path, second=NEVER)
+
+    mean = run(write_ensemble(tmp_path, members))
+    vote = run(write_ensemble(tmp_path, members, "vote", name="known-vote"))
+
+    # The mean of p and 0 stays under 0.5; one voice of two is no majority; that one did speak is kept.
+    assert mean.lesions == vote.lesions == ()
+    assert mean.agreement.array.max() == vote.agreement.array.max() == pytest.approx(0.5)
+    assert mean.probability.array.max() == pytest.approx(0.5, abs=0.05)
+    assert vote.probability.array.max() < 0.01
+    assert [step.name for step in mean.steps].count("infer") == 2
+
+
+def test_an_ensemble_that_agrees_answers_as_its_members(run: Any, flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+    plain = run_pipeline({"flair": flair}, recipe)
+
+    result = run(write_ensemble(tmp_path, _members(tmp_path, second=BRIGHT), "vote"))
+
+    assert _dice(result.labels, plain.labels) > 0.99
+    assert result.agreement.array.max() == 1
+
+
+def test_a_member_speaks_at_its_own_threshold(run: Any, tmp_path: Path) -> None:
+    """Both members cut at 0.25, where the dim rim of a lesion counts: the ensemble's 0.5 must mean that too."""
+    lower: dict[str, Any] = {"output__threshold": 0.25, "output__thresholds": {}}
+    known_lesion_bundle(tmp_path, **lower)
+    planes = {"thresholds": {"axial": 0.25, "coronal": 0.25, "sagittal": 0.25}}
+    write_triplanar(tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), triplanar=planes, **lower)
+    members = {f"{bundle.name}/{bundle.version}": bundle.sha256 for bundle in list_bundles(tmp_path)}
+
+    together, alone = run(write_ensemble(tmp_path, members, "vote")), run(tmp_path / "known-lesion" / "0.1.0")
+    strict = run(tmp_path / "known-lesion" / "0.1.0", threshold=0.5)
+
+    assert _dice(together.labels, alone.labels) > 0.98
+    assert _dice(strict.labels, alone.labels) < 0.95
+
+
+def test_every_family_is_verified_graph_by_graph(tmp_path: Path) -> None:
+    members = _members(tmp_path, second=BRIGHT)
+    write_proposal(tmp_path, proposal=BRIGHT, coarse=BRIGHT)
+    write_ensemble(tmp_path, members)
+
+    for bundle in list_bundles(tmp_path):
+        verify_bundle(bundle)
+
+
+def _refusal(folder: Path) -> BundleError:
+    with pytest.raises(BundleError) as caught:
+        verify_bundle(load_bundle(folder))
+    return caught.value
+
+
+def test_a_missing_plane_is_refused_by_name(tmp_path: Path) -> None:
+    problem = _refusal(write_triplanar(tmp_path, {"axial": BRIGHT, "coronal": BRIGHT}))
+
+    assert problem.code == "model-manifest-invalid"
+    assert "model-sagittal.onnx" in str(problem)
+
+
+def test_a_plane_file_that_is_gone_or_altered_is_refused(tmp_path: Path) -> None:
+    folder = write_triplanar(tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT))
+    sagittal = folder / "model-sagittal.onnx"
+    sagittal.write_bytes(sagittal.read_bytes() + b"\0")
+    assert _refusal(folder).code == "model-altered"
+    sagittal.unlink()
+    assert _refusal(folder).code == "model-missing"
+
+
+def test_a_graph_of_other_channels_than_the_manifest_is_refused(tmp_path: Path) -> None:
+    folder = write_triplanar(
+        tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), input__channels=["flair"], input__accepts=[["flair"]], output__thresholds={}
+    )
+
+    problem = _refusal(folder)
+
+    assert problem.code == "model-graph-mismatch"
+    assert "[1, 1, 80, 96, 80]" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ({**PROPOSAL, "patch": [80, 96]}, "proposal.patch"),
+        ({**PROPOSAL, "threshold": 1}, "proposal.threshold"),
+        ({**PROPOSAL, "smallest_pixels": 0}, "proposal.smallest_pixels"),
+        ({**PROPOSAL, "coarse": "yes"}, "proposal.coarse"),
+        ({**PROPOSAL, "colour": 1}, "proposal.colour"),
+        ({key: value for key, value in PROPOSAL.items() if key != "head_iou"}, "proposal.head_iou"),
+    ],
+)
+def test_a_wrong_table_names_its_key(table: dict[str, Any], key: str, tmp_path: Path) -> None:
+    folder = write_triplanar(tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), family="proposal3d", proposal=table)
+    manifest = folder / "model.toml"
+    manifest.write_text(manifest.read_text().replace("[triplanar]", "[ignored]"))
+
+    assert f": {key}: " in str(_refusal(folder))
+
+
+def test_a_table_of_another_family_is_refused(tmp_path: Path) -> None:
+    assert "belong together" in str(_refusal(write_triplanar(tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), proposal=dict(PROPOSAL))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "word"),
+    [
+        ({"known-gone/0.1.0": "0" * 64}, "model-missing", "known-gone/0.1.0"),
+        ({"known-lesion/0.1.0": "0" * 64}, "model-altered", "known-lesion/0.1.0"),
+        ({"../escape/0.1.0": "0" * 64}, "model-manifest-invalid", "ensemble.members"),
+    ],
+)
+def test_members_that_are_not_as_named_are_refused(changes: dict[str, str], code: str, word: str, tmp_path: Path) -> None:
+    problem = _refusal(write_ensemble(tmp_path, {**_members(tmp_path, second=BRIGHT), **changes}))
+
+    assert problem.code == code
+    assert word in str(problem)
+
+
+def test_members_that_were_not_trained_for_it_are_refused(tmp_path: Path) -> None:
+    known_lesion_bundle(tmp_path, name="known-flair", input__channels=["flair"], input__accepts=[["flair"]], output__thresholds={})
+    members = _members(tmp_path, second=BRIGHT)
+
+    problem = _refusal(write_ensemble(tmp_path, members))
+
+    assert "known-flair/0.1.0 was not trained for t1+flair" in str(problem)
+    # What all of them were trained for is fine.
+    verify_bundle(load_bundle(write_ensemble(tmp_path, members, name="known-both", input__accepts=[["flair"]], output__thresholds={})))
+
+
+def test_an_ensemble_of_ensembles_is_refused(tmp_path: Path) -> None:
+    members = _members(tmp_path, second=BRIGHT)
+    write_ensemble(tmp_path, members)
+    inner = find_bundle(tmp_path, "known-ensemble")
+
+    problem = _refusal(write_ensemble(tmp_path, {**members, "known-ensemble/0.1.0": inner.sha256}, name="known-outer"))
+
+    assert "is an ensemble itself" in str(problem)
