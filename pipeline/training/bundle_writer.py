@@ -89,7 +89,7 @@ BUNDLES["proposal3d"] = replace(
         ("A residual 2D U-Net gives a heat map for each axial slice, from the slice and its absolute difference from its mirror image; a slice "
         "proposes the rectangle around the pieces of it. Slices are grouped while the head changes by at most 0.20 in area and overlaps by at "
         "least 0.70 (against the group's first slice); a group settles on its most frequent rectangle (IoU 0.7, at least two, averaged) or on what "
-        "encloses all. Regions are grown to 48 voxels a side (96 mm; the original's 64 voxels of 1 mm are 64 mm) and segmented by a 3D U-Net with "
+        "encloses all. Regions are grown to 64 voxels a side, as in the original (there of 1 mm, here of 2 mm: 128 mm), and segmented by a 3D U-Net with "
         "a Gaussian window; overlapping regions are averaged, everything else is background."),
         ("A 3D network on a grid of 4 mm adds the regions that the slices missed; `proposal.coarse = false` switches it off (the published "
         "behaviour). The last open group is kept (the original loses it)."),

@@ -77,7 +77,7 @@ TASKS = {
     **{f"triplanar-{plane}": _planar(plane, (16, 32, 64, 128, 128)) for plane in PLANES},
     "proposal2d": _planar("axial", (16, 24, 48, 96, 96), mirrored=True),
     "proposal-coarse": Task("lesion", LESION_GRID, Architecture(_ROLES, (16, 32, 64, 96), shrink=2), _SHARES),
-    "proposal3d": Task("lesion", LESION_GRID, Architecture(_ROLES, (8, 24, 48, 96, 128)), _SHARES, crop=(48, 48, 48), focus=0.8),
+    "proposal3d": Task("lesion", LESION_GRID, Architecture(_ROLES, (8, 24, 48, 96, 128)), _SHARES, crop=(64, 64, 64), focus=0.8),
     "brain": Task("brain", HEAD_GRID, Architecture(("any",), (8, 16, 32, 64, 96), pyramid=False), {"any": 1.0}, threshold=0.5),
     "tiny": Task(
         "lesion", Grid((32, 32, 32), (5.0, 6.0, 5.0)), Architecture(("t1", "flair"), (4, 8, 8), 1),
