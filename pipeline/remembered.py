@@ -6,7 +6,7 @@ What is remembered is what a step computed before any threshold of the operator'
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -96,9 +96,12 @@ def remember_answer(
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
     """Return what of a bundle its probability depends on: hashes, and every key of the manifest that acts before the threshold."""
-    said: Mapping[str, Any] = asdict(bundle)
-    acting = {name: value for name, value in said.items() if name not in _WITHOUT_EFFECT}
-    return {**acting, "activation": bundle.output.activation, "sha256": bundle.sha256}
+    said: Mapping[str, Any] = asdict(replace(bundle, members=()))
+    # Planes and members are asked at thresholds that are moved onto the bundle's own before their answers become one.
+    fused = bundle.family_spec is not None
+    acting = {name: value for name, value in said.items() if name not in _WITHOUT_EFFECT or (fused and name == "output")}
+    members = [{**_describe(member), "output": asdict(member.output)} for member in bundle.members]
+    return {**acting, "members": members, "activation": bundle.output.activation, "sha256": bundle.sha256}
 
 
 def _pack(name: str, volume: Volume) -> dict[str, Array]:

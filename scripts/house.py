@@ -168,8 +168,11 @@ ROOMS = (
     Room("pipeline.geometry", "pure functions on affines", _pipeline("errors", "records"), ("numpy",)),
     Room("pipeline.nnunet_manifest", "the `[nnunet]` table of a manifest: an imported nnU-Net's conventions", _pipeline("errors")),
     Room("pipeline.family_manifest", "the tables and files of one family in a manifest", _pipeline("errors")),
+    Room("pipeline.manifest_values", "typed values out of a manifest, refused by their key", _pipeline("errors")),
     Room(
-        "pipeline.manifest", "what a bundle's `model.toml` says, read strictly", _pipeline("errors", "family_manifest", "nnunet_manifest")
+        "pipeline.manifest",
+        "what a bundle's `model.toml` says, read strictly",
+        _pipeline("errors", "family_manifest", "manifest_values", "nnunet_manifest"),
     ),
     Room(
         "pipeline.bundle",

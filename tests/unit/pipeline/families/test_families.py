@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.bundle import find_bundle, list_bundles, load_bundle, verify_bundle
+from pipeline.cache import StepCache
 from pipeline.errors import BundleError
 from pipeline.records import PipelineResult, Volume
 from pipeline.run import Recipe, run_pipeline
@@ -149,6 +150,25 @@ def test_a_member_speaks_at_its_own_threshold(run: Any, tmp_path: Path) -> None:
 
     assert _dice(together.labels, alone.labels) > 0.98
     assert _dice(strict.labels, alone.labels) < 0.95
+
+
+def test_an_ensemble_is_remembered_until_a_member_cuts_elsewhere(run: Any, tmp_path: Path) -> None:
+    cache = StepCache(tmp_path / "cache", 10**9)
+    members = _members(tmp_path, second=BRIGHT)
+    folder = write_ensemble(tmp_path, members)
+
+    first, second = (run(folder, cache=cache) for _ in range(2))
+    manifest = tmp_path / "known-lesion" / "0.1.0" / "model.toml"
+    manifest.write_text(
+        manifest.read_text().replace('"threshold" = 0.5', '"threshold" = 0.25').replace('"thresholds"', '"brain_margin_mm" = 0.0\n#')
+    )
+    third = run(folder, cache=cache)
+
+    assert not any(step.cached for step in first.steps)
+    assert [step.name for step in second.steps if step.cached].count("infer") == 2
+    assert np.array_equal(first.probability.array, second.probability.array)
+    assert not any(step.cached for step in third.steps if step.name == "infer")
+    assert (third.probability.array > first.probability.array).any()
 
 
 def test_every_family_is_verified_graph_by_graph(tmp_path: Path) -> None:
