@@ -99,13 +99,16 @@ def segment(
     flair: Annotated[Path | None, typer.Option("--flair", help="FLAIR as NIfTI, instead of DICOM.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = None,
+    prior: Annotated[Path | None, typer.Option("--prior", help="Earlier DICOM study with its seg.dcm, to compare with.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Segment DICOM studies or NIfTI volumes offline, by the path that the node uses."""
     raise typer.Exit(
-        0 if commands.segment(commands.choose(_load(config), model, threshold, cache), inputs or [], output, t1, flair, as_json) else 1
+        0
+        if commands.segment(commands.choose(_load(config), model, threshold, cache), inputs or [], output, t1, flair, as_json, prior)
+        else 1
     )
 
 

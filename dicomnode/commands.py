@@ -39,19 +39,23 @@ def segment(
     t1: Path | None,
     flair: Path | None,
     as_json: bool,
+    prior: Path | None = None,
 ) -> bool:
     """Segment studies offline; False when one was refused."""
+    if prior and not inputs:
+        raise ConfigError(["segment: --prior goes with DICOM only"])
     if bool(inputs) == bool(t1 or flair):
         raise ConfigError(["segment: give either DICOM files or folders, or --t1 and/or --flair with NIfTI files"])
-    from dicomnode.offline import find_studies, segment_nifti, segment_study
+    from dicomnode.offline import find_prior, find_studies, segment_nifti, segment_study
 
     with spinner(as_json) as progress:
         if inputs:
             studies = find_studies(inputs, progress)
+            earlier = find_prior(prior, progress) if prior else None
             if not studies:
                 raise NodeError("no DICOM image was found in what was given")
             answers = [
-                segment_study(config, uid, instances, output / f"study-{number:03d}" if len(studies) > 1 else output, progress)
+                segment_study(config, uid, instances, output / f"study-{number:03d}" if len(studies) > 1 else output, progress, earlier)
                 for number, (uid, instances) in enumerate(sorted(studies.items()), start=1)
             ]
         else:

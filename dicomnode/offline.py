@@ -13,8 +13,9 @@ from typing import Any
 from dicomnode.answer import StudyTask, build_recipe, refusal_of, solve_study, summarize
 from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance
-from dicomnode.records import IndexedInstance, Role
+from dicomnode.records import EarlierStudy, IndexedInstance, Role
 from dicomnode.results.build import EncodedResult
+from dicomnode.results.earlier import referenced_series
 from dicomnode.results.preview import montage_png
 from dicomnode.results.table import write_table
 from dicomnode.states import Outcome
@@ -55,11 +56,41 @@ def find_studies(inputs: Iterable[Path], progress: Progress) -> Mapping[str, tup
     return {uid: tuple(instances) for uid, instances in studies.items()}
 
 
-def segment_study(config: Config, uid: str, instances: tuple[IndexedInstance, ...], folder: Path, progress: Progress) -> OfflineAnswer:
+def find_prior(folder: Path, progress: Progress) -> EarlierStudy:
+    """Return the earlier study in a folder that holds its images and a segmentation that this node made of them.
+
+    Raises
+    ------
+    StudyRefused
+        There is no such segmentation, or not the images that it lies on.
+    """
+    studies = find_studies([folder], progress)
+    for path in _files([folder]):
+        try:
+            series = referenced_series(path)
+        except StudyRefused:
+            continue
+        for uid, instances in studies.items():
+            if any(instance.header.SeriesInstanceUID == series for instance in instances):
+                return EarlierStudy(uid, instances, path)
+        raise StudyRefused(f"{path}: the images under this segmentation are not in {folder}", code="earlier-images-missing")
+    raise StudyRefused(
+        f"{folder}: there is no segmentation of this node; give the earlier images and their seg.dcm", code="earlier-unreadable"
+    )
+
+
+def segment_study(
+    config: Config,
+    uid: str,
+    instances: tuple[IndexedInstance, ...],
+    folder: Path,
+    progress: Progress,
+    earlier: EarlierStudy | None = None,
+) -> OfflineAnswer:
     """Answer one DICOM study into `folder`: SEG, SR, NIfTI, table, montage; a refusal writes the report that says why."""
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    task = StudyTask(uid, 1, instances, config)
+    task = StudyTask(uid, 1, instances, config, earlier=earlier)
     try:
         solved = solve_study(task, progress)
     except (StudyRefused, PipelineError) as refusal:

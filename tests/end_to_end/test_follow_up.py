@@ -15,7 +15,8 @@ from dicomnode import answer
 from dicomnode.answer import SolvedStudy, StudyTask, solve_study
 from dicomnode.config import Config, parse_config
 from dicomnode.earlier import find_earlier
-from dicomnode.offline import find_studies
+from dicomnode.errors import StudyRefused
+from dicomnode.offline import find_prior, find_studies
 from dicomnode.records import EarlierStudy, IndexedInstance
 from dicomnode.results.verify import read_back
 from dicomnode.results.verify_report import walk_content
@@ -84,6 +85,11 @@ def test_the_second_report_tells_what_became_of_each_lesion(config: Config, tmp_
     first = solve(StudyTask(first_uid, 1, first_instances, config), LESIONS, monkeypatch)
     seg = tmp_path / "seg.dcm"
     seg.write_bytes(next(item.data for item in first.encoded if item.kind == "seg"))
+    # The same by `segment --prior`: a folder with the images and the SEG.
+    (tmp_path / "first" / "seg.dcm").write_bytes(seg.read_bytes())
+    assert find_prior(tmp_path / "first", lambda _: None) == EarlierStudy(first_uid, first_instances, tmp_path / "first" / "seg.dcm")
+    with pytest.raises(StudyRefused, match="no segmentation of this node"):
+        find_prior(tmp_path / "second", lambda _: None)
     task = StudyTask(second_uid, 1, second_instances, config, earlier=EarlierStudy(first_uid, first_instances, seg))
 
     second = solve(task, (GROWN, NEW), monkeypatch)
