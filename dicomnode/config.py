@@ -294,6 +294,35 @@ class StudySettings(Section):
     maximum_instances: int = Field(20000, ge=1, description="A study with more instances is refused.")
 
 
+class FetchSettings(Section):
+    """What the node asks a PACS for by itself before it works on a study."""
+
+    source: str = Field("", description="Who is asked: name of a destination, or AE title of a peer with host and port; empty: nobody.")
+    missing_series: bool = Field(
+        True, description="Where the T1 or the FLAIR is missing: fetch the MR series of the study that are not here."
+    )
+    series_description: str = Field(
+        r"t1|mprage|mp2rage|spgr|bravo|tfe|flair|dark.?fluid",
+        description="Regular expression, searched without regard to case: only such series are fetched, and those without a description.",
+    )
+    prior_studies: int = Field(
+        0, ge=0, le=5, description="So many earlier MR studies of the patient are fetched too, and answered like any other study."
+    )
+    counts: bool = Field(
+        False,
+        description="Take the number of images per series that it lists as evidence that a series is complete, once it stood still for study.settle_s.",
+    )
+
+    @field_validator("series_description")
+    @classmethod
+    def _pattern_compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as problem:
+            raise ValueError(f"not a regular expression: {problem}") from None
+        return pattern
+
+
 class SelectionRule(Section):
     """A site's own word on its series; the first rule that matches wins over the built-in reading of the attributes."""
 
@@ -405,6 +434,7 @@ class Config(Section):
     tls: TlsSettings = TlsSettings()
     storage: StorageSettings = StorageSettings()
     study: StudySettings = StudySettings()
+    fetch: FetchSettings = FetchSettings()
     selection: SelectionSettings = SelectionSettings()
     pipeline: PipelineSettings = PipelineSettings()
     compute: ComputeSettings = ComputeSettings()

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from dicomnode.config import Config, DestinationSettings
+import structlog
+from pydicom import dcmread
+
+from dicomnode.config import Config, DestinationSettings, FetchSettings
 from dicomnode.errors import ConfigError, NodeError, RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.handlers import AnswerStore, store_handler
-from dicomnode.network.query import SeriesEntry, find_series
+from dicomnode.network.query import SeriesEntry, find_series, find_studies
 from dicomnode.network.retrieve import Retrieved, retrieve
 from dicomnode.records import SendOutcome
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
+
+log = structlog.get_logger()
+
+_TRIES = 3
+_WAIT_S = 15.0
+_COUNT_EVERY_S = 5.0
 
 Wanted = Callable[[SeriesEntry], bool]
 
@@ -63,7 +72,7 @@ def pull(config: Config, store: AnswerStore, source: DestinationSettings, StudyI
     RetryLater
         The peer is away or busy.
     """
-    calling_ae, timeout_s = source.calling_ae_title or config.network.ae_title, config.delivery.timeout_s
+    calling_ae, timeout_s = _calling_ae(config, source), config.delivery.timeout_s
     listed = find_series(source, StudyInstanceUID, calling_ae=calling_ae, timeout_s=timeout_s)
     if isinstance(listed, SendOutcome):
         raise _error(listed)
@@ -79,6 +88,96 @@ def pull(config: Config, store: AnswerStore, source: DestinationSettings, StudyI
     counts = [series.NumberOfSeriesRelatedInstances for series in chosen]
     expected = None if None in counts else sum(count or 0 for count in counts)
     return Pulled(chosen, expected, retrieved)
+
+
+def plan_fetches(roles: Collection[str], settings: FetchSettings) -> tuple[str, ...]:
+    """Return what is to be fetched before a study with these roles filled is worked on: "series", "priors"."""
+    if not settings.source:
+        return ()
+    wanted = ["series"] if settings.missing_series and not {"t1", "flair"} <= set(roles) else []
+    return (*wanted, "priors") if settings.prior_studies else tuple(wanted)
+
+
+def fetch_due(config: Config, ledger: Ledger, clock: Callable[[], float]) -> int:
+    """Fetch what the rules wanted; returns how much was tried. What fails for good, or three times, is noted and waited for no longer."""
+    due = ledger.fetches.due(clock())
+    fetchers = {"series": _fetch_series, "priors": _fetch_priors}
+    for study, what, attempts in due:
+        try:
+            ledger.fetches.record(study, what, fetchers[what](config, ledger, clock, study), clock())
+        except RetryLater as fault:
+            again = clock() + _WAIT_S * 2**attempts if attempts + 1 < _TRIES else None
+            ledger.fetches.record(study, what, f"not fetched: {fault}", clock(), again)
+        except NodeError as problem:
+            ledger.fetches.record(study, what, f"not fetched: {problem}", clock())
+    return len(due)
+
+
+def count_due(config: Config, ledger: Ledger, clock: Callable[[], float]) -> int:
+    """Ask how many images the archive lists of each study that waits and is quiet; returns how many studies were asked about."""
+    asked = 0
+    if not (config.fetch.source and config.fetch.counts):
+        return 0
+    source = find_source(config, config.fetch.source)
+    for job in ledger.waiting_jobs():
+        before, now = ledger.fetches.counted_at(job.StudyInstanceUID), clock()
+        if now - ledger.last_received_at(job.StudyInstanceUID) < config.study.settle_s:
+            continue
+        if before is not None and now - before < max(config.study.settle_s, _COUNT_EVERY_S):
+            continue
+        listed = find_series(source, job.StudyInstanceUID, calling_ae=_calling_ae(config, source), timeout_s=config.delivery.timeout_s)
+        if isinstance(listed, SendOutcome):
+            log.warning("archive_not_asked", study_instance_uid=job.StudyInstanceUID, reason=listed.reason)
+            break
+        counts = {one.SeriesInstanceUID: one.NumberOfSeriesRelatedInstances for one in listed}
+        ledger.fetches.note_counts(job.StudyInstanceUID, {uid: count for uid, count in counts.items() if count is not None}, now)
+        asked += 1
+    return asked
+
+
+def _fetch_series(config: Config, ledger: Ledger, clock: Callable[[], float], StudyInstanceUID: str) -> str:
+    here = {instance.header.SeriesInstanceUID for instance in ledger.study_instances(StudyInstanceUID)}
+    pattern = re.compile(config.fetch.series_description, re.IGNORECASE)
+
+    def wanted(series: SeriesEntry) -> bool:
+        named = not series.SeriesDescription or pattern.search(series.SeriesDescription) is not None
+        return is_mr(series) and named and series.SeriesInstanceUID not in here
+
+    source = find_source(config, config.fetch.source)
+    return _told(pull(config, store_into(config, ledger, clock), source, StudyInstanceUID, wanted))
+
+
+def _fetch_priors(config: Config, ledger: Ledger, clock: Callable[[], float], StudyInstanceUID: str) -> str:
+    """Fetch the latest earlier studies of the patient. What was fetched as a prior has no priors fetched: that chain would not end."""
+    source, store = find_source(config, config.fetch.source), store_into(config, ledger, clock)
+    instances = ledger.study_instances(StudyInstanceUID)
+    if not instances:
+        raise NodeError("no image of the study can be read")
+    # Read from the image for this question; the ledger knows no patient.
+    path = config.storage.spool / instances[0].path
+    header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "StudyDate"])
+    PatientID, StudyDate = str(header.get("PatientID") or ""), str(header.get("StudyDate") or "")
+    if not PatientID or not StudyDate:
+        raise NodeError("the images name no Patient ID or Study Date")
+    listed = find_studies(source, PatientID, calling_ae=_calling_ae(config, source), timeout_s=config.delivery.timeout_s)
+    if isinstance(listed, SendOutcome):
+        raise _error(listed)
+    earlier = [one for one in listed if one.StudyDate and one.StudyDate < StudyDate and ("MR" in one.modalities or not one.modalities)]
+    chosen = sorted(earlier, key=lambda one: one.StudyDate, reverse=True)[: config.fetch.prior_studies]
+    for prior in chosen:
+        ledger.fetches.record(prior.StudyInstanceUID, "priors", f"fetched as the prior of {StudyInstanceUID}", clock())
+        _told(pull(config, store, source, prior.StudyInstanceUID))
+    return f"{len(chosen)} earlier studies"
+
+
+def _told(pulled: Pulled) -> str:
+    if pulled.retrieved.outcome.verdict == "transient":
+        raise RetryLater(pulled.retrieved.outcome.reason)
+    return f"{pulled.retrieved.completed} images of {len(pulled.series)} series by {pulled.retrieved.service}"
+
+
+def _calling_ae(config: Config, source: DestinationSettings) -> str:
+    return source.calling_ae_title or config.network.ae_title
 
 
 def _error(outcome: SendOutcome) -> NodeError:

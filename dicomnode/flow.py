@@ -2,6 +2,7 @@
 
     index_instances   read the headers of what `receive` has made safe        spool -> ledger -> study
     assess_studies    is a study complete, by evidence or by quiet time?      study
+    fetch_missing     get what is missing from the PACS, where configured      fetch
     answer_next       claim a ready study, have it answered, keep the results  study -> volume -> pipeline -> results
     deliver_results   send what is due                                         delivery
     confirm_results   prove that it arrived, close the studies                 delivery
@@ -23,6 +24,7 @@ from uuid import uuid4
 import structlog
 from pydicom.uid import generate_uid
 
+from dicomnode import fetch
 from dicomnode.answer import StudyAnswer, StudyTask, answer_study, refuse_study
 from dicomnode.audit.events import SERIOUS_FAILURE, SUCCESS, Audit, AuditEvent, silent
 from dicomnode.compute import Compute
@@ -97,11 +99,17 @@ def assess_studies(place: Workplace) -> int:
     known_until = place.now() if unread_since is None else min(unread_since, place.now())
     for job in place.ledger.waiting_jobs():
         verdict = _assess(place, job, known_until)
-        if verdict.ready:
+        if verdict.ready and not _waits_for_fetch(place, job, verdict, unread=unread_since is not None):
             place.ledger.mark_ready(job.id, verdict.reason, verdict.evidence, place.now())
             log.info("study_ready", study_instance_uid=job.StudyInstanceUID, revision=job.revision, reason=verdict.reason)
             ready += 1
     return ready
+
+
+def fetch_missing(place: Workplace) -> int:
+    """Fetch from the PACS what the rules of [fetch] want, and ask it how many images there are; returns how much was done."""
+    done = fetch.fetch_due(place.config, place.ledger, place.now)
+    return done + fetch.count_due(place.config, place.ledger, place.now)
 
 
 def answer_next(place: Workplace) -> bool:
@@ -140,13 +148,22 @@ def _assess(place: Workplace, job: Job, known_until: float) -> Readiness:
     last_received_at = place.ledger.last_received_at(uid)
     try:
         study = assemble(uid, place.ledger.study_instances(uid))
-        return readiness(study, place.config.selection, place.config.study, last_received_at, known_until)
+        listed = place.ledger.fetches.counts(uid, place.config.study.settle_s) if place.config.fetch.counts else None
+        return readiness(study, place.config.selection, place.config.study, last_received_at, known_until, listed)
     except RetryLater:
         raise
     except Exception as bug:  # noqa: BLE001  whatever is in one study must not stop the others
         log.error("assessment_crashed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__)  # noqa: TRY400
         quiet = known_until - last_received_at >= place.config.study.quiet_s
         return Readiness(quiet, f"Whether it is complete cannot be judged ({type(bug).__name__}); taken as it is.")
+
+
+def _waits_for_fetch(place: Workplace, job: Job, verdict: Readiness, *, unread: bool) -> bool:
+    """Want what is missing, once; True until it has come (and been read) or cannot be had."""
+    wanted = fetch.plan_fetches(verdict.evidence.get("roles", ()), place.config.fetch)
+    # All of them: one that is asked for must not wait for the other.
+    still = [what for what in wanted if place.ledger.fetches.want(job.StudyInstanceUID, what, place.now())]
+    return bool(still) or (bool(wanted) and unread)
 
 
 def _has_room(place: Workplace) -> bool:

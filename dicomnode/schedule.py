@@ -36,6 +36,7 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
     return (
         Timer("index instances", poll_s, lambda: flow.index_instances(place)),
         Timer("assess studies", poll_s, lambda: flow.assess_studies(place)),
+        Timer("fetch missing", poll_s, lambda: flow.fetch_missing(place)),
         Timer("answer studies", poll_s, lambda: _until_idle(place), at_once=place.compute.worker_count),
         # A hanging destination keeps one run busy; the next run serves the others.
         Timer("deliver results", poll_s, lambda: flow.deliver_results(place), at_once=len(place.config.destinations) + 1),

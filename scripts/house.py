@@ -78,7 +78,7 @@ ROOMS = (
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
-        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "earlier", "ledger", "spool", "study")),
+        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "earlier", "fetch", "ledger", "spool", "study")),
         ("pydicom",),
     ),
     Room(

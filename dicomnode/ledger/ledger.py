@@ -19,6 +19,7 @@ from dicomnode.ledger.confirmations import Confirmations
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import header_to_json
 from dicomnode.ledger.events import add_event
+from dicomnode.ledger.fetches import Fetches
 from dicomnode.ledger.gather import Gather
 from dicomnode.ledger.migrate import migrate
 from dicomnode.records import AddOutcome, Delivery, IndexedInstance, InstanceHeader, Job, ReceivedInstance, ResultFile, SetAside
@@ -35,6 +36,7 @@ class Ledger:
         self._database = database
         self.confirmations = Confirmations(database)
         self.commitments = Commitments(database)
+        self.fetches = Fetches(database)
         self._add_instance: Gather[ReceivedInstance, AddOutcome] = Gather(self._add_instances)
 
     @classmethod

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, and_, delete, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from dicomnode.ledger.schema import Reading, deliveries, events, instances, jobs, results, studies
+from dicomnode.ledger.schema import Reading, archive_counts, deliveries, events, fetches, instances, jobs, results, studies
 from dicomnode.states import DeliveryState, JobState
 
 _UNFINISHED_JOB = tuple(state.value for state in JobState if state not in (JobState.DONE, JobState.FAILED, JobState.SUPERSEDED))
@@ -55,7 +55,7 @@ def forget_study(connection: Connection, StudyInstanceUID: str) -> None:
     job_ids = select(jobs.c.id).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
     connection.execute(delete(deliveries).where(deliveries.c.job_id.in_(job_ids)))
     connection.execute(delete(results).where(results.c.job_id.in_(job_ids)))
-    for table in (jobs, instances, events, studies):
+    for table in (jobs, instances, events, fetches, archive_counts, studies):
         connection.execute(delete(table).where(table.c.StudyInstanceUID == StudyInstanceUID))
 
 

@@ -166,6 +166,29 @@ commitment_requests = Table(
     sqlite_autoincrement=True,
 )
 
+# What is to be fetched from an archive before a study is worked on; without `due_at` it is done, or given up.
+fetches = Table(
+    "fetches",
+    metadata,
+    Column("StudyInstanceUID", String, primary_key=True),
+    Column("what", String, primary_key=True),
+    Column("due_at", Double),
+    Column("attempts", Integer, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
+# How many images an archive lists of a series, and since when it has listed so many.
+archive_counts = Table(
+    "archive_counts",
+    metadata,
+    Column("SeriesInstanceUID", String, primary_key=True),
+    Column("StudyInstanceUID", String, nullable=False),
+    Column("instances", Integer, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Index("ix_archive_counts_StudyInstanceUID", "StudyInstanceUID"),
+)
+
 events = Table(
     "events",
     metadata,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +32,11 @@ def assemble(StudyInstanceUID: str, instances: Iterable[IndexedInstance]) -> Stu
     return Study(StudyInstanceUID, tuple(sorted(series, key=_series_order)))
 
 
-def series_completeness(series: Series) -> Completeness:
-    """Judge by evidence: no gap, equal distances, and a count in the headers that agrees.
+def series_completeness(series: Series, listed: int | None = None) -> Completeness:
+    """Judge by evidence: no gap, equal distances, and a count that agrees: of the headers, or of what an archive lists.
 
-    Positions alone do not do: a series that is still arriving in order has no gap either.
+    Positions alone do not do: a series that is still arriving in order has no gap either. `listed` is how many instances an archive
+    lists of the series; None when it was not asked.
     """
     choice = choose_stack(series)
     if choice.stack is None:
@@ -45,19 +46,27 @@ def series_completeness(series: Series) -> Completeness:
     if broken is not None:
         return Completeness(False, broken.message, findings)
     count, announced = len(choice.stack.slices), announced_count(series, choice.stack)
-    if announced is None:
+    if listed is not None and len(series.instances) < listed:
+        return Completeness(False, f"{len(series.instances)} of {listed} images that the archive lists are there", findings)
+    if announced is None and listed is None:
         return Completeness(False, f"{count} slices without a gap, but no header says how many there should be", findings)
-    if announced > count:
+    if announced is not None and announced > count:
         return Completeness(False, f"{count} of {announced} slices are there", findings)
     doubts = count_findings(series, choice.stack)
     if doubts:
         return Completeness(False, doubts[0].message, (*findings, *doubts))
     spacing = choice.stack.spacing_mm
-    return Completeness(True, f"{count} slices, {spacing:.2f} mm apart without a gap, as many as the headers announce", findings)
+    witness = "the archive lists" if announced is None else "the headers announce"
+    return Completeness(True, f"{count} slices, {spacing:.2f} mm apart without a gap, as many as {witness}", findings)
 
 
 def readiness(
-    study: Study, selection_settings: SelectionSettings, study_settings: StudySettings, last_received_at: float, now: float
+    study: Study,
+    selection_settings: SelectionSettings,
+    study_settings: StudySettings,
+    last_received_at: float,
+    now: float,
+    listed: Mapping[str, int] | None = None,
 ) -> Readiness:
     """Decide whether a study may be processed now.
 
@@ -65,6 +74,8 @@ def readiness(
     ----------
     last_received_at, now
         Seconds since the epoch.
+    listed
+        How many instances an archive lists per series, where it was asked.
 
     Returns
     -------
@@ -73,7 +84,7 @@ def readiness(
         for `quiet_s`.
     """
     selection = select_series(study, selection_settings)
-    verdicts = {role: _judge(study, uid, role, selection_settings) for role, uid in selection.roles.items()}
+    verdicts = {role: _judge(study, uid, role, selection_settings, (listed or {}).get(uid)) for role, uid in selection.roles.items()}
     evidence = _evidence(study, selection, verdicts)
     quiet_s = now - last_received_at
     complete = set(verdicts) == {"t1", "flair"} and all(verdict.complete for verdict in verdicts.values())
@@ -91,9 +102,9 @@ def _series_order(series: Series) -> tuple[int, str]:
     return (2**31 if number is None else number, series.SeriesInstanceUID)
 
 
-def _judge(study: Study, uid: str, role: Role, settings: SelectionSettings) -> Completeness:
+def _judge(study: Study, uid: str, role: Role, settings: SelectionSettings, listed: int | None) -> Completeness:
     series = next(item for item in study.series if item.SeriesInstanceUID == uid)
-    verdict = series_completeness(series)
+    verdict = series_completeness(series, listed)
     findings = check_series(series, role, settings)
     if verdict.complete and is_refused(findings):
         return Completeness(False, next(item.message for item in findings if item.grade == "refuse"), findings)

@@ -75,6 +75,10 @@ class WholeNode:
         while flow.index_instances(self.place):
             pass
         flow.assess_studies(self.place)
+        while flow.fetch_missing(self.place):
+            while flow.index_instances(self.place):
+                pass
+            flow.assess_studies(self.place)
         while flow.answer_next(self.place):
             pass
         while flow.deliver_results(self.place) or flow.confirm_results(self.place):

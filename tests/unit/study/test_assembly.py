@@ -41,6 +41,21 @@ def test_without_a_count_positions_are_not_evidence_enough() -> None:
     assert not series_completeness(make_series(announced=None)).complete
 
 
+@pytest.mark.parametrize(
+    ("listed", "complete", "words"),
+    [
+        (30, True, "as many as the archive lists"),
+        (31, False, "30 of 31 images that the archive lists are there"),
+        (None, False, "no header says"),
+    ],
+)
+def test_what_an_archive_lists_is_a_count(listed: int | None, complete: bool, words: str) -> None:
+    verdict = series_completeness(make_series(announced=None), listed)
+    assert verdict.complete is complete
+    assert words in verdict.reason
+    assert not series_completeness(FLAIR, 31).complete
+
+
 @pytest.mark.parametrize("count", [{"SlicesAnnounced": 30}, {}])
 def test_any_of_the_counts_is_evidence(count: dict[str, int]) -> None:
     related = None if count else 30
