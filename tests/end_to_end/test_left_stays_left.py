@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +45,9 @@ SERIES: dict[str, dict[str, Any]] = {
 
 
 def truth(case: Case, journal: Journal) -> Volume:
-    """Answer as a perfect network: the share of each voxel of the reference that the lesions fill."""
-    grid = case.reference
-    share = np.zeros(grid.shape, np.float32)
-    for offset in itertools.product((-1 / 3, 0.0, 1 / 3), repeat=3):
-        shifted = grid.affine.copy()
-        shifted[:3, 3] += grid.affine[:3, :3] @ np.array(offset)
-        centres_mm = voxel_centres(shifted, grid.shape)
-        share += sum(blob.contains(centres_mm) for blob in LESIONS) / 27
-    return grid.fill(share)
+    """Answer as a perfect network: one where a voxel of the reference has its centre in a lesion."""
+    centres_mm = voxel_centres(case.reference.affine, case.reference.shape)
+    return case.reference.fill(np.any([blob.contains(centres_mm) for blob in LESIONS], axis=0).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +93,8 @@ def test_left_is_left_in_everything_that_leaves(
         assert np.sign(centre_mm[0]) == np.sign(blob.center_mm[0])
         apart = np.abs(np.linalg.inv(reference.affine[:3, :3]) @ (centre_mm - blob.center_mm))
         assert apart.max() < 1, "the centroid lies within one voxel"
-        # What the lesion fills of this grid; how well thick slices show its volume is no question of geometry (test_run_geometry).
-        assert len(voxels) == pytest.approx(np.count_nonzero(reference.truth == number), rel=0.05)
+        # Not a voxel more or less; how well a grid shows a volume is another question (test_run_geometry).
+        assert len(voxels) == np.count_nonzero(reference.truth == number)
     sides = [
         item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeValue for item in seg.SegmentSequence
     ]
