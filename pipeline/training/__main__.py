@@ -7,14 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from pipeline.errors import PipelineError
 from pipeline.training import family_commands
+from pipeline.training.problem import TrainingProblem
+from pipeline.training.progress import progress_bar
 
 if TYPE_CHECKING:
+    from pipeline.run import Recipe
     from pipeline.training.checkpoint import Checkpoint
     from pipeline.training.network import Architecture
+    from pipeline.training.tasks import Task
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the bundled networks on synthetic heads.")
+
+class _Named(TyperGroup):
+    """Commands whose known problems end as one line, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (TrainingProblem, PipelineError) as problem:
+            typer.echo(f"error: {problem}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(cls=_Named, add_completion=False, no_args_is_help=True, help="Train the bundled networks on synthetic heads.")
 app.command("export-triplanar")(family_commands.export_triplanar)
 app.command("export-proposal")(family_commands.export_proposal)
 
@@ -42,22 +61,24 @@ def synthesize(
         return
     from pipeline.training.pool import Pool, fill_pool
     from pipeline.training.synthesis.lesion_maps import list_maps
-    from pipeline.training.tasks import TASKS
 
     if out is None:
         raise typer.BadParameter("say where to write: --out FOLDER")
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
-    fill_pool(Pool(out), TASKS[task], seed, maps, count=count, stride=stride, reuse=reuse)
+    fill_pool(Pool(out), _task(task), seed, maps, count=count, stride=stride, reuse=reuse)
 
 
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="folder of the run: pool, checkpoints, curves")],
     task: TaskName = "lesion",
-    minutes: float = 60.0,
-    steps: int = 1_000_000,
+    minutes: Annotated[float, typer.Option(help="length of the whole run")] = 60.0,
+    steps: Annotated[int, typer.Option(help="steps of the whole run")] = 1_000_000,
+    piece_minutes: Annotated[float | None, typer.Option(help="stop after so long; the same command goes on")] = None,
     learning_rate: float = 1.5e-3,
     crop_share: float = 0.8,
+    batch: Annotated[int, typer.Option(help="samples of one step; more than 1 on a GPU")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto")] = "cpu",
     seed: int = 0,
     threads: int = 1,
     generators: Annotated[int, typer.Option(help="generator processes to start; 0 when one runs already")] = 1,
@@ -69,18 +90,18 @@ def train(
     compiled: Annotated[bool, typer.Option("--compile/--no-compile")] = False,
     lesion_maps: Maps = None,
 ) -> None:
-    """Train until the time or the steps are used up; run again on the same folder to continue."""
+    """Train until the time or the steps are used up; run the same command again to go on where it stopped."""
     import torch
 
     from pipeline.training.pool import Pool, fill_pool, write_validation_set
-    from pipeline.training.synthesis.lesion_maps import list_maps
-    from pipeline.training.tasks import TASKS
-    from pipeline.training.train import Schedule, run_training
+    from pipeline.training.synthesis.lesion_maps import check_maps, list_maps
+    from pipeline.training.train import Schedule, Watch, run_training
 
     torch.set_num_threads(threads)
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
-    chosen = TASKS[task]
+    check_maps([*maps, *unseen])
+    chosen = _task(task)
     start = _read_start(init, encoder, chosen.architecture, add)
     context = multiprocessing.get_context("spawn")
     workers = [
@@ -91,10 +112,20 @@ def train(
     ]
     for worker in workers:
         worker.start()
+
+    def check() -> None:
+        dead = [worker.exitcode for worker in workers if worker.exitcode]
+        if dead:
+            raise TrainingProblem(f"a generator process ended with status {dead[0]}; what it said stands above")
+
     try:
         cases = write_validation_set(out / "validation", chosen, validation, unseen)
-        schedule = Schedule(minutes, steps, learning_rate, validate_every_s, crop_share=crop_share, seed=seed, compiled=compiled)
-        run_training(chosen, schedule, out, cases, start, report=lambda line: print(line, flush=True))
+        schedule = Schedule(
+            minutes, steps, piece_minutes, learning_rate, validate_every_s, crop_share=crop_share, batch=batch, seed=seed,
+            compiled=compiled, device=device,
+        )  # fmt: skip
+        with progress_bar(out.name) as (report, advance):
+            run_training(chosen, schedule, out, cases, start, Watch(report, advance, check))
     finally:
         for worker in workers:
             worker.terminate()
@@ -115,33 +146,51 @@ def _read_start(init: Path | None, encoder: Path | None, architecture: Architect
         start = add_channel(start, add)
     if start.architecture != architecture:
         raise CheckpointError(f"{init.name} holds {start.architecture}, but {architecture} is to be trained")
-    return start
+    return start.started_anew()
+
+
+def _task(name: str) -> Task:
+    from pipeline.training.tasks import TASKS
+
+    if name not in TASKS:
+        raise TrainingProblem(f"the task {name!r} is not one of {', '.join(TASKS)}")
+    return TASKS[name]
 
 
 @app.command()
 def validate(
-    checkpoint: Annotated[Path, typer.Option(help="checkpoint of a run")],
-    samples: Annotated[Path, typer.Option(help="folder for the held-out samples; made when missing")],
+    checkpoint: Annotated[Path | None, typer.Option(help="checkpoint of a run: scored on samples as in training")] = None,
+    samples: Annotated[Path | None, typer.Option(help="folder for the held-out samples; made when missing")] = None,
+    bundle: Annotated[str | None, typer.Option(help="NAME or NAME/VERSION: scored on whole heads through the shipped path instead")] = None,
+    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
+    brain: Annotated[str, typer.Option(help="brain extractor for whole heads")] = "brain-extractor-3mm",
     task: TaskName = "lesion",
     count: int = 60,
     choosing: Choosing = None,
     threads: int = 1,
     lesion_maps: Maps = None,
 ) -> None:
-    """Score a checkpoint on held-out synthetic cases and print the table."""
+    """Score a checkpoint on held-out samples, or an exported bundle on whole heads through `run_pipeline`, and print the table."""
     import torch
 
+    from pipeline.training.synthesis.lesion_maps import list_maps
+
+    torch.set_num_threads(threads)
+    unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
+    if bundle is not None:
+        from pipeline.training.shipped import validate_bundle, whole_head_table
+
+        typer.echo(whole_head_table(validate_bundle(_read_recipe(models, bundle, brain, threads), count, unseen)))
+        return
+    if checkpoint is None or samples is None:
+        raise typer.BadParameter("say what to score: --checkpoint FILE --samples FOLDER, or --bundle NAME")
     from pipeline.training.checkpoint import load_checkpoint
     from pipeline.training.export import score_table
     from pipeline.training.pool import write_validation_set
     from pipeline.training.score import score_all, split_samples
-    from pipeline.training.synthesis.lesion_maps import list_maps
-    from pipeline.training.tasks import TASKS
     from pipeline.training.validate import predict
 
-    torch.set_num_threads(threads)
-    chosen = TASKS[task]
-    unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
+    chosen = _task(task)
     cases = write_validation_set(samples, chosen, count, unseen)
     network = load_checkpoint(checkpoint, chosen.architecture).averaged_network()
     table = score_all(lambda image: predict(network, torch.from_numpy(image)).numpy(), chosen, *split_samples(cases, choosing))
@@ -172,10 +221,9 @@ def export(
     from pipeline.training.pool import write_validation_set
     from pipeline.training.score import split_samples
     from pipeline.training.synthesis.lesion_maps import list_maps
-    from pipeline.training.tasks import TASKS
 
     torch.set_num_threads(threads)
-    chosen = TASKS[task]
+    chosen = _task(task)
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
     cases = write_validation_set(samples, chosen, count, unseen)
     folder = export_bundle(
@@ -212,45 +260,46 @@ def prove(
 
 @app.command()
 def measure(
-    brain: Annotated[Path, typer.Option(help="checkpoint of the brain extractor")],
     out: Annotated[Path, typer.Option(help="folder for figures, pictures and the cards' sections")],
+    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
+    brain: Annotated[str, typer.Option(help="NAME or NAME/VERSION of the brain extractor")] = "brain-extractor-3mm",
+    lesion: Annotated[str, typer.Option(help="NAME or NAME/VERSION of the lesion network")] = "stroke-lesion-2mm",
     data: Annotated[Path | None, typer.Option(help="folder of real heads; synthetic measures only when absent")] = None,
-    lesion: Annotated[Path | None, typer.Option(help="checkpoint of the lesion network")] = None,
     lesion_maps: Maps = None,
-    implants: Annotated[int, typer.Option(help="held-out outlines to paint into each real head")] = 6,
-    thresholds: Annotated[str, typer.Option(help="lesion thresholds, e.g. t1=0.4,flair=0.5,t1+flair=0.5")] = "",
-    heads: Annotated[int, typer.Option(help="synthetic heads for the share of cortical lesions that is kept")] = 40,
+    implants: Annotated[int, typer.Option(help="held-out outlines to paint into each real head")] = 4,
+    heads: Annotated[int, typer.Option(help="synthetic heads for the share of cortical lesions that is kept; 0 to leave out")] = 40,
     threads: int = 1,
 ) -> None:
-    """Measure on real heads and write what the cards say about it."""
+    """Send real heads through the shipped path and write what the cards say about it."""
     import json
-
-    import torch
 
     from pipeline.training.cards import brain_sections, lesion_sections
     from pipeline.training.cavities import measure_kept
-    from pipeline.training.checkpoint import load_checkpoint
-    from pipeline.training.implant import measure_implants
+    from pipeline.training.implant import paint_cases
     from pipeline.training.measure_real import measure as measure_heads
+    from pipeline.training.measure_real import measure_truths
     from pipeline.training.real_cases import ms_cases, single_cases
     from pipeline.training.synthesis.lesion_maps import list_maps
-    from pipeline.training.tasks import TASKS
 
-    torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    extractor = load_checkpoint(brain, TASKS["brain"].architecture).averaged_network()
-    network = load_checkpoint(lesion, TASKS["lesion"].architecture).averaged_network() if lesion else None
-    chosen = {name: float(value) for name, value in (pair.split("=") for pair in thresholds.split(",") if pair)}
-    rows = measure_heads(data, extractor, network, out, chosen) if data else []
-    kept = measure_kept(extractor, heads)
+    recipe = _read_recipe(models, lesion, brain, threads)
+    rows = measure_heads(data, recipe, out) if data else []
+    kept = measure_kept(recipe.brain, heads, threads)
     painted: list[dict[str, Any]] = []
-    if data and network and lesion_maps:
+    if data and lesion_maps:
         cases = [case for case in (*ms_cases(data), *single_cases(data)) if case.stroke_free]
-        painted = measure_implants(extractor, network, cases, list_maps(lesion_maps, held_out=True), chosen, implants)
+        painted = measure_truths(paint_cases(recipe, cases, list_maps(lesion_maps, held_out=True), implants), recipe, out)
         (out / "implants.json").write_text(json.dumps(painted, indent=1))
     (out / "kept.json").write_text(json.dumps(kept, indent=1))
     (out / "brain-sections.json").write_text(json.dumps(brain_sections(rows, kept), indent=1))
     (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, painted), indent=1))
+
+
+def _read_recipe(models: Path, lesion: str, brain: str, threads: int) -> Recipe:
+    from pipeline.bundle import find_bundle
+    from pipeline.run import Recipe
+
+    return Recipe(find_bundle(models, lesion), find_bundle(models, brain), threads=threads)
 
 
 if __name__ == "__main__":

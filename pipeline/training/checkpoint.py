@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from pipeline.training.build import Network, build_network
 from pipeline.training.network import Architecture
+from pipeline.training.problem import TrainingProblem
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used: unreadable, incomplete, or of another architecture."""
+class CheckpointError(TrainingProblem):
+    """A checkpoint cannot be used (unreadable, incomplete, of another architecture) or cannot be written."""
 
 
 @dataclass(eq=False)
@@ -32,6 +33,8 @@ class Checkpoint:
         Optimiser steps so far, over all runs that this one continues.
     seconds
         Training time so far, over all runs.
+    run_steps, run_seconds
+        The same for this run alone: its place in its schedule.
     """
 
     architecture: Architecture
@@ -40,19 +43,39 @@ class Checkpoint:
     optimiser: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
+    run_steps: int = 0
+    run_seconds: float = 0.0
 
     def save(self, path: Path) -> None:
-        """Write next to `path`, then rename, so an interrupted run keeps the checkpoint before."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write next to `path`, then rename, so an interrupted run keeps the checkpoint before.
+
+        Raises
+        ------
+        CheckpointError
+            It cannot be written (the disk is full, say); the checkpoint before is still there.
+        """
         part = path.with_suffix(".part")
-        torch.save(
-            {
-                "architecture": self.architecture.to_dict(), "weights": self.weights, "average": self.average,
-                "optimiser": self.optimiser, "step": self.step, "seconds": self.seconds,
-            },
-            part,
-        )  # fmt: skip
-        part.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(
+                {
+                    "architecture": self.architecture.to_dict(), "weights": self.weights, "average": self.average,
+                    "optimiser": self.optimiser, "step": self.step, "seconds": self.seconds,
+                    "run_steps": self.run_steps, "run_seconds": self.run_seconds,
+                },
+                part,
+            )  # fmt: skip
+            part.replace(path)
+        except (OSError, RuntimeError) as problem:
+            part.unlink(missing_ok=True)
+            kept = "the checkpoint before is kept" if path.exists() else "there is none before it"
+            raise CheckpointError(
+                f"step {self.step} could not be written to {path}: {problem}; {kept}. Free space on that disk, then run the same command again"
+            ) from None
+
+    def started_anew(self) -> Checkpoint:
+        """Return the same weights at the beginning of a run of their own."""
+        return replace(self, run_steps=0, run_seconds=0.0)
 
     def averaged_network(self) -> Network:
         """Return the network with the averaged weights, in evaluation mode."""
@@ -76,5 +99,5 @@ def load_checkpoint(path: Path, expected: Architecture | None = None) -> Checkpo
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path.name} is not a checkpoint of this project: {error}") from error
     if expected is not None and architecture != expected:
-        raise CheckpointError(f"{path.name} holds {architecture}, but {expected} is to be trained")
+        raise CheckpointError(f"{path.name} holds {architecture}, but {expected} is to be trained: use another folder or another --task")
     return checkpoint

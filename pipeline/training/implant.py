@@ -1,12 +1,13 @@
-"""Semi-real cases: held-out real outlines painted into real heads without a stroke, then segmented.
+"""Semi-real cases: held-out real outlines painted into real heads without a stroke.
 
-Real anatomy and real scanners, artificial lesions. The template is brought to the head by an affine registration; the
-brain mask is our own, from the head before the lesion was painted.
+Real anatomy and real scanners, artificial lesions. The template is brought to the head by an affine registration. What a lesion changes is
+computed at 1 mm and added to the images on their own grids, so that everything else of them stays as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,70 +16,68 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.training.build import Network
-from pipeline.training.measure_real import BRAIN_THRESHOLD, combinations_of, extract_brain
+from pipeline.records import Role, Volume
+from pipeline.run import Recipe, run_pipeline
+from pipeline.training.measure_real import find_nothing
 from pipeline.training.real_cases import RealCase
 from pipeline.training.synthesis.appearance import draw_lesion_state, paint_lesion
 from pipeline.training.synthesis.contrast import Contrast
-from pipeline.training.synthesis.fields import Dice, sample
+from pipeline.training.synthesis.fields import Dice, Grid, sample
 from pipeline.training.synthesis.lesion_maps import read_map
 from pipeline.training.synthesis.lesions import LesionShape, depth_of
-from pipeline.training.synthesis.subject import LESION_GRID, scale_by_brain_median
-from pipeline.training.tasks import keep_channels
-from pipeline.training.validate import dice_score, predict
+from pipeline.training.synthesis.subject import LESION_GRID
 from pipeline.training.volumes import axial_affine, resample
 
 Affine = npt.NDArray[np.float64]
 Float = npt.NDArray[np.float32]
 
+PAINT_GRID = Grid((160, 192, 160), (1.0, 1.0, 1.0))
+SMALLEST_VOXELS = 60
 
-def measure_implants(
-    brain: Network,
-    lesion: Network,
-    cases: Sequence[RealCase],
-    maps: Sequence[Path],
-    thresholds: dict[str, float],
-    each: int = 6,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Paint `each` outlines into each head and return one row for each lesion and channel combination."""
-    rows: list[dict[str, Any]] = []
+
+@dataclass(frozen=True, eq=False)
+class PreparedHead:
+    """One head on the grid that is painted on: images, brain, the grid's affine and the 4x4 from its indices to template coordinates."""
+
+    images: dict[str, Tensor]
+    inside: Tensor
+    affine: Affine
+    to_template: Affine
+
+
+def paint_cases(recipe: Recipe, cases: Sequence[RealCase], maps: Sequence[Path], each: int = 4, seed: int = 0) -> Iterator[RealCase]:
+    """Yield up to `each` copies of every head, each with another outline painted in."""
     for number, case in enumerate(cases):
-        images, inside, to_template = prepare_head(brain, case)
+        head = prepare_head(recipe, case)
         for attempt in range(each):
             dice = Dice(seed + 1000 * number + attempt)
             path = maps[dice.integer(len(maps))]
-            painted = paint_outline(images, inside, to_template, path, dice)
-            if painted is None:
-                continue
-            truth, channels = painted
-            stack = torch.stack([channels.get(role, torch.zeros(LESION_GRID.shape)) for role in lesion.architecture.channels])
-            for roles in combinations_of(case):
-                name = "+".join(roles)
-                probability = predict(lesion, keep_channels(stack, lesion.architecture.channels, name))
-                mask = (probability >= thresholds.get(name, 0.5)) & inside
-                rows.append({"case": case.name, "map": path.name, "input": name, "truth_ml": float(truth.sum()) * LESION_GRID.voxel_ml,
-                             "found_ml": float(mask.sum()) * LESION_GRID.voxel_ml, "dice": dice_score(mask, truth)})  # fmt: skip
-    return rows
+            painted = paint_outline(head, path, dice)
+            if painted is not None:
+                yield add_lesion(case, head, *painted, name=f"{case.name}-{path.name.removesuffix('.nii.gz')}")
 
 
-def prepare_head(brain: Network, case: RealCase) -> tuple[dict[str, Tensor], Tensor, Affine]:
-    """Return the images and the brain mask on the lesion grid, and the 4x4 from its indices to template coordinates."""
-    found = extract_brain(brain, case.images[case.reference])
-    voxels = np.argwhere(found.array >= BRAIN_THRESHOLD)
+def prepare_head(recipe: Recipe, case: RealCase) -> PreparedHead:
+    """Bring a head onto the paint grid and the template to the head; the brain is the shipped extractor's."""
+    role: Role = "t1" if case.reference == "t1" else "flair"
+    mask = run_pipeline({role: case.images[case.reference]}, recipe, segmenter=find_nothing).brain_mask
+    voxels = np.argwhere(mask.array > 0)
     middle = np.append((voxels.min(axis=0) + voxels.max(axis=0)) / 2, 1.0)
-    affine = axial_affine(LESION_GRID.shape, LESION_GRID.spacing_mm, (found.affine @ middle)[:3])
-    inside = resample(found, affine, LESION_GRID.shape, smooth=False) >= BRAIN_THRESHOLD
+    centre = (mask.affine @ middle)[:3]
+    coarse = axial_affine(LESION_GRID.shape, LESION_GRID.spacing_mm, centre)
+    seen = "t1" if "t1" in case.images else case.reference
+    fixed = resample(case.images[seen], coarse, LESION_GRID.shape, target_to_source=case.links[seen])
+    soft = mask.with_array(mask.array.astype(np.float32))
+    link = register_template(fixed * (resample(soft, coarse, LESION_GRID.shape) >= 0.5), coarse)
+    affine = axial_affine(PAINT_GRID.shape, PAINT_GRID.spacing_mm, centre)
     images = {
-        role: resample(volume, affine, LESION_GRID.shape, target_to_source=case.links[role])
-        for role, volume in case.images.items()
-        if role in ("t1", "flair")
+        name: torch.from_numpy(resample(volume, affine, PAINT_GRID.shape, target_to_source=case.links[name]))
+        for name, volume in case.images.items()
     }
-    fixed = images.get("t1", images[case.reference]) * inside
-    link = register_template(fixed, affine)
+    inside = torch.from_numpy(resample(soft, affine, PAINT_GRID.shape) >= 0.5)
     # LPS mm (x, y, z) to template coordinates (up, to posterior, to the left) is a reversal of the axes.
     reverse = np.eye(4)[[2, 1, 0, 3]]
-    return {k: torch.from_numpy(v) for k, v in images.items()}, torch.from_numpy(inside), reverse @ link @ affine
+    return PreparedHead(images, inside, affine, reverse @ link @ affine)
 
 
 def register_template(fixed: Float, affine: Affine) -> Affine:
@@ -131,27 +130,34 @@ def _as_sitk(array: Float, affine: Affine) -> Any:
     return image
 
 
-def paint_outline(
-    images: dict[str, Tensor], inside: Tensor, to_template: Affine, path: Path, dice: Dice
-) -> tuple[Tensor, dict[str, Tensor]] | None:
-    """Return the lesion's mask and the scaled images with it; None when hardly anything of it falls on tissue."""
+def paint_outline(head: PreparedHead, path: Path, dice: Dice) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """Return the lesion's mask and what it changes in each image; None when hardly anything of it falls on tissue."""
     outline = read_map(path)
-    index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in LESION_GRID.shape), indexing="ij"), dim=-1)
-    matrix = torch.from_numpy(to_template.astype(np.float32))
+    index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in PAINT_GRID.shape), indexing="ij"), dim=-1)
+    matrix = torch.from_numpy(head.to_template.astype(np.float32))
     positions = index @ matrix[:3, :3].T + matrix[:3, 3]
-    soft = sample(outline.mask, positions - torch.tensor(outline.origin_mm))[0]
-    means = {role: _estimate_means(image[inside], role) for role, image in images.items()}
-    mask = (soft > 0.5) & inside
-    for role, image in images.items():
+    mask = (sample(outline.mask, positions - torch.tensor(outline.origin_mm))[0] > 0.5) & head.inside
+    means = {role: _estimate_means(image[head.inside], role) for role, image in head.images.items()}
+    for role, image in head.images.items():
         mask &= image > 0.5 * (means[role]["csf"] + means[role]["white"])
-    if int(mask.sum()) < 10:
+    if int(mask.sum()) < SMALLEST_VOXELS:
         return None
-    shape = LesionShape(mask, depth_of(mask, LESION_GRID), float(mask.sum()) * LESION_GRID.voxel_ml, path.name)
-    state = draw_lesion_state(shape, LESION_GRID, dice)
+    shape = LesionShape(mask, depth_of(mask, PAINT_GRID), float(mask.sum()) * PAINT_GRID.voxel_ml, path.name)
+    state = draw_lesion_state(shape, PAINT_GRID, dice)
     return mask, {
-        role: scale_by_brain_median(paint_lesion(image, state, Contrast(role, means[role]), LESION_GRID, dice), inside)
-        for role, image in images.items()
+        role: paint_lesion(image, state, Contrast(role, means[role]), PAINT_GRID, dice) - image for role, image in head.images.items()
     }
+
+
+def add_lesion(case: RealCase, head: PreparedHead, mask: Tensor, changes: dict[str, Tensor], name: str) -> RealCase:
+    """Return the case with the changes added on each image's own grid, and the mask as its truth."""
+    images = {}
+    for role, volume in case.images.items():
+        link = np.linalg.inv(case.links[role]).astype(np.float64)
+        change = resample(Volume(changes[role].numpy(), head.affine, "0"), volume.affine, volume.array.shape, target_to_source=link)
+        images[role] = volume.with_array((volume.array + change).astype(np.float32))
+    truth = Volume(mask.numpy().astype(np.float32), head.affine, "0")
+    return replace(case, name=name, images=images, lesion=truth, stroke_free=False)
 
 
 def _estimate_means(values: Tensor, role: str) -> dict[str, float]:

@@ -15,13 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.training.build import Network
 from pipeline.training.network import Exportable
+from pipeline.training.problem import TrainingProblem
 
 OPSET = 17
 LARGEST_FLOAT16 = 65504.0
 Float = npt.NDArray[np.float32]
 
 
-class ExportError(ValueError):
+class ExportError(TrainingProblem):
     """The network cannot be exported as it is."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.training.problem import TrainingProblem
 from pipeline.training.synthesis.anatomy import load_anatomy
 from pipeline.training.synthesis.subject import Case
 from pipeline.training.tasks import Task
@@ -29,13 +30,23 @@ class Pool:
     capacity: int = 480
 
     def write(self, number: int, case: Case) -> None:
-        """Store one sample; a reader sees the whole file or the one before."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Store one sample; a reader sees the whole file or the one before.
+
+        Raises
+        ------
+        TrainingProblem
+            It cannot be written, as on a full disk.
+        """
         target = self.folder / f"sample-{number % self.capacity:05d}.npz"
         part = target.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as stream:
-            np.savez(stream, image=case.image.numpy().astype(np.float16), label=case.label.numpy())
-        part.replace(target)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as stream:
+                np.savez(stream, image=case.image.numpy().astype(np.float16), label=case.label.numpy())
+            part.replace(target)
+        except OSError as problem:
+            part.unlink(missing_ok=True)
+            raise TrainingProblem(f"{target} could not be written: {problem.strerror}. A full pool takes {self.capacity} x 3 MB") from None
 
     def paths(self) -> list[Path]:
         """Return the samples that are there."""

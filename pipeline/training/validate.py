@@ -26,14 +26,15 @@ def dice_score(prediction: Tensor, truth: Tensor) -> float:
 @torch.inference_mode()
 def predict(network: Network, image: Tensor) -> Tensor:
     """Return the probability map (slice, row, column) of one (channel, slice, row, column) image."""
-    logits = network(image[None].contiguous(memory_format=torch.channels_last_3d))
-    return torch.sigmoid(logits.float())[0, 0]
+    device = next(network.parameters()).device
+    logits = network(image[None].to(device).contiguous(memory_format=torch.channels_last_3d))
+    return torch.sigmoid(logits.float())[0, 0].cpu()
 
 
 def validate_network(network: Network, paths: Sequence[Path], combinations: Sequence[str]) -> dict[str, float]:
     """Return the mean Dice at threshold 0.5 for each channel combination."""
     scores: dict[str, list[float]] = {name: [] for name in combinations}
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(next(network.parameters()).device.type, torch.bfloat16):
         for path in paths:
             image, label = read_sample(path)
             for name in combinations:

@@ -5,8 +5,6 @@ Affines map (slice, row, column) to LPS mm, as in `pipeline.records`.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,41 +63,3 @@ def resample(
         array = ndimage.gaussian_filter(array, sigmas, mode="nearest")
     found: Float = ndimage.affine_transform(array, matrix[:3, :3], matrix[:3, 3], output_shape=tuple(shape), order=1)
     return found
-
-
-def field_centre(volume: Volume) -> npt.NDArray[np.float64]:
-    """Return the LPS mm of the middle of the field of view."""
-    middle = np.append((np.asarray(volume.array.shape) - 1) / 2, 1.0)
-    return np.asarray(volume.affine @ middle)[:3]
-
-
-def covering_grid(volume: Volume, spacing_mm: tuple[float, ...], at_least: tuple[int, ...]) -> tuple[Affine, tuple[int, ...]]:
-    """Return affine and shape of an axial grid that holds the whole field of view and at least one patch."""
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in volume.array.shape))))
-    points = corners @ volume.affine[:3, :3].T + volume.affine[:3, 3]
-    extent = (points.max(axis=0) - points.min(axis=0))[::-1]
-    shape = tuple(max(p, int(np.ceil(e / s)) + 1) for p, e, s in zip(at_least, extent, spacing_mm, strict=True))
-    return axial_affine(shape, spacing_mm, field_centre(volume)), shape
-
-
-def predict_tiled(run: Callable[[Float], Float], image: Float, patch: tuple[int, ...]) -> Float:
-    """Average the network's answer over overlapping patches; `image` is (channel, slice, row, column)."""
-    starts = [
-        np.unique(np.round(np.linspace(0, n - p, 1 + int(np.ceil(2 * (n - p) / p)))).astype(int))
-        for n, p in zip(image.shape[1:], patch, strict=True)
-    ]
-    total, count = np.zeros(image.shape[1:], np.float32), np.zeros(image.shape[1:], np.float32)
-    for corner in itertools.product(*starts):
-        box = tuple(slice(a, a + p) for a, p in zip(corner, patch, strict=True))
-        total[box] += run(image[(slice(None), *box)])
-        count[box] += 1
-    return total / count
-
-
-def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return the largest 6-connected piece with its holes filled."""
-    labels, number = ndimage.label(mask)
-    if number > 1:
-        mask = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    filled: npt.NDArray[np.bool_] = ndimage.binary_fill_holes(mask)
-    return filled

@@ -29,6 +29,6 @@ def anatomy() -> object:
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> None:
-    """Keep to two cores."""
-    torch.set_num_threads(2)
+def one_thread() -> None:
+    """Keep to one thread: the networks here are small, and threads that spin on a busy machine cost more than they give."""
+    torch.set_num_threads(1)

@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder after a short training of the tiny network."""
     folder = tmp_path_factory.mktemp("run")
     run("synthesize", "--task", "tiny", "--out", folder / "pool", "--count", 48)
-    common = ("--task", "tiny", "--out", folder, "--generators", 0, "--validation", 8, "--learning-rate", 4e-3, "--threads", 2)
+    common = ("--task", "tiny", "--out", folder, "--generators", 0, "--validation", 8, "--learning-rate", 4e-3)
     run("train", *common, "--steps", 150, "--minutes", 5)
     return folder
 
@@ -43,7 +43,7 @@ def test_training_learns_and_resumes(trained: Path) -> None:
     first = load_checkpoint(trained / "last.pt", TINY.architecture)
     cases = sorted((trained / "validation").glob("*.npz"))
 
-    run("train", "--task", "tiny", "--out", trained, "--generators", 0, "--validation", 8, "--steps", 250, "--minutes", 5, "--threads", 2)
+    run("train", "--task", "tiny", "--out", trained, "--generators", 0, "--validation", 8, "--steps", 400, "--minutes", 5)
     second = load_checkpoint(trained / "last.pt", TINY.architecture)
 
     assert first.step == 150

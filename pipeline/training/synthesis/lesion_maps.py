@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.training.problem import TrainingProblem
+
 HELD_OUT = 150
 """How many maps are kept out of training: those whose names have the smallest hashes."""
 
 
-class LesionMapError(ValueError):
+class LesionMapError(TrainingProblem):
     """A folder or file of lesion maps cannot be used."""
 
 
@@ -59,6 +63,34 @@ def list_maps(folder: Path, *, held_out: bool) -> list[Path]:
     return paths[:cut] if held_out else paths[cut:]
 
 
+def check_maps(paths: Sequence[Path]) -> None:
+    """Read the headers of all maps, so that a run does not find a wrong one after an hour.
+
+    Raises
+    ------
+    LesionMapError
+        One of them is no NIfTI file, or not on 1 mm voxels along the MNI axes.
+    """
+    for path in paths:
+        _open(path)
+
+
+def _open(path: Path) -> Any:
+    import nibabel
+
+    try:
+        image: Any = nibabel.as_closest_canonical(nibabel.load(path))
+    except (OSError, EOFError, nibabel.filebasedimages.ImageFileError) as problem:
+        raise LesionMapError(f"{path.name} cannot be read as NIfTI: {problem}") from None
+    if image.ndim != 3 or not np.allclose(image.affine[:3, :3], np.eye(3), atol=1e-3):
+        sizes = "x".join(f"{size:g}" for size in image.header.get_zooms())
+        raise LesionMapError(
+            f"{path.name}: a lesion map needs three axes with 1 mm voxels along the MNI axes, this one has shape {image.shape} and voxels of "
+            f"{sizes} mm: resample it to MNI space at 1 mm"
+        )
+    return image
+
+
 def read_map(path: Path) -> LesionMap:
     """Read one map and crop it to its lesion.
 
@@ -75,12 +107,8 @@ def read_map(path: Path) -> LesionMap:
 
 @functools.lru_cache(maxsize=4096)
 def _read_packed(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[float, float, float]]:
-    import nibabel
-
-    image = nibabel.as_closest_canonical(nibabel.load(path))
+    image = _open(path)
     affine = image.affine
-    if image.ndim != 3 or not np.allclose(affine[:3, :3], np.eye(3), atol=1e-3):
-        raise LesionMapError(f"{path.name}: expected a 3D map with 1 mm voxels along the MNI axes, got {image.shape}")
     mask = np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1] > 0.5
     if not mask.any():
         raise LesionMapError(f"{path.name}: the map is empty")

@@ -25,6 +25,8 @@ from pipeline.training.synthesis.masks import draw_mask, true_mask
 from pipeline.training.synthesis.tissue import draw_brain
 
 LESION_GRID = Grid((80, 96, 80), (2.0, 2.0, 2.0))
+WHOLE_GRID = Grid((112, 112, 88), (2.0, 2.0, 2.0))
+"""Whole heads for validation through the shipped path."""
 HEAD_GRID = Grid((80, 80, 64), (3.0, 3.0, 3.0))
 INTENSITY_CEILING = 3.0
 
@@ -61,6 +63,21 @@ def synthesise_lesion_case(anatomy: Anatomy, seed: int, maps: Sequence[Path] = (
         ideal = paint(brain, layers, lesions, draw_contrast(kind, dice, wild=0.06), grid, dice, look_alikes)
         scan = acquire(ideal, grid, draw_scan(kind, dice), dice)
         channels.append(scale_by_brain_median(scan, mask if not mask.all() else true_mask(brain), keep=mask))
+    return Case(torch.stack(channels), _union(shapes, grid), tuple(shapes))
+
+
+def synthesise_whole_head(anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = WHOLE_GRID) -> Case:
+    """Make one T1 + FLAIR pair of a whole head as a scanner gives it: nothing masked, nothing scaled; the label is its lesions."""
+    dice = Dice(seed)
+    centre = (BRAIN_CENTRE_MM[0] - 20.0, BRAIN_CENTRE_MM[1] - 8.0, 0.0)
+    brain = draw_brain(anatomy, draw_coordinates(anatomy, grid, dice, centre_mm=centre), grid, dice)
+    shapes = draw_lesions(brain, grid, dice, maps)
+    lesions = [draw_lesion_state(shape, grid, dice) for shape in shapes]
+    layers, look_alikes = draw_head(brain, grid, dice), draw_look_alikes(brain, grid, dice)
+    channels = []
+    for kind in ("t1", "flair"):
+        ideal = paint(brain, layers, lesions, draw_contrast(kind, dice, wild=0.06), grid, dice, look_alikes)
+        channels.append(acquire(ideal, grid, draw_scan(kind, dice), dice))
     return Case(torch.stack(channels), _union(shapes, grid), tuple(shapes))
 
 

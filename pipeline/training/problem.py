@@ -1,0 +1,7 @@
+"""The error of the training rooms: something that the user can mend; the message names it and says what to do."""
+
+from __future__ import annotations
+
+
+class TrainingProblem(ValueError):
+    """A file, a folder, a device or a setting cannot be used as it is."""
