@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_architecture_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_task_or_device_is_named(tmp_path: Path) -> None:
-    assert "'large' is not one of lesion, brain, tiny" in fail("train", "--task", "large", "--out", tmp_path)
+    assert "'large' is not one of lesion, " in fail("train", "--task", "large", "--out", tmp_path)
     with pytest.raises(TrainingProblem, match="'nowhere' cannot be used"):
         choose_device("nowhere")
 
