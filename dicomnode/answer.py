@@ -50,6 +50,7 @@ class StudyTask:
     config: Config
     set_aside: tuple[SetAside, ...] = ()
     earlier: EarlierStudy | None = None
+    earlier_reports: tuple[ResultFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,6 +273,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
         created_at=max(received) if received else any_instance.received_at,
         template=sources[0].frames[0].path if sources else spool / any_instance.path,
         forms=task.config.forms,
+        earlier_reports=task.earlier_reports,
     )
 
 

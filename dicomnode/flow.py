@@ -190,6 +190,9 @@ def _answer(place: Workplace, job: Job) -> None:
         return
     outcome = SERIOUS_FAILURE if answer.outcome is Outcome.FAILED else SUCCESS
     place.audit(AuditEvent("study-processed", outcome, StudyInstanceUID=job.StudyInstanceUID, detail=answer.outcome.value))
+    if answer.outcome is Outcome.FAILED:
+        # Results that failed their verification have not left; somebody has to look.
+        log.error("study_failed", study_instance_uid=job.StudyInstanceUID, revision=job.revision, reason=answer.reason)
     log.info(
         "study_answered",
         study_instance_uid=job.StudyInstanceUID,
@@ -220,7 +223,8 @@ def _task(place: Workplace, job: Job) -> StudyTask:
     instances = tuple(place.ledger.study_instances(job.StudyInstanceUID))
     uid, config = job.StudyInstanceUID, place.config
     earlier = find_earlier(place.ledger, config.storage.spool, uid, instances) if config.pipeline.follow_up else None
-    return StudyTask(uid, job.revision, instances, config, tuple(place.ledger.set_aside(uid)), earlier)
+    reports = tuple(place.ledger.earlier_reports(uid, job.revision))
+    return StudyTask(uid, job.revision, instances, config, tuple(place.ledger.set_aside(uid)), earlier, reports)
 
 
 def _try_again(place: Workplace, job: Job, problem: Exception) -> None:

@@ -10,14 +10,16 @@ import sys
 from pathlib import Path
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom.sop_class import Comprehensive3DSRStorage, SegmentationStorage, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from dicomnode.config import NetworkSettings, StorageSettings
+from dicomnode.config import NetworkSettings, ResultForm, StorageSettings
 from dicomnode.network.commitment import LINGER_S
 from dicomnode.network.contexts import COMMITMENT, MR_STORAGE, TRANSFER_SYNTAXES
 from dicomnode.network.query import FIND
+from dicomnode.network.result_classes import PICTURE_CLASSES, REPORT_CLASSES, classes_of
 from dicomnode.network.retrieve import GET, MOVE
 from dicomnode.network.status import ANSWERED, JUDGED, UNKNOWN
+from scripts.known_warnings import KNOWN_WARNINGS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
 SETTINGS = (
@@ -34,7 +36,7 @@ SETTINGS = (
 
 def conformance_page() -> str:
     """Return the page."""
-    sections = (_introduction(), _services(), _classes(), _syntaxes(), _policy(), _answers(), _judgements(), _limits())
+    sections = (_introduction(), _services(), _classes(), _syntaxes(), _policy(), _answers(), _judgements(), _results(), _limits())
     return "\n".join(section.strip("\n") + "\n" for section in sections)
 
 
@@ -50,14 +52,14 @@ configuration vouch for one, no upgrade of a plain connection. A caller is an AE
 
 
 def _services() -> str:
+    sent = "\n".join(f"| Storage | {_class_name(uid)} ({uid}) | SCU |" for uid in _sent_classes())
     return f"""## Services
 
 | Service | SOP class | Role |
 |---|---|---|
 | Verification | {UID(Verification).name} ({Verification}) | SCP, SCU |
 | Storage | what "Stored SOP classes" says | SCP |
-| Storage | {UID(SegmentationStorage).name} ({SegmentationStorage}) | SCU |
-| Storage | {UID(Comprehensive3DSRStorage).name} ({Comprehensive3DSRStorage}) | SCU |
+{sent}
 | Storage Commitment | {COMMITMENT.name} ({COMMITMENT}) | SCU, SCP |
 | Query | {FIND.name} ({FIND}) | SCU |
 | Retrieve | {GET.name} ({GET}) | SCU |
@@ -73,6 +75,56 @@ selection). Asked ourselves, we report on the association of the request while i
 `[[peers]]`, and try for 72 hours; an instance is committed to when it is listed and its file is there in full length. Failure Reasons: 0x0112 (never
 received), 0x0119 (another SOP class), 0x0110 (the file is damaged). C-FIND is at IMAGE level, at SERIES level where a peer has no IMAGE level; C-GET
 and C-MOVE are at SERIES level. C-GET proposes the MR classes below. A STOW-RS request holds one instance.
+"""
+
+
+def _sent_classes() -> list[str]:
+    """Return every class that a result can have, each once: the default's first."""
+    forms = (
+        ResultForm(),
+        *(ResultForm(report=report) for report in REPORT_CLASSES),
+        *(ResultForm(objects=("pictures", "pdf", "ko"), pictures=pictures) for pictures in PICTURE_CLASSES),
+        ResultForm(segmentation="labelmap"),
+    )
+    return list(dict.fromkeys(uid for form in forms for uid in classes_of(form).values()))
+
+
+def _class_name(uid: str) -> str:
+    # pydicom 3.0 does not know the label map (Supplement 243); a UID without a name is its own name.
+    return UID(uid).name if UID(uid).name != uid else "Label Map Segmentation Storage"
+
+
+def _results() -> str:
+    warnings = "\n".join(f"| {words} | {reason} |" for words, reason in KNOWN_WARNINGS.items())
+    return f"""## Results
+
+Which of these a destination gets is set for each (`destinations.objects`, `segmentation`, `report`, `pictures`); the default is a binary SEG and a
+Comprehensive 3D SR (TID 1500). Every object is read back from its bytes and compared with what was found before it may leave; one that
+differs is not sent, and the study is answered with a report that says so. UIDs are derived from the images, the networks and the settings,
+so the same input gives the same objects. A report that follows later images names the report that it replaces (Predecessor Documents).
+
+All results are UNVERIFIED and PRELIMINARY. Pictures bear no name in their pixels (Burned In Annotation NO); the page bears it (YES).
+
+### What they were tried with
+
+| Program | What was seen |
+|---|---|
+| dciodvfy, dcentvfy (dicom3tools 2022-06-18) | every kind of result but the label map, which it does not know, of synthetic and real series and of headers with faults: no errors |
+| dsrdump (dcmtk 3.6.7) | reports are dumped without complaint |
+| dcmqi 1.5.7, which 3D Slicer and MITK read with | binary SEG: every voxel where it belongs; report: the volumes |
+| OHIF 3.13.2 in Chromium, from Orthanc 1.10.1 with DICOMweb 1.7 | outlines lie on the lesion to two pixels of the screen: 256 columns axial (binary), 230 sagittal and 53 oblique (`segmentation = "auto"`); the report's lines and values are shown, no error on the console |
+| pdftotext (poppler), pypdf | the page's words, names in fourteen character sets |
+
+Not tried: dcm4che and its archive, Weasis, vendors' viewers. Known of OHIF 3.13.2: it draws a report's line beside the lesion when pixels are not square (its
+own mapping swaps the two spacings; SEG is not affected); it writes the values of two groups that share a line over each other; it refuses
+probabilities (`probability`) and paints label maps in the wrong colours. Orthanc 1.10.1 with DICOMweb cannot serve frames of binary SEGs whose
+columns are no multiple of 8: set `segmentation = "auto"` there.
+
+### Warnings of dciodvfy that remain
+
+| Warning | Why it is right |
+|---|---|
+{warnings}
 """
 
 

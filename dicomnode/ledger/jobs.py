@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 
 from dicomnode.errors import LeaseLost, NodeError, StateError
 from dicomnode.ledger import deliveries as outbox
-from dicomnode.ledger.encoding import from_json, job_from_row, result_to_columns, to_json
+from dicomnode.ledger.encoding import from_json, job_from_row, result_from_row, result_to_columns, to_json
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.schema import deliveries, jobs, results
 from dicomnode.records import Job, ResultFile
@@ -39,6 +39,19 @@ def newest_job(connection: Connection, StudyInstanceUID: str) -> Row[Any] | None
     """Return the row of the job with the highest revision."""
     of_study = select(jobs).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
     return connection.execute(of_study.order_by(jobs.c.revision.desc()).limit(1).with_for_update()).one_or_none()
+
+
+def earlier_reports(connection: Connection, StudyInstanceUID: str, revision: int) -> list[ResultFile]:
+    """Return the reports of earlier revisions of a study that have reached somebody, the newest first."""
+    arrived = select(deliveries.c.result_id).where(deliveries.c.state.in_((DeliveryState.SENT.value, DeliveryState.CONFIRMED.value)))
+    reports = (
+        select(results)
+        .join(jobs, jobs.c.id == results.c.job_id)
+        .where(jobs.c.StudyInstanceUID == StudyInstanceUID, jobs.c.revision < revision)
+        .where(or_(results.c.kind == "sr", results.c.kind.startswith("sr.")), results.c.id.in_(arrived))
+        .order_by(jobs.c.revision.desc(), results.c.id.desc())
+    )
+    return [result_from_row(row) for row in connection.execute(reports)]
 
 
 def waiting(connection: Connection) -> list[Job]:

@@ -173,6 +173,11 @@ class Ledger:
         with self._database.write() as connection:
             jobs.finish(connection, job_id, owner, outcome, reason, results, destinations, detail, now)
 
+    def earlier_reports(self, StudyInstanceUID: str, revision: int) -> list[ResultFile]:
+        """Return the reports of earlier revisions of a study that have reached somebody, the newest first."""
+        with self._database.read() as connection:
+            return jobs.earlier_reports(connection, StudyInstanceUID, revision)
+
     def fail_job(self, job_id: int, owner: str, reason: str, now: float) -> None:
         """RUNNING -> FAILED: not even a report could be made. `LeaseLost` when no longer `owner`'s."""
         with self._database.write() as connection:

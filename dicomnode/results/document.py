@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import UID
 
 from dicomnode.config import PLAIN_FORM, ReportForm, ResultForm
+from dicomnode.records import ResultFile
 from dicomnode.results import codes
 from dicomnode.results.headers import first_frame_header
 from dicomnode.results.provenance import (
@@ -130,12 +132,14 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
     """Return the document around a content tree: complete, unverified, preliminary."""
     context, provenance = plan.context, plan.provenance
     kind = plan.form.kind_of("sr")
+    predecessor = choose_predecessor(plan)
     dataset = _CLASSES[plan.form.report](
         evidence=evidence,
         content=report[0],
         series_instance_uid=provenance.uid(kind, "series"),
         series_number=context.settings.series_number_base + 1,
-        sop_instance_uid=provenance.uid(kind, "instance", *plan.remarks),
+        sop_instance_uid=_instance_uid(plan, predecessor),
+        previous_versions=None if predecessor is None else [_as_evidence(predecessor, evidence[0])],
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=PRODUCT,
@@ -153,6 +157,35 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
         contributing_equipment=describe_equipment(plan.models, context.software_version, provenance),
     )
     freeze_document(dataset, provenance)
+    return dataset
+
+
+def choose_predecessor(plan: EncodingPlan) -> ResultFile | None:
+    """Return the earlier report that this one replaces.
+
+    The same input must give the same report, also when it is asked for again after later ones were sent: a report that would come out as
+    one that was sent is that one, and has the predecessor that it had. Otherwise it is the newest.
+    """
+    ours = _CLASSES[plan.form.report].__name__
+    # One that went out as the same class went to the same places.
+    earlier = sorted(plan.context.earlier_reports, key=lambda report: UID(report.SOPClassUID).keyword != f"{ours}Storage")
+    sent = {report.SOPInstanceUID for report in earlier}
+    candidates: tuple[ResultFile | None, ...] = (None, *earlier)
+    again = [one for one in candidates if _instance_uid(plan, one) in sent]
+    return again[0] if again else next(iter(earlier), None)
+
+
+def _instance_uid(plan: EncodingPlan, predecessor: ResultFile | None) -> UID:
+    after = () if predecessor is None else ("after", predecessor.SOPInstanceUID)
+    return plan.provenance.uid(plan.form.kind_of("sr"), "instance", *plan.remarks, *after)
+
+
+def _as_evidence(report: ResultFile, header: Dataset) -> Dataset:
+    """Return what a reference needs of an earlier report of the same study."""
+    dataset = Dataset()
+    dataset.StudyInstanceUID = header.StudyInstanceUID
+    dataset.SeriesInstanceUID, dataset.SOPClassUID = report.SeriesInstanceUID, report.SOPClassUID
+    dataset.SOPInstanceUID = report.SOPInstanceUID
     return dataset
 
 

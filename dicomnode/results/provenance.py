@@ -21,7 +21,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
 
 from dicomnode.config import PLAIN_FORM, ResultForm, ResultSettings
-from dicomnode.records import SourceSeries
+from dicomnode.records import ResultFile, SourceSeries
 from dicomnode.results import codes
 from dicomnode.results.wording import clip_at_sentence, plain_ascii
 from pipeline.records import ModelIdentity, PipelineResult
@@ -46,6 +46,8 @@ class AnswerContext:
         Any readable instance of the study, for the patient's and the study's attributes.
     forms
         In which forms the answer is made; no UID depends on which others there are.
+    earlier_reports
+        Reports of earlier revisions that have reached somebody, the newest first.
     """
 
     StudyInstanceUID: str
@@ -56,6 +58,7 @@ class AnswerContext:
     created_at: float
     template: Path
     forms: tuple[ResultForm, ...] = (PLAIN_FORM,)
+    earlier_reports: tuple[ResultFile, ...] = ()
 
 
 @dataclass(frozen=True)

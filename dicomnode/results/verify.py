@@ -168,7 +168,9 @@ def verify_refusal(results: Sequence[Encoded], context: AnswerContext) -> None:
             (dataset,) = by_kind[form.kind_of(part)]
             check_attributes(part, dataset)
             check_class(part, dataset, form)
-            if part != "sr":
+            if part == "sr":
+                check_predecessors(dataset, context)
+            else:
                 _check_shown(part, [dataset], None, None)
 
 
@@ -234,6 +236,7 @@ def _verify_form(
         assert segmentation is not None
         check_key_objects(dataset, segmentation, context.sources[0])
     (report,) = by_kind[form.kind_of("sr")]
+    check_predecessors(report, context)
     check_report(report, segmentation, result, context.sources)
 
 
@@ -281,6 +284,16 @@ def check_class(part: ResultKind, dataset: Dataset, form: ResultForm) -> None:
     if seen not in allowed[part]:
         keywords = "SegmentationType and BitsAllocated are" if outlines else "SOPClassUID is"
         raise ResultRejected(f"the {form.kind_of(part)}'s {keywords} {seen}")
+
+
+def check_predecessors(report: Dataset, context: AnswerContext) -> None:
+    """Refuse a report that replaces itself, or one that nobody got."""
+    sent = {earlier.SOPInstanceUID for earlier in context.earlier_reports}
+    for study in report.get("PredecessorDocumentsSequence", []):
+        for series in study.ReferencedSeriesSequence:
+            for item in series.ReferencedSOPSequence:
+                if item.ReferencedSOPInstanceUID not in sent or item.ReferencedSOPInstanceUID == report.SOPInstanceUID:
+                    raise ResultRejected("the report replaces a report that was not sent before it")
 
 
 def check_identity(dataset: Dataset, source: Dataset) -> None:

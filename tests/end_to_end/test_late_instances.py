@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -15,6 +16,20 @@ UID = study_uid("late")
 
 def uids(arrived: dict[str, list[Dataset]]) -> set[str]:
     return {str(instance.SOPInstanceUID) for instances in arrived.values() for instance in instances}
+
+
+def report_of(job: dict[str, Any]) -> str:
+    (uid,) = (file["SOPInstanceUID"] for file in job["results"] if file["kind"] == "sr")
+    return str(uid)
+
+
+def predecessors(report: Dataset) -> list[str]:
+    return [
+        item.ReferencedSOPInstanceUID
+        for study in report.get("PredecessorDocumentsSequence", [])
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    ]
 
 
 def test_a_late_flair_reopens_the_study_and_a_resend_does_not(tmp_path: Path) -> None:
@@ -32,6 +47,10 @@ def test_a_late_flair_reopens_the_study_and_a_resend_does_not(tmp_path: Path) ->
         assert set(node.push([*t1, *flair])) == {0x0000}
         node.work()
         resent = node.history(UID)
+        node.ledger.retry_job(UID, node.place.now(), rerun=True)
+        node.work()
+        again = node.history(UID)["jobs"][-1]
+        reports = {str(report.SOPInstanceUID): report for report in node.arrived(UID)["SR"]}
 
     assert [(job["state"], job["detail"]["used"]) for job in early["jobs"]] == [("done", ["t1"])]
     assert [(job["revision"], job["state"]) for job in late["jobs"]] == [(1, "superseded"), (2, "done")]
@@ -40,10 +59,14 @@ def test_a_late_flair_reopens_the_study_and_a_resend_does_not(tmp_path: Path) ->
     first, second = ({file["SOPInstanceUID"] for file in job["results"]} for job in late["jobs"])
     assert not first & second
     assert (early_uids, all_uids) == (first, first | second)
+    assert predecessors(reports[report_of(late["jobs"][0])]) == []
+    assert predecessors(reports[report_of(late["jobs"][1])]) == [report_of(late["jobs"][0])]
+    # Asked for once more after that, it is the same report, not one that replaces itself.
+    assert (again["revision"], report_of(again)) == (3, report_of(late["jobs"][1]))
     assert late["deliveries"][: len(early["deliveries"])] == early["deliveries"]
     assert {delivery["state"] for delivery in late["deliveries"]} == {"sent"}
     assert (resent["jobs"], resent["deliveries"]) == (late["jobs"], late["deliveries"])
-    assert len(node.archive.received) == len(all_uids)
+    assert len(set(node.archive.received)) == len(all_uids)
 
 
 def test_a_slice_that_came_truncated_and_comes_again_whole_is_used(tmp_path: Path) -> None:

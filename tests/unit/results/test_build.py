@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 
 from dicomnode.config import ResultSettings
 from dicomnode.errors import ResultRejected
-from dicomnode.records import Finding
+from dicomnode.records import Finding, ResultFile
 from dicomnode.results import codes
-from dicomnode.results.build import build_answer, build_refusal
+from dicomnode.results.build import EncodedResult, build_answer, build_refusal
 from dicomnode.results.provenance import plan_provenance
 from dicomnode.results.segments import count_merged, plan_segments
 from dicomnode.results.verify import read_back, verify_answer
@@ -306,3 +306,39 @@ def test_certainty_is_coded_and_its_words_say_that_it_is_not_calibrated(answered
     stated = [item for item in walk_content(report) if concept(item) == codes.CERTAINTY_OF_FINDING.value]
     assert [float(item.MeasuredValueSequence[0].NumericValue) for item in stated] == [90.0] * len(answered.result.lesions)
     assert any("mean network probability 90 % (not calibrated), agreement 75 %." in text for text in texts(report))
+
+
+def as_file(item: EncodedResult) -> ResultFile:
+    return ResultFile(item.kind, item.filename, "", item.SOPInstanceUID, item.SOPClassUID, item.SeriesInstanceUID)
+
+
+def test_a_report_names_the_one_that_it_replaces_and_the_same_input_gives_the_same_report(answered: Answered) -> None:
+    def report(remark: str, *earlier: EncodedResult) -> EncodedResult:
+        context = replace(answered.context, earlier_reports=tuple(as_file(item) for item in earlier))
+        findings = (Finding("remark", "warning", remark),)
+        results = build_answer(context, answered.volume, answered.result, findings)
+        verify_answer(results, context, answered.volume, answered.result)
+        return next(item for item in results if item.kind == "sr")
+
+    first = report("first")
+    second = report("second", first)
+    third = report("third", second, first)
+
+    (study,) = read_back(second).PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (answered.context.StudyInstanceUID, first.SeriesInstanceUID)
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert len({first.SOPInstanceUID, second.SOPInstanceUID, third.SOPInstanceUID}) == 3
+    # Once more, after later ones were sent.
+    assert report("first", third, second, first).data == first.data
+    assert report("second", third, second, first).data == second.data
+
+
+def test_a_report_that_replaces_what_was_not_sent_does_not_leave(answered: Answered) -> None:
+    first = build_answer(answered.context, answered.volume, answered.result, ())[-1]
+    context = replace(answered.context, earlier_reports=(as_file(first),))
+    results = build_answer(context, answered.volume, answered.result, (Finding("remark", "warning", "second"),))
+
+    verify_answer(results, context, answered.volume, answered.result)
+    with pytest.raises(ResultRejected, match="was not sent before"):
+        verify_answer(results, answered.context, answered.volume, answered.result)
