@@ -7,5 +7,7 @@ from collections.abc import Mapping
 KNOWN_WARNINGS: Mapping[str, str] = {
     "DeviceUID(0018,1002)": "Device UID in Contributing Equipment tells builds of a network apart (IHE AIR 6.5.3.1); "
     "the standard has it there (PS3.3 C.12.1.1.5, CP 2031), this dciodvfy does not know it yet",
+    "needed to build DICOMDIR": "an identifier, date or time that the source lacks, or has no legal value for, stays empty (type 2): "
+    "a result never invents who the patient is or when the study was",
 }
 """Key: words of the warning."""
