@@ -9,5 +9,7 @@ KNOWN_WARNINGS: Mapping[str, str] = {
     "the standard has it there (PS3.3 C.12.1.1.5, CP 2031), this dciodvfy does not know it yet",
     "needed to build DICOMDIR": "an identifier, date or time that the source lacks, or has no legal value for, stays empty (type 2): "
     "a result never invents who the patient is or when the study was",
+    "Value dubious for this VR [PN]": "a name in the retired form, without components: names are copied letter by letter",
+    "PatientWeight(0010,1030)[1]> - Value is zero": "copied from the source",
 }
 """Key: words of the warning."""
