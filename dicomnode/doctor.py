@@ -172,7 +172,8 @@ def _destinations(config: Config) -> Iterator[Check]:
             continue
         refused = [kind for kind, accepted in probe.accepted.items() if not accepted]
         if refused:
-            advice = "allow these SOP classes there, or leave them out of destinations.objects"
+            instead = f"set {' and '.join(probe.instead)}, which it takes" if probe.instead else "leave them out of destinations.objects"
+            advice = f"allow these SOP classes there, or {instead}"
             yield Check(name, "problem", f"does not accept {', '.join(refused)}", advice)
         else:
             yield Check(name, "ok", f"{destination.ae_title} answers C-ECHO and accepts {', '.join(probe.accepted)}")

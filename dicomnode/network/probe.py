@@ -14,7 +14,7 @@ from dicomnode.config import DestinationSettings
 from dicomnode.errors import StartError
 from dicomnode.network.contexts import COMMITMENT
 from dicomnode.network.query import FIND
-from dicomnode.network.result_classes import classes_of
+from dicomnode.network.result_classes import FALLBACK_CLASSES, classes_of, fallbacks
 from dicomnode.network.tls import RequestorTls, explain, speaks_tls
 
 # (source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
@@ -27,13 +27,14 @@ _GREETING_S = 10.0
 class Probe:
     """What a destination said. `problem` is empty when it answered C-ECHO; `accepted` tells per result kind.
 
-    `commits` and `finds` tell whether it offers storage commitment and C-FIND, to prove that it keeps what it takes.
+    `instead` names settings that suit it better where it refuses something. `commits` and `finds` tell whether it offers storage commitment and C-FIND, to prove that it keeps what it takes.
     """
 
     problem: str
     advice: str = ""
     accepted: Mapping[str, bool] = field(default_factory=dict)
     calling_not_known: bool = False
+    instead: tuple[str, ...] = ()
     commits: bool = False
     finds: bool = False
 
@@ -78,7 +79,13 @@ def _ask(association, destination: DestinationSettings) -> Probe:  # type: ignor
         kinds: dict[str, bool] = {part: sop_class in accepted for part, sop_class in classes_of(destination.form).items()}
         if getattr(answer, "Status", None) != 0x0000:
             return Probe("C-ECHO was not answered with success", "see the archive's log", kinds)
-        return Probe("", accepted=kinds, commits=str(COMMITMENT) in accepted, finds=str(FIND) in accepted)
+        return Probe(
+            "",
+            accepted=kinds,
+            instead=fallbacks(destination.form, accepted),
+            commits=str(COMMITMENT) in accepted,
+            finds=str(FIND) in accepted,
+        )
     finally:
         association.release()
 
@@ -88,7 +95,7 @@ def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: flo
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     for service in (Verification, COMMITMENT, FIND):
         ae.add_requested_context(service)
-    for sop_class in dict.fromkeys(classes_of(destination.form).values()):
+    for sop_class in dict.fromkeys([*classes_of(destination.form).values(), *FALLBACK_CLASSES]):
         ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     return ae.associate(destination.host, destination.port, ae_title=destination.ae_title, tls_args=tls.arguments if tls else None)
 

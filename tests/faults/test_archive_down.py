@@ -73,7 +73,7 @@ def test_results_arrive_once_after_the_archive_was_away_and_then_full(tmp_path: 
             tried = len(archive.received)
             time.sleep(4)  # Longer than the longest wait between two tries.
             assert len(archive.received) == tried
-            assert "done" in ask(node, "why", UID)
+            wait_for(lambda: "done" in ask(node, "why", UID), 60)
             after = deliveries(node)
         node.check()
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from dicomnode.config import Config, parse_config
 from dicomnode.doctor import Check, examine
 from dicomnode.network.association import Receiver
+from dicomnode.simulator.archive import Archive
+from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 
@@ -57,3 +60,16 @@ def test_a_half_written_announcement_does_not_stop_it(tmp_path: Path) -> None:
 
     assert found["listener"].level == "problem"
     assert "destinations" in found
+
+
+def test_it_says_what_a_destination_takes_instead_and_how_it_proves(tmp_path: Path) -> None:
+    refuse = {SegmentationStorage, Comprehensive3DSRStorage}
+    with Archive(tmp_path / "pacs", refuse=refuse, manners=Manners(find="image")) as archive:
+        pacs = {"name": "pacs", "ae_title": archive.ae_title, "host": "127.0.0.1", "port": archive.port}
+        config = configured(tmp_path).model_copy(update={"destinations": parse_config({"destinations": [pacs]}).destinations})
+        found = [check for check in examine(config) if check.name == "destination pacs"]
+    assert [check.level for check in found] == ["problem", "ok"]
+    assert found[0].seen == "does not accept seg, sr"
+    assert 'set report = "comprehensive" and "pictures" in objects with pictures = "multi-frame", which it takes' in found[0].advice
+    assert found[1].seen == "proves what it keeps by C-FIND"
+    assert archive.received == ()
