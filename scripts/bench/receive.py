@@ -8,6 +8,7 @@ dcmtk and Orthanc (Debian packages `dcmtk`, `orthanc`), and stops only what it h
 waits twice for a processor too: on a machine that has other work, run it under `chrt -r 5`, which puts sender and receivers alike first.
 
     node            `dicomnode receive` as it is shipped: write, fsync, rename, fsync of the folder, ledger row, then 0x0000
+    node-tls        the same over TLS with certificates at both ends (needs the openssl program; storescu only)
     orthanc         Orthanc as it is shipped: SyncStorageArea, SQLite index
     nothing         the node's own receiver with a writer and a ledger that do nothing
     stock-nothing   pynetdicom's own acceptor with a handler that does nothing
@@ -31,7 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTENDERS = ("node", "orthanc", "nothing", "stock-nothing")
+CONTENDERS = ("node", "node-tls", "orthanc", "nothing", "stock-nothing")
 AE_TITLE = "BENCH"
 SENDERS = 4
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": str(ROOT)}
@@ -69,7 +70,7 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
                 folder = work / f"{name}-{associations}-{repeat}"
                 folder.mkdir()
                 with contender(name, folder) as (port, process):
-                    took_s = send(options.sender, port, folders, associations)
+                    took_s = send(options.sender, port, folders, associations, tls_words(folder) if name == "node-tls" else [])
                     if name == "node":
                         peak_mb = max(peak_mb, peak_memory_mb(process.pid))
                 check_stored(name, folder, options.instances)
@@ -139,9 +140,9 @@ def make_instances(folder: Path, count: int) -> list[Path]:
     return folders
 
 
-def send(sender: str, port: int, folders: Sequence[Path], associations: int) -> float:
+def send(sender: str, port: int, folders: Sequence[Path], associations: int, tls: Sequence[str] = ()) -> float:
     """Send everything over 1 association, or each folder over its own; return the seconds that it took."""
-    command = [sender, "-aec", AE_TITLE, "127.0.0.1", str(port), "+sd"]
+    command = [sender, *tls, "-aec", AE_TITLE, "127.0.0.1", str(port), "+sd"]
     batches = [folders] if associations == 1 else [[folder] for folder in folders]
     began = time.perf_counter()
     senders = [subprocess.Popen([*command, *batch], env=ENVIRONMENT, stdout=subprocess.DEVNULL) for batch in batches]
@@ -156,8 +157,11 @@ def send(sender: str, port: int, folders: Sequence[Path], associations: int) -> 
 def contender(name: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run a receiver in `folder`; it has answered a C-ECHO when its port is given."""
     port = free_port()
-    if name == "node":
-        settings = f'[network]\nport = {port}\nae_title = "{AE_TITLE}"\n[storage]\nroot = "{folder}/root"\n[log]\nlevel = "warning"\n'
+    if name in ("node", "node-tls"):
+        settings = f'[network]\nport = {port}\nae_title = "{AE_TITLE}"\n'
+        if name == "node-tls":
+            settings += f"tls = true\n{tls_table(folder)}"
+        settings += f'[storage]\nroot = "{folder}/root"\n[log]\nlevel = "warning"\n'
         (folder / "node.toml").write_text(settings)
         command = [sys.executable, "-m", "dicomnode", "receive", "--config", str(folder / "node.toml")]
     elif name == "orthanc":
@@ -170,18 +174,31 @@ def contender(name: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[b
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log)
     try:
-        wait_for_echo(port, process, folder / "log")
+        wait_for_echo(port, process, folder / "log", tls_words(folder) if name == "node-tls" else [])
         yield port, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
 
 
-def wait_for_echo(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def tls_table(folder: Path) -> str:
+    """Make one certificate that is its own authority and everybody's, and return the node's [tls]."""
+    certificate, key = folder / "tls.pem", folder / "tls.key"
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=bench", "-days", "2"]
+    subprocess.run(["openssl", "req", "-x509", *new, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    return f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\nauthorities = "{certificate}"\n'
+
+
+def tls_words(folder: Path) -> list[str]:
+    """Return what dcmtk's programs need to be told for TLS."""
+    return ["+tls", str(folder / "tls.key"), str(folder / "tls.pem"), "+cf", str(folder / "tls.pem")]
+
+
+def wait_for_echo(port: int, process: subprocess.Popen[bytes], log: Path, tls: Sequence[str]) -> None:
     """Wait until C-ECHO is answered."""
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
-        echo = subprocess.run(["echoscu", "-aec", AE_TITLE, "127.0.0.1", str(port)], capture_output=True, check=False)
+        echo = subprocess.run(["echoscu", *tls, "-aec", AE_TITLE, "127.0.0.1", str(port)], capture_output=True, check=False)
         if echo.returncode == 0:
             return
         time.sleep(0.1)
@@ -190,7 +207,7 @@ def wait_for_echo(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 def check_stored(name: str, folder: Path, count: int) -> None:
     """Stop when something that was acknowledged is not there."""
-    if name == "node":
+    if name in ("node", "node-tls"):
         stored = len(list((folder / "root" / "spool" / "incoming").rglob("*.dcm")))
     elif name == "orthanc":
         stored = sum(

@@ -1,8 +1,12 @@
-"""A whole run of a node, at the most talkative level: nothing of the patient is in its log."""
+"""A whole run of a node, at the most talkative level: nothing of the patient is in its log, its audit trail, or what its commands print."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pydicom
@@ -48,7 +52,19 @@ def test_the_log_of_a_whole_run_holds_nothing_of_the_patient(tmp_path: Path, for
         end = time.monotonic() + 150
         while len(archive.files) < 5 and time.monotonic() < end:
             time.sleep(0.5)
-    log = node.log.read_text().lower()
+        shown = [
+            subprocess.run(
+                [sys.executable, "-m", "dicomnode", *words, "--config", str(node.config)], capture_output=True, text=True, check=True
+            )
+            for words in (
+                ["status"],
+                ["status", "--json"],
+                ["why", str(pydicom.dcmread(good[0]).StudyInstanceUID), "--json"],
+                ["config", "show"],
+            )
+        ]
+    audit = (node.root / "audit" / "audit.jsonl").read_text()
+    log = "\n".join([node.log.read_text(), audit, *(answer.stdout + answer.stderr for answer in shown)]).lower()
     arrived = [pydicom.dcmread(path) for path in archive.files]
 
     assert {outcome.verdict for outcome in outcomes} == {"ok"}
@@ -56,3 +72,15 @@ def test_the_log_of_a_whole_run_holds_nothing_of_the_patient(tmp_path: Path, for
     assert sorted(instance.Modality for instance in arrived) == ["SEG", "SEG", "SR", "SR", "SR"]
     assert log.count("study_answered") == 3
     assert [word for word in WORDS if word in log] == []
+    audited = Counter(json.loads(line)["event"] for line in audit.splitlines())
+    assert audited == Counter(
+        {
+            "started": 2,
+            "stopped": 2,
+            "configuration-changed": 1,
+            "instances-received": audited["instances-received"],
+            "study-processed": 3,
+            "instances-sent": 5,
+        }
+    )
+    assert audited["instances-received"] >= 2
