@@ -14,6 +14,7 @@ import typer
 from dicomnode import __version__, app, commands, model_commands, offline_commands
 from dicomnode.config import Config, load_config
 from dicomnode.errors import NodeError, StartError
+from dicomnode.records import Role
 
 DEFAULT_CONFIG = Path("/etc/dicomnode/dicomnode.toml")
 
@@ -93,23 +94,46 @@ def demo(
 
 @cli.command()
 def segment(
-    inputs: Annotated[list[Path] | None, typer.Argument(help="DICOM files or folders.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("segment-out"),
+    inputs: Annotated[list[Path] | None, typer.Argument(help="DICOM files or folders, or a BIDS dataset.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results: a BIDS derivative dataset.")] = Path(
+        "segment-out"
+    ),
     t1: Annotated[Path | None, typer.Option("--t1", help="T1 as NIfTI, instead of DICOM.")] = None,
     flair: Annotated[Path | None, typer.Option("--flair", help="FLAIR as NIfTI, instead of DICOM.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = None,
     prior: Annotated[Path | None, typer.Option("--prior", help="Earlier DICOM study with its seg.dcm, to compare with.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one.")] = None,
+    select: Annotated[str, typer.Option("--select", help="Decides where a BIDS session has several images of a kind, such as run-1.")] = "",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Cases at a time, each in a process of its own.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Answer again what an earlier run answered with the same settings.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Segment DICOM studies or NIfTI volumes offline, by the path that the node uses."""
-    raise typer.Exit(
-        0
-        if commands.segment(commands.choose(_load(config), model, threshold, cache), inputs or [], output, t1, flair, as_json, prior)
-        else 1
-    )
+    """Segment DICOM studies, NIfTI volumes or a BIDS dataset offline, by the path that the node uses."""
+    given: dict[Role, Path | None] = {"flair": flair, "t1": t1}
+    images = {role: path for role, path in given.items() if path}
+    chosen = offline_commands.choose(_load(config), model, threshold, cache)
+    fine = offline_commands.segment(chosen, inputs or [], output, images, select, jobs, overwrite, as_json, prior)
+    raise typer.Exit(0 if fine else 1)
+
+
+@cli.command()
+def bids(
+    inputs: Annotated[list[Path], typer.Argument(help="DICOM files or folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the dataset.")] = Path("bids-out"),
+    link: Annotated[
+        Path | None, typer.Option("--link", help="File that links subjects to patients; without it OUTPUT-link.json beside the dataset.")
+    ] = None,
+    dates: Annotated[bool, typer.Option("--dates", help="Write when each session was; without it no day is in the dataset.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Convert again what an earlier run converted.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn DICOM studies into a BIDS dataset without names; faces are not removed."""
+    raise typer.Exit(0 if offline_commands.bids(_load(config), inputs, output, link, dates, overwrite, as_json) else 1)
 
 
 @cli.command()
@@ -197,7 +221,7 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Answer a received study again into a folder, perhaps with another threshold or model; nothing is sent or changed."""
-    raise typer.Exit(0 if commands.replay(_load(config), study, output, model, threshold, cache, as_json) else 1)
+    raise typer.Exit(0 if offline_commands.replay(_load(config), study, output, model, threshold, cache, as_json) else 1)
 
 
 @cli.command()

@@ -15,12 +15,10 @@ from rich.table import Table
 
 from dicomnode.config import Config, DestinationSettings, TlsSettings
 from dicomnode.errors import ConfigError, NodeError
-from dicomnode.records import Role
 from dicomnode.terminal import COLOURS, console, print_rows, spinner
 
 if TYPE_CHECKING:
     from dicomnode.demo import DemoResult
-    from dicomnode.offline import OfflineAnswer
 
 
 def demo(folder: Path, timeout_s: float) -> bool:
@@ -30,71 +28,6 @@ def demo(folder: Path, timeout_s: float) -> bool:
     result = run_demo(folder, timeout_s, lambda line: console.print(line, highlight=False))
     _print_demo(result)
     return max(result.planted, key=lambda lesion: lesion.planted_ml).overlap_percent >= 50
-
-
-def segment(
-    config: Config,
-    inputs: Sequence[Path],
-    output: Path,
-    t1: Path | None,
-    flair: Path | None,
-    as_json: bool,
-    prior: Path | None = None,
-) -> bool:
-    """Segment studies offline; False when one was refused."""
-    if prior and not inputs:
-        raise ConfigError(["segment: --prior goes with DICOM only"])
-    if bool(inputs) == bool(t1 or flair):
-        raise ConfigError(["segment: give either DICOM files or folders, or --t1 and/or --flair with NIfTI files"])
-    from dicomnode.offline import find_prior, find_studies, segment_nifti, segment_study
-
-    with spinner(as_json) as progress:
-        if inputs:
-            studies = find_studies(inputs, progress)
-            earlier = find_prior(prior, progress) if prior else None
-            if not studies:
-                raise NodeError("no DICOM image was found in what was given")
-            answers = [
-                segment_study(config, uid, instances, output / f"study-{number:03d}" if len(studies) > 1 else output, progress, earlier)
-                for number, (uid, instances) in enumerate(sorted(studies.items()), start=1)
-            ]
-        else:
-            files: dict[Role, Path] = {}
-            if flair:
-                files["flair"] = flair
-            if t1:
-                files["t1"] = t1
-            answers = [segment_nifti(config, files, output, progress)]
-    return _show_answers(answers, as_json)
-
-
-def replay(config: Config, study: str, output: Path, model: str | None, threshold: float | None, cache: Path | None, as_json: bool) -> bool:
-    """Answer a study of the ledger again into a folder; False when it was refused."""
-    from dicomnode.app import open_ledger
-    from dicomnode.offline import segment_study
-    from dicomnode.show import find_study
-
-    with closing(open_ledger(config)) as ledger:
-        uid = find_study(ledger, study)
-        instances = tuple(ledger.study_instances(uid))
-    if not instances:
-        raise NodeError("none of the study's images can be read; `dicomnode why` says more")
-    with spinner(as_json) as progress:
-        answer = segment_study(choose(config, model, threshold, cache), uid, instances, output, progress)
-    return _show_answers([answer], as_json)
-
-
-def choose(config: Config, model: str | None, threshold: float | None, cache: Path | None) -> Config:
-    """Return the configuration with what the command line says otherwise."""
-    changes = {"lesion_model": model, "threshold": threshold, "cache": cache}
-    chosen = config.pipeline.model_copy(update={key: value for key, value in changes.items() if value is not None})
-    return config.model_copy(update={"pipeline": chosen})
-
-
-def _show_answers(answers: Sequence[OfflineAnswer], as_json: bool) -> bool:
-    rows = [[answer.case, answer.outcome.value, answer.summary, str(answer.folder), f"{answer.seconds:.1f}"] for answer in answers]
-    print_rows(("case", "outcome", "result", "folder", "seconds"), rows, as_json)
-    return all(answer.outcome.value in ("lesions", "negative") for answer in answers)
 
 
 def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float, tls: TlsSettings | None) -> bool:

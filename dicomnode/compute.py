@@ -28,6 +28,9 @@ Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
 
 _NOTICE_S = 10.0
+# How often a run is looked at, and the longest wait for the answer of one that is done.
+_LOOK_S = 0.05
+_FETCH_S = 60.0
 _SETTINGS = {
     # By default Dask gives a task that kills its worker to three more workers; a poison study must not do that.
     "distributed.scheduler.allowed-failures": 0,
@@ -48,8 +51,10 @@ class Compute:
     Parameters
     ----------
     settings
-        `scheduler` empty: one worker process on this machine with the given memory limit, restarted by its nanny;
+        `scheduler` empty: worker processes on this machine with the given memory limit each, restarted by their nannies;
         otherwise the address of a Dask scheduler whose workers see the same spool and models.
+    workers
+        How many processes on this machine; a scheduler elsewhere has its own.
 
     Raises
     ------
@@ -57,7 +62,7 @@ class Compute:
         The scheduler cannot be reached.
     """
 
-    def __init__(self, settings: ComputeSettings, timeout_s: float = 20) -> None:
+    def __init__(self, settings: ComputeSettings, timeout_s: float = 20, workers: int = 1) -> None:
         self._cluster: LocalCluster | None = None
         self.closed = False
         with dask.config.set(_SETTINGS):
@@ -65,9 +70,9 @@ class Compute:
                 if settings.scheduler:
                     self._client = Client(settings.scheduler, timeout=timeout_s, set_as_default=False)
                 else:
-                    self._cluster = _local_cluster(settings.memory_limit_mb)
+                    self._cluster = _local_cluster(settings.memory_limit_mb, workers)
                     self._client = Client(self._cluster, set_as_default=False)
-            except (OSError, DaskTimeoutError) as problem:
+            except (OSError, RuntimeError, DaskTimeoutError) as problem:
                 where = settings.scheduler or "a worker process on this machine"
                 raise StartError(f"compute.scheduler: {where} cannot be reached or started: {problem}") from None
 
@@ -96,18 +101,22 @@ class Compute:
             The worker died, outgrew its memory, could not be reached, or the time limit was passed.
         """
         future = self._client.submit(function, argument, pure=False, key=f"{name}-{time.time_ns()}", retries=0)
-        end = time.monotonic() + limit_s
+        now = time.monotonic()
+        end, next_tick = now + limit_s, now + tick_s
         try:
-            while True:
-                try:
-                    answer: Answer = future.result(timeout=min(tick_s, max(0.1, end - time.monotonic())))
-                    return answer
-                except (DaskTimeoutError, TimeoutError):
-                    if future.done() or future.status == "error":
-                        raise
-                    tick()
-                if time.monotonic() >= end:
+            # Looking is safe from any thread; waiting through Dask with a timeout was seen to fail on a busy machine.
+            while not future.done():
+                time.sleep(min(_LOOK_S, tick_s))
+                now = time.monotonic()
+                if now >= end:
                     raise RetryLater(f"the job limit of {limit_s:g} s was passed")
+                if self.closed:
+                    raise RetryLater("the workers were stopped")
+                if now >= next_tick:
+                    tick()
+                    next_tick = now + tick_s
+            answer: Answer = future.result(timeout=_FETCH_S)
+            return answer
         except KilledWorker:
             raise RetryLater("the worker process died or outgrew its memory limit") from None
         except BaseException:
@@ -117,9 +126,13 @@ class Compute:
     def close(self) -> None:
         """Stop the workers that are ours; a run that is under way ends with an error and `closed` says why."""
         self.closed = True
-        self._client.close(timeout=5)
-        if self._cluster is not None:
-            self._cluster.close(timeout=5)
+        try:
+            self._client.close(timeout=5)
+            if self._cluster is not None:
+                self._cluster.close(timeout=5)
+        except (DaskTimeoutError, TimeoutError):
+            # On a machine that is busy; the processes are daemons and end with this one.
+            log.warning("workers_not_closed_in_time")
 
     def _stop(self, future: Future[Any]) -> None:
         """Cancel, and end the process that is on it: Dask cannot interrupt a function that runs. Its nanny starts a new one.
@@ -135,7 +148,8 @@ class Compute:
         log.warning("worker_ended", workers=len(busy))
         if self._cluster is not None:
             for nanny in self._cluster.workers.values():
-                os.kill(nanny.pid, signal.SIGKILL)
+                if nanny.worker_address in busy:
+                    os.kill(nanny.pid, signal.SIGKILL)
         else:
             self._client.run(_end_own_process, workers=busy, wait=False, on_error="ignore")
         self._wait_until_gone(set(busy))
@@ -151,9 +165,9 @@ def _end_own_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _local_cluster(memory_limit_mb: int) -> LocalCluster:
+def _local_cluster(memory_limit_mb: int, workers: int) -> LocalCluster:
     return LocalCluster(
-        n_workers=1,
+        n_workers=workers,
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",

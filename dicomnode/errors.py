@@ -18,6 +18,9 @@ NodeError
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class NodeError(Exception):
     """Root of everything that the node raises on purpose. Messages carry UIDs, never patient data."""
@@ -124,3 +127,13 @@ class LeaseLost(NodeError):
 
 class ResultRejected(NodeError):
     """A result failed its own verification and must not leave the node."""
+
+
+def where(problem: BaseException) -> str:
+    """Return file:line of every frame, innermost last: a traceback without values."""
+    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(problem.__traceback__))
+
+
+def describe_bug(problem: BaseException) -> str:
+    """Return what may be shown of an error that is not ours: its message may quote a header, its type and place do not."""
+    return f"the program failed with {type(problem).__name__} at {where(problem).rsplit(' > ', 1)[-1]}; please report it"

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import shutil
 import time
-import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from uuid import uuid4
 
 import structlog
@@ -32,7 +30,7 @@ from dicomnode.config import Config
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.earlier import find_earlier
-from dicomnode.errors import LeaseLost, OutOfResources, RetryLater, UnreadableInstance
+from dicomnode.errors import LeaseLost, OutOfResources, RetryLater, UnreadableInstance, where
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Job, Readiness
 from dicomnode.spool.layout import SpoolLayout
@@ -261,11 +259,6 @@ def _wait_for_room(place: Workplace, job: Job, problem: OutOfResources) -> None:
     """Back to ready, however often it was tried: a disk that is full is no fault of the study."""
     log.error("study_not_kept", study_instance_uid=job.StudyInstanceUID, attempt=job.attempts, reason=str(problem))
     place.ledger.release_job(job.id, place.owner, str(problem), place.now(), place.now() + FULL_DISK_WAIT_S)
-
-
-def where(problem: BaseException) -> str:
-    """Return file:line of every frame, innermost last: a traceback without values."""
-    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(problem.__traceback__))
 
 
 def _finish(place: Workplace, job: Job, answer: StudyAnswer) -> None:

@@ -1,28 +1,31 @@
-"""`dicomnode segment`: the node's own image path on files, without ledger and network."""
+"""`dicomnode segment`: the node's own image path on files, without ledger and network; BIDS derivatives out."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from dicomnode import __version__
 from dicomnode.answer import StudyTask, build_recipe, refusal_of, solve_study, summarize
+from dicomnode.bids.dataset import find_bids_cases
+from dicomnode.bids.derivatives import Origin, is_finished, write_answer
+from dicomnode.bids.names import CaseLabel, entities_of, hashed_label
+from dicomnode.bids.place import case_folder, clear
 from dicomnode.config import Config
-from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance
+from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance, describe_bug
 from dicomnode.records import EarlierStudy, IndexedInstance, Role
 from dicomnode.results.build import EncodedResult
 from dicomnode.results.earlier import referenced_series
-from dicomnode.results.preview import montage_png
-from dicomnode.results.table import write_table
 from dicomnode.states import Outcome
 from dicomnode.study.headers import is_answerable, read_header
-from dicomnode.volumes.nifti import read_nifti, write_nifti
+from dicomnode.volumes.nifti import read_nifti
 from pipeline.errors import PipelineError
-from pipeline.records import PipelineResult, Volume
+from pipeline.records import PipelineResult
 from pipeline.run import run_pipeline
 
 Progress = Callable[[str], None]
@@ -32,14 +35,51 @@ NIFTI_FRAME_OF_REFERENCE = "2.25.101"
 
 
 @dataclass(frozen=True)
-class OfflineAnswer:
-    """What became of one case, and where its files lie."""
+class OfflineCase:
+    """What is to be segmented: NIfTI files or a DICOM study, or a `problem` that was seen before anything was read.
 
-    case: str
-    outcome: Outcome
+    Attributes
+    ----------
+    name
+        What the user knows the case by.
+    uris
+        Role to BIDS URI, for images that lie in a dataset.
+    earlier
+        The study to compare with (DICOM only).
+    """
+
+    label: CaseLabel
+    name: str
+    files: Mapping[Role, Path] = field(default_factory=dict)
+    uris: Mapping[Role, str] = field(default_factory=dict)
+    instances: tuple[IndexedInstance, ...] = ()
+    earlier: EarlierStudy | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class OfflineTask:
+    """A case and where its answer goes; it crosses to a worker process."""
+
+    case: OfflineCase
+    config: Config
+    output: Path
+
+
+@dataclass(frozen=True)
+class OfflineAnswer:
+    """What became of one case; `outcome` is the node's, or "skipped"."""
+
+    label: CaseLabel
+    name: str
+    outcome: str
     summary: str
-    folder: Path
-    seconds: float
+    seconds: float = 0.0
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether there is a segmentation, now or from an earlier run."""
+        return self.outcome in (Outcome.LESIONS, Outcome.NEGATIVE, "skipped")
 
 
 def find_studies(inputs: Iterable[Path], progress: Progress) -> Mapping[str, tuple[IndexedInstance, ...]]:
@@ -79,48 +119,111 @@ def find_prior(folder: Path, progress: Progress) -> EarlierStudy:
     )
 
 
-def segment_study(
-    config: Config,
-    uid: str,
-    instances: tuple[IndexedInstance, ...],
-    folder: Path,
-    progress: Progress,
-    earlier: EarlierStudy | None = None,
-) -> OfflineAnswer:
-    """Answer one DICOM study into `folder`: SEG, SR, NIfTI, table, montage; a refusal writes the report that says why."""
+def dicom_cases(inputs: Iterable[Path], progress: Progress, earlier: EarlierStudy | None = None) -> tuple[OfflineCase, ...]:
+    """Return one case a study, labelled by a hash of its UID: the same study is the same case in every run."""
+    studies = sorted(find_studies(inputs, progress).items())
+    return tuple(OfflineCase(hashed_label(uid.encode()), uid, instances=instances, earlier=earlier) for uid, instances in studies)
+
+
+def bids_cases(root: Path, select: str) -> tuple[OfflineCase, ...]:
+    """Return the subjects and sessions of a raw BIDS dataset."""
+    cases = []
+    for found in find_bids_cases(root, select):
+        uris = {role: f"bids:raw:{path.as_posix()}" for role, path in found.files.items()}
+        files = {role: root / path for role, path in found.files.items()}
+        cases.append(OfflineCase(found.label, found.label.stem, files, uris, problem=found.problem))
+    return tuple(cases)
+
+
+def nifti_case(files: Mapping[Role, Path]) -> OfflineCase:
+    """Return the case of single files, labelled as BIDS file names say, else by a hash of their content."""
+    entities = [entities_of(path.name) for path in files.values()]
+    named = {(each.get("sub", ""), each.get("ses", "")) for each in entities}
+    name = " + ".join(path.name for path in files.values())
+    if len(named) == 1 and (label := named.pop())[0]:
+        return OfflineCase(CaseLabel(*label), name, files)
+    return OfflineCase(hashed_label(*(path.read_bytes() for path in files.values() if path.is_file())), name, files)
+
+
+def answer_key(task: OfflineTask) -> str:
+    """Return a hash of what is read and of every setting that the answer depends on.
+
+    Raises
+    ------
+    PipelineError
+        A configured bundle is missing.
+    """
+    recipe = build_recipe(task.config)
+    settings = {
+        "software": __version__,
+        "models": [recipe.lesion.sha256, recipe.brain.sha256],
+        "pipeline": task.config.pipeline.model_dump(mode="json", exclude={"models", "cache"}),
+        "selection": task.config.selection.model_dump(mode="json") if task.case.instances else {},
+        "instances": sorted(instance.header.SOPInstanceUID for instance in task.case.instances),
+        "earlier": _digest(task.case.earlier.segmentation) if task.case.earlier else "",
+        "files": {role: _digest(path) for role, path in task.case.files.items()},
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def find_finished(task: OfflineTask) -> bool:
+    """Return whether an earlier run answered this case from the same input with the same settings."""
+    return is_finished(task.output, task.case.label, answer_key(task))
+
+
+def answer_case(task: OfflineTask, progress: Progress | None = None) -> OfflineAnswer:
+    """Answer one case; whatever is wrong with it becomes its outcome and never ends the run."""
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
-    task = StudyTask(uid, 1, instances, config, earlier=earlier)
+    case = task.case
+    with case_folder(task.output, case.label) as folder:
+        try:
+            outcome, summary = _answer_into(folder, task, progress)
+        except Exception as bug:  # noqa: BLE001  one subject never stops the others
+            clear(folder)
+            outcome, summary = Outcome.FAILED, describe_bug(bug)
+    return OfflineAnswer(case.label, case.name, outcome.value, summary, time.monotonic() - started)
+
+
+def _answer_into(folder: Path, task: OfflineTask, progress: Progress | None) -> tuple[Outcome, str]:
+    if task.case.problem:
+        return Outcome.REFUSED, f"images-not-chosen: {task.case.problem}"
+    if task.case.instances:
+        return _answer_study(folder, task, progress)
     try:
-        solved = solve_study(task, progress)
+        volumes = {role: read_nifti(path, NIFTI_FRAME_OF_REFERENCE) for role, path in task.case.files.items()}
+        result = run_pipeline(volumes, build_recipe(task.config), progress)
     except (StudyRefused, PipelineError) as refusal:
-        _write_objects(folder, refusal_of(task, refusal.code, str(refusal), Outcome.REFUSED))
-        return OfflineAnswer(uid, Outcome.REFUSED, f"{refusal.code}: {refusal}", folder, time.monotonic() - started)
+        return Outcome.REFUSED, f"{refusal.code}: {refusal}"
+    used = {role: volumes[role] for role in result.used}
+    write_answer(folder, task.case.label, used, result, Origin(task.case.uris, {}, answer_key(task)))
+    return _found(result)
+
+
+def _answer_study(folder: Path, task: OfflineTask, progress: Progress | None) -> tuple[Outcome, str]:
+    uid = task.case.name
+    study = StudyTask(uid, 1, task.case.instances, task.config, earlier=task.case.earlier)
+    try:
+        solved = solve_study(study, progress)
+    except (StudyRefused, PipelineError) as refusal:
+        _write_objects(folder, refusal_of(study, refusal.code, str(refusal), Outcome.REFUSED))
+        return Outcome.REFUSED, f"{refusal.code}: {refusal}"
     except ResultRejected as rejected:
-        _write_objects(folder, refusal_of(task, "result-verification-failed", str(rejected), Outcome.FAILED))
-        return OfflineAnswer(uid, Outcome.FAILED, str(rejected), folder, time.monotonic() - started)
+        _write_objects(folder, refusal_of(study, "result-verification-failed", str(rejected), Outcome.FAILED))
+        return Outcome.FAILED, str(rejected)
     _write_objects(folder, solved.encoded)
-    _write_case(folder, solved.reference, solved.result)
-    return _answered(uid, solved.result, folder, started)
+    series = {source.role: source.SeriesInstanceUID for source in solved.loaded.sources}
+    facts = {
+        "StudyInstanceUID": uid,
+        "SeriesInstanceUIDs": series,
+        "StudyFindings": [asdict(finding) for finding in solved.loaded.findings],
+    }
+    used = {role: volume for role, volume in solved.loaded.volumes.items() if role in series}
+    write_answer(folder, task.case.label, used, solved.result, Origin({}, facts, answer_key(task)))
+    return _found(solved.result)
 
 
-def segment_nifti(config: Config, files: Mapping[Role, Path], folder: Path, progress: Progress) -> OfflineAnswer:
-    """Segment NIfTI volumes into `folder`: NIfTI, table, montage (no DICOM: there is no patient to attach it to)."""
-    started = time.monotonic()
-    case = " + ".join(path.name for path in files.values())
-    try:
-        volumes = {role: read_nifti(path, NIFTI_FRAME_OF_REFERENCE) for role, path in files.items()}
-        result = run_pipeline(volumes, build_recipe(config), progress)
-    except (StudyRefused, PipelineError) as refusal:
-        return OfflineAnswer(case, Outcome.REFUSED, f"{refusal.code}: {refusal}", folder, time.monotonic() - started)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_case(folder, volumes[result.reference_role], result)
-    return _answered(case, result, folder, started)
-
-
-def _answered(case: str, result: PipelineResult, folder: Path, started: float) -> OfflineAnswer:
-    outcome = Outcome.LESIONS if result.lesions else Outcome.NEGATIVE
-    return OfflineAnswer(case, outcome, summarize(result), folder, time.monotonic() - started)
+def _found(result: PipelineResult) -> tuple[Outcome, str]:
+    return (Outcome.LESIONS if result.lesions else Outcome.NEGATIVE), summarize(result)
 
 
 def _files(inputs: Iterable[Path]) -> Iterable[Path]:
@@ -134,21 +237,14 @@ def _files(inputs: Iterable[Path]) -> Iterable[Path]:
 
 
 def _write_objects(folder: Path, encoded: Iterable[EncodedResult]) -> None:
+    place = folder / "dicom"
+    place.mkdir(exist_ok=True)
     for item in encoded:
-        (folder / item.filename).write_bytes(item.data)
+        (place / item.filename).write_bytes(item.data)
 
 
-def _write_case(folder: Path, reference: Volume, result: PipelineResult) -> None:
-    write_nifti(folder / "lesions.nii.gz", result.labels.array, result.labels.affine)
-    write_nifti(folder / "probability.nii.gz", result.probability.array, result.probability.affine)
-    write_nifti(folder / "brain.nii.gz", result.brain_mask.array, result.brain_mask.affine)
-    (folder / "montage.png").write_bytes(montage_png(reference, result))
-    write_table(folder / "lesions.csv", result)
-    (folder / "steps.json").write_text(json.dumps(_steps(result), indent=1, default=str))
-
-
-def _steps(result: PipelineResult) -> list[dict[str, Any]]:
-    return [
-        {"name": step.name, "seconds": round(step.seconds, 3), "cached": step.cached, "parameters": dict(step.parameters)}
-        for step in result.steps
-    ]
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

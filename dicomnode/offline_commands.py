@@ -5,20 +5,143 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
-from dicomnode.errors import ConfigError
-from dicomnode.terminal import console, spinner
+from dicomnode.config import Config
+from dicomnode.errors import ConfigError, NodeError
+from dicomnode.records import Role
+from dicomnode.terminal import console, counter, print_rows, spinner
 
 if TYPE_CHECKING:
     from dicomnode.evaluation import Evaluation
+    from dicomnode.offline import OfflineCase
     from pipeline.evaluate.comparison import Comparison
     from pipeline.evaluate.summary import Estimate
+
+
+def segment(
+    config: Config,
+    inputs: Sequence[Path],
+    output: Path,
+    images: Mapping[Role, Path],
+    select: str,
+    jobs: int,
+    overwrite: bool,
+    as_json: bool,
+    prior: Path | None = None,
+) -> bool:
+    """Segment files offline; False when a case was not answered. `images` are NIfTI files by role, in place of `inputs`."""
+    if prior and not inputs:
+        raise ConfigError(["segment: --prior goes with DICOM only"])
+    if bool(inputs) == bool(images):
+        raise ConfigError(["segment: give either DICOM files or folders or a BIDS dataset, or --t1 and/or --flair with NIfTI files"])
+    with spinner(as_json) as progress:
+        cases, raw = _find_cases(inputs, images, select, prior, progress)
+    return _answer(config, cases, output, raw, jobs, overwrite, as_json)
+
+
+def replay(config: Config, study: str, output: Path, model: str | None, threshold: float | None, cache: Path | None, as_json: bool) -> bool:
+    """Answer a study of the ledger again into a folder; False when it was refused."""
+    from dicomnode.app import open_ledger
+    from dicomnode.bids.names import hashed_label
+    from dicomnode.offline import OfflineCase
+    from dicomnode.show import find_study
+
+    with closing(open_ledger(config)) as ledger:
+        uid = find_study(ledger, study)
+        instances = tuple(ledger.study_instances(uid))
+    if not instances:
+        raise NodeError("none of the study's images can be read; `dicomnode why` says more")
+    case = OfflineCase(hashed_label(uid.encode()), uid, instances=instances)
+    return _answer(choose(config, model, threshold, cache), [case], output, None, 1, True, as_json)
+
+
+def choose(config: Config, model: str | None, threshold: float | None, cache: Path | None) -> Config:
+    """Return the configuration with what the command line says otherwise."""
+    changes = {"lesion_model": model, "threshold": threshold, "cache": cache}
+    chosen = config.pipeline.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    return config.model_copy(update={"pipeline": chosen})
+
+
+def _answer(
+    config: Config, cases: Sequence[OfflineCase], output: Path, raw: Path | None, jobs: int, overwrite: bool, as_json: bool
+) -> bool:
+    from dicomnode import batch
+    from dicomnode.offline import OfflineTask
+
+    tasks = [OfflineTask(case, config, output) for case in cases]
+    with counter(as_json, len(tasks)) as (progress, count_one):
+        batch.open_output(config, output, raw)
+        answers = batch.answer_cases(tasks, jobs, overwrite, progress, lambda _answer: count_one())
+        batch.write_tables(output, answers)
+    names = ("case", "folder", "outcome", "result", "seconds")
+    rows = [[a.name, str(output / a.label.folder), a.outcome, a.summary, f"{a.seconds:.1f}"] for a in answers]
+    print_rows(names, rows, as_json)
+    failed = [answer for answer in answers if not answer.is_answered]
+    if failed and not as_json:
+        console.print(
+            f"{len(failed)} of {len(answers)} were not answered: {', '.join(a.name for a in failed)}", style="red", highlight=False
+        )
+    return not failed
+
+
+def _find_cases(
+    inputs: Sequence[Path], images: Mapping[Role, Path], select: str, prior: Path | None, progress: Callable[[str], None]
+) -> tuple[Sequence[OfflineCase], Path | None]:
+    """Return the cases, and the BIDS dataset that they lie in where it is one."""
+    from dicomnode.bids.dataset import is_bids
+    from dicomnode.offline import bids_cases, dicom_cases, find_prior, nifti_case
+
+    if images:
+        return [nifti_case(images)], None
+    datasets = [path for path in inputs if is_bids(path)]
+    if datasets and len(inputs) > 1:
+        raise ConfigError(["segment: give one BIDS dataset at a time"])
+    if datasets and prior:
+        raise ConfigError(["segment: --prior goes with DICOM only"])
+    earlier = find_prior(prior, progress) if prior else None
+    cases = bids_cases(datasets[0], select) if datasets else dicom_cases(inputs, progress, earlier)
+    if not cases:
+        raise NodeError("no subject was found in the dataset" if datasets else "no DICOM image was found in what was given")
+    return cases, datasets[0] if datasets else None
+
+
+def bids(config: Config, inputs: Sequence[Path], output: Path, link: Path | None, dates: bool, overwrite: bool, as_json: bool) -> bool:
+    """Convert DICOM studies into a raw BIDS dataset; False when one was not converted."""
+    from dicomnode.bids.identity import load_registry, register, save_registry
+    from dicomnode.bids.place import remove_partial
+    from dicomnode.bids.raw import convert_studies, identify_studies, write_dataset
+    from dicomnode.offline import find_studies
+
+    link = link or output.parent / f"{output.name or 'bids'}-link.json"
+    if link.resolve().is_relative_to(output.resolve()):
+        raise ConfigError([f"--link: {link} lies inside the dataset; the file that links subjects to patients must be kept apart"])
+    registry = load_registry(link, secrets.token_bytes(32))
+    with spinner(as_json) as progress:
+        studies = find_studies(inputs, progress)
+        if not studies:
+            raise NodeError("no DICOM image was found in what was given")
+        registry = register(registry, identify_studies(studies))
+    # Written first: a label that is in the dataset can always be traced.
+    save_registry(link, registry)
+    with counter(as_json, len(studies)) as (progress, count_one):
+        answers = convert_studies(config, studies, registry, output, overwrite, progress, count_one)
+    write_dataset(output, studies, registry, dates)
+    remove_partial(output)
+    names = ("subject", "study", "outcome", "images or reason")
+    print_rows(names, [[a.label.stem, a.StudyInstanceUID, a.outcome, a.summary] for a in answers], as_json)
+    if not as_json:
+        console.print(
+            f"Who is who: {link} (personal data, mode 0600). Faces were not removed from the images.", highlight=False, soft_wrap=True
+        )
+    return all(answer.outcome in ("converted", "skipped") for answer in answers)
 
 
 def evaluate(

@@ -12,7 +12,8 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode import flow
-from dicomnode.flow import Workplace, where
+from dicomnode.errors import where
+from dicomnode.flow import Workplace
 from dicomnode.spool.retention import remove_expired_studies
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 console = Console()
@@ -23,6 +23,15 @@ def spinner(quiet: bool) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=quiet) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda text: bar.update(task, description=text)
+
+
+@contextmanager
+def counter(quiet: bool, total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """Show how many of `total` are done and what is at work; gives a function that tells the latter and one that counts one more."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=quiet) as bar:
+        task = bar.add_task("starting", total=total)
+        yield lambda text: bar.update(task, description=text), lambda: bar.advance(task)
 
 
 def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool, colours: Mapping[str, str] | None = None) -> None:

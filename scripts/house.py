@@ -38,7 +38,7 @@ ROOMS = (
     Room(
         "dicomnode.cli",
         "commands and exit codes; no logic",
-        _dicomnode("app", "commands", "model_commands", "offline_commands", "config", "errors"),
+        _dicomnode("app", "commands", "model_commands", "offline_commands", "config", "errors", "records"),
         ("typer",),
     ),
     Room("dicomnode.commands", "what the commands do and print", ("*",), ("rich", "typer")),
@@ -74,7 +74,7 @@ ROOMS = (
     Room("dicomnode.audit.events", "what is audited, with the codes of PS3.15 A.5; JSON and XML"),
     Room("dicomnode.audit", "the append-only audit trail; a copy to a syslog server"),
     # The working side.
-    Room("dicomnode.schedule", "what runs how often; it only triggers", _dicomnode("flow", "spool"), ("apscheduler",)),
+    Room("dicomnode.schedule", "what runs how often; it only triggers", _dicomnode("errors", "flow", "spool"), ("apscheduler",)),
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
@@ -100,7 +100,18 @@ ROOMS = (
     Room(
         "dicomnode.offline",
         "`dicomnode segment`: the same image path on files",
-        (*_PLAIN, *_dicomnode("answer", "results", "study", "volumes"), *_VOLUMES_IN, *_pipeline("bundle", "run")),
+        (*_PLAIN, *_dicomnode("answer", "bids", "results", "study", "volumes"), *_VOLUMES_IN, *_pipeline("run")),
+    ),
+    Room(
+        "dicomnode.batch",
+        "many cases, each in a process that may die; the derivative dataset's own files",
+        (*_PLAIN, *_dicomnode("answer", "bids", "compute", "offline", "results")),
+    ),
+    Room(
+        "dicomnode.bids",
+        "the Brain Imaging Data Structure: raw datasets read and written, answers as derivatives",
+        (*_PLAIN, *_dicomnode("answer", "results", "study", "volumes"), *_VOLUMES_IN),
+        ("numpy", "pydicom"),
     ),
     Room(
         "dicomnode.masks",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
-from pipeline.records import Lesion, PipelineResult
+from pipeline.records import Lesion
 
 # Column to the measurement's name.
 _MEASURED = {
@@ -28,11 +25,3 @@ def lesion_row(lesion: Lesion) -> dict[str, str]:
     numbers |= {"mean_probability": lesion.mean_probability, "mean_agreement": lesion.mean_agreement}
     written = {column: "" if number is None else f"{number:.3f}" for column, number in numbers.items()}
     return {"label": str(lesion.label), "laterality": lesion.laterality, **written}
-
-
-def write_table(path: Path, result: PipelineResult) -> None:
-    """Write `lesions.csv`: a header and a row for each lesion, largest first."""
-    with path.open("w", newline="") as handle:
-        table = csv.DictWriter(handle, COLUMNS)
-        table.writeheader()
-        table.writerows(lesion_row(lesion) for lesion in result.lesions)

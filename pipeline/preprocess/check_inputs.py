@@ -10,6 +10,8 @@ from pipeline.geometry import LARGEST_SHEAR, Triple, shear, spacing_mm
 from pipeline.records import Finding, Role, Volume
 
 SPACING_LIMITS_MM = (0.3, 10.0)
+# Headers hold 32-bit numbers: the spacing of a turned grid comes out a little beside the limit that it was written as.
+_ROUNDING_MM = 1e-4
 THICK_SLICE_MM = 4.0
 MINIMUM_SLICES = 5
 _ROLES = ("t1", "flair")
@@ -65,7 +67,7 @@ def find_input_remarks(inputs: Mapping[Role, Volume], facts: Mapping[str, InputF
 def _check_grid(role: str, volume: Volume) -> None:
     low, high = SPACING_LIMITS_MM
     spacing = spacing_mm(volume.affine)
-    if min(spacing) < low or max(spacing) > high:
+    if min(spacing) < low - _ROUNDING_MM or max(spacing) > high + _ROUNDING_MM:
         seen = " x ".join(f"{size:.2f}" for size in spacing)
         raise GeometryError(f"the {role.upper()} has voxels of {seen} mm; {low:g} to {high:g} mm can be used", code="spacing-out-of-range")
     if min(volume.array.shape) < MINIMUM_SLICES:

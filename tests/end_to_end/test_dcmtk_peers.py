@@ -140,7 +140,8 @@ def check_seg_with_dcmqi(arrived: list[Path], study: Path, segimage2itkimage: st
     subprocess.run([sys.executable, "-m", "dicomnode", "segment", str(study), "-o", str(own_folder)], check=True, capture_output=True)
 
     dcmqi = nib.nifti1.load(folder / "1.nii.gz")
-    own = nib.nifti1.load(own_folder / "lesions.nii.gz")
+    (labels,) = own_folder.glob("sub-*/anat/*_desc-lesions_dseg.nii.gz")
+    own = nib.nifti1.load(labels)
     marked = np.argwhere(np.asarray(dcmqi.dataobj) > 0)
     place = nib.affines.apply_affine(np.linalg.inv(own.affine) @ dcmqi.affine, marked)
 

@@ -6,7 +6,6 @@ is judged is geometry alone: loading, canonical order, the way back to the sourc
 
 from __future__ import annotations
 
-import csv
 import functools
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ import pydicom
 import pytest
 
 from dicomnode import answer
+from dicomnode.bids.derivatives import read_table
 from dicomnode.config import Config, parse_config
-from dicomnode.offline import find_studies, segment_study
+from dicomnode.offline import OfflineTask, answer_case, dicom_cases
 from dicomnode.results import codes
 from dicomnode.results.verify_report import concept, walk_content
 from dicomnode.states import Outcome
@@ -77,14 +77,15 @@ def test_left_is_left_in_everything_that_leaves(
     monkeypatch.setattr(answer, "run_pipeline", functools.partial(run_pipeline, segmenter=truth))
     phantom = phantom_study(roles=(role,), **{role: SERIES[name]})
     phantom.write(tmp_path / "in")
-    ((uid, instances),) = find_studies([tmp_path / "in"], lambda _: None).items()
+    (case,) = dicom_cases([tmp_path / "in"], lambda _: None)
 
-    answered = segment_study(config, uid, instances, tmp_path / "out", lambda _: None)
+    answered = answer_case(OfflineTask(case, config, tmp_path / "out"))
 
-    assert answered.outcome is Outcome.LESIONS, answered.summary
+    assert answered.outcome == Outcome.LESIONS, answered.summary
+    folder = tmp_path / "out" / answered.label.folder
     reference = phantom.series[role]
     # SEG, as highdicom reads it.
-    seg = hd.seg.segread(tmp_path / "out" / "seg.dcm")
+    seg = hd.seg.segread(folder / "dicom" / "seg.dcm")
     volume = seg.get_volume(combine_segments=True, relabel=False)
     assert volume.coordinate_system == hd.CoordinateSystemNames.PATIENT
     for number, blob in ((1, LEFT), (2, RIGHT)):
@@ -100,7 +101,7 @@ def test_left_is_left_in_everything_that_leaves(
     ]
     assert sides == [codes.LEFT.value, codes.RIGHT.value]
     # SR: the coded side of each lesion's group, and the words.
-    report = pydicom.dcmread(tmp_path / "out" / "sr.dcm")
+    report = pydicom.dcmread(folder / "dicom" / "sr.dcm")
     coded = [
         item.ContentSequence[0].ConceptCodeSequence[0].CodeValue
         for item in walk_content(report)
@@ -111,10 +112,10 @@ def test_left_is_left_in_everything_that_leaves(
     assert any(text.startswith("Lesion 1, left:") and "centre at L 30" in text for text in words)
     assert any(text.startswith("Lesion 2, right:") and "centre at R 3" in text for text in words)
     # The table, and the NIfTI mask by its own affine (RAS: the left is negative).
-    with (tmp_path / "out" / "lesions.csv").open(newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    lesions = folder / "anat" / f"{answered.label.stem}_desc-lesions_dseg"
+    rows = read_table(lesions.with_suffix(".tsv"))
     assert [row["laterality"] for row in rows] == ["left", "right"]
     assert float(rows[0]["x_lps_mm"]) > 20 > -20 > float(rows[1]["x_lps_mm"])
-    mask = nib.load(tmp_path / "out" / "lesions.nii.gz")
+    mask = nib.load(lesions.with_suffix(".nii.gz"))
     inside = np.argwhere(np.asarray(mask.dataobj) == 1)
     assert nib.affines.apply_affine(mask.affine, inside).mean(axis=0)[0] < -20

@@ -17,9 +17,7 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def save_nifti(path: Path, array: npt.NDArray[Any], ras_affine: npt.NDArray[Any], *, sform: int = 1, qform: int = 0) -> Path:
     """Write (x, y, z, ...) voxels with the given transform codes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # An affine that cannot be inverted has no qform; nibabel tries to make one.
-    with np.errstate(invalid="ignore"):
-        image = nib.Nifti1Image(array, ras_affine)
+    image = nib.Nifti1Image(array, ras_affine)
     image.set_sform(ras_affine, code=sform)
     image.set_qform(ras_affine if qform else None, code=qform)
     nib.save(image, path)

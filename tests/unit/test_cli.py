@@ -102,7 +102,7 @@ def test_segment_needs_one_kind_of_input(tmp_path: Path) -> None:
     answer = dicomnode("segment", "-o", tmp_path / "out")
 
     assert answer.returncode == 2
-    assert "either DICOM files or folders, or --t1" in answer.stderr
+    assert "either DICOM files or folders or a BIDS dataset, or --t1" in answer.stderr
 
 
 def test_a_missing_model_stops_the_working_side_and_not_every_study(config: Path) -> None:

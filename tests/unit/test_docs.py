@@ -23,7 +23,7 @@ PAGES = [
     "CHANGELOG.md",
     *(
         f"docs/{name}.md"
-        for name in ("architecture", "conformance", "bring-your-model", "destinations", "model-bundle", "states", "training")
+        for name in ("architecture", "conformance", "bring-your-model", "offline", "destinations", "model-bundle", "states", "training")
     ),
 ]
 

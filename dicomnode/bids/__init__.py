@@ -1,0 +1,1 @@
+"""The Brain Imaging Data Structure: reading raw datasets, writing raw and derivative ones (BIDS 1.10)."""
