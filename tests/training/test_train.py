@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tomllib
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import onnx
 import pytest
 from typer.testing import CliRunner
 
+from dicomnode.answer import SHIPPED_MODELS
+from dicomnode.cli import cli
 from pipeline.training.__main__ import app
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.onnx_graph import open_session, run_session
@@ -89,13 +93,29 @@ def test_exported_bundle_states_what_it_is(trained: Path, tmp_path: Path) -> Non
     assert "research use" in (folder / "CARD.md").read_text()
 
 
+def test_exported_bundle_segments_a_study(trained: Path, tmp_path: Path) -> None:
+    checkpoint, samples, models = trained / "last.pt", trained / "validation", tmp_path / "models"
+    run("export", "--task", "tiny", "--checkpoint", checkpoint, "--samples", samples, "--count", 4, "--proved", 3, "--models", models)
+    shutil.copytree(SHIPPED_MODELS / "brain-extractor-3mm", models / "brain-extractor-3mm")
+    (tmp_path / "dicomnode.toml").write_text(f'[pipeline]\nmodels = "{models}"\n')
+    run("synthesize", "--demo", tmp_path / "demo")
+    study, out = tmp_path / "demo", tmp_path / "out"
+
+    arguments = ["--t1", study / "t1.nii.gz", "--flair", study / "flair.nii.gz", "-o", out, "--config", tmp_path / "dicomnode.toml"]
+    result = CliRunner().invoke(cli, ["segment", *map(str, arguments)])
+
+    assert result.exit_code == 0, result.output
+    flair, mask, brain = (nibabel.load(path) for path in (study / "flair.nii.gz", out / "lesions.nii.gz", out / "brain.nii.gz"))
+    assert mask.shape == flair.shape
+    assert np.allclose(mask.affine, flair.affine, atol=1e-3)
+    assert 600 < np.asarray(brain.dataobj).sum() * abs(np.linalg.det(brain.affine[:3, :3])) / 1000 < 2200
+
+
 def test_demo_study_is_the_same_each_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
         run("synthesize", "--demo", tmp_path / name)
 
     for file in ("t1.nii.gz", "flair.nii.gz", "truth.nii.gz"):
-        import nibabel
-
         first, second = (np.asarray(nibabel.load(tmp_path / name / file).dataobj) for name in ("one", "two"))
         assert np.array_equal(first, second)
     assert "30.0" in (tmp_path / "one" / "README.md").read_text()
