@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -79,10 +78,12 @@ def pull(config: Config, study: str, source: str, as_json: bool) -> bool:
 
 def parse_peer(text: str) -> DestinationSettings:
     """Read `AE@host:port`."""
-    match = re.fullmatch(r"(?P<ae>[^@]{1,16})@(?P<host>[^:@]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", text)
-    if not match or not 1 <= int(match["port"]) <= 65535:
+    from dicomnode.fetch import parse_address
+
+    address = parse_address(text)
+    if address is None:
         raise ConfigError([f"--to: {text!r} is not of the form AE@host:port"])
-    return DestinationSettings(name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
+    return address
 
 
 def show_status(config: Config, as_json: bool) -> None:

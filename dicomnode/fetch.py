@@ -50,10 +50,18 @@ def find_source(config: Config, name: str) -> DestinationSettings:
     for peer in config.peers:
         if peer.ae_title == name and peer.port and (peer.host or len(peer.hosts) == 1):
             return peer.as_destination(config.tls, peer.hosts[0] if peer.hosts else "")
-    match = re.fullmatch(r"(?P<ae>[^@]{1,16})@(?P<host>[^:@]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", name)
-    if match and 1 <= int(match["port"]) <= 65535:
-        return DestinationSettings(name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
+    address = parse_address(name)
+    if address is not None:
+        return address
     raise ConfigError([f"{name!r} is no destination, no peer with host and port, and not of the form AE@host:port"])
+
+
+def parse_address(text: str) -> DestinationSettings | None:
+    """Read `AE@host:port`; None when it is not of this form."""
+    match = re.fullmatch(r"(?P<ae>[^@]{1,16})@(?P<host>[^:@]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", text)
+    if not match or not 1 <= int(match["port"]) <= 65535:
+        return None
+    return DestinationSettings(name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
 
 
 def store_into(config: Config, ledger: Ledger, clock: Callable[[], float]) -> AnswerStore:
