@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from dicomnode.answer import SHIPPED_MODELS
-from pipeline.bundle import Bundle, find_bundle
+from pipeline.bundle import Bundle, find_bundle, list_bundles
 from pipeline.evaluate.lesions import LesionCounts
 from pipeline.geometry import grid_of, voxel_volume_mm3
 from pipeline.inference.benchmark import peak_memory_mb
@@ -47,7 +47,6 @@ TARGET = Path(__file__).resolve().parents[2] / "docs" / "benchmarks-families.md"
 FIRST_CASE = 5000
 """Far from the held-out samples that settled anybody's thresholds."""
 REAL = ("philips-flair-2d", "patient01-study1", "patient12-study1", "patient04-study1")
-MODELS = ("stroke-lesion-2mm", "stroke-lesion-triplanar", "stroke-lesion-proposal", "stroke-lesion-ensemble")
 
 
 def main() -> None:
@@ -57,7 +56,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--lesion-maps", type=Path)
     parser.add_argument("--data", type=Path, help="folder of real heads")
-    parser.add_argument("--models", nargs="*", default=list(MODELS))
+    parser.add_argument("--models", nargs="*", help="lesion bundles; all that are there when absent")
     parser.add_argument("--one")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -66,9 +65,11 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure_bundle(find_bundle(SHIPPED_MODELS, options.one), paths)))
         return
-    rows = [_apart(name, sys.argv[1:]) for name in options.models]
+    lesion = [f"{bundle.name}/{bundle.version}" for bundle in list_bundles(SHIPPED_MODELS) if bundle.task == "lesion"]
+    names = options.models or lesion
+    rows = [_apart(name, sys.argv[1:]) for name in names]
     (options.out / "synthetic.json").write_text(json.dumps(rows, indent=1))
-    real = list(measure_real(options.data, options.models, options.out)) if options.data else []
+    real = list(measure_real(options.data, names, options.out)) if options.data else []
     (options.out / "real.json").write_text(json.dumps(real, indent=1))
     TARGET.write_text("\n".join(render(rows, real, options.count)) + "\n", encoding="utf-8")
 
