@@ -107,7 +107,9 @@ def test_exported_bundle_segments_a_study(trained: Path, tmp_path: Path) -> None
     result = CliRunner().invoke(cli, ["segment", *map(str, arguments)])
 
     assert result.exit_code == 0, result.output
-    flair, mask, brain = (nibabel.load(path) for path in (study / "flair.nii.gz", out / "lesions.nii.gz", out / "brain.nii.gz"))
+    found = {path.name.split("_", 1)[1]: path for path in out.rglob("sub-*.nii.gz")}
+    wanted = (study / "flair.nii.gz", found["label-L_mask.nii.gz"], found["desc-brain_mask.nii.gz"])
+    flair, mask, brain = (nibabel.load(path) for path in wanted)
     assert mask.shape == flair.shape
     assert np.allclose(mask.affine, flair.affine, atol=1e-3)
     assert 600 < np.asarray(brain.dataobj).sum() * abs(np.linalg.det(brain.affine[:3, :3])) / 1000 < 2200
