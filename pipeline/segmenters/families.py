@@ -9,6 +9,7 @@ from pipeline.bundle import Bundle
 from pipeline.journal import Journal
 from pipeline.segmenters import ensemble, nnunet, patch3d, proposal3d, triplanar
 from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.segmenters.coverage import answer_uncovered
 from pipeline.segmenters.patch3d import Channels, prepare_case
 
 Infer = Callable[[Bundle, Channels, Asked], tuple[Answer, dict[str, Any]]]
@@ -36,4 +37,4 @@ def segment_case(bundle: Bundle, case: Case, asked: Asked, journal: Journal) -> 
     with journal.step("infer") as parameters:
         answer, used = INFER[bundle.family](bundle, channels, asked)
         parameters.update(used)
-    return answer
+    return answer_uncovered(bundle, case, channels, answer, lambda rest: INFER[bundle.family](bundle, rest, asked)[0], journal)
