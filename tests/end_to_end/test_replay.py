@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dicomnode.app import open_ledger
-from dicomnode.commands import replay
+from dicomnode.offline_commands import replay
 from dicomnode.config import parse_config
 from dicomnode.errors import NodeError
 from dicomnode.records import ReceivedInstance
