@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dicomnode.app import open_ledger
-from dicomnode.offline_commands import replay
 from dicomnode.config import parse_config
 from dicomnode.errors import NodeError
+from dicomnode.offline_commands import replay
 from dicomnode.records import ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.study.headers import read_header
@@ -23,7 +23,13 @@ GRID = {"shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)}
 
 
 def steps(folder: Path) -> dict[str, Any]:
-    return {step["name"]: step for step in json.loads((folder / "steps.json").read_text())}
+    (sidecar,) = folder.glob("sub-*/anat/*_label-L_mask.json")
+    return {step["Name"]: step for step in json.loads(sidecar.read_text())["Steps"]}
+
+
+def segmentation(folder: Path) -> bytes:
+    (path,) = folder.glob("sub-*/dicom/seg.dcm")
+    return path.read_bytes()
 
 
 @pytest.mark.slow
@@ -54,11 +60,11 @@ def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.Capture
     assert replay(config, uid[-12:], tmp_path / "second", None, 0.8, cache, True)
 
     first, second = steps(tmp_path / "first"), steps(tmp_path / "second")
-    assert not any(step["cached"] for step in first.values())
-    assert second["infer"]["cached"]
-    assert second["extract_brain"]["parameters"]["flair"]["cached"]
-    assert second["find_lesions"]["parameters"]["threshold"] == 0.8
-    assert (tmp_path / "second" / "seg.dcm").read_bytes() != (tmp_path / "first" / "seg.dcm").read_bytes()
+    assert not any(step["Cached"] for step in first.values())
+    assert second["infer"]["Cached"]
+    assert second["extract_brain"]["Parameters"]["flair"]["cached"]
+    assert second["find_lesions"]["Parameters"]["threshold"] == 0.8
+    assert segmentation(tmp_path / "second") != segmentation(tmp_path / "first")
     rows = [json.loads(text) for text in capsys.readouterr().out.replace("]\n[", "]\0[").split("\0")]
     assert [row[0]["outcome"] for row in rows] == ["lesions", "lesions"]
     # Nothing was sent, and the ledger tells the same story.
