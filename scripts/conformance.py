@@ -116,7 +116,7 @@ All results are UNVERIFIED and PRELIMINARY. Pictures bear no name in their pixel
 | pdftotext (poppler), pypdf | the page's words, names in fourteen character sets |
 
 Not tried: dcm4che and its archive, Weasis, vendors' viewers. Known of OHIF 3.13.2: it draws a report's line beside the lesion when pixels are not square (its
-own mapping swaps the two spacings; SEG is not affected); it writes the values of two groups that share a line over each other; it refuses
+own mapping seems to swap the two spacings; SEG is not affected); it writes the values of two groups that share a line over each other; it refuses
 probabilities (`probability`) and paints label maps in the wrong colours. Orthanc 1.10.1 with DICOMweb cannot serve frames of binary SEGs whose
 columns are no multiple of 8: set `segmentation = "auto"` there.
 
