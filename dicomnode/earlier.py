@@ -5,6 +5,7 @@ The ledger holds no patient data, so who a study is of is read from the files ea
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -53,10 +54,13 @@ def choose_earlier(patient: Patient, moment: Moment, candidates: Iterable[tuple[
 
 def _read(path: Path) -> tuple[Patient, Moment] | None:
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    except (InvalidDicomError, OSError, ValueError):
+        # An unknown character set is only warned about; the text is then taken as Latin-1, the same each time.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+            patient = tuple(str(header.get(keyword) or "").strip() for keyword in _IDENTITY)
+            date, time = (str(header.get(keyword) or "") for keyword in ("StudyDate", "StudyTime"))
+    except (InvalidDicomError, OSError, ValueError, KeyError, EOFError):
         # Removed or damaged: what cannot be read is nobody's earlier study.
         return None
-    patient = tuple(str(header.get(keyword) or "").strip() for keyword in _IDENTITY)
-    date = str(header.get("StudyDate") or "")
-    return (patient, (date, str(header.get("StudyTime") or ""))) if patient[0] and date else None
+    return (patient, (date, time)) if patient[0] and date else None
