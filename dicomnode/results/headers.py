@@ -99,9 +99,11 @@ def repair_identity(source: Dataset) -> Dataset:
 def choose_character_set(source: Dataset, identity: Dataset) -> str:
     """Return the source's character set where one byte table or UTF-8 carries the text, else UTF-8 (ISO_IR 192).
 
-    Old archives may not read UTF-8, so Latin-1 stays Latin-1; code extensions (ISO 2022) become UTF-8.
+    Old archives may not read UTF-8, so Latin-1 stays Latin-1; code extensions (ISO 2022) become UTF-8. GBK is called by the name of its
+    superset, GB18030, in which the bytes are the same: more readers know that term (dciodvfy of 2022 does not know GBK).
     """
     given = source.get("SpecificCharacterSet") or "ISO_IR 100"
+    given = "GB18030" if given == "GBK" else given
     if not isinstance(given, str) or given not in python_encoding or given.startswith("ISO 2022") or given == "ISO_IR 6":
         given = "ISO_IR 100" if given == "ISO_IR 6" else "ISO_IR 192"
     texts = [str(identity[keyword].value) for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY) if keyword in identity]

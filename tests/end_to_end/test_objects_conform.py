@@ -129,7 +129,10 @@ def test_every_object_is_valid_and_the_answer_is_one_study(tmp_path: Path, requi
     results = answer(answered)
     validate(require_tool("dciodvfy"), results, tmp_path)
 
-    files = [*sorted((tmp_path / "in").rglob("*.dcm")), *(tmp_path / item.filename for item in results)]
+    # Destinations that want the same form get the same object: one UID, the same bytes.
+    single = {item.SOPInstanceUID: item for item in results}
+    assert all(single[item.SOPInstanceUID].data == item.data for item in results)
+    files = [*sorted((tmp_path / "in").rglob("*.dcm")), *(tmp_path / item.filename for item in single.values())]
     entities = subprocess.run([require_tool("dcentvfy"), *map(str, files)], capture_output=True, text=True, check=False)
     lines = (entities.stdout + entities.stderr).splitlines()
     assert [line for line in lines if line.startswith("Error") and "AccessionNumber" not in line] == []

@@ -96,6 +96,7 @@ def test_a_study_without_its_t1_gets_it_from_the_pacs_before_it_is_worked_on(arc
     assert bench.step() == 0
     assert bench.series() == 1
     assert flow.fetch_missing(bench.place) == 1
+    bench.ahead_s += 10.0  # what was fetched has settled
     assert bench.step() == 1
     history = bench.ledger.study_history(UID)
     assert set(history["jobs"][0]["detail"]["evidence"]["roles"]) == {"t1", "flair"}
