@@ -34,7 +34,7 @@ ALLOWED_KEYS = frozenset(
         *("state", "status", "outcome", "verdict", "reason", "code", "error", "attempt", "attempts", "owner"),
         # How much, how long.
         *("count", "instances", "results", "series", "size_bytes", "free_bytes", "memory_mb", "seconds", "duration_s", "retry_at"),
-        *("added", "removed", "missing", "set_aside"),
+        *("added", "removed", "missing", "set_aside", "transaction", "safe", "failed"),
         # The node itself.
         *(
             "contexts",

@@ -79,22 +79,25 @@ def decode_report(information: Dataset) -> CommitmentReport:
     return CommitmentReport(str(information.get("TransactionUID", "")), committed, tuple(failed))
 
 
-def report_handler(journal: JournalReport) -> Callable[[Any], int]:
-    """Return the N-EVENT-REPORT handler (PS3.4 J.3.3): success only when the report is journalled. It never raises."""
+def report_handler(journal: JournalReport) -> Callable[[Any], tuple[int, None]]:
+    """Return the N-EVENT-REPORT handler (PS3.4 J.3.3): success only when the report is journalled. It never raises.
 
-    def answer_report(event: Any) -> int:
+    Its answer has the form that pynetdicom asks for: the status, and no Event Reply, since Storage Commitment has none.
+    """
+
+    def answer_report(event: Any) -> tuple[int, None]:
         try:
             report = decode_report(event.event_information)
             if not report.TransactionUID:
-                return status.INVALID_ARGUMENT
+                return status.INVALID_ARGUMENT, None
             if journal(report):
                 log.info("commitment_reported", transaction=report.TransactionUID, safe=len(report.committed), failed=len(report.failed))
-                return status.SUCCESS
+                return status.SUCCESS, None
             log.warning("commitment_unknown", transaction=report.TransactionUID)
-            return status.INVALID_ARGUMENT
+            return status.INVALID_ARGUMENT, None
         except Exception as fault:
             log.exception("commitment_report_failed", error=type(fault).__name__)
-            return status.PROCESSING_FAILURE
+            return status.PROCESSING_FAILURE, None
 
     return answer_report
 
@@ -120,10 +123,10 @@ def ask_commitment(
     reported = threading.Event()
     answer = report_handler(journal)
 
-    def answer_and_note(event: Any) -> int:
-        code = answer(event)
+    def answer_and_note(event: Any) -> tuple[int, None]:
+        reply = answer(event)
         reported.set()
-        return code
+        return reply
 
     contexts = [build_context(COMMITMENT, list(SYNTAXES))]
     serves = [(evt.EVT_N_EVENT_REPORT, answer_and_note)]

@@ -33,7 +33,9 @@ class Outbox:
         self.ledger = opened or Ledger.open(sqlite_url(folder))
         self.layout = SpoolLayout(folder / "spool")
         self.config = Config(
-            destinations=tuple(DestinationSettings(name=name, ae_title=name.upper(), host="127.0.0.1", port=1040) for name in names)
+            destinations=tuple(
+                DestinationSettings(name=name, ae_title=name.upper(), host="127.0.0.1", port=1040, confirm="none") for name in names
+            )
         )
         self.clock = 100.0
         self.sent: list[tuple[str, tuple[str, ...]]] = []
