@@ -188,14 +188,17 @@ def test_a_zero_t1_beside_a_good_flair_is_refused_by_name(config: Config, head: 
 
 
 @pytest.mark.slow
-def test_images_without_overlap_are_refused_by_name(config: Config, head: Volume, tmp_path: Path) -> None:
+def test_a_t1_that_does_not_overlap_is_left_out_and_named(config: Config, head: Volume, tmp_path: Path) -> None:
     away = grid_affine(SHAPE, SPACING, directions=AXIAL, centre_mm=(400, 0, 0))
     flair, t1 = (save_volume(tmp_path / f"{n}.nii.gz", Volume(head.array, affine, "1.2")) for n, affine in (("f", AFFINE), ("t", away)))
 
     answer = segment(config, {"flair": flair, "t1": t1}, tmp_path / "out")
 
-    assert answer.outcome == "refused"
-    assert answer.summary.startswith("registration-failed: ")
+    (sidecar,) = (tmp_path / "out").rglob("*_label-L_mask.json")
+    findings = {finding["code"]: finding for finding in json.loads(sidecar.read_text())["Findings"]}
+    assert answer.outcome == "lesions"
+    assert findings["registration-failed"]["grade"] == "refuse"
+    assert "The T1 was not used, the result rests on the FLAIR alone" in findings["registration-failed"]["message"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pipeline.cache import Entry, StepCache, make_key
 from pipeline.preprocess import register
 from pipeline.records import Volume
 from pipeline.run import Recipe, run_pipeline
-from pipeline.segmenters import patch3d
+from pipeline.segmenters import families, patch3d
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.volumes import AXIAL, FRAME, SAGITTAL, draw_head, grid_affine
 
@@ -148,7 +148,8 @@ def test_another_image_or_switch_is_computed(
         calls.append(str(getattr(bundle, "name", "")))
         return infer(bundle, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(patch3d, "infer", count)
+    monkeypatch.setattr(patch3d, "infer", count)  # the brain
+    monkeypatch.setitem(families.INFER, "patch3d", count)  # the lesions
 
     run_pipeline({"flair": flair}, remembering)
     assert calls == []
