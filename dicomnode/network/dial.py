@@ -81,37 +81,47 @@ def associated(
     _config.STORE_SEND_CHUNKED_DATASET = True
     entity = AE(ae_title=destination.calling_ae_title or calling_ae)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
-    opened: list[socket.socket] = []
-    # With TLS the connection is another socket than the one that the request was made with.
-    noted = [(event, _note_socket, [opened]) for event in (evt.EVT_ACSE_SENT, evt.EVT_CONN_OPEN)]
     try:
         tls = RequestorTls(destination) if destination.tls else None
     except StartError as problem:
         yield SendOutcome("transient", str(problem))
         return
+    with closing_sockets() as noted:
+        try:
+            association = entity.associate(
+                destination.host,
+                destination.port,
+                contexts=contexts,
+                ae_title=destination.ae_title,
+                ext_neg=list(roles),
+                evt_handlers=[*noted, (evt.EVT_CONN_OPEN, _prepare, [bool(serves)]), *serves],
+                tls_args=tls.arguments if tls else None,
+            )
+        except OSError as problem:
+            yield SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
+            return
+        try:
+            yield association if association.is_established else _no_association(association, tls.problem if tls else None)
+        finally:
+            hang_up(association)
+
+
+@contextmanager
+def closing_sockets() -> Iterator[list[tuple[Any, Any, list[Any]]]]:
+    """Give the event handlers that note an association's sockets; on leaving these are closed.
+
+    The library drops the socket of a connection that fails, or that the peer resets, without closing it.
+    """
+    opened: list[socket.socket] = []
     try:
-        association = entity.associate(
-            destination.host,
-            destination.port,
-            contexts=contexts,
-            ae_title=destination.ae_title,
-            ext_neg=list(roles),
-            evt_handlers=[*noted, (evt.EVT_CONN_OPEN, _prepare, [bool(serves)]), *serves],
-            tls_args=tls.arguments if tls else None,
-        )
-    except OSError as problem:
-        yield SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
-        return
-    try:
-        yield association if association.is_established else _no_association(association, tls.problem if tls else None)
+        # With TLS the connection is another socket than the one that the request was made with.
+        yield [(event, _note_socket, [opened]) for event in (evt.EVT_ACSE_SENT, evt.EVT_CONN_OPEN)]
     finally:
-        _hang_up(association)
-        # The library drops the socket of a connection that fails, or that the peer resets, without closing it.
         for used in opened:
             used.close()
 
 
-def _hang_up(association: Association) -> None:
+def hang_up(association: Association) -> None:
     """Release; the library's own `release` waits for ever for its thread where the peer breaks off at that moment and the thread has ended."""
     if not association.is_established:
         return

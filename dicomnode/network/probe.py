@@ -13,6 +13,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from dicomnode.config import DestinationSettings
 from dicomnode.errors import StartError
 from dicomnode.network.contexts import COMMITMENT
+from dicomnode.network.dial import closing_sockets, hang_up
 from dicomnode.network.query import FIND
 from dicomnode.network.result_classes import FALLBACK_CLASSES, classes_of, fallbacks
 from dicomnode.network.tls import RequestorTls, explain, speaks_tls
@@ -53,8 +54,9 @@ def probe_destination(destination: DestinationSettings, calling_ae: str, timeout
         tls = RequestorTls(destination) if destination.tls else None
     except StartError as problem:
         return Probe("TLS cannot be set up", str(problem))
-    association = _associate(destination, calling_ae, timeout_s, tls)
-    return _not_associated(association, destination, calling_ae, tls) or _ask(association, destination)
+    with closing_sockets() as noted:
+        association = _associate(destination, calling_ae, timeout_s, tls, noted)
+        return _not_associated(association, destination, calling_ae, tls) or _ask(association, destination)
 
 
 def _not_associated(association, destination: DestinationSettings, calling_ae: str, tls: RequestorTls | None) -> Probe | None:  # type: ignore[no-untyped-def]
@@ -87,17 +89,23 @@ def _ask(association, destination: DestinationSettings) -> Probe:  # type: ignor
             finds=str(FIND) in accepted,
         )
     finally:
-        association.release()
+        hang_up(association)
 
 
-def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: float, tls: RequestorTls | None):  # type: ignore[no-untyped-def]
+def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: float, tls: RequestorTls | None, noted):  # type: ignore[no-untyped-def]
     ae = AE(ae_title=calling_ae)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     for service in (Verification, COMMITMENT, FIND):
         ae.add_requested_context(service)
     for sop_class in dict.fromkeys([*classes_of(destination.form).values(), *FALLBACK_CLASSES]):
         ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    return ae.associate(destination.host, destination.port, ae_title=destination.ae_title, tls_args=tls.arguments if tls else None)
+    return ae.associate(
+        destination.host,
+        destination.port,
+        ae_title=destination.ae_title,
+        evt_handlers=noted,
+        tls_args=tls.arguments if tls else None,
+    )
 
 
 def _reason(association) -> tuple[int, int]:  # type: ignore[no-untyped-def]
