@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 NEGATIVE_SLOPE = 0.01
 EPSILON = 1e-5
+FIRST_MIRRORED = 2
+"""The finest level of a mirrored 3D network that sees the other side."""
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}
 """Name of a plane to the image axis (slice, row, column) along which its slices are stacked."""
 
@@ -38,7 +40,9 @@ class Architecture:
     plane
         Empty for a 3D network; "axial", "coronal" or "sagittal" for a 2D one (`planar_network`) that sees slice by slice.
     mirrored
-        A 2D network also sees how far each voxel differs from its mirror image on the other side.
+        A 2D network also sees how far each voxel differs from its mirror image on the other side. A 3D one mixes the features of the other
+        side into its own from the third level on (StrokeFormer's left/right difference, at 8 mm and coarser, where a tilted head matters
+        less than at the voxels). Its input must be as wide as the brain, and centred on it.
     shrink
         A 3D network works on a grid that is this many times coarser than its input and output.
     """
@@ -54,7 +58,7 @@ class Architecture:
     def __post_init__(self) -> None:
         if not self.channels or len(self.widths) < 2:
             raise ValueError(f"a network needs a channel and two levels, got {self.channels} and {self.widths}")
-        if self.plane not in ("", *PLANES) or (self.mirrored and not self.plane) or (self.shrink > 1 and self.plane):
+        if self.plane not in ("", *PLANES) or (self.shrink > 1 and (self.plane or self.mirrored)):
             raise ValueError(f"no network is made of plane={self.plane!r}, mirrored={self.mirrored}, shrink={self.shrink}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,6 +139,11 @@ class UNet(nn.Module):
         self.stem = Stage(len(architecture.channels), widths[0], 1)
         self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.encode = nn.ModuleList(Stage(b, b, n) for b, n in zip(widths[1:], counts[1:], strict=True))
+        others = widths[FIRST_MIRRORED:] if architecture.mirrored else ()
+        self.other_side = nn.ModuleList(nn.Conv3d(w, w, 1, bias=False) for w in others)
+        for mix in self.other_side:
+            # A network that goes on from one without this answers as before at first.
+            nn.init.zeros_(mix.weight)
         self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.decode = nn.ModuleList(Stage(2 * a, a, n) for a, n in zip(widths[:-1], counts, strict=False))
         self.heads = nn.ModuleList(nn.Conv3d(w, 1, 1) for w in widths[: architecture.deep_outputs + 1])
@@ -146,7 +155,10 @@ class UNet(nn.Module):
             x = F.avg_pool3d(x, shrink)
         skips = [self.stem(x)]
         for down, encode in zip(self.down, self.encode, strict=True):
-            skips.append(encode(down(skips[-1])))
+            x = encode(down(skips[-1]))
+            if self.architecture.mirrored and len(skips) >= FIRST_MIRRORED:
+                x = x + self.other_side[len(skips) - FIRST_MIRRORED](x.flip(-1))
+            skips.append(x)
         x = skips.pop()
         outputs: list[Tensor] = []
         supervised = self.architecture.deep_outputs if self.training or self.architecture.pyramid else 0

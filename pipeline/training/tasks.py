@@ -32,7 +32,7 @@ class Task:
     combinations
         Channel combinations with their share of the training steps; missing channels are zeroed.
     crop
-        Shape of random crops, or None to train on whole grids only.
+        Shape of random crops, or None to train on whole grids only; as wide as the grid for a network that compares the sides.
     gain
         Largest random change of a channel's intensity.
     threshold
@@ -73,7 +73,9 @@ def _planar(plane: str, widths: tuple[int, ...], *, mirrored: bool = False) -> T
 
 
 TASKS = {
-    "lesion": Task("lesion", LESION_GRID, Architecture(_ROLES, (8, 24, 48, 96, 128)), _SHARES, crop=(64, 80, 64)),
+    "lesion": Task(
+        "lesion", LESION_GRID, Architecture(_ROLES, (8, 24, 48, 96, 128), mirrored=True), _SHARES, crop=(64, 64, LESION_GRID.shape[2])
+    ),
     **{f"triplanar-{plane}": _planar(plane, (16, 32, 64, 128, 128)) for plane in PLANES},
     "proposal2d": _planar("axial", (16, 24, 48, 96, 96), mirrored=True),
     "proposal-coarse": Task("lesion", LESION_GRID, Architecture(_ROLES, (16, 32, 64, 96), shrink=2), _SHARES),

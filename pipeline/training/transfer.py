@@ -68,8 +68,9 @@ def read_exported(path: Path, architecture: Architecture) -> Checkpoint:
     source = {**{name.removeprefix("network."): name for name in tensors}, **dict(zip(norms, folded, strict=False))}
     weights = {}
     for name, value in expected.items():
-        if name.startswith("heads.") and name not in source and not name.startswith("heads.0."):
-            weights[name] = value  # A network without a pyramid leaves its coarser outputs behind; they start anew.
+        if name not in source and name.startswith(("heads.", "other_side.")) and not name.startswith("heads.0."):
+            # A network without a pyramid leaves its coarser outputs behind; one that saw one side only knew nothing of the other. Both start anew.
+            weights[name] = value
         elif name in source and tensors[source[name]].size == value.numel():
             weights[name] = torch.from_numpy(tensors[source[name]]).reshape(value.shape)
         else:
