@@ -180,3 +180,33 @@ def test_training_goes_on_from_the_weights_of_a_bundle(tmp_path: Path, pyramid: 
     (tmp_path / "model.onnx").write_bytes(b"not a network")
     with pytest.raises(CheckpointError):
         read_exported(tmp_path / "model.onnx", SMALL)
+
+
+def test_a_network_that_compares_the_sides_starts_from_one_that_does_not(tmp_path: Path) -> None:
+    before = make_network(replace(SMALL, widths=(4, 8, 12, 12)))
+    onnx.save(write_onnx(before, (16, 16, 16), tmp_path / "model.onnx"), tmp_path / "model.onnx")
+
+    after = read_exported(tmp_path / "model.onnx", replace(before.architecture, mirrored=True)).averaged_network()
+
+    image = torch.rand(1, 2, 16, 16, 16)
+    with torch.inference_mode():
+        assert torch.allclose(after(image), before(image), atol=1e-5)
+
+
+def test_a_network_that_compares_the_sides_sees_the_other_one(tmp_path: Path) -> None:
+    network = make_network(replace(SMALL, widths=(4, 4, 4, 4), mirrored=True))
+    for mix in network.other_side:
+        torch.nn.init.eye_(mix.weight[:, :, 0, 0, 0])
+    # Wide enough that no convolution reaches from one side to the other.
+    image = torch.zeros(1, 2, 16, 16, 256)
+    for module in network.modules():
+        if isinstance(module, InstanceNorm):
+            module.forward = lambda x: x  # type: ignore[method-assign]  # it looks at the whole image
+    changed = image.clone()
+    changed[..., 8] = 5.0
+
+    with torch.inference_mode():
+        difference = (network(changed) - network(image)).abs().amax(dim=(0, 1, 2, 3))
+
+    assert difference[255 - 8] > 1e-6
+    assert difference[100:156].max() == 0.0
