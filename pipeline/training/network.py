@@ -141,9 +141,9 @@ class UNet(nn.Module):
         self.encode = nn.ModuleList(Stage(b, b, n) for b, n in zip(widths[1:], counts[1:], strict=True))
         others = widths[FIRST_MIRRORED:] if architecture.mirrored else ()
         self.other_side = nn.ModuleList(nn.Conv3d(w, w, 1, bias=False) for w in others)
-        for mix in self.other_side:
+        for weight in self.other_side.parameters():
             # A network that goes on from one without this answers as before at first.
-            nn.init.zeros_(mix.weight)
+            nn.init.zeros_(weight)
         self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.decode = nn.ModuleList(Stage(2 * a, a, n) for a, n in zip(widths[:-1], counts, strict=False))
         self.heads = nn.ModuleList(nn.Conv3d(w, 1, 1) for w in widths[: architecture.deep_outputs + 1])
