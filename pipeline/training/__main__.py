@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,7 @@ app.command("export-proposal")(family_commands.export_proposal)
 
 TaskName = Annotated[str, typer.Option(help="what is trained: a name in the table of pipeline.training.tasks")]
 Choosing = Annotated[int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")]
+Transplants = Annotated[float, typer.Option(min=0.0, max=1.0, help="share of subjects whose lesion is cut out of another subject")]
 Maps = Annotated[Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")]
 
 
@@ -50,6 +52,7 @@ def synthesize(
     seed: int = 0,
     stride: int = 1,
     lesion_maps: Maps = None,
+    transplants: Transplants = 0.0,
     reuse: Annotated[float, typer.Option(help="how often a trainer may use each sample")] = 1.0,
     demo: Annotated[Path | None, typer.Option(help="write the demonstration study here instead")] = None,
 ) -> None:
@@ -65,7 +68,7 @@ def synthesize(
     if out is None:
         raise typer.BadParameter("say where to write: --out FOLDER")
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
-    fill_pool(Pool(out), _task(task), seed, maps, count=count, stride=stride, reuse=reuse)
+    fill_pool(Pool(out), replace(_task(task), transplants=transplants), seed, maps, count=count, stride=stride, reuse=reuse)
 
 
 @app.command()
@@ -89,6 +92,7 @@ def train(
     encoder: Annotated[Path | None, typer.Option(help="checkpoint of another network whose encoder to start from")] = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile")] = False,
     lesion_maps: Maps = None,
+    transplants: Transplants = 0.0,
 ) -> None:
     """Train until the time or the steps are used up; run the same command again to go on where it stopped."""
     import torch
@@ -101,7 +105,7 @@ def train(
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
     check_maps([*maps, *unseen])
-    chosen = _task(task)
+    chosen = replace(_task(task), transplants=transplants)
     start = _read_start(init, encoder, chosen.architecture, add)
     context = multiprocessing.get_context("spawn")
     workers = [
@@ -119,7 +123,7 @@ def train(
             raise TrainingProblem(f"a generator process ended with status {dead[0]}; what it said stands above")
 
     try:
-        cases = write_validation_set(out / "validation", chosen, validation, unseen)
+        cases = write_validation_set(out / "validation", replace(chosen, transplants=0.0), validation, unseen)
         schedule = Schedule(
             minutes, steps, piece_minutes, learning_rate, validate_every_s, crop_share=crop_share, batch=batch, seed=seed,
             compiled=compiled, device=device,

@@ -43,6 +43,8 @@ class Task:
         How many slices of each sample a 2D network is trained on in one step.
     samples_per_step
         How many samples make one step.
+    transplants
+        Share of the subjects with a lesion whose lesion is cut out of another subject (`synthesis.transplant`).
     """
 
     name: str
@@ -55,11 +57,13 @@ class Task:
     focus: float = 0.0
     slices: int = 0
     samples_per_step: int = 1
+    transplants: float = 0.0
 
     def synthesise(self, anatomy: Anatomy, seed: int, maps: Sequence[Path] = ()) -> Case:
         """Make one sample from its seed."""
-        make = synthesise_lesion_case if self.name == "lesion" else synthesise_head_case
-        return make(anatomy, seed, maps, self.grid)
+        if self.name == "lesion":
+            return synthesise_lesion_case(anatomy, seed, maps, self.grid, self.transplants)
+        return synthesise_head_case(anatomy, seed, maps, self.grid)
 
 
 # T1 alone is by far the slowest to learn, so it gets the largest share.

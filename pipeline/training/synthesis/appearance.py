@@ -13,6 +13,7 @@ from pipeline.training.synthesis.fields import Dice, Grid, blur_mm, smooth_noise
 from pipeline.training.synthesis.head import Layer
 from pipeline.training.synthesis.lesions import LesionShape
 from pipeline.training.synthesis.tissue import Brain
+from pipeline.training.synthesis.transplant import Transplant, blend
 
 BRAIN_TISSUES = ("cortex", "deep", "white", "csf", "csf")
 """Contrast name of each channel of `Brain.shares`."""
@@ -74,6 +75,7 @@ def paint(
     grid: Grid,
     dice: Dice,
     look_alikes: Tensor | None = None,
+    transplant: Transplant | None = None,
 ) -> Tensor:
     """Return the ideal image, shape (slice, row, column), before any scanner touched it."""
     means = contrast.means
@@ -90,6 +92,8 @@ def paint(
     inner = inner * (1.0 + dice.uniform(0.0, 0.05) * smooth_noise(grid, 7.0, dice))
     for lesion in lesions:
         inner = paint_lesion(inner, lesion, contrast, grid, dice)
+    if transplant is not None:
+        inner = blend(inner, transplant.patches[contrast.kind], transplant.region, transplant.held, grid.spacing_mm)
     return image + smoothstep(brain.edge_mm, 0.0, 2.0) * (inner - image)
 
 

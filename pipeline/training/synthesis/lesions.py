@@ -77,10 +77,10 @@ def draw_procedural(
     With `at_mm` (template coordinates) it grows from the tissue voxel nearest to that place.
     """
     wanted = max(2, round(volume_ml / grid.voxel_ml))
-    allowed = brain.inside & (brain.parenchyma > 0.35) & (brain.ventricle_mm > 0.0)
+    allowed = find_tissue(brain)
     if int(allowed.sum()) < 2 * wanted:
         return None
-    seed = _draw_seed(brain, allowed, volume_ml, dice, cortical) if at_mm is None else _nearest(brain, allowed, at_mm)
+    seed = _draw_seed(brain, allowed, volume_ml, dice, cortical) if at_mm is None else find_nearest(brain, allowed, at_mm)
     field = _growth_field(brain, grid, seed, volume_ml, dice)
     field[~allowed] = float("inf")
     mask = _take_smallest(field, wanted)
@@ -90,7 +90,13 @@ def draw_procedural(
     return LesionShape(mask, field / max(threshold, 1e-6), float(mask.sum()) * grid.voxel_ml, "procedural")
 
 
-def _nearest(brain: Brain, allowed: Tensor, at_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+def find_tissue(brain: Brain) -> Tensor:
+    """Return where a lesion may lie: brain tissue, not fluid."""
+    return brain.inside & (brain.parenchyma > 0.35) & (brain.ventricle_mm > 0.0)
+
+
+def find_nearest(brain: Brain, allowed: Tensor, at_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Return the voxel of `allowed` that is nearest to a place in template coordinates."""
     distance = torch.linalg.vector_norm(brain.positions - torch.tensor(at_mm), dim=-1)
     flat = int(torch.where(allowed, distance, torch.inf).argmin())
     return tuple(int(i) for i in np.unravel_index(flat, allowed.shape))  # type: ignore[return-value]

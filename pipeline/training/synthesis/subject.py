@@ -22,13 +22,16 @@ from pipeline.training.synthesis.fields import Dice, Grid
 from pipeline.training.synthesis.head import draw_head
 from pipeline.training.synthesis.lesions import LesionShape, draw_lesions
 from pipeline.training.synthesis.masks import draw_mask, true_mask
-from pipeline.training.synthesis.tissue import draw_brain
+from pipeline.training.synthesis.tissue import Brain, draw_brain
+from pipeline.training.synthesis.transplant import Donor, Transplant, draw_transplant
 
 LESION_GRID = Grid((80, 96, 80), (2.0, 2.0, 2.0))
 WHOLE_GRID = Grid((112, 112, 88), (2.0, 2.0, 2.0))
 """Whole heads for validation through the shipped path."""
 HEAD_GRID = Grid((80, 80, 64), (3.0, 3.0, 3.0))
 INTENSITY_CEILING = 3.0
+DONOR_SEED = 50_000_000
+"""Donors of transplants are drawn from seeds from here on, so that what a seed gives without transplants stays as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,20 +53,42 @@ class Case:
     lesions: tuple[LesionShape, ...]
 
 
-def synthesise_lesion_case(anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = LESION_GRID) -> Case:
-    """Make one T1 + FLAIR pair, brain-extracted more or less well, and its lesion label."""
+def synthesise_lesion_case(
+    anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = LESION_GRID, transplants: float = 0.0
+) -> Case:
+    """Make one T1 + FLAIR pair, brain-extracted more or less well, and its lesion label.
+
+    With probability `transplants` the lesions give way to one that is cut out of another subject.
+    """
     dice = Dice(seed)
     brain = draw_brain(anatomy, draw_coordinates(anatomy, grid, dice), grid, dice)
     shapes = draw_lesions(brain, grid, dice, maps)
     lesions = [draw_lesion_state(shape, grid, dice) for shape in shapes]
+    transplant = _draw_transplant(anatomy, brain, DONOR_SEED + seed, maps, grid, transplants) if shapes and transplants > 0 else None
+    if transplant is not None:
+        shapes, lesions = [transplant.shape], []
     layers, look_alikes = draw_head(brain, grid, dice), draw_look_alikes(brain, grid, dice)
     mask = draw_mask(brain, grid, dice)
     channels = []
     for kind in ("t1", "flair"):
-        ideal = paint(brain, layers, lesions, draw_contrast(kind, dice, wild=0.06), grid, dice, look_alikes)
+        ideal = paint(brain, layers, lesions, draw_contrast(kind, dice, wild=0.06), grid, dice, look_alikes, transplant)
         scan = acquire(ideal, grid, draw_scan(kind, dice), dice)
         channels.append(scale_by_brain_median(scan, mask if not mask.all() else true_mask(brain), keep=mask))
     return Case(torch.stack(channels), _union(shapes, grid), tuple(shapes))
+
+
+def _draw_transplant(anatomy: Anatomy, brain: Brain, seed: int, maps: Sequence[Path], grid: Grid, share: float) -> Transplant | None:
+    """Draw a donor and move one of its lesions into `brain`, with probability `share`; None also when it does not fit."""
+    dice = Dice(seed)
+    if not dice.chance(share):
+        return None
+    other = draw_brain(anatomy, draw_coordinates(anatomy, grid, dice), grid, dice)
+    shapes = draw_lesions(other, grid, dice, maps, empty=0.0)
+    if not shapes:
+        return None
+    lesions = [draw_lesion_state(shape, grid, dice) for shape in shapes]
+    images = {kind: paint(other, (), lesions, draw_contrast(kind, dice, wild=0.0), grid, dice) for kind in ("t1", "flair")}
+    return draw_transplant(brain, Donor(other, tuple(shapes), images), grid, dice)
 
 
 def synthesise_whole_head(anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = WHOLE_GRID) -> Case:
