@@ -37,6 +37,10 @@ ResultKind = Literal["seg", "seg-t1", "probability", "pictures", "pdf", "sr", "k
 SegmentationForm = Literal["binary", "pseudo-fractional", "auto", "labelmap"]
 ReportForm = Literal["comprehensive-3d", "comprehensive", "enhanced"]
 PictureForm = Literal["multi-frame", "single-frame"]
+# What the node chooses by itself, from what a destination accepts (`dicomnode.delivery.adapt`).
+ObjectChoice = Literal["auto", ResultKind]
+ReportChoice = Literal["auto", ReportForm]
+PictureChoice = Literal["auto", PictureForm]
 
 
 @dataclass(frozen=True)
@@ -192,23 +196,27 @@ class DestinationSettings(Section):
         description="Proof that it keeps what it answered success to: storage commitment, C-FIND (find), none, or "
         "auto: storage commitment where it is offered and answered, else C-FIND, else none.",
     )
-    objects: tuple[ResultKind, ...] = Field(
-        ResultForm.objects,
+    objects: tuple[ObjectChoice, ...] = Field(
+        ("auto",),
         min_length=1,
-        description="Which results go there: seg (outlines), sr (report), pictures (secondary captures with the outlines burned in), "
-        "pdf (one page), ko (list of the key images), seg-t1 (the outlines on the T1 too), probability (lesion probability as a SEG).",
+        description="Which results go there: auto (seg and sr; where it does not accept one, pictures or pdf in its stead), seg (outlines), "
+        "sr (report), pictures (secondary captures with the outlines burned in), pdf (one page), ko (list of the key images), "
+        "seg-t1 (the outlines on the T1 too), probability (lesion probability as a SEG). What is named goes there, accepted or not.",
     )
     segmentation: SegmentationForm = Field(
         ResultForm.segmentation,
         description="How a SEG is encoded: binary (1 bit); pseudo-fractional (8 bits, all or nothing) for viewers that cannot read 1 bit; "
         "auto: pseudo-fractional where the image's columns are no multiple of 8, which many read wrongly; labelmap (few read it yet).",
     )
-    report: ReportForm = Field(
-        ResultForm.report,
-        description="SOP class of the report, for archives that do not take Comprehensive 3D SR; the content is the same.",
+    report: ReportChoice = Field(
+        "auto",
+        description="SOP class of the report: comprehensive-3d, comprehensive, enhanced, or auto, the first of these that it accepts; "
+        "the content is the same.",
     )
-    pictures: PictureForm = Field(
-        ResultForm.pictures, description="Pictures as one multi-frame true colour object, or each as an object of its own."
+    pictures: PictureChoice = Field(
+        "auto",
+        description="Pictures as one multi-frame true colour object (multi-frame), each as an object of its own (single-frame), "
+        "or auto, the first of these that it accepts.",
     )
     tls: bool = Field(False, description="Connect with TLS (PS3.15 B.12): needs [tls].")
     tls_name: str = Field("", description="Name that must stand in its certificate; empty: host.")
@@ -233,8 +241,17 @@ class DestinationSettings(Section):
 
     @property
     def form(self) -> ResultForm:
-        """What goes there, and in which form."""
-        return ResultForm(tuple(dict.fromkeys(self.objects)), self.segmentation, self.report, self.pictures)
+        """What goes there, and in which form; what is left to the node is the usual."""
+        usual = ResultForm()
+        objects = [part for choice in self.objects for part in (usual.objects if choice == "auto" else (choice,))]
+        report = usual.report if self.report == "auto" else self.report
+        pictures = usual.pictures if self.pictures == "auto" else self.pictures
+        return ResultForm(tuple(dict.fromkeys(objects)), self.segmentation, report, pictures)
+
+    @property
+    def address(self) -> str:
+        """Whom it means, in one word: what was learned of another is not believed of this one."""
+        return self.url or f"{self.ae_title}@{self.host}:{self.port}"
 
     @property
     def identity(self) -> TlsSettings:
@@ -400,6 +417,9 @@ class DeliverySettings(Section):
     backoff_maximum_s: float = Field(900, gt=0, description="Longest wait between two tries, in seconds.")
     give_up_after_hours: float = Field(72, gt=0, description="A delivery that has failed for so long is given up and shown.")
     timeout_s: float = Field(30, gt=0, description="Longest wait for a destination's answer, in seconds.")
+    learn_s: float = Field(
+        3600, gt=0, description="How often a destination is asked which SOP classes and transfer syntaxes it accepts, in seconds."
+    )
     confirm_first_s: float = Field(2, ge=0, description="Wait before a destination is asked after what it took, in seconds.")
     confirm_wait_s: float = Field(
         60, gt=0, description="Longest wait for its report on a storage commitment, in seconds; then it is asked anew."

@@ -8,16 +8,20 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from dicomnode.answer import SHIPPED_MODELS
 from dicomnode.config import Config, DestinationSettings
-from dicomnode.errors import StartError
+from dicomnode.delivery.adapt import adapt
+from dicomnode.delivery.learn import remember
+from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.probe import Probe, probe_destination
 from dicomnode.network.tls import acceptor_context, expires_in_days, fingerprint_of
+from dicomnode.records import Offer
 from pipeline.bundle import find_bundle
 from pipeline.errors import BundleError
 
@@ -170,14 +174,34 @@ def _destinations(config: Config) -> Iterator[Check]:
         if probe.problem:
             yield Check(name, "problem", probe.problem, probe.advice)
             continue
-        refused = [kind for kind, accepted in probe.accepted.items() if not accepted]
-        if refused:
-            instead = f"set {' and '.join(probe.instead)}, which it takes" if probe.instead else "leave them out of destinations.objects"
-            advice = f"allow these SOP classes there, or {instead}"
-            yield Check(name, "problem", f"does not accept {', '.join(refused)}", advice)
-        else:
-            yield Check(name, "ok", f"{destination.ae_title} answers C-ECHO and accepts {', '.join(probe.accepted)}")
+        _remember(config, destination, probe)
+        yield _acceptance(name, destination, probe)
         yield _proof(name, destination, probe)
+
+
+def _remember(config: Config, destination: DestinationSettings, probe: Probe) -> None:
+    """Let the node know what was learned, where it has a ledger: an archive that was put right need not wait for the next round."""
+    if not config.storage.ledger_url and not (config.storage.root / "ledger.sqlite3").exists():
+        return
+    # What is wrong with the ledger has a check of its own.
+    with suppress(StartError, RetryLater), closing(Ledger.open(config.storage.database_url)) as ledger:
+        remember(ledger, config, destination, probe.accepted, time.time())
+
+
+def _acceptance(name: str, destination: DestinationSettings, probe: Probe) -> Check:
+    """Say what goes there, and what was left out or changed because it is not accepted."""
+    adapted = adapt(destination, Offer(probe.accepted, 0.0))
+    gets = ", ".join(part for part in adapted.destination.form.kinds)
+    seen = f"{destination.ae_title} answers C-ECHO and gets {gets}"
+    remarks = "; ".join(adapted.remarks)
+    if adapted.refused:
+        named = set(adapted.refused) & set(destination.objects) or (destination.report != "auto" and "sr" in adapted.refused)
+        instead = 'leave the choice to the node: objects = ["auto"], report = "auto"' if named else "see that it accepts some result"
+        return Check(name, "problem", f"{seen}, but {remarks}", f"allow these SOP classes there, or {instead}")
+    if adapted.destination.form.objects != destination.form.objects or adapted.destination.form.report != destination.form.report:
+        advice = "nothing has to be done; where these SOP classes are allowed there, it gets the usual objects within delivery.learn_s"
+        return Check(name, "warning", f"{seen}: {remarks}", advice)
+    return Check(name, "ok", f"{seen}: {remarks}" if remarks else seen)
 
 
 def _proof(name: str, destination: DestinationSettings, probe: Probe) -> Check:

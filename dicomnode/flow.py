@@ -1,11 +1,12 @@
 """The working side, in the order of the arrow. Read this first.
 
-    index_instances   read the headers of what `receive` has made safe        spool -> ledger -> study
-    assess_studies    is a study complete, by evidence or by quiet time?      study
-    fetch_missing     get what is missing from the PACS, where configured      fetch
-    answer_next       claim a ready study, have it answered, keep the results  study -> volume -> pipeline -> results
-    deliver_results   send what is due                                         delivery
-    confirm_results   prove that it arrived, close the studies                 delivery
+    index_instances     read the headers of what `receive` has made safe        spool -> ledger -> study
+    assess_studies      is a study complete, by evidence or by quiet time?      study
+    fetch_missing       get what is missing from the PACS, where configured     fetch
+    learn_destinations  what does each destination accept?                      delivery
+    answer_next         claim a ready study, have it answered, keep the results study -> volume -> pipeline -> results
+    deliver_results     send what is due                                        delivery
+    confirm_results     prove that it arrived, close the studies                delivery
 
 Each function is safe to call at any time, any number of times, and to be killed in: the ledger says what is left to do.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -29,8 +30,9 @@ from dicomnode.compute import Compute
 from dicomnode.config import Config
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
+from dicomnode.delivery.learn import find_outdated, learn_due, settle_config
 from dicomnode.earlier import find_earlier
-from dicomnode.errors import LeaseLost, OutOfResources, RetryLater, UnreadableInstance, where
+from dicomnode.errors import LeaseLost, NodeError, OutOfResources, RetryLater, UnreadableInstance, where
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Job, Readiness
 from dicomnode.spool.layout import SpoolLayout
@@ -110,6 +112,22 @@ def fetch_missing(place: Workplace) -> int:
     return done + fetch.count_due(place.config, place.ledger, place.now)
 
 
+def learn_destinations(place: Workplace) -> int:
+    """Ask the destinations that are due what they accept; returns how many were asked. What this shows to have been sent in vain is made anew."""
+    asked = learn_due(place.ledger, place.config, place.now)
+    for study in find_outdated(place.ledger, place.config):
+        reason = "a destination that gave up on it accepts other objects"
+        try:
+            place.ledger.retry_job(study, place.now(), rerun=True, reason=reason)
+        except RetryLater:
+            raise
+        except NodeError:
+            # Something of it is being sent at this moment: the next round sees it again.
+            continue
+        log.info("study_answered_again", study_instance_uid=study, reason=reason)
+    return asked
+
+
 def answer_next(place: Workplace) -> bool:
     """Claim the oldest ready study and answer it; returns False when there is none, or the node is stopping."""
     if not _has_room(place):
@@ -174,17 +192,19 @@ def _has_room(place: Workplace) -> bool:
 
 
 def _answer(place: Workplace, job: Job) -> None:
-    started = time.monotonic()
+    started, remarks = time.monotonic(), dict[str, tuple[str, ...]]()
     try:
+        config, remarks = settle_config(place.config, place.ledger)
+        place = replace(place, config=config)
         if job.attempts > INTERRUPTIONS * place.config.compute.attempts:
             raise RetryLater("the node itself stopped each time while it worked on this study")
         answer = _compute_answer(place, job)
-        _finish(place, job, answer)
+        _finish(place, job, answer, remarks)
     except LeaseLost:
         raise
     except Exception as problem:  # noqa: BLE001  whatever happens to one study must not stop the others
         if not place.compute.closed:  # Else the node is stopping: the lease is freed at the next start.
-            _try_again(place, job, problem)
+            _try_again(place, job, problem, remarks)
         return
     outcome = SERIOUS_FAILURE if answer.outcome is Outcome.FAILED else SUCCESS
     place.audit(AuditEvent("study-processed", outcome, StudyInstanceUID=job.StudyInstanceUID, detail=answer.outcome.value))
@@ -225,7 +245,7 @@ def _task(place: Workplace, job: Job) -> StudyTask:
     return StudyTask(uid, job.revision, instances, config, tuple(place.ledger.set_aside(uid)), earlier, reports)
 
 
-def _try_again(place: Workplace, job: Job, problem: Exception) -> None:
+def _try_again(place: Workplace, job: Job, problem: Exception, remarks: Mapping[str, tuple[str, ...]]) -> None:
     """Back to ready, or, after the last try, answered with a failure report: a poison study must not go round for ever."""
     uid = job.StudyInstanceUID
     if isinstance(problem, OutOfResources):
@@ -252,7 +272,7 @@ def _try_again(place: Workplace, job: Job, problem: Exception) -> None:
         log.error("failure_report_failed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__)  # noqa: TRY400  a full traceback shows values
         place.ledger.fail_job(job.id, place.owner, sentence, place.now())
         return
-    _finish(place, job, answer)
+    _finish(place, job, answer, remarks)
 
 
 def _wait_for_room(place: Workplace, job: Job, problem: OutOfResources) -> None:
@@ -261,6 +281,7 @@ def _wait_for_room(place: Workplace, job: Job, problem: OutOfResources) -> None:
     place.ledger.release_job(job.id, place.owner, str(problem), place.now(), place.now() + FULL_DISK_WAIT_S)
 
 
-def _finish(place: Workplace, job: Job, answer: StudyAnswer) -> None:
+def _finish(place: Workplace, job: Job, answer: StudyAnswer, remarks: Mapping[str, tuple[str, ...]]) -> None:
     destinations = {destination.name: destination.form.kinds for destination in place.config.destinations}
-    place.ledger.finish_job(job.id, place.owner, answer.outcome, answer.reason, answer.results, destinations, answer.detail, place.now())
+    detail = {**answer.detail, "destinations": remarks}
+    place.ledger.finish_job(job.id, place.owner, answer.outcome, answer.reason, answer.results, destinations, detail, place.now())

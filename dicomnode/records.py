@@ -227,6 +227,14 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """What a destination said that it accepts: SOP Class UID -> transfer syntaxes, of the results that we know to make."""
+
+    accepted: Mapping[str, tuple[str, ...]]
+    learned_at: float
+
+
+@dataclass(frozen=True)
 class SOPReference:
     """A SOP class and instance, as storage commitment names them."""
 
@@ -274,8 +282,12 @@ class Unconfirmed:
 
 @dataclass(frozen=True)
 class SendOutcome:
-    """What became of one C-STORE: "ok", "transient" (try again) or "permanent" (stop and show), with the reason."""
+    """What became of one C-STORE: "ok", "transient" (try again) or "permanent" (stop and show), with the reason.
+
+    `not_accepted` says that the peer takes no such SOP class in any transfer syntax that we have.
+    """
 
     verdict: Literal["ok", "transient", "permanent"]
     reason: str
     status: int | None = None
+    not_accepted: bool = False

@@ -39,6 +39,7 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
         Timer("assess studies", poll_s, lambda: flow.assess_studies(place)),
         Timer("fetch missing", poll_s, lambda: flow.fetch_missing(place)),
         Timer("answer studies", poll_s, lambda: _until_idle(place), at_once=place.compute.worker_count),
+        Timer("learn destinations", poll_s, lambda: flow.learn_destinations(place)),
         # A hanging destination keeps one run busy; the next run serves the others.
         Timer("deliver results", poll_s, lambda: flow.deliver_results(place), at_once=len(place.config.destinations) + 1),
         Timer("confirm results", poll_s, lambda: flow.confirm_results(place), at_once=len(place.config.destinations) + 1),

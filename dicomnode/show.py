@@ -75,6 +75,8 @@ def _job(job: Mapping[str, Any]) -> Iterator[str]:
     for uid, reason in detail.get("selection", {}).items():
         yield f"  series ...{uid[-12:]}: {reason}"
     yield from _findings(detail.get("findings", ()))
+    for name, remarks in detail.get("destinations", {}).items():
+        yield from (f"  to {name}: {remark}" for remark in remarks)
     if detail.get("steps"):
         yield "  steps: " + ", ".join(f"{step['name']} {step['seconds']:.1f} s" for step in detail["steps"])
     for lesion in detail.get("lesions", ()):

@@ -99,7 +99,8 @@ def _results() -> str:
     return f"""## Results
 
 Which of these a destination gets is set for each (`destinations.objects`, `segmentation`, `report`, `pictures`); the default is a binary SEG and a
-Comprehensive 3D SR (TID 1500). Every object is read back from its bytes and compared with what was found before it may leave; one that
+Comprehensive 3D SR (TID 1500), or what goes in their stead where the destination does not accept them (docs/destinations.md): every `delivery.learn_s` it is
+asked by an association that proposes all these classes, each in both transfer syntaxes, and sends nothing. Every object is read back from its bytes and compared with what was found before it may leave; one that
 differs is not sent, and the study is answered with a report that says so. UIDs are derived from the images, the networks and the settings,
 so the same input gives the same objects. A report that follows later images names the report that it replaces (Predecessor Documents).
 

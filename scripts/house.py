@@ -31,6 +31,8 @@ def _pipeline(*names: str) -> tuple[str, ...]:
 
 _PLAIN = _dicomnode("records", "states", "errors", "config", "audit.events")
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
+# What calls others: who sends needs no listener.
+_CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 
 ROOMS = (
     # The front of the house: commands, and where things are joined.
@@ -52,7 +54,7 @@ ROOMS = (
     Room(
         "dicomnode.doctor",
         "first checks of a set-up",
-        (*_PLAIN, *_dicomnode("answer", "ledger", "network"), *_pipeline("bundle", "errors")),
+        (*_PLAIN, *_dicomnode("answer", "delivery", "ledger", "network"), *_pipeline("bundle", "errors")),
     ),
     Room(
         "dicomnode.demo",
@@ -164,8 +166,9 @@ ROOMS = (
     ),
     Room(
         "dicomnode.delivery",
-        "what is due, and sending it",
-        (*_PLAIN, *_dicomnode("ledger", "spool", "network.sender", "network.commitment", "network.query", "network.stow")),
+        "what a destination gets, what is due, and sending it",
+        (*_PLAIN, *_dicomnode("ledger", "spool", *(f"network.{name}" for name in _CALLS))),
+        ("pydicom",),
     ),
     Room(
         "dicomnode.simulator",

@@ -175,6 +175,8 @@ class _Courier:
             state = DeliveryState.DUE if next_attempt_at is not None else DeliveryState.GIVEN_UP
             next_attempt_at = next_attempt_at and next_attempt_at - ahead_s
         kept = self.ledger.record_delivery(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at)
+        if outcome.not_accepted:
+            self.ledger.offers.ask_again(delivery.destination, now)
         if kept and state in (DeliveryState.SENT, DeliveryState.GIVEN_UP):
             self._audit(delivery, arrived=state is DeliveryState.SENT)
         (log.info if state is DeliveryState.SENT else log.warning)(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, or_, select, update
@@ -112,6 +113,14 @@ def withdraw_unsent(connection: Connection, job_id: int, now: float) -> int:
         _move(connection, row, DeliveryState.WITHDRAWN, now)
         _tell(connection, row, "withdrawn", "superseded before it left", now)
     return len(rows)
+
+
+def given_up_in_another_form(connection: Connection, destination: str, kinds: Sequence[str], before: float) -> list[str]:
+    """Return the answered studies of which a destination was given up before a time with what is none of these kinds."""
+    refused = and_(deliveries.c.state == DeliveryState.GIVEN_UP.value, deliveries.c.destination == destination)
+    other = and_(refused, results.c.kind.not_in(kinds), deliveries.c.updated_at <= before, jobs.c.state == JobState.ENCODED.value)
+    joined = select(deliveries.c.StudyInstanceUID).distinct().join(results, results.c.id == deliveries.c.result_id)
+    return list(connection.execute(joined.join(jobs, jobs.c.id == deliveries.c.job_id).where(other)).scalars())
 
 
 def release_owner(connection: Connection, owner_prefix: str, now: float) -> int:

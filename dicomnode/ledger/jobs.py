@@ -137,7 +137,7 @@ def fail(connection: Connection, job_id: int, owner: str, reason: str, now: floa
     _tell(connection, row, "failed", {"reason": reason}, now)
 
 
-def retry(connection: Connection, StudyInstanceUID: str, now: float, rerun: bool) -> Job:
+def retry(connection: Connection, StudyInstanceUID: str, now: float, rerun: bool, reason: str) -> Job:
     """Try the newest job of a study again: its undelivered results when it has some and `rerun` is not asked for, else all of it."""
     row = newest_job(connection, StudyInstanceUID)
     if row is None:
@@ -153,8 +153,8 @@ def retry(connection: Connection, StudyInstanceUID: str, now: float, rerun: bool
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(not_before=now, attempts=0, updated_at=now))
     else:
         outbox.withdraw_unsent(connection, row.id, now)
-        _move(connection, row, JobState.READY, now, attempts=0, not_before=now, reason="asked for by the operator")
-        _tell(connection, row, "replayed", {"was": row.state}, now)
+        _move(connection, row, JobState.READY, now, attempts=0, not_before=now, reason=reason)
+        _tell(connection, row, "replayed", {"was": row.state, "reason": reason}, now)
     return job_from_row(_fetch(connection, row.id))
 
 

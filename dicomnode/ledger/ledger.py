@@ -22,6 +22,7 @@ from dicomnode.ledger.events import add_event
 from dicomnode.ledger.fetches import Fetches
 from dicomnode.ledger.gather import Gather
 from dicomnode.ledger.migrate import migrate
+from dicomnode.ledger.offers import Offers
 from dicomnode.records import AddOutcome, Delivery, IndexedInstance, InstanceHeader, Job, ReceivedInstance, ResultFile, SetAside
 from dicomnode.states import DeliveryState, JobState, Outcome
 
@@ -37,6 +38,7 @@ class Ledger:
         self.confirmations = Confirmations(database)
         self.commitments = Commitments(database)
         self.fetches = Fetches(database)
+        self.offers = Offers(database)
         self._add_instance: Gather[ReceivedInstance, AddOutcome] = Gather(self._add_instances)
 
     @classmethod
@@ -183,10 +185,10 @@ class Ledger:
         with self._database.write() as connection:
             jobs.fail(connection, job_id, owner, reason, now)
 
-    def retry_job(self, StudyInstanceUID: str, now: float, *, rerun: bool = False) -> Job:
+    def retry_job(self, StudyInstanceUID: str, now: float, *, rerun: bool = False, reason: str = "asked for by the operator") -> Job:
         """Try again: deliver the undelivered when there is any and not `rerun`, else process anew. `NodeError` when that cannot be."""
         with self._database.write() as connection:
-            return jobs.retry(connection, StudyInstanceUID, now, rerun)
+            return jobs.retry(connection, StudyInstanceUID, now, rerun, reason)
 
     def close_delivered_jobs(self, now: float) -> int:
         """ENCODED -> DONE where every delivery arrived or was withdrawn; return how many."""
@@ -232,6 +234,11 @@ class Ledger:
         """
         with self._database.write() as connection:
             return deliveries.record(connection, delivery_id, state, status, now, next_attempt_at, owner, confirm_at)
+
+    def given_up_in_another_form(self, destination: str, kinds: Sequence[str], before: float) -> list[str]:
+        """Return the answered studies of which a destination was given up before a time with what is none of these kinds."""
+        with self._database.read() as connection:
+            return deliveries.given_up_in_another_form(connection, destination, kinds, before)
 
     # Showing.
 

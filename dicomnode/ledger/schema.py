@@ -189,6 +189,17 @@ archive_counts = Table(
     Index("ix_archive_counts_StudyInstanceUID", "StudyInstanceUID"),
 )
 
+# What a destination accepts (SOP Class UID -> transfer syntaxes), as it last said; without `learned_at` it has not been heard.
+offers = Table(
+    "offers",
+    metadata,
+    Column("destination", String, primary_key=True),
+    Column("address", String, nullable=False),
+    Column("accepted", Text, nullable=False),
+    Column("learned_at", Double),
+    Column("ask_at", Double, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,

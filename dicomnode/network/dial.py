@@ -160,5 +160,5 @@ def _no_association(association: Association, tls_problem: OSError | None) -> Se
         reason = f"the association was rejected: {answer.reason_str}"
         return SendOutcome("permanent" if answer.result == _REJECTED_PERMANENT else "transient", reason)
     if answer is not None and answer.result == _ACCEPTED and not association.accepted_contexts:
-        return SendOutcome("permanent", TAKES_NONE)
+        return SendOutcome("permanent", TAKES_NONE, not_accepted=True)
     return SendOutcome("transient", "the peer cannot be reached, or broke the association off")

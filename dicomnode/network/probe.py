@@ -6,16 +6,15 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom import AE, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicomnode.config import DestinationSettings
 from dicomnode.errors import StartError
 from dicomnode.network.contexts import COMMITMENT
 from dicomnode.network.dial import closing_sockets, hang_up
+from dicomnode.network.offer import accepted_results, result_contexts
 from dicomnode.network.query import FIND
-from dicomnode.network.result_classes import FALLBACK_CLASSES, classes_of, fallbacks
 from dicomnode.network.tls import RequestorTls, explain, speaks_tls
 
 # (source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
@@ -26,16 +25,15 @@ _GREETING_S = 10.0
 
 @dataclass(frozen=True)
 class Probe:
-    """What a destination said. `problem` is empty when it answered C-ECHO; `accepted` tells per result kind.
+    """What a destination said. `problem` is empty when it answered C-ECHO; `accepted` are the transfer syntaxes per SOP class of results.
 
-    `instead` names settings that suit it better where it refuses something. `commits` and `finds` tell whether it offers storage commitment and C-FIND, to prove that it keeps what it takes.
+    `commits` and `finds` tell whether it offers storage commitment and C-FIND, to prove that it keeps what it takes.
     """
 
     problem: str
     advice: str = ""
-    accepted: Mapping[str, bool] = field(default_factory=dict)
+    accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     calling_not_known: bool = False
-    instead: tuple[str, ...] = ()
     commits: bool = False
     finds: bool = False
 
@@ -56,7 +54,7 @@ def probe_destination(destination: DestinationSettings, calling_ae: str, timeout
         return Probe("TLS cannot be set up", str(problem))
     with closing_sockets() as noted:
         association = _associate(destination, calling_ae, timeout_s, tls, noted)
-        return _not_associated(association, destination, calling_ae, tls) or _ask(association, destination)
+        return _not_associated(association, destination, calling_ae, tls) or _ask(association)
 
 
 def _not_associated(association, destination: DestinationSettings, calling_ae: str, tls: RequestorTls | None) -> Probe | None:  # type: ignore[no-untyped-def]
@@ -74,20 +72,14 @@ def _not_associated(association, destination: DestinationSettings, calling_ae: s
     return Probe(f"{where} broke the association off", "the port answers, but not with DICOM: is it another service?")
 
 
-def _ask(association, destination: DestinationSettings) -> Probe:  # type: ignore[no-untyped-def]
+def _ask(association) -> Probe:  # type: ignore[no-untyped-def]
     try:
         answer = association.send_c_echo()
-        accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
-        kinds: dict[str, bool] = {part: sop_class in accepted for part, sop_class in classes_of(destination.form).items()}
+        services = {str(context.abstract_syntax) for context in association.accepted_contexts}
+        accepted = accepted_results(association)
         if getattr(answer, "Status", None) != 0x0000:
-            return Probe("C-ECHO was not answered with success", "see the archive's log", kinds)
-        return Probe(
-            "",
-            accepted=kinds,
-            instead=fallbacks(destination.form, accepted),
-            commits=str(COMMITMENT) in accepted,
-            finds=str(FIND) in accepted,
-        )
+            return Probe("C-ECHO was not answered with success", "see the archive's log", accepted)
+        return Probe("", accepted=accepted, commits=str(COMMITMENT) in services, finds=str(FIND) in services)
     finally:
         hang_up(association)
 
@@ -95,13 +87,10 @@ def _ask(association, destination: DestinationSettings) -> Probe:  # type: ignor
 def _associate(destination: DestinationSettings, calling_ae: str, timeout_s: float, tls: RequestorTls | None, noted):  # type: ignore[no-untyped-def]
     ae = AE(ae_title=calling_ae)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
-    for service in (Verification, COMMITMENT, FIND):
-        ae.add_requested_context(service)
-    for sop_class in dict.fromkeys([*classes_of(destination.form).values(), *FALLBACK_CLASSES]):
-        ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     return ae.associate(
         destination.host,
         destination.port,
+        contexts=[*(build_context(service) for service in (Verification, COMMITMENT, FIND)), *result_contexts()],
         ae_title=destination.ae_title,
         evt_handlers=noted,
         tls_args=tls.arguments if tls else None,

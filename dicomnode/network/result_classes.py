@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from pydicom.uid import (
     Comprehensive3DSRStorage,
@@ -30,28 +30,15 @@ PICTURE_CLASSES: Mapping[PictureForm, str] = {
 }
 
 
-FALLBACK_CLASSES = (*REPORT_CLASSES.values(), *PICTURE_CLASSES.values(), str(EncapsulatedPDFStorage))
-"""What is proposed besides, to see what a destination that refuses something would take instead."""
-
-
-def fallbacks(form: ResultForm, accepted: Collection[str]) -> tuple[str, ...]:
-    """Return the settings of a destination that would suit it better, given the SOP classes that it accepts; empty when nothing is refused.
-
-    >>> fallbacks(ResultForm(), [SegmentationStorage, ComprehensiveSRStorage])
-    ('report = "comprehensive"',)
-    """
-    refused = {part for part, sop_class in classes_of(form).items() if sop_class not in accepted}
-    advice = []
-    if "sr" in refused:
-        advice += [f'report = "{name}"' for name, sop_class in REPORT_CLASSES.items() if sop_class in accepted][:1]
-    if "pictures" in refused:
-        advice += [f'pictures = "{name}"' for name, sop_class in PICTURE_CLASSES.items() if sop_class in accepted][:1]
-    if refused & {"seg", "seg-t1", "probability"}:
-        takes = [name for name, sop_class in PICTURE_CLASSES.items() if sop_class in accepted and "pictures" not in form.objects]
-        advice += [f'"pictures" in objects with pictures = "{name}"' for name in takes[:1]]
-        if not takes and "pdf" not in form.objects and str(EncapsulatedPDFStorage) in accepted:
-            advice.append('"pdf" in objects')
-    return tuple(advice)
+RESULT_CLASSES = (
+    str(SegmentationStorage),
+    LABEL_MAP_SEGMENTATION,
+    *REPORT_CLASSES.values(),
+    *PICTURE_CLASSES.values(),
+    str(EncapsulatedPDFStorage),
+    str(KeyObjectSelectionDocumentStorage),
+)
+"""Everything that can go to a destination: what it is asked about, to see what suits it."""
 
 
 def classes_of(form: ResultForm) -> dict[str, str]:

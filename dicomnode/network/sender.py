@@ -153,7 +153,7 @@ def _send_parcel(association: Association | SendOutcome, parcel: _Parcel, messag
             answer = association.send_c_store(dcmread(parcel.path), message_id)
         else:
             name = f"{parcel.SOPClassUID.name} with {parcel.TransferSyntaxUID.name}"
-            return SendOutcome("permanent", f"the peer does not take {name}")
+            return SendOutcome("permanent", f"the peer does not take {name}", not_accepted=True)
     except (ValueError, AttributeError, TypeError, KeyError, NotImplementedError) as problem:
         # Not its message: pydicom quotes the value that it stumbles over.
         return SendOutcome("permanent", f"the object cannot be encoded as the peer wants it ({type(problem).__name__})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydicom.uid import UID, AllTransferSyntaxes, ImplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     LabelMapSegmentationStorage,
     ParametricMapStorage,
@@ -22,6 +24,12 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from dicomnode.simulator.manners import Manners
 from dicomnode.simulator.shelves import Shelves
+
+_SMALL_PDU_BYTES = 512
+# Message control header of a fragment, PS3.8 E.2.
+_IS_COMMAND, _IS_LAST = 1, 2
+# Command Field (0000,0100), US, of a C-STORE-RQ: PS3.7 E.1.
+_C_STORE_RQ = bytes.fromhex("00000001020000000100")
 
 
 class Archive:
@@ -74,6 +82,7 @@ class Archive:
         self._shelves = Shelves(folder, ae_title, self.manners)
         self._received: list[str] = []
         self._lock = threading.Lock()
+        self._breaks_off = False
         self._server: ThreadedAssociationServer | None = None
 
     @property
@@ -105,10 +114,13 @@ class Archive:
             # By C-GET it sends on the association of who asks (PS3.7 D.3.3.4).
             entity.add_supported_context(uid or "", syntaxes, scu_role=True, scp_role="get" in self.manners.retrieve)
         entity.add_supported_context(Verification)
+        if self.manners.breaks_off_at:
+            # So that even a small object comes in several pieces.
+            entity.maximum_pdu_size = _SMALL_PDU_BYTES
         self._shelves.offer(entity)
         server = entity.make_server(
             ("127.0.0.1", self.port),
-            evt_handlers=[(evt.EVT_C_STORE, self._keep), *self._shelves.handlers()],
+            evt_handlers=[(evt.EVT_C_STORE, self._keep), (evt.EVT_PDU_RECV, self._break_off), *self._shelves.handlers()],
             server_class=ThreadedAssociationServer,
         )
         threading.Thread(target=server.serve_forever, args=(0.05,), name="archive", daemon=True).start()
@@ -133,15 +145,26 @@ class Archive:
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
+    def _break_off(self, event: Any) -> None:
+        """Drop the connection after the first piece of the dataset that `breaks_off_at` means, before it is whole (PS3.8 9.3.5.1)."""
+        if not isinstance(event.pdu, P_DATA_TF):
+            return
+        for item in event.pdu.presentation_data_value_items:
+            data = item.data or b"\x00"
+            control, fragment = data[0], data[1:]
+            with self._lock:
+                if control & _IS_COMMAND and _C_STORE_RQ in fragment:
+                    self._breaks_off = self.manners.breaks_off_at == 1
+                    self.manners.breaks_off_at = max(0, self.manners.breaks_off_at - 1)
+                elif not control & (_IS_COMMAND | _IS_LAST) and self._breaks_off:
+                    self._breaks_off = False
+                    event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+
     def _keep(self, event: Any) -> int:
         if self.slow_s:
             time.sleep(self.slow_s)
         SOPInstanceUID = UID(event.request.AffectedSOPInstanceUID)
         with self._lock:
-            self.manners.breaks_off_at -= 1
-            if self.manners.breaks_off_at == 0:
-                event.assoc.abort()
-                return 0x0110
             self._received.append(str(SOPInstanceUID))
             thrown_away = self.manners.keeps_nothing or self.manners.forgets_first > 0
             self.manners.forgets_first = max(0, self.manners.forgets_first - 1)

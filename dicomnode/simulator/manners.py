@@ -18,7 +18,8 @@ class Manners:
     forgets_first
         As many objects are answered success and thrown away before it keeps what comes.
     breaks_off_at
-        It breaks the association off in the middle of this C-STORE (counted from 1 since it was set), once.
+        It drops the connection in the middle of the dataset of this C-STORE (counted from 1 since it was set), once. Set it before
+        it starts: it then takes small PDUs only, so that every dataset comes in pieces.
     commitment
         Storage commitment: not offered; reported on the association of the request; on a new one; accepted and never reported.
     loses

@@ -72,6 +72,7 @@ class WholeNode:
 
     def work(self) -> None:
         """Do what the timers trigger until nothing is left to do."""
+        flow.learn_destinations(self.place)
         while flow.index_instances(self.place):
             pass
         flow.assess_studies(self.place)
@@ -99,21 +100,25 @@ class WholeNode:
 
 
 @contextmanager
-def whole_node(folder: Path) -> Iterator[WholeNode]:
-    """Start a node and its archive below `folder`."""
+def whole_node(folder: Path, others: Sequence[Archive] = (), **settings: dict[str, Any]) -> Iterator[WholeNode]:
+    """Start a node and its archive below `folder`. Running `others` are destinations too, by their AE titles; `settings` are tables."""
     with Archive(folder / "pacs") as archive, pytest.MonkeyPatch.context() as patch:
         # It would take over the logging of the whole test process.
         patch.setattr(answer, "configure_logging", lambda _settings: None)
-        destination = {"name": "pacs", "ae_title": archive.ae_title, "host": "127.0.0.1", "port": archive.port}
+        destinations = [
+            {"name": name, "ae_title": one.ae_title, "host": "127.0.0.1", "port": one.port}
+            for name, one in (("pacs", archive), *((other.ae_title, other) for other in others))
+        ]
         (folder / "node").mkdir()
         config = parse_config(
             {
                 "network": {"port": 0, "ae_title": AE_TITLE},
                 "storage": {"root": str(folder / "node"), "minimum_free_mb": 1},
-                "destinations": [destination],
+                "destinations": destinations,
                 "delivery": {"confirm_first_s": 0},
                 # It changes nothing that these tests look at, and takes a fifth of the time.
                 "pipeline": {"bias_correction": False},
+                **settings,
             }
         )
         layout = SpoolLayout(config.storage.spool)
