@@ -83,13 +83,14 @@ def draw_transplant(brain: Brain, donor: Donor, grid: Grid, dice: Dice) -> Trans
     places = _places_in_donor(shape.mask, target, side, grid, dice)
     moved = sample(torch.stack((shape.mask.float(), donor.brain.inside.float())), places)
     lesion = moved[0] > 0.5
-    mask = lesion & allowed
-    if int(mask.sum()) < max(2, SMALLEST_SHARE * float(shape.mask.sum())):
+    if int((lesion & allowed).sum()) < max(2, SMALLEST_SHARE * float(shape.mask.sum())):
         return None
     near = ndimage.distance_transform_edt(~lesion.numpy(), sampling=grid.spacing_mm) <= MARGIN_MM
     region = torch.from_numpy(near) & (moved[1] > 0.99) & brain.inside & (brain.ventricle_mm > 0.0)
     patches = dict(zip(donor.images, sample(torch.stack(tuple(donor.images.values())), places), strict=True))
-    made = LesionShape(mask & region, depth_of(mask, grid), float((mask & region).sum()) * grid.voxel_ml, f"transplant of {shape.source}")
+    # The region shows what the donor had there, so the whole of the lesion counts, over the other brain's sulci too.
+    mask = lesion & region
+    made = LesionShape(mask, depth_of(mask, grid), float(mask.sum()) * grid.voxel_ml, f"transplant of {shape.source}")
     return Transplant(made, region, brain.inside & (brain.parenchyma > 0.5), patches)
 
 
