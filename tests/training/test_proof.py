@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from dicomnode.cli import cli
 from pipeline.bundle import load_bundle
 from pipeline.errors import BundleError
-from pipeline.training.agreement import CaseAgreement
+from pipeline.training.agreement import CaseAgreement, SlabConvolution, in_slabs
+from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.export import export_bundle
-from pipeline.training.network import UNet
+from pipeline.training.network import Exportable, UNet
 from pipeline.training.pool import write_validation_set
 from pipeline.training.proof import PROOF_FILE, read_proof, verify_proof, write_proof
 from pipeline.training.tasks import TASKS
@@ -46,6 +49,17 @@ def test_proof_holds_for_the_shipped_graph(bundle_folder: Path) -> None:
     # At export the weights had not been rounded; now all forms have the shipped ones.
     assert exported.max_difference_float16 > 1e-5 > now.max_difference_float16
     assert now.size_ratio < 0.75
+
+
+@pytest.mark.parametrize("name", ["tiny", "proposal-coarse"])
+def test_convolutions_in_slabs_give_the_same_bits(name: str) -> None:
+    plain = Exportable(build_network(TASKS[name].architecture)).double().eval()
+    slabs = in_slabs(copy.deepcopy(plain))
+    image = torch.rand(1, 2, 16, 32, 32, dtype=torch.float64)
+
+    with torch.inference_mode():
+        assert torch.equal(plain(image), slabs(image))
+    assert sum(isinstance(module, SlabConvolution) for module in slabs.modules()) > 5
 
 
 def test_proof_of_another_graph_is_refused(bundle_folder: Path) -> None:
