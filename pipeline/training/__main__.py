@@ -278,7 +278,7 @@ def measure(
     import json
 
     from pipeline.training.cards import brain_sections, lesion_sections
-    from pipeline.training.cavities import measure_kept
+    from pipeline.training.cavities import measure_kept, measure_kept_real
     from pipeline.training.implant import paint_cases
     from pipeline.training.measure_real import measure as measure_heads
     from pipeline.training.measure_real import measure_truths
@@ -290,12 +290,15 @@ def measure(
     rows = measure_heads(data, recipe, out) if data else []
     kept = measure_kept(recipe.brain, heads, threads)
     painted: list[dict[str, Any]] = []
+    kept_real: list[dict[str, Any]] = []
     if data and lesion_maps:
-        cases = [case for case in (*ms_cases(data), *single_cases(data)) if case.stroke_free]
-        painted = measure_truths(paint_cases(recipe, cases, list_maps(lesion_maps, held_out=True), implants), recipe, out)
+        cases, unseen = [case for case in (*ms_cases(data), *single_cases(data)) if case.stroke_free], list_maps(lesion_maps, held_out=True)
+        kept_real = measure_kept_real(recipe, cases, unseen, implants)
+        (out / "kept-real.json").write_text(json.dumps(kept_real, indent=1))
+        painted = measure_truths(paint_cases(recipe, cases, unseen, implants), recipe, out)
         (out / "implants.json").write_text(json.dumps(painted, indent=1))
     (out / "kept.json").write_text(json.dumps(kept, indent=1))
-    (out / "brain-sections.json").write_text(json.dumps(brain_sections(rows, kept), indent=1))
+    (out / "brain-sections.json").write_text(json.dumps(brain_sections(rows, kept, kept_real), indent=1))
     (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, painted), indent=1))
 
 

@@ -19,7 +19,7 @@ def markdown_table(rows: Iterable[Row], columns: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def brain_sections(rows: Sequence[Row], kept: Sequence[Row]) -> dict[str, str]:
+def brain_sections(rows: Sequence[Row], kept: Sequence[Row], kept_real: Sequence[Row] = ()) -> dict[str, str]:
     """Return the extractor's sections from the rows of `measure_real` and `cavities`."""
     heads = [r for r in rows if r["what"] == "brain"]
     scored = [r for r in heads if "dice" in r]
@@ -38,13 +38,25 @@ def brain_sections(rows: Sequence[Row], kept: Sequence[Row]) -> dict[str, str]:
     rest = [r for r in heads if "dice" not in r]
     if rest:
         sections["Real heads without a reference, judged by eye"] = markdown_table(rest, ("case", "input", "volume_ml"))
+    parts = []
     if kept:
-        shares = np.array([r["kept"] for r in kept])
-        sections["Cortical lesions kept inside the mask"] = (
-            f"{len(shares)} fresh synthetic heads with a lesion over 1 mL at the cortex, cavities among them: mean share of the lesion inside the "
-            f"mask {shares.mean():.3f}, worst {shares.min():.3f}, {100 * float((shares >= 0.95).mean()):.0f} % of the heads keep at least 95 %."
+        parts.append(f"- {len(kept)} fresh synthetic heads with a lesion over 1 mL at the cortex, cavities among them: {_kept_text(kept)}")
+    if kept_real:
+        parts.append(
+            f"- {len(kept_real)} images of real heads with an unseen outline painted in as a cavity that reaches the cortex: {_kept_text(kept_real)} "
+            "The lesion lies inside the mask that the extractor gave before it was painted."
         )
+    if parts:
+        sections["Cortical lesions kept inside the mask"] = "\n".join(parts)
     return sections
+
+
+def _kept_text(rows: Sequence[Row]) -> str:
+    shares = np.array([r["kept"] for r in rows])
+    return (
+        f"mean share of the lesion inside the mask {shares.mean():.3f}, worst {shares.min():.3f}, {100 * float((shares >= 0.95).mean()):.0f} % keep "
+        "at least 95 %."
+    )
 
 
 def lesion_sections(rows: Sequence[Row], implanted: Sequence[Row]) -> dict[str, str]:

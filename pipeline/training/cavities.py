@@ -1,6 +1,10 @@
-"""How much of a cortical lesion the brain extractor keeps, on fresh synthetic heads whose lesion is known."""
+"""How much of a cortical lesion the brain extractor keeps: on fresh synthetic heads, and on real ones with a cavity painted in."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +13,11 @@ from pipeline.bundle import Bundle
 from pipeline.inference.session import open_network
 from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.records import Volume
+from pipeline.run import Recipe
+from pipeline.training.implant import paint_cases
+from pipeline.training.measure_real import combinations_of, find_nothing, run_case, score_lesion
 from pipeline.training.pool import VALIDATION_SEED
+from pipeline.training.real_cases import RealCase
 from pipeline.training.synthesis.anatomy import load_anatomy
 from pipeline.training.synthesis.subject import synthesise_head_case
 
@@ -36,4 +44,18 @@ def measure_kept(bundle: Bundle, heads: int, threads: int = 1) -> list[dict[str,
         probability = Volume(network(case.image.numpy())[0], np.diag([3.0, 3.0, 3.0, 1.0]), "0")
         mask = torch.from_numpy(apply_brain_threshold(probability, bundle.output.threshold).mask.array > 0)
         rows.append({"seed": float(seed - 1), "lesion_ml": volume_ml, "kept": float((mask & lesion).sum() / lesion.sum())})
+    return rows
+
+
+def measure_kept_real(recipe: Recipe, cases: Sequence[RealCase], maps: Sequence[Path], each: int) -> list[dict[str, Any]]:
+    """Paint up to `each` cortical cavities into every head; one row for each image: volume and share inside the mask.
+
+    The lesion lies inside the mask that the same extractor gave before it was painted, so all of it could be kept.
+    """
+    rows: list[dict[str, Any]] = []
+    for case in paint_cases(recipe, cases, maps, each, cavities=True):
+        for roles in combinations_of(case):
+            if len(roles) == 1:
+                scores = score_lesion(case, run_case(case, roles, recipe, find_nothing))
+                rows.append({"case": case.name, "input": roles[0], "lesion_ml": scores["truth_ml"], "kept": scores["kept"]})
     return rows

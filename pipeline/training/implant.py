@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from pipeline.records import Role, Volume
@@ -45,14 +46,20 @@ class PreparedHead:
     to_template: Affine
 
 
-def paint_cases(recipe: Recipe, cases: Sequence[RealCase], maps: Sequence[Path], each: int = 4, seed: int = 0) -> Iterator[RealCase]:
-    """Yield up to `each` copies of every head, each with another outline painted in."""
+CORTEX_MM = 3.0
+CORTICAL_SHARE = 0.1
+
+
+def paint_cases(
+    recipe: Recipe, cases: Sequence[RealCase], maps: Sequence[Path], each: int = 4, seed: int = 0, *, cavities: bool = False
+) -> Iterator[RealCase]:
+    """Yield up to `each` copies of every head, each with another outline painted in; with `cavities` as a cavity that reaches the cortex."""
     for number, case in enumerate(cases):
         head = prepare_head(recipe, case)
         for attempt in range(each):
             dice = Dice(seed + 1000 * number + attempt)
             path = maps[dice.integer(len(maps))]
-            painted = paint_outline(head, path, dice)
+            painted = paint_outline(head, path, dice, cavity=cavities)
             if painted is not None:
                 yield add_lesion(case, head, *painted, name=f"{case.name}-{path.name.removesuffix('.nii.gz')}")
 
@@ -130,8 +137,11 @@ def _as_sitk(array: Float, affine: Affine) -> Any:
     return image
 
 
-def paint_outline(head: PreparedHead, path: Path, dice: Dice) -> tuple[Tensor, dict[str, Tensor]] | None:
-    """Return the lesion's mask and what it changes in each image; None when hardly anything of it falls on tissue."""
+def paint_outline(head: PreparedHead, path: Path, dice: Dice, *, cavity: bool = False) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """Return the lesion's mask and what it changes in each image; None when hardly anything of it falls on tissue.
+
+    With `cavity` it is painted as fluid, and None also when it does not reach the cortex.
+    """
     outline = read_map(path)
     index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in PAINT_GRID.shape), indexing="ij"), dim=-1)
     matrix = torch.from_numpy(head.to_template.astype(np.float32))
@@ -140,13 +150,19 @@ def paint_outline(head: PreparedHead, path: Path, dice: Dice) -> tuple[Tensor, d
     means = {role: _estimate_means(image[head.inside], role) for role, image in head.images.items()}
     for role, image in head.images.items():
         mask &= image > 0.5 * (means[role]["csf"] + means[role]["white"])
-    if int(mask.sum()) < SMALLEST_VOXELS:
+    if int(mask.sum()) < SMALLEST_VOXELS or (cavity and not _is_cortical(mask, head.inside)):
         return None
     shape = LesionShape(mask, depth_of(mask, PAINT_GRID), float(mask.sum()) * PAINT_GRID.voxel_ml, path.name)
-    state = draw_lesion_state(shape, PAINT_GRID, dice)
+    state = draw_lesion_state(shape, PAINT_GRID, dice, cavity=cavity or None)
     return mask, {
         role: paint_lesion(image, state, Contrast(role, means[role]), PAINT_GRID, dice) - image for role, image in head.images.items()
     }
+
+
+def _is_cortical(mask: Tensor, inside: Tensor) -> bool:
+    """Say whether a share of the lesion lies at the brain's surface."""
+    depth = torch.from_numpy(ndimage.distance_transform_edt(inside.numpy()))
+    return float((mask & (depth <= CORTEX_MM)).sum()) >= CORTICAL_SHARE * float(mask.sum())
 
 
 def add_lesion(case: RealCase, head: PreparedHead, mask: Tensor, changes: dict[str, Tensor], name: str) -> RealCase:

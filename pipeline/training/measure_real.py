@@ -19,7 +19,7 @@ from pipeline.evaluate.overlap import count_overlap
 from pipeline.geometry import voxel_volume_mm3
 from pipeline.journal import Journal
 from pipeline.records import PipelineResult, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import Recipe, Segmenter, run_pipeline
 from pipeline.segmenters.case import Case
 from pipeline.training.pictures import draw_overlay
 from pipeline.training.real_cases import RealCase, ms_cases, single_cases
@@ -46,12 +46,12 @@ def combinations_of(case: RealCase) -> list[tuple[str, ...]]:
     return [(r,) for r in roles] + ([roles] if len(roles) == 2 else []) or [("t2",)]
 
 
-def run_case(case: RealCase, roles: tuple[str, ...], recipe: Recipe) -> PipelineResult:
+def run_case(case: RealCase, roles: tuple[str, ...], recipe: Recipe, segmenter: Segmenter | None = None) -> PipelineResult:
     """Send a case through the pipeline as a study with these roles only."""
     if roles == ("t2",):
         return run_pipeline({"flair": case.images["t2"]}, recipe, segmenter=find_nothing)
     inputs: Mapping[Any, Volume] = {role: case.images[role] for role in roles}
-    return run_pipeline(inputs, recipe)
+    return run_pipeline(inputs, recipe, segmenter=segmenter)
 
 
 def find_nothing(case: Case, journal: Journal) -> Volume:
