@@ -210,7 +210,7 @@ User identity negotiation, asynchronous operations, extended negotiation, query/
 | Orthanc 1.10.1 (Debian 12) | C-STORE both ways (its own auto-forward), storage commitment both ways, C-FIND, C-GET, C-MOVE | `tests/end_to_end/test_orthanc.py` |
 | its DICOMweb plug-in 1.7 | STOW-RS, QIDO-RS; the source of OHIF | the same, `tests/end_to_end/test_ohif.py` |
 | dcmtk 3.6.7 | `storescu`, `dcmsend` to us, `storescp` from us | `tests/end_to_end/test_dcmtk_peers.py` |
-| pynetdicom, told to misbehave | refusals, Implicit VR only, out of resources, broken associations, objects not kept, late and missing reports | `tests/loopback` |
+| pynetdicom, told to misbehave | refusals, Implicit VR only, out of resources, broken associations, objects not kept, late and missing reports | `tests/loopback`, `tests/end_to_end/test_bad_destinations.py` |
 
 dcm4che and commercial archives were not available: nothing is claimed of them.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import socketserver
 import threading
 import time
@@ -158,7 +157,8 @@ class Archive:
                     self.manners.breaks_off_at = max(0, self.manners.breaks_off_at - 1)
                 elif not control & (_IS_COMMAND | _IS_LAST) and self._breaks_off:
                     self._breaks_off = False
-                    event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+                    # Not merely shut down: what lies in the buffer already would still be read.
+                    event.assoc.dul.socket.socket.close()
 
     def _keep(self, event: Any) -> int:
         if self.slow_s:

@@ -265,6 +265,8 @@ def test_an_archive_that_breaks_off_in_the_middle(node_and: Callable[..., Node])
     node.run()
     assert node.states() == ["confirmed", "due"]
     assert "broke the association off" in node.why()
+    # The second was never whole there: no C-STORE of it was seen.
+    assert list(node.archive.received) == [node.results[0].SOPInstanceUID]
     node.run(seconds_later=30)
     assert (node.states(), node.job_state()) == (["confirmed", "confirmed"], "done")
 
