@@ -134,12 +134,14 @@ def count_due(config: Config, ledger: Ledger, clock: Callable[[], float]) -> int
         if before is not None and now - before < max(config.study.settle_s, _COUNT_EVERY_S):
             continue
         listed = find_series(source, job.StudyInstanceUID, calling_ae=_calling_ae(config, source), timeout_s=config.delivery.timeout_s)
+        asked += 1
         if isinstance(listed, SendOutcome):
             log.warning("archive_not_asked", study_instance_uid=job.StudyInstanceUID, reason=listed.reason)
+            ledger.fetches.note_asked(job.StudyInstanceUID, now)
             break
         counts = {one.SeriesInstanceUID: one.NumberOfSeriesRelatedInstances for one in listed}
         ledger.fetches.note_counts(job.StudyInstanceUID, {uid: count for uid, count in counts.items() if count is not None}, now)
-        asked += 1
+        ledger.fetches.note_asked(job.StudyInstanceUID, now)
     return asked
 
 

@@ -69,6 +69,14 @@ class Fetches:
                 }
                 connection.execute(insert(archive_counts).values(**row))
 
+    def note_asked(self, StudyInstanceUID: str, now: float) -> None:
+        """Note that an archive was asked, whatever it said: one that lists nothing, or is away, is not asked again at once."""
+        # Under the study's own UID, which is no series'.
+        row = {"SeriesInstanceUID": StudyInstanceUID, "StudyInstanceUID": StudyInstanceUID, "instances": 0, "since": now, "asked_at": now}
+        with self._database.write() as connection:
+            connection.execute(delete(archive_counts).where(archive_counts.c.SeriesInstanceUID == StudyInstanceUID))
+            connection.execute(insert(archive_counts).values(**row))
+
     def counts(self, StudyInstanceUID: str, still_s: float) -> dict[str, int]:
         """Return the counts per series that did not change for `still_s`: an archive may be receiving the study itself."""
         stood = archive_counts.c.asked_at - archive_counts.c.since >= still_s

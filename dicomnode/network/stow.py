@@ -8,23 +8,29 @@ Rules for this file:
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from requests.adapters import HTTPAdapter
 
 from dicomnode.config import DestinationSettings
 from dicomnode.network.query import InstanceKey
 from dicomnode.network.status import PROCESSING_FAILURE, judge
+from dicomnode.network.tls import explain
 from dicomnode.records import SendOutcome
 
 NOT_OFFERED = "the server does not offer QIDO-RS"
 
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH.
+_WRONG_NAME = frozenset({62, 64})
 # 408, 409 and 425 are "not now"; 429 and 5xx say so themselves. 501 and 505 will not change.
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 507})
 _ADVICE = {
@@ -64,7 +70,7 @@ def find_by_qido(destination: DestinationSettings, wanted: Sequence[InstanceKey]
                     continue
                 return SendOutcome("permanent", NOT_OFFERED) if code in (400, 405, 501) else _refused("QIDO-RS", code)
             except (requests.RequestException, json.JSONDecodeError, ValueError) as problem:
-                return SendOutcome("transient", f"the server cannot be reached ({type(problem).__name__})")
+                return _unreachable(problem)
             uids = {str(value) for entry in listed for value in entry.get("00080018", {}).get("Value", [])}
             found |= uids & {key.SOPInstanceUID}
     return frozenset(found)
@@ -80,7 +86,7 @@ def probe_web(destination: DestinationSettings, timeout_s: float) -> SendOutcome
         except requests.HTTPError as problem:
             return _refused("QIDO-RS", _code(problem))
         except (requests.RequestException, ValueError) as problem:
-            return SendOutcome("transient", f"the server cannot be reached ({type(problem).__name__})")
+            return _unreachable(problem)
     return SendOutcome("ok", "the DICOMweb service answers and lets us in")
 
 
@@ -98,6 +104,19 @@ def _client(destination: DestinationSettings, timeout_s: float) -> Iterator[DICO
         yield client
 
 
+class _NamedServer(HTTPAdapter):
+    """Takes one certificate only (`tls_fingerprint`), or one with another name than the url's host (`tls_name`)."""
+
+    def __init__(self, destination: DestinationSettings) -> None:
+        pin = (destination.tls_fingerprint or "").removeprefix("sha256:")
+        self._wanted: dict[str, Any] = {"assert_fingerprint": pin or None, "assert_hostname": destination.tls_name or None}
+        super().__init__()
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **more: Any) -> None:
+        """Have every connection look for it."""
+        super().init_poolmanager(connections, maxsize, block, **more, **self._wanted)
+
+
 def _session(destination: DestinationSettings) -> requests.Session:
     session = requests.Session()
     # Proxies and passwords come from the configuration only, never from the environment or a .netrc.
@@ -109,6 +128,7 @@ def _session(destination: DestinationSettings) -> requests.Session:
             session.auth = (user, password)
         else:
             session.headers["Authorization"] = f"Bearer {secret}"
+    session.mount("https://", _NamedServer(destination))
     identity = destination.identity
     if identity.authorities is not None:
         session.verify = str(identity.authorities)
@@ -130,10 +150,39 @@ def _store(client: DICOMwebClient, path: Path) -> SendOutcome:
     except requests.HTTPError as problem:
         return _from_error(problem, str(instance.SOPInstanceUID))
     except requests.RequestException as problem:
-        return SendOutcome("transient", f"the server cannot be reached ({type(problem).__name__})")
+        return _unreachable(problem)
     except (ValueError, KeyError, AttributeError, TypeError) as problem:
         return SendOutcome("transient", f"the server's response to STOW-RS cannot be read ({type(problem).__name__})")
     return _verdict(response, str(instance.SOPInstanceUID))
+
+
+def _unreachable(problem: Exception) -> SendOutcome:
+    """Say why there was no response; of a certificate that was not accepted, what to do about it."""
+    fault = _tls_fault(problem)
+    if fault is None and isinstance(problem, requests.exceptions.SSLError):
+        return SendOutcome("transient", "no TLS connection: it showed another certificate; compare tls_fingerprint and tls_name with it")
+    if fault is None:
+        return SendOutcome("transient", f"the server cannot be reached ({type(problem).__name__})")
+    words = explain(fault)
+    if isinstance(fault, ssl.SSLCertVerificationError) and fault.verify_code in _WRONG_NAME:
+        return SendOutcome(
+            "transient", f"no TLS connection: {words.seen}; use a name of its certificate in destinations.url, or set tls_name"
+        )
+    if isinstance(fault, ssl.SSLCertVerificationError) or "ALERT" in (fault.reason or ""):
+        return SendOutcome("transient", f"no TLS connection: {words.seen}; {words.advice}")
+    return SendOutcome("transient", f"no TLS connection ({fault.reason}); does the server speak HTTPS on that port?")
+
+
+def _tls_fault(problem: BaseException) -> ssl.SSLError | None:
+    """Return what OpenSSL said; `requests` and urllib3 wrap it, each in its own way."""
+    seen: list[object] = [problem]
+    for one in seen:
+        if isinstance(one, ssl.SSLError):
+            return one
+        if isinstance(one, BaseException):
+            inner = (*one.args, getattr(one, "reason", None), one.__cause__, one.__context__)
+            seen += [other for other in inner if isinstance(other, BaseException) and other not in seen]
+    return None
 
 
 def _verdict(response: Dataset, SOPInstanceUID: str) -> SendOutcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +16,15 @@ from dicomnode.compute import Compute
 from dicomnode.config import DestinationSettings, parse_config
 from dicomnode.fetch import plan_fetches, store_into
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.network.association import Receiver
 from dicomnode.network.handlers import StoreRequest
 from dicomnode.network.sender import send_files
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import write_series
 from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout
-from tests.factories.head import head_series, study_uid
+from dicomnode.spool.writer import SpoolWriter
+from tests.factories.head import head_series, head_study, study_uid
 from tests.factories.ledger import sqlite_url
 
 UID = study_uid("fetch")
@@ -34,7 +37,7 @@ class Bench:
         pacs = {"name": "pacs", "ae_title": archive.ae_title, "host": "127.0.0.1", "port": archive.port}
         self.config = parse_config(
             {
-                "network": {"ae_title": "NODE"},
+                "network": {"ae_title": "NODE", "port": 0},
                 "storage": {"root": str(folder), "minimum_free_mb": 1},
                 "destinations": [pacs],
                 "delivery": {"timeout_s": 10},
@@ -84,8 +87,7 @@ def files_of(archive: Archive, folder: Path, role: str, study: str = "fetch", ke
     """Write a series; with `keep` the archive gets it too."""
     files = write_series(head_series(role, study), folder / study / role)  # type: ignore[arg-type]
     if keep:
-        peer = DestinationSettings(name="pacs", ae_title=archive.ae_title, host="127.0.0.1", port=archive.port)
-        assert {one.verdict for one in send_files(files, peer, calling_ae="SCANNER", timeout_s=20)} == {"ok"}
+        put(archive, files)
     return files
 
 
@@ -129,6 +131,143 @@ def test_a_pacs_that_is_away_is_asked_three_times_then_the_study_is_taken_as_it_
     assert bench.step() == 1
     assert [what for what, _ in bench.events()] == ["fetch-delayed", "fetch-delayed", "fetched"]
     bench.ledger.close()
+
+
+def prior(archive: Archive, folder: Path, name: str, date: str, patient: str = "PHANTOM-HEAD", modality: str = "MR") -> str:
+    """Put a study of one FLAIR into the archive; return its UID."""
+    instances = head_series("flair", name, overrides={"StudyDate": date, "PatientID": patient, "Modality": modality})
+    put(archive, write_series(instances, folder / name))
+    return study_uid(name)
+
+
+def put(archive: Archive, files: list[Path]) -> None:
+    peer = DestinationSettings(name="pacs", ae_title=archive.ae_title, host="127.0.0.1", port=archive.port)
+    assert {one.verdict for one in send_files(files, peer, calling_ae="SCANNER", timeout_s=20)} == {"ok"}
+
+
+def today(folder: Path) -> list[Path]:
+    """Write the T1 and FLAIR of the study that the node gets."""
+    overrides = {"StudyDate": "20240501", "PatientID": "PHANTOM-HEAD"}
+    return write_series(head_study("fetch", overrides=overrides), folder / "today")
+
+
+@pytest.mark.parametrize("service", ["get", "move"])
+def test_the_latest_earlier_study_of_the_patient_comes_too_and_is_answered(archive: Archive, tmp_path: Path, service: str) -> None:
+    archive.manners.retrieve = frozenset({service})  # type: ignore[arg-type]
+    archive.stop()
+    archive.start()
+    folder = tmp_path / "images"
+    for name, date in (("older", "20200101"), ("later", "20250101"), ("same day", "20240501")):
+        prior(archive, folder, name, date)
+    prior(archive, folder, "other patient", "20240101", patient="SOMEBODY-ELSE")
+    prior(archive, folder, "CT", "20240201", modality="CT")
+    newest = prior(archive, folder, "newest", "20230101")
+    bench = Bench(tmp_path / "node", archive, missing_series=False, prior_studies=1)
+    with listening(bench, archive):
+        bench.receive(today(folder))
+        assert bench.step() == 0
+        assert flow.fetch_missing(bench.place) == 1
+        bench.ahead_s += 100
+        # The study, and its prior like any other; what came as a prior has none fetched.
+        assert bench.step() == 2
+    assert {study["StudyInstanceUID"] for study in bench.ledger.studies()} == {UID, newest}
+    assert bench.events() == [("fetched", "1 earlier studies")]
+    assert bench.events(newest) == [("fetched", f"fetched as the prior of {UID}")]
+    sent = {path.read_bytes() for path in (folder / "newest").iterdir()}
+    kept = [bench.place.layout.root / one.path for one in bench.ledger.study_instances(newest)]
+    assert len(kept) == len(sent)
+    assert {dcmread(path).PixelData for path in kept} == {dcmread(path).PixelData for path in (folder / "newest").iterdir()}
+    assert ({received["calling_ae"] for received in bench.ledger.study_history(newest)["received"]}) == {"ARCHIVE"}
+    bench.ledger.close()
+
+
+def test_a_patient_without_an_earlier_study_is_answered_at_once(archive: Archive, tmp_path: Path) -> None:
+    files = today(tmp_path / "images")
+    put(archive, files)
+    prior(archive, tmp_path / "images", "later", "20250101")
+    bench = Bench(tmp_path / "node", archive, prior_studies=2)
+    bench.receive(files)
+    assert bench.step() == 0
+    assert flow.fetch_missing(bench.place) == 1
+    assert bench.step() == 1
+    assert bench.events() == [("fetched", "0 earlier studies")]
+    bench.ledger.close()
+
+
+def test_a_study_whose_priors_cannot_be_asked_for_is_answered_all_the_same(archive: Archive, tmp_path: Path) -> None:
+    archive.stop()
+    bench = Bench(tmp_path / "node", archive, prior_studies=1)
+    bench.receive(today(tmp_path / "images"))
+    for _ in range(3):
+        assert bench.step() == 0
+        assert flow.fetch_missing(bench.place) == 1
+        bench.ahead_s += 100
+    assert bench.step() == 1
+    whats = bench.events()
+    assert [what for what, _ in whats] == ["fetch-delayed", "fetch-delayed", "fetched"]
+    assert whats[-1][1].startswith("not fetched: the peer cannot be reached")
+    bench.ledger.close()
+
+
+def test_a_study_without_a_patient_id_is_answered_without_priors(archive: Archive, tmp_path: Path) -> None:
+    files = write_series(head_series("flair", "fetch", overrides={"PatientID": ""}), tmp_path / "images")
+    bench = Bench(tmp_path / "node", archive, missing_series=False, prior_studies=1)
+    bench.receive(files)
+    assert bench.step() == 0
+    flow.fetch_missing(bench.place)
+    assert bench.step() == 1
+    assert bench.events() == [("fetched", "not fetched: the images name no Patient ID or Study Date")]
+    bench.ledger.close()
+
+
+def test_what_the_archive_lists_decides_whether_a_study_is_complete(archive: Archive, tmp_path: Path) -> None:
+    # No header says how many images there are.
+    files = write_series(head_study("fetch", overrides={"ImagesInAcquisition": None}), tmp_path / "images")
+    put(archive, files)
+    bench = Bench(tmp_path / "node", archive, missing_series=False, counts=True)
+    bench.receive(files[:-2])
+    bench.ahead_s = 5.0  # settled, and not yet quiet
+    assert bench.step() == 0
+    assert flow.fetch_missing(bench.place) == 1
+    assert flow.fetch_missing(bench.place) == 0
+    bench.ahead_s += 6.0  # the counts have stood still
+    assert flow.fetch_missing(bench.place) == 1
+    assert bench.step() == 0
+    listed = {uid: count for uid, count in bench.ledger.fetches.counts(UID, 3).items() if uid != UID}
+    assert sum(listed.values()) == len(files)
+    bench.receive(files[-2:])
+    bench.ahead_s += 5.0
+    assert bench.step() == 1
+    assert "as many as the archive lists" in bench.ledger.study_history(UID)["jobs"][0]["reason"]
+    bench.ledger.close()
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["away", "lists nothing"])
+def test_an_archive_that_says_nothing_is_not_asked_at_every_turn(archive: Archive, tmp_path: Path, away: bool) -> None:
+    if away:
+        archive.stop()
+    bench = Bench(tmp_path / "node", archive, missing_series=False, counts=True)
+    bench.receive(write_series(head_study("fetch"), tmp_path / "images"))
+    bench.ahead_s = 5.0
+    while flow.index_instances(bench.place):
+        pass
+    assert [flow.fetch_missing(bench.place) for _ in range(3)] == [1, 0, 0]
+    bench.ahead_s += 6.0
+    assert flow.fetch_missing(bench.place) == 1
+    # What the headers announce is evidence without it.
+    assert bench.step() == 1
+    bench.ledger.close()
+
+
+@contextmanager
+def listening(bench: Bench, archive: Archive) -> Iterator[None]:
+    """Listen for what comes by C-MOVE, and tell the archive where."""
+    receiver = Receiver(bench.config, SpoolWriter(bench.place.layout, 0), bench.ledger.add_instance, time.time)
+    archive.manners.report_to["NODE"] = ("127.0.0.1", receiver.start()[1])
+    try:
+        yield
+    finally:
+        receiver.stop(2.0)
 
 
 def test_counts_are_evidence_only_when_they_stood_still(tmp_path: Path) -> None:

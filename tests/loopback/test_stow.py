@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicomnode.config import DestinationSettings, parse_config
+from dicomnode.config import DestinationSettings, TlsSettings, parse_config
 from dicomnode.errors import ConfigError
 from dicomnode.network.query import InstanceKey
 from dicomnode.network.stow import find_by_qido, probe_web, stow_files
+from dicomnode.network.tls import fingerprint_of
+from tests.factories.certificates import Authority, Identity
 from tests.factories.instances import small_instance, write_instances
 
 INSTANCE = small_instance(1)
@@ -38,10 +42,15 @@ def failed(reason: int) -> dict[str, Any]:
     return dict(response.to_json_dict())
 
 
+class _QuietServer(HTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of handshakes that fail."""
+
+
 class Server:
     """Answers every request with `status` and `body`; keeps what it was sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.status, self.body = 200, json.dumps(stored())
         self.requests: list[tuple[str, str, bytes]] = []
         outer = self
@@ -65,12 +74,24 @@ class Server:
 
             def log_message(self, *_: object) -> None: ...
 
-        self.http = HTTPServer(("127.0.0.1", 0), Handler)
+        self.http = _QuietServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self.http.socket = tls.wrap_socket(self.http.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def destination(self) -> DestinationSettings:
         return DestinationSettings(name="web", url=f"http://127.0.0.1:{self.http.server_port}/dicom-web")
+
+    def over_tls(self, identity: TlsSettings, host: str = "127.0.0.1", *, tls: bool = False) -> DestinationSettings:
+        """Return it as a node knows it that trusts the authorities of `identity`, and with `tls` shows its certificate."""
+        destination = DestinationSettings(name="web", url=f"https://{host}:{self.http.server_port}/dicom-web", tls=tls)
+        destination.introduce(identity)
+        return destination
+
+    def stop(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
 
 
 def read_chunks(stream: Any) -> bytes:
@@ -86,8 +107,7 @@ def read_chunks(stream: Any) -> bytes:
 def server() -> Iterator[Server]:
     running = Server()
     yield running
-    running.http.shutdown()
-    running.http.server_close()
+    running.stop()
 
 
 @pytest.fixture
@@ -141,6 +161,97 @@ def test_a_token_and_a_password_come_from_their_files(server: Server, files: lis
     ]
     [outcome] = stow_files(files, server.destination.model_copy(update={"secret_file": tmp_path / "gone"}), timeout_s=10)
     assert (outcome.verdict, "cannot be read" in outcome.reason) == ("transient", True)
+
+
+@pytest.fixture
+def authority(tmp_path: Path, require_tool: Callable[[str], str]) -> Authority:
+    return Authority(require_tool("openssl"), tmp_path / "ca")
+
+
+def secured(identity: Identity, callers: Authority | None = None) -> ssl.SSLContext:
+    """Return a server's context; with `callers` it wants a certificate of theirs."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate, identity.key)
+    if callers is not None:
+        context.load_verify_locations(callers.certificate)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+@contextmanager
+def https(context: ssl.SSLContext) -> Iterator[Server]:
+    running = Server(context)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def test_https_with_an_authority_of_our_own(authority: Authority, files: list[Path]) -> None:
+    trusted = TlsSettings(authorities=authority.certificate)
+    with https(secured(authority.issue("pacs"))) as server:
+        [outcome] = stow_files(files, server.over_tls(trusted), timeout_s=10)
+        probe = probe_web(server.over_tls(trusted), 10)
+        requests = server.requests
+    assert (outcome.verdict, probe.verdict) == ("ok", "ok")
+    assert files[0].read_bytes()[132:] in requests[0][2]
+
+
+def test_https_shows_our_certificate_where_it_is_wanted(authority: Authority, files: list[Path]) -> None:
+    node = authority.issue("node")
+    ours = TlsSettings(certificate=node.certificate, key=node.key, authorities=authority.certificate)
+    with https(secured(authority.issue("pacs"), authority)) as server:
+        [shown] = stow_files(files, server.over_tls(ours, tls=True), timeout_s=10)
+        [hidden] = stow_files(files, server.over_tls(ours), timeout_s=10)
+    assert shown.verdict == "ok"
+    assert hidden.verdict == "transient"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("certificate", "host", "words"),
+    [
+        ({}, "127.0.0.1", "was signed by an authority that is not in tls.authorities; add that authority, or give the peer another"),
+        ({"alternatives": "DNS:elsewhere.example"}, "127.0.0.1", "is another one; use a name of its certificate in destinations.url"),
+        ({"days": -1}, "127.0.0.1", "has expired; renew it there"),
+    ],
+    ids=["foreign authority", "other name", "expired"],
+)
+def test_a_wrong_certificate_is_named_and_nothing_is_sent(
+    authority: Authority, files: list[Path], tmp_path: Path, certificate: dict[str, Any], host: str, words: str
+) -> None:
+    trusted = authority if certificate else Authority(authority._openssl, tmp_path / "other", "Other Authority")
+    with https(secured(authority.issue("pacs", **certificate))) as server:
+        destination = server.over_tls(TlsSettings(authorities=trusted.certificate), host)
+        [outcome] = stow_files(files, destination, timeout_s=10)
+        probe = probe_web(destination, 10)
+        found = find_by_qido(destination, [InstanceKey("2.25.1", "2.25.2", UID)], timeout_s=10)
+    assert outcome.verdict == "transient"
+    assert words in outcome.reason
+    assert words in probe.reason
+    assert words in getattr(found, "reason", "")
+    assert server.requests == []
+
+
+def test_a_pinned_certificate_or_name_is_the_only_one_taken(authority: Authority, files: list[Path]) -> None:
+    elsewhere = authority.issue("pacs", alternatives="DNS:elsewhere.example")
+    right = [{"tls_fingerprint": fingerprint_of(elsewhere.certificate)}, {"tls_name": "elsewhere.example"}]
+    wrong = [{"tls_fingerprint": fingerprint_of(authority.certificate)}, {"tls_name": "127.0.0.1"}]
+    with https(secured(elsewhere)) as server:
+        at = server.over_tls(TlsSettings(authorities=authority.certificate))
+        taken = [stow_files(files, at.model_copy(update=settings), timeout_s=10)[0] for settings in right]
+        refused = [stow_files(files, at.model_copy(update=settings), timeout_s=10)[0] for settings in wrong]
+    assert [one.verdict for one in taken] == ["ok", "ok"]
+    assert {one.reason for one in refused} == {
+        "no TLS connection: it showed another certificate; compare tls_fingerprint and tls_name with it"
+    }
+    assert len(server.requests) == 2
+
+
+def test_a_server_without_tls_is_told_apart(server: Server, authority: Authority, files: list[Path]) -> None:
+    [outcome] = stow_files(files, server.over_tls(TlsSettings(authorities=authority.certificate)), timeout_s=10)
+    assert outcome.verdict == "transient"
+    assert "does the server speak HTTPS on that port?" in outcome.reason
 
 
 def test_what_a_query_lists_counts_only_when_it_is_what_was_asked_for(server: Server) -> None:
