@@ -11,12 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from pipeline.training import family_commands
+from pipeline.training import bundle_commands, family_commands
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.progress import progress_bar
 
 if TYPE_CHECKING:
-    from pipeline.run import Recipe
     from pipeline.training.checkpoint import Checkpoint
     from pipeline.training.network import Architecture
     from pipeline.training.tasks import Task
@@ -37,6 +36,8 @@ class _Named(TyperGroup):
 app = typer.Typer(cls=_Named, add_completion=False, no_args_is_help=True, help="Train the bundled networks on synthetic heads.")
 app.command("export-triplanar")(family_commands.export_triplanar)
 app.command("export-proposal")(family_commands.export_proposal)
+app.command()(bundle_commands.prove)
+app.command()(bundle_commands.measure)
 
 TaskName = Annotated[str, typer.Option(help="what is trained: a name in the table of pipeline.training.tasks")]
 Choosing = Annotated[int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")]
@@ -184,7 +185,7 @@ def validate(
     if bundle is not None:
         from pipeline.training.shipped import validate_bundle, whole_head_table
 
-        typer.echo(whole_head_table(validate_bundle(_read_recipe(models, bundle, brain, threads), count, unseen)))
+        typer.echo(whole_head_table(validate_bundle(bundle_commands.read_recipe(models, bundle, brain, threads), count, unseen)))
         return
     if checkpoint is None or samples is None:
         raise typer.BadParameter("say what to score: --checkpoint FILE --samples FOLDER, or --bundle NAME")
@@ -242,71 +243,6 @@ def export(
         proved=proved,
     )
     typer.echo(f"wrote {folder}")
-
-
-@app.command()
-def prove(
-    bundle: Annotated[Path, typer.Argument(help="folder of a bundle: models/NAME/VERSION")],
-    count: Annotated[int, typer.Option(help="fresh cases")] = 30,
-    threads: int = 1,
-) -> None:
-    """Write the proof of a bundle whose training weights are gone: its shipped weights in torch, ONNX Float32 and Float16."""
-    import torch
-
-    from pipeline.bundle import load_bundle
-    from pipeline.training.proof import Proof, run_forms, write_proof
-
-    torch.set_num_threads(threads)
-    found = load_bundle(bundle)
-    rows, _ = run_forms(found, count, typer.echo)
-    write_proof(bundle, Proof(found.sha256, "as shipped, widened from Float16", tuple(rows)))
-
-
-@app.command()
-def measure(
-    out: Annotated[Path, typer.Option(help="folder for figures, pictures and the cards' sections")],
-    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
-    brain: Annotated[str, typer.Option(help="NAME or NAME/VERSION of the brain extractor")] = "brain-extractor-3mm",
-    lesion: Annotated[str, typer.Option(help="NAME or NAME/VERSION of the lesion network")] = "stroke-lesion-2mm",
-    data: Annotated[Path | None, typer.Option(help="folder of real heads; synthetic measures only when absent")] = None,
-    lesion_maps: Maps = None,
-    implants: Annotated[int, typer.Option(help="held-out outlines to paint into each real head")] = 4,
-    heads: Annotated[int, typer.Option(help="synthetic heads for the share of cortical lesions that is kept; 0 to leave out")] = 40,
-    threads: int = 1,
-) -> None:
-    """Send real heads through the shipped path and write what the cards say about it."""
-    import json
-
-    from pipeline.training.cards import brain_sections, lesion_sections
-    from pipeline.training.cavities import measure_kept, measure_kept_real
-    from pipeline.training.implant import paint_cases
-    from pipeline.training.measure_real import measure as measure_heads
-    from pipeline.training.measure_real import measure_truths
-    from pipeline.training.real_cases import ms_cases, single_cases
-    from pipeline.training.synthesis.lesion_maps import list_maps
-
-    out.mkdir(parents=True, exist_ok=True)
-    recipe = _read_recipe(models, lesion, brain, threads)
-    rows = measure_heads(data, recipe, out) if data else []
-    kept = measure_kept(recipe.brain, heads, threads)
-    painted: list[dict[str, Any]] = []
-    kept_real: list[dict[str, Any]] = []
-    if data and lesion_maps:
-        cases, unseen = [case for case in (*ms_cases(data), *single_cases(data)) if case.stroke_free], list_maps(lesion_maps, held_out=True)
-        kept_real = measure_kept_real(recipe, cases, unseen, implants)
-        (out / "kept-real.json").write_text(json.dumps(kept_real, indent=1))
-        painted = measure_truths(paint_cases(recipe, cases, unseen, implants), recipe, out)
-        (out / "implants.json").write_text(json.dumps(painted, indent=1))
-    (out / "kept.json").write_text(json.dumps(kept, indent=1))
-    (out / "brain-sections.json").write_text(json.dumps(brain_sections(rows, kept, kept_real), indent=1))
-    (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, painted), indent=1))
-
-
-def _read_recipe(models: Path, lesion: str, brain: str, threads: int) -> Recipe:
-    from pipeline.bundle import find_bundle
-    from pipeline.run import Recipe
-
-    return Recipe(find_bundle(models, lesion), find_bundle(models, brain), threads=threads)
 
 
 if __name__ == "__main__":
