@@ -315,6 +315,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
                 "laterality": lesion.laterality,
                 "volume_ml": round(volume_ml(lesion), 3),
                 "centroid_lps_mm": list(lesion.centroid_lps_mm),
+                "centroid_mni_mm": None if lesion.centroid_mni_mm is None else list(lesion.centroid_mni_mm),
                 "mean_probability": round(lesion.mean_probability, 3),
             }
             for lesion in result.lesions

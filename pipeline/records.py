@@ -127,6 +127,8 @@ class Lesion:
         Side of the patient's own midsagittal plane.
     mean_agreement
         Mean over the lesion of how far members, planes or folds agreed, 0..1; None where only one network answered.
+    centroid_mni_mm
+        The centroid in the MNI template (ICBM 152 2009a), RAS mm; None where the affine registration to it was not believed.
     """
 
     label: int
@@ -137,6 +139,7 @@ class Lesion:
     mean_probability: float
     laterality: Laterality = "unknown"
     mean_agreement: float | None = None
+    centroid_mni_mm: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

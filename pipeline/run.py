@@ -28,6 +28,7 @@ from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find
 from pipeline.preprocess.register import Registration, apply_registration, find_registration_remarks, plan_registration
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
 from pipeline.preprocess.resample import IDENTITY, plan_covering_grid
+from pipeline.preprocess.template import find_template_remarks, fit_template
 from pipeline.quality.gates import find_quality_remarks, measure_quality
 from pipeline.records import Array, Finding, PipelineResult, Role, Volume
 from pipeline.remembered import remember_answer, remember_brain, remember_registration
@@ -58,6 +59,7 @@ class Found:
     probability: Volume
     brain_mask: Volume
     agreement: Volume | None
+    to_template: Affine | None
 
 
 Segmenter = Callable[[Case, Journal], Volume]
@@ -115,9 +117,11 @@ def run_pipeline(
         brain_mask = undo_orientation(brain, orientation)
     # 10. Lesions.
     labels, probability = _find_lesions(probability, brain_mask, threshold, recipe, journal)
-    # 11. Measurements.
+    # 11. Where the brain lies in the template, if there is a lesion to place.
+    to_template = _find_template(case.images[reference_role], case.brain, journal) if labels.array.any() else None
+    # 12. Measurements.
     sources: dict[Role, tuple[Volume, Affine]] = {role: (inputs[role], case.links[role]) for role in inputs}
-    found = Found(labels, probability, brain_mask, agreement)
+    found = Found(labels, probability, brain_mask, agreement, to_template)
     return _measure(reference_role, found, sources, threshold, recipe, journal)
 
 
@@ -248,6 +252,20 @@ def _find_lesions(probability: Volume, brain_mask: Volume, threshold: float, rec
     return probability.with_array(array), probability
 
 
+def _find_template(image: Volume, brain: Brain, journal: Journal) -> Affine | None:
+    """Return the 4x4 to the MNI template; None, with a remark, when none is believed. MNI coordinates are a convenience: no fault here fails a study."""
+    with journal.step("find_template") as parameters:
+        try:
+            fit = fit_template(image, brain)
+        except RuntimeError as failed:
+            problem = f"the registration to the template failed: {str(failed).strip().splitlines()[-1]}"
+            journal.findings += find_template_remarks(problem)
+            return None
+        parameters.update({**asdict(fit), "link": fit.link.tolist()})
+        journal.findings += find_template_remarks(fit.problem)
+        return None if fit.problem else fit.link
+
+
 def _measure(
     reference_role: Role,
     found: Found,
@@ -261,9 +279,8 @@ def _measure(
         plane = find_midplane(sources[reference_role][0], found.brain_mask)
         parameters["midplane"] = {**asdict(plane), "normal": plane.normal.tolist(), "tilt_deg": plane.tilt_deg}
         journal.findings += find_midplane_remarks(plane)
-        lesions = measure_lesions(
-            found.labels, found.probability.array, dict(sources.items()), plane, None if found.agreement is None else found.agreement.array
-        )
+        agreement = None if found.agreement is None else found.agreement.array
+        lesions = measure_lesions(found.labels, found.probability.array, dict(sources.items()), plane, agreement, found.to_template)
         total = measure_volume(int(np.count_nonzero(found.labels.array)), voxel_mm3, "total_volume")
         brain = measure_volume(int(np.count_nonzero(found.brain_mask.array)), voxel_mm3, "brain_volume")
         measurements = (total, measure_lesion_count(len(lesions)), brain, measure_lesion_load(total.value, brain.value))

@@ -1,6 +1,6 @@
 """Soak a node for as long as you like with four senders, whole and damaged studies, and junk; see whether it stays flat and loses nothing.
 
-    python -m scripts.soak [--minutes 60] [--seed 20261126] [--json FILE]
+    python -m scripts.soak [--minutes 60] [--pause-s 20] [--seed 20261126] [--json FILE]
 
 Memory, threads, handles and temporary files of `receive` and `work` are sampled all the time; the slope is that of a straight line
 through the samples of the second half. At the end everything acknowledged must be in the spool and every whole study answered once.
@@ -39,9 +39,9 @@ SIDES: tuple[Side, ...] = ("receive", "work")
 class Load:
     """What four senders have done so far."""
 
-    def __init__(self, port: int, folder: Path, seed: int, end: float) -> None:
+    def __init__(self, port: int, folder: Path, seed: int, end: float, pause_s: float) -> None:
         self.peer = DestinationSettings(name="node", ae_title=AE_TITLE, host="127.0.0.1", port=port)
-        self.folder, self.seed, self.end = folder, seed, end
+        self.folder, self.seed, self.end, self.pause_s = folder, seed, end, pause_s
         self.acknowledged: set[str] = set()
         self.whole_studies: list[str] = []
         self.did: Counter[str] = Counter()
@@ -70,7 +70,7 @@ class Load:
                     self.whole_studies += [] if kind == "half" else [uid]
             with self.lock:
                 self.did[kind] += 1
-            time.sleep(chance.uniform(0, 20))
+            time.sleep(chance.uniform(0, self.pause_s))
 
     def _send(self, files: list[Path]) -> None:
         left = list(files)
@@ -129,11 +129,11 @@ def slopes(samples: list[tuple[float, dict[str, float]]]) -> dict[str, tuple[flo
     return table
 
 
-def soak(minutes: float, seed: int, folder: Path) -> dict[str, object]:
+def soak(minutes: float, seed: int, folder: Path, pause_s: float = 20.0) -> dict[str, object]:
     """Run, and return what was seen."""
     with Archive(folder / "pacs") as archive, NodeProcesses(folder, archive.ae_title, archive.port, SETTINGS) as node:
         began = time.monotonic()
-        load = Load(node.port(120), folder / "studies", seed, began + 60 * minutes)
+        load = Load(node.port(120), folder / "studies", seed, began + 60 * minutes, pause_s)
         senders = [threading.Thread(target=load.send, args=(number,)) for number in range(SENDERS)]
         for sender in senders:
             sender.start()
@@ -153,6 +153,7 @@ def soak(minutes: float, seed: int, folder: Path) -> dict[str, object]:
     return {
         "minutes": minutes,
         "seed": seed,
+        "longest_pause_s": pause_s,
         "load_average": round(os.getloadavg()[0], 1),
         "sent": dict(load.did),
         "acknowledged": len(load.acknowledged),
@@ -178,11 +179,12 @@ def main() -> int:
     """Measure and print; 1 when something was lost, unanswered or answered twice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--pause-s", type=float, default=20.0, help="each sender waits up to so long between studies")
     parser.add_argument("--seed", type=int, default=20261126)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        report = soak(options.minutes, options.seed, Path(name))
+        report = soak(options.minutes, options.seed, Path(name), options.pause_s)
     print(json.dumps(report, indent=2))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -89,10 +89,18 @@ def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int)
         volume_ml = next(item.value for item in lesion.measurements if item.name == "volume")
         sentences.append(
             f"Lesion {lesion.label}{_SIDES[lesion.laterality]}: {volume_ml:.2f} ml, longest in-plane axis "
-            f"{lesion.long_axis.length_mm:.1f} mm, centre at {describe_place(lesion.centroid_lps_mm)} mm in the scanner's coordinates; "
+            f"{lesion.long_axis.length_mm:.1f} mm, centre at {describe_place(lesion.centroid_lps_mm)} mm in the scanner's coordinates{_describe_mni(lesion)}; "
             f"{describe_certainty(lesion)}."
         )
     return sentences
+
+
+def _describe_mni(lesion: Lesion) -> str:
+    """Return where a lesion lies in the template (RAS, by an affine registration: some millimetres off), or nothing."""
+    if lesion.centroid_mni_mm is None:
+        return ""
+    x, y, z = (round(coordinate) for coordinate in lesion.centroid_mni_mm)
+    return f" (about {x}, {y}, {z} in MNI space)"
 
 
 def describe_changes(result: PipelineResult) -> list[str]:

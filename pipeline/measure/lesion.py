@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
-from pipeline.geometry import Affine, index_to_lps, voxel_volume_mm3
+from pipeline.geometry import Affine, apply_affine, index_to_lps, voxel_volume_mm3
 from pipeline.measure.certainty import measure_certainty
 from pipeline.measure.diameter import measure_diameter
 from pipeline.measure.extremes import Index
@@ -25,6 +25,7 @@ def measure_lesions(
     images: Mapping[str, tuple[Volume, Affine]],
     plane: MidPlane,
     agreement: Array | None = None,
+    to_template: Affine | None = None,
 ) -> tuple[Lesion, ...]:
     """Return the lesions of a label map 1..N.
 
@@ -36,25 +37,35 @@ def measure_lesions(
         Role to (image, 4x4 from the reference's mm to the image's mm).
     plane
         The midsagittal plane, in the reference's mm.
+    to_template
+        4x4 from the reference's mm to the MNI template's, both LPS.
     """
     lesions = []
     for label, box in enumerate(ndimage.find_objects(labels.array), start=1):
         inside = labels.array[box] == label
         voxels = np.argwhere(inside) + [part.start for part in box]
+        centroid = index_to_lps(labels.affine, voxels.mean(axis=0))
         axis, certainty = find_long_axis(voxels, labels.affine), measure_certainty(probability[box][inside])
         lesions.append(
             Lesion(
                 label,
                 len(voxels),
-                index_to_lps(labels.affine, voxels.mean(axis=0)),
+                centroid,
                 axis,
                 (*_measure_shape(voxels, axis, labels.affine), *_measure_signal(voxels, labels, images, plane), certainty),
                 certainty.value / 100,
                 measure_laterality(voxels, labels.affine, plane),
                 None if agreement is None else float(agreement[box][inside].mean()),
+                None if to_template is None else to_mni(to_template, centroid),
             )
         )
     return tuple(lesions)
+
+
+def to_mni(to_template: Affine, point_lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return a point of the reference as MNI coordinates, which are RAS mm."""
+    x, y, z = apply_affine(to_template, np.asarray(point_lps_mm)).tolist()
+    return -x, -y, z
 
 
 def _measure_shape(voxels: Index, axis: LongAxis, affine: Affine) -> tuple[Measurement, ...]:

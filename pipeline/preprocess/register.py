@@ -89,9 +89,9 @@ def plan_registration(reference: Brain, moving: Brain, *, same_frame: bool) -> R
     starts = {"headers": np.eye(4)}
     if not same_frame:
         shift = np.eye(4)
-        shift[:3, 3] = _middle(moving) - _middle(reference)
+        shift[:3, 3] = middle_of(moving) - middle_of(reference)
         starts["brain centres"] = shift
-    return RegistrationPlan(_grid_around(reference, WORKING_SPACING_MM, FIXED_MARGIN_MM), starts)
+    return RegistrationPlan(grid_around(reference, WORKING_SPACING_MM, FIXED_MARGIN_MM), starts)
 
 
 def apply_registration(
@@ -104,17 +104,17 @@ def apply_registration(
     RegistrationError
         The optimiser failed, the motion is implausible, or the brains do not lie on each other afterwards.
     """
-    fixed = _image(sample_gaussian_linear(reference, plan.grid), plan.grid)
+    fixed = to_sitk(sample_gaussian_linear(reference, plan.grid), plan.grid)
     inside = sample_linear(reference_brain.soft, plan.grid) >= reference_brain.threshold
-    mask = SimpleITK.BinaryDilate(_image(inside.astype(np.uint8), plan.grid), (round(MASK_MARGIN_MM / WORKING_SPACING_MM),) * 3)
-    around = _grid_around(moving_brain, MOVING_SPACING_MM, MOVING_MARGIN_MM)
-    floating = _image(sample_gaussian_linear(moving, around), around)
-    middle = _middle(reference_brain)
+    mask = SimpleITK.BinaryDilate(to_sitk(inside.astype(np.uint8), plan.grid), (round(MASK_MARGIN_MM / WORKING_SPACING_MM),) * 3)
+    around = grid_around(moving_brain, MOVING_SPACING_MM, MOVING_MARGIN_MM)
+    floating = to_sitk(sample_gaussian_linear(moving, around), around)
+    middle = middle_of(reference_brain)
     before = _evaluate(fixed, floating, mask, _to_transform(np.eye(4), middle))
     tries = [_optimise(fixed, floating, mask, _to_transform(start, middle)) for start in plan.starts.values()]
     best = min(range(len(tries)), key=lambda k: tries[k][1])
     found, after = tries[best]
-    link = _to_affine(found)
+    link = read_affine(found)
     name = list(plan.starts)[best]
     if after > before - MINIMUM_GAIN * abs(before):
         link, after, name = np.eye(4), before, "headers, not improved"
@@ -187,7 +187,7 @@ def _evaluate(fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK
         return 0.0
 
 
-def _image(array: npt.NDArray[np.float32] | npt.NDArray[np.uint8], grid: Grid) -> SimpleITK.Image:
+def to_sitk(array: npt.NDArray[np.float32] | npt.NDArray[np.uint8], grid: Grid) -> SimpleITK.Image:
     """Wrap an axial canonical array; SimpleITK's index runs (column, row, slice)."""
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
     image.SetOrigin(grid.affine[:3, 3].tolist())
@@ -203,7 +203,7 @@ def _to_transform(link: Affine, middle: npt.NDArray[np.float64]) -> SimpleITK.Eu
     return transform
 
 
-def _to_affine(transform: SimpleITK.Transform) -> Affine:
+def read_affine(transform: SimpleITK.Transform) -> Affine:
     """Read a transform by where it takes the origin and the three unit points."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     link = np.eye(4)
@@ -226,11 +226,12 @@ def _overlap(reference: Brain, moving: Brain, moving_image: Volume, link: Affine
     return 2 * int((here & there).sum()) / total if total else 0.0
 
 
-def _middle(brain: Brain) -> npt.NDArray[np.float64]:
+def middle_of(brain: Brain) -> npt.NDArray[np.float64]:
+    """Return the middle of a brain, LPS mm."""
     return apply_affine(brain.mask.affine, np.argwhere(brain.mask.array).mean(axis=0))
 
 
-def _grid_around(brain: Brain, spacing: float, margin_mm: float) -> Grid:
+def grid_around(brain: Brain, spacing: float, margin_mm: float) -> Grid:
     """Return an axial grid of cubes around the brain's box and a margin on each side."""
     tight = plan_mask_grid(brain.mask, (spacing,) * 3, (1, 1, 1))
     first, second, third = (n + 2 * round(margin_mm / spacing) for n in tight.shape)

@@ -84,5 +84,7 @@ def test_a_real_mass_on_the_left_is_found_on_the_left(real_data: Path, shipped: 
 
     largest = result.lesions[0]
     assert largest.centroid_lps_mm[0] > 15
+    assert largest.centroid_mni_mm is not None
+    assert largest.centroid_mni_mm[0] < -15
     assert next(each.value for each in largest.measurements if each.name == "volume") > 20
     assert {"no-t1", "thick-slices"} <= {finding.code for finding in result.findings}
