@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicomnode.config import PictureForm, ReportForm, ResultForm, ResultKind, SegmentationForm
 from dicomnode.errors import StartError
 from dicomnode.spool.layout import SpoolLayout
 
@@ -40,7 +42,21 @@ def test_results_lie_by_study_and_revision() -> None:
     assert "1.2" not in first.split("/")
 
 
-@pytest.mark.parametrize("name", ["../seg.dcm", "", "a/b", ".hidden", "a..dcm", "seg.dcm\n"])
+def test_every_kind_of_result_has_a_name() -> None:
+    forms = (
+        ResultForm(get_args(ResultKind), segmentation, report, pictures)
+        for segmentation in get_args(SegmentationForm)
+        for report in get_args(ReportForm)
+        for pictures in get_args(PictureForm)
+    )
+    kinds = {kind for form in forms for kind in form.kinds}
+    assert {"sr.enhanced.pseudo-fractional", "pictures.single-frame"} <= kinds
+    for kind in kinds:
+        for name in (f"{kind}.dcm", f"{kind}-01.dcm"):
+            assert SpoolLayout(Path("/spool")).result_path("1.2", 1, name).endswith(f"/1/{name}")
+
+
+@pytest.mark.parametrize("name", ["../seg.dcm", "", ".", "..", "a.", "a./b", "a/b", ".hidden", "a..dcm", "seg.dcm\n"])
 def test_a_result_name_is_plain(name: str) -> None:
     with pytest.raises(ValueError, match="plain"):
         SpoolLayout(Path("/spool")).result_path("1.2", 1, name)
