@@ -55,12 +55,16 @@ def paint_cases(
 ) -> Iterator[RealCase]:
     """Yield up to `each` copies of every head, each with another outline painted in; with `cavities` as a cavity that reaches the cortex."""
     for number, case in enumerate(cases):
-        head = prepare_head(recipe, case)
-        for attempt in range(each):
+        head, found = prepare_head(recipe, case), 0
+        # Few outlines reach the cortex, so more are tried.
+        for attempt in range(6 * each if cavities else each):
+            if found == each:
+                break
             dice = Dice(seed + 1000 * number + attempt)
             path = maps[dice.integer(len(maps))]
             painted = paint_outline(head, path, dice, cavity=cavities)
             if painted is not None:
+                found += 1
                 yield add_lesion(case, head, *painted, name=f"{case.name}-{path.name.removesuffix('.nii.gz')}")
 
 

@@ -128,12 +128,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file for the rows (JSON)")
     parser.add_argument("--brain", default="brain-extractor-3mm", help="NAME or NAME/VERSION")
     parser.add_argument("--each", type=int, default=1, help="images of each MS patient")
+    parser.add_argument("--only", nargs="*", help="names of heads; all when absent")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     recipe = Recipe(find_bundle(SHIPPED_MODELS, "stroke-lesion-2mm"), find_bundle(SHIPPED_MODELS, options.brain), threads=options.threads)
     weights, rows = read_weights(options.weights), []
     for case, name in choose_cases(options.data, options.each):
+        if options.only and case.name not in options.only:
+            continue
         rows.append(compare(case, name, recipe, weights))
         print(json.dumps(rows[-1]), flush=True)
         options.out.write_text(json.dumps(rows, indent=1))
