@@ -34,6 +34,7 @@ from dicomnode.records import SourceSeries
 from dicomnode.results.headers import read_header, repair_identity
 from dicomnode.results.provenance import AnswerContext
 from dicomnode.results.verify_companions import check_key_objects, check_mark, check_pdf, check_pictures
+from dicomnode.results.verify_items import check_items
 from dicomnode.results.verify_mask import check_mask, check_probability, check_second_mask, check_segments
 from dicomnode.results.verify_report import check_report
 from pipeline.records import PipelineResult, Volume
@@ -263,6 +264,7 @@ def check_attributes(part: str, dataset: Dataset) -> None:
     for keyword in _TYPE_1[part]:
         if dataset.get(keyword) in (None, "", []):
             raise ResultRejected(f"the {part} has no {keyword}")
+    check_items(part, dataset)
     for keyword, value in {**_FIXED, **_COMPANION_FIXED}[part].items():
         if dataset.get(keyword) != value:
             raise ResultRejected(f"the {part}'s {keyword} is {dataset.get(keyword)!r}, not {value!r}")

@@ -20,6 +20,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from dicomnode.simulator.author import Patient, derive_uid, write_series
 from dicomnode.spool.part10 import encode_file_meta
 from tests.factories.head import head_series, head_study, study_uid
+from tests.factories.results import texts_of
 from tests.factories.whole_node import WholeNode, whole_node
 
 # The shared run falls to the first test; it takes 25 seconds on two idle cores.
@@ -175,12 +176,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
         assert set(running.push(batch)) == {0x0000}
         running.work()
         yield running
-
-
-def texts_of(report: Dataset) -> list[str]:
-    """Return every text of a report's content tree."""
-    texts = [str(report.TextValue)] if "TextValue" in report else []
-    return texts + [text for item in report.get("ContentSequence", []) for text in texts_of(item)]
 
 
 def write_noise(path: Path) -> Path:

@@ -100,6 +100,12 @@ def answered_study(
     return Answered(context, volume, result)
 
 
+def texts_of(report: Dataset) -> list[str]:
+    """Return every text of a report's content tree."""
+    texts = [str(report.TextValue)] if "TextValue" in report else []
+    return texts + [text for item in report.get("ContentSequence", []) for text in texts_of(item)]
+
+
 def _lesion(label: int, labels: npt.NDArray[Any], volume: Volume, voxel_mm3: float, role: Role) -> Lesion:
     voxels = np.argwhere(labels == label)
     slices, counts = np.unique(voxels[:, 0], return_counts=True)

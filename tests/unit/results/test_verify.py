@@ -151,7 +151,24 @@ def other_algorithm(dataset: Dataset) -> None:
     dataset.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion = "9"
 
 
+def without(*path: str) -> Callable[[Dataset], None]:
+    """Return what deletes the last keyword from the first item of each sequence before it."""
+
+    def apply(dataset: Dataset) -> None:
+        for keyword in path[:-1]:
+            dataset = dataset[keyword].value[0]
+        delattr(dataset, path[-1])
+
+    apply.__name__ = ".".join(path)
+    return apply
+
+
 SEG_FAULTS = [
+    (without("SegmentSequence", "SegmentAlgorithmType"), "SegmentSequence has no SegmentAlgorithmType"),
+    (without("SegmentSequence", "SegmentedPropertyTypeCodeSequence", "CodeValue"), "SegmentedPropertyTypeCodeSequence has no CodeValue"),
+    (without("SegmentSequence", "SegmentedPropertyTypeCodeSequence", "CodeMeaning"), "has no CodeMeaning"),
+    (without("PerFrameFunctionalGroupsSequence", "FrameContentSequence", "DimensionIndexValues"), "has no DimensionIndexValues"),
+    (without("ReferencedSeriesSequence", "SeriesInstanceUID"), "ReferencedSeriesSequence has no SeriesInstanceUID"),
     (flip_left_right, "mask differs|another source|spans"),
     (flip_rows, "mask differs"),
     (reverse_frames, "mask differs"),
