@@ -46,7 +46,8 @@ class PreparedHead:
     to_template: Affine
 
 
-CORTEX_MM = 3.0
+CORTEX_MM = 6.0
+"""The mask reaches over the fluid outside the cortex, so the cortex lies a few millimetres below its surface."""
 CORTICAL_SHARE = 0.1
 
 

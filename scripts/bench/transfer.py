@@ -1,6 +1,6 @@
 """Transfer against scratch (Meddahi et al.): `python -m scripts.bench.transfer --pool DIR --held DIR --out FOLDER`.
 
-A T1 network is trained for N steps; `add_channel` makes it a T1 + FLAIR network, which is trained for M steps at half the learning rate. Beside it, from
+A network of one channel (`--start`) is trained for N steps; `add_channel` makes it one of T1 and FLAIR, which is trained for M steps at half the learning rate. Beside it, from
 scratch and with both channels from the beginning: M steps, and N + M steps. Same architecture (4 mm, that of `proposal-coarse`), same samples, same
 schedule; scored on the same held-out heads. Prints a table with the mean difference of Dice, paired by head and seed, and its 95 % interval from a
 bootstrap over heads. Stop it and run it again: finished arms are kept.
@@ -28,9 +28,13 @@ from pipeline.training.transfer import add_channel
 from pipeline.training.validate import THRESHOLDS, dice_score, predict
 
 BASE = TASKS["proposal-coarse"]
-T1 = replace(BASE, architecture=replace(BASE.architecture, channels=("t1",)), combinations={"t1": 1.0})
-BOTH = replace(BASE, combinations={"t1+flair": 1.0})
+ROLES = BASE.architecture.channels
 RATE = 2e-3
+
+
+def make_task(channels: tuple[str, ...]) -> Task:
+    """Return the task of a network that always sees all of its channels."""
+    return replace(BASE, architecture=replace(BASE.architecture, channels=channels), combinations={"+".join(channels): 1.0})
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,13 @@ Scores = dict[str, list[float]]
 """Threshold (as text) to the Dice of each held-out head."""
 
 
-def take(source: Path, folder: Path, channels: int, count: int) -> list[Path]:
-    """Copy up to `count` samples with their first `channels` channels, once; return the copies."""
+def take(source: Path, folder: Path, channels: tuple[str, ...], count: int) -> list[Path]:
+    """Copy up to `count` samples with these channels in this order, once; return the copies."""
     pool = Pool(folder, capacity=1_000_000)
     if not (folder / "complete").exists():
         for number, path in enumerate(sorted(source.glob("sample-*.npz"))[:count]):
             image, label = read_sample(path)
-            pool.write(number, Case(image[:channels], label > 0.5, ()))
+            pool.write(number, Case(image[[ROLES.index(role) for role in channels]], label > 0.5, ()))
         (folder / "complete").touch()
     return pool.paths()
 
@@ -87,22 +91,20 @@ def score(checkpoint: Checkpoint, paths: Sequence[Path], folder: Path) -> Scores
     return found
 
 
-def run_seed(out: Path, seed: int, first: int, second: int) -> dict[str, Scores]:
-    """Train and score the four arms of one seed."""
-    one, two = (Data(out / f"samples-{name}", sorted((out / f"held-{name}").glob("*.npz"))) for name in ("t1", "both"))
-    base = out / f"seed{seed}"
-    source = train(T1, base / "t1", one, first, seed)
-    start = add_channel(source, "flair").started_anew()
-    moved = train(BOTH, base / "transfer", two, second, seed, start, RATE / 2)
-    short = train(BOTH, base / "scratch-short", two, second, seed)
-    long = train(BOTH, base / "scratch-long", two, first + second, seed)
+def run_seed(out: Path, channels: tuple[str, str], seed: int, first: int, second: int) -> dict[str, Scores]:
+    """Train and score the four arms of one seed; `channels[0]` is there from the beginning."""
+    alone, both = make_task(channels[:1]), make_task(channels)
+    one, two = (Data(out / f"samples-{name}", sorted((out / f"held-{name}").glob("*.npz"))) for name in ("one", "both"))
+    base, name = out / f"seed{seed}", channels[0]
+    source = train(alone, base / "one", one, first, seed)
+    moved = train(both, base / "transfer", two, second, seed, add_channel(source, channels[1]).started_anew(), RATE / 2)
     arms = {
-        f"T1 alone, {first} steps": (source, one.held, base / "t1"),
-        f"transfer: T1 {first} + both {second}": (moved, two.held, base / "transfer"),
-        f"scratch: both {second}": (short, two.held, base / "scratch-short"),
-        f"scratch: both {first + second}": (long, two.held, base / "scratch-long"),
+        f"{name} alone, {first} steps": score(source, one.held, base / "one"),
+        f"transfer: {name} {first} + both {second}": score(moved, two.held, base / "transfer"),
     }
-    return {name: score(*arm) for name, arm in arms.items()}
+    for steps, part in ((second, "scratch-short"), (first + second, "scratch-long")):
+        arms[f"scratch: both {steps}"] = score(train(both, base / part, two, steps, seed), two.held, base / part)
+    return arms
 
 
 def interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
@@ -140,17 +142,21 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True, help="folder of training samples of the task `lesion`")
     parser.add_argument("--held", type=Path, required=True, help="folder of held-out samples")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", choices=ROLES, default="flair", help="the channel that is there from the beginning")
     parser.add_argument("--samples", type=int, default=400)
-    parser.add_argument("--first", type=int, default=900, help="steps of the T1 network")
+    parser.add_argument("--first", type=int, default=900, help="steps with one channel")
     parser.add_argument("--second", type=int, default=300, help="steps after the second channel came")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for (name, source), channels in itertools.product((("samples", options.pool), ("held", options.held)), (1, 2)):
-        take(source, options.out / f"{name}-{'t1' if channels == 1 else 'both'}", channels, options.samples)
+    channels = (options.start, *(role for role in ROLES if role != options.start))
+    for (name, source), (part, roles) in itertools.product(
+        (("samples", options.pool), ("held", options.held)), (("one", channels[:1]), ("both", channels))
+    ):
+        take(source, options.out / f"{name}-{part}", roles, options.samples)
     runs = {}
     for seed in options.seeds:
-        runs[seed] = run_seed(options.out, seed, options.first, options.second)
+        runs[seed] = run_seed(options.out, channels, seed, options.first, options.second)
         print(table(runs), flush=True)
 
 
