@@ -49,7 +49,8 @@ def remember(ledger: Ledger, config: Config, destination: DestinationSettings, a
     ledger.offers.learn(destination.name, destination.address, accepted, now, now + config.delivery.learn_s)
     after = adapt(destination, ledger.offers.known(destination.name, destination.address))
     if before.remarks != after.remarks:
-        log.warning("destination_learned", destination=destination.name, objects=after.destination.form.kinds, remarks=after.remarks)
+        say = log.warning if after.remarks else log.info
+        say("destination_learned", destination=destination.name, reason="; ".join(after.remarks) or "it accepts the usual objects")
 
 
 def settle_config(config: Config, ledger: Ledger) -> tuple[Config, dict[str, tuple[str, ...]]]:
