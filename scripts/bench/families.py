@@ -29,6 +29,7 @@ from pipeline.inference.benchmark import peak_memory_mb
 from pipeline.inference.voting import majority, move_threshold
 from pipeline.journal import Journal
 from pipeline.postprocess.components import apply_components
+from pipeline.postprocess.threshold import apply_threshold
 from pipeline.preprocess.resample import sample_linear
 from pipeline.records import FloatArray, Role, Volume
 from pipeline.run import Recipe, run_pipeline
@@ -105,7 +106,9 @@ def measure_bundle(bundle: Bundle, paths: Sequence[Path]) -> dict[str, Any]:
             started = time.process_time()
             probability = answer_sample(bundle, visible.numpy(), roles)
             seconds.append(time.process_time() - started)
-            mask, _ = apply_components(probability >= threshold, bundle.output.connectivity, bundle.output.minimum_volume_mm3, 8.0)
+            mask, _ = apply_components(
+                apply_threshold(probability, threshold), bundle.output.connectivity, bundle.output.minimum_volume_mm3, 8.0
+            )
             scores.append(score_case((mask > 0).astype(np.float32), truth, 0.5, task.grid.voxel_ml))
         results[name] = _summary(scores)
     graphs = [graph for each in (bundle.members or (bundle,)) for graph in each.folder.glob("*.onnx")]
@@ -159,7 +162,7 @@ def _ask(bundle: Bundle, case: Case, out: Path) -> dict[str, Any]:
     inside = sample_linear(case.brain.soft, grid_of(found)) >= case.brain.threshold
     voxel_mm3 = voxel_volume_mm3(found.affine)
     labels, _ = apply_components(
-        (found.array >= threshold) & inside, bundle.output.connectivity, bundle.output.minimum_volume_mm3, voxel_mm3
+        apply_threshold(found.array, threshold) * inside, bundle.output.connectivity, bundle.output.minimum_volume_mm3, voxel_mm3
     )
     picture = sample_linear(case.images["flair"], grid_of(found), case.links["flair"]) * inside
     draw_overlay(out / f"{bundle.name}-{len(list(out.glob(bundle.name + '-*.png')))}.png", picture, labels > 0)
