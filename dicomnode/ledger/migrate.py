@@ -35,7 +35,10 @@ def migrate(database: Database) -> None:
     except RetryLater as problem:
         raise StartError(str(problem)) from problem
     except DatabaseError as problem:
-        raise StartError(f"the ledger cannot be opened: {problem.orig}") from problem
+        advice = (
+            "; if it is damaged, move ledger.sqlite3* away and start again: a new one is made from the spool" if database.is_sqlite else ""
+        )
+        raise StartError(f"the ledger cannot be opened: {problem.orig}{advice}") from problem
 
 
 def alembic_config(connection: Connection | None = None) -> Config:

@@ -73,6 +73,10 @@ class NodeProcesses:
         """Return the process id of one side, which is also the group of all processes below it."""
         return self._processes[side].pid
 
+    def ended(self, side: Side) -> bool:
+        """Say whether one side has ended by itself."""
+        return self._processes[side].poll() is not None
+
     def check(self) -> None:
         """Raise `NodeError` when a process has ended by itself."""
         for side, process in self._processes.items():

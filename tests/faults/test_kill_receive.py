@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -23,11 +24,12 @@ from dicomnode.network.sender import send_files
 from dicomnode.records import ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.recover import read_instance
+from tests.factories.hospital import Counts, Settle
 from tests.factories.instances import write_instances
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = 8
+ROUNDS = int(os.environ.get("DICOMNODE_KILLS", "8"))
 SENDERS = 3
 PER_SENDER = 40
 SEED = 20261121
@@ -88,7 +90,8 @@ def push(files: list[Path], port: int, acknowledged: set[str], go_on: threading.
         time.sleep(0.01)
 
 
-def test_what_was_acknowledged_survives(node: Node, tmp_path: Path) -> None:
+@pytest.mark.timeout(120 + 5 * ROUNDS)
+def test_what_was_acknowledged_survives(node: Node, tmp_path: Path, settle: Settle) -> None:
     chance = random.Random(SEED)
     acknowledged: set[str] = set()
     go_on = threading.Event()
@@ -115,6 +118,7 @@ def test_what_was_acknowledged_survives(node: Node, tmp_path: Path) -> None:
 
     assert len(acknowledged) == SENDERS * PER_SENDER, f"acknowledged at each kill: {seen_per_kill}"
     _check(node, acknowledged)
+    settle("SIGKILL of receive under three senders", ROUNDS, Counts(len(acknowledged), 0, 0, 0, 0))
     # The kills really fell between the first and the last instance.
     assert any(0 < seen < SENDERS * PER_SENDER for seen in seen_per_kill)
 

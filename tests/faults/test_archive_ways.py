@@ -1,0 +1,100 @@
+"""The archive takes connections and says nothing, thinks long about each object, or sees the node die in the middle of a delivery."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from dicomnode.simulator.archive import Archive
+from tests.factories.hospital import Hospital, Settle
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
+
+
+class Mute:
+    """A host that takes connections and never says a word, as one does whose application hangs."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.taken: list[socket.socket] = []
+        threading.Thread(target=self._take, daemon=True).start()
+
+    def _take(self) -> None:
+        while True:
+            try:
+                self.taken.append(self._listener.accept()[0])
+            except OSError:
+                return
+
+    def hang_up(self) -> None:
+        """Let everybody go and stop listening."""
+        # Only a shutdown wakes the thread that waits in accept.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self.taken:
+            connection.close()
+
+
+def test_an_archive_that_says_nothing_holds_up_nothing_and_gets_all_later(tmp_path: Path, settle: Settle) -> None:
+    mute = Mute()
+    archive = Archive(tmp_path / "pacs", port=mute.port)
+    with Hospital(tmp_path, archive) as hospital:
+        hospital.node.port()
+        hospital.push(hospital.write("mute 1"))
+        end = time.monotonic() + 300
+        while time.monotonic() < end and not mute.taken:
+            time.sleep(0.2)
+        # While the node waits for a word it goes on taking studies.
+        hospital.push(hospital.write("mute 2"))
+        called = len(mute.taken)
+        mute.hang_up()
+        with archive:
+            hospital.wait_answered()
+            counts = hospital.count()
+            hospital.node.check()
+
+    assert called >= 1
+    settle("archive half-open: takes connections, says nothing", called, counts)
+
+
+def test_a_slow_archive_gets_everything_once(tmp_path: Path, settle: Settle) -> None:
+    with Archive(tmp_path / "pacs", slow_s=2.5) as archive, Hospital(tmp_path, archive) as hospital:
+        hospital.node.port()
+        for name in ("slow 1", "slow 2"):
+            hospital.push(hospital.write(name))
+        hospital.wait_answered()
+        counts = hospital.count()
+        hospital.node.check()
+        received = len(archive.received)
+
+    settle("archive that thinks 2.5 s about each object", received, counts)
+    assert received == 4
+
+
+def test_a_node_killed_in_the_middle_of_a_delivery_sends_the_same_objects_again(tmp_path: Path, settle: Settle) -> None:
+    with Archive(tmp_path / "pacs", slow_s=3.0) as archive, Hospital(tmp_path, archive) as hospital:
+        hospital.node.port()
+        hospital.push(hospital.write("killed in delivery"))
+        end = time.monotonic() + 300
+        while time.monotonic() < end and not archive.received:
+            time.sleep(0.05)
+        hospital.node.kill("work")
+        archive.slow_s = 0.0
+        hospital.node.start("work")
+        hospital.wait_answered()
+        counts = hospital.count()
+        hospital.node.check()
+        sent = Counter(archive.received)
+        kept = {str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in archive.files}
+
+    settle("SIGKILL in the middle of a delivery", 1, counts)
+    # What was on its way may come twice, as the same object: an archive knows it by its SOP Instance UID.
+    assert len(kept) == 2
+    assert len(sent) <= 2

@@ -1,0 +1,125 @@
+"""Senders: the same study over several associations at once, one that breaks off inside an object, one that crawls beside a hundred others."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import MRImageStorage
+from pynetdicom import AE
+from pynetdicom.association import Association
+
+from dicomnode.simulator.archive import Archive
+from dicomnode.simulator.node import AE_TITLE
+from tests.factories.hospital import QUICK, Hospital, Settle
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
+
+AT_ONCE = 4
+CROWD = 100
+
+
+def test_the_same_study_over_several_associations_at_once_is_one_study(tmp_path: Path, settle: Settle) -> None:
+    with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive) as hospital:
+        hospital.node.port()
+        files = hospital.write("at once")
+        senders = [threading.Thread(target=hospital.push, args=(files,)) for _ in range(AT_ONCE)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        hospital.wait_answered()
+        counts = hospital.count()
+        stored = list((hospital.node.root / "spool").glob("incoming/*/*.dcm"))
+        hospital.node.check()
+
+    settle("the same study over 4 associations at once", AT_ONCE, counts)
+    assert len(stored) == len(files) == counts.acknowledged
+
+
+def call(port: int, title: str) -> Association:
+    entity = AE(ae_title=title)
+    entity.add_requested_context(MRImageStorage)
+    entity.acse_timeout = 30
+    return entity.associate("127.0.0.1", port, ae_title=AE_TITLE)
+
+
+def test_one_that_breaks_off_inside_an_object_leaves_nothing_half(tmp_path: Path, settle: Settle) -> None:
+    with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive) as hospital:
+        port = hospital.node.port()
+        files = hospital.write("broken off")
+        for file in files[:3]:
+            association = call(port, "BREAKER")
+            assert association.is_established
+            connection = association.dul.socket.socket
+            assert connection is not None
+            dataset = dcmread(file)
+            whole = connection.send
+            sent = 0
+
+            def send(data: bytes, _whole: object = whole, _connection: socket.socket = connection) -> int:
+                nonlocal sent
+                sent += 1
+                # The command and the first piece of the dataset go out; then the cable is pulled in the middle of a PDU.
+                part = data if sent < 3 else data[: len(data) // 2]
+                _connection.sendall(part)
+                if sent >= 3:
+                    _connection.shutdown(socket.SHUT_RDWR)
+                return len(data)
+
+            connection.send = send  # type: ignore[method-assign]
+            association.send_c_store(dataset)
+            association.abort()
+        hospital.push(files)
+        hospital.wait_answered()
+        counts = hospital.count()
+        parts = list((hospital.node.root / "spool").rglob("*.part"))
+        hospital.node.check()
+
+    settle("sender that breaks off inside an object", 3, counts)
+    assert parts == []
+
+
+def test_one_that_crawls_gets_through_beside_a_hundred_others(tmp_path: Path, settle: Settle) -> None:
+    with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, QUICK.replace("quiet_s = 3", "quiet_s = 15")) as hospital:
+        port = hospital.node.port()
+        files = hospital.write("crawls")
+        slow = call(port, "CRAWLER")
+        assert slow.is_established
+        crowd: list[Association] = []
+        lock = threading.Lock()
+
+        def come_and_stay() -> None:
+            association = call(port, "CROWD")
+            with lock:
+                crowd.append(association)
+
+        callers = [threading.Thread(target=come_and_stay) for _ in range(CROWD)]
+        for caller in callers:
+            caller.start()
+        statuses = []
+        for file in files:
+            instance = dcmread(file)
+            statuses.append(slow.send_c_store(instance).Status)
+            hospital.acknowledged.add(str(instance.SOPInstanceUID))
+            time.sleep(0.2)
+        for caller in callers:
+            caller.join()
+        let_in = sum(association.is_established for association in crowd)
+        for association in crowd:
+            if association.is_established:
+                association.release()
+        slow.release()
+        hospital.wait_answered()
+        counts = hospital.count()
+        hospital.node.check()
+
+    settle("100 associations of one peer beside a slow sender", CROWD, counts)
+    assert set(statuses) == {0x0000}
+    # network.maximum_associations_per_peer: the rest is refused for the moment, and nobody hangs.
+    assert 1 <= let_in <= 8
+    assert all(association.is_rejected or association.is_established or association.is_released for association in crowd)
