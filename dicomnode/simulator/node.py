@@ -65,7 +65,7 @@ class NodeProcesses:
 
     def kill(self, side: Side) -> None:
         """SIGKILL one side and, as a power cut would, the worker processes below it."""
-        process = self._processes[side]
+        process = self._processes.pop(side)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
@@ -88,9 +88,10 @@ class NodeProcesses:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             self.check()
+            receive = self._processes.get("receive")
             with suppress(FileNotFoundError, json.JSONDecodeError):
                 announcement = json.loads((self.root / "receive.json").read_text())
-                if announcement["pid"] == self._processes["receive"].pid:  # A killed one leaves its file behind.
+                if receive is not None and announcement["pid"] == receive.pid:  # A killed one leaves its file behind.
                     return int(announcement["port"])
             time.sleep(0.1)
         raise NodeError(f"the node did not begin to listen within {timeout_s:g} seconds; see {self.log}")

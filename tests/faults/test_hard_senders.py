@@ -12,6 +12,7 @@ from pydicom import dcmread
 from pydicom.uid import MRImageStorage
 from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
 
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.node import AE_TITLE
@@ -52,35 +53,37 @@ def test_one_that_breaks_off_inside_an_object_leaves_nothing_half(tmp_path: Path
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive) as hospital:
         port = hospital.node.port()
         files = hospital.write("broken off")
+        broken = 0
         for file in files[:3]:
             association = call(port, "BREAKER")
             assert association.is_established
-            connection = association.dul.socket.socket
-            assert connection is not None
+            line = association.dul.socket
+            assert line is not None
+            pieces: list[int] = []
+
+            def send(data: bytes, pieces: list[int] = pieces, line: AssociationSocket = line) -> None:
+                # The command goes out; in the middle of the first PDU of the dataset the cable is pulled.
+                pieces.append(len(data))
+                assert line.socket is not None
+                if len(pieces) == 1:
+                    line.socket.sendall(data)
+                elif len(pieces) == 2:
+                    line.socket.sendall(data[: len(data) // 2])
+                    line.socket.shutdown(socket.SHUT_RDWR)
+
+            line.send = send  # type: ignore[method-assign]
             dataset = dcmread(file)
-            whole = connection.send
-            sent = 0
-
-            def send(data: bytes, _whole: object = whole, _connection: socket.socket = connection) -> int:
-                nonlocal sent
-                sent += 1
-                # The command and the first piece of the dataset go out; then the cable is pulled in the middle of a PDU.
-                part = data if sent < 3 else data[: len(data) // 2]
-                _connection.sendall(part)
-                if sent >= 3:
-                    _connection.shutdown(socket.SHUT_RDWR)
-                return len(data)
-
-            connection.send = send  # type: ignore[method-assign]
             association.send_c_store(dataset)
             association.abort()
+            broken += len(pieces) >= 2
         hospital.push(files)
         hospital.wait_answered()
         counts = hospital.count()
         parts = list((hospital.node.root / "spool").rglob("*.part"))
         hospital.node.check()
 
-    settle("sender that breaks off inside an object", 3, counts)
+    settle("sender that breaks off inside an object", broken, counts)
+    assert broken == 3
     assert parts == []
 
 
@@ -122,4 +125,5 @@ def test_one_that_crawls_gets_through_beside_a_hundred_others(tmp_path: Path, se
     assert set(statuses) == {0x0000}
     # network.maximum_associations_per_peer: the rest is refused for the moment, and nobody hangs.
     assert 1 <= let_in <= 8
-    assert all(association.is_rejected or association.is_established or association.is_released for association in crowd)
+    assert len(crowd) == CROWD
+    assert sum(association.is_rejected for association in crowd) > CROWD / 2

@@ -101,6 +101,9 @@ def test_a_damaged_ledger_is_named_and_made_again_from_the_spool(tmp_path: Path,
         hospital.push(hospital.write("damaged ledger"))
         hospital.node.kill("receive")
         ledger = hospital.node.root / "ledger.sqlite3"
+        # SQLite would mend the file from its log beside it.
+        for file in hospital.node.root.glob("ledger.sqlite3-*"):
+            file.unlink()
         ledger.write_bytes(b"\x00\xff" * 40_000)
         command = [sys.executable, "-m", "dicomnode", "receive", "--config", str(hospital.node.config)]
         refused = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
