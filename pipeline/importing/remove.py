@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 
+from pipeline.errors import BundleError
+from pipeline.family_manifest import EnsembleSpec
 from pipeline.importing.problem import ImportProblem
-from pipeline.manifest import MANIFEST
+from pipeline.manifest import MANIFEST, read_manifest
 
 
 def remove_bundle(models: Path, name: str) -> tuple[str, ...]:
@@ -17,7 +20,7 @@ def remove_bundle(models: Path, name: str) -> tuple[str, ...]:
     Raises
     ------
     ImportProblem
-        There is no such bundle, or the name fits several versions.
+        There is no such bundle, the name fits several versions, or an ensemble is made of it.
     """
     model, _, version = name.partition("/")
     parts = [model, *([version] if version else [])]
@@ -29,6 +32,9 @@ def remove_bundle(models: Path, name: str) -> tuple[str, ...]:
     if len(folders) > 1:
         versions = ", ".join(f"{model}/{folder.name}" for folder in folders)
         raise ImportProblem(f"{name!r} has several versions; name one of {versions}")
+    named = f"{model}/{folders[0].name}"
+    if ensembles := _ensembles_of(models, named):
+        raise ImportProblem(f"{', '.join(ensembles)} is made of {named}: remove that first")
     # Renamed away first: whoever lists the models sees the bundle whole or not at all.
     scratch = Path(mkdtemp(prefix=".removed-", dir=models))
     try:
@@ -37,4 +43,15 @@ def remove_bundle(models: Path, name: str) -> tuple[str, ...]:
         shutil.rmtree(scratch, ignore_errors=True)
     if not any((models / model).iterdir()):
         (models / model).rmdir()
-    return (f"{model}/{folders[0].name}",)
+    return (named,)
+
+
+def _ensembles_of(models: Path, member: str) -> list[str]:
+    """Return the ensembles that are made of this bundle; a manifest that cannot be read is none."""
+    found = []
+    for path in sorted(models.glob(f"*/*/{MANIFEST}")):
+        with contextlib.suppress(BundleError):
+            spec = read_manifest(path).family_spec
+            if isinstance(spec, EnsembleSpec) and member in spec.members:
+                found.append(f"{path.parent.parent.name}/{path.parent.name}")
+    return found
