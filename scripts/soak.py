@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,10 @@ def sample(node: NodeProcesses) -> dict[str, float]:
 def _family(process: int) -> list[int]:
     family = [process]
     for member in family:
-        children = Path(f"/proc/{member}/task/{member}/children")
-        family += [int(child) for child in children.read_text().split()] if children.exists() else []
+        # A child is listed with the thread that started it.
+        for listed in Path(f"/proc/{member}/task").glob("*/children"):
+            with suppress(OSError):
+                family += [int(child) for child in listed.read_text().split()]
     return family
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -30,13 +31,22 @@ def why(hospital: Hospital, study: str) -> str:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120).stdout
 
 
+def state_of(hospital: Hospital, study: str) -> str:
+    """Return the state of the study's newest job; empty while it has none."""
+    with sqlite3.connect(hospital.node.root / "ledger.sqlite3", timeout=30) as connection:
+        row = connection.execute('SELECT state FROM jobs WHERE "StudyInstanceUID" = ? ORDER BY id DESC', (study,)).fetchone()
+    return str(row[0]) if row else ""
+
+
 def workers_of(hospital: Hospital) -> list[int]:
     """Return the processes that compute: below `work`, started by multiprocessing's spawn."""
     found, waiting = [], [hospital.node.pid("work")]
     while waiting:
         process = waiting.pop()
         with suppress(OSError):
-            waiting += [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+            # A child is listed with the thread that started it.
+            for listed in Path(f"/proc/{process}/task").glob("*/children"):
+                waiting += [int(child) for child in listed.read_text().split()]
             if b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes():
                 found.append(process)
     return found
@@ -63,8 +73,8 @@ def test_a_study_that_kills_its_worker_is_set_aside_and_the_next_is_answered(tmp
 
         def kill_whoever_computes() -> None:
             # As the kernel does when memory is out.
-            while not stop.wait(0.2):
-                if "processing" in why(hospital, hospital.studies[0]):
+            while not stop.wait(0.05):
+                if state_of(hospital, hospital.studies[0]) == "running":
                     for process in workers_of(hospital):
                         with suppress(ProcessLookupError):
                             os.kill(process, signal.SIGKILL)
