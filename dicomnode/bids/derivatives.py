@@ -37,6 +37,9 @@ _COLUMN_WORDS: Mapping[str, Mapping[str, str]] = {
     "y_lps_mm": {"Description": "Centre, to posterior", "Units": "mm"},
     "z_lps_mm": {"Description": "Centre, to the head", "Units": "mm"},
     "mean_probability": {"Description": "Mean of the network's own, uncalibrated, probability"},
+    "x_mni_mm": {"Description": "Centre in the MNI template (ICBM 152 2009a), to the right; affine registration", "Units": "mm"},
+    "y_mni_mm": {"Description": "Centre in the MNI template, to the front", "Units": "mm"},
+    "z_mni_mm": {"Description": "Centre in the MNI template, to the head", "Units": "mm"},
     "mean_agreement": {"Description": "How far the network's passes agreed, 0 to 1"},
 }
 _MASK = "label-L_mask"
