@@ -1,10 +1,9 @@
-"""Senders: the same study over several associations at once, one that breaks off inside an object, one that crawls beside a hundred others."""
+"""Senders: the same study over several associations at once, one that breaks off inside an object."""
 
 from __future__ import annotations
 
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,13 @@ from pynetdicom.transport import AssociationSocket
 
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.node import AE_TITLE
-from tests.factories.hospital import QUICK, Hospital, Settle
+from tests.factories.hospital import Hospital, Settle
 
 # pynetdicom's calling side leaves its socket to the garbage collector when it was refused or cut off; that is the sender here, not the node.
 _OPEN_SOCKETS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600), _OPEN_SOCKETS]
 
 AT_ONCE = 4
-CROWD = 100
 
 
 def test_the_same_study_over_several_associations_at_once_is_one_study(tmp_path: Path, settle: Settle) -> None:
@@ -87,45 +85,3 @@ def test_one_that_breaks_off_inside_an_object_leaves_nothing_half(tmp_path: Path
     settle("sender that breaks off inside an object", broken, counts)
     assert broken >= 1
     assert parts == []
-
-
-def test_one_that_crawls_gets_through_beside_a_hundred_others(tmp_path: Path, settle: Settle) -> None:
-    with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, QUICK.replace("quiet_s = 3", "quiet_s = 15")) as hospital:
-        port = hospital.node.port()
-        files = hospital.write("crawls")
-        slow = call(port, "CRAWLER")
-        assert slow.is_established
-        crowd: list[Association] = []
-        lock = threading.Lock()
-
-        def come_and_stay() -> None:
-            association = call(port, "CROWD")
-            with lock:
-                crowd.append(association)
-
-        callers = [threading.Thread(target=come_and_stay) for _ in range(CROWD)]
-        for caller in callers:
-            caller.start()
-        statuses = []
-        for file in files:
-            instance = dcmread(file)
-            statuses.append(slow.send_c_store(instance).Status)
-            hospital.acknowledged.add(str(instance.SOPInstanceUID))
-            time.sleep(0.2)
-        for caller in callers:
-            caller.join()
-        let_in = sum(association.is_established for association in crowd)
-        for association in crowd:
-            if association.is_established:
-                association.release()
-        slow.release()
-        hospital.wait_answered()
-        counts = hospital.count()
-        hospital.node.check()
-
-    settle("100 associations of one peer beside a slow sender", CROWD, counts)
-    assert set(statuses) == {0x0000}
-    # network.maximum_associations_per_peer: the rest is refused for the moment, and nobody hangs.
-    assert 1 <= let_in <= 8
-    assert len(crowd) == CROWD
-    assert sum(association.is_rejected for association in crowd) > CROWD / 2
