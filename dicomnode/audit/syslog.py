@@ -67,6 +67,9 @@ class SyslogSender:
         failures = 0
         while True:
             try:
+                if self._connection is not None and _hung_up(self._connection):
+                    self._connection.close()
+                    self._connection = None
                 if self._connection is None:
                     self._connection = self._connect()
                 self._connection.sendall(message)
@@ -80,6 +83,20 @@ class SyslogSender:
                 if self._closing.wait(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)]):
                     return
                 failures += 1
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    """Return whether the server has closed the connection: a message that is written then is taken by the kernel and lost."""
+    connection.setblocking(False)
+    try:
+        # A syslog server never speaks; with TLS this also takes in its session tickets.
+        return connection.recv(1) == b""
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(_TIMEOUT_S)
 
 
 def frame(kind: str, message: bytes, now: float, host_name: str) -> bytes:
