@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import dask
 import structlog
-from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster, Status
 from distributed import TimeoutError as DaskTimeoutError
 
 from dicomnode.config import ComputeSettings
@@ -64,6 +64,7 @@ class Compute:
 
     def __init__(self, settings: ComputeSettings, timeout_s: float = 20, workers: int = 1) -> None:
         self._cluster: LocalCluster | None = None
+        self._workers = workers
         self.closed = False
         with dask.config.set(_SETTINGS):
             try:
@@ -114,6 +115,7 @@ class Compute:
                     raise RetryLater("the workers were stopped")
                 if now >= next_tick:
                     tick()
+                    self._replace_lost()
                     next_tick = now + tick_s
             answer: Answer = future.result(timeout=_FETCH_S)
             return answer
@@ -153,6 +155,20 @@ class Compute:
         else:
             self._client.run(_end_own_process, workers=busy, wait=False, on_error="ignore")
         self._wait_until_gone(set(busy))
+
+    def _replace_lost(self) -> None:
+        """Start workers anew that Dask gave up: it does so for good with one that stays away for 15 s or dies in its first start."""
+        cluster = self._cluster
+        if cluster is None or cluster.loop is None or self.closed:
+            return
+
+        def replace() -> None:
+            for name, nanny in list(cluster.workers.items()):
+                if nanny.status in {Status.closed, Status.failed}:
+                    cluster.worker_spec.pop(name, None)
+            cluster.scale(self._workers)
+
+        cluster.loop.add_callback(replace)
 
     def _wait_until_gone(self, addresses: set[str]) -> None:
         """Wait until the scheduler has noticed: until then it would give the next task to the dead worker."""

@@ -21,7 +21,7 @@ from dicomnode.config import Config
 from dicomnode.errors import PortError
 from dicomnode.network.contexts import VERIFICATION, accepted_contexts
 from dicomnode.network.handlers import AddInstance, AnswerStore, InstanceWriter, answer_echo, store_handler, usual_way
-from dicomnode.network.limits import Doorkeeper, ReceiveMemory
+from dicomnode.network.limits import Doorkeeper, PeerShares, ReceiveMemory
 from dicomnode.network.peers import PERMANENT, Rejection, busy, check_caller
 from dicomnode.network.reactor import PromptRequestHandler
 from dicomnode.network.tls import A_ASSOCIATE_RQ, HandshakeProblem, acceptor_context, certificate_of, explain
@@ -101,6 +101,7 @@ class Receiver:
         self._audit = audit
         self.congested = False
         """Set while the node has more open studies than it may: new associations are then refused for the moment."""
+        self._shares = PeerShares(config.network)
         self._answer_store = store_handler(writer, add_instance, clock)
         self._handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._check_and_offer),
@@ -171,11 +172,14 @@ class Receiver:
         """Return a rejection for the moment when the node, or the share of this peer, is full."""
         if self.congested:
             return busy("more studies wait than network.maximum_open_studies")
-        others = [one for one in association._server.active_associations if one is not association and one.is_established]  # noqa: SLF001
-        same_peer = [one for one in others if peer_host(one) == host and one.requestor.ae_title.strip() == calling_ae.strip()]
-        if len(same_peer) >= self._config.network.maximum_associations_per_peer:
-            return busy(f"{calling_ae.strip()!r} from {host} has as many associations as network.maximum_associations_per_peer allows")
-        return None
+        if self._shares.take(calling_ae.strip(), host, lambda: _is_open(association)):
+            return None
+        return busy(f"{calling_ae.strip()!r} from {host} has as many associations as network.maximum_associations_per_peer allows")
+
+
+def _is_open(association: Any) -> bool:
+    """Say whether an association is being negotiated or established; its thread may outlive its end a little."""
+    return association.is_alive() and not (association.is_released or association.is_aborted or association.is_rejected)
 
 
 def peer_host(association: Any) -> str:

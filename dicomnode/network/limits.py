@@ -83,6 +83,27 @@ class MemoryAccount:
         self.taken_bytes = 0
 
 
+class PeerShares:
+    """Counts the associations of each peer from the moment that one is let in. Thread-safe; one per listener.
+
+    Looking and taking are one step: a hundred requests at once do not all find the same free place.
+    """
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        self._each = settings.maximum_associations_per_peer
+        self._taken: list[tuple[str, str, Callable[[], bool]]] = []
+        self._lock = threading.Lock()
+
+    def take(self, calling_ae: str, host: str, is_open: Callable[[], bool]) -> bool:
+        """Take a place for a peer's association until `is_open` says no; False, and none is taken, when it has all of its places."""
+        with self._lock:
+            self._taken = [one for one in self._taken if one[2]()]
+            if sum(one[:2] == (calling_ae, host) for one in self._taken) >= self._each:
+                return False
+            self._taken.append((calling_ae, host, is_open))
+            return True
+
+
 class Doorkeeper:
     """Counts connections that are not associations yet, per host and in all. Thread-safe; one per listener.
 

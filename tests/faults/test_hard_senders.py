@@ -1,27 +1,27 @@
-"""Senders: the same study over several associations at once, one that breaks off inside an object."""
+"""Senders: the same study over several associations at once, one that breaks off inside an object, one that crawls beside a hundred others."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import MRImageStorage
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.node import AE_TITLE
-from tests.factories.hospital import Hospital, Settle
+from tests.factories.calling import associate, sockets_closed
+from tests.factories.hospital import QUICK, Hospital, Settle
 
-# pynetdicom's calling side leaves its socket to the garbage collector when it was refused or cut off; that is the sender here, not the node.
-_OPEN_SOCKETS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600), _OPEN_SOCKETS]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
 
 AT_ONCE = 4
+CROWD = 100
+SUCCESS = 0x0000
 
 
 def test_the_same_study_over_several_associations_at_once_is_one_study(tmp_path: Path, settle: Settle) -> None:
@@ -42,20 +42,13 @@ def test_the_same_study_over_several_associations_at_once_is_one_study(tmp_path:
     assert len(stored) == len(files) == counts.acknowledged
 
 
-def call(port: int, title: str) -> Association:
-    entity = AE(ae_title=title)
-    entity.add_requested_context(MRImageStorage)
-    entity.acse_timeout = 30
-    return entity.associate("127.0.0.1", port, ae_title=AE_TITLE)
-
-
 def test_one_that_breaks_off_inside_an_object_leaves_nothing_half(tmp_path: Path, settle: Settle) -> None:
-    with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive) as hospital:
+    with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive) as hospital, sockets_closed():
         port = hospital.node.port()
         files = hospital.write("broken off")
         broken = 0
         for file in files[:3]:
-            association = call(port, "BREAKER")
+            association = associate(port, calling="BREAKER", called=AE_TITLE)
             assert association.is_established
             line = association.dul.socket
             assert line is not None
@@ -83,5 +76,49 @@ def test_one_that_breaks_off_inside_an_object_leaves_nothing_half(tmp_path: Path
         hospital.node.check()
 
     settle("sender that breaks off inside an object", broken, counts)
-    assert broken >= 1
+    assert broken == 3
     assert parts == []
+
+
+def test_one_that_crawls_gets_through_beside_a_hundred_others(tmp_path: Path, settle: Settle) -> None:
+    settings = QUICK.replace("quiet_s = 3", "quiet_s = 15")
+    with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, settings) as hospital, sockets_closed():
+        port = hospital.node.port()
+        files = hospital.write("crawls")
+        slow = associate(port, calling="CRAWLER", called=AE_TITLE)
+        assert slow.is_established
+        crowd: list[Association] = []
+        lock = threading.Lock()
+
+        def come_and_stay() -> None:
+            association = associate(port, calling="CROWD", called=AE_TITLE)
+            with lock:
+                crowd.append(association)
+
+        callers = [threading.Thread(target=come_and_stay) for _ in range(CROWD)]
+        for caller in callers:
+            caller.start()
+        statuses = []
+        for file in files:
+            instance = dcmread(file)
+            statuses.append(slow.send_c_store(instance).Status)
+            if statuses[-1] == SUCCESS:
+                hospital.acknowledged.add(str(instance.SOPInstanceUID))
+            time.sleep(0.2)
+        for caller in callers:
+            caller.join()
+        let_in = sum(association.is_established for association in crowd)
+        for association in crowd:
+            if association.is_established:
+                association.release()
+        slow.release()
+        hospital.wait_answered()
+        counts = hospital.count()
+        hospital.node.check()
+
+    settle("100 associations of one peer beside a slow sender", CROWD, counts)
+    assert set(statuses) == {SUCCESS}
+    # network.maximum_associations_per_peer: the rest is refused for the moment, and nobody hangs.
+    assert 1 <= let_in <= 8
+    assert len(crowd) == CROWD
+    assert sum(association.is_rejected for association in crowd) > CROWD / 2

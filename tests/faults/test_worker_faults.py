@@ -52,6 +52,13 @@ def workers_of(hospital: Hospital) -> list[int]:
     return found
 
 
+def has_a_network(process: int) -> bool:
+    """Say whether a process has taken up a study: only then does it load ONNX Runtime."""
+    with suppress(OSError):
+        return b"onnxruntime" in Path(f"/proc/{process}/maps").read_bytes()
+    return False
+
+
 def modalities(archive: Archive, study: str) -> list[str]:
     found = [pydicom.dcmread(path, stop_before_pixels=True) for path in archive.files]
     return sorted(instance.Modality for instance in found if instance.StudyInstanceUID == study)
@@ -65,20 +72,19 @@ def wait_until(what: Callable[[], bool], timeout_s: float) -> None:
 
 def test_a_study_that_kills_its_worker_is_set_aside_and_the_next_is_answered(tmp_path: Path, settle: Settle) -> None:
     settings = QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n")
-    kills: list[int] = []
+    kills: set[int] = set()
     stop = threading.Event()
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, settings) as hospital:
         hospital.node.port()
-        wait_until(lambda: bool(workers_of(hospital)), 300)
 
         def kill_whoever_computes() -> None:
             # As the kernel does when memory is out.
             while not stop.wait(0.05):
                 if state_of(hospital, hospital.studies[0]) == "running":
-                    for process in workers_of(hospital):
+                    for process in filter(has_a_network, workers_of(hospital)):
                         with suppress(ProcessLookupError):
                             os.kill(process, signal.SIGKILL)
-                            kills.append(process)
+                            kills.add(process)
 
         hospital.push(hospital.write("poison"))
         killer = threading.Thread(target=kill_whoever_computes)
@@ -94,7 +100,7 @@ def test_a_study_that_kills_its_worker_is_set_aside_and_the_next_is_answered(tmp
         told = why(hospital, poison)
 
     settle("SIGKILL of the worker whenever it computes", len(kills), counts)
-    assert len(kills) >= ATTEMPTS
+    assert len(kills) == ATTEMPTS
     assert modalities(archive, poison) == ["SR"]
     assert "failed" in told
     assert modalities(archive, sound) == ["SEG", "SR"]

@@ -6,7 +6,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+import dask
 import pytest
 
 from dicomnode.compute import Compute
@@ -61,6 +64,32 @@ def test_a_lost_worker_is_a_passing_fault_and_the_next_task_runs(compute: Comput
         run(compute, function, limit_s)
 
     assert 2 == run(compute, add_one)
+
+
+def test_a_worker_that_dies_while_it_starts_again_and_again_is_replaced() -> None:
+    # Dask gives a worker up for good that stays away for 15 s: on a busy machine one that was killed once may need that long.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}):
+        room = Compute(ComputeSettings(memory_limit_mb=600))
+        try:
+            end = time.monotonic() + 4
+            killed = set()
+            while time.monotonic() < end:
+                for process in worker_processes():
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+                        killed.add(process)
+                time.sleep(0.02)
+
+            assert len(killed) > 1
+            assert 2 == run(room, add_one)
+        finally:
+            room.close()
+
+
+def worker_processes() -> list[int]:
+    """Return our own children that multiprocessing spawned."""
+    children = [int(pid) for listed in Path("/proc/self/task").glob("*/children") for pid in listed.read_text().split()]
+    return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_an_error_of_the_function_comes_back_whole(compute: Compute) -> None:

@@ -20,6 +20,7 @@ from dicomnode.audit.events import Source
 from dicomnode.audit.trail import AuditTrail
 from dicomnode.config import Config, DestinationSettings, parse_config
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.network import association as association_module
 from dicomnode.network.association import Receiver
 from dicomnode.network.limits import Doorkeeper
 from dicomnode.network.sender import send_files
@@ -114,6 +115,30 @@ def test_one_peer_has_his_share_and_no_more(start_node: Callable[..., Node], cal
     calls[0].release()
     time.sleep(0.3)
     assert node.send(files, "GREEDY") == {"ok: 0x0000: success"}
+
+
+def test_a_crowd_of_one_peer_at_the_same_moment_gets_no_more_than_his_share(
+    start_node: Callable[..., Node], calls: list[Association], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All have been looked at before the first of them is established: looking and taking must be one step.
+    arrived = threading.Barrier(8)
+    look = association_module.accepted_contexts
+
+    def look_together(*arguments: Any) -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            arrived.wait(1)
+        return look(*arguments)
+
+    monkeypatch.setattr(association_module, "accepted_contexts", look_together)
+    node = start_node(maximum_associations=20, maximum_associations_per_peer=5)
+    callers = [threading.Thread(target=lambda: calls.append(associate(node.port, calling="GREEDY"))) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+
+    assert sorted(call.is_established for call in calls) == [False] * 3 + [True] * 5
+    assert [call.is_rejected for call in calls].count(True) == 3
 
 
 def test_who_connects_and_says_nothing_fills_his_own_share_only(start_node: Callable[..., Node], tmp_path: Path) -> None:
