@@ -65,7 +65,7 @@ def measure_lesions(
 def to_mni(to_template: Affine, point_lps_mm: tuple[float, float, float]) -> tuple[float, float, float]:
     """Return a point of the reference as MNI coordinates, which are RAS mm.
 
-    To a tenth of a millimetre: the registration is good to a few, and its last bits differ from run to run.
+    To a tenth of a millimetre: the registration is good to a few.
     """
     x, y, z = apply_affine(to_template, np.asarray(point_lps_mm)).tolist()
     return round(-x, 1), round(-y, 1), round(z, 1)

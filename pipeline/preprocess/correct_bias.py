@@ -12,6 +12,7 @@ import numpy.typing as npt
 import SimpleITK
 
 from pipeline.geometry import Triple
+from pipeline.preprocess.threads import one_thread
 from pipeline.records import FloatArray
 
 WORKING_SPACING_MM = 6.0
@@ -42,12 +43,13 @@ def apply_bias_correction(image: FloatArray, mask: npt.NDArray[np.bool_], plan: 
     full = SimpleITK.GetImageFromArray(np.maximum(image, 0.0))
     inside = SimpleITK.GetImageFromArray((mask & (image > 0)).astype(np.uint8))
     factors = plan.shrink[::-1]
-    n4 = SimpleITK.N4BiasFieldCorrectionImageFilter()
-    n4.SetMaximumNumberOfIterations(plan.iterations)
-    n4.SetConvergenceThreshold(CONVERGENCE)
-    n4.SetNumberOfThreads(1)
-    n4.Execute(SimpleITK.Shrink(full, factors), SimpleITK.Shrink(inside, factors))
-    logarithm: FloatArray = SimpleITK.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).astype(np.float32)
+    with one_thread():
+        n4 = SimpleITK.N4BiasFieldCorrectionImageFilter()
+        n4.SetMaximumNumberOfIterations(plan.iterations)
+        n4.SetConvergenceThreshold(CONVERGENCE)
+        n4.Execute(SimpleITK.Shrink(full, factors), SimpleITK.Shrink(inside, factors))
+        field = n4.GetLogBiasFieldAsImage(full)
+    logarithm: FloatArray = SimpleITK.GetArrayFromImage(field).astype(np.float32)
     logarithm -= np.median(logarithm[mask])
     strength = float(np.exp(logarithm[mask].max() - logarithm[mask].min()))
     if strength > STRONGEST_FIELD:

@@ -1,10 +1,11 @@
 """Rigid registration of one image to the reference: Mattes mutual information over the brain, coarse to fine.
 
-Deterministic: fixed sampling seed, one thread. Rotation is about the middle of the reference's brain.
+Deterministic: fixed sampling seed, one thread; two runs give the same bits. Rotation is about the middle of the reference's brain.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,17 @@ from pipeline.errors import RegistrationError
 from pipeline.geometry import Affine, Grid, apply_affine, axial_affine, centre_lps, grid_of
 from pipeline.preprocess.extract_brain import Brain
 from pipeline.preprocess.resample import plan_mask_grid, sample_gaussian_linear, sample_linear
+from pipeline.preprocess.threads import one_thread
 from pipeline.records import Finding, Volume
 
 WORKING_SPACING_MM = 1.5
 MOVING_SPACING_MM = 1.4
 """Not the same as the fixed one: two grids that coincide favour the start (interpolation artefact of mutual information)."""
-LEVELS = ((4, 3.0, 1.0), (2, 1.0, 0.3), (1, 0.0, 0.1))
-"""(shrink factor, sigma in mm, share of the voxels that are sampled), coarse to fine."""
+Level = tuple[int, float, float]
+"""(shrink factor, sigma in mm, share of the voxels that are sampled)."""
+LEVELS: tuple[Level, ...] = ((4, 3.0, 1.0), (2, 1.0, 0.3), (1, 0.0, 0.1))
+"""Coarse to fine."""
+ITERATIONS = 80
 EVALUATED_SHARE = 0.25
 HISTOGRAM_BINS = 32
 BRAIN_RADIUS_MM = 70.0
@@ -110,8 +115,9 @@ def apply_registration(
     around = grid_around(moving_brain, MOVING_SPACING_MM, MOVING_MARGIN_MM)
     floating = to_sitk(sample_gaussian_linear(moving, around), around)
     middle = middle_of(reference_brain)
-    before = _evaluate(fixed, floating, mask, _to_transform(np.eye(4), middle))
-    tries = [_optimise(fixed, floating, mask, _to_transform(start, middle)) for start in plan.starts.values()]
+    with one_thread():
+        before = _evaluate(fixed, floating, mask, _to_transform(np.eye(4), middle))
+        tries = [_optimise(fixed, floating, mask, _to_transform(start, middle)) for start in plan.starts.values()]
     best = min(range(len(tries)), key=lambda k: tries[k][1])
     found, after = tries[best]
     link = read_affine(found)
@@ -145,9 +151,31 @@ def _check(result: Registration) -> None:
         )
 
 
-def _method(transform: SimpleITK.Transform) -> SimpleITK.ImageRegistrationMethod:
+def set_up_method(
+    start: SimpleITK.Transform, levels: Sequence[Level], iterations: int, scales: Sequence[float]
+) -> SimpleITK.ImageRegistrationMethod:
+    """Return what follows the gradient of mutual information from `start`, level by level; make and run it inside `one_thread`.
+
+    Parameters
+    ----------
+    iterations
+        At most so many on each level.
+    scales
+        One number for each parameter of the transform: how far the brain's rim moves when it changes by 1, squared mm.
+    """
+    method = _measuring_method(start)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentagePerLevel([share for _, _, share in levels], SEED)
+    method.SetShrinkFactorsPerLevel([shrink for shrink, _, _ in levels])
+    method.SetSmoothingSigmasPerLevel([sigma_mm for _, sigma_mm, _ in levels])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+    method.SetOptimizerAsRegularStepGradientDescent(learningRate=2.0, minStep=0.01, numberOfIterations=iterations, relaxationFactor=0.65)
+    method.SetOptimizerScales(list(scales))
+    return method
+
+
+def _measuring_method(transform: SimpleITK.Transform) -> SimpleITK.ImageRegistrationMethod:
     method = SimpleITK.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
     method.SetInterpolator(SimpleITK.sitkLinear)
     method.SetInitialTransform(transform, inPlace=False)
@@ -157,15 +185,8 @@ def _method(transform: SimpleITK.Transform) -> SimpleITK.ImageRegistrationMethod
 def _optimise(
     fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK.Image, start: SimpleITK.Euler3DTransform
 ) -> tuple[SimpleITK.Transform, float]:
-    method = _method(start)
+    method = set_up_method(start, LEVELS, ITERATIONS, [BRAIN_RADIUS_MM**2] * 3 + [1.0] * 3)
     method.SetMetricFixedMask(mask)
-    method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentagePerLevel([share for _, _, share in LEVELS], SEED)
-    method.SetShrinkFactorsPerLevel([shrink for shrink, _, _ in LEVELS])
-    method.SetSmoothingSigmasPerLevel([sigma_mm for _, sigma_mm, _ in LEVELS])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    method.SetOptimizerAsRegularStepGradientDescent(learningRate=2.0, minStep=0.01, numberOfIterations=80, relaxationFactor=0.65)
-    method.SetOptimizerScales([BRAIN_RADIUS_MM**2] * 3 + [1.0] * 3)
     try:
         found = method.Execute(fixed, floating)
     except RuntimeError as problem:
@@ -176,7 +197,7 @@ def _optimise(
 
 def _evaluate(fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK.Image, transform: SimpleITK.Transform) -> float:
     """Return the metric on one fixed set of voxels, so that two transforms can be compared fairly."""
-    method = _method(transform)
+    method = _measuring_method(transform)
     method.SetMetricFixedMask(mask)
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(EVALUATED_SHARE, SEED)

@@ -17,6 +17,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from pipeline.preprocess.register import read_affine
+from pipeline.preprocess.threads import one_thread
 from pipeline.records import Role, Volume
 from pipeline.run import Recipe, run_pipeline
 from pipeline.training.measure_real import find_nothing
@@ -108,26 +110,19 @@ def register_template(fixed: Float, affine: Affine) -> Affine:
     start = SimpleITK.CenteredTransformInitializer(
         still, moved, SimpleITK.AffineTransform(3), SimpleITK.CenteredTransformInitializerFilter.MOMENTS
     )
-    method = SimpleITK.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
-    method.SetMetricAsMattesMutualInformation(32)
-    method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(0.2)
-    method.SetInterpolator(SimpleITK.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 150)
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel([4, 2])
-    method.SetSmoothingSigmasPerLevel([2, 1])
-    method.SetInitialTransform(start, inPlace=True)
-    method.Execute(still, moved)
-    link = np.eye(4)
-    origin = np.array(start.TransformPoint((0.0, 0.0, 0.0)))
-    for axis in range(3):
-        unit = [0.0, 0.0, 0.0]
-        unit[axis] = 1.0
-        link[:3, axis] = np.array(start.TransformPoint(unit)) - origin
-    link[:3, 3] = origin
-    return link
+    with one_thread():
+        method = SimpleITK.ImageRegistrationMethod()
+        method.SetMetricAsMattesMutualInformation(32)
+        method.SetMetricSamplingStrategy(method.REGULAR)
+        method.SetMetricSamplingPercentage(0.2)
+        method.SetInterpolator(SimpleITK.sitkLinear)
+        method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 150)
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.SetShrinkFactorsPerLevel([4, 2])
+        method.SetSmoothingSigmasPerLevel([2, 1])
+        method.SetInitialTransform(start, inPlace=True)
+        method.Execute(still, moved)
+    return read_affine(start)
 
 
 def _as_sitk(array: Float, affine: Affine) -> Any:

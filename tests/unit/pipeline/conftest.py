@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import SimpleITK
 
 from pipeline.run import Recipe
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle
@@ -23,3 +25,11 @@ def recipe(known_models: Path) -> Recipe:
     from pipeline.bundle import find_bundle
 
     return Recipe(find_bundle(known_models, "known-lesion"), find_bundle(known_models, "known-brain"), bias_correction=False)
+
+
+@pytest.fixture
+def count_threads() -> Iterator[Callable[[int], None]]:
+    """Give SimpleITK as many threads as a machine with so many cores would."""
+    before = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    yield SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(before)

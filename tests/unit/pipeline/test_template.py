@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -53,6 +54,17 @@ def test_a_head_is_found_again_in_the_template(inverted: bool) -> None:
     assert apart.mean() < 1.5
     assert apart.max() < 4.0
     assert fit.turn_deg == pytest.approx(9.0, abs=2.5)
+
+
+def test_two_runs_give_the_same_bits_on_any_number_of_cores(count_threads: Callable[[int], None]) -> None:
+    image, brain = make_head(lay_out((9.0, -7.0), (1.12, 0.95, 1.05), (-12.0, 31.0, -66.0)))
+    links = []
+
+    for count in (2, 2, 1, 4):
+        count_threads(count)
+        links.append(fit_template(image, brain).link.tobytes())
+
+    assert len(set(links)) == 1
 
 
 def test_mni_coordinates_run_to_the_right_and_to_the_front() -> None:
