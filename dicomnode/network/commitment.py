@@ -22,7 +22,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 from dicomnode.config import DestinationSettings
 from dicomnode.network import status
 from dicomnode.network.contexts import COMMITMENT
-from dicomnode.network.dial import TAKES_NONE, associated
+from dicomnode.network.dial import TAKES_NONE, associated, unanswered
 from dicomnode.records import CommitmentReport, SendOutcome, SOPReference
 
 log = structlog.get_logger()
@@ -154,7 +154,7 @@ def report_on(association: Association, report: CommitmentReport) -> SendOutcome
         answer, _ = association.send_n_event_report(information, event_type, COMMITMENT, StorageCommitmentPushModelInstance)
     except (RuntimeError, ValueError, AttributeError) as problem:
         return SendOutcome("transient", f"the association broke off ({type(problem).__name__})")
-    return _judge(getattr(answer, "Status", None))
+    return _judge(association, getattr(answer, "Status", None))
 
 
 def _request(association: Association, references: Sequence[SOPReference], TransactionUID: str) -> SendOutcome:
@@ -165,12 +165,12 @@ def _request(association: Association, references: Sequence[SOPReference], Trans
         answer, _ = association.send_n_action(information, _REQUEST, COMMITMENT, StorageCommitmentPushModelInstance)
     except (RuntimeError, ValueError, AttributeError) as problem:
         return SendOutcome("transient", f"the association broke off ({type(problem).__name__})")
-    return _judge(getattr(answer, "Status", None))
+    return _judge(association, getattr(answer, "Status", None))
 
 
-def _judge(code: int | None) -> SendOutcome:
+def _judge(association: Association, code: int | None) -> SendOutcome:
     if code is None:
-        return SendOutcome("transient", "no answer in time, or the peer broke the association off")
+        return unanswered(association)
     judgement = status.judge(code)
     return SendOutcome(judgement.verdict, f"0x{code:04X}: {judgement.meaning}", code)
 

@@ -133,6 +133,13 @@ def hang_up(association: Association) -> None:
     association._reactor_checkpoint.set()  # noqa: SLF001
 
 
+def unanswered(association: Association) -> SendOutcome:
+    """Return what became of a request that got no answer: the library breaks off an association on which the time for it ran out."""
+    if association._sent_abort:  # noqa: SLF001
+        return SendOutcome("transient", f"no answer within {association.dimse_timeout:g} s")
+    return SendOutcome("transient", "the peer broke the association off")
+
+
 def _note_socket(event: Any, opened: list[socket.socket]) -> None:
     wrapped = event.assoc.dul.socket
     if wrapped is not None and wrapped.socket is not None and wrapped.socket not in opened:

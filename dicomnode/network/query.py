@@ -17,7 +17,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from dicomnode.config import DestinationSettings
-from dicomnode.network.dial import TAKES_NONE, associated
+from dicomnode.network.dial import TAKES_NONE, associated, unanswered
 from dicomnode.network.status import judge
 from dicomnode.records import SendOutcome
 
@@ -141,7 +141,7 @@ def _ask(association: Association, keys: Dataset) -> list[Dataset] | SendOutcome
         for answer, identifier in association.send_c_find(keys, FIND):
             code = getattr(answer, "Status", None)
             if code is None:
-                return SendOutcome("transient", "no answer to C-FIND in time, or the peer broke the association off")
+                return unanswered(association)
             if code in _PENDING:
                 if identifier is not None:
                     answers.append(identifier)

@@ -20,7 +20,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicomnode.config import DestinationSettings
-from dicomnode.network.dial import associated
+from dicomnode.network.dial import associated, unanswered
 from dicomnode.network.status import SUCCESS, judge
 from dicomnode.records import SendOutcome
 
@@ -90,8 +90,8 @@ def echo(destination: DestinationSettings, calling_ae: str, timeout_s: float) ->
         except (RuntimeError, ValueError) as problem:
             return SendOutcome("transient", f"the association broke off: {problem}")
         code = getattr(answer, "Status", None)
-    if code is None:
-        return SendOutcome("transient", "no answer to C-ECHO in time")
+        if code is None:
+            return unanswered(association)
     return SendOutcome("ok" if code == SUCCESS else "permanent", f"C-ECHO was answered 0x{code:04X}", code)
 
 
@@ -163,6 +163,6 @@ def _send_parcel(association: Association | SendOutcome, parcel: _Parcel, messag
         return _not_read(problem)
     code = getattr(answer, "Status", None)
     if code is None:
-        return SendOutcome("transient", "no answer in time, or the peer broke the association off")
+        return unanswered(association)
     judgement = judge(code)
     return SendOutcome(judgement.verdict, f"0x{code:04X}: {judgement.meaning}", code)

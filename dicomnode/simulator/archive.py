@@ -82,6 +82,7 @@ class Archive:
         self._received: list[str] = []
         self._lock = threading.Lock()
         self._breaks_off = False
+        self._stopped = threading.Event()
         self._server: ThreadedAssociationServer | None = None
 
     @property
@@ -104,6 +105,7 @@ class Archive:
         """Listen, and return the port."""
         _config.LOG_HANDLER_LEVEL = "none"
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._stopped.clear()
         entity = AE(ae_title=self.ae_title)
         entity.require_called_aet = True
         entity.require_calling_aet = list(self.known_callers)
@@ -132,6 +134,7 @@ class Archive:
         server, self._server = self._server, None
         if server is None:
             return
+        self._stopped.set()
         socketserver.BaseServer.shutdown(server)
         server.server_close()
         for association in server.active_associations:
@@ -160,7 +163,16 @@ class Archive:
                     # Not merely shut down: what lies in the buffer already would still be read.
                     event.assoc.dul.socket.socket.close()
 
+    def _falls_silent(self) -> bool:
+        with self._lock:
+            silent = self.manners.silent_at == 1
+            self.manners.silent_at = max(int(silent), self.manners.silent_at - 1)
+        return silent
+
     def _keep(self, event: Any) -> int:
+        if self._falls_silent():
+            self._stopped.wait()
+            return 0xA700
         if self.slow_s:
             time.sleep(self.slow_s)
         SOPInstanceUID = UID(event.request.AffectedSOPInstanceUID)

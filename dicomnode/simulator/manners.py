@@ -20,6 +20,8 @@ class Manners:
     breaks_off_at
         It drops the connection in the middle of the dataset of this C-STORE (counted from 1 since it was set), once. Set it before
         it starts: it then takes small PDUs only, so that every dataset comes in pieces.
+    silent_at
+        From this C-STORE on (counted from 1 since it was set) it says nothing any more, on whatever association, until it is stopped.
     commitment
         Storage commitment: not offered; reported on the association of the request; on a new one; accepted and never reported.
     loses
@@ -35,6 +37,7 @@ class Manners:
     keeps_nothing: bool = False
     forgets_first: int = 0
     breaks_off_at: int = 0
+    silent_at: int = 0
     commitment: Literal["none", "same", "new", "never"] = "none"
     loses: frozenset[str] = frozenset()
     report_to: dict[str, tuple[str, int]] = field(default_factory=dict)

@@ -1,8 +1,10 @@
-"""The archive takes connections and says nothing, thinks long about each object, or sees the node die in the middle of a delivery."""
+"""The archive says nothing from the start or from some moment on, thinks long, or sees the node die in the middle of a delivery."""
 
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,6 +14,8 @@ import pydicom
 import pytest
 
 from dicomnode.simulator.archive import Archive
+from dicomnode.simulator.manners import Manners
+from tests.factories.head import study_uid
 from tests.factories.hospital import Hospital, Settle
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
@@ -62,6 +66,37 @@ def test_an_archive_that_says_nothing_holds_up_nothing_and_gets_all_later(tmp_pa
 
     assert called >= 1
     settle("archive half-open: takes connections, says nothing", called, counts)
+
+
+def test_an_archive_that_falls_silent_in_an_association_gets_the_rest_later(tmp_path: Path, settle: Settle) -> None:
+    # The segmentation is answered, the report after it is not, nor is anything else until the archive starts anew.
+    with Archive(tmp_path / "pacs", manners=Manners(silent_at=2)) as archive, Hospital(tmp_path, archive) as hospital:
+        hospital.node.port()
+        hospital.push(hospital.write("fell silent"))
+        end = time.monotonic() + 300
+        while time.monotonic() < end and "no answer within 5 s" not in (story := why(hospital, "fell silent")):
+            time.sleep(1)
+        # While the node waits for a word it goes on taking studies.
+        hospital.push(hospital.write("came meanwhile"))
+        before = archive.received
+        archive.stop()
+        archive.manners.silent_at = 0
+        archive.start()
+        hospital.wait_answered()
+        counts = hospital.count()
+        hospital.node.check()
+
+    settle("archive that falls silent in the middle of an association", 1, counts)
+    assert "no answer within 5 s" in story
+    assert len(before) == 1
+    assert set(Counter(archive.received).values()) == {1}
+    assert len(archive.received) == 4
+
+
+def why(hospital: Hospital, name: str) -> str:
+    """Return what `dicomnode why` says of a study; nothing while it is not known yet."""
+    command = [sys.executable, "-m", "dicomnode", "why", study_uid(name), "--config", str(hospital.node.config)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
 
 
 def test_a_slow_archive_gets_everything_once(tmp_path: Path, settle: Settle) -> None:

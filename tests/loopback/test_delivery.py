@@ -72,9 +72,11 @@ class Node:
     def states(self, destination: str = "pacs") -> list[str]:
         return [one["state"] for one in self.ledger.study_history(STUDY)["deliveries"] if one["destination"] == destination]
 
+    def statuses(self) -> list[str]:
+        return [one["last_status"] for one in self.ledger.study_history(STUDY)["deliveries"]]
+
     def last_status(self) -> str:
-        status: str = self.ledger.study_history(STUDY)["deliveries"][0]["last_status"]
-        return status
+        return self.statuses()[0]
 
     def job_state(self) -> str:
         state: str = self.ledger.study_history(STUDY)["jobs"][-1]["state"]
@@ -130,6 +132,23 @@ def test_an_archive_that_was_down_for_a_while_gets_everything_once(node: Node, a
         node.deliver(900)
     assert arrived(archive) == expected(node)
     assert len(archive.received) == 2
+    assert node.job_state() == "done"
+
+
+@pytest.mark.parametrize("silent_at", [1, 2])
+def test_an_archive_that_falls_silent_gets_what_it_has_not_got_and_the_time_out_is_named(
+    node: Node, archive: Archive, silent_at: int
+) -> None:
+    archive.manners.silent_at = silent_at
+    with archive:
+        node.deliver()
+        assert node.states() == [*["sent"] * (silent_at - 1), *["due"] * (3 - silent_at)]
+        assert node.statuses()[silent_at - 1 :] == ["no answer within 5 s", "the association broke off"][: 3 - silent_at]
+    archive.manners.silent_at = 0
+    with archive:
+        node.deliver(900)
+    assert arrived(archive) == expected(node)
+    assert sorted(archive.received) == sorted(expected(node))
     assert node.job_state() == "done"
 
 
