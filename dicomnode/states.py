@@ -7,6 +7,7 @@ Rules for this file:
 A job is one try to answer one study at one revision of its content. Its outcome (lesions found, none found,
 refused, failed) is not a state: a refused or failed study is answered too, so it is `encoded` and `done` like any other.
 `failed` means that not even the report could be made; `superseded` that newer images re-opened the study.
+A job whose outcome is failed waits anew when its images are sent again; one that ended well is left alone then.
 
 A delivery is one result object on its way to one destination. `sent` means that the peer answered success,
 `confirmed` that it was asked and has it; one that does not have it is sent it again (`due`), and after some times shown (`given_up`).
@@ -58,9 +59,9 @@ JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.WAITING: frozenset({JobState.READY, JobState.SUPERSEDED}),
     JobState.READY: frozenset({JobState.RUNNING, JobState.SUPERSEDED}),
     JobState.RUNNING: frozenset({JobState.READY, JobState.ENCODED, JobState.FAILED, JobState.SUPERSEDED}),
-    JobState.ENCODED: frozenset({JobState.DONE, JobState.READY, JobState.SUPERSEDED}),
-    JobState.DONE: frozenset({JobState.READY, JobState.SUPERSEDED}),
-    JobState.FAILED: frozenset({JobState.READY, JobState.SUPERSEDED}),
+    JobState.ENCODED: frozenset({JobState.WAITING, JobState.READY, JobState.DONE, JobState.SUPERSEDED}),
+    JobState.DONE: frozenset({JobState.WAITING, JobState.READY, JobState.SUPERSEDED}),
+    JobState.FAILED: frozenset({JobState.WAITING, JobState.READY, JobState.SUPERSEDED}),
     JobState.SUPERSEDED: frozenset(),
 }
 

@@ -13,12 +13,12 @@ from dicomnode.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, DeliveryStat
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "states.md"
 
 JOB_MEANINGS = {
-    JobState.WAITING: "instances are coming in; complete by evidence or by quiet time?",
+    JobState.WAITING: "instances are coming in, or come again after a failure; complete by evidence or by quiet time?",
     JobState.READY: "complete: the reason is kept; the next free worker takes it",
     JobState.RUNNING: "a worker holds it with a lease; an expired lease makes it ready again",
     JobState.ENCODED: "answered: the results are frozen in the spool, their deliveries are due",
     JobState.DONE: "every delivery has arrived or was withdrawn",
-    JobState.FAILED: "not even a report could be made; `dicomnode retry` makes it ready again",
+    JobState.FAILED: "not even a report could be made; `dicomnode retry` makes it ready again, the same images sent again make it wait anew",
     JobState.SUPERSEDED: "newer instances opened the next revision of the study",
 }
 DELIVERY_MEANINGS = {
@@ -62,6 +62,11 @@ Drawn by `python -m scripts.states` from `dicomnode/states.py`; do not edit. Eve
 {meanings(JOB_MEANINGS)}
 
 Whether lesions were found, none were, or the study was refused is the job's outcome, not a state: it is answered in each case.
+
+A study whose processing failed (the outcome, with a failure report or without) is tried again when its images are sent again: whoever reads "processing
+failed" in the PACS need only send it once more. After the quiet time it is assessed anew, with all its tries, and what has not left yet of the failure report is
+withdrawn. This happens three times; then an archive that sends a study back at each report would keep it going for ever, and only `dicomnode retry`, or an
+image that was not there before, begins afresh. The same images of a study that ended well, or was refused, change nothing.
 
 ## A delivery: one result on its way to one destination
 

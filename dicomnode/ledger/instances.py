@@ -75,6 +75,7 @@ def record_header(connection: Connection, instance_id: int, header: InstanceHead
     if row.arrival:
         add_event(connection, header.StudyInstanceUID, "conflict", seen, now)
         if _has_earlier(connection, row, header.StudyInstanceUID):
+            jobs.note_sent_again(connection, header.StudyInstanceUID, now)
             return
     jobs.admit_content(connection, header.StudyInstanceUID, now, reopens)
 
@@ -128,9 +129,14 @@ def _add(connection: Connection, instance: ReceivedInstance, arrival: int) -> No
 
 
 def _note_again(connection: Connection, row: Row[Any], received_at: float) -> None:
-    """Keep from retention what is acknowledged once more. Our own results that an archive sends back keep nothing."""
+    """Keep from retention what is acknowledged once more, and try again what failed. Our own results that an archive sends back do neither."""
     if row.reading == Reading.INDEXED.value:
+        # Holds the row of the study, as whoever changes its jobs does.
+        _refresh_study(connection, row.StudyInstanceUID, received_at, grows=False)
         retention.note_resent(connection, row.StudyInstanceUID, received_at)
+        if jobs.note_sent_again(connection, row.StudyInstanceUID, received_at):
+            # The quiet time counts from the last of them.
+            _refresh_study(connection, row.StudyInstanceUID, received_at, grows=True)
     elif row.reading == Reading.UNREADABLE.value and row.StudyInstanceUID is None:
         connection.execute(update(instances).where(instances.c.id == row.id).values(received_at=received_at))
 

@@ -16,6 +16,8 @@ from dicomnode.records import Job, ResultFile
 from dicomnode.states import DeliveryState, JobState, Outcome, advance
 
 _SETTLED = (DeliveryState.CONFIRMED.value, DeliveryState.WITHDRAWN.value)
+# As often a study that fails is tried because it is sent again.
+_SENT_AGAIN = 3
 # What is sent has arrived when there is nothing to ask after.
 _ARRIVED = or_(deliveries.c.state.in_(_SETTLED), and_(deliveries.c.state == DeliveryState.SENT.value, deliveries.c.confirm_at.is_(None)))
 
@@ -153,9 +155,32 @@ def retry(connection: Connection, StudyInstanceUID: str, now: float, rerun: bool
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(not_before=now, attempts=0, updated_at=now))
     else:
         outbox.withdraw_unsent(connection, row.id, now)
-        _move(connection, row, JobState.READY, now, attempts=0, not_before=now, reason=reason)
+        detail = to_json({key: value for key, value in from_json(row.detail).items() if key != "sent_again"})
+        _move(connection, row, JobState.READY, now, attempts=0, not_before=now, reason=reason, detail=detail)
         _tell(connection, row, "replayed", {"was": row.state, "reason": reason}, now)
     return job_from_row(_fetch(connection, row.id))
+
+
+def note_sent_again(connection: Connection, StudyInstanceUID: str, now: float) -> bool:
+    """Have a study whose processing failed wait for a new try, because its images are sent again; return whether it does.
+
+    One that ended well, or was refused, does not; nor does one that failed again and again: it may be an archive that sends the
+    study back to us whenever it gets a report.
+    """
+    row = newest_job(connection, StudyInstanceUID)
+    if row is None:
+        return False
+    times = int(from_json(row.detail).get("sent_again", 0))
+    if row.state == JobState.WAITING.value:
+        return times > 0
+    ended = row.state in (JobState.ENCODED.value, JobState.DONE.value, JobState.FAILED.value)
+    if not ended or row.outcome != Outcome.FAILED.value or times >= _SENT_AGAIN or outbox.is_sending(connection, row.id):
+        return False
+    outbox.withdraw_unsent(connection, row.id, now)
+    reason, detail = "sent again after it failed", to_json(from_json(row.detail) | {"sent_again": times + 1})
+    _move(connection, row, JobState.WAITING, now, attempts=0, outcome=None, reason=reason, detail=detail)
+    _tell(connection, row, "sent-again", {"was": row.state, "times": times + 1}, now)
+    return True
 
 
 def close_delivered(connection: Connection, now: float) -> int:

@@ -21,10 +21,13 @@ running encoded
 running failed
 running superseded
 encoded done
+encoded waiting
 encoded ready
 encoded superseded
+done waiting
 done ready
 done superseded
+failed waiting
 failed ready
 failed superseded
 """

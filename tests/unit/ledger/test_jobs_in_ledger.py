@@ -241,7 +241,9 @@ def test_an_owner_prefix_is_no_pattern(story: LedgerStory) -> None:
 
 def bring_to(story: LedgerStory, state: JobState) -> None:
     """Take a fresh study to a state."""
-    if state is JobState.READY:
+    if state is JobState.WAITING:
+        story.waiting()
+    elif state is JobState.READY:
         story.ready()
     elif state is JobState.RUNNING:
         story.running()
@@ -257,3 +259,71 @@ def bring_to(story: LedgerStory, state: JobState) -> None:
 def test_outcome_of_a_failed_job(story: LedgerStory, ledger: Ledger) -> None:
     bring_to(story, JobState.FAILED)
     assert (story.newest()["state"], story.newest()["outcome"]) == ("failed", Outcome.FAILED.value)
+
+
+def fail(story: LedgerStory, how: str) -> None:
+    """End the running job as failed: without a report, or with one that is due, on its way, delivered."""
+    job = story.ledger.claim_job("work:1", 60, 60)
+    assert job is not None
+    if how == "no report":
+        story.ledger.fail_job(job.id, "work:1", "no memory", 61)
+        return
+    story.ledger.finish_job(job.id, "work:1", Outcome.FAILED, "no memory", [result("sr")], {"pacs": ("sr",)}, {}, 61)
+    if how != "due":
+        (one,) = story.ledger.claim_deliveries("d", 62, 60, 1)
+        if how == "delivered":
+            story.ledger.record_delivery(one.id, DeliveryState.SENT, "0x0000", 63, owner="d")
+            story.ledger.close_delivered_jobs(64)
+
+
+@pytest.mark.parametrize(("how", "deliveries"), [("no report", []), ("due", ["withdrawn"]), ("delivered", ["sent"])])
+@pytest.mark.parametrize("content", ["", "other bytes"])
+def test_a_study_that_failed_and_is_sent_again_waits_for_a_new_try(
+    story: LedgerStory, how: str, deliveries: list[str], content: str
+) -> None:
+    story.ready(1, 2)
+    fail(story, how)
+
+    story.receive(1, at=100.0, content=content)
+    story.receive(2, at=104.0, content=content)
+    story.index(104.0)
+
+    (job,) = story.ledger.waiting_jobs()
+    assert (job.revision, job.attempts, job.reason, story.newest()["outcome"]) == (1, 0, "sent again after it failed", None)
+    # The quiet time counts from the last of them, and one resend is one new try.
+    assert story.ledger.last_received_at(STUDY) == 104.0
+    assert story.happenings().count("sent-again") == 1
+    assert story.delivery_states() == deliveries
+
+
+def test_a_failure_report_on_its_way_is_not_overtaken(story: LedgerStory) -> None:
+    story.ready(1, 2)
+    fail(story, "being sent")
+    story.receive(1, at=100.0)
+    assert (story.newest()["state"], story.delivery_states()) == ("encoded", ["sending"])
+
+
+def test_a_study_that_comes_back_at_every_failure_is_not_tried_for_ever(story: LedgerStory) -> None:
+    story.ready(1, 2)
+    for turn in range(5):
+        fail(story, "no report")
+        story.receive(1, 2, at=100.0 + turn)
+        if not story.ledger.waiting_jobs():
+            break
+        story.ledger.mark_ready(story.ledger.waiting_jobs()[0].id, "quiet", {}, 55)
+    assert (turn, story.newest()["state"]) == (3, "failed")
+    # Somebody who looked at it begins afresh.
+    story.ledger.retry_job(STUDY, 59)
+    fail(story, "no report")
+    story.receive(1, at=110.0)
+    assert story.newest()["state"] == "waiting"
+
+
+@pytest.mark.parametrize("state", [JobState.WAITING, JobState.READY, JobState.RUNNING, JobState.ENCODED, JobState.DONE])
+def test_a_study_that_did_not_fail_does_not_care_for_being_sent_again(story: LedgerStory, state: JobState) -> None:
+    bring_to(story, state)
+    before = story.ledger.last_received_at(STUDY)
+    story.receive(1, at=100.0)
+    story.index(100.0)
+    assert (story.newest()["state"], story.ledger.last_received_at(STUDY)) == (state.value, before)
+    assert "sent-again" not in story.happenings()
