@@ -166,40 +166,55 @@ def _task(name: str) -> Task:
 def validate(
     checkpoint: Annotated[Path | None, typer.Option(help="checkpoint of a run: scored on samples as in training")] = None,
     samples: Annotated[Path | None, typer.Option(help="folder for the held-out samples; made when missing")] = None,
-    bundle: Annotated[str | None, typer.Option(help="NAME or NAME/VERSION: scored on whole heads through the shipped path instead")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="FOLDER, NAME or NAME/VERSION: scored on --samples, or on whole heads through the shipped path")
+    ] = None,
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     brain: Annotated[str, typer.Option(help="brain extractor for whole heads")] = "brain-extractor-3mm",
     task: TaskName = "lesion",
     count: int = 60,
-    choosing: Choosing = None,
+    choosing: Annotated[
+        int | None,
+        typer.Option(
+            help="the first so many settle thresholds and are not scored; when absent every second one for a checkpoint, none for a bundle"
+        ),
+    ] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="one line for each sample and input of a bundle on --samples")] = None,
     threads: int = 1,
     lesion_maps: Maps = None,
 ) -> None:
-    """Score a checkpoint on held-out samples, or an exported bundle on whole heads through `run_pipeline`, and print the table."""
+    """Score a checkpoint on held-out samples, or a bundle on the same samples or on whole heads, and print the table."""
     import torch
 
     from pipeline.training.synthesis.lesion_maps import list_maps
 
     torch.set_num_threads(threads)
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
-    if bundle is not None:
+    if bundle is not None and samples is None:
         from pipeline.training.shipped import validate_bundle, whole_head_table
 
         typer.echo(whole_head_table(validate_bundle(bundle_commands.read_recipe(models, bundle, brain, threads), count, unseen)))
         return
-    if checkpoint is None or samples is None:
-        raise typer.BadParameter("say what to score: --checkpoint FILE --samples FOLDER, or --bundle NAME")
-    from pipeline.training.checkpoint import load_checkpoint
-    from pipeline.training.export import score_table
+    if samples is None or (checkpoint is None) == (bundle is None):
+        raise typer.BadParameter(
+            "say what to score: --samples FOLDER with either --checkpoint FILE or --bundle NAME, or --bundle NAME alone"
+        )
     from pipeline.training.pool import write_validation_set
-    from pipeline.training.score import score_all, split_samples
-    from pipeline.training.validate import predict
 
     chosen = _task(task)
     cases = write_validation_set(samples, chosen, count, unseen)
+    if checkpoint is None:
+        found = bundle_commands.read_bundle(models, str(bundle))
+        bundle_commands.score_held_out(found, chosen, cases[choosing or 0 :], table, threads)
+        return
+    from pipeline.training.checkpoint import load_checkpoint
+    from pipeline.training.export import score_table
+    from pipeline.training.score import score_all, split_samples
+    from pipeline.training.validate import predict
+
     network = load_checkpoint(checkpoint, chosen.architecture).averaged_network()
-    table = score_all(lambda image: predict(network, torch.from_numpy(image)).numpy(), chosen, *split_samples(cases, choosing))
-    typer.echo(score_table(table))
+    scores = score_all(lambda image: predict(network, torch.from_numpy(image)).numpy(), chosen, *split_samples(cases, choosing))
+    typer.echo(score_table(scores))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands about bundles that exist: `prove` and `measure`."""
+"""Commands about bundles that exist: `prove`, `measure`, and what `validate --bundle` does on samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.bundle import Bundle
     from pipeline.run import Recipe
+    from pipeline.training.tasks import Task
 
 
 def prove(
@@ -67,9 +71,37 @@ def measure(
     (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, painted), indent=1))
 
 
+def score_held_out(bundle: Bundle, task: Task, paths: Sequence[Path], table: Path | None, threads: int) -> None:
+    """Print a bundle's figures on held-out samples, at its own thresholds; the CSV `table` gets each score."""
+    from pipeline.training.export import score_table
+    from pipeline.training.held_out import score_bundle, summarise_bundle, write_scores
+    from pipeline.training.problem import TrainingProblem
+    from pipeline.training.progress import progress_bar
+
+    if not paths:
+        raise TrainingProblem("no sample is left to score: --choosing must be smaller than --count")
+    rows, total = [], len(paths) * len(bundle.input.accepts)
+    with progress_bar(bundle.name) as (_, advance):
+        for row in score_bundle(bundle, task, paths, threads):
+            rows.append(row)
+            advance(len(rows) / total, row.sample)
+    if table is not None:
+        write_scores(rows, table)
+    typer.echo(f"{bundle.name}/{bundle.version} on {len(paths)} samples, {paths[0].stem} to {paths[-1].stem}, at its own thresholds\n")
+    typer.echo(score_table(summarise_bundle(bundle, rows)))
+
+
 def read_recipe(models: Path, lesion: str, brain: str, threads: int) -> Recipe:
-    """Return the recipe of two bundles, each by NAME or NAME/VERSION."""
-    from pipeline.bundle import find_bundle
+    """Return the recipe of two bundles, each by FOLDER, NAME or NAME/VERSION."""
     from pipeline.run import Recipe
 
-    return Recipe(find_bundle(models, lesion), find_bundle(models, brain), threads=threads)
+    return Recipe(read_bundle(models, lesion), read_bundle(models, brain), threads=threads)
+
+
+def read_bundle(models: Path, name: str) -> Bundle:
+    """Return the bundle in a folder of its own, or the one that `models` has under NAME or NAME/VERSION."""
+    from pipeline.bundle import find_bundle, load_bundle
+    from pipeline.manifest import MANIFEST
+
+    folder = Path(name).resolve()
+    return load_bundle(folder) if (folder / MANIFEST).exists() else find_bundle(models, name)

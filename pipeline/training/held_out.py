@@ -1,0 +1,134 @@
+"""A bundle on held-out samples: what it finds, at its own thresholds and minimum volume, through the family that its manifest names."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.bundle import Bundle
+from pipeline.family_manifest import EnsembleSpec
+from pipeline.inference.voting import majority, move_threshold
+from pipeline.postprocess.components import apply_components
+from pipeline.postprocess.threshold import apply_threshold
+from pipeline.records import FloatArray
+from pipeline.segmenters.case import Asked
+from pipeline.segmenters.families import INFER
+from pipeline.training.family_export import sample_channels
+from pipeline.training.pool import read_sample
+from pipeline.training.problem import TrainingProblem
+from pipeline.training.score import CaseScore, score_case, summarise
+from pipeline.training.tasks import Task, keep_channels
+
+LEVEL = 0.5
+"""Where the finished mask, which holds 0 and 1, is cut once more to be scored."""
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """One sample with one combination of channels ("t1+flair"), and the processor seconds that its networks took."""
+
+    sample: str
+    combination: str
+    score: CaseScore
+    processor_s: float
+
+    @property
+    def dice(self) -> float:
+        """Dice of the finished mask and the truth; 1 when both are empty."""
+        return self.score.dice[LEVEL]
+
+
+def score_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int = 1) -> Iterator[HeldOutScore]:
+    """Yield the score of every sample with every combination that the bundle accepts, sample by sample.
+
+    Raises
+    ------
+    TrainingProblem
+        The bundle does not take the task's samples, or a sample is not one of them.
+    """
+    _check(bundle, task)
+    for path in paths:
+        image, label = read_sample(path)
+        if tuple(label.shape) != task.grid.shape:
+            raise TrainingProblem(f"{path}: {tuple(label.shape)} voxels; samples of this task have {task.grid.shape}")
+        for roles in bundle.input.accepts:
+            visible = keep_channels(image, bundle.channels, "+".join(roles))
+            # What no given channel shows cannot be asked for.
+            truth = ((label > 0.5) & (visible != 0).any(dim=0)).numpy()
+            started = time.process_time()
+            probability = answer_sample(bundle, visible.numpy(), roles, threads)
+            spent = time.process_time() - started
+            found = apply_threshold(probability, bundle.output.threshold_for(roles))
+            kept, _ = apply_components(found, bundle.output.connectivity, bundle.output.minimum_volume_mm3, task.grid.voxel_ml * 1000)
+            score = score_case((kept > 0).astype(np.float32), truth, LEVEL, task.grid.voxel_ml)
+            yield HeldOutScore(path.stem, "+".join(roles), score, spent)
+
+
+def _check(bundle: Bundle, task: Task) -> None:
+    name = f"{bundle.name}/{bundle.version}"
+    if bundle.task != task.name:
+        raise TrainingProblem(f"{name} was made for the task {bundle.task!r}, the samples are of {task.name!r}")
+    for each in (bundle, *bundle.members):
+        if each.nnunet is not None:
+            raise TrainingProblem(
+                f"{each.name} prepares its images by nnU-Net's rules, the samples are prepared by ours: leave --samples away"
+            )
+        if each.channels != task.architecture.channels or each.input.spacing_mm != task.grid.spacing_mm:
+            raise TrainingProblem(
+                f"{each.name} takes {each.channels} at {each.input.spacing_mm} mm; "
+                f"the samples hold {task.architecture.channels} at {task.grid.spacing_mm} mm"
+            )
+
+
+def answer_sample(bundle: Bundle, image: FloatArray, roles: Sequence[str], threads: int = 1) -> FloatArray:
+    """Return the probability on one prepared sample; an ensemble's members answer at their own thresholds."""
+    common = bundle.output.threshold_for(roles)
+    if not isinstance(bundle.family_spec, EnsembleSpec):
+        return INFER[bundle.family](bundle, sample_channels(image), Asked(common, threads=threads))[0].probability.array
+    maps = [move_threshold(answer_sample(each, image, roles, threads), each.output.threshold_for(roles), common) for each in bundle.members]
+    stacked = np.stack(maps)
+    return majority(stacked) if bundle.family_spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
+
+
+def summarise_bundle(bundle: Bundle, rows: Sequence[HeldOutScore]) -> dict[str, dict[str, float]]:
+    """Return the figures by combination: those of `score.summarise`, the volume's error and bias, and the seconds of one sample."""
+    table = {}
+    for name in dict.fromkeys(row.combination for row in rows):
+        mine = [row for row in rows if row.combination == name]
+        scores = [row.score for row in mine]
+        apart = np.array([score.found_ml - score.truth_ml for score in scores])
+        table[name] = {
+            "threshold": bundle.output.threshold_for(name.split("+")), **summarise(scores, LEVEL),
+            "error_ml": float(np.abs(apart).mean()), "bias_ml": float(apart.mean()),
+            "processor_s": float(np.median([row.processor_s for row in mine])),
+        }  # fmt: skip
+    return table
+
+
+def write_scores(rows: Sequence[HeldOutScore], target: Path) -> None:
+    """Write one line for each sample and combination as CSV.
+
+    Raises
+    ------
+    TrainingProblem
+        It cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(_columns(rows[0])) if rows else [])
+            writer.writeheader()
+            writer.writerows(_columns(row) for row in rows)
+    except OSError as problem:
+        raise TrainingProblem(f"{target} could not be written: {problem.strerror}") from None
+
+
+def _columns(row: HeldOutScore) -> Mapping[str, str | int | float]:
+    volumes = {"truth_ml": round(row.score.truth_ml, 3), "found_ml": round(row.score.found_ml, 3), "dice": round(row.dice, 5)}
+    lesions = {f"lesions_{name}": count for name, count in asdict(row.score.lesions).items()}
+    return {"sample": row.sample, "input": row.combination, **volumes, **lesions, "processor_s": round(row.processor_s, 3)}

@@ -1,0 +1,124 @@
+"""`validate --bundle --samples`: every family at its own thresholds and minimum volume, on samples whose answer is known; misfits are named."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pipeline.bundle import load_bundle
+from pipeline.training.__main__ import app
+from pipeline.training.pool import Pool
+from pipeline.training.synthesis.subject import Case
+from pipeline.training.tasks import TASKS
+from tests.factories.families import BRIGHT, write_ensemble, write_proposal, write_triplanar
+from tests.factories.onnx import known_brain_bundle, known_lesion_bundle
+
+pytestmark = pytest.mark.train
+
+GRID = TASKS["lesion"].grid
+OWN = {"t1+flair": 0.5, "flair": 0.3}
+"""The faint lesion of the samples has a probability of 0.35: it is found on FLAIR alone and missed on both."""
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two samples: a bright lesion of 8 mL, a faint one of 4.1 mL and a speck of 0.03 mL that is none; and a head without a lesion."""
+    image, label = torch.zeros(2, *GRID.shape), torch.zeros(GRID.shape, dtype=torch.bool)
+    image[:, 10:70, 12:84, 10:70] = 1.0
+    empty = Case(image.clone(), label.clone(), ())
+    for part, value in (((20, 30), 2.8), ((32, 40), 1.5)):
+        box = (slice(*part),) * 3
+        image[1][box], label[box] = value, True
+    image[1, 20:22, 34:36, 50] = 2.8
+    folder = tmp_path_factory.mktemp("held")
+    for number, case in enumerate((empty, Case(image, label, ()), empty)):
+        Pool(folder).write(number, case)
+    return folder
+
+
+def make_patch3d(models: Path) -> Path:
+    return known_lesion_bundle(models, output__thresholds=OWN).folder
+
+
+def make_triplanar(models: Path) -> Path:
+    return write_triplanar(models, dict.fromkeys(("axial", "coronal", "sagittal"), BRIGHT), output__thresholds=OWN)
+
+
+def make_proposal(models: Path) -> Path:
+    return write_proposal(models, proposal=BRIGHT, coarse=BRIGHT, output__thresholds=OWN)
+
+
+def make_ensemble(models: Path) -> Path:
+    members = [load_bundle(make(models)) for make in (make_patch3d, make_proposal)]
+    # Its own threshold is another than its members': theirs are moved onto it.
+    return write_ensemble(
+        models, {f"{each.name}/{each.version}": each.sha256 for each in members}, output__threshold=0.6, output__thresholds={}
+    )
+
+
+def validate(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["validate", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("make", [make_patch3d, make_triplanar, make_proposal, make_ensemble])
+def test_every_family_is_scored_at_its_own_thresholds(make: Callable[[Path], Path], samples: Path, tmp_path: Path) -> None:
+    folder, table = make(tmp_path / "models"), tmp_path / "scores" / "table.csv"
+
+    code, said = validate("--bundle", folder, "--samples", samples, "--count", 3, "--choosing", 1, "--csv", table)
+
+    assert code == 0, said
+    rows = {(row["sample"], row["input"]): row for row in csv.DictReader(table.read_text().splitlines())}
+    assert {sample for sample, _ in rows} == {"sample-00001", "sample-00002"}
+    both, flair, t1 = (rows["sample-00001", name] for name in ("t1+flair", "flair", "t1"))
+    # 1,000 and 512 voxels of 8 mm3; the speck of 4 voxels is smaller than the bundle's minimum of 50 mm3.
+    assert [float(row["found_ml"]) for row in (both, flair, t1)] == pytest.approx([8.0, 12.096, 0.0])
+    assert [float(row["dice"]) for row in (both, flair, t1)] == pytest.approx([2000 / 2512, 1.0, 0.0], abs=1e-4)
+    assert [row["lesions_detected"] + "/" + row["lesions_true"] for row in (both, flair, t1)] == ["1/2", "2/2", "0/2"]
+    assert [float(rows["sample-00002", name]["dice"]) for name in ("t1+flair", "t1", "flair")] == [1.0, 1.0, 1.0]
+    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in said.splitlines() if "|" in line}
+    assert lines["figure"] == ["t1+flair", "t1", "flair"]
+    assert lines["dice"] == ["0.90", "0.50", "1.00"]
+    assert lines["lesion f1"] == ["0.67", "0.00", "1.00"]
+    assert lines["dice 5 to 20 ml"] == ["0.80", "0.00", "1.00"]
+    assert "on 2 samples, sample-00001 to sample-00002" in said
+
+
+def test_what_cannot_be_scored_is_named(samples: Path, tmp_path: Path) -> None:
+    held = ("--samples", samples, "--count", 2)
+    brain = known_brain_bundle(tmp_path / "models").folder
+    fine = known_lesion_bundle(tmp_path / "models", name="fine", input__spacing_mm=[1.0, 1.0, 1.0]).folder
+    good = make_patch3d(tmp_path / "models")
+
+    answers = [
+        validate("--bundle", brain, *held),
+        validate("--bundle", fine, *held),
+        validate("--bundle", "absent", *held, "--models", tmp_path / "models"),
+        validate("--bundle", good, *held, "--choosing", 2),
+        validate("--bundle", good, *held, "--task", "tiny"),
+        validate("--bundle", good, *held, "--csv", good / "model.toml" / "table.csv"),
+    ]
+
+    assert [code for code, _ in answers] == [1] * 6
+    words = [
+        "made for the task 'brain'",
+        "at (1.0, 1.0, 1.0) mm",
+        "no model bundle 'absent'",
+        "no sample is left",
+        "at (5.0, 6.0, 5.0) mm",
+        "written",
+    ]
+    assert [word for word, (_, said) in zip(words, answers, strict=True) if word not in said] == []
+
+
+def test_a_checkpoint_and_a_bundle_together_are_not_guessed_about(samples: Path, tmp_path: Path) -> None:
+    code, said = validate("--bundle", "stroke-lesion-2mm", "--samples", samples, "--checkpoint", tmp_path / "last.pt")
+
+    assert code == 2
+    assert "either --checkpoint FILE or --bundle NAME" in " ".join(said.replace("│", " ").split())
