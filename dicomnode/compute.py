@@ -42,6 +42,14 @@ _SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.98,
     "distributed.logging.distributed": "error",
+    # What Dask keeps for its dashboard, which we do not have: it grows for an hour, and the profiler looks a hundred times a second.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.log-length": 60,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.log-length": 100,
+    "distributed.diagnostics.computations.max-history": 1,
+    "distributed.diagnostics.erred-tasks.max-history": 1,
 }
 
 
@@ -66,16 +74,17 @@ class Compute:
         self._cluster: LocalCluster | None = None
         self._workers = workers
         self.closed = False
-        with dask.config.set(_SETTINGS):
-            try:
-                if settings.scheduler:
-                    self._client = Client(settings.scheduler, timeout=timeout_s, set_as_default=False)
-                else:
-                    self._cluster = _local_cluster(settings.memory_limit_mb, workers)
-                    self._client = Client(self._cluster, set_as_default=False)
-            except (OSError, RuntimeError, DaskTimeoutError) as problem:
-                where = settings.scheduler or "a worker process on this machine"
-                raise StartError(f"compute.scheduler: {where} cannot be reached or started: {problem}") from None
+        # For the whole process: a worker that is started anew later takes them from there.
+        dask.config.set(_SETTINGS)
+        try:
+            if settings.scheduler:
+                self._client = Client(settings.scheduler, timeout=timeout_s, set_as_default=False)
+            else:
+                self._cluster = _local_cluster(settings.memory_limit_mb, workers)
+                self._client = Client(self._cluster, set_as_default=False)
+        except (OSError, RuntimeError, DaskTimeoutError) as problem:
+            where = settings.scheduler or "a worker process on this machine"
+            raise StartError(f"compute.scheduler: {where} cannot be reached or started: {problem}") from None
 
     @property
     def worker_count(self) -> int:

@@ -11,7 +11,8 @@ compile() {
         --annotation-style=line --extra test --extra tools "$@" pyproject.toml
 }
 
-compile --output-file requirements.lock
+# With the hashes of every file: what is installed on a node is what was locked.
+compile --generate-hashes --output-file requirements.lock
 compile --output-file requirements-train.lock --extra train --extra openvino --constraint requirements.lock
 # A local version label (a CPU build of torch) belongs to the machine that resolved, not to the lock.
 sed -i -E 's/==([^ +]+)\+[^ ]+/==\1/; s/, -c requirements.lock//; s/-c requirements.lock, //' requirements-train.lock

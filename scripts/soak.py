@@ -29,12 +29,11 @@ from dicomnode.demo import DEMO_STUDY, write_study
 from dicomnode.network.sender import send_files
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import derive_uid
-from dicomnode.simulator.node import AE_TITLE, NodeProcesses, Side
+from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 
 SENDERS = 4
 SAMPLE_S = 5.0
 SETTINGS = "[study]\nquiet_s = 5\n[compute]\nthreads = 1\n"
-SIDES: tuple[Side, ...] = ("receive", "work")
 
 
 class Load:
@@ -95,20 +94,25 @@ class Load:
 
 
 def sample(node: NodeProcesses) -> dict[str, float]:
-    """Return memory (MiB), threads and handles of each side with its child processes, and the number of temporary files."""
+    """Return memory (MiB), threads and handles of each side and of the worker processes, and the number of temporary files."""
     found: dict[str, float] = {"temporary files": len(list(node.root.rglob("*.part")))}
-    for side in SIDES:
+    for who, processes in _who_is_who(node).items():
         for name in ("memory", "threads", "handles"):
-            found[f"{side} {name}"] = 0.0
-        for process in _family(node.pid(side)):
+            found[f"{who} {name}"] = 0.0
+        for process in processes:
             try:
                 status = Path(f"/proc/{process}/status").read_text()
-                found[f"{side} memory"] += int(status.split("VmRSS:")[1].split()[0]) / 1024
-                found[f"{side} threads"] += int(status.split("Threads:")[1].split()[0])
-                found[f"{side} handles"] += len(list(Path(f"/proc/{process}/fd").iterdir()))
+                found[f"{who} memory"] += int(status.split("VmRSS:")[1].split()[0]) / 1024
+                found[f"{who} threads"] += int(status.split("Threads:")[1].split()[0])
+                found[f"{who} handles"] += len(list(Path(f"/proc/{process}/fd").iterdir()))
             except (OSError, IndexError):
                 continue
     return found
+
+
+def _who_is_who(node: NodeProcesses) -> dict[str, list[int]]:
+    receive, (work, *below) = _family(node.pid("receive")), _family(node.pid("work"))
+    return {"receive": receive, "work": [work], "workers": below}
 
 
 def _family(process: int) -> list[int]:
