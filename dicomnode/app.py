@@ -26,6 +26,7 @@ from dicomnode.config import Config
 from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
+from dicomnode.lookout import Lookout
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.supervise import Side
 
@@ -79,9 +80,10 @@ def run_receive(config: Config) -> None:
         log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
         audit(AuditEvent("started", detail="receive"))
 
-        def watch_load() -> None:
+        def watch_load() -> bool:
             with suppress(RetryLater):
                 receiver.congested = ledger.open_studies() > config.network.maximum_open_studies
+            return True
 
         try:
             _until_stopped(watch_load)
@@ -147,17 +149,23 @@ def run_work(config: Config) -> None:
 
     configure_logging(config.log)
     with workplace(config) as place:
-        scheduler = start_schedule(place)
+        lookout = Lookout()
+        scheduler = start_schedule(place, lookout)
+
+        def look_after() -> bool:
+            catch_up(scheduler, datetime.now(UTC))
+            return not _hung(lookout)
+
         log.info("working", workers=place.compute.worker_count, destinations=len(config.destinations))
         try:
-            _until_stopped(lambda: catch_up(scheduler, datetime.now(UTC)))
+            _until_stopped(look_after)
         finally:
             # A study that is being computed is left to its lease: it resumes at the next start.
             scheduler.shutdown(wait=False)
 
 
 def run_serve(config: Config, config_path: Path | None) -> None:
-    """Run both sides as processes of their own and start again the one that dies."""
+    """Run both sides as processes of their own and start again the one that dies or hangs."""
     configure_logging(config.log)
     arguments = ["--config", str(config_path)] if config_path else []
     # Before there are children: a SIGTERM in between would leave them behind.
@@ -169,6 +177,8 @@ def run_serve(config: Config, config_path: Path | None) -> None:
         while not stop.wait(0.5):
             notifier.notify("WATCHDOG=1")
             for name, side in sides.items():
+                if side.kill_if_silent(time.monotonic()):
+                    log.error("process_killed", side=name, advice="it gave no sign of life for a minute; the log says what hangs")
                 if side.restart_if_dead(time.monotonic()):
                     log.warning("process_restarted", side=name)
                 if side.never_started(StartError.exit_code):
@@ -198,12 +208,20 @@ def _stop_event() -> threading.Event:
     return stop
 
 
-def _until_stopped(meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Tell systemd that we are ready, keep its watchdog fed, return on SIGTERM or SIGINT; call `meanwhile` now and then."""
+def _hung(lookout: Lookout) -> bool:
+    """Return whether a timer hangs, and name it."""
+    overdue = lookout.overdue()
+    for name, silent_s in overdue.items():
+        log.error("timer_hangs", timer=name, seconds=round(silent_s), advice="the watchdog is not fed: the process is to be started again")
+    return bool(overdue)
+
+
+def _until_stopped(is_well: Callable[[], bool]) -> None:
+    """Tell who started us that we are ready, and feed the watchdog while `is_well`; return on SIGTERM or SIGINT."""
     stop = _stop_event()
     notifier = sdnotify.SystemdNotifier()
     notifier.notify("READY=1")
     while not stop.wait(WATCHDOG_S):
-        meanwhile()
-        notifier.notify("WATCHDOG=1")
+        if is_well():
+            notifier.notify("WATCHDOG=1")
     notifier.notify("STOPPING=1")

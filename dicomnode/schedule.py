@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -12,13 +12,21 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode import flow
+from dicomnode.audit.events import AuditEvent
 from dicomnode.errors import where
 from dicomnode.flow import Workplace
+from dicomnode.lookout import Lookout
 from dicomnode.spool.retention import remove_expired_studies
 
 log = structlog.get_logger()
 # That a run is skipped while the last one still works is how the table is meant; one warning a second says nothing.
 logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+
+
+# A timer that is silent for so long hangs. Work is not measured by it: computing and sending give signs of life on their way.
+SILENT_S = 1800.0
+# One large object over a slow line gives none, and takes its time.
+_SILENT_TIMEOUTS = 60
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Timer:
 
     name: str
     interval_s: float
-    action: Callable[[], object]
+    action: Callable[[Workplace], object]
     at_once: int = 1
 
 
@@ -35,15 +43,15 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
     """Return the table for this workplace."""
     poll_s = place.config.compute.poll_s
     return (
-        Timer("index instances", poll_s, lambda: flow.index_instances(place)),
-        Timer("assess studies", poll_s, lambda: flow.assess_studies(place)),
-        Timer("fetch missing", poll_s, lambda: flow.fetch_missing(place)),
-        Timer("answer studies", poll_s, lambda: _until_idle(place), at_once=place.compute.worker_count),
-        Timer("learn destinations", poll_s, lambda: flow.learn_destinations(place)),
+        Timer("index instances", poll_s, flow.index_instances),
+        Timer("assess studies", poll_s, flow.assess_studies),
+        Timer("fetch missing", poll_s, flow.fetch_missing),
+        Timer("answer studies", poll_s, _until_idle, at_once=place.compute.worker_count),
+        Timer("learn destinations", poll_s, flow.learn_destinations),
         # A hanging destination keeps one run busy; the next run serves the others.
-        Timer("deliver results", poll_s, lambda: flow.deliver_results(place), at_once=len(place.config.destinations) + 1),
-        Timer("confirm results", poll_s, lambda: flow.confirm_results(place), at_once=len(place.config.destinations) + 1),
-        Timer("remove expired", 3600.0, lambda: _remove_expired(place)),
+        Timer("deliver results", poll_s, flow.deliver_results, at_once=len(place.config.destinations) + 1),
+        Timer("confirm results", poll_s, flow.confirm_results, at_once=len(place.config.destinations) + 1),
+        Timer("remove expired", 3600.0, _remove_expired),
     )
 
 
@@ -51,16 +59,18 @@ def _remove_expired(place: Workplace) -> int:
     return remove_expired_studies(place.ledger, place.layout, place.config.storage, place.now(), place.audit)
 
 
-def start_schedule(place: Workplace) -> BackgroundScheduler:
-    """Start the timers in threads of their own and return the running scheduler."""
+def start_schedule(place: Workplace, lookout: Lookout) -> BackgroundScheduler:
+    """Start the timers in threads of their own and return the running scheduler; `lookout` sees whether each comes round."""
     table = timers(place)
     executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table))}
     scheduler = BackgroundScheduler(timezone="UTC", executors=executors)
+    silent_s = max(SILENT_S, _SILENT_TIMEOUTS * place.config.delivery.timeout_s)
     for timer in table:
+        lookout.expect(timer.name, timer.interval_s, silent_s)
         scheduler.add_job(
             _guarded,
             "interval",
-            args=(timer.name, timer.action),
+            args=(timer, place, lookout),
             seconds=timer.interval_s,
             id=timer.name,
             coalesce=True,
@@ -90,9 +100,19 @@ def _until_idle(place: Workplace) -> None:
         pass
 
 
-def _guarded(name: str, action: Callable[[], object]) -> None:
-    """Log what a run raises; the next one starts afresh."""
-    try:
-        action()
-    except Exception as problem:  # noqa: BLE001  a timer that stops would stop the node
-        log.error("timer_failed", timer=name, where=where(problem), error=type(problem).__name__)  # noqa: TRY400  a full traceback shows values
+def _guarded(timer: Timer, place: Workplace, lookout: Lookout) -> None:
+    """Log what a run raises; the next one starts afresh. Whenever a run looks at the clock or audits something, it is alive."""
+    with lookout.run(timer.name) as alive:
+
+        def now() -> float:
+            alive()
+            return place.now()
+
+        def audit(event: AuditEvent) -> None:
+            alive()
+            place.audit(event)
+
+        try:
+            timer.action(replace(place, now=now, audit=audit))
+        except Exception as problem:  # noqa: BLE001  a timer that stops would stop the node
+            log.error("timer_failed", timer=timer.name, where=where(problem), error=type(problem).__name__)  # noqa: TRY400  a full traceback shows values

@@ -49,7 +49,8 @@ ROOMS = (
     Room("dicomnode.offline_commands", "what the commands for work on files print", ("*",), ("rich", "typer")),
     Room("dicomnode.terminal", "one console, tables or JSON, a spinner", (), ("rich", "typer")),
     Room("dicomnode.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)),
-    Room("dicomnode.supervise", "a child process that is started again when it dies"),
+    Room("dicomnode.supervise", "a child process that is started again when it dies or hangs"),
+    Room("dicomnode.lookout", "signs of life of what runs on a timer"),
     Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("config")),
     Room(
         "dicomnode.doctor",
@@ -76,7 +77,12 @@ ROOMS = (
     Room("dicomnode.audit.events", "what is audited, with the codes of PS3.15 A.5; JSON and XML"),
     Room("dicomnode.audit", "the append-only audit trail; a copy to a syslog server"),
     # The working side.
-    Room("dicomnode.schedule", "what runs how often; it only triggers", _dicomnode("errors", "flow", "spool"), ("apscheduler",)),
+    Room(
+        "dicomnode.schedule",
+        "what runs how often; it only triggers",
+        _dicomnode("audit", "errors", "flow", "lookout", "spool"),
+        ("apscheduler",),
+    ),
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",

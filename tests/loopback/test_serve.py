@@ -70,3 +70,17 @@ def test_two_nodes_do_not_share_a_root(node: tuple[subprocess.Popen[bytes], Path
 
     assert second.returncode == 3
     assert "another `dicomnode receive` works on" in second.stderr
+
+
+@pytest.mark.slow
+def test_a_side_that_hangs_is_killed_and_started_again(node: tuple[subprocess.Popen[bytes], Path]) -> None:
+    _, root = node
+    assert eventually(lambda: bool(listener(root)))
+    first = listener(root)
+    # Not dead: it holds its lock and its port, and does nothing any more. Its first words were heard before.
+    time.sleep(1)
+    os.kill(int(str(first["pid"])), signal.SIGSTOP)
+
+    assert eventually(lambda: listener(root).get("pid") not in (None, first["pid"]), 110)
+    peer = DestinationSettings(name="node", ae_title="DICOMNODE", host="127.0.0.1", port=int(str(listener(root)["port"])))
+    assert echo(peer, "TESTER", 10).verdict == "ok"
