@@ -26,6 +26,7 @@ from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble
 from dicomnode.study.checks import check_series
+from dicomnode.study.person import check_one_person
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
 from pipeline.bundle import find_bundle
@@ -134,6 +135,8 @@ def _compare_with_earlier(
     """Say what became of the earlier lesions; where that fails, today's answer stands and a finding says why."""
     try:
         series = referenced_series(study.segmentation)
+        spool = task.config.storage.spool
+        check_one_person((spool / each.instances[0].path for each in (task, study)), "the two studies are")
         with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
             loaded = load_study(StudyTask(study.StudyInstanceUID, 1, study.instances, task.config), Path(work_dir))
         roles = [source.role for source in loaded.sources if source.SeriesInstanceUID == series]
@@ -152,12 +155,14 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     Raises
     ------
     StudyRefused
-        No series can be used. When only one of two roles fails, the other is used and a finding says so.
+        No series can be used, or T1 and FLAIR are of different people. When only one of two roles fails, the other is used and a finding says so.
     """
     if not task.instances:
         raise _nothing_readable(task.set_aside)
     study = assemble(task.StudyInstanceUID, task.instances)
     selection = select_series(study, task.config.selection)
+    spool = task.config.storage.spool
+    check_one_person((spool / _series(study, uid).instances[0].path for uid in selection.roles.values()), "T1 and FLAIR are")
     findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
     volumes: dict[Role, Volume] = {}
     sources: list[SourceSeries] = []

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from dicomnode.config import Config, DestinationSettings, TlsSettings
 from dicomnode.errors import ConfigError, NodeError
+from dicomnode.folders import files_below
 from dicomnode.terminal import COLOURS, console, print_rows, spinner
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float, tls: T
     from dicomnode.network.sender import send_files
 
     files = sorted(
-        {file for path in inputs for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file() and _is_dicom(file)}
+        {file for path in inputs for file in (files_below(path) if path.is_dir() else [path]) if file.is_file() and _is_dicom(file)}
     )
     if not files:
         raise NodeError("no DICOM file was found in what was given")

@@ -5,18 +5,14 @@ The ledger holds no patient data, so who a study is of is read from the files ea
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import pydicom
-from pydicom.errors import InvalidDicomError
-
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import EarlierStudy, IndexedInstance
+from dicomnode.study.person import read_texts
 
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
-_TAGS = [*_IDENTITY, "StudyDate", "StudyTime"]
 SEARCHED = 500
 """How many of the newest segmentations are looked at."""
 
@@ -53,14 +49,9 @@ def choose_earlier(patient: Patient, moment: Moment, candidates: Iterable[tuple[
 
 
 def _read(path: Path) -> tuple[Patient, Moment] | None:
-    try:
-        # An unknown character set is only warned about; the text is then taken as Latin-1, the same each time.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-            patient = tuple(str(header.get(keyword) or "").strip() for keyword in _IDENTITY)
-            date, time = (str(header.get(keyword) or "") for keyword in ("StudyDate", "StudyTime"))
-    except (InvalidDicomError, OSError, ValueError, KeyError, EOFError):
-        # Removed or damaged: what cannot be read is nobody's earlier study.
+    # Removed or damaged: what cannot be read is nobody's earlier study.
+    texts = read_texts(path, (*_IDENTITY, "StudyDate", "StudyTime"))
+    if texts is None:
         return None
-    return (patient, (date, time)) if patient[0] and date else None
+    *patient, date, time = texts
+    return (tuple(patient), (date, time)) if patient[0] and date else None

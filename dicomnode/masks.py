@@ -13,6 +13,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from dicomnode.errors import NodeError, StudyRefused
+from dicomnode.folders import files_below
 from dicomnode.volumes.nifti import read_nifti
 from dicomnode.volumes.segmentation import SEG_CLASS, read_segmentation
 from pipeline.errors import PipelineError
@@ -67,7 +68,7 @@ def find_masks(folder: Path, pattern: str | None = None) -> Mapping[str, Path]:
         The folder does not exist, holds no mask, or holds two of one case.
     """
     if not folder.is_dir():
-        raise NodeError(f"{folder}: no such {'folder' if not folder.exists() else 'folder (give two files or two folders)'}")
+        raise NodeError(f"{folder}: no such {'folder (give two files or two folders)' if folder.exists() else 'file or folder'}")
     paths = sorted(path for path in folder.glob(pattern) if path.is_file()) if pattern else _choose(folder)
     if not paths:
         raise NodeError(f"{folder}: there is no {f'file that matches {pattern}' if pattern else 'mask (NIfTI or DICOM-SEG)'}")
@@ -124,7 +125,7 @@ def read_pairs_problem(pairs: Iterable[tuple[Pair, StudyRefused | PipelineError]
 
 
 def _choose(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(files_below(folder))
     images = [path for path in files if path.name.endswith(_NIFTI)]
     masks = [path for path in images if path.name.startswith("sub-") and _stem(path).endswith("_mask") and not _is_other_mask(path.name)]
     return masks or images or [path for path in files if _is_segmentation(path)]

@@ -18,7 +18,8 @@ from dicomnode.bids.names import CaseLabel, entities_of, hashed_label
 from dicomnode.bids.place import case_folder, clear
 from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance, describe_bug
-from dicomnode.records import EarlierStudy, IndexedInstance, Role
+from dicomnode.folders import files_below
+from dicomnode.records import EarlierStudy, IndexedInstance, Role, SetAside
 from dicomnode.results.build import EncodedResult
 from dicomnode.results.earlier import referenced_series
 from dicomnode.states import Outcome
@@ -46,6 +47,8 @@ class OfflineCase:
         Role to BIDS URI, for images that lie in a dataset.
     earlier
         The study to compare with (DICOM only).
+    set_aside
+        Images of the study that cannot be read (of a received study).
     """
 
     label: CaseLabel
@@ -54,6 +57,7 @@ class OfflineCase:
     uris: Mapping[Role, str] = field(default_factory=dict)
     instances: tuple[IndexedInstance, ...] = ()
     earlier: EarlierStudy | None = None
+    set_aside: tuple[SetAside, ...] = ()
     problem: str = ""
 
 
@@ -201,7 +205,7 @@ def _answer_into(folder: Path, task: OfflineTask, progress: Progress | None) -> 
 
 def _answer_study(folder: Path, task: OfflineTask, progress: Progress | None) -> tuple[Outcome, str]:
     uid = task.case.name
-    study = StudyTask(uid, 1, task.case.instances, task.config, earlier=task.case.earlier)
+    study = StudyTask(uid, 1, task.case.instances, task.config, task.case.set_aside, task.case.earlier)
     try:
         solved = solve_study(study, progress)
     except (StudyRefused, PipelineError) as refusal:
@@ -229,7 +233,7 @@ def _found(result: PipelineResult) -> tuple[Outcome, str]:
 def _files(inputs: Iterable[Path]) -> Iterable[Path]:
     for path in inputs:
         if path.is_dir():
-            yield from sorted(item for item in path.rglob("*") if item.is_file())
+            yield from files_below(path)
         elif path.is_file():
             yield path
         else:

@@ -51,15 +51,17 @@ def replay(config: Config, study: str, output: Path, model: str | None, threshol
     """Answer a study of the ledger again into a folder; False when it was refused."""
     from dicomnode.app import open_ledger
     from dicomnode.bids.names import hashed_label
+    from dicomnode.earlier import find_earlier
     from dicomnode.offline import OfflineCase
     from dicomnode.show import find_study
 
     with closing(open_ledger(config)) as ledger:
         uid = find_study(ledger, study)
-        instances = tuple(ledger.study_instances(uid))
+        instances, set_aside = tuple(ledger.study_instances(uid)), tuple(ledger.set_aside(uid))
+        earlier = find_earlier(ledger, config.storage.spool, uid, instances) if config.pipeline.follow_up else None
     if not instances:
         raise NodeError("none of the study's images can be read; `dicomnode why` says more")
-    case = OfflineCase(hashed_label(uid.encode()), uid, instances=instances)
+    case = OfflineCase(hashed_label(uid.encode()), uid, instances=instances, earlier=earlier, set_aside=set_aside)
     return _answer(choose(config, model, threshold, cache), [case], output, None, 1, True, as_json)
 
 
@@ -211,7 +213,10 @@ def _print_comparison(comparison: Comparison, names: Sequence[str]) -> None:
         "figure", "cases", "mean difference", "median difference", "Wilcoxon p", title=f"{names[0]} minus {names[1]}, case by case"
     )
     for test in comparison.tests:
-        table.add_row(test.metric, str(test.cases), f"{test.mean_difference:.4f}", f"{test.median_difference:.4f}", f"{test.p_value:.3g}")
+        figures = ((test.mean_difference, ".4f"), (test.median_difference, ".4f"), (test.p_value, ".3g"))
+        table.add_row(
+            test.metric, str(test.cases), *(format(value, form) if math.isfinite(value) else "not defined" for value, form in figures)
+        )
     console.print(table)
     tost = comparison.dice_equivalence
     if tost is None:

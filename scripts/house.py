@@ -47,6 +47,7 @@ ROOMS = (
     Room("dicomnode.show", "the ledger in words: `status`, `why`, `retry`", _dicomnode("errors", "ledger")),
     Room("dicomnode.model_commands", "what `dicomnode models` prints", ("*",), ("onnx", "torch", "typer")),
     Room("dicomnode.offline_commands", "what the commands for work on files print", ("*",), ("rich", "typer")),
+    Room("dicomnode.folders", "the files below a folder, links followed"),
     Room("dicomnode.terminal", "one console, tables or JSON, a spinner", (), ("rich", "typer")),
     Room("dicomnode.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)),
     Room("dicomnode.supervise", "a child process that is started again when it dies or hangs"),
@@ -92,8 +93,7 @@ ROOMS = (
     Room(
         "dicomnode.earlier",
         "the earlier study of the same patient, found by the files' own headers",
-        _dicomnode("records", "ledger"),
-        ("pydicom",),
+        _dicomnode("records", "ledger", "study"),
     ),
     Room(
         "dicomnode.answer",
@@ -108,7 +108,7 @@ ROOMS = (
     Room(
         "dicomnode.offline",
         "`dicomnode segment`: the same image path on files",
-        (*_PLAIN, *_dicomnode("answer", "bids", "results", "study", "volumes"), *_VOLUMES_IN, *_pipeline("run")),
+        (*_PLAIN, *_dicomnode("answer", "bids", "folders", "results", "study", "volumes"), *_VOLUMES_IN, *_pipeline("run")),
     ),
     Room(
         "dicomnode.batch",
@@ -124,7 +124,7 @@ ROOMS = (
     Room(
         "dicomnode.masks",
         "which prediction belongs to which truth, and both on one grid",
-        (*_dicomnode("errors", "volumes"), *_VOLUMES_IN, *_pipeline("evaluate")),
+        (*_dicomnode("errors", "folders", "volumes"), *_VOLUMES_IN, *_pipeline("evaluate")),
         ("numpy", "pydicom"),
     ),
     Room(

@@ -71,6 +71,10 @@ def with_a_whole_t1(name: str) -> list[Dataset]:
     return [*head_series("t1", name), *without_a_slice(name)]
 
 
+def of_two_people(name: str) -> list[Dataset]:
+    return [*head_series("t1", name, patient=Patient(PatientID="SIM-SOMEBODY-ELSE")), *flair(name)]
+
+
 def twice(name: str, numbers: tuple[str, str]) -> list[Dataset]:
     """Return a series whose every position was acquired two times."""
     first = flair(name, overrides={"AcquisitionNumber": numbers[0]})
@@ -147,6 +151,7 @@ CASES = {
     "no frame of reference": Bad(lambda name: flair(name, overrides={"FrameOfReferenceUID": None}), reason="frame-of-reference-missing"),
     "one slice missing": Bad(without_a_slice, reason="missing-slices"),
     "one slice missing beside a T1": Bad(with_a_whole_t1, used=("t1",), finding="missing-slices"),
+    "T1 and FLAIR of two people": Bad(of_two_people, reason="patients-differ"),
     "two acquisitions, numbered": Bad(lambda name: twice(name, ("1", "2")), finding="repeated-acquisition"),
     "two acquisitions, not numbered": Bad(lambda name: twice(name, ("1", "1")), reason="duplicate-positions"),
     "two frames of reference": Bad(in_two_frames_of_reference, reason="several-frames-of-reference"),

@@ -52,10 +52,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def receive(
-    folder: Path, seed: str, grid: dict[str, object], lesions: Sequence[Blob], date: str
+    folder: Path, seed: str, grid: dict[str, object], lesions: Sequence[Blob], date: str, PatientID: str = "SIM-FOLLOWED"
 ) -> tuple[str, tuple[IndexedInstance, ...]]:
     """Write a FLAIR of the one patient and index it."""
-    phantom = phantom_study(seed, roles=("flair",), flair=grid, lesions=lesions, patient=Patient(PatientID="SIM-FOLLOWED"))
+    phantom = phantom_study(seed, roles=("flair",), flair=grid, lesions=lesions, patient=Patient(PatientID=PatientID))
     for instance in phantom.instances:
         instance.StudyDate = date
     phantom.write(folder)
@@ -106,7 +106,11 @@ def test_the_second_report_tells_what_became_of_each_lesion(config: Config, tmp_
     alone = solve(replace(task, earlier=None), (GROWN, NEW), monkeypatch)
     assert "earlier" not in words(alone)
     assert {item.SOPInstanceUID for item in alone.encoded}.isdisjoint(item.SOPInstanceUID for item in second.encoded)
-    # An earlier study that cannot be used leaves today's answer standing.
+    # An earlier study that cannot be used, or is another patient's, leaves today's answer standing.
+    strange_uid, strange = receive(tmp_path / "strange", "a", GRIDS[0], LESIONS, "20260105", PatientID="SIM-SOMEBODY-ELSE")
+    other = solve(replace(task, earlier=EarlierStudy(strange_uid, strange, seg)), (GROWN, NEW), monkeypatch)
+    assert "the two studies are of different patients by their headers, which differ in PatientID;" in words(other)
+    assert "is grown" not in words(other)
     seg.write_bytes(b"no DICOM")
     told = solve(task, (GROWN, NEW), monkeypatch)
     assert "were not compared with those of the earlier study" in words(told)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from dicomnode.app import open_ledger
@@ -14,10 +15,14 @@ from dicomnode.config import parse_config
 from dicomnode.errors import NodeError
 from dicomnode.offline_commands import replay
 from dicomnode.records import ReceivedInstance
+from dicomnode.simulator.author import write_series
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.study.headers import read_header
 from tests.factories.dicom import phantom_study
+from tests.factories.head import head_study, study_uid
 from tests.factories.onnx import brain_manifest, known_lesion_bundle, threshold_graph, write_bundle
+from tests.factories.results import texts_of
+from tests.factories.whole_node import whole_node
 
 GRID = {"shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)}
 
@@ -30,6 +35,32 @@ def steps(folder: Path) -> dict[str, Any]:
 def segmentation(folder: Path) -> bytes:
     (path,) = folder.glob("sub-*/dicom/seg.dcm")
     return path.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_replay_tells_what_the_node_told(tmp_path: Path) -> None:
+    """The earlier study that today's was compared with, and the images that could not be read, are told by a replay too."""
+    first, second = (
+        write_series(head_study(name, overrides={"StudyDate": date}), tmp_path / name)
+        for name, date in (("first", "20260105"), ("second", "20260704"))
+    )
+    last = second[-1]
+    last.write_bytes(last.read_bytes()[:-2500])
+    with whole_node(tmp_path) as node:
+        node.push(first)
+        node.work()
+        node.push(second)
+        node.work()
+        (told,) = node.arrived(study_uid("second"))["SR"]
+
+        assert replay(node.config, study_uid("second"), tmp_path / "again", None, None, None, True)
+
+    (report,) = (tmp_path / "again").glob("sub-*/dicom/sr.dcm")
+    words = texts_of(pydicom.dcmread(report))
+    assert words == texts_of(told)
+    assert any("earlier study of 20260105" in text for text in words)
+    assert any("1 images of the study could not be read" in text for text in words)
 
 
 @pytest.mark.slow

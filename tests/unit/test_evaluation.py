@@ -151,7 +151,7 @@ def test_folders_without_masks_are_named(truth: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
     assert f"{tmp_path / 'empty'}: there is no mask" in refused(tmp_path / "empty", truth)
-    assert f"{tmp_path / 'absent'}: no such folder" in refused(tmp_path / "absent", truth)
+    assert f"{tmp_path / 'absent'}: no such file or folder" in refused(tmp_path / "absent", truth)
     assert "give two files or two folders" in refused(truth / "case-1.nii.gz", truth)
     assert "no file that matches *.mgz" in refused(truth, truth, pattern="*.mgz")
 
