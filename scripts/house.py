@@ -71,7 +71,8 @@ ROOMS = (
         ("pydicom",),
     ),
     # Known to every room.
-    Room("dicomnode.config", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic",)),
+    Room("dicomnode.config", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors", "settings"), ("pydantic",)),
+    Room("dicomnode.settings", "the tables of the configuration; others import them from `dicomnode.config`", (), ("pydantic",)),
     Room("dicomnode.errors", "the error tree, split by what happens next"),
     Room("dicomnode.records", "frozen records that cross rooms", _dicomnode("states")),
     Room("dicomnode.states", "the job and delivery life cycles, one transition table each", _dicomnode("errors")),

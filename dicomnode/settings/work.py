@@ -1,0 +1,70 @@
+"""What is computed, where, how results look and how they leave: [pipeline], [compute], [results] and [delivery]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from dicomnode.settings.section import Section
+
+
+class PipelineSettings(Section):
+    """What is computed."""
+
+    models: Path | None = Field(None, description="Folder of model bundles; empty: the ones that ship with the node.")
+    lesion_model: str = Field("stroke-lesion-2mm", description="Bundle that finds the lesions: name, or name/version.")
+    brain_model: str = Field("brain-extractor-3mm", description="Bundle that finds the brain: name, or name/version.")
+    threshold: float | None = Field(None, gt=0, lt=1, description="Lesion probability threshold; empty: the manifest's.")
+    minimum_volume_mm3: float | None = Field(None, ge=0, description="Smaller lesions are dropped, in mm3; empty: the manifest's.")
+    bias_correction: bool = Field(True, description="N4 bias field correction before the network.")
+    cache: Path | None = Field(
+        None, description="Folder that keeps what slow steps computed (parts of patients' images), so that a replay is quick; empty: none."
+    )
+    cache_limit_mb: int = Field(2048, ge=1, description="The oldest go when the cache grows over this, in MB.")
+    follow_up: bool = Field(True, description="Compare with the newest earlier study of the same patient that the node still has.")
+
+
+class ComputeSettings(Section):
+    """Where and how heavily it is computed (Dask distributed)."""
+
+    scheduler: str = Field("", description="Address of a Dask scheduler, such as tcp://10.0.0.5:8786; empty: a worker process of our own.")
+    memory_limit_mb: int = Field(4096, ge=512, description="A worker that outgrows this is restarted, in MiB.")
+    threads: int = Field(2, ge=1, description="Threads of one inference.")
+    provider: Literal["auto", "cpu", "cuda", "openvino"] = Field(
+        "auto", description="What runs the networks: cpu, cuda, openvino (extras); auto is openvino where it is installed, else cpu."
+    )
+    job_limit_s: float = Field(1200, gt=0, description="A study that takes longer is stopped and tried again, in seconds.")
+    attempts: int = Field(3, ge=1, description="Tries after which a study is answered with a failure report.")
+    poll_s: float = Field(1, gt=0, description="How often the work side looks for something to do, in seconds.")
+
+
+class ResultSettings(Section):
+    """How results look."""
+
+    series_number_base: int = Field(9000, ge=1, le=99000, description="Series Number of the first result series.")
+    maximum_segments: int = Field(
+        40, ge=1, le=200, description="More lesions than this are merged into the last segment; the report says so."
+    )
+    institution_name: str = Field("", max_length=64, description="Institution Name in results; empty: the source's.")
+
+
+class DeliverySettings(Section):
+    """How results are delivered."""
+
+    backoff_first_s: float = Field(5, gt=0, description="Wait after the first failed delivery, in seconds; doubled each time.")
+    backoff_maximum_s: float = Field(900, gt=0, description="Longest wait between two tries, in seconds.")
+    give_up_after_hours: float = Field(72, gt=0, description="A delivery that has failed for so long is given up and shown.")
+    timeout_s: float = Field(30, gt=0, description="Longest wait for a destination's answer, in seconds.")
+    learn_s: float = Field(
+        3600, gt=0, description="How often a destination is asked which SOP classes and transfer syntaxes it accepts, in seconds."
+    )
+    confirm_first_s: float = Field(2, ge=0, description="Wait before a destination is asked after what it took, in seconds.")
+    confirm_wait_s: float = Field(
+        60, gt=0, description="Longest wait for its report on a storage commitment, in seconds; then it is asked anew."
+    )
+    confirm_tries: int = Field(3, ge=1, description="Answers without proof after which an object counts as not kept.")
+    resends: int = Field(
+        3, ge=0, description="An object that a destination took and did not keep is sent so often again, then given up and shown."
+    )
