@@ -24,6 +24,7 @@ log = structlog.get_logger()
 _TRIES = 3
 _WAIT_S = 15.0
 _COUNT_EVERY_S = 5.0
+LONGEST_WAIT_S = _WAIT_S * 2**_TRIES
 
 Wanted = Callable[[SeriesEntry], bool]
 

@@ -1,5 +1,6 @@
 """The working side, in the order of the arrow. Read this first.
 
+    mend_times          after the clock was set back                            ledger
     index_instances     read the headers of what `receive` has made safe        spool -> ledger -> study
     assess_studies      is a study complete, by evidence or by quiet time?      study
     fetch_missing       get what is missing from the PACS, where configured     fetch
@@ -30,6 +31,7 @@ from dicomnode.compute import Compute
 from dicomnode.config import Config
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
+from dicomnode.delivery.deliver import lease_s as delivery_lease_s
 from dicomnode.delivery.learn import find_outdated, learn_due, settle_config
 from dicomnode.earlier import find_earlier
 from dicomnode.errors import LeaseLost, NodeError, OutOfResources, RetryLater, UnreadableInstance, where
@@ -63,6 +65,15 @@ class Workplace:
     now: Callable[[], float] = time.time
     make_uid: Callable[[], str] = generate_uid
     audit: Audit = silent
+
+
+def mend_times(place: Workplace) -> int:
+    """Make due what waits for a time of a clock that was set back since; returns how much that was."""
+    lease_s, learn_s = max(LEASE_S, delivery_lease_s(place.config)), place.config.delivery.learn_s
+    mended = place.ledger.times.mend(place.now(), lease_s=lease_s, fetch_wait_s=fetch.LONGEST_WAIT_S, learn_s=learn_s)
+    if mended:
+        log.warning("clock_was_set_back", count=mended)
+    return mended
 
 
 def index_instances(place: Workplace) -> int:

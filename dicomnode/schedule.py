@@ -43,6 +43,7 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
     """Return the table for this workplace."""
     poll_s = place.config.compute.poll_s
     return (
+        Timer("mend times", 10.0, flow.mend_times),
         Timer("index instances", poll_s, flow.index_instances),
         Timer("assess studies", poll_s, flow.assess_studies),
         Timer("fetch missing", poll_s, flow.fetch_missing),

@@ -41,6 +41,11 @@ class Send(Protocol):
         """Send."""
 
 
+def lease_s(config: Config) -> float:
+    """Return how long a delivery that is being sent is its sender's, in seconds."""
+    return config.delivery.timeout_s * _LEASE_TIMEOUTS
+
+
 def deliver_due(
     ledger: Ledger,
     layout: SpoolLayout,
@@ -202,4 +207,4 @@ class _Courier:
 
     @property
     def _lease_s(self) -> float:
-        return self.config.delivery.timeout_s * _LEASE_TIMEOUTS
+        return lease_s(self.config)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dicomnode.errors import NodeError
 from dicomnode.ledger import deliveries, history, instances, jobs, retention
+from dicomnode.ledger.clock import Times
 from dicomnode.ledger.commitments import Commitments
 from dicomnode.ledger.confirmations import Confirmations
 from dicomnode.ledger.database import Database
@@ -39,6 +40,7 @@ class Ledger:
         self.commitments = Commitments(database)
         self.fetches = Fetches(database)
         self.offers = Offers(database)
+        self.times = Times(database)
         self._add_instance: Gather[ReceivedInstance, AddOutcome] = Gather(self._add_instances)
 
     @classmethod

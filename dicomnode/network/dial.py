@@ -22,6 +22,7 @@ from pynetdicom.presentation import PresentationContext
 
 from dicomnode.config import DestinationSettings
 from dicomnode.errors import StartError
+from dicomnode.network.timers import make_steady
 from dicomnode.network.tls import RequestorTls, explain
 from dicomnode.records import SendOutcome
 
@@ -150,6 +151,7 @@ def _prepare(event: Any, peer_may_ask: bool) -> None:
     if not peer_may_ask:
         # The library gives no other way to choose this class.
         event.assoc.dimse.__class__ = _Answers
+    make_steady(event.assoc.dul)
     connection: socket.socket = event.assoc.dul.socket.socket
     # Else a small PDU waits for the peer's delayed acknowledgement of the one before it, 40 ms each.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

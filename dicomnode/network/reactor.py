@@ -28,6 +28,7 @@ from pynetdicom.transport import AssociationSocket, RequestHandler
 from dicomnode.network.dimse import ProtocolFault, StoreAssembler, decode_uid, encode_store_response, fragments
 from dicomnode.network.handlers import AnswerStore, StoreRequest
 from dicomnode.network.limits import MemoryAccount, ReceiveMemory
+from dicomnode.network.timers import make_steady
 
 log = structlog.get_logger()
 
@@ -221,6 +222,7 @@ class PromptRequestHandler(RequestHandler):
         association: Any = super()._create_association()
         # pynetdicom names these classes in its constructors and gives no other way to choose them.
         association.dul.__class__ = PromptProvider
+        make_steady(association.dul)
         association.dul.socket.__class__ = PromptSocket
         association.dimse.__class__ = PromptMessages
         association.dul.answer_store = self.server.answer_store  # type: ignore[attr-defined]
