@@ -14,6 +14,7 @@ Each function is safe to call at any time, any number of times, and to be killed
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections import Counter, defaultdict
@@ -194,7 +195,11 @@ def _waits_for_fetch(place: Workplace, job: Job, verdict: Readiness, *, unread: 
 
 
 def _has_room(place: Workplace) -> bool:
-    """Return whether results can be written; without it every study would use up its tries while the disk is full."""
+    """Return whether results can be written; without it every study would use up its tries while the disk is full or read-only."""
+    spool = place.layout.root
+    if spool.exists() and not os.access(spool, os.W_OK):
+        log.error("spool_not_writable", path=str(spool))
+        return False
     free_bytes = shutil.disk_usage(place.config.storage.root).free
     if free_bytes < min(RESULT_ROOM_BYTES, place.config.storage.minimum_free_mb * 2**20):
         log.error("disk_full", free_bytes=free_bytes)

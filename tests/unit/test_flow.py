@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,6 +132,22 @@ def test_each_claim_has_a_holder_of_its_own(bench: Bench) -> None:
     assert len(set(owners)) == 2
     assert all(owner.startswith("work@here/") for owner in owners)
     assert bench.states() == {"2.25.1": JobState.ENCODED.value}
+
+
+def test_a_spool_that_is_read_only_uses_up_no_tries_and_no_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.receive(1, "2.25.1", at=10.0)
+    flow.index_instances(bench.place)
+    flow.assess_studies(bench.place)
+    bench.place.layout.prepare()
+    with monkeypatch.context() as patch:
+        # For root, too, what is mounted read-only is not writable; a folder's mode would not do.
+        patch.setattr(flow.os, "access", lambda path, mode: (path, mode) != (bench.place.layout.root, os.W_OK))
+        assert not flow.answer_next(bench.place)
+        assert bench.states() == {"2.25.1": "ready"}
+
+    bench.answers = [StudyAnswer(Outcome.NEGATIVE, "No lesion found.", ())]
+    assert flow.answer_next(bench.place)
+    assert bench.states() == {"2.25.1": "encoded"}
 
 
 def test_a_full_disk_uses_up_no_tries(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
