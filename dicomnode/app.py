@@ -83,7 +83,7 @@ def run_receive(config: Config) -> None:
         def watch_load() -> bool:
             with suppress(RetryLater):
                 receiver.congested = ledger.open_studies() > config.network.maximum_open_studies
-            return True
+            return _listens()
 
         try:
             _until_stopped(watch_load)
@@ -206,6 +206,14 @@ def _stop_event() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+def _listens() -> bool:
+    """Return whether the thread of the listener lives; without it nobody who calls is heard."""
+    lives = any(thread.name == "listener" for thread in threading.enumerate())
+    if not lives:
+        log.error("listener_ended", advice="the watchdog is not fed: the process is to be started again")
+    return lives
 
 
 def _hung(lookout: Lookout) -> bool:

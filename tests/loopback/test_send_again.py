@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,5 +108,5 @@ def test_a_study_that_is_sent_again_waits_until_it_is_quiet(node: WholeNode, wor
     last = node.ledger.last_received_at(str(node.ledger.studies()[0]["StudyInstanceUID"]))
     quiet_s = node.config.study.quiet_s
     for seconds, ready in ((quiet_s - 1, 0), (quiet_s + 1, 1)):
-        place = flow.replace(node.place, now=lambda seconds=seconds: last + seconds)
+        place = replace(node.place, now=lambda seconds=seconds: last + seconds)
         assert flow.assess_studies(place) == ready

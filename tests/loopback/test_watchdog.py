@@ -1,4 +1,4 @@
-"""`dicomnode work` with a timer that hangs: the watchdog is not fed any more, and the log names the timer."""
+"""`dicomnode work` with a timer that hangs, `receive` whose listener ended: the watchdog is not fed any more, and the log says why."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ import sys
 import time
 from pathlib import Path
 
-# The real command; only one function hangs, and the times are short.
-WORK = """
+import pytest
+
+# The real commands; only one function of each goes wrong from some moment on, and the times are short.
+COMMAND = """
 import sys, threading
 from pathlib import Path
 from dicomnode import app, flow, schedule
+from dicomnode.network import association
+side, goes_wrong, config = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 app.WATCHDOG_S, schedule.SILENT_S, schedule._SILENT_TIMEOUTS = 0.2, 4.0, 0
-really, hangs = flow.assess_studies, Path(sys.argv[1])
-flow.assess_studies = lambda place: threading.Event().wait() if hangs.exists() else really(place)
+really = flow.assess_studies
+flow.assess_studies = lambda place: threading.Event().wait() if goes_wrong.exists() else really(place)
+association._Server.service_actions = lambda server: 1 / (not goes_wrong.exists())
 from dicomnode.cli import main
-sys.argv = ["dicomnode", "work", "--config", sys.argv[2]]
+sys.argv = ["dicomnode", side, "--config", config]
 sys.exit(main())
 """
 
@@ -35,19 +40,26 @@ def heard(signs: socket.socket, seconds: float) -> list[bytes]:
     return words
 
 
-def test_a_timer_that_hangs_starves_the_watchdog_and_is_named(tmp_path: Path) -> None:
-    config, hangs, output = tmp_path / "node.toml", tmp_path / "hangs", tmp_path / "log"
-    config.write_text(f'[storage]\nroot = "{tmp_path / "node"}"\nminimum_free_mb = 1\n[compute]\npoll_s = 0.2\n')
+@pytest.mark.parametrize(
+    ("side", "said"),
+    [("work", ("timer_hangs", "assess studies")), ("receive", ("listener_ended", "started again"))],
+    ids=["work", "receive"],
+)
+def test_what_hangs_starves_the_watchdog_and_is_named(tmp_path: Path, side: str, said: tuple[str, str]) -> None:
+    config, goes_wrong, output = tmp_path / "node.toml", tmp_path / "goes-wrong", tmp_path / "log"
+    storage = f'[storage]\nroot = "{tmp_path / "node"}"\nminimum_free_mb = 1\n'
+    config.write_text(f"{storage}[network]\nport = 0\n[compute]\npoll_s = 0.2\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as signs, output.open("wb") as log:
         signs.bind("")
         environment = {**os.environ, "NOTIFY_SOCKET": "@" + signs.getsockname()[1:].decode()}
-        process = subprocess.Popen([sys.executable, "-c", WORK, hangs, config], env=environment, stdout=log, stderr=subprocess.STDOUT)
+        command = [sys.executable, "-c", COMMAND, side, goes_wrong, config]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             signs.settimeout(100)
             assert signs.recv(100) == b"READY=1", output.read_text()
             # Longer than a timer may be silent.
             fed = heard(signs, 6)
-            hangs.touch()
+            goes_wrong.touch()
             heard(signs, 8)
             starved = heard(signs, 3)
         finally:
@@ -57,5 +69,5 @@ def test_a_timer_that_hangs_starves_the_watchdog_and_is_named(tmp_path: Path) ->
     assert set(fed) == {b"WATCHDOG=1"}
     assert len(fed) > 5
     assert starved == []
-    (line, *_) = [line for line in output.read_text().splitlines() if "timer_hangs" in line]
-    assert "assess studies" in line
+    (line, *_) = [line for line in output.read_text().splitlines() if said[0] in line]
+    assert said[1] in line

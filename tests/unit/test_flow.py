@@ -141,7 +141,7 @@ def test_a_spool_that_is_read_only_uses_up_no_tries_and_no_time(bench: Bench, mo
     bench.place.layout.prepare()
     with monkeypatch.context() as patch:
         # For root, too, what is mounted read-only is not writable; a folder's mode would not do.
-        patch.setattr(flow.os, "access", lambda path, mode: (path, mode) != (bench.place.layout.root, os.W_OK))
+        patch.setattr(os, "access", lambda path, mode: (path, mode) != (bench.place.layout.root, os.W_OK))
         assert not flow.answer_next(bench.place)
         assert bench.states() == {"2.25.1": "ready"}
 
