@@ -42,6 +42,11 @@ TARGET = Path(__file__).resolve().parents[2] / "docs" / "benchmarks-families.md"
 REAL = ("philips-flair-2d", "patient01-study1", "patient12-study1", "patient04-study1")
 AIMS = {"t1+flair": {"dice": 0.70, "lesion_f1": 0.60, "volume_correlation": 0.90}, "flair": {"dice": 0.60}, "t1": {"dice": 0.45}}
 """What was asked of the lesion network, by input."""
+FIGURES = {
+    "threshold": ".2f", "dice": ".3f", "lesion_f1": ".3f", "volume_correlation": ".3f", "error_ml": ".1f", "bias_ml": "+.1f",
+    "false_ml_without_lesion_mean": ".1f", "processor_s": ".2f",
+}  # fmt: skip
+"""Columns of the first table, and how each is written."""
 SIZES = ("0_to_1", "1_to_5", "5_to_20", "20_to_80", "80_to_inf")
 
 
@@ -156,6 +161,11 @@ def _count(row: Mapping[str, Any], table: str) -> int:
     return int(next(iter(row[table].values()))["cases"])
 
 
+def _cell(seen: Mapping[str, float], figure: str, form: str) -> str:
+    """Return a figure; empty where it is not defined, as a size of which there is no head."""
+    return format(seen[figure], form) if figure in seen else ""
+
+
 def _lines(rows: Sequence[Mapping[str, Any]], table: str) -> Iterator[tuple[str, str, Mapping[str, float]]]:
     return ((row["name"], name, seen) for row in rows for name, seen in row[table].items())
 
@@ -166,17 +176,14 @@ def _all_samples(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "one thread. None of these heads settled a threshold: the 60 before them settled those of `stroke-lesion-2mm` (20 of the 60 those of the planes, 12"
     yield "those of the regions). The first 24 of them chose the members of `stroke-lesion-ensemble`, which therefore flatters it; without them: see below."
     yield "F1: lesions at 10 % overlap, over all heads. Correlation: Pearson's, of the volumes of heads with a lesion. Error: mean absolute difference of the"
-    yield "volume; bias: mean difference (negative: too little). Seconds: the networks alone, median. Memory: peak of the whole process, which holds torch and"
+    yield "volume; bias: mean difference (negative: too little). Seconds: the networks alone, median; other work on the same cores makes them up to twice as long. Memory: peak of the whole process, which holds torch and"
     yield "the samples besides. MB: the ONNX files.\n"
     yield "| bundle | input | threshold | Dice | F1 | correlation | error mL | bias mL | found where nothing is, mL | seconds | memory MB | MB |"
     yield "|" + "---|" * 12
     for row in rows:
         for name, seen in row["by"].items():
-            cells = f"{seen['threshold']:.2f} | {seen['dice']:.3f} | {seen['lesion_f1']:.3f} | {seen['volume_correlation']:.3f}"
-            volumes = f"{seen['error_ml']:.1f} | {seen['bias_ml']:+.1f} | {seen['false_ml_without_lesion_mean']:.1f}"
-            yield (
-                f"| {row['name']} | {name} | {cells} | {volumes} | {seen['processor_s']:.2f} | {row['peak_mb']:.0f} | {row['file_mb']:.1f} |"
-            )
+            cells = [_cell(seen, figure, form) for figure, form in FIGURES.items()]
+            yield f"| {row['name']} | {name} | {' | '.join(cells)} | {row['peak_mb']:.0f} | {row['file_mb']:.1f} |"
 
 
 def _by_size(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -184,7 +191,7 @@ def _by_size(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "| bundle | input | " + " | ".join(size.replace("_to_", " to ").replace("to inf", "and more") for size in SIZES) + " |"
     yield "|" + "---|" * (2 + len(SIZES))
     for bundle, name, seen in _lines(rows, "by"):
-        cells = [f"{seen[f'dice_{size}_ml']:.2f}" if f"dice_{size}_ml" in seen else "" for size in SIZES]
+        cells = [_cell(seen, f"dice_{size}_ml", ".2f") for size in SIZES]
         yield f"| {bundle} | {name} | " + " | ".join(cells) + " |"
 
 
@@ -193,7 +200,8 @@ def _untouched(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "| bundle | input | Dice | F1 | correlation |"
     yield "|---|---|---|---|---|"
     for bundle, name, seen in _lines(rows, "untouched"):
-        yield f"| {bundle} | {name} | {seen['dice']:.3f} | {seen['lesion_f1']:.3f} | {seen['volume_correlation']:.3f} |"
+        cells = [_cell(seen, figure, ".3f") for figure in ("dice", "lesion_f1", "volume_correlation")]
+        yield f"| {bundle} | {name} | " + " | ".join(cells) + " |"
 
 
 def _aims(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

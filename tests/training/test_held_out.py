@@ -15,6 +15,7 @@ from pipeline.training.__main__ import app
 from pipeline.training.pool import Pool
 from pipeline.training.synthesis.subject import Case
 from pipeline.training.tasks import TASKS
+from scripts.bench.families import render
 from tests.factories.families import BRIGHT, write_ensemble, write_proposal, write_triplanar
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle
 
@@ -122,3 +123,18 @@ def test_a_checkpoint_and_a_bundle_together_are_not_guessed_about(samples: Path,
 
     assert code == 2
     assert "either --checkpoint FILE or --bundle NAME" in " ".join(said.replace("│", " ").split())
+
+
+def test_the_page_says_what_is_reached_and_what_was_chosen_on_these_heads() -> None:
+    figures = {"cases": 4.0, "dice": 0.71, "lesion_f1": 0.59, "volume_correlation": 0.9, "dice_5_to_20_ml": 0.5}
+    both = {name: {**figures, "dice": dice} for name, dice in (("t1+flair", 0.71), ("t1", 0.4499), ("flair", 0.6))}
+    row = {"name": "known/1", "by": both, "untouched": {"t1+flair": {**figures, "cases": 3.0}}, "peak_mb": 500.0, "file_mb": 5.8}
+
+    lines = list(render([row], []))
+
+    assert "| dice, t1+flair | 0.70 | **0.710** |" in lines
+    assert "| lesion f1, t1+flair | 0.60 | 0.590 |" in lines
+    assert "| dice, flair | 0.60 | **0.600** |" in lines
+    assert "| dice, t1 | 0.45 | 0.450 |" in lines
+    assert "| known/1 | t1+flair |  |  | 0.50 |  |  |" in lines
+    assert any("The last 3 of these heads" in line for line in lines)
