@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 WATCHDOG_S = 10.0
+# The listener's loop comes round several times a second.
+LISTENER_SILENT_S = 30.0
 
 
 def open_ledger(config: Config) -> Ledger:
@@ -83,7 +85,10 @@ def run_receive(config: Config) -> None:
         def watch_load() -> bool:
             with suppress(RetryLater):
                 receiver.congested = ledger.open_studies() > config.network.maximum_open_studies
-            return _listens()
+            silent_s = receiver.silent_s()
+            if silent_s > LISTENER_SILENT_S:
+                log.error("listener_hangs", seconds=round(silent_s), advice="the watchdog is not fed: the process is to be started again")
+            return silent_s <= LISTENER_SILENT_S
 
         try:
             _until_stopped(watch_load)
@@ -206,14 +211,6 @@ def _stop_event() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
-
-
-def _listens() -> bool:
-    """Return whether the thread of the listener lives; without it nobody who calls is heard."""
-    lives = any(thread.name == "listener" for thread in threading.enumerate())
-    if not lives:
-        log.error("listener_ended", advice="the watchdog is not fed: the process is to be started again")
-    return lives
 
 
 def _hung(lookout: Lookout) -> bool:

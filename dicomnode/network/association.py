@@ -41,6 +41,13 @@ class _Server(ThreadedAssociationServer):
     doorkeeper: Doorkeeper
     audit: Audit
     tls: ssl.SSLContext | None = None
+    looked_at = 0.0
+    """When the listener's loop last came round (`time.monotonic`)."""
+
+    def service_actions(self) -> None:
+        """Note, each time that the loop comes round, that it does."""
+        super().service_actions()
+        self.looked_at = time.monotonic()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Let a connection in, or close it before it has cost a thread."""
@@ -128,10 +135,15 @@ class Receiver:
             raise PortError(f"cannot listen on {network.bind}:{network.port}: {reason}; set network.bind and network.port") from problem
         server.answer_store, server.tls, server.audit = self._answer_store, tls, self._audit
         server.memory, server.doorkeeper = ReceiveMemory(network), Doorkeeper(network)
+        server.looked_at = time.monotonic()
         self._server = server
         threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="listener", daemon=True).start()
         host, port = server.server_address[:2]
         return str(host), int(port)
+
+    def silent_s(self) -> float:
+        """Return for how many seconds the listener's loop has not come round: it ended, or it hangs, and nobody who calls is heard."""
+        return 0.0 if self._server is None else time.monotonic() - self._server.looked_at
 
     def stop(self, timeout_s: float) -> None:
         """Take no new association, give the open ones `timeout_s` to finish, then abort them."""

@@ -1,4 +1,4 @@
-"""`dicomnode work` with a timer that hangs, `receive` whose listener ended: the watchdog is not fed any more, and the log says why."""
+"""`dicomnode work` with a timer that hangs, `receive` whose listener hangs or ended: the watchdog is not fed any more, and the log says why."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ import sys, threading
 from pathlib import Path
 from dicomnode import app, flow, schedule
 from dicomnode.network import association
-side, goes_wrong, config = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-app.WATCHDOG_S, schedule.SILENT_S, schedule._SILENT_TIMEOUTS = 0.2, 4.0, 0
+side, how, goes_wrong, config = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]
+app.WATCHDOG_S, app.LISTENER_SILENT_S, schedule.SILENT_S, schedule._SILENT_TIMEOUTS = 0.2, 4.0, 4.0, 0
 really = flow.assess_studies
 flow.assess_studies = lambda place: threading.Event().wait() if goes_wrong.exists() else really(place)
-association._Server.service_actions = lambda server: 1 / (not goes_wrong.exists())
+come_round = association._Server.service_actions
+def service_actions(server):
+    if goes_wrong.exists():
+        threading.Event().wait() if how == "hangs" else 1 / 0
+    come_round(server)
+association._Server.service_actions = service_actions
 from dicomnode.cli import main
 sys.argv = ["dicomnode", side, "--config", config]
 sys.exit(main())
@@ -41,18 +46,22 @@ def heard(signs: socket.socket, seconds: float) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("side", "said"),
-    [("work", ("timer_hangs", "assess studies")), ("receive", ("listener_ended", "started again"))],
-    ids=["work", "receive"],
+    ("side", "how", "said"),
+    [
+        ("work", "hangs", ("timer_hangs", "assess studies")),
+        ("receive", "hangs", ("listener_hangs", "started again")),
+        ("receive", "ends", ("listener_hangs", "started again")),
+    ],
+    ids=["work", "listener hangs", "listener ended"],
 )
-def test_what_hangs_starves_the_watchdog_and_is_named(tmp_path: Path, side: str, said: tuple[str, str]) -> None:
+def test_what_hangs_starves_the_watchdog_and_is_named(tmp_path: Path, side: str, how: str, said: tuple[str, str]) -> None:
     config, goes_wrong, output = tmp_path / "node.toml", tmp_path / "goes-wrong", tmp_path / "log"
     storage = f'[storage]\nroot = "{tmp_path / "node"}"\nminimum_free_mb = 1\n'
     config.write_text(f"{storage}[network]\nport = 0\n[compute]\npoll_s = 0.2\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as signs, output.open("wb") as log:
         signs.bind("")
         environment = {**os.environ, "NOTIFY_SOCKET": "@" + signs.getsockname()[1:].decode()}
-        command = [sys.executable, "-c", COMMAND, side, goes_wrong, config]
+        command = [sys.executable, "-c", COMMAND, side, how, goes_wrong, config]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             signs.settimeout(100)
