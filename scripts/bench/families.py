@@ -176,8 +176,8 @@ def _all_samples(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "one thread. None of these heads settled a threshold: the 60 before them settled those of `stroke-lesion-2mm` (20 of the 60 those of the planes, 12"
     yield "those of the regions). The first 24 of them chose the members of `stroke-lesion-ensemble`, which therefore flatters it; without them: see below."
     yield "F1: lesions at 10 % overlap, over all heads. Correlation: Pearson's, of the volumes of heads with a lesion. Error: mean absolute difference of the"
-    yield "volume; bias: mean difference (negative: too little). Seconds: the networks alone, median; other work on the same cores makes them up to twice as long. Memory: peak of the whole process, which holds torch and"
-    yield "the samples besides. MB: the ONNX files.\n"
+    yield "volume; bias: mean difference (negative: too little). Seconds: the networks alone, median; other work on the same cores makes them up to twice as"
+    yield "long. Memory: peak of the whole process, which holds torch and the samples besides. MB: the ONNX files.\n"
     yield "| bundle | input | threshold | Dice | F1 | correlation | error mL | bias mL | found where nothing is, mL | seconds | memory MB | MB |"
     yield "|" + "---|" * 12
     for row in rows:
