@@ -73,6 +73,8 @@ PATIENT_WORDS = (
 
 _QUIET_LOGGERS = ("pydicom", "pynetdicom", "highdicom", "dicom2nifti", "distributed", "apscheduler", "alembic", "sqlalchemy")
 _TRUSTED_LOGGERS = ("apscheduler", "alembic")
+# What pynetdicom calls an error and we tell by name: a peer without storage commitment is none.
+_TOLD_BY_US = frozenset({"No accepted presentation contexts"})
 _OUR_PACKAGES = ("dicomnode", "pipeline")
 
 
@@ -104,6 +106,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(lambda record: record.msg not in _TOLD_BY_US)
     warnings.showwarning = _log_warning
     root = logging.getLogger()
     root.handlers[:] = [handler]

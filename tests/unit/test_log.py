@@ -126,6 +126,14 @@ def test_dicom_libraries_are_heard_from_warning_on_and_without_their_words(writt
     assert SECRET not in json.dumps(lines)
 
 
+def test_what_a_library_calls_an_error_and_we_tell_by_name_is_told_once(written: Callable[[], list[dict[str, Any]]]) -> None:
+    library = logging.getLogger("pynetdicom.acse")
+    library.error("No accepted presentation contexts")
+    library.error("Something else")
+
+    assert [(line["event"], line["logger"]) for line in written()] == [("library_message", "pynetdicom.acse")]
+
+
 def test_a_trusted_library_keeps_its_words_but_not_the_exception(written: Callable[[], list[dict[str, Any]]]) -> None:
     try:
         int(SECRET)
