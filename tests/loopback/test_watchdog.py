@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # The real commands; only one function of each goes wrong from some moment on, and the times are short.
 COMMAND = """
 import sys, threading
