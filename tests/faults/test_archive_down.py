@@ -63,6 +63,8 @@ def test_results_arrive_once_after_the_archive_was_away_and_then_full(tmp_path: 
         assert {outcome.verdict for outcome in send_files(images, peer, calling_ae="SCANNER", timeout_s=30)} == {"ok"}
 
         wait_for(lambda: any(delivery["attempts"] >= 2 for delivery in deliveries(node)), 120)
+        # Not while it is being tried.
+        wait_for(lambda: "next try" in ask(node, "why", UID), 60)
         while_away = ask(node, "why", UID)
         with archive:
             wait_for(lambda: len(archive.received) >= 4, 30)
@@ -78,7 +80,6 @@ def test_results_arrive_once_after_the_archive_was_away_and_then_full(tmp_path: 
         node.check()
 
     assert "the peer cannot be reached" in while_away
-    assert "next try" in while_away
     assert {delivery["state"] for delivery in while_full} <= {"due", "sending"}
     assert any("0xA700" in delivery["last_status"] for delivery in while_full)
     assert kept_while_full == ()
