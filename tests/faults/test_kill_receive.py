@@ -1,4 +1,4 @@
-"""`dicomnode receive` is killed with SIGKILL at random moments while senders push; what it acknowledged is there, and nothing is half there."""
+"""`dicomnode receive` is killed with SIGKILL again and again while senders push; what it acknowledged is there, and nothing is half there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 ROUNDS = int(os.environ.get("DICOMNODE_KILLS", "8"))
 SENDERS = 3
-PER_SENDER = 40
+PER_SENDER = 10 * (ROUNDS + 1)
 SEED = 20261121
 
 
@@ -76,39 +76,54 @@ def node(tmp_path: Path) -> Iterator[Node]:
         node.kill()
 
 
-def push(files: list[Path], port: int, acknowledged: set[str], go_on: threading.Event) -> None:
+@dataclass
+class Pace:
+    """How far each sender may go: one more share of its files for each kill, so that every kill falls into the middle on a slow and on a fast machine alike."""
+
+    shares: int
+    kills: int = 0
+
+    def allowed(self, files: int) -> int:
+        return files * (self.kills + 1) // self.shares
+
+
+def push(files: list[Path], port: int, acknowledged: set[str], go_on: threading.Event, pace: Pace) -> None:
     """Send files until each is acknowledged or the test ends; note what was acknowledged the moment that it was."""
     peer = DestinationSettings(name="node", ae_title="NODE", host="127.0.0.1", port=port)
     left = list(files)
     while left and go_on.is_set():
         # In small batches, so that associations are opened and released all the time.
-        batch = left[:7]
-        outcomes = send_files(batch, peer, calling_ae="SCANNER", timeout_s=5)
+        taken_so_far = len(files) - len(left)
+        batch = left[: min(7, pace.allowed(len(files)) - taken_so_far)]
+        outcomes = send_files(batch, peer, calling_ae="SCANNER", timeout_s=5) if batch else []
         taken = [path for path, outcome in zip(batch, outcomes, strict=True) if outcome.verdict == "ok"]
         acknowledged.update(str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in taken)
         left = [path for path in left if path not in taken]
         time.sleep(0.01)
 
 
-@pytest.mark.timeout(120 + 5 * ROUNDS)
+@pytest.mark.timeout(180 + 5 * ROUNDS)
 def test_what_was_acknowledged_survives(node: Node, tmp_path: Path, settle: Settle) -> None:
     chance = random.Random(SEED)
     acknowledged: set[str] = set()
     go_on = threading.Event()
     go_on.set()
+    pace = Pace(ROUNDS + 1)
     batches = [write_instances(tmp_path / str(sender), PER_SENDER, seed=f"sender {sender}", side=200) for sender in range(SENDERS)]
-    senders = [threading.Thread(target=push, args=(batch, node.port, acknowledged, go_on)) for batch in batches]
+    senders = [threading.Thread(target=push, args=(batch, node.port, acknowledged, go_on, pace)) for batch in batches]
     node.start()
     for sender in senders:
         sender.start()
 
-    seen_per_kill = []
+    seen_per_kill = [0]
     try:
         for _ in range(ROUNDS):
-            time.sleep(chance.uniform(0.05, 0.5))
+            _wait_for_more(acknowledged, seen_per_kill[-1])
+            time.sleep(chance.uniform(0, 0.05))
             node.kill()
             seen_per_kill.append(len(acknowledged))
             _check(node, set(acknowledged))
+            pace.kills += 1
             node.start()
         for sender in senders:
             sender.join(90)
@@ -120,8 +135,8 @@ def test_what_was_acknowledged_survives(node: Node, tmp_path: Path, settle: Sett
     _check(node, acknowledged)
     stored = {row.SOPInstanceUID for row in _listed_after_restart(node)}
     settle("SIGKILL of receive under three senders", ROUNDS, Counts(len(acknowledged), len(acknowledged - stored), 0, 0, 0))
-    # The kills really fell between the first and the last instance.
-    assert any(0 < seen < SENDERS * PER_SENDER for seen in seen_per_kill)
+    # Each kill fell between the first and the last instance.
+    assert all(0 < seen < SENDERS * PER_SENDER for seen in seen_per_kill[1:]), f"acknowledged at each kill: {seen_per_kill}"
 
 
 def test_dcmtk_senders_lose_nothing_either(node: Node, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
@@ -153,13 +168,20 @@ def test_a_power_cut_that_takes_the_ledger_takes_no_instance(node: Node, tmp_pat
     go_on = threading.Event()
     go_on.set()
     node.start()
-    push(write_instances(tmp_path / "study", 10), node.port, acknowledged, go_on)
+    push(write_instances(tmp_path / "study", 10), node.port, acknowledged, go_on, Pace(1))
     node.kill()
     for file in node.root.glob("ledger.sqlite3*"):
         file.unlink()
 
     assert {row.SOPInstanceUID for row in _listed_after_restart(node)} == acknowledged
     assert len(acknowledged) == 10
+
+
+def _wait_for_more(acknowledged: set[str], seen: int) -> None:
+    end = time.monotonic() + 60
+    while len(acknowledged) <= seen:
+        assert time.monotonic() < end, f"nothing more was acknowledged after {seen} instances"
+        time.sleep(0.001)
 
 
 def _check(node: Node, acknowledged: set[str]) -> None:
