@@ -10,6 +10,8 @@ KNOWN_WARNINGS: Mapping[str, str] = {
     "needed to build DICOMDIR": "an identifier, date or time that the source lacks, or has no legal value for, stays empty (type 2): "
     "a result never invents who the patient is or when the study was",
     "Value dubious for this VR [PN]": "a name in the retired form, without components: names are copied letter by letter",
+    "Unrecognized defined term = <99DICOMNODE>": "reports that compare with an earlier study, or hold an agreement, name the scheme of their own "
+    "codes in Coding Scheme Identification Sequence (PS3.3 C.12.1), which is what it is for",
     "PatientWeight(0010,1030)[1]> - Value is zero": "copied from the source",
 }
 """Key: words of the warning."""

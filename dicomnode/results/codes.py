@@ -71,8 +71,27 @@ CONCLUSION = Code("121077", "DCM", "Conclusion")
 COMMENT = Code("121106", "DCM", "Comment")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
+# What became of a lesion since an earlier study (CID 6002, 3235), and what no standard code names: PS3.16 knows new and vanished findings of
+# mammograms only, and no agreement between networks.
+OWN_SCHEME = "99DICOMNODE"
+CHANGE = Code("change", OWN_SCHEME, "Change since the earlier study")
+INCREASE_IN_SIZE = Code("15454001", "SCT", "Increase in size")
+DECREASE_IN_SIZE = Code("19776001", "SCT", "Decrease in size")
+NO_CHANGE = Code("260388006", "SCT", "No change")
+NEW_LESION = Code("new", OWN_SCHEME, "New lesion")
+LESION_IS_GONE = Code("gone", OWN_SCHEME, "Lesion is gone")
+NOT_IMAGED = Code("not-imaged", OWN_SCHEME, "Lesion is outside the images")
+EARLIER_VOLUME = Code("earlier-volume", OWN_SCHEME, "Volume in the earlier study")
+AGREEMENT = Code("agreement", OWN_SCHEME, "Agreement of the network's passes")
+TRACKING_UNIQUE_IDENTIFIER = Code("112040", "DCM", "Tracking Unique Identifier")
+CHANGES: Mapping[str, Code] = {
+    "new": NEW_LESION, "grown": INCREASE_IN_SIZE, "shrunk": DECREASE_IN_SIZE, "unchanged": NO_CHANGE,
+    "gone": LESION_IS_GONE, "not imaged": NOT_IMAGED,
+}  # fmt: skip
+"""Key: `pipeline.records.Change`."""
+
 NOT_IN_DICTIONARY = frozenset({MILLILITER, QUALITATIVE_EVALUATIONS})
-"""Used by PS3.16 (TID 1500) or UCUM, but absent from pydicom's dictionaries."""
+"""Used by PS3.16 (TID 1500) or UCUM, but absent from pydicom's dictionaries; so are those of our own scheme."""
 
 
 @dataclass(frozen=True)
@@ -107,5 +126,7 @@ MEASURED: Mapping[str, MeasuredQuantity] = {
     ),
     # The network's mean probability, which is not calibrated: the words of the report say so.
     "certainty": MeasuredQuantity(CERTAINTY_OF_FINDING, PERCENT, derivation=MEAN),
+    "agreement": MeasuredQuantity(AGREEMENT, PERCENT, derivation=MEAN),
+    "earlier_volume": MeasuredQuantity(EARLIER_VOLUME, MILLILITER, method=SUM_OF_SEGMENTED_VOXELS),
 }
 """Key: `pipeline.records.Measurement.name`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from highdicom import sr
@@ -156,8 +156,26 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
         is_verified=False,
         contributing_equipment=describe_equipment(plan.models, context.software_version, provenance),
     )
+    if any(code.CodingSchemeDesignator == codes.OWN_SCHEME for code in _codes_of(dataset)):
+        dataset.CodingSchemeIdentificationSequence = [_own_scheme()]
     freeze_document(dataset, provenance)
     return dataset
+
+
+def _codes_of(item: Dataset) -> Iterator[Dataset]:
+    """Yield the names and values that are codes, at every depth of the content."""
+    for child in item.get("ContentSequence", []):
+        yield from (*child.get("ConceptNameCodeSequence", []), *child.get("ConceptCodeSequence", []))
+        yield from _codes_of(child)
+
+
+def _own_scheme() -> Dataset:
+    """Return whose the codes are that no standard has (PS3.3 C.12.1, Coding Scheme Identification Sequence)."""
+    item = Dataset()
+    item.CodingSchemeDesignator = codes.OWN_SCHEME
+    item.CodingSchemeName = f"Codes of {PRODUCT}"
+    item.CodingSchemeResponsibleOrganization = MANUFACTURER
+    return item
 
 
 def choose_predecessor(plan: EncodingPlan) -> ResultFile | None:

@@ -16,6 +16,7 @@ from pydicom.uid import UID
 from dicomnode.config import ResultForm
 from dicomnode.records import SourceFrame
 from dicomnode.results import codes
+from dicomnode.results.changes import changes_told, evaluate_changes, measure_earlier
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
 from dicomnode.results.segments import SegmentPlan
@@ -104,10 +105,12 @@ def _describe_all(context: AnswerContext, result: PipelineResult, header: Datase
             *(make_measurement(item) for item in known),
             make_measurement(greatest, [_coordinates(longest.long_axis, context, header)]),
         ],
+        qualitative_evaluations=evaluate_changes(changes_told(result)) or None,
     )
 
 
 def _describe_segment(plan: SegmentPlan, context: AnswerContext, result: PipelineResult, segmentation: Dataset) -> Group:
+    changes = changes_told(result, plan.lesions)
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=plan.tracking_uid, identifier=plan.tracking_id),
         referenced_segment=sr.ReferencedSegment(
@@ -119,7 +122,8 @@ def _describe_segment(plan: SegmentPlan, context: AnswerContext, result: Pipelin
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN, codes.SIDES.get(plan.laterality))],
         algorithm_id=describe_algorithm(result),
-        measurements=[make_measurement(item) for item in measure_segment(plan) if item.name != "long_axis"],
+        measurements=[*(make_measurement(item) for item in measure_segment(plan) if item.name != "long_axis"), *measure_earlier(changes)],
+        qualitative_evaluations=evaluate_changes(changes) or None,
     )
 
 
@@ -137,7 +141,9 @@ def _describe_long_axis(plan: SegmentPlan, context: AnswerContext, header: Datas
 def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
     """Return a segment's measurements: the lesion's own, or the sum of the volumes of merged lesions."""
     if len(plan.lesions) == 1:
-        return tuple(item for item in plan.lesions[0].measurements if item.name in codes.MEASURED)
+        lesion = plan.lesions[0]
+        agreed = () if lesion.mean_agreement is None else (Measurement("agreement", 100 * lesion.mean_agreement, "%", ""),)
+        return (*(item for item in lesion.measurements if item.name in codes.MEASURED), *agreed)
     volumes = [item for lesion in plan.lesions for item in lesion.measurements if item.name == "volume"]
     return (Measurement("volume", sum(item.value for item in volumes), volumes[0].unit, volumes[0].method),)
 

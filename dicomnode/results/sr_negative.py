@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.config import ResultForm
 from dicomnode.results import codes
+from dicomnode.results.changes import changes_told, evaluate_changes
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
 from dicomnode.results.sr import describe_algorithm
@@ -49,7 +50,7 @@ def build_negative_report(
         finding_sites=[sr.FindingSite(codes.BRAIN)],
         algorithm_id=describe_algorithm(result),
         measurements=[make_measurement(item) for item in result.measurements if item.name in codes.MEASURED],
-        qualitative_evaluations=[sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion)],
+        qualitative_evaluations=[sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion), *evaluate_changes(changes_told(result))],
     )
     remarks = describe_remarks(findings)
     plan = EncodingPlan(context, result.models, evidence, provenance, remarks, form, limited_quality=is_limited(findings))

@@ -9,6 +9,8 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
+from dicomnode.results import codes
+from dicomnode.results.changes import changes_told
 from dicomnode.results.verify_mask import list_segments
 from pipeline.geometry import apply_affine, voxel_volume_mm3
 from pipeline.records import PipelineResult
@@ -31,6 +33,7 @@ def check_report(report: Dataset, segmentation: Dataset | None, result: Pipeline
     """
     _check_references(report, segmentation, sources)
     groups = [item for item in walk_content(report) if concept(item) == "125007"]
+    _check_changes(groups, segmentation, result)
     if segmentation is None:
         _check_negative(report, groups)
         return
@@ -82,6 +85,26 @@ def _check_references(report: Dataset, segmentation: Dataset | None, sources: Se
                 raise ResultRejected("the report points to an instance that is not of this study")
         if item.ValueType == "IMAGE" and item.RelationshipType == "INFERRED FROM":
             raise ResultRejected("an image below coordinates must be SELECTED FROM")
+
+
+def _check_changes(groups: Sequence[Dataset], segmentation: Dataset | None, result: PipelineResult) -> None:
+    """Hold the coded changes against the comparison: each under the lesion that it is of."""
+    told = [
+        (_text(group, "112040"), str(item.ConceptCodeSequence[0].CodeValue), _text(item, "112040"))
+        for group in groups
+        for item in walk_content(group)
+        if concept(item) == codes.CHANGE.value
+    ]
+    whole = next((_text(group, "112040") for group in groups), "")
+    wanted = [(whole, codes.CHANGES[change.kind].value, change.tracking_uid) for change in changes_told(result)]
+    if segmentation is not None:
+        uids = {int(item.SegmentNumber): str(item.TrackingUID) for item in list_segments(segmentation)}
+        # The last segment may stand for all lesions from its number on.
+        shared = result.lesions[len(uids) - 1 :]
+        for lesion in (*result.lesions[: len(uids) - 1], *(shared if len(shared) == 1 else ())):
+            wanted += [(uids[lesion.label], codes.CHANGES[change.kind].value, "") for change in changes_told(result, [lesion])]
+    if sorted(told) != sorted(wanted):
+        raise ResultRejected(f"the report tells the changes {told}, the comparison found {wanted}")
 
 
 def _check_negative(report: Dataset, groups: Sequence[Dataset]) -> None:

@@ -26,7 +26,7 @@ from dicomnode.config import ResultForm
 from dicomnode.results.build import build_answer
 from dicomnode.results.verify import verify_answer
 from tests.factories.orthanc import DICOMWEB_PLUGIN, Orthanc, running_orthanc
-from tests.factories.results import Answered, answered_study
+from tests.factories.results import Answered, answered_study, followed
 from tests.factories.viewer import serve_viewer
 
 Pixels = npt.NDArray[np.int16]
@@ -139,7 +139,8 @@ def screen(viewer_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def upload_study(archive: Orthanc, folder: Path, **flair: Any) -> Answered:
     """Put a study and its results, as a destination with `segmentation = "auto"` gets them, into the archive."""
-    study = answered_study(folder, roles=("flair",), flair={**flair, "overrides": WINDOW}, seed=folder.name)
+    # The report also tells what became of lesions since an earlier study; two of them are not there any more.
+    study = followed(answered_study(folder, roles=("flair",), flair={**flair, "overrides": WINDOW}, seed=folder.name))
     study = replace(study, context=replace(study.context, forms=(ResultForm(segmentation="auto"),)))
     results = build_answer(study.context, study.volume, study.result, ())
     verify_answer(results, study.context, study.volume, study.result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from dicomnode.config import ResultSettings
 from dicomnode.records import Role, SourceFrame, SourceSeries
 from dicomnode.results.provenance import AnswerContext
 from pipeline.geometry import index_to_lps, voxel_volume_mm3
-from pipeline.records import Lesion, LongAxis, Measurement, ModelIdentity, PipelineResult, StepRecord, Volume
+from pipeline.records import FollowUp, Lesion, LesionChange, LongAxis, Measurement, ModelIdentity, PipelineResult, StepRecord, Volume
 from tests.factories.dicom import PhantomSeries, phantom_study
 
 CREATED_AT = 1_772_000_000.25
@@ -28,6 +28,15 @@ MODELS = (
         "Apache-2.0",
     ),
     ModelIdentity("brain-extractor-3mm", "0.1.0", "patch3d", "cd" * 32, "Trained on synthetic data only. For research use.", "Apache-2.0"),
+)
+
+
+# What became of the phantom's two lesions and of two earlier ones; one of them was outside the images.
+CHANGES = (
+    LesionChange("grown", 1, (2,), "2.25.71", 9.0, 4.5),
+    LesionChange("new", 2, (), "", 3.0, 0.0),
+    LesionChange("gone", None, (1,), "2.25.777", 0.0, 6.25),
+    LesionChange("not imaged", None, (3,), "", 0.0, 0.75),
 )
 
 
@@ -98,6 +107,11 @@ def answered_study(
     result = make_result(reference.truth if found else np.zeros_like(reference.truth), volume, order[0])
     context = AnswerContext(phantom.study_uid, 1, sources, settings or ResultSettings(), "0.1.0", CREATED_AT, sources[0].frames[0].path)
     return Answered(context, volume, result)
+
+
+def followed(study: Answered, changes: tuple[LesionChange, ...] = CHANGES) -> Answered:
+    """Return the answer as it is after a comparison with an earlier study."""
+    return replace(study, result=replace(study.result, follow_up=FollowUp("2.25.5", "20260105", changes)))
 
 
 def texts_of(report: Dataset) -> list[str]:
