@@ -190,6 +190,7 @@ def build_recipe(config: Config) -> Recipe:
         lesion=find_bundle(models, config.pipeline.lesion_model),
         brain=find_bundle(models, config.pipeline.brain_model),
         threshold=config.pipeline.threshold,
+        peak=config.pipeline.peak,
         minimum_volume_mm3=config.pipeline.minimum_volume_mm3,
         bias_correction=config.pipeline.bias_correction,
         threads=config.compute.threads,

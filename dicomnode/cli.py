@@ -102,6 +102,9 @@ def segment(
     flair: Annotated[Path | None, typer.Option("--flair", help="FLAIR as NIfTI, instead of DICOM.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = None,
+    peak: Annotated[
+        float | None, typer.Option("--peak", min=0.0, max=0.999, help="What a lesion must somewhere reach; 0: nothing.")
+    ] = None,
     prior: Annotated[Path | None, typer.Option("--prior", help="Earlier DICOM study with its seg.dcm, to compare with.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one.")] = None,
     select: Annotated[str, typer.Option("--select", help="Decides where a BIDS session has several images of a kind, such as run-1.")] = "",
@@ -115,7 +118,7 @@ def segment(
     """Segment DICOM studies, NIfTI volumes or a BIDS dataset offline, by the path that the node uses."""
     given: dict[Role, Path | None] = {"flair": flair, "t1": t1}
     images = {role: path for role, path in given.items() if path}
-    chosen = offline_commands.choose(_load(config), model, threshold, cache)
+    chosen = offline_commands.choose(_load(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache)
     fine = offline_commands.segment(chosen, inputs or [], output, images, select, jobs, overwrite, as_json, prior)
     raise typer.Exit(0 if fine else 1)
 
@@ -216,12 +219,16 @@ def replay(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("replay-out"),
     model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = None,
+    peak: Annotated[
+        float | None, typer.Option("--peak", min=0.0, max=0.999, help="What a lesion must somewhere reach; 0: nothing.")
+    ] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer a received study again into a folder, perhaps with another threshold or model; nothing is sent or changed."""
-    raise typer.Exit(0 if offline_commands.replay(_load(config), study, output, model, threshold, cache, as_json) else 1)
+    chosen = offline_commands.choose(_load(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache)
+    raise typer.Exit(0 if offline_commands.replay(chosen, study, output, as_json) else 1)
 
 
 @cli.command()

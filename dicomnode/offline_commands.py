@@ -47,7 +47,7 @@ def segment(
     return _answer(config, cases, output, raw, jobs, overwrite, as_json)
 
 
-def replay(config: Config, study: str, output: Path, model: str | None, threshold: float | None, cache: Path | None, as_json: bool) -> bool:
+def replay(config: Config, study: str, output: Path, as_json: bool) -> bool:
     """Answer a study of the ledger again into a folder; False when it was refused."""
     from dicomnode.app import open_ledger
     from dicomnode.bids.names import hashed_label
@@ -62,12 +62,11 @@ def replay(config: Config, study: str, output: Path, model: str | None, threshol
     if not instances:
         raise NodeError("none of the study's images can be read; `dicomnode why` says more")
     case = OfflineCase(hashed_label(uid.encode()), uid, instances=instances, earlier=earlier, set_aside=set_aside)
-    return _answer(choose(config, model, threshold, cache), [case], output, None, 1, True, as_json)
+    return _answer(config, [case], output, None, 1, True, as_json)
 
 
-def choose(config: Config, model: str | None, threshold: float | None, cache: Path | None) -> Config:
-    """Return the configuration with what the command line says otherwise."""
-    changes = {"lesion_model": model, "threshold": threshold, "cache": cache}
+def choose(config: Config, **changes: str | float | Path | None) -> Config:
+    """Return the configuration with what the command line says otherwise of `[pipeline]`; None says nothing."""
     chosen = config.pipeline.model_copy(update={key: value for key, value in changes.items() if value is not None})
     return config.model_copy(update={"pipeline": chosen})
 

@@ -83,7 +83,10 @@ class WindowSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What comes out and how it becomes lesions; `thresholds` is by channel combination ("t1+flair")."""
+    """What comes out and how it becomes lesions; `thresholds` and `peaks` are by channel combination ("t1+flair").
+
+    `peak` is the probability that a lesion must reach somewhere, 0 where the manifest asks for none.
+    """
 
     name: str
     activation: str
@@ -92,10 +95,16 @@ class OutputSpec:
     connectivity: int
     thresholds: Mapping[str, float] = field(default_factory=dict)
     brain_margin_mm: float = 0.0
+    peak: float = 0.0
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
     def threshold_for(self, combination: Collection[str]) -> float:
         """Return the threshold for the channels that were given."""
         return self.thresholds.get("+".join(combination), self.threshold)
+
+    def peak_for(self, combination: Collection[str]) -> float:
+        """Return the peak for the channels that were given."""
+        return self.peaks.get("+".join(combination), self.peak)
 
 
 @dataclass(frozen=True)
@@ -302,9 +311,10 @@ class _Reader(Values):
         )
 
     def _output(self) -> OutputSpec:
-        thresholds = self.value("output.thresholds", dict, {})
-        if any(not isinstance(level, float) or not 0 < level < 1 for level in thresholds.values()):
-            raise self.problem("output.thresholds", "each must lie between 0 and 1")
+        levels: dict[str, dict[str, float]] = {key: self.value(f"output.{key}", dict, {}) for key in ("thresholds", "peaks")}
+        for key, table in levels.items():
+            if any(not isinstance(level, float) or not 0 < level < 1 for level in table.values()):
+                raise self.problem(f"output.{key}", "each must lie between 0 and 1")
         connectivity = self.value("output.connectivity", int)
         if connectivity not in (6, 26):
             raise self.problem("output.connectivity", "6 and 26 are known")
@@ -314,6 +324,8 @@ class _Reader(Values):
             threshold=self.number("output.threshold", 0.0, 1.0),
             minimum_volume_mm3=self.number("output.minimum_volume_mm3", 0.0, 1e6),
             connectivity=connectivity,
-            thresholds=dict(thresholds),
+            thresholds=dict(levels["thresholds"]),
             brain_margin_mm=self.number("output.brain_margin_mm", 0.0, 50.0, 0.0),
+            peak=self.number("output.peak", 0.0, 1.0, 0.0),
+            peaks=dict(levels["peaks"]),
         )

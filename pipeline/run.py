@@ -20,7 +20,7 @@ from pipeline.journal import Journal, Progress
 from pipeline.measure.lesion import measure_lesions
 from pipeline.measure.midplane import find_midplane, find_midplane_remarks
 from pipeline.measure.volume import measure_lesion_count, measure_lesion_load, measure_volume
-from pipeline.postprocess.components import apply_components
+from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.postprocess.threshold import apply_brain_limit, apply_threshold
 from pipeline.postprocess.to_source_grid import apply_to_source_grid
 from pipeline.preprocess.check_inputs import check_inputs, find_input_remarks
@@ -44,6 +44,7 @@ class Recipe:
     lesion: Bundle
     brain: Bundle
     threshold: float | None = None
+    peak: float | None = None
     minimum_volume_mm3: float | None = None
     bias_correction: bool = True
     threads: int = 1
@@ -106,17 +107,22 @@ def run_pipeline(
         answer = remember_answer(
             recipe.cache, recipe.lesion, case, asked, journal, lambda: segment_case(recipe.lesion, case, asked, journal)
         )
-    # 9. Back to the reference's own voxels.
+    # 9. Pieces that the network is nowhere sure of, and back to the reference's own voxels.
+    sure = _drop_faint(answer.probability, threshold, _choose_peak(tuple(inputs), recipe), recipe, journal)
     with journal.step("to_source_grid"):
         orientation = orientations[reference_role]
         probability = undo_orientation(apply_to_source_grid(answer.probability, case.reference), orientation)
+        candidate = probability
+        if sure is not answer.probability:
+            candidate = undo_orientation(apply_to_source_grid(sure, case.reference), orientation)
         agreement = answer.agreement and undo_orientation(apply_to_source_grid(answer.agreement, case.reference), orientation)
         mask = apply_to_source_grid(case.brain.soft, case.reference).array >= case.brain.threshold
         brain = case.reference.fill(mask.astype(np.uint8))
         journal.findings += find_coverage_remarks(brain)
         brain_mask = undo_orientation(brain, orientation)
     # 10. Lesions.
-    labels, probability = _find_lesions(probability, brain_mask, threshold, recipe, journal)
+    probability = apply_brain_limit(probability, brain_mask, recipe.lesion.output.brain_margin_mm)
+    labels = _find_lesions(candidate, brain_mask, threshold, recipe, journal)
     # 11. Where the brain lies in the template, if there is a lesion to place.
     to_template = _find_template(case.images[reference_role], case.brain, journal) if labels.array.any() else None
     # 12. Measurements.
@@ -235,13 +241,29 @@ def _choose_threshold(roles: tuple[str, ...], recipe: Recipe) -> float:
     return recipe.lesion.output.threshold_for([channel for channel in recipe.lesion.channels if channel in roles])
 
 
-def _find_lesions(probability: Volume, brain_mask: Volume, threshold: float, recipe: Recipe, journal: Journal) -> tuple[Volume, Volume]:
+def _choose_peak(roles: tuple[str, ...], recipe: Recipe) -> float:
+    if recipe.peak is not None:
+        return recipe.peak
+    return recipe.lesion.output.peak_for([channel for channel in recipe.lesion.channels if channel in roles])
+
+
+def _drop_faint(probability: Volume, threshold: float, peak: float, recipe: Recipe, journal: Journal) -> Volume:
+    """Return the probability without the pieces that nowhere reach the peak; the very same volume when there are none."""
+    if peak <= threshold:
+        return probability
+    with journal.step("drop_faint") as parameters:
+        array, dropped = apply_peak(probability.array, threshold, peak, recipe.lesion.output.connectivity)
+        parameters.update(peak=peak, dropped=dropped)
+    return probability.with_array(array) if dropped else probability
+
+
+def _find_lesions(candidate: Volume, brain_mask: Volume, threshold: float, recipe: Recipe, journal: Journal) -> Volume:
     output = recipe.lesion.output
     minimum_mm3 = output.minimum_volume_mm3 if recipe.minimum_volume_mm3 is None else recipe.minimum_volume_mm3
     with journal.step("find_lesions") as parameters:
-        probability = apply_brain_limit(probability, brain_mask, output.brain_margin_mm)
+        limited = apply_brain_limit(candidate, brain_mask, output.brain_margin_mm)
         array, dropped = apply_components(
-            apply_threshold(probability.array, threshold), output.connectivity, minimum_mm3, voxel_volume_mm3(probability.affine)
+            apply_threshold(limited.array, threshold), output.connectivity, minimum_mm3, voxel_volume_mm3(limited.affine)
         )
         parameters.update(threshold=threshold, minimum_volume_mm3=minimum_mm3, connectivity=output.connectivity, dropped=dropped)
         parameters["brain_margin_mm"] = output.brain_margin_mm
@@ -249,7 +271,7 @@ def _find_lesions(probability: Volume, brain_mask: Volume, threshold: float, rec
         journal.findings.append(
             Finding("lesion-at-volume-edge", "warning", "A lesion touches the edge of the imaged volume: its volume may be too small.")
         )
-    return probability.with_array(array), probability
+    return limited.with_array(array)
 
 
 def _find_template(image: Volume, brain: Brain, journal: Journal) -> Affine | None:

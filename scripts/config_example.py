@@ -52,6 +52,7 @@ EXAMPLES: dict[str, Any] = {
     "pipeline.models": "/opt/dicomnode/models",
     "pipeline.cache": "/var/lib/dicomnode/cache",
     "pipeline.threshold": 0.5,
+    "pipeline.peak": 0.9,
     "pipeline.minimum_volume_mm3": 50.0,
 }
 

@@ -119,6 +119,8 @@ def plan_provenance(context: AnswerContext, result: PipelineResult | None, *fact
         "settings": context.settings.model_dump(mode="json"),
         "facts": list(facts),
     }
+    if result is not None and "drop_faint" in result.parameters:
+        named["peak"] = result.parameters["drop_faint"]["peak"]
     if result is not None and result.follow_up is not None:
         named["earlier"] = result.follow_up.earlier
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()

@@ -17,6 +17,9 @@ class PipelineSettings(Section):
     lesion_model: str = Field("stroke-lesion-2mm", description="Bundle that finds the lesions: name, or name/version.")
     brain_model: str = Field("brain-extractor-3mm", description="Bundle that finds the brain: name, or name/version.")
     threshold: float | None = Field(None, gt=0, lt=1, description="Lesion probability threshold; empty: the manifest's.")
+    peak: float | None = Field(
+        None, ge=0, lt=1, description="Pieces that nowhere reach this probability are dropped, 0: none is; empty: the manifest's."
+    )
     minimum_volume_mm3: float | None = Field(None, ge=0, description="Smaller lesions are dropped, in mm3; empty: the manifest's.")
     bias_correction: bool = Field(True, description="N4 bias field correction before the network.")
     cache: Path | None = Field(

@@ -107,8 +107,8 @@ class Numbers:
     ----------
     training
         seed, steps, minutes, compute.
-    threshold, thresholds
-        Default, and per channel combination.
+    threshold, thresholds, peaks
+        Default, and per channel combination; a combination without a peak is not in `peaks`.
     agreement
         Fields of `agreement.Agreement`.
     synthetic, real
@@ -124,6 +124,7 @@ class Numbers:
     training: Mapping[str, Any]
     agreement: Mapping[str, float]
     measured: Mapping[str, float]
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_manifest(folder: Path, text: BundleText, numbers: Numbers, table: tuple[str, Mapping[str, Any]] | None = None) -> None:
@@ -140,7 +141,8 @@ def write_manifest(folder: Path, text: BundleText, numbers: Numbers, table: tupl
                         "normalise_parameters": dict(text.normalise_parameters)}),
         ("window", {"step": 0.5, "gaussian": True}),
         ("output", {"name": "probability", "activation": "in-graph", "threshold": numbers.threshold,
-                    "thresholds": dict(numbers.thresholds), "minimum_volume_mm3": text.minimum_volume_mm3,
+                    "thresholds": dict(numbers.thresholds), **({"peaks": dict(numbers.peaks)} if numbers.peaks else {}),
+                    "minimum_volume_mm3": text.minimum_volume_mm3,
                     "connectivity": text.connectivity}),
         *((f"trained.{role}", GENERATOR_RANGE[role]) for role in numbers.channels if role in GENERATOR_RANGE),
         *([table] if table else []),
@@ -181,7 +183,8 @@ def write_card(folder: Path, text: BundleText, numbers: Numbers, sections: Mappi
         "![curve](curve.png)" if (folder / "curve.png").exists() else "",
         "## Input and output", "\n".join(f"- {line}" for line in text.how)
         + f"\n- Patch {list(numbers.patch)} voxels of {list(numbers.spacing_mm)} mm (slice, row, column)."
-        f"\n- Output: probability; threshold {numbers.threshold} ({', '.join(f'{k}: {v}' for k, v in numbers.thresholds.items())}).",
+        f"\n- Output: probability; threshold {numbers.threshold} ({', '.join(f'{k}: {v}' for k, v in numbers.thresholds.items())})."
+        + (f" A lesion must somewhere reach {', '.join(f'{v} ({k})' for k, v in numbers.peaks.items())}." if numbers.peaks else ""),
         *(["## Export", _export_text(numbers.agreement)] if "cases" in numbers.agreement else []),
     ]  # fmt: skip
     for heading, body in sections.items():

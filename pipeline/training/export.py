@@ -59,7 +59,7 @@ def export_bundle(
     onnx.save(half, folder / "model.onnx")
     session = open_session(half, torch.get_num_threads())
     table = score_all(lambda image: run_session(session, image), task, *validation)
-    thresholds = {name: row["threshold"] for name, row in table.items()}
+    thresholds, peaks = cuts_of(table)
     default = next(iter(thresholds.values()))
     rows = compare(network, full, half, draw_proof_cases(task, thresholds, proved), task.grid.voxel_ml)
     digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
@@ -69,13 +69,18 @@ def export_bundle(
         version, task.architecture.channels, task.grid.shape, task.grid.spacing_mm, default, thresholds,
         {**training, "steps": checkpoint.step, "minutes": round(checkpoint.seconds / 60, 1),
          "parameters": count_parameters(network)},
-        asdict(agreement), flatten(table),
+        asdict(agreement), flatten(table), peaks,
     )  # fmt: skip
     if curve is not None and curve.exists():
         shutil.copy(curve, folder / "curve.png")
     write_manifest(folder, text, numbers)
     write_card(folder, text, numbers, {"Results on held-out synthetic cases": score_table(table), **sections})
     return folder
+
+
+def cuts_of(table: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the thresholds of a table of scores, and its peaks where there are some."""
+    return {name: row["threshold"] for name, row in table.items()}, {name: row["peak"] for name, row in table.items() if row["peak"] > 0}
 
 
 def flatten(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from pipeline.segmenters.proposal3d import propose
 from pipeline.training.agreement import Agreement, compare, summarise
 from pipeline.training.bundle_writer import BUNDLES, Numbers, write_card, write_manifest
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.export import flatten, score_table
+from pipeline.training.export import cuts_of, flatten, score_table
 from pipeline.training.network import count_parameters
 from pipeline.training.onnx_graph import open_session, run_session, store_as_float16, write_onnx
 from pipeline.training.pool import read_sample
@@ -63,9 +63,9 @@ def export_triplanar(
         own[plane], alone[plane] = _settle_alone(run, task, samples)
     numbers = _numbers(task, version, training, {name: checkpoint for name, (checkpoint, _) in graphs.items()})
     table = ("triplanar", {"thresholds": own})
-    write_manifest(folder, BUNDLES["triplanar"], numbers({}, {}, COMMON_THRESHOLD), table)
+    write_manifest(folder, BUNDLES["triplanar"], numbers({}, COMMON_THRESHOLD), table)
     scores = score_all(_as_predictor(load_bundle(folder)), task, *samples)
-    settled = numbers({name: row["threshold"] for name, row in scores.items()}, flatten(scores), COMMON_THRESHOLD)
+    settled = numbers(scores, COMMON_THRESHOLD)
     write_manifest(folder, BUNDLES["triplanar"], settled, table)
     text = {"Results on held-out synthetic cases": score_table(scores), "Each plane alone": _alone_text(own, alone)}
     write_card(folder, BUNDLES["triplanar"], settled, {"Export": _export_table(exports), **text, **sections})
@@ -102,11 +102,10 @@ def export_proposal(
         "proposal",
         {"patch": list(task.grid.shape), "threshold": thresholds[0], **PROPOSAL, "coarse_threshold": thresholds[1]},
     )
-    write_manifest(folder, BUNDLES["proposal3d"], numbers({}, {}, COMMON_THRESHOLD), table)
+    write_manifest(folder, BUNDLES["proposal3d"], numbers({}, COMMON_THRESHOLD), table)
     bundle = load_bundle(folder)
     scores = score_all(_as_predictor(bundle), task, *samples)
-    chosen = {name: row["threshold"] for name, row in scores.items()}
-    settled = numbers(chosen, flatten(scores), next(iter(chosen.values())))
+    settled = numbers(scores, next(iter(scores.values()))["threshold"])
     write_manifest(folder, BUNDLES["proposal3d"], settled, table)
     text = {
         "Results on held-out synthetic cases": score_table(scores),
@@ -141,8 +140,8 @@ def _write_graph(path: Path, checkpoint: Checkpoint, task: Task, proved: int) ->
 
 def _numbers(
     task: Task, version: str, training: Mapping[str, Any], checkpoints: Mapping[str, Checkpoint], patch: tuple[int, int, int] | None = None
-) -> Callable[[Mapping[str, float], Mapping[str, float], float], Numbers]:
-    """Return what makes the numbers from (thresholds, measured, default threshold)."""
+) -> Callable[[Mapping[str, Mapping[str, float]], float], Numbers]:
+    """Return what makes the numbers from (table of scores, default threshold)."""
     stems = {name.removesuffix(".onnx").replace("-", "_"): checkpoint for name, checkpoint in checkpoints.items()}
     facts = dict(training)
     for stem, checkpoint in stems.items():
@@ -152,9 +151,13 @@ def _numbers(
             f"{stem}_parameters": count_parameters(checkpoint.averaged_network()),
         }
     grid = task.grid
-    return lambda thresholds, measured, default: Numbers(
-        version, task.architecture.channels, patch or grid.shape, grid.spacing_mm, default, thresholds, facts, {}, measured
-    )
+
+    def number(scores: Mapping[str, Mapping[str, float]], default: float) -> Numbers:
+        thresholds, peaks = cuts_of(scores)
+        shape = patch or grid.shape
+        return Numbers(version, task.architecture.channels, shape, grid.spacing_mm, default, thresholds, facts, {}, flatten(scores), peaks)
+
+    return number
 
 
 def _as_predictor(bundle: Bundle) -> Callable[[Float], Float]:

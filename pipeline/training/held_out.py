@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.bundle import Bundle
 from pipeline.family_manifest import EnsembleSpec
 from pipeline.inference.voting import majority, move_threshold
-from pipeline.postprocess.components import apply_components
+from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.postprocess.threshold import apply_threshold
 from pipeline.records import FloatArray
 from pipeline.segmenters.case import Asked
@@ -63,8 +63,9 @@ def score_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int
             started = time.process_time()
             probability = answer_sample(bundle, visible.numpy(), roles, threads)
             spent = time.process_time() - started
-            found = apply_threshold(probability, bundle.output.threshold_for(roles))
-            kept, _ = apply_components(found, bundle.output.connectivity, bundle.output.minimum_volume_mm3, task.grid.voxel_ml * 1000)
+            threshold, connectivity = bundle.output.threshold_for(roles), bundle.output.connectivity
+            found = apply_threshold(apply_peak(probability, threshold, bundle.output.peak_for(roles), connectivity)[0], threshold)
+            kept, _ = apply_components(found, connectivity, bundle.output.minimum_volume_mm3, task.grid.voxel_ml * 1000)
             score = score_case((kept > 0).astype(np.float32), truth, LEVEL, task.grid.voxel_ml)
             yield HeldOutScore(path.stem, "+".join(roles), score, spent)
 
@@ -103,7 +104,7 @@ def summarise_bundle(bundle: Bundle, rows: Sequence[HeldOutScore]) -> dict[str, 
         scores = [row.score for row in mine]
         apart = np.array([score.found_ml - score.truth_ml for score in scores])
         table[name] = {
-            "threshold": bundle.output.threshold_for(name.split("+")), **summarise(scores, LEVEL),
+            "threshold": bundle.output.threshold_for(name.split("+")), "peak": bundle.output.peak_for(name.split("+")), **summarise(scores, LEVEL),
             "error_ml": float(np.abs(apart).mean()), "bias_ml": float(apart.mean()),
             "processor_s": float(np.median([row.processor_s for row in mine])),
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -12,14 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from pipeline.evaluate.agreement import measure_agreement
 from pipeline.evaluate.lesions import LesionCounts, count_lesions
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.evaluate.summary import SIZE_EDGES_ML
+from pipeline.postprocess.components import apply_peak
 from pipeline.training.pool import read_sample
 from pipeline.training.tasks import Task, keep_channels
 
+PEAKS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+"""What a lesion may have to reach somewhere; above 0.95 Float16 weights and interpolation decide as much as the network."""
+CONNECTIVITY = 26
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
 SMALLEST_PIECE_ML = 0.05
 
@@ -27,6 +33,18 @@ Bool = npt.NDArray[np.bool_]
 Float = npt.NDArray[np.float32]
 Predict = Callable[[Float], Float]
 """Image (channel, slice, row, column) to probability (slice, row, column)."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a probability becomes a mask: at or above the threshold, in pieces that somewhere reach the peak."""
+
+    threshold: float
+    peak: float = 0.0
+
+    def apply(self, probability: Float) -> Float:
+        """Return the probability without the pieces that do not count."""
+        return apply_peak(probability, self.threshold, self.peak, CONNECTIVITY)[0]
 
 
 @dataclass(frozen=True)
@@ -51,16 +69,53 @@ def score_samples(predict: Predict, task: Task, paths: Sequence[Path], combinati
     """Score every sample with one channel combination."""
     scores = []
     for path in paths:
-        image, label = read_sample(path)
-        visible = keep_channels(image, task.architecture.channels, combination)
-        truth = ((label > 0.5) & (visible != 0).any(dim=0)).numpy()
-        scores.append(score_case(predict(visible.numpy()), truth, threshold, task.grid.voxel_ml))
+        visible, truth = _ask(path, task, combination)
+        scores.append(score_case(predict(visible), truth, threshold, task.grid.voxel_ml))
     return scores
+
+
+def _predict_cut(predict: Predict, cut: Cut, image: Float) -> Float:
+    return cut.apply(predict(image))
+
+
+def _ask(path: Path, task: Task, combination: str) -> tuple[Float, Bool]:
+    """Return what a network sees of a sample with these channels, and what can be asked of it: what no given channel shows cannot."""
+    image, label = read_sample(path)
+    visible = keep_channels(image, task.architecture.channels, combination)
+    return visible.numpy(), ((label > 0.5) & (visible != 0).any(dim=0)).numpy()
 
 
 def best_threshold(scores: Sequence[CaseScore]) -> float:
     """Return the threshold with the best mean Dice."""
     return max(THRESHOLDS, key=lambda level: float(np.mean([s.dice[level] for s in scores])))
+
+
+def settle_cut(predict: Predict, task: Task, paths: Sequence[Path], combination: str) -> Cut:
+    """Return the threshold and the peak with the best mean Dice on these samples."""
+    totals = np.zeros((len(THRESHOLDS), len(PEAKS)))
+    for path in paths:
+        visible, truth = _ask(path, task, combination)
+        probability = predict(visible)
+        totals += [_dice_by_peak(probability, truth, threshold) for threshold in THRESHOLDS]
+    best = np.unravel_index(totals.argmax(), totals.shape)
+    threshold, peak = THRESHOLDS[int(best[0])], PEAKS[int(best[1])]
+    # A peak that every piece reaches asks for nothing.
+    return Cut(threshold, peak if peak > threshold else 0.0)
+
+
+def _dice_by_peak(probability: Float, truth: Bool, threshold: float) -> list[float]:
+    pieces, count = ndimage.label(probability >= threshold, np.ones((3, 3, 3)))
+    inside = pieces > 0
+    sizes = np.bincount(pieces[inside], minlength=count + 1)
+    right = np.bincount(pieces[inside & truth], minlength=count + 1)
+    peaks = np.zeros(count + 1)
+    np.maximum.at(peaks, pieces[inside], probability[inside])
+    found = []
+    for peak in PEAKS:
+        kept = peaks >= max(peak, threshold)
+        both = int(sizes[kept].sum() + truth.sum())
+        found.append(2.0 * right[kept].sum() / both if both else 1.0)
+    return found
 
 
 def summarise(scores: Sequence[CaseScore], threshold: float) -> dict[str, float]:
@@ -93,17 +148,16 @@ def _or_zero(value: float) -> float:
 
 
 def score_all(predict: Predict, task: Task, choosing: Sequence[Path], scored: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Score each combination on `scored`; where the task leaves it open, the samples in `choosing` settle the threshold first."""
+    """Score each combination on `scored`; where the task leaves it open, the samples in `choosing` settle threshold and peak first."""
     table = {}
     for name in task.combinations:
-        threshold = task.threshold
-        if threshold is None:
-            threshold = best_threshold(score_samples(predict, task, choosing, name, 0.5))
-        summary = summarise(score_samples(predict, task, scored, name, threshold), threshold)
+        cut = settle_cut(predict, task, choosing, name) if task.threshold is None else Cut(task.threshold)
+        scores = score_samples(functools.partial(_predict_cut, predict, cut), task, scored, name, cut.threshold)
+        summary = summarise(scores, cut.threshold)
         if task.name == "brain":
             # One large piece: what is counted by piece or by size says nothing.
             summary = {key: value for key, value in summary.items() if key in ("cases", "dice", "dice_worst", "volume_correlation")}
-        table[name] = {"threshold": threshold, **summary}
+        table[name] = {"threshold": cut.threshold, "peak": cut.peak, **summary}
     return table
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from pipeline.training.score import best_threshold, score_case, summarise
+from pipeline.training.pool import Pool
+from pipeline.training.score import Cut, best_threshold, score_all, score_case, settle_cut, summarise
+from pipeline.training.synthesis.subject import Case
+from pipeline.training.tasks import TASKS
 
 
 def test_summary_counts_pieces_and_bins() -> None:
@@ -24,3 +30,37 @@ def test_summary_counts_pieces_and_bins() -> None:
     assert (told["lesion_sensitivity"], told["lesion_precision"], told["false_pieces_per_case"]) == (1.0, 0.5, 1.0)
     assert told["dice_1_to_5_ml"] == told["dice"]
     assert (missed.lesions.detected, summarise([missed], 0.5)["lesion_f1"]) == (0, 0.0)
+
+
+def write_samples(folder: Path) -> list[Path]:
+    """Write samples whose first channel is what a network would answer: a lesion with a sure middle, and a faint piece that is none."""
+    pool, shape = Pool(folder), TASKS["tiny"].grid.shape
+    for number in range(3):
+        answer, label = torch.full((2, *shape), 0.01), torch.zeros(shape)
+        label[4:12, 4:12, 4 + number : 12] = 1
+        answer[0, 4:12, 4:12, 4 + number : 12] = 0.22
+        answer[0, 7, 7, 8] = 0.97
+        answer[0, 20:30, 20:30, 20:30] = 0.45
+        pool.write(number, Case(answer, label, ()))
+    return pool.paths()
+
+
+def test_threshold_and_peak_are_settled_together(tmp_path: Path) -> None:
+    paths, task = write_samples(tmp_path), TASKS["tiny"]
+
+    cut = settle_cut(lambda image: image[0], task, paths, "t1")
+
+    # Above 0.45 the lesion is lost to the threshold, below it only a peak tells the two pieces apart.
+    assert cut == Cut(0.05, 0.5)
+    table = score_all(lambda image: image[0], task, paths[:1], paths[1:])
+    assert (table["t1"]["threshold"], table["t1"]["peak"]) == (0.05, 0.5)
+    assert table["t1"]["dice"] == 1.0
+    assert table["t1"]["false_pieces_per_case"] == 0.0
+
+
+def test_a_network_that_is_never_sure_gets_no_peak(tmp_path: Path) -> None:
+    paths = write_samples(tmp_path)
+
+    cut = settle_cut(lambda image: np.minimum(image[0], 0.22), TASKS["tiny"], paths, "t1")
+
+    assert cut.peak == 0.0

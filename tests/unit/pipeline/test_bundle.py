@@ -63,6 +63,8 @@ def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
         ({"output__activation": "tanh"}, "output.activation"),
         ({"output__threshold": 1.5}, "output.threshold"),
         ({"output__thresholds": {"t1": 2.0}}, "output.thresholds"),
+        ({"output__peaks": {"t1": 1.0}}, "output.peaks"),
+        ({"output__peak": -0.1}, "output.peak"),
         ({"output__connectivity": 18}, "output.connectivity"),
         ({"output__minimum_volume_mm3": -1}, "output.minimum_volume_mm3"),
         ({"preprocess__bias_correction": True}, "preprocess.bias_correction"),

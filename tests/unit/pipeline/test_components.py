@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import GeometryError
 from pipeline.geometry import Grid, apply_affine, axial_affine, grid_of
-from pipeline.postprocess.components import apply_components
+from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.postprocess.threshold import apply_brain_limit, apply_threshold
 from pipeline.postprocess.to_source_grid import apply_to_source_grid
 from pipeline.records import Volume
@@ -38,6 +38,39 @@ def test_the_minimum_is_in_mm3_and_a_lesion_of_just_that_size_stays(minimum_mm3:
 
     assert labels.max() == kept
     assert dropped == 3 - kept
+
+
+def faint_and_sure() -> np.ndarray:
+    probability = three_pieces().astype(np.float32) * np.float32(0.3)
+    probability[2, 2, 2] = 0.9
+    probability[6, 6, 6] = 0.7
+    return probability
+
+
+@pytest.mark.parametrize(("connectivity", "peak", "voxels"), [(26, 0.9, 2), (6, 0.9, 1), (26, 0.7, 29), (26, 0.91, 0)])
+def test_a_piece_stays_whole_where_it_somewhere_reaches_the_peak(connectivity: int, peak: float, voxels: int) -> None:
+    probability = faint_and_sure()
+
+    kept, dropped = apply_peak(probability, 0.25, peak, connectivity)
+
+    assert np.count_nonzero(kept) == voxels
+    assert np.array_equal(kept[kept > 0], probability[kept > 0])
+    pieces = apply_components((probability >= 0.25).astype(np.uint8), connectivity, 0.0, 1.0)[0].max()
+    assert dropped == pieces - apply_components((kept >= 0.25).astype(np.uint8), connectivity, 0.0, 1.0)[0].max() > 0
+    # What lies below the threshold is nobody's piece and stays as it is.
+    below = probability.copy()
+    below[0, 0, 0] = 0.2
+    assert apply_peak(below, 0.25, peak, connectivity)[0][0, 0, 0] == np.float32(0.2)
+
+
+@pytest.mark.parametrize("peak", [0.0, 0.25, 0.3])
+def test_a_peak_that_every_piece_reaches_changes_nothing(peak: float) -> None:
+    probability = faint_and_sure()
+
+    kept, dropped = apply_peak(probability, 0.25, peak, 26)
+
+    assert kept is probability
+    assert dropped == 0
 
 
 def test_no_lesion_is_an_answer() -> None:

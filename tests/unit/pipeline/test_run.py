@@ -12,9 +12,11 @@ import pytest
 
 from pipeline.bundle import load_bundle
 from pipeline.errors import BrainExtractionError, BundleError, GeometryError, ImageError, PipelineError, RegistrationError
-from pipeline.geometry import same_grid
+from pipeline.geometry import apply_affine, same_grid
+from pipeline.journal import Journal
 from pipeline.records import Volume
 from pipeline.run import Recipe, run_pipeline
+from pipeline.segmenters.case import Case
 from tests.factories.onnx import known_lesion_bundle, lesion_manifest, nan_graph, write_bundle
 from tests.factories.volumes import AXIAL, FRAME, LEFT_BALL, SAGITTAL, Ball, draw_head, grid_affine
 
@@ -97,6 +99,33 @@ def test_the_threshold_of_the_channel_combination_is_taken(flair: Volume, recipe
     bundle = known_lesion_bundle(tmp_path, output__thresholds={"flair": 0.3, "t1+flair": 0.7})
 
     assert run_pipeline({"flair": flair}, dataclasses.replace(recipe, lesion=bundle)).threshold == 0.3
+
+
+def two_balls(case: Case, journal: Journal) -> Volume:
+    """Answer 0.95 in one ball and 0.6 in the other, apart from each other in the brain."""
+    centres_mm = apply_affine(case.reference.affine, np.moveaxis(np.indices(case.reference.shape), 0, -1))
+    middle = np.array(case.brain.mask.affine @ [*(np.array(case.brain.mask.array.shape) / 2), 1])[:3]
+    probability = np.zeros(case.reference.shape, np.float32)
+    for shift_mm, level in ((-30.0, 0.95), (30.0, 0.6)):
+        probability[np.linalg.norm(centres_mm - middle - [shift_mm, 0, 0], axis=-1) < 9] = level
+    return case.reference.fill(probability)
+
+
+def test_a_lesion_that_the_network_is_nowhere_sure_of_is_dropped_from_the_mask_only(flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+    bundle = known_lesion_bundle(tmp_path, output__peaks={"flair": 0.9, "t1+flair": 0.5})
+    with_peak = dataclasses.replace(recipe, lesion=bundle)
+
+    dropped = run_pipeline({"flair": flair}, with_peak, segmenter=two_balls)
+    kept = run_pipeline({"flair": flair}, dataclasses.replace(with_peak, peak=0.0), segmenter=two_balls)
+    none = run_pipeline({"flair": flair}, dataclasses.replace(with_peak, peak=0.96), segmenter=two_balls)
+
+    assert [len(result.lesions) for result in (dropped, kept, none)] == [1, 2, 0]
+    assert dropped.parameters["drop_faint"] == {"peak": 0.9, "dropped": 1}
+    assert "drop_faint" not in kept.parameters
+    assert dropped.probability.array[dropped.labels.array > 0].min() == np.float32(0.95)
+    # Whoever looks at the probability still sees what was dropped.
+    assert np.array_equal(dropped.probability.array, kept.probability.array)
+    assert np.array_equal(dropped.labels.array > 0, kept.probability.array > 0.9)
 
 
 def test_what_is_missing_is_remarked(flair: Volume, t1: Volume, recipe: Recipe) -> None:

@@ -72,10 +72,11 @@ def test_another_network_threshold_or_kind_gives_other_uids(answered: Answered) 
         replace(result, models=(build, MODELS[1])),
         replace(result, parameters={"find_lesions": {"minimum_volume_mm3": 1.0}}),
         replace(result, parameters={**result.parameters, "correct_bias": {"t1": 1}}),
+        replace(result, parameters={**result.parameters, "drop_faint": {"peak": 0.9, "dropped": 0}}),
     ]
     uids = {plan_provenance(context, item).uid(kind) for item in variants for kind in ("seg", "sr")}
 
-    assert len(uids) == 10
+    assert len(uids) == 12
     assert device_uid(build) != device_uid(MODELS[0])
 
 
