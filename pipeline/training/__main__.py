@@ -180,6 +180,7 @@ def validate(
         ),
     ] = None,
     table: Annotated[Path | None, typer.Option("--csv", help="one line for each sample and input of a bundle on --samples")] = None,
+    settle: Annotated[bool, typer.Option("--settle", help="only say which threshold and peak suit a bundle on --choosing samples")] = False,
     threads: int = 1,
     lesion_maps: Maps = None,
 ) -> None:
@@ -205,6 +206,9 @@ def validate(
     cases = write_validation_set(samples, chosen, count, unseen)
     if checkpoint is None:
         found = bundle_commands.read_bundle(models, str(bundle))
+        if settle:
+            bundle_commands.settle_held_out(found, chosen, cases[: choosing or None], threads)
+            return
         bundle_commands.score_held_out(found, chosen, cases[choosing or 0 :], table, threads)
         return
     from pipeline.training.checkpoint import load_checkpoint

@@ -91,6 +91,16 @@ def score_held_out(bundle: Bundle, task: Task, paths: Sequence[Path], table: Pat
     typer.echo(score_table(summarise_bundle(bundle, rows)))
 
 
+def settle_held_out(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int) -> None:
+    """Print the thresholds and peaks with which a bundle has the best mean Dice on these samples, as its manifest would say it."""
+    from pipeline.training.held_out import settle_bundle
+
+    cuts = settle_bundle(bundle, task, paths, threads)
+    typer.echo(f"{bundle.name}/{bundle.version} on {len(paths)} samples, {paths[0].stem} to {paths[-1].stem}")
+    typer.echo("thresholds = { " + ", ".join(f'"{name}" = {cut.threshold}' for name, cut in cuts.items()) + " }")
+    typer.echo("peaks = { " + ", ".join(f'"{name}" = {cut.peak}' for name, cut in cuts.items() if cut.peak) + " }")
+
+
 def read_recipe(models: Path, lesion: str, brain: str, threads: int) -> Recipe:
     """Return the recipe of two bundles, each by FOLDER, NAME or NAME/VERSION."""
     from pipeline.run import Recipe

@@ -21,7 +21,7 @@ from pipeline.segmenters.families import INFER
 from pipeline.training.family_export import sample_channels
 from pipeline.training.pool import read_sample
 from pipeline.training.problem import TrainingProblem
-from pipeline.training.score import CaseScore, score_case, summarise
+from pipeline.training.score import CaseScore, Cut, Predict, score_case, settle_cut, summarise
 from pipeline.training.tasks import Task, keep_channels
 
 LEVEL = 0.5
@@ -68,6 +68,22 @@ def score_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int
             kept, _ = apply_components(found, connectivity, bundle.output.minimum_volume_mm3, task.grid.voxel_ml * 1000)
             score = score_case((kept > 0).astype(np.float32), truth, LEVEL, task.grid.voxel_ml)
             yield HeldOutScore(path.stem, "+".join(roles), score, spent)
+
+
+def settle_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int = 1) -> dict[str, Cut]:
+    """Return for each combination that the bundle accepts the cut with the best mean Dice on the samples.
+
+    Raises
+    ------
+    TrainingProblem
+        The bundle does not take the task's samples.
+    """
+    _check(bundle, task)
+
+    def predictor(roles: Sequence[str]) -> Predict:
+        return lambda image: answer_sample(bundle, image, roles, threads)
+
+    return {"+".join(roles): settle_cut(predictor(roles), task, paths, "+".join(roles)) for roles in bundle.input.accepts}
 
 
 def _check(bundle: Bundle, task: Task) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,32 @@ def test_every_family_is_scored_at_its_own_thresholds(make: Callable[[Path], Pat
     assert lines["lesion f1"] == ["0.67", "0.00", "1.00"]
     assert lines["dice 5 to 20 ml"] == ["0.80", "0.00", "1.00"]
     assert "on 2 samples, sample-00001 to sample-00002" in said
+
+
+@pytest.mark.parametrize("make", [make_patch3d, make_ensemble])
+def test_thresholds_and_peaks_that_suit_a_bundle_are_said(make: Callable[[Path], Path], samples: Path, tmp_path: Path) -> None:
+    code, said = validate("--bundle", make(tmp_path / "models"), "--samples", samples, "--count", 2, "--choosing", 2, "--settle")
+
+    assert code == 0, said
+    told = tomllib.loads("\n".join(line for line in said.splitlines() if "=" in line))
+    # The faint lesion, of a probability of 0.35, is found by a threshold below it. A peak above it would lose it, and the speck costs less.
+    assert set(told["thresholds"]) == {"t1+flair", "t1", "flair"}
+    if make is make_patch3d:
+        assert told["thresholds"]["flair"] <= 0.35
+        assert "flair" not in told["peaks"]
+
+
+def test_a_lesion_that_nowhere_reaches_the_peak_is_not_found(samples: Path, tmp_path: Path) -> None:
+    peaks = {"t1+flair": 0.3, "flair": 0.6}
+    folder, table = known_lesion_bundle(tmp_path / "models", output__thresholds=OWN, output__peaks=peaks).folder, tmp_path / "table.csv"
+
+    code, said = validate("--bundle", folder, "--samples", samples, "--count", 2, "--choosing", 1, "--csv", table)
+
+    assert code == 0, said
+    rows = {row["input"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    # On FLAIR alone the faint lesion is above the threshold of 0.3, and nowhere at the peak of 0.6.
+    assert float(rows["flair"]["found_ml"]) == pytest.approx(8.0)
+    assert "| peak | 0.30 | 0.00 | 0.60 |" in said
 
 
 def test_what_cannot_be_scored_is_named(samples: Path, tmp_path: Path) -> None:
