@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from pipeline.bundle import load_bundle
 from pipeline.training.__main__ import app
+from pipeline.training.build import build_network
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.pool import Pool
 from pipeline.training.synthesis.subject import Case
 from pipeline.training.tasks import TASKS
@@ -143,6 +145,30 @@ def test_what_cannot_be_scored_is_named(samples: Path, tmp_path: Path) -> None:
         "written",
     ]
     assert [word for word, (_, said) in zip(words, answers, strict=True) if word not in said] == []
+
+
+def test_a_checkpoint_is_scored_on_the_samples_that_settled_nothing(tmp_path: Path) -> None:
+    task, folder = TASKS["tiny"], tmp_path / "held"
+    torch.manual_seed(3)
+    weights = build_network(task.architecture).state_dict()
+    Checkpoint(task.architecture, weights, weights, {}, 7, 1.0, 7, 1.0).save(tmp_path / "last.pt")
+    label = torch.zeros(task.grid.shape, dtype=torch.bool)
+    for number in range(4):
+        # Nothing to see in the first two, which settle the cut; a lesion that an untrained network does not find in the others.
+        if number == 2:
+            label[4:20, 4:20, 4:20] = True
+        Pool(folder).write(number, Case(torch.ones(2, *task.grid.shape), label.clone(), ()))
+
+    code, said = validate("--checkpoint", tmp_path / "last.pt", "--samples", folder, "--task", "tiny", "--count", 4, "--choosing", 2)
+
+    assert code == 0, said
+    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in said.splitlines() if "|" in line}
+    assert lines["figure"] == ["t1+flair", "t1", "flair"]
+    assert lines["cases"] == ["2.00"] * 3
+    assert all(0.0 <= float(cell) < 0.5 for cell in lines["dice"])
+    missing = validate("--checkpoint", tmp_path / "absent.pt", "--samples", folder, "--task", "tiny", "--count", 4)
+    assert missing[0] == 1
+    assert "absent.pt" in missing[1]
 
 
 def test_a_checkpoint_and_a_bundle_together_are_not_guessed_about(samples: Path, tmp_path: Path) -> None:
