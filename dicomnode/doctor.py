@@ -185,6 +185,8 @@ def _remember(config: Config, destination: DestinationSettings, probe: Probe) ->
         return
     # What is wrong with the ledger has a check of its own.
     with suppress(StartError, RetryLater), closing(Ledger.open(config.storage.database_url)) as ledger:
+        # The probe sends nothing, so it cannot see a refusal by status: what was put right is tried again.
+        ledger.offers.forgive(destination.name)
         remember(ledger, config, destination, probe.accepted, time.time())
 
 

@@ -291,3 +291,8 @@ class SendOutcome:
     reason: str
     status: int | None = None
     not_accepted: bool = False
+
+    @property
+    def refuses_class(self) -> bool:
+        """Return whether the peer took the presentation context and then said that it does not support the SOP class (PS3.7 C.5.18)."""
+        return self.status == 0x0122

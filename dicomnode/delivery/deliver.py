@@ -182,6 +182,9 @@ class _Courier:
         kept = self.ledger.record_delivery(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at)
         if outcome.not_accepted:
             self.ledger.offers.ask_again(delivery.destination, now)
+        if outcome.refuses_class:
+            # It took the presentation context, so asking it would tell nothing.
+            self.ledger.offers.refuse(delivery.destination, delivery.result.SOPClassUID, now)
         if kept and state in (DeliveryState.SENT, DeliveryState.GIVEN_UP):
             self._audit(delivery, arrived=state is DeliveryState.SENT)
         (log.info if state is DeliveryState.SENT else log.warning)(

@@ -1,6 +1,7 @@
 """Asks destinations what they accept, now and then, and settles from that what the configuration leaves open.
 
-A destination that is away keeps what it said before. One that refuses what it was said to accept is asked at once (`deliver`).
+A destination that is away keeps what it said before. One that refuses what it was said to accept is asked at once (`deliver`); one that accepts a
+SOP class and then refuses it by status (0x0122, PS3.7 C.5.18) counts as not accepting it for a day.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from dicomnode.ledger.encoding import from_json, to_json
 from dicomnode.ledger.schema import offers
 from dicomnode.records import Offer
 
+REFUSED_FOR_S = 24 * 3600.0
+"""How long a SOP class that was refused by status counts as not accepted; then it is tried again."""
+
 
 class Offers:
     """The part of the ledger that remembers destinations; each verb is one transaction and may raise `RetryLater`.
@@ -23,11 +26,12 @@ class Offers:
         self._database = database
 
     def known(self, name: str, address: str) -> Offer | None:
-        """Return what a destination accepts; None when it has not been heard yet."""
+        """Return what a destination accepts and does not refuse by status; None when it has not been heard yet."""
         row = self._row(name, address)
         if row is None or row.learned_at is None:
             return None
-        return Offer({uid: tuple(syntaxes) for uid, syntaxes in from_json(row.accepted).items()}, row.learned_at)
+        refused = from_json(row.refused)
+        return Offer({uid: tuple(syntaxes) for uid, syntaxes in from_json(row.accepted).items() if uid not in refused}, row.learned_at)
 
     def is_due(self, name: str, address: str, now: float) -> bool:
         """Return whether a destination is to be asked."""
@@ -35,13 +39,35 @@ class Offers:
         return row is None or bool(row.ask_at <= now)
 
     def learn(self, name: str, address: str, accepted: Mapping[str, tuple[str, ...]], now: float, ask_at: float) -> None:
-        """Note what a destination accepts."""
-        self._keep(name, {"address": address, "accepted": to_json(accepted), "learned_at": now, "ask_at": ask_at})
+        """Note what a destination accepts; what it refused by status is forgotten after a while, or when it is another."""
+        row = self._row(name, address)
+        # A time to come is of a clock that was wrong.
+        refused = {uid: at for uid, at in (from_json(row.refused) if row else {}).items() if 0 <= now - at < REFUSED_FOR_S}
+        heard = {"address": address, "accepted": to_json(accepted), "refused": to_json(refused)}
+        self._keep(name, {**heard, "learned_at": now, "ask_at": ask_at})
+
+    def refuse(self, name: str, SOPClassUID: str, now: float) -> None:
+        """Note that a destination refused a SOP class by status, though it had accepted it; the news is as fresh as if it had been asked now."""
+        chosen = select(offers).where(offers.c.destination == name)
+        with self._database.write() as connection:
+            row = connection.execute(chosen.with_for_update()).one_or_none()
+            if row is not None:
+                refused = to_json({**from_json(row.refused), SOPClassUID: now})
+                fresh = {} if row.learned_at is None else {"learned_at": now}
+                connection.execute(update(offers).where(offers.c.destination == name).values(refused=refused, **fresh))
+
+    def forgive(self, name: str) -> None:
+        """Forget what a destination refused by status: somebody has looked after it."""
+        with self._database.write() as connection:
+            connection.execute(update(offers).where(offers.c.destination == name).values(refused="{}"))
 
     def postpone(self, name: str, address: str, ask_at: float) -> None:
         """Note that it could not be asked; what it said before holds, unless that was another."""
         known = self.known(name, address) is not None
-        self._keep(name, {"ask_at": ask_at} if known else {"address": address, "accepted": "{}", "learned_at": None, "ask_at": ask_at})
+        self._keep(
+            name,
+            {"ask_at": ask_at} if known else {"address": address, "accepted": "{}", "refused": "{}", "learned_at": None, "ask_at": ask_at},
+        )
 
     def ask_again(self, name: str, now: float) -> None:
         """Have a destination asked now: it does not do as it said."""

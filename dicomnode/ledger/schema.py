@@ -189,7 +189,8 @@ archive_counts = Table(
     Index("ix_archive_counts_StudyInstanceUID", "StudyInstanceUID"),
 )
 
-# What a destination accepts (SOP Class UID -> transfer syntaxes), as it last said; without `learned_at` it has not been heard.
+# What a destination accepts (SOP Class UID -> transfer syntaxes), as it last said; without `learned_at` it has not been heard. What it accepts and
+# then refuses by status: SOP Class UID -> when.
 offers = Table(
     "offers",
     metadata,
@@ -198,6 +199,7 @@ offers = Table(
     Column("accepted", Text, nullable=False),
     Column("learned_at", Double),
     Column("ask_at", Double, nullable=False),
+    Column("refused", Text, nullable=False, server_default="{}"),
 )
 
 events = Table(

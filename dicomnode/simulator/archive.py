@@ -183,6 +183,8 @@ class Archive:
         if not SOPInstanceUID.is_valid:
             # The UID becomes a file name below.
             return 0x0117
+        if event.request.AffectedSOPClassUID in self.manners.refuses_later:
+            return 0x0122
         if not thrown_away and (self.answer == 0 or self.answer & 0xF000 == 0xB000):
             path = self.folder / f"{SOPInstanceUID}.dcm"
             temporary = path.with_suffix(".part")

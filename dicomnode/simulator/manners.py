@@ -22,6 +22,8 @@ class Manners:
         it starts: it then takes small PDUs only, so that every dataset comes in pieces.
     silent_at
         From this C-STORE on (counted from 1 since it was set) it says nothing any more, on whatever association, until it is stopped.
+    refuses_later
+        SOP classes that it accepts in the negotiation and then refuses by status (0x0122).
     commitment
         Storage commitment: not offered; reported on the association of the request; on a new one; accepted and never reported.
     loses
@@ -38,6 +40,7 @@ class Manners:
     forgets_first: int = 0
     breaks_off_at: int = 0
     silent_at: int = 0
+    refuses_later: frozenset[str] = frozenset()
     commitment: Literal["none", "same", "new", "never"] = "none"
     loses: frozenset[str] = frozenset()
     report_to: dict[str, tuple[str, int]] = field(default_factory=dict)

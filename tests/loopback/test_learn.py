@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -209,6 +210,46 @@ def test_a_study_that_was_answered_before_the_archive_was_heard_is_made_anew_for
     assert str(node.ledger.study_history(STUDY)["jobs"][-1]["state"]) == "done"
     node.run(3600)
     assert len(node.states()) == 4
+
+
+def test_a_class_that_is_accepted_and_then_refused_by_status_is_learned_for_a_day(node: Node, archive: Archive) -> None:
+    archive.manners.refuses_later = frozenset({SegmentationStorage})
+    node.run()
+    assert node.kinds() == ("seg", "sr")
+    node.answer({"seg": SegmentationStorage, "sr": Comprehensive3DSRStorage})
+    flow.deliver_results(node.place())
+    flow.confirm_results(node.place())
+    assert node.states() == ["given_up", "sent"]
+    assert node.kinds() == ("pictures", "sr")
+    # The study is answered anew with what goes there, and nothing is sent twice.
+    node.run(10)
+    assert node.states() == ["withdrawn", "sent"]
+    node.answer({"sr": Comprehensive3DSRStorage, "pictures": MultiFrameTrueColorSecondaryCaptureImageStorage})
+    node.run()
+    assert node.states() == ["withdrawn", "sent", "sent", "sent"]
+    assert "seg to pacs: withdrawn" in node.why()
+    assert "to pacs: it does not accept Segmentation Storage" in node.why()
+    # The negotiation says the same every hour, which is not believed until a day is over.
+    assert (node.learn(22 * 3600), node.kinds()) == (1, ("pictures", "sr"))
+    assert (node.learn(2 * 3600), node.kinds()) == (1, ("seg", "sr"))
+
+
+def test_the_doctor_lets_a_class_that_was_refused_by_status_be_tried_again(node: Node, archive: Archive) -> None:
+    node.clock = time.time()
+    node.learn()
+    node.ledger.offers.refuse("pacs", SegmentationStorage, node.clock)
+    assert node.kinds() == ("pictures", "sr")
+    list(examine(node.config()))
+    assert node.kinds() == ("seg", "sr")
+
+
+def test_another_refusal_says_nothing_of_the_class(node: Node, archive: Archive) -> None:
+    node.run()
+    node.answer({"seg": SegmentationStorage, "sr": Comprehensive3DSRStorage})
+    archive.answer = 0xA900
+    node.run()
+    assert node.states() == ["given_up", "given_up"]
+    assert node.kinds() == ("seg", "sr")
 
 
 def test_what_nobody_takes_is_given_up_once_and_shown(node: Node, archive: Archive) -> None:

@@ -111,6 +111,8 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
             {"destination": "pacs", "address": "PACS@a:1", "accepted": '{"1.2":["1.2.840.10008.1.2"]}', "learned_at": 48.0, "ask_at": 49.0}
         ]
     },
+    # One column more for the destinations of 0004.
+    "0005": {},
 }
 
 
@@ -180,6 +182,12 @@ def test_the_new_version_goes_on_where_the_old_one_stopped(database: Database, u
         **dict.fromkeys(("due", "sending", "given_up", "withdrawn"), 1),
         "sent": 2,
     }
+    if begun >= "0004":
+        offer = ledger.offers.known("pacs", "PACS@a:1")
+        assert offer is not None
+        assert list(offer.accepted) == ["1.2"]
+        ledger.offers.refuse("pacs", "1.2", 50.0)
+        assert list(ledger.offers.known("pacs", "PACS@a:1").accepted) == []  # type: ignore[union-attr]
     ledger.release_owner("work@old/", 100)
     assert len(ledger.claim_deliveries("new", 100, 60, 10)) == 2
     assert ledger.confirmations.due_destinations(1e9) == []
