@@ -104,6 +104,11 @@ asked by an association that proposes all these classes, each in both transfer s
 differs is not sent, and the study is answered with a report that says so. UIDs are derived from the images, the networks and the settings,
 so the same input gives the same objects. A report that follows later images names the report that it replaces (Predecessor Documents).
 
+What became of a lesion since an earlier study is a coded evaluation in its measurement group (Increase in size, Decrease in size, No change of
+SNOMED CT; `new`, `gone`, `not-imaged` of our scheme 99DICOMNODE, since PS3.16 has such codes for mammograms only), with the earlier volume beside it. A lesion that
+is not there today stands in the group of all lesions, with its tracking UID and its volume below the code. The agreement of a network's passes is a
+number of the lesion (`agreement`, 99DICOMNODE, percent).
+
 All results are UNVERIFIED and PRELIMINARY. Pictures bear no name in their pixels (Burned In Annotation NO); the page bears it (YES).
 
 ### What they were tried with
@@ -112,7 +117,7 @@ All results are UNVERIFIED and PRELIMINARY. Pictures bear no name in their pixel
 |---|---|
 | dciodvfy, dcentvfy (dicom3tools 2022-06-18) | every kind of result but the label map, which it does not know, of synthetic and real series and of headers with faults: no errors |
 | dsrdump (dcmtk 3.6.7) | reports are dumped without complaint |
-| dcmqi 1.5.7, which 3D Slicer and MITK read with | binary SEG: every voxel where it belongs; report: the volumes |
+| dcmqi 1.5.7, which 3D Slicer and MITK read with | binary SEG: every voxel where it belongs; report: the volumes, what became of each lesion |
 | OHIF 3.13.2 in Chromium, from Orthanc 1.10.1 with DICOMweb 1.7 | outlines lie on the lesion to two pixels of the screen: 256 columns axial (binary), 230 sagittal and 53 oblique (`segmentation = "auto"`); the report's lines and values are shown, no error on the console |
 | pdftotext (poppler), pypdf | the page's words, names in fourteen character sets |
 
