@@ -13,7 +13,7 @@ import pytest
 from dicomnode.app import open_ledger
 from dicomnode.config import parse_config
 from dicomnode.errors import NodeError
-from dicomnode.offline_commands import replay
+from dicomnode.offline_commands import choose, replay
 from dicomnode.records import ReceivedInstance
 from dicomnode.simulator.author import write_series
 from dicomnode.spool.layout import SpoolLayout
@@ -54,7 +54,7 @@ def test_a_replay_tells_what_the_node_told(tmp_path: Path) -> None:
         node.work()
         (told,) = node.arrived(study_uid("second"))["SR"]
 
-        assert replay(node.config, study_uid("second"), tmp_path / "again", None, None, None, True)
+        assert replay(node.config, study_uid("second"), tmp_path / "again", True)
 
     (report,) = (tmp_path / "again").glob("sub-*/dicom/sr.dcm")
     words = texts_of(pydicom.dcmread(report))
@@ -69,7 +69,9 @@ def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.Capture
     known_lesion_bundle(models)
     write_bundle(models, threshold_graph([1.0], 0.68, [80, 80, 64]), brain_manifest())
     settings = {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain"}
-    config = parse_config({"storage": {"root": str(tmp_path / "node")}, "pipeline": settings})
+    config = choose(
+        parse_config({"storage": {"root": str(tmp_path / "node")}, "pipeline": settings}), cache=tmp_path / "cache", threshold=None
+    )
     layout = SpoolLayout(config.storage.spool)
     layout.prepare()
     phantom = phantom_study(roles=("flair",), flair=GRID)
@@ -85,10 +87,10 @@ def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.Capture
     for instance_id, received in ledger.unindexed_instances(1000):
         ledger.record_header(instance_id, read_header(layout.root / received.path), 11.0)
     before = ledger.study_history(phantom.study_uid)
-    uid, cache = phantom.study_uid, tmp_path / "cache"
+    uid = phantom.study_uid
 
-    assert replay(config, uid, tmp_path / "first", None, None, cache, True)
-    assert replay(config, uid[-12:], tmp_path / "second", None, 0.8, cache, True)
+    assert replay(config, uid, tmp_path / "first", True)
+    assert replay(choose(config, threshold=0.8, peak=0.0), uid[-12:], tmp_path / "second", True)
 
     first, second = steps(tmp_path / "first"), steps(tmp_path / "second")
     assert not any(step["Cached"] for step in first.values())
@@ -101,5 +103,5 @@ def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.Capture
     # Nothing was sent, and the ledger tells the same story.
     assert ledger.study_history(uid) == before
     with pytest.raises(NodeError):
-        replay(config, "9.9.9", tmp_path / "third", None, None, None, True)
+        replay(config, "9.9.9", tmp_path / "third", True)
     ledger.close()
