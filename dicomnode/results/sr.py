@@ -68,7 +68,8 @@ def build_lesion_report(
 def describe_algorithm(result: PipelineResult) -> sr.AlgorithmIdentification:
     """Return the lesion network as TID 4019; its words agree with the Contributing Equipment item (IHE AIR)."""
     model = lesion_model(result)
-    parameters = [f"threshold {result.threshold:g}", f"sha256 {model.sha256}", plain_ascii(model.statement)]
+    peak = [f"peak {result.parameters['drop_faint']['peak']:g}"] if "drop_faint" in result.parameters else []
+    parameters = [f"threshold {result.threshold:g}", *peak, f"sha256 {model.sha256}", plain_ascii(model.statement)]
     return sr.AlgorithmIdentification(name=model.name, version=model.version, parameters=parameters, family=codes.ARTIFICIAL_INTELLIGENCE)
 
 

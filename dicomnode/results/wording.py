@@ -72,15 +72,21 @@ def is_limited(findings: Findings) -> bool:
     return not _LIMITS_QUALITY.isdisjoint(finding.code for finding in findings)
 
 
+def describe_cut(result: PipelineResult) -> str:
+    """Return the threshold, and the probability that a lesion had to reach somewhere, where one was asked for."""
+    asked = result.parameters.get("drop_faint")
+    return f"{result.threshold:g}" if asked is None else f"{result.threshold:g}, and {asked['peak']:g} somewhere in each lesion"
+
+
 def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int) -> list[str]:
     """Return the findings in sentences: the total first, then each lesion."""
     if not result.lesions:
-        return [f"No lesion was found on the {result.reference_role.upper()} at a probability threshold of {result.threshold:g}."]
+        return [f"No lesion was found on the {result.reference_role.upper()} at a probability threshold of {describe_cut(result)}."]
     total_ml = sum(item.value for item in result.measurements if item.name == "total_volume")
     noun = "lesion" if len(result.lesions) == 1 else "lesions"
     total = (
         f"{len(result.lesions)} {noun} found on the {result.reference_role.upper()}, {total_ml:.2f} ml in all "
-        f"(probability threshold {result.threshold:g})."
+        f"(probability threshold {describe_cut(result)})."
     )
     sentences = [total]
     if merged:

@@ -21,7 +21,7 @@ from pipeline.segmenters.families import INFER
 from pipeline.training.family_export import sample_channels
 from pipeline.training.pool import read_sample
 from pipeline.training.problem import TrainingProblem
-from pipeline.training.score import CaseScore, Cut, Predict, score_case, settle_cut, summarise
+from pipeline.training.score import THRESHOLDS, CaseScore, Cut, Predict, score_case, settle_cut, summarise
 from pipeline.training.tasks import Task, keep_channels
 
 LEVEL = 0.5
@@ -73,6 +73,8 @@ def score_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int
 def settle_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int = 1) -> dict[str, Cut]:
     """Return for each combination that the bundle accepts the cut with the best mean Dice on the samples.
 
+    The members of an ensemble answer at their own thresholds, which are moved onto the ensemble's wherever that lies: there the peak alone is settled.
+
     Raises
     ------
     TrainingProblem
@@ -83,7 +85,12 @@ def settle_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: in
     def predictor(roles: Sequence[str]) -> Predict:
         return lambda image: answer_sample(bundle, image, roles, threads)
 
-    return {"+".join(roles): settle_cut(predictor(roles), task, paths, "+".join(roles)) for roles in bundle.input.accepts}
+    cuts = {}
+    for roles in bundle.input.accepts:
+        fixed = isinstance(bundle.family_spec, EnsembleSpec)
+        thresholds = (bundle.output.threshold_for(roles),) if fixed else THRESHOLDS
+        cuts["+".join(roles)] = settle_cut(predictor(roles), task, paths, "+".join(roles), thresholds)
+    return cuts
 
 
 def _check(bundle: Bundle, task: Task) -> None:

@@ -90,15 +90,15 @@ def best_threshold(scores: Sequence[CaseScore]) -> float:
     return max(THRESHOLDS, key=lambda level: float(np.mean([s.dice[level] for s in scores])))
 
 
-def settle_cut(predict: Predict, task: Task, paths: Sequence[Path], combination: str) -> Cut:
-    """Return the threshold and the peak with the best mean Dice on these samples."""
-    totals = np.zeros((len(THRESHOLDS), len(PEAKS)))
+def settle_cut(predict: Predict, task: Task, paths: Sequence[Path], combination: str, thresholds: Sequence[float] = THRESHOLDS) -> Cut:
+    """Return the threshold, one of these, and the peak with the best mean Dice on these samples."""
+    totals = np.zeros((len(thresholds), len(PEAKS)))
     for path in paths:
         visible, truth = _ask(path, task, combination)
         probability = predict(visible)
-        totals += [_dice_by_peak(probability, truth, threshold) for threshold in THRESHOLDS]
+        totals += [_dice_by_peak(probability, truth, threshold) for threshold in thresholds]
     best = np.unravel_index(totals.argmax(), totals.shape)
-    threshold, peak = THRESHOLDS[int(best[0])], PEAKS[int(best[1])]
+    threshold, peak = thresholds[int(best[0])], PEAKS[int(best[1])]
     # A peak that every piece reaches asks for nothing.
     return Cut(threshold, peak if peak > threshold else 0.0)
 

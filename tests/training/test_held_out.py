@@ -102,6 +102,8 @@ def test_thresholds_and_peaks_that_suit_a_bundle_are_said(make: Callable[[Path],
     told = tomllib.loads("\n".join(line for line in said.splitlines() if "=" in line))
     # The faint lesion, of a probability of 0.35, is found by a threshold below it. A peak above it would lose it, and the speck costs less.
     assert set(told["thresholds"]) == {"t1+flair", "t1", "flair"}
+    if make is make_ensemble:
+        assert set(told["thresholds"].values()) == {0.6}
     if make is make_patch3d:
         assert told["thresholds"]["flair"] <= 0.35
         assert "flair" not in told["peaks"]

@@ -85,6 +85,16 @@ def test_the_agreement_is_a_number_of_the_lesion_that_has_one(answered: Answered
     assert stated == [(62.5, "%")]
 
 
+def test_the_peak_that_was_asked_for_is_told(answered: Answered) -> None:
+    asked = {**answered.result.parameters, "drop_faint": {"peak": 0.9, "dropped": 1}}
+    report = report_of(build(replace(answered, result=replace(answered.result, parameters=asked))))
+
+    words = [str(item.TextValue) for item in walk_content(report) if item.ValueType == "TEXT"]
+    assert any("(probability threshold 0.5, and 0.9 somewhere in each lesion)" in text for text in words)
+    assert "peak 0.9" in words
+    assert "peak" not in " ".join(str(item.TextValue) for item in walk_content(report_of(build(answered))) if item.ValueType == "TEXT")
+
+
 def test_a_report_without_a_lesion_tells_what_is_gone(answered: Answered) -> None:
     nothing = make_result(np.zeros_like(answered.result.labels.array), answered.volume)
     negative = followed(replace(answered, result=nothing), CHANGES[2:])
