@@ -34,6 +34,7 @@ from pipeline.records import Array, Finding, PipelineResult, Role, Volume
 from pipeline.remembered import remember_answer, remember_brain, remember_registration
 from pipeline.segmenters import patch3d
 from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.segmenters.coverage import choose_peaks
 from pipeline.segmenters.families import segment_case
 
 
@@ -108,7 +109,7 @@ def run_pipeline(
             recipe.cache, recipe.lesion, case, asked, journal, lambda: segment_case(recipe.lesion, case, asked, journal)
         )
     # 9. Pieces that the network is nowhere sure of, and back to the reference's own voxels.
-    sure = _drop_faint(answer.probability, threshold, _choose_peak(tuple(inputs), recipe), recipe, journal)
+    sure = _drop_faint(answer.probability, threshold, case, recipe, journal)
     with journal.step("to_source_grid"):
         orientation = orientations[reference_role]
         probability = undo_orientation(apply_to_source_grid(answer.probability, case.reference), orientation)
@@ -241,19 +242,18 @@ def _choose_threshold(roles: tuple[str, ...], recipe: Recipe) -> float:
     return recipe.lesion.output.threshold_for([channel for channel in recipe.lesion.channels if channel in roles])
 
 
-def _choose_peak(roles: tuple[str, ...], recipe: Recipe) -> float:
-    if recipe.peak is not None:
-        return recipe.peak
-    return recipe.lesion.output.peak_for([channel for channel in recipe.lesion.channels if channel in roles])
-
-
-def _drop_faint(probability: Volume, threshold: float, peak: float, recipe: Recipe, journal: Journal) -> Volume:
+def _drop_faint(probability: Volume, threshold: float, case: Case, recipe: Recipe, journal: Journal) -> Volume:
     """Return the probability without the pieces that nowhere reach the peak; the very same volume when there are none."""
-    if peak <= threshold:
+    peak = choose_peaks(recipe.lesion, case, grid_of(probability)) if recipe.peak is None else recipe.peak
+    # The map of peaks is float32; what is told is what the manifest says.
+    highest, lowest = (round(float(end), 6) for end in (np.max(peak), np.min(peak)))
+    if highest <= threshold:
         return probability
     with journal.step("drop_faint") as parameters:
         array, dropped = apply_peak(probability.array, threshold, peak, recipe.lesion.output.connectivity)
-        parameters.update(peak=peak, dropped=dropped)
+        parameters.update(peak=highest, dropped=dropped)
+        if lowest < highest:
+            parameters["peak_outside_an_image"] = lowest
     return probability.with_array(array) if dropped else probability
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import from_json, to_json
@@ -40,11 +40,15 @@ class Offers:
 
     def learn(self, name: str, address: str, accepted: Mapping[str, tuple[str, ...]], now: float, ask_at: float) -> None:
         """Note what a destination accepts; what it refused by status is forgotten after a while, or when it is another."""
-        row = self._row(name, address)
-        # A time to come is of a clock that was wrong.
-        refused = {uid: at for uid, at in (from_json(row.refused) if row else {}).items() if 0 <= now - at < REFUSED_FOR_S}
-        heard = {"address": address, "accepted": to_json(accepted), "refused": to_json(refused)}
-        self._keep(name, {**heard, "learned_at": now, "ask_at": ask_at})
+        chosen = select(offers).where(offers.c.destination == name)
+        with self._database.write() as connection:
+            # Read here, so that what `refuse` notes meanwhile is not lost.
+            row = connection.execute(chosen.with_for_update()).one_or_none()
+            before = from_json(row.refused) if row is not None and row.address == address else {}
+            # A time to come is of a clock that was wrong.
+            refused = {uid: at for uid, at in before.items() if 0 <= now - at < REFUSED_FOR_S}
+            heard = {"address": address, "accepted": to_json(accepted), "refused": to_json(refused)}
+            _keep(connection, name, {**heard, "learned_at": now, "ask_at": ask_at})
 
     def refuse(self, name: str, SOPClassUID: str, now: float) -> None:
         """Note that a destination refused a SOP class by status, though it had accepted it; the news is as fresh as if it had been asked now."""
@@ -64,10 +68,9 @@ class Offers:
     def postpone(self, name: str, address: str, ask_at: float) -> None:
         """Note that it could not be asked; what it said before holds, unless that was another."""
         known = self.known(name, address) is not None
-        self._keep(
-            name,
-            {"ask_at": ask_at} if known else {"address": address, "accepted": "{}", "refused": "{}", "learned_at": None, "ask_at": ask_at},
-        )
+        unheard = {"address": address, "accepted": "{}", "refused": "{}", "learned_at": None}
+        with self._database.write() as connection:
+            _keep(connection, name, {"ask_at": ask_at} if known else {**unheard, "ask_at": ask_at})
 
     def ask_again(self, name: str, now: float) -> None:
         """Have a destination asked now: it does not do as it said."""
@@ -79,7 +82,7 @@ class Offers:
         with self._database.read() as connection:
             return connection.execute(chosen).one_or_none()
 
-    def _keep(self, name: str, values: Mapping[str, Any]) -> None:
-        with self._database.write() as connection:
-            if connection.execute(update(offers).where(offers.c.destination == name).values(**values)).rowcount == 0:
-                connection.execute(insert(offers).values(destination=name, **values))
+
+def _keep(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+    if connection.execute(update(offers).where(offers.c.destination == name).values(**values)).rowcount == 0:
+        connection.execute(insert(offers).values(destination=name, **values))

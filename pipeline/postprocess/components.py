@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.records import FloatArray
 
 
-def apply_peak(probability: FloatArray, threshold: float, peak: float, connectivity: int) -> tuple[FloatArray, int]:
+def apply_peak(probability: FloatArray, threshold: float, peak: float | FloatArray, connectivity: int) -> tuple[FloatArray, int]:
     """Set the probability to zero in every piece at the threshold that nowhere reaches the peak (thresholding with hysteresis, Canny 1986).
 
     A low threshold outlines a lesion well, and also lets through faint pieces that are none; a network is sure somewhere of what it is right about.
@@ -21,6 +21,8 @@ def apply_peak(probability: FloatArray, threshold: float, peak: float, connectiv
     ----------
     probability
         (slice, row, column), 0..1, on the network's own grid: interpolation lowers the peaks of small lesions.
+    peak
+        One for all voxels, or one for each.
     connectivity
         26 or 6, as for `apply_components`.
 
@@ -29,7 +31,7 @@ def apply_peak(probability: FloatArray, threshold: float, peak: float, connectiv
     The probability, the same array when nothing was dropped, and how many pieces were.
     """
     mask = probability >= threshold
-    if peak <= threshold or not mask.any():
+    if np.all(np.less_equal(peak, threshold)) or not mask.any():
         return probability, 0
     image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
     pieces = SimpleITK.GetArrayFromImage(SimpleITK.ConnectedComponent(image, connectivity == 26))

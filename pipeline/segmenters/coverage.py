@@ -7,7 +7,7 @@ answered from the images that do show it, as it would be had the other never bee
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from pipeline.bundle import Bundle
 from pipeline.geometry import Grid
 from pipeline.journal import Journal
 from pipeline.preprocess.resample import IDENTITY, sample_linear
-from pipeline.records import Finding
+from pipeline.records import Finding, FloatArray
 from pipeline.segmenters.case import Answer, Case
 from pipeline.segmenters.patch3d import Channels
 
@@ -31,6 +31,42 @@ def find_covered(case: Case, grid: Grid, role: str) -> npt.NDArray[np.bool_]:
     return reach > 1.0 - 1e-3
 
 
+@dataclass(frozen=True, eq=False)
+class Uncovered:
+    """The part of the brain (slice, row, column) that an image does not reach, its share, and the images that do."""
+
+    role: str
+    rest: tuple[str, ...]
+    missing: npt.NDArray[np.bool_]
+    share: float
+
+
+def find_uncovered(bundle: Bundle, case: Case, grid: Grid) -> list[Uncovered]:
+    """Return what is answered without an image because that does not reach there, or would be if the network could."""
+    reference = next(iter(case.images))
+    brain = sample_linear(case.brain.soft, grid) >= case.brain.threshold
+    found = []
+    for role in [role for role in case.images if role != reference and role in bundle.channels]:
+        missing = brain & ~find_covered(case, grid, role)
+        share = float(missing.sum() / max(brain.sum(), 1))
+        if share >= SMALLEST_SHARE:
+            found.append(Uncovered(role, tuple(other for other in case.images if other != role), missing, share))
+    return found
+
+
+def choose_peaks(bundle: Bundle, case: Case, grid: Grid) -> float | FloatArray:
+    """Return the peak that a lesion must reach: that of the images which a voxel was answered from."""
+    given = [channel for channel in bundle.channels if channel in case.images]
+    usual = bundle.output.peak_for(given)
+    parts = [part for part in find_uncovered(bundle, case, grid) if bundle.takes(part.rest)] if bundle.output.peaks else []
+    if not parts:
+        return usual
+    peaks = np.full(grid.shape, usual, np.float32)
+    for part in parts:
+        peaks[part.missing] = bundle.output.peak_for([channel for channel in bundle.channels if channel in part.rest])
+    return peaks
+
+
 def answer_uncovered(
     bundle: Bundle, case: Case, channels: Channels, answer: Answer, infer: Callable[[Channels], Answer], journal: Journal
 ) -> Answer:
@@ -38,25 +74,18 @@ def answer_uncovered(
 
     A network that was not trained to do without the image keeps its answer; the finding says so.
     """
-    reference = next(iter(case.images))
-    brain = sample_linear(case.brain.soft, channels.grid) >= case.brain.threshold
-    for role in [role for role in case.images if role != reference and role in bundle.channels]:
-        missing = brain & ~find_covered(case, channels.grid, role)
-        share = missing.sum() / max(brain.sum(), 1)
-        if share < SMALLEST_SHARE:
-            continue
-        rest = [other for other in case.images if other != role]
-        said = f"{100 * share:.1f} % of the brain lies outside the {role.upper()}"
-        if not bundle.takes(rest):
+    for part in find_uncovered(bundle, case, channels.grid):
+        said = f"{100 * part.share:.1f} % of the brain lies outside the {part.role.upper()}"
+        if not bundle.takes(part.rest):
             journal.findings.append(Finding("part-not-covered", "warning", f"{said}, and the network cannot do without it there."))
             continue
         with journal.step("infer_uncovered") as parameters:
             array = channels.array.copy()
-            array[bundle.channels.index(role)] = 0.0
+            array[bundle.channels.index(part.role)] = 0.0
             without = infer(replace(channels, array=array))
-            answer = _put_together(answer, without, missing)
-            parameters.update(role=role, share=float(share))
-        others = " and ".join(other.upper() for other in rest)
+            answer = _put_together(answer, without, part.missing)
+            parameters.update(role=part.role, share=part.share)
+        others = " and ".join(other.upper() for other in part.rest)
         journal.findings.append(Finding("part-not-covered", "warning", f"{said}; there the result rests on the {others} alone."))
     return answer
 

@@ -189,6 +189,8 @@ def validate(
 
     from pipeline.training.synthesis.lesion_maps import list_maps
 
+    if settle and (bundle is None or samples is None):
+        raise typer.BadParameter("--settle goes with --bundle and --samples")
     torch.set_num_threads(threads)
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
     if bundle is not None and samples is None:

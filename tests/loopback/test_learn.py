@@ -23,7 +23,7 @@ from dicomnode.config import Config, parse_config
 from dicomnode.delivery.learn import learn_due, settle_config
 from dicomnode.doctor import examine
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.network.result_classes import RESULT_CLASSES
+from dicomnode.network.result_classes import RESULT_CLASSES, classes_of
 from dicomnode.show import story
 from dicomnode.simulator.archive import Archive
 from dicomnode.spool.layout import SpoolLayout
@@ -232,6 +232,23 @@ def test_a_class_that_is_accepted_and_then_refused_by_status_is_learned_for_a_da
     # The negotiation says the same every hour, which is not believed until a day is over.
     assert (node.learn(22 * 3600), node.kinds()) == (1, ("pictures", "sr"))
     assert (node.learn(2 * 3600), node.kinds()) == (1, ("seg", "sr"))
+
+
+def test_one_that_refuses_every_class_by_status_is_given_up_on_after_a_few_answers(node: Node, archive: Archive) -> None:
+    archive.manners.refuses_later = frozenset(RESULT_CLASSES)
+    node.run()
+    answers, state = 0, "ready"
+    while state == "ready":
+        config, _ = settle_config(node.config(), node.ledger)
+        form = config.destinations[0].form
+        node.answer({kind: classes_of(form)[kind.split(".")[0]] for kind in form.kinds})  # type: ignore[index]
+        for _ in range(3):
+            node.run(10)
+        answers += 1
+        assert answers < 10
+        state = str(node.ledger.study_history(STUDY)["jobs"][-1]["state"])
+    assert answers > 1
+    assert "nor what could go there instead" in node.why()
 
 
 def test_the_doctor_lets_a_class_that_was_refused_by_status_be_tried_again(node: Node, archive: Archive) -> None:

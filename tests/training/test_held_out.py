@@ -177,6 +177,7 @@ def test_a_checkpoint_and_a_bundle_together_are_not_guessed_about(samples: Path,
     code, said = validate("--bundle", "stroke-lesion-2mm", "--samples", samples, "--checkpoint", tmp_path / "last.pt")
 
     assert code == 2
+    assert validate("--checkpoint", tmp_path / "last.pt", "--samples", samples, "--settle")[0] == 2
     assert "either --checkpoint FILE or --bundle NAME" in " ".join(said.replace("│", " ").split())
 
 

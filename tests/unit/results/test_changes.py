@@ -90,7 +90,7 @@ def test_the_peak_that_was_asked_for_is_told(answered: Answered) -> None:
     report = report_of(build(replace(answered, result=replace(answered.result, parameters=asked))))
 
     words = [str(item.TextValue) for item in walk_content(report) if item.ValueType == "TEXT"]
-    assert any("(probability threshold 0.5, and 0.9 somewhere in each lesion)" in text for text in words)
+    assert any("(probability threshold 0.5, and a peak of at least 0.9)" in text for text in words)
     assert "peak 0.9" in words
     assert "peak" not in " ".join(str(item.TextValue) for item in walk_content(report_of(build(answered))) if item.ValueType == "TEXT")
 

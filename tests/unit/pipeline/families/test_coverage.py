@@ -11,10 +11,11 @@ import pytest
 from pipeline.bundle import Bundle
 from pipeline.geometry import grid_of
 from pipeline.journal import Journal
+from pipeline.postprocess.components import apply_peak
 from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.records import Volume
 from pipeline.segmenters.case import Answer, Case
-from pipeline.segmenters.coverage import answer_uncovered
+from pipeline.segmenters.coverage import answer_uncovered, choose_peaks
 from pipeline.segmenters.patch3d import Channels
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.volumes import AXIAL, draw_head, grid_affine
@@ -91,3 +92,23 @@ def test_a_network_that_needs_both_keeps_its_answer_and_says_so(bundle: Bundle, 
     assert float(answer.probability.array[:CUT].max()) == pytest.approx(0.9)
     (finding,) = journal.findings
     assert "cannot do without it there" in finding.message
+
+
+def test_a_lesion_must_reach_the_peak_of_the_images_that_it_was_answered_from(tmp_path: Path, flair: Volume) -> None:
+    bundle = known_lesion_bundle(tmp_path, output__peaks={"t1+flair": 0.9, "flair": 0.3})
+    case, grid = _case(flair, CUT), grid_of(flair)
+    brain = case.brain.mask.array > 0
+
+    peaks = choose_peaks(bundle, case, grid)
+
+    assert isinstance(peaks, np.ndarray)
+    assert np.allclose(peaks[:CUT][brain[:CUT]], 0.3)
+    assert np.allclose(peaks[CUT + 1 :], 0.9)
+    # The same faint piece below and above the T1's end: only the FLAIR's answer may be this faint.
+    probability = np.zeros(grid.shape, np.float32)
+    low, high = np.argwhere(brain[: CUT - 1])[-1], np.argwhere(brain)[len(np.argwhere(brain)) // 2]
+    probability[tuple(low)] = probability[tuple(high)] = 0.5
+    kept, dropped = apply_peak(probability, 0.1, peaks, 26)
+    assert (kept[tuple(low)], kept[tuple(high)], dropped) == (0.5, 0.0, 1)
+    assert choose_peaks(bundle, _case(flair, 0), grid) == 0.9
+    assert choose_peaks(replace(bundle, input=replace(bundle.input, accepts=(("t1", "flair"),))), case, grid) == 0.9
