@@ -311,3 +311,18 @@ def owner(module: str) -> Room | None:
     """Return the room that owns a module of ours: the longest name that fits."""
     fitting = [room for room in ROOMS if module == room.name or module.startswith(room.name + ".")]
     return max(fitting, key=lambda room: len(room.name), default=None)
+
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    from scripts.house_figures import measure, vague_names
+
+    paths = [Path(name) for name in sys.argv[1:] if not name.startswith("-")] or [Path("dicomnode"), Path("pipeline")]
+    if "--vague" in sys.argv:
+        print("\n".join(f"{file}:{line} {name}" for file, line, name in vague_names(paths)))
+    elif "--measure" in sys.argv:
+        print("\n".join(measure(paths).table()))
+    else:
+        sys.exit("usage: python -m scripts.house --measure | --vague [PATH ...]")
