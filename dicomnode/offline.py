@@ -20,7 +20,7 @@ from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance, describe_bug
 from dicomnode.folders import files_below
 from dicomnode.records import EarlierStudy, IndexedInstance, Role, SetAside
-from dicomnode.results.build import EncodedResult
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.seg.earlier import referenced_series
 from dicomnode.states import Outcome
 from dicomnode.study.headers import is_answerable, read_header

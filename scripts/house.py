@@ -34,7 +34,7 @@ _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 # What the builders of results share.
-_BUILDERS = _dicomnode("results.context", "results.headers", "results.provenance", "results.words")
+_BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
 
 ROOMS = (
     # The front of the house: commands, and where things are joined.
@@ -173,7 +173,8 @@ ROOMS = (
         (*_PLAIN, *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
-    Room("dicomnode.results.context", "what an answer belongs to, besides what was found", _dicomnode("config", "records")),
+    Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("config", "records")),
+    Room("dicomnode.results.last_resort", "the report that no header can stop: the ledger's row and raw bytes, no library"),
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",

@@ -18,10 +18,10 @@ from dicomnode.results.companions.key_pictures import KeyPicture, draw_key_pictu
 from dicomnode.results.companions.objects import build_key_objects, build_pdf, build_pictures
 from dicomnode.results.companions.page_content import describe_result, page_of_refusal
 from dicomnode.results.companions.preview import draw_montage
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.forms import PARTS, settle
 from dicomnode.results.headers import read_header, read_source, repair_template
 from dicomnode.results.provenance import Provenance, plan_provenance
+from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.report.document import EncodingPlan
 from dicomnode.results.report.lesions import build_lesion_report
 from dicomnode.results.report.negative import build_negative_report
@@ -32,18 +32,6 @@ from dicomnode.results.seg.segments import SegmentPlan, plan_segments
 from dicomnode.results.words.sentences import Findings, describe_refusal
 from dicomnode.states import Outcome
 from pipeline.records import PipelineResult, Volume
-
-
-@dataclass(frozen=True)
-class EncodedResult:
-    """One result object: `kind` is its name (`ResultForm.kind_of`), and `data` a whole DICOM file (PS3.10)."""
-
-    kind: str
-    data: bytes
-    SOPInstanceUID: str
-    SOPClassUID: str
-    SeriesInstanceUID: str
-    filename: str
 
 
 def build_answer(

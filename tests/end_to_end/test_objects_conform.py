@@ -17,7 +17,8 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from dicomnode.config import ResultForm
-from dicomnode.results.build import EncodedResult, build_answer, build_refusal
+from dicomnode.results.build import build_answer, build_refusal
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import verify_answer, verify_refusal
 from dicomnode.states import Outcome
 from scripts.known_warnings import KNOWN_WARNINGS

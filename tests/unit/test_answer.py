@@ -13,7 +13,7 @@ from dicomnode.answer import LoadedStudy, StudyTask, load_study, solve_study
 from dicomnode.config import parse_config
 from dicomnode.errors import StudyRefused
 from dicomnode.records import Selection, SourceSeries
-from dicomnode.results.context import AnswerContext
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import read_back
 from pipeline.records import PipelineResult, Role, Volume
 from pipeline.run import Recipe

@@ -15,8 +15,8 @@ from pydicom.uid import UID
 
 from dicomnode.config import ResultForm
 from dicomnode.records import SourceFrame
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import Provenance, lesion_model
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.changes import changes_told, evaluate_changes, measure_earlier
 from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.seg.segments import SegmentPlan
