@@ -163,7 +163,7 @@ ROOMS = (
         "dicomnode.volumes",
         "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
         (*_dicomnode("records", "errors", "study"), *_VOLUMES_IN),
-        ("dicom2nifti", "highdicom", "nibabel", "numpy", "pydicom"),
+        ("dicom2nifti", "gdcm", "highdicom", "nibabel", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results",
