@@ -18,8 +18,8 @@ from dicomnode.compute import Compute
 from dicomnode.config import Config
 from dicomnode.errors import RetryLater
 from dicomnode.offline import OfflineAnswer, OfflineCase, OfflineTask, answer_case, find_finished
-from dicomnode.results.table import COLUMNS
-from dicomnode.results.wording import WARNING
+from dicomnode.results.words.lesion_table import COLUMNS
+from dicomnode.results.words.sentences import WARNING
 from dicomnode.states import Outcome
 
 Progress = Callable[[str], None]

@@ -21,7 +21,7 @@ from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance, d
 from dicomnode.folders import files_below
 from dicomnode.records import EarlierStudy, IndexedInstance, Role, SetAside
 from dicomnode.results.build import EncodedResult
-from dicomnode.results.earlier import referenced_series
+from dicomnode.results.seg.earlier import referenced_series
 from dicomnode.states import Outcome
 from dicomnode.study.headers import is_answerable, read_header
 from dicomnode.volumes.nifti import read_nifti

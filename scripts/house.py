@@ -36,6 +36,9 @@ _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 # One folder each in `pipeline/segmenters/`.
 _FAMILIES = ("patch3d", "triplanar", "proposal3d", "ensemble", "nnunet")
 
+# What the builders of results share.
+_BUILDERS = _dicomnode("results.context", "results.headers", "results.provenance", "results.words")
+
 ROOMS = (
     # The front of the house: commands, and where things are joined.
     Room("dicomnode.__main__", "`python -m dicomnode`", _dicomnode("cli")),
@@ -169,9 +172,40 @@ ROOMS = (
     ),
     Room(
         "dicomnode.results",
-        "SEG, SR, preview; every object is read back and compared before it leaves",
+        "an answer as finished DICOM objects; each is read back and compared before it leaves",
         (*_PLAIN, *_VOLUMES_IN),
+        ("highdicom", "numpy", "pydicom"),
+    ),
+    Room("dicomnode.results.context", "what an answer belongs to, besides what was found", _dicomnode("config", "records")),
+    Room(
+        "dicomnode.results.words",
+        "what results say: codes, sentences, tables",
+        (*_dicomnode("records", "states"), *_pipeline("records")),
+        ("pydicom",),
+    ),
+    Room(
+        "dicomnode.results.seg",
+        "segmentations: made of a result, and read back from an earlier one",
+        (*_PLAIN, *_BUILDERS, *_VOLUMES_IN),
+        ("highdicom", "numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.results.report",
+        "the structured report of an answer",
+        (*_PLAIN, *_BUILDERS, *_VOLUMES_IN, "dicomnode.results.seg"),
+        ("highdicom", "numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.results.companions",
+        "pictures, page and key objects next to SEG and SR",
+        (*_PLAIN, *_BUILDERS, *_VOLUMES_IN, *_dicomnode("results.report", "results.seg")),
         ("PIL", "highdicom", "manimgx_fonts_cjk", "numpy", "pydicom", "pymupdf_fonts"),
+    ),
+    Room(
+        "dicomnode.results.verify",
+        "the last gate: the bytes of every object against the bytes of the source",
+        (*_dicomnode("config", "errors", "records", "results"), *_VOLUMES_IN),
+        ("numpy", "pydicom"),
     ),
     Room(
         "dicomnode.delivery",
@@ -301,3 +335,18 @@ def owner(module: str) -> Room | None:
     """Return the room that owns a module of ours: the longest name that fits."""
     fitting = [room for room in ROOMS if module == room.name or module.startswith(room.name + ".")]
     return max(fitting, key=lambda room: len(room.name), default=None)
+
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    from scripts.house_figures import measure, vague_names
+
+    paths = [Path(name) for name in sys.argv[1:] if not name.startswith("-")] or [Path("dicomnode"), Path("pipeline")]
+    if "--vague" in sys.argv:
+        print("\n".join(f"{file}:{line} {name}" for file, line, name in vague_names(paths)))
+    elif "--measure" in sys.argv:
+        print("\n".join(measure(paths).table()))
+    else:
+        sys.exit("usage: python -m scripts.house --measure | --vague [PATH ...]")

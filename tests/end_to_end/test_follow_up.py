@@ -18,8 +18,8 @@ from dicomnode.earlier import find_earlier
 from dicomnode.errors import StudyRefused
 from dicomnode.offline import find_prior, find_studies
 from dicomnode.records import EarlierStudy, IndexedInstance
-from dicomnode.results.verify import read_back
-from dicomnode.results.verify_report import walk_content
+from dicomnode.results.verify.gate import read_back
+from dicomnode.results.verify.report import walk_content
 from dicomnode.simulator.author import Patient
 from pipeline.records import Volume
 from pipeline.run import Case, Journal, run_pipeline

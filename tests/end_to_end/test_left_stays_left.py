@@ -20,8 +20,8 @@ from dicomnode import answer
 from dicomnode.bids.derivatives import read_table
 from dicomnode.config import Config, parse_config
 from dicomnode.offline import OfflineTask, answer_case, dicom_cases
-from dicomnode.results import codes
-from dicomnode.results.verify_report import concept, walk_content
+from dicomnode.results.verify.report import concept, walk_content
+from dicomnode.results.words import codes
 from dicomnode.states import Outcome
 from pipeline.geometry import apply_affine
 from pipeline.records import Volume

@@ -18,7 +18,7 @@ from pydicom.errors import InvalidDicomError
 
 from dicomnode.config import ResultForm
 from dicomnode.results.build import EncodedResult, build_answer, build_refusal
-from dicomnode.results.verify import verify_answer, verify_refusal
+from dicomnode.results.verify.gate import verify_answer, verify_refusal
 from dicomnode.states import Outcome
 from scripts.known_warnings import KNOWN_WARNINGS
 from tests.end_to_end.test_result_tools import REAL, real_study

@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from dicomnode.config import ResultForm
 from dicomnode.results.build import build_answer
-from dicomnode.results.verify import verify_answer
+from dicomnode.results.verify.gate import verify_answer
 from tests.factories.orthanc import DICOMWEB_PLUGIN, Orthanc, running_orthanc
 from tests.factories.results import Answered, answered_study, followed
 from tests.factories.viewer import serve_viewer

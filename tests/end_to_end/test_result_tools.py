@@ -18,8 +18,8 @@ from dicomnode.config import ResultSettings
 from dicomnode.errors import StudyRefused
 from dicomnode.records import IndexedInstance, Role
 from dicomnode.results.build import build_answer, build_refusal
-from dicomnode.results.provenance import AnswerContext
-from dicomnode.results.verify import verify_answer
+from dicomnode.results.context import AnswerContext
+from dicomnode.results.verify.gate import verify_answer
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble
 from dicomnode.study.headers import read_header

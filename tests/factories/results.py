@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.config import ResultSettings
 from dicomnode.records import Role, SourceFrame, SourceSeries
-from dicomnode.results.provenance import AnswerContext
+from dicomnode.results.context import AnswerContext
 from pipeline.geometry import index_to_lps, voxel_volume_mm3
 from pipeline.records import FollowUp, Lesion, LesionChange, LongAxis, Measurement, ModelIdentity, PipelineResult, StepRecord, Volume
 from tests.factories.dicom import PhantomSeries, phantom_study
