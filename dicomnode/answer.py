@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import __version__
-from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
 from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
@@ -21,6 +20,7 @@ from dicomnode.results.build import AnswerContext, EncodedResult, build_answer, 
 from dicomnode.results.earlier import read_earlier, referenced_series
 from dicomnode.results.preview import montage_png
 from dicomnode.results.verify import verify_answer, verify_refusal
+from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome

@@ -11,7 +11,6 @@ from functools import cached_property
 
 from pydicom.dataset import Dataset
 
-from dicomnode.config import ResultForm, ResultKind
 from dicomnode.errors import ResultRejected
 from dicomnode.records import Finding
 from dicomnode.results.companions import build_key_objects, build_pdf, build_pictures
@@ -29,6 +28,7 @@ from dicomnode.results.sr import build_lesion_report
 from dicomnode.results.sr_negative import build_negative_report
 from dicomnode.results.sr_refusal import build_refusal_report, describe_refusal
 from dicomnode.results.wording import Findings
+from dicomnode.settings.config import ResultForm, ResultKind
 from dicomnode.states import Outcome
 from pipeline.records import PipelineResult, Volume
 

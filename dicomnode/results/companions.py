@@ -21,7 +21,6 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicomnode.config import ResultForm
 from dicomnode.results import codes
 from dicomnode.results.document import observe
 from dicomnode.results.headers import copy_identity
@@ -37,6 +36,7 @@ from dicomnode.results.provenance import (
     freeze_document,
 )
 from dicomnode.results.wording import WARNING, clip_at_sentence
+from dicomnode.settings.config import ResultForm
 from pipeline.records import ModelIdentity
 
 

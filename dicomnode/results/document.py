@@ -10,7 +10,6 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
-from dicomnode.config import PLAIN_FORM, ReportForm, ResultForm
 from dicomnode.records import ResultFile
 from dicomnode.results import codes
 from dicomnode.results.headers import first_frame_header
@@ -25,6 +24,7 @@ from dicomnode.results.provenance import (
     freeze_document,
 )
 from dicomnode.results.wording import WARNING, clip_at_sentence, plain_ascii
+from dicomnode.settings.config import PLAIN_FORM, ReportForm, ResultForm
 from pipeline.records import Measurement, ModelIdentity
 
 

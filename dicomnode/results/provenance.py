@@ -20,10 +20,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
 
-from dicomnode.config import PLAIN_FORM, ResultForm, ResultSettings
 from dicomnode.records import ResultFile, SourceSeries
 from dicomnode.results import codes
 from dicomnode.results.wording import clip_at_sentence, plain_ascii
+from dicomnode.settings.config import PLAIN_FORM, ResultForm, ResultSettings
 from pipeline.records import ModelIdentity, PipelineResult
 
 MANUFACTURER = "dicomnode project"

@@ -13,7 +13,6 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dicomnode.config import ResultForm
 from dicomnode.records import SourceFrame
 from dicomnode.results import codes
 from dicomnode.results.changes import changes_told, evaluate_changes, measure_earlier
@@ -21,6 +20,7 @@ from dicomnode.results.document import EncodingPlan, build_document, make_measur
 from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
 from dicomnode.results.segments import SegmentPlan
 from dicomnode.results.wording import Findings, describe_changes, describe_lesions, describe_remarks, is_limited, plain_ascii, was_refused
+from dicomnode.settings.config import ResultForm
 from pipeline.records import LongAxis, Measurement, PipelineResult
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations

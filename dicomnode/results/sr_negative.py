@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicomnode.config import ResultForm
 from dicomnode.results import codes
 from dicomnode.results.changes import changes_told, evaluate_changes
 from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
@@ -27,6 +26,7 @@ from dicomnode.results.wording import (
     plain_ascii,
     was_refused,
 )
+from dicomnode.settings.config import ResultForm
 from pipeline.records import PipelineResult
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomnode.config import ResultSettings
 from dicomnode.errors import ResultRejected
 from dicomnode.records import Finding, ResultFile
 from dicomnode.results import codes
@@ -21,6 +20,7 @@ from dicomnode.results.provenance import plan_provenance
 from dicomnode.results.segments import count_merged, plan_segments
 from dicomnode.results.verify import read_back, verify_answer
 from dicomnode.results.verify_report import concept, walk_content
+from dicomnode.settings.config import ResultSettings
 from dicomnode.states import Outcome
 from tests.factories.dicom import Blob
 from tests.factories.results import MODELS, Answered, answered_study, make_result
