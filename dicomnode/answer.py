@@ -16,10 +16,11 @@ from dicomnode import __version__
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
 from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
-from dicomnode.results.build import AnswerContext, EncodedResult, build_answer, build_refusal
-from dicomnode.results.earlier import read_earlier, referenced_series
-from dicomnode.results.preview import montage_png
-from dicomnode.results.verify import verify_answer, verify_refusal
+from dicomnode.results.build import EncodedResult, build_answer, build_refusal
+from dicomnode.results.companions.preview import montage_png
+from dicomnode.results.context import AnswerContext
+from dicomnode.results.seg.earlier import read_earlier, referenced_series
+from dicomnode.results.verify.gate import verify_answer, verify_refusal
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result

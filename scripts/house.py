@@ -33,6 +33,8 @@ _PLAIN = _dicomnode("records", "states", "errors", "settings", "audit.events")
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
+# What the builders of results share.
+_BUILDERS = _dicomnode("results.context", "results.headers", "results.provenance", "results.words")
 
 ROOMS = (
     # The front of the house: words and exit codes, no logic.
@@ -175,9 +177,40 @@ ROOMS = (
     ),
     Room(
         "dicomnode.results",
-        "SEG, SR, preview; every object is read back and compared before it leaves",
+        "an answer as finished DICOM objects; each is read back and compared before it leaves",
         (*_PLAIN, *_VOLUMES_IN),
+        ("highdicom", "numpy", "pydicom"),
+    ),
+    Room("dicomnode.results.context", "what an answer belongs to, besides what was found", _dicomnode("settings", "records")),
+    Room(
+        "dicomnode.results.words",
+        "what results say: codes, sentences, tables",
+        (*_dicomnode("records", "states"), *_pipeline("records")),
+        ("pydicom",),
+    ),
+    Room(
+        "dicomnode.results.seg",
+        "segmentations: made of a result, and read back from an earlier one",
+        (*_PLAIN, *_BUILDERS, *_VOLUMES_IN),
+        ("highdicom", "numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.results.report",
+        "the structured report of an answer",
+        (*_PLAIN, *_BUILDERS, *_VOLUMES_IN, "dicomnode.results.seg"),
+        ("highdicom", "numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.results.companions",
+        "pictures, page and key objects next to SEG and SR",
+        (*_PLAIN, *_BUILDERS, *_VOLUMES_IN, *_dicomnode("results.report", "results.seg")),
         ("PIL", "highdicom", "manimgx_fonts_cjk", "numpy", "pydicom", "pymupdf_fonts"),
+    ),
+    Room(
+        "dicomnode.results.verify",
+        "the last gate: the bytes of every object against the bytes of the source",
+        (*_dicomnode("settings", "errors", "records", "results"), *_VOLUMES_IN),
+        ("numpy", "pydicom"),
     ),
     Room(
         "dicomnode.delivery",

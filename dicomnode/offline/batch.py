@@ -17,8 +17,8 @@ from dicomnode.errors import RetryLater
 from dicomnode.offline.bids.derivatives import IGNORED, describe_dataset, read_table, table_text, write_dataset_files
 from dicomnode.offline.bids.place import case_folder, remove_partial, replace_file
 from dicomnode.offline.cases import OfflineAnswer, OfflineCase, OfflineTask, answer_case, find_finished
-from dicomnode.results.table import COLUMNS
-from dicomnode.results.wording import WARNING
+from dicomnode.results.words.lesion_table import COLUMNS
+from dicomnode.results.words.sentences import WARNING
 from dicomnode.settings.config import Config
 from dicomnode.states import Outcome
 

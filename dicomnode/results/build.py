@@ -13,26 +13,25 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import Finding
-from dicomnode.results.companions import build_key_objects, build_pdf, build_pictures
-from dicomnode.results.document import EncodingPlan
+from dicomnode.results.companions.key_pictures import KeyPicture, draw_key_pictures, draw_notice
+from dicomnode.results.companions.objects import build_key_objects, build_pdf, build_pictures
+from dicomnode.results.companions.page_content import describe_result, page_of_refusal
+from dicomnode.results.companions.preview import draw_montage
+from dicomnode.results.context import AnswerContext
 from dicomnode.results.forms import PARTS, settle
 from dicomnode.results.headers import read_header, read_source, repair_template
-from dicomnode.results.key_pictures import KeyPicture, draw_key_pictures, draw_notice
-from dicomnode.results.page_content import describe_result, page_of_refusal
-from dicomnode.results.preview import draw_montage
-from dicomnode.results.provenance import AnswerContext, Provenance, plan_provenance
-from dicomnode.results.second_grid import SecondGrid, build_second_segmentation, find_second_grid
-from dicomnode.results.seg import SegmentationPlan, build_probability, build_segmentation
-from dicomnode.results.segments import SegmentPlan, plan_segments
-from dicomnode.results.sr import build_lesion_report
-from dicomnode.results.sr_negative import build_negative_report
-from dicomnode.results.sr_refusal import build_refusal_report, describe_refusal
-from dicomnode.results.wording import Findings
+from dicomnode.results.provenance import Provenance, plan_provenance
+from dicomnode.results.report.document import EncodingPlan
+from dicomnode.results.report.lesions import build_lesion_report
+from dicomnode.results.report.negative import build_negative_report
+from dicomnode.results.report.refusal import build_refusal_report
+from dicomnode.results.seg.second_grid import SecondGrid, build_second_segmentation, find_second_grid
+from dicomnode.results.seg.segmentation import SegmentationPlan, build_probability, build_segmentation
+from dicomnode.results.seg.segments import SegmentPlan, plan_segments
+from dicomnode.results.words.sentences import Findings, describe_refusal
 from dicomnode.settings.config import ResultForm, ResultKind
 from dicomnode.states import Outcome
 from pipeline.records import PipelineResult, Volume
-
-__all__ = ["AnswerContext", "EncodedResult", "build_answer", "build_refusal"]
 
 
 @dataclass(frozen=True)

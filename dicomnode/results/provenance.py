@@ -13,52 +13,21 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
 
-from dicomnode.records import ResultFile, SourceSeries
-from dicomnode.results import codes
-from dicomnode.results.wording import clip_at_sentence, plain_ascii
-from dicomnode.settings.config import PLAIN_FORM, ResultForm, ResultSettings
+from dicomnode.results.context import AnswerContext
+from dicomnode.results.words import codes
+from dicomnode.results.words.sentences import clip_at_sentence, plain_ascii
 from pipeline.records import ModelIdentity, PipelineResult
 
 MANUFACTURER = "dicomnode project"
 PRODUCT = "dicomnode-stroke"
 IMPLEMENTATION_CLASS_UID = "2.25.123168463941683573751442645519736902694"
 IMPLEMENTATION_VERSION_NAME = "DICOMNODE"
-
-
-@dataclass(frozen=True)
-class AnswerContext:
-    """What an answer belongs to, besides what was found.
-
-    Attributes
-    ----------
-    sources
-        The series that were segmented, reference first; empty when the study was refused before that.
-    created_at
-        Seconds since the epoch: every date in the results.
-    template
-        Any readable instance of the study, for the patient's and the study's attributes.
-    forms
-        In which forms the answer is made; no UID depends on which others there are.
-    earlier_reports
-        Reports of earlier revisions that have reached somebody, the newest first.
-    """
-
-    StudyInstanceUID: str
-    revision: int
-    sources: tuple[SourceSeries, ...]
-    settings: ResultSettings
-    software_version: str
-    created_at: float
-    template: Path
-    forms: tuple[ResultForm, ...] = (PLAIN_FORM,)
-    earlier_reports: tuple[ResultFile, ...] = ()
 
 
 @dataclass(frozen=True)

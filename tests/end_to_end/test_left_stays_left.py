@@ -19,8 +19,8 @@ import pytest
 from dicomnode import answer
 from dicomnode.offline.bids.derivatives import read_table
 from dicomnode.offline.cases import OfflineTask, answer_case, dicom_cases
-from dicomnode.results import codes
-from dicomnode.results.verify_report import concept, walk_content
+from dicomnode.results.verify.report import concept, walk_content
+from dicomnode.results.words import codes
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.states import Outcome
 from pipeline.geometry import apply_affine

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from dicomnode.results.build import EncodedResult, build_answer, build_refusal
-from dicomnode.results.verify import verify_answer, verify_refusal
+from dicomnode.results.verify.gate import verify_answer, verify_refusal
 from dicomnode.settings.config import ResultForm
 from dicomnode.states import Outcome
 from scripts.known_warnings import KNOWN_WARNINGS

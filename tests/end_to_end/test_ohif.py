@@ -23,7 +23,7 @@ from PIL import Image
 from scipy import ndimage
 
 from dicomnode.results.build import build_answer
-from dicomnode.results.verify import verify_answer
+from dicomnode.results.verify.gate import verify_answer
 from dicomnode.settings.config import ResultForm
 from tests.factories.orthanc import DICOMWEB_PLUGIN, Orthanc, running_orthanc
 from tests.factories.results import Answered, answered_study, followed

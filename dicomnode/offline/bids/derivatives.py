@@ -17,9 +17,9 @@ from typing import Any
 from dicomnode import __version__
 from dicomnode.offline.bids.names import BIDS_VERSION, SUFFIX_OF, CaseLabel
 from dicomnode.records import Role
-from dicomnode.results.preview import montage_png
-from dicomnode.results.table import lesion_row
-from dicomnode.results.wording import WARNING
+from dicomnode.results.companions.preview import montage_png
+from dicomnode.results.words.lesion_table import lesion_row
+from dicomnode.results.words.sentences import WARNING
 from dicomnode.volumes.nifti import write_nifti
 from pipeline.records import Lesion, ModelIdentity, PipelineResult, Volume
 

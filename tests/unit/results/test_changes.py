@@ -9,10 +9,10 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
-from dicomnode.results import codes
 from dicomnode.results.build import EncodedResult, build_answer, encode
-from dicomnode.results.verify import read_back, verify_answer
-from dicomnode.results.verify_report import concept, walk_content
+from dicomnode.results.verify.gate import read_back, verify_answer
+from dicomnode.results.verify.report import concept, walk_content
+from dicomnode.results.words import codes
 from tests.factories.results import CHANGES, Answered, answered_study, followed, make_result
 
 GONE_UID = "2.25.777"

@@ -6,7 +6,7 @@ import pytest
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr.coding import Code
 
-from dicomnode.results import codes
+from dicomnode.results.words import codes
 from pipeline.measure.volume import measure_lesion_count, measure_lesion_load, measure_volume
 
 TABLE = {name: value for name, value in vars(codes).items() if isinstance(value, Code)}

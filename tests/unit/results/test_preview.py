@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dicomnode.results.preview import choose_key_slices, montage_png, outline
+from dicomnode.results.companions.preview import choose_key_slices, montage_png, outline
 from tests.factories.results import Answered, answered_study, make_result
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.results.provenance import AnswerContext, device_uid, plan_provenance
-from dicomnode.results.wording import clip_at_sentence, plain_ascii
+from dicomnode.results.context import AnswerContext
+from dicomnode.results.provenance import device_uid, plan_provenance
+from dicomnode.results.words.sentences import clip_at_sentence, plain_ascii
 from tests.factories.results import MODELS, Answered, answered_study
 
 

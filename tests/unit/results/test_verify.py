@@ -12,9 +12,9 @@ from pydicom.pixels.utils import pack_bits
 
 from dicomnode.errors import ResultRejected
 from dicomnode.results.build import EncodedResult, build_answer, encode
-from dicomnode.results.verify import read_back, verify_answer
-from dicomnode.results.verify_mask import read_frames
-from dicomnode.results.verify_report import concept, walk_content
+from dicomnode.results.verify.gate import read_back, verify_answer
+from dicomnode.results.verify.mask import read_frames
+from dicomnode.results.verify.report import concept, walk_content
 from tests.factories.results import Answered, answered_study, make_result
 
 Results = tuple[EncodedResult, ...]

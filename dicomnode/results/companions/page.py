@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
 
-from dicomnode.results.lettering import draw_text
-from dicomnode.results.pdf import TextLine
-from dicomnode.results.wording import WARNING, wrap_words
+from dicomnode.results.companions.lettering import draw_text
+from dicomnode.results.companions.pdf import TextLine
+from dicomnode.results.words.sentences import WARNING, wrap_words
 
 SIZE = (1240, 1754)
 """A4 at 150 pixels an inch."""

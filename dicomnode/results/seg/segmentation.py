@@ -17,19 +17,19 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results import codes
+from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import (
     MANUFACTURER,
     PRODUCT,
-    AnswerContext,
     Provenance,
     describe_equipment,
     freeze_document,
     identify_algorithm,
     lesion_model,
 )
-from dicomnode.results.segments import SegmentPlan, cielab_color, draw_segments, segment_color
-from dicomnode.results.wording import WARNING, clip_at_sentence, plain_ascii
+from dicomnode.results.seg.segments import SegmentPlan, cielab_color, draw_segments, segment_color
+from dicomnode.results.words import codes
+from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
 from dicomnode.settings.config import SegmentationForm
 from pipeline.records import Array, PipelineResult
 

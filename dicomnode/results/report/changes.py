@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from highdicom import sr
 
-from dicomnode.results import codes
-from dicomnode.results.document import make_measurement
+from dicomnode.results.report.document import make_measurement
+from dicomnode.results.words import codes
 from pipeline.records import Lesion, LesionChange, Measurement, PipelineResult
 
 

@@ -11,19 +11,11 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from dicomnode.records import ResultFile
-from dicomnode.results import codes
+from dicomnode.results.context import AnswerContext
 from dicomnode.results.headers import first_frame_header
-from dicomnode.results.provenance import (
-    MANUFACTURER,
-    PRODUCT,
-    AnswerContext,
-    Provenance,
-    derive_uid,
-    describe_equipment,
-    device_uid,
-    freeze_document,
-)
-from dicomnode.results.wording import WARNING, clip_at_sentence, plain_ascii
+from dicomnode.results.provenance import MANUFACTURER, PRODUCT, Provenance, derive_uid, describe_equipment, device_uid, freeze_document
+from dicomnode.results.words import codes
+from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
 from dicomnode.settings.config import PLAIN_FORM, ReportForm, ResultForm
 from pipeline.records import Measurement, ModelIdentity
 

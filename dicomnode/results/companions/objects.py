@@ -21,21 +21,15 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicomnode.results import codes
-from dicomnode.results.document import observe
+from dicomnode.results.companions.key_pictures import KeyPicture
+from dicomnode.results.companions.page import PageContent, draw_page
+from dicomnode.results.companions.pdf import write_pdf
+from dicomnode.results.context import AnswerContext
 from dicomnode.results.headers import copy_identity
-from dicomnode.results.key_pictures import KeyPicture
-from dicomnode.results.page import PageContent, draw_page
-from dicomnode.results.pdf import write_pdf
-from dicomnode.results.provenance import (
-    MANUFACTURER,
-    PRODUCT,
-    AnswerContext,
-    Provenance,
-    describe_equipment,
-    freeze_document,
-)
-from dicomnode.results.wording import WARNING, clip_at_sentence
+from dicomnode.results.provenance import MANUFACTURER, PRODUCT, Provenance, describe_equipment, freeze_document
+from dicomnode.results.report.document import observe
+from dicomnode.results.words import codes
+from dicomnode.results.words.sentences import WARNING, clip_at_sentence
 from dicomnode.settings.config import ResultForm
 from pipeline.records import ModelIdentity
 

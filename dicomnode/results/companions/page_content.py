@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dicomnode.results.page import PageContent
-from dicomnode.results.segments import SegmentPlan
-from dicomnode.results.sr_refusal import NO_ABSENCE
-from dicomnode.results.wording import Findings, describe_lesions, describe_place, describe_remarks, plain_ascii
+from dicomnode.results.companions.page import PageContent
+from dicomnode.results.seg.segments import SegmentPlan
+from dicomnode.results.words.sentences import NO_ABSENCE, Findings, describe_lesions, describe_place, describe_remarks, plain_ascii
 from pipeline.records import PipelineResult
 
 _ROWS = 12

@@ -14,12 +14,21 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicomnode.records import SourceFrame
-from dicomnode.results import codes
-from dicomnode.results.changes import changes_told, evaluate_changes, measure_earlier
-from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
-from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
-from dicomnode.results.segments import SegmentPlan
-from dicomnode.results.wording import Findings, describe_changes, describe_lesions, describe_remarks, is_limited, plain_ascii, was_refused
+from dicomnode.results.context import AnswerContext
+from dicomnode.results.provenance import Provenance, lesion_model
+from dicomnode.results.report.changes import changes_told, evaluate_changes, measure_earlier
+from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
+from dicomnode.results.seg.segments import SegmentPlan
+from dicomnode.results.words import codes
+from dicomnode.results.words.sentences import (
+    Findings,
+    describe_changes,
+    describe_lesions,
+    describe_remarks,
+    is_limited,
+    plain_ascii,
+    was_refused,
+)
 from dicomnode.settings.config import ResultForm
 from pipeline.records import LongAxis, Measurement, PipelineResult
 

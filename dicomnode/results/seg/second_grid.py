@@ -13,9 +13,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.records import SourceSeries
-from dicomnode.results.provenance import AnswerContext, Provenance
-from dicomnode.results.seg import SegmentationPlan, build_segmentation
-from dicomnode.results.segments import SegmentPlan
+from dicomnode.results.context import AnswerContext
+from dicomnode.results.provenance import Provenance
+from dicomnode.results.seg.segmentation import SegmentationPlan, build_segmentation
+from dicomnode.results.seg.segments import SegmentPlan
 from pipeline.geometry import Affine, apply_affine
 from pipeline.records import Array, PipelineResult, Volume
 

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from dicomnode.records import Finding as NodeFinding
+from dicomnode.states import Outcome
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult
 
@@ -20,6 +21,11 @@ _LEAVES_DOUBT = frozenset({"brain-not-covered", "no-flair", "outside-trained-ran
 _LIMITS_QUALITY = frozenset({"brain-not-covered", "low-snr", "motion-suspected"})
 _SIDES = {"left": ", left", "right": ", right", "both": ", both sides", "unknown": ""}
 WARNING = "AI result, not for primary diagnosis"
+NO_ABSENCE = "Absence of a segmentation does not mean absence of a lesion."
+_OPENING = {
+    Outcome.REFUSED: "This study was not analysed for stroke lesions.",
+    Outcome.FAILED: "The analysis for stroke lesions failed on this study.",
+}
 
 
 def plain_ascii(text: str) -> str:
@@ -164,3 +170,14 @@ def _with_value(finding: NodeFinding | PipelineFinding) -> str:
     if not finding.value or finding.value in finding.message:
         return finding.message
     return f"{finding.message} (seen: {finding.value})"
+
+
+def describe_refusal(code: str, sentence: str, findings: Findings, outcome: Outcome) -> tuple[str, ...]:
+    """Return what is said of a study without a segmentation.
+
+    Parameters
+    ----------
+    code, sentence
+        Stable kebab-case reason, and one sentence that says what is wrong and what to do.
+    """
+    return (_OPENING.get(outcome, _OPENING[Outcome.FAILED]), sentence, f"Reason code: {code}", *describe_remarks(findings))

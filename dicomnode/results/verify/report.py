@@ -9,9 +9,9 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results import codes
-from dicomnode.results.changes import changes_told
-from dicomnode.results.verify_mask import list_segments
+from dicomnode.results.report.changes import changes_told
+from dicomnode.results.verify.mask import list_segments
+from dicomnode.results.words import codes
 from pipeline.geometry import apply_affine, voxel_volume_mm3
 from pipeline.records import PipelineResult
 

@@ -10,27 +10,9 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicomnode.results import codes
-from dicomnode.results.document import EncodingPlan, build_document, make_report
-from dicomnode.results.wording import Findings, describe_remarks
-from dicomnode.states import Outcome
-
-NO_ABSENCE = "Absence of a segmentation does not mean absence of a lesion."
-_OPENING = {
-    Outcome.REFUSED: "This study was not analysed for stroke lesions.",
-    Outcome.FAILED: "The analysis for stroke lesions failed on this study.",
-}
-
-
-def describe_refusal(code: str, sentence: str, findings: Findings, outcome: Outcome) -> tuple[str, ...]:
-    """Return what is said of a study without a segmentation.
-
-    Parameters
-    ----------
-    code, sentence
-        Stable kebab-case reason, and one sentence that says what is wrong and what to do.
-    """
-    return (_OPENING.get(outcome, _OPENING[Outcome.FAILED]), sentence, f"Reason code: {code}", *describe_remarks(findings))
+from dicomnode.results.report.document import EncodingPlan, build_document, make_report
+from dicomnode.results.words import codes
+from dicomnode.results.words.sentences import NO_ABSENCE
 
 
 def build_refusal_report(plan: EncodingPlan, evidence: Dataset, sentences: Sequence[str]) -> Dataset:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicomnode.results import codes
-from dicomnode.results.changes import changes_told, evaluate_changes
-from dicomnode.results.document import EncodingPlan, build_document, make_measurement, make_report
-from dicomnode.results.provenance import AnswerContext, Provenance, lesion_model
-from dicomnode.results.sr import describe_algorithm
-from dicomnode.results.wording import (
+from dicomnode.results.context import AnswerContext
+from dicomnode.results.provenance import Provenance, lesion_model
+from dicomnode.results.report.changes import changes_told, evaluate_changes
+from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
+from dicomnode.results.report.lesions import describe_algorithm
+from dicomnode.results.words import codes
+from dicomnode.results.words.sentences import (
     Findings,
     describe_changes,
     describe_lesions,

@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results.pdf import as_seen
-from dicomnode.results.preview import BANNER, choose_key_slices
-from dicomnode.results.verify_report import concept, walk_content
+from dicomnode.results.companions.pdf import as_seen
+from dicomnode.results.companions.preview import BANNER, choose_key_slices
+from dicomnode.results.verify.report import concept, walk_content
 from pipeline.geometry import spacing_mm
 from pipeline.records import Array, PipelineResult
 

@@ -30,12 +30,12 @@ from pydicom.uid import (
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
+from dicomnode.results.context import AnswerContext
 from dicomnode.results.headers import read_header, repair_identity
-from dicomnode.results.provenance import AnswerContext
-from dicomnode.results.verify_companions import check_key_objects, check_mark, check_pdf, check_pictures
-from dicomnode.results.verify_items import check_items
-from dicomnode.results.verify_mask import check_mask, check_probability, check_second_mask, check_segments
-from dicomnode.results.verify_report import check_report
+from dicomnode.results.verify.companions import check_key_objects, check_mark, check_pdf, check_pictures
+from dicomnode.results.verify.items import check_items
+from dicomnode.results.verify.mask import check_mask, check_probability, check_second_mask, check_segments
+from dicomnode.results.verify.report import check_report
 from dicomnode.settings.config import ResultForm, ResultKind
 from pipeline.records import PipelineResult, Volume
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dicomnode.results.lettering import draw_text
-from dicomnode.results.preview import BANNER, Plane, add_banner, choose_key_slices, draw_montage, draw_plane, window
-from dicomnode.results.wording import WARNING, wrap_words
+from dicomnode.results.companions.lettering import draw_text
+from dicomnode.results.companions.preview import BANNER, Plane, add_banner, choose_key_slices, draw_montage, draw_plane, window
+from dicomnode.results.words.sentences import WARNING, wrap_words
 from pipeline.geometry import Affine, spacing_mm
 from pipeline.records import PipelineResult, Volume
 

@@ -1,0 +1,1 @@
+"""Pictures, page and key objects next to SEG and SR."""

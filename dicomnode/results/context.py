@@ -1,0 +1,38 @@
+"""What an answer belongs to, besides what was found: builders and the gate both start from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode.records import ResultFile, SourceSeries
+from dicomnode.settings.config import PLAIN_FORM, ResultForm, ResultSettings
+
+
+@dataclass(frozen=True)
+class AnswerContext:
+    """What an answer belongs to, besides what was found.
+
+    Attributes
+    ----------
+    sources
+        The series that were segmented, reference first; empty when the study was refused before that.
+    created_at
+        Seconds since the epoch: every date in the results.
+    template
+        Any readable instance of the study, for the patient's and the study's attributes.
+    forms
+        In which forms the answer is made; no UID depends on which others there are.
+    earlier_reports
+        Reports of earlier revisions that have reached somebody, the newest first.
+    """
+
+    StudyInstanceUID: str
+    revision: int
+    sources: tuple[SourceSeries, ...]
+    settings: ResultSettings
+    software_version: str
+    created_at: float
+    template: Path
+    forms: tuple[ResultForm, ...] = (PLAIN_FORM,)
+    earlier_reports: tuple[ResultFile, ...] = ()

@@ -1,0 +1,1 @@
+"""Segmentations: made of a result, and read back from an earlier one."""
