@@ -33,6 +33,9 @@ _PLAIN = _dicomnode("records", "states", "errors", "settings", "audit.events")
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
+# One folder each in `pipeline/segmenters/`.
+_FAMILIES = ("patch3d", "triplanar", "proposal3d", "ensemble", "nnunet")
+
 # What the builders of results share.
 _BUILDERS = _dicomnode("results.context", "results.headers", "results.provenance", "results.words")
 
@@ -57,7 +60,7 @@ ROOMS = (
     Room(
         "dicomnode.commands.doctor",
         "first checks of a set-up",
-        (*_PLAIN, *_dicomnode("answer", "delivery", "ledger", "network"), *_pipeline("bundle", "errors")),
+        (*_PLAIN, *_dicomnode("answer", "delivery", "ledger", "network"), *_pipeline("bundles", "errors")),
     ),
     Room(
         "dicomnode.commands.demo",
@@ -98,7 +101,7 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
-            *_pipeline("bundle", "cache", "errors", "followup", "inference", "records", "run"),
+            *_pipeline("bundles", "cache", "errors", "followup", "inference", "records", "run"),
         ),
     ),
     Room(
@@ -173,7 +176,7 @@ ROOMS = (
         "dicomnode.volumes",
         "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
         (*_dicomnode("records", "errors", "study"), *_VOLUMES_IN),
-        ("dicom2nifti", "highdicom", "nibabel", "numpy", "pydicom"),
+        ("dicom2nifti", "gdcm", "highdicom", "nibabel", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results",
@@ -228,18 +231,10 @@ ROOMS = (
     Room("pipeline.errors", "the pipeline's errors, each with its reason code"),
     Room("pipeline.records", "Volume, Lesion, Measurement, StepRecord, ...", _pipeline("errors"), ("numpy",)),
     Room("pipeline.geometry", "pure functions on affines", _pipeline("errors", "records"), ("numpy",)),
-    Room("pipeline.nnunet_manifest", "the `[nnunet]` table of a manifest: an imported nnU-Net's conventions", _pipeline("errors")),
-    Room("pipeline.family_manifest", "the tables and files of one family in a manifest", _pipeline("errors")),
-    Room("pipeline.manifest_values", "typed values out of a manifest, refused by their key", _pipeline("errors")),
     Room(
-        "pipeline.manifest",
-        "what a bundle's `model.toml` says, read strictly",
-        _pipeline("errors", "family_manifest", "manifest_values", "nnunet_manifest"),
-    ),
-    Room(
-        "pipeline.bundle",
-        "a model bundle: files, hashes, what it needs",
-        _pipeline("errors", "family_manifest", "manifest", "records"),
+        "pipeline.bundles",
+        "a model bundle: its manifest read strictly, its files and hashes, what it needs",
+        _pipeline("errors", "records", *(f"segmenters.{family}.spec" for family in _FAMILIES)),
         ("numpy", "onnxruntime"),
     ),
     Room("pipeline.journal", "what one run did and noticed: step records, findings", _pipeline("records")),
@@ -248,7 +243,7 @@ ROOMS = (
         "`run_pipeline`: the numbered steps, top to bottom",
         (
             *_VOLUMES_IN,
-            *_pipeline("bundle", "cache", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure", "quality"),
+            *_pipeline("bundles", "cache", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure", "quality"),
             "pipeline.remembered",
         ),
         ("numpy",),
@@ -257,7 +252,7 @@ ROOMS = (
     Room(
         "pipeline.remembered",
         "brain extraction, registration and inference with a memory",
-        (*_VOLUMES_IN, *_pipeline("bundle", "cache", "journal", "preprocess", "segmenters")),
+        (*_VOLUMES_IN, *_pipeline("bundles", "cache", "journal", "preprocess", "segmenters")),
         ("numpy",),
     ),
     Room(
@@ -269,7 +264,7 @@ ROOMS = (
     Room(
         "pipeline.preprocess",
         "one step per file: `plan_*` decides, `apply_*` does",
-        (*_VOLUMES_IN, *_pipeline("nnunet_manifest")),
+        _VOLUMES_IN,
         ("SimpleITK", "numpy", "scipy"),
     ),
     Room(
@@ -281,13 +276,13 @@ ROOMS = (
     Room(
         "pipeline.inference",
         "ONNX sessions; tiles and blending",
-        _pipeline("bundle", "errors", "family_manifest", "records"),
+        _pipeline("bundles", "errors", "records"),
         ("numpy", "onnxruntime", "openvino"),
     ),
     Room(
         "pipeline.segmenters",
-        "one file per family of networks",
-        (*_VOLUMES_IN, *_pipeline("bundle", "family_manifest", "inference", "journal", "nnunet_manifest", "preprocess")),
+        "one folder a family of networks: `spec.py` reads its table, `segment.py` runs it",
+        (*_VOLUMES_IN, *_pipeline("bundles", "inference", "journal", "preprocess")),
         ("numpy", "scipy"),
     ),
     Room(
@@ -295,9 +290,7 @@ ROOMS = (
         "networks of others (nnU-Net, ONNX files) into bundles, held against the original; needs torch, nobody who runs imports it",
         (
             *_VOLUMES_IN,
-            *_pipeline(
-                "bundle", "evaluate", "family_manifest", "inference", "manifest", "nnunet_manifest", "segmenters", "training.onnx_graph"
-            ),
+            *_pipeline("bundles", "evaluate", "inference", "segmenters", "training.onnx_graph"),
         ),
         ("numpy", "onnx", "onnxruntime", "scipy", "torch"),
     ),
@@ -314,11 +307,9 @@ ROOMS = (
         "synthesis, networks, training, export; only `models verify` looks in, where torch is installed",
         tuple(
             _pipeline(
-                "bundle",
+                "bundles",
                 "errors",
-                "family_manifest",
                 "journal",
-                "manifest",
                 "geometry",
                 "records",
                 "run",

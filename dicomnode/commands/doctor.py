@@ -22,7 +22,7 @@ from dicomnode.network.probe import Probe, probe_destination
 from dicomnode.network.tls import acceptor_context, expires_in_days, fingerprint_of
 from dicomnode.records import Offer
 from dicomnode.settings.config import Config, DestinationSettings
-from pipeline.bundle import find_bundle
+from pipeline.bundles.bundle import find_bundle
 from pipeline.errors import BundleError
 
 _EXPIRES_SOON_DAYS = 30

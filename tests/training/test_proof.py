@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from dicomnode.commands.cli import cli
-from pipeline.bundle import load_bundle
+from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BundleError
 from pipeline.training.agreement import CaseAgreement, SlabConvolution, in_slabs
 from pipeline.training.build import build_network

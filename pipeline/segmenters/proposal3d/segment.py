@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bundle import Bundle
-from pipeline.family_manifest import COARSE_GRAPH, GRAPH, PROPOSAL_GRAPH, ProposalSpec
+from pipeline.bundles.bundle import Bundle
+from pipeline.bundles.families import GRAPH
 from pipeline.inference.session import Network, open_network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
 from pipeline.records import FloatArray
 from pipeline.segmenters.case import Answer, Asked
-from pipeline.segmenters.patch3d import ACTIVATIONS, Channels
-from pipeline.segmenters.proposals import Box, box_of, drop_contained, find_boxes, find_rectangle, group_slices, grow
+from pipeline.segmenters.patch3d.segment import ACTIVATIONS, Channels
+from pipeline.segmenters.proposal3d.proposals import Box, box_of, drop_contained, find_boxes, find_rectangle, group_slices, grow
+from pipeline.segmenters.proposal3d.spec import COARSE_GRAPH, PROPOSAL_GRAPH, ProposalSpec
 
 SMALLEST_COARSE_VOXELS = 8
 """One voxel of a grid that is twice as coarse."""

@@ -4,65 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from pipeline.errors import BundleError
+from pipeline.segmenters.ensemble.spec import RULES, EnsembleSpec
+from pipeline.segmenters.proposal3d.spec import COARSE_GRAPH, PROPOSAL_GRAPH, ProposalSpec
+from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, PLANES, TriplanarSpec
 
 GRAPH = "model.onnx"
-PLANES = ("axial", "coronal", "sagittal")
-PLANE_GRAPHS = {plane: f"model-{plane}.onnx" for plane in PLANES}
-PROPOSAL_GRAPH = "model-proposal.onnx"
-COARSE_GRAPH = "model-coarse.onnx"
 FAMILIES = ("patch3d", "triplanar", "proposal3d", "ensemble")
-RULES = ("average", "vote")
 TABLES = {"triplanar": "triplanar", "proposal3d": "proposal", "ensemble": "ensemble"}
 """Family to the name of its table."""
-
-
-@dataclass(frozen=True)
-class TriplanarSpec:
-    """One 2D network for each plane; `thresholds` is the probability at which each plane votes when the output's default threshold is asked for."""
-
-    thresholds: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class ProposalSpec:
-    """How regions are proposed (StrokeFormer); `patch` is the shape of the proposal's and the coarse graph.
-
-    Attributes
-    ----------
-    threshold
-        Heat at or above which a pixel of a slice is proposed.
-    smallest_pixels
-        Pixels that a proposal needs.
-    area_change, head_iou
-        A group of slices goes on while the head's area changes by no more, and its outline overlaps by no less, against the group's first slice.
-    box_iou
-        Overlap at which two slices' boxes are the same region.
-    coarse
-        Whether a pass over the whole brain adds regions that the slices missed; false is the published behaviour.
-    coarse_threshold
-        Probability at or above which the coarse pass adds a voxel's region.
-    """
-
-    patch: tuple[int, int, int]
-    threshold: float
-    smallest_pixels: int
-    area_change: float
-    head_iou: float
-    box_iou: float
-    coarse: bool
-    coarse_threshold: float
-
-
-@dataclass(frozen=True)
-class EnsembleSpec:
-    """Other bundles, "name/version" to the SHA-256 that the bundle goes by, and how their answers become one."""
-
-    rule: str
-    members: Mapping[str, str]
 
 
 FamilySpec = TriplanarSpec | ProposalSpec | EnsembleSpec

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.errors import BundleError
 from pipeline.geometry import Affine, Grid, Shape, Triple, same_grid, spacing_mm
 from pipeline.inference.passes import average_passes
 from pipeline.inference.session import Folds, Network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
-from pipeline.nnunet_manifest import REFERENCE, NnUNetSpec
-from pipeline.preprocess.nnunet_case import CasePlan, apply_case, plan_case, undo_case
 from pipeline.preprocess.resample import IDENTITY, sample_linear
 from pipeline.records import FloatArray, Volume
 from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.segmenters.nnunet.case_plan import CasePlan, apply_case, plan_case, undo_case
+from pipeline.segmenters.nnunet.spec import REFERENCE, NnUNetSpec
 
 Mask = npt.NDArray[np.bool_]
 

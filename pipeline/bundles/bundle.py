@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.bundles.families import GRAPH
+from pipeline.bundles.manifest import MANIFEST, Manifest, read_manifest
 from pipeline.errors import BundleError
-from pipeline.family_manifest import GRAPH, EnsembleSpec
-from pipeline.manifest import MANIFEST, Manifest, read_manifest
 from pipeline.records import FloatArray, ModelIdentity
+from pipeline.segmenters.ensemble.spec import EnsembleSpec
 
 if TYPE_CHECKING:
     import onnxruntime

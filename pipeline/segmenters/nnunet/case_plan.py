@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from pipeline.errors import ImageError
 from pipeline.geometry import Shape, Triple, as_shape
-from pipeline.nnunet_manifest import NnUNetSpec
-from pipeline.preprocess.nnunet_normalize import apply_nnunet_scheme
-from pipeline.preprocess.nnunet_resample import apply_resize, find_thick_axis, plan_shape, target_spacing
 from pipeline.records import FloatArray
+from pipeline.segmenters.nnunet.normalize import apply_nnunet_scheme
+from pipeline.segmenters.nnunet.resample import apply_resize, find_thick_axis, plan_shape, target_spacing
+from pipeline.segmenters.nnunet.spec import NnUNetSpec
 
 Mask = npt.NDArray[np.bool_]
 

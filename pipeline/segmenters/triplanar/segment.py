@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bundle import Bundle
-from pipeline.family_manifest import PLANE_GRAPHS, TriplanarSpec
+from pipeline.bundles.bundle import Bundle
 from pipeline.inference.voting import majority, move_threshold, vote_share
 from pipeline.records import FloatArray
 from pipeline.segmenters.case import Answer, Asked
-from pipeline.segmenters.patch3d import Channels, infer_graph
+from pipeline.segmenters.patch3d.segment import Channels, infer_graph
+from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, TriplanarSpec
 
 
 def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dict[str, Any]]:

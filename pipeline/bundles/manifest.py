@@ -13,20 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundles.families import FAMILIES, GRAPH, FamilySpec, find_files_problem, read_family
+from pipeline.bundles.values import Values
 from pipeline.errors import BundleError
-from pipeline.family_manifest import (
-    COARSE_GRAPH,
-    FAMILIES,
-    GRAPH,
-    PROPOSAL_GRAPH,
-    EnsembleSpec,
-    FamilySpec,
-    ProposalSpec,
-    find_files_problem,
-    read_family,
-)
-from pipeline.manifest_values import Values
-from pipeline.nnunet_manifest import NnUNetSpec, read_nnunet
+from pipeline.segmenters.ensemble.spec import EnsembleSpec
+from pipeline.segmenters.nnunet.spec import NnUNetSpec, read_nnunet
+from pipeline.segmenters.proposal3d.spec import COARSE_GRAPH, PROPOSAL_GRAPH, ProposalSpec
 
 MANIFEST = "model.toml"
 TASKS = ("lesion", "brain")

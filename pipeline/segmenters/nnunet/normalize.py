@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import BundleError
-from pipeline.nnunet_manifest import NnUNetSpec
 from pipeline.records import FloatArray
+from pipeline.segmenters.nnunet.spec import NnUNetSpec
 
 Mask = npt.NDArray[np.bool_]
 _SMALLEST = np.float32(1e-8)

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.bundle import Bundle
-from pipeline.family_manifest import EnsembleSpec
+from pipeline.bundles.bundle import Bundle
 from pipeline.inference.voting import majority, move_threshold, vote_share
 from pipeline.journal import Journal
 from pipeline.preprocess.resample import plan_mask_grid, sample_linear
 from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.segmenters.ensemble.spec import EnsembleSpec
 
 Segment = Callable[[Bundle, Case, Asked, Journal], Answer]
 

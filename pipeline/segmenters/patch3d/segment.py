@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bundle import Bundle
-from pipeline.family_manifest import GRAPH
+from pipeline.bundles.bundle import Bundle
+from pipeline.bundles.families import GRAPH
 from pipeline.geometry import Affine, Grid
 from pipeline.inference.passes import average_passes
 from pipeline.inference.session import open_network
