@@ -53,11 +53,18 @@ def _names(names: tuple[str, ...]) -> str:
 
 def _arrow() -> Iterator[str]:
     """Draw who imports whom among the rooms that do work; the ones that all know are left out."""
-    known_to_all = {"dicomnode.config", "dicomnode.errors", "dicomnode.records", "dicomnode.states", "pipeline.errors", "pipeline.records"}
+    known_to_all = {
+        "dicomnode.settings",
+        "dicomnode.errors",
+        "dicomnode.records",
+        "dicomnode.states",
+        "pipeline.errors",
+        "pipeline.records",
+    }
     drawn = [room for room in ROOMS if room.name not in known_to_all and "*" not in room.rooms]
     names = {room.name for room in drawn}
     yield "## Who may import whom\n"
-    yield "Left out: what every room knows (configuration, errors, records, states), and `app` and `commands`, which join everything.\n"
+    yield "Left out: what every room knows (configuration, errors, records, states), and `processes/app` and `commands`, which join everything.\n"
     yield "```mermaid"
     yield "flowchart LR"
     for room in drawn:

@@ -13,7 +13,7 @@ import pytest
 import typer.main
 
 import dicomnode
-from dicomnode.cli import cli
+from dicomnode.commands.cli import cli
 from scripts import architecture
 from scripts.house import ROOMS
 
