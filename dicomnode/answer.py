@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import __version__
-from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
 from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
@@ -22,6 +21,7 @@ from dicomnode.results.companions.preview import montage_png
 from dicomnode.results.context import AnswerContext
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
 from dicomnode.results.verify.gate import verify_answer, verify_refusal
+from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome

@@ -54,7 +54,7 @@ def render(*, figures: bool = True) -> str:
 
 def without_figures(page: str) -> str:
     """Return a page up to its figures, which change with every line of code."""
-    return page.split(f"\n{FIGURES}", maxsplit=1)[0] + "\n"
+    return page.split(FIGURES, maxsplit=1)[0].rstrip() + "\n"
 
 
 def _diagram() -> Iterator[str]:
