@@ -10,7 +10,7 @@ demo: $(INSTALLED)  ## one synthetic study through the whole node, result shown
 	.venv/bin/dicomnode demo
 
 test: $(INSTALLED)  ## the plain suite; outside tools and slow tests: see CONTRIBUTING.md
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadscope
 
 # The long form: DICOMNODE_KILLS=50 DICOMNODE_POWER_CUTS=500 DICOMNODE_FUZZ_INPUTS=20000 DICOMNODE_JUNK_CONNECTIONS=10000 make test-faults (docs/reliability.md).
 test-faults: $(INSTALLED)  ## kills, power cuts, full disks, fuzzing: the short form

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import __version__
-from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
 from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
@@ -24,6 +23,7 @@ from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.refuse import refuse
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
 from dicomnode.results.verify.gate import verify_answer
+from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
@@ -32,7 +32,7 @@ from dicomnode.study.checks import check_series
 from dicomnode.study.person import check_one_person
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
-from pipeline.bundle import find_bundle
+from pipeline.bundles.bundle import find_bundle
 from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up

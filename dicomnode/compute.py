@@ -19,8 +19,8 @@ import structlog
 from distributed import Client, Future, KilledWorker, LocalCluster, Status
 from distributed import TimeoutError as DaskTimeoutError
 
-from dicomnode.config import ComputeSettings
 from dicomnode.errors import RetryLater, StartError
+from dicomnode.settings.config import ComputeSettings
 
 log = structlog.get_logger()
 

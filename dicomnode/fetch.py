@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import structlog
 from pydicom import dcmread
 
-from dicomnode.config import Config, DestinationSettings, FetchSettings
 from dicomnode.errors import ConfigError, NodeError, RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.handlers import AnswerStore, store_handler
 from dicomnode.network.query import SeriesEntry, find_series, find_studies
 from dicomnode.network.retrieve import Retrieved, retrieve
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import Config, DestinationSettings, FetchSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 

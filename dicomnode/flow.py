@@ -29,18 +29,18 @@ from dicomnode import fetch
 from dicomnode.answer import StudyAnswer, StudyTask, answer_study, refuse_study
 from dicomnode.audit.events import SERIOUS_FAILURE, SUCCESS, Audit, AuditEvent, silent
 from dicomnode.compute import Compute
-from dicomnode.config import Config
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.delivery.deliver import lease_s as delivery_lease_s
 from dicomnode.delivery.learn import find_outdated, learn_due, settle_config
-from dicomnode.earlier import find_earlier
 from dicomnode.errors import LeaseLost, NodeError, OutOfResources, RetryLater, UnreadableInstance, where
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Job, Readiness
+from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble, readiness
+from dicomnode.study.earlier import find_earlier
 from dicomnode.study.headers import is_answerable, read_header
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.cache import Entry, StepCache, make_key
 from pipeline.journal import Journal
 from pipeline.preprocess.extract_brain import Brain

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.cache import StepCache
 from pipeline.errors import BundleError, PipelineError, RegistrationError
 from pipeline.geometry import Affine, Grid, grid_of, voxel_volume_mm3
@@ -32,10 +32,10 @@ from pipeline.preprocess.template import find_template_remarks, fit_template
 from pipeline.quality.gates import find_quality_remarks, measure_quality
 from pipeline.records import Array, Finding, PipelineResult, Role, Volume
 from pipeline.remembered import remember_answer, remember_brain, remember_registration
-from pipeline.segmenters import patch3d
 from pipeline.segmenters.case import Answer, Asked, Case
 from pipeline.segmenters.coverage import choose_peaks
 from pipeline.segmenters.families import segment_case
+from pipeline.segmenters.patch3d import segment as patch3d
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from uuid import uuid4
 import structlog
 
 from dicomnode.audit.events import SERIOUS_FAILURE, SUCCESS, Audit, AuditEvent, silent
-from dicomnode.config import Config, DestinationSettings
 from dicomnode.delivery import routes
 from dicomnode.delivery.outbox import group_by_job, plan_retry
 from dicomnode.errors import PermanentRefusal, RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Delivery, SendOutcome
+from dicomnode.settings.config import Config, DestinationSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import DeliveryState
 

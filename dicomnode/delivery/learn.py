@@ -13,11 +13,11 @@ from typing import Protocol
 
 import structlog
 
-from dicomnode.config import Config, DestinationSettings
 from dicomnode.delivery.adapt import adapt
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.offer import ask_offer
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import Config, DestinationSettings
 
 log = structlog.get_logger()
 

@@ -11,7 +11,6 @@ from functools import cached_property
 
 from pydicom.dataset import Dataset
 
-from dicomnode.config import ResultForm, ResultKind
 from dicomnode.errors import ResultRejected
 from dicomnode.records import Finding
 from dicomnode.results.companions.key_pictures import KeyPicture, draw_key_pictures, draw_notice
@@ -30,6 +29,7 @@ from dicomnode.results.seg.second_grid import SecondGrid, build_second_segmentat
 from dicomnode.results.seg.segmentation import SegmentationPlan, build_probability, build_segmentation
 from dicomnode.results.seg.segments import SegmentPlan, plan_segments
 from dicomnode.results.words.sentences import Findings, describe_refusal
+from dicomnode.settings.config import ResultForm, ResultKind
 from dicomnode.states import Outcome
 from pipeline.records import PipelineResult, Volume
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode.config import PLAIN_FORM, ResultForm, ResultSettings
 from dicomnode.records import ResultFile, SourceSeries
+from dicomnode.settings.config import PLAIN_FORM, ResultForm, ResultSettings
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
-from dicomnode.config import ResultForm
+from dicomnode.settings.config import ResultForm
 from dicomnode.errors import ResultRejected, where
 from dicomnode.results.build import build_refusal
 from dicomnode.results.last_resort.report import NOBODY, UnansweredStudy, build_last_resort, read_identity

@@ -14,10 +14,10 @@ from typing import Any
 
 import onnx
 
-from pipeline.bundle import Bundle, load_bundle
-from pipeline.family_manifest import GRAPH
+from pipeline.bundles.bundle import Bundle, load_bundle
+from pipeline.bundles.families import GRAPH
+from pipeline.bundles.manifest import MANIFEST
 from pipeline.importing.problem import ImportProblem
-from pipeline.manifest import MANIFEST
 
 _NAME = r"[a-z0-9][a-z0-9.-]{0,63}"
 

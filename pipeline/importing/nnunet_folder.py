@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from pipeline.bundle import Bundle, find_bundle, verify_bundle
+from pipeline.bundles.bundle import Bundle, find_bundle, verify_bundle
 from pipeline.importing.archive import find_results, open_source
 from pipeline.importing.bundle_files import graph_name, staged_bundle, write_bundle
 from pipeline.importing.graph import INPUT, OUTPUT, write_graph
@@ -19,8 +19,8 @@ from pipeline.importing.parity import Original, choose_cases
 from pipeline.importing.problem import ImportProblem
 from pipeline.importing.trained import Trained, read_trained
 from pipeline.importing.weights import FLOAT16, WANTED, Choice, choose_weights
-from pipeline.nnunet_manifest import ORIENTATIONS, REFERENCE, NnUNetSpec
-from pipeline.segmenters.nnunet import Window
+from pipeline.segmenters.nnunet.segment import Window
+from pipeline.segmenters.nnunet.spec import ORIENTATIONS, REFERENCE, NnUNetSpec
 
 _STEP = 0.5
 ROLES = ("t1", "flair")

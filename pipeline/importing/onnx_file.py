@@ -15,8 +15,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from pipeline.bundle import Bundle, find_bundle, load_bundle, verify_bundle
-from pipeline.family_manifest import GRAPH
+from pipeline.bundles.bundle import Bundle, find_bundle, load_bundle, verify_bundle
+from pipeline.bundles.families import GRAPH
 from pipeline.importing.bundle_files import staged_bundle, write_manifest
 from pipeline.importing.problem import ImportProblem
 

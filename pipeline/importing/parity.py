@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.importing.problem import ImportProblem
 from pipeline.importing.reference import reference_network
 from pipeline.importing.trained import Trained
 from pipeline.inference.session import Folds
-from pipeline.nnunet_manifest import NnUNetSpec
 from pipeline.records import Array, FloatArray
-from pipeline.segmenters.nnunet import Window, predict_array, window_of
+from pipeline.segmenters.nnunet.segment import Window, predict_array, window_of
+from pipeline.segmenters.nnunet.spec import NnUNetSpec
 
 SMALL_CASES = 5
 """Synthetic cases of one tile; with the one of two tiles enough pairs for a test."""

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.geometry import Shape, Triple, as_shape
 from pipeline.importing.network import Layout
 from pipeline.importing.problem import ImportProblem
-from pipeline.nnunet_manifest import Intensity
+from pipeline.segmenters.nnunet.spec import Intensity
 
 _SCHEMES_V2 = {
     "ZScoreNormalization": "zscore",

@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 
+from pipeline.bundles.manifest import MANIFEST, read_manifest
 from pipeline.errors import BundleError
-from pipeline.family_manifest import EnsembleSpec
 from pipeline.importing.problem import ImportProblem
-from pipeline.manifest import MANIFEST, read_manifest
+from pipeline.segmenters.ensemble.spec import EnsembleSpec
 
 
 def remove_bundle(models: Path, name: str) -> tuple[str, ...]:

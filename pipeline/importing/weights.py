@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.evaluate.equivalence import Equivalence, paired_tost
 from pipeline.importing.parity import Case, Original, Parity, answer_of, compare, original_answer
 from pipeline.importing.problem import ImportProblem

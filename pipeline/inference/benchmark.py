@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pipeline.bundle import Bundle, load_bundle
+from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.errors import BundleError
 from pipeline.inference.providers import PROVIDERS, available_providers, open_session
 from pipeline.records import FloatArray

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bundle import Bundle, check_graph, open_graph
+from pipeline.bundles.bundle import Bundle, check_graph, open_graph
 from pipeline.errors import BundleError
 from pipeline.records import FloatArray
 

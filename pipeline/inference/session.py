@@ -8,9 +8,9 @@ from typing import overload
 
 import numpy as np
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
+from pipeline.bundles.families import GRAPH
 from pipeline.errors import BundleError
-from pipeline.family_manifest import GRAPH
 from pipeline.inference.providers import open_session
 from pipeline.records import FloatArray
 

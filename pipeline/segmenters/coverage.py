@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.geometry import Grid
 from pipeline.journal import Journal
 from pipeline.preprocess.resample import IDENTITY, sample_linear
 from pipeline.records import Finding, FloatArray
 from pipeline.segmenters.case import Answer, Case
-from pipeline.segmenters.patch3d import Channels
+from pipeline.segmenters.patch3d.segment import Channels
 
 SMALLEST_SHARE = 0.001
 """Share of the brain outside an image below which it is the rounding of the edge, not a missing part."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.journal import Journal
-from pipeline.segmenters import ensemble, nnunet, patch3d, proposal3d, triplanar
 from pipeline.segmenters.case import Answer, Asked, Case
 from pipeline.segmenters.coverage import answer_uncovered
-from pipeline.segmenters.patch3d import Channels, prepare_case
+from pipeline.segmenters.ensemble import segment as ensemble
+from pipeline.segmenters.nnunet import segment as nnunet
+from pipeline.segmenters.patch3d import segment as patch3d
+from pipeline.segmenters.patch3d.segment import Channels, prepare_case
+from pipeline.segmenters.proposal3d import segment as proposal3d
+from pipeline.segmenters.triplanar import segment as triplanar
 
 Infer = Callable[[Bundle, Channels, Asked], tuple[Answer, dict[str, Any]]]
 INFER: Mapping[str, Infer] = {"patch3d": patch3d.infer, "triplanar": triplanar.infer, "proposal3d": proposal3d.infer}

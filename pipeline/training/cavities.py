@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.inference.session import open_network
 from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.records import Volume

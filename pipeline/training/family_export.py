@@ -12,14 +12,16 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from pipeline.bundle import Bundle, load_bundle
-from pipeline.family_manifest import COARSE_GRAPH, GRAPH, PLANE_GRAPHS, PROPOSAL_GRAPH, ProposalSpec
+from pipeline.bundles.bundle import Bundle, load_bundle
+from pipeline.bundles.families import GRAPH
 from pipeline.geometry import Grid
 from pipeline.inference.session import open_network
 from pipeline.segmenters.case import Asked
 from pipeline.segmenters.families import INFER
-from pipeline.segmenters.patch3d import Channels
-from pipeline.segmenters.proposal3d import propose
+from pipeline.segmenters.patch3d.segment import Channels
+from pipeline.segmenters.proposal3d.segment import propose
+from pipeline.segmenters.proposal3d.spec import COARSE_GRAPH, PROPOSAL_GRAPH, ProposalSpec
+from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS
 from pipeline.training.agreement import Agreement, compare, summarise
 from pipeline.training.bundle_writer import BUNDLES, Numbers, write_card, write_manifest
 from pipeline.training.checkpoint import Checkpoint

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.bundle import Bundle
-from pipeline.family_manifest import EnsembleSpec
+from pipeline.bundles.bundle import Bundle
 from pipeline.inference.voting import majority, move_threshold
 from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.postprocess.threshold import apply_threshold
 from pipeline.records import FloatArray
 from pipeline.segmenters.case import Asked
+from pipeline.segmenters.ensemble.spec import EnsembleSpec
 from pipeline.segmenters.families import INFER
 from pipeline.training.family_export import sample_channels
 from pipeline.training.pool import read_sample

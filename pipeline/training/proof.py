@@ -13,9 +13,9 @@ from pathlib import Path
 
 import onnx
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
+from pipeline.bundles.families import GRAPH
 from pipeline.errors import BundleError
-from pipeline.family_manifest import GRAPH
 from pipeline.training.agreement import Agreement, CaseAgreement, ProofCase, compare, prove_equivalence, summarise
 from pipeline.training.checkpoint import CheckpointError
 from pipeline.training.onnx_graph import write_onnx

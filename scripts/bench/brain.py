@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dicomnode.answer import SHIPPED_MODELS
-from pipeline.bundle import find_bundle
+from pipeline.bundles.bundle import find_bundle
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.geometry import grid_of, voxel_volume_mm3
 from pipeline.journal import Journal

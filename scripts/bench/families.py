@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from dicomnode.answer import SHIPPED_MODELS
-from pipeline.bundle import Bundle, find_bundle, list_bundles
+from pipeline.bundles.bundle import Bundle, find_bundle, list_bundles
 from pipeline.geometry import grid_of, voxel_volume_mm3
 from pipeline.inference.benchmark import peak_memory_mb
 from pipeline.journal import Journal

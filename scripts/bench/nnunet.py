@@ -149,10 +149,10 @@ def _row(answer: Path, pick: Callable[[Any], Any]) -> tuple[dict[str, Any], Any]
 
 def child(bundle: str, case: str, answer: str, provider: str, threads: str) -> None:
     """Answer the case once in this process and write what it took."""
-    from pipeline.bundle import load_bundle
+    from pipeline.bundles.bundle import load_bundle
     from pipeline.inference.benchmark import peak_memory_mb
     from pipeline.inference.session import open_network
-    from pipeline.segmenters.nnunet import predict_array, window_of
+    from pipeline.segmenters.nnunet.segment import predict_array, window_of
 
     loaded = load_bundle(Path(bundle))
     if loaded.nnunet is None:
@@ -168,9 +168,9 @@ def child(bundle: str, case: str, answer: str, provider: str, threads: str) -> N
 
 def compare_weights(folder: Path, original: str) -> dict[str, Any]:
     """Two one-sided tests of the Dice of Float16 against Float32 weights, a briefly trained network on held-out balls."""
-    from pipeline.bundle import load_bundle
+    from pipeline.bundles.bundle import load_bundle
     from pipeline.inference.session import open_network
-    from pipeline.segmenters.nnunet import predict_array, window_of
+    from pipeline.segmenters.nnunet.segment import predict_array, window_of
 
     run([original, str(ORIGINAL), "make", str(folder / "small"), json.dumps(SMALL)])
     scores: list[list[float]] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dicomnode.answer import SHIPPED_MODELS
-from pipeline.bundle import find_bundle
+from pipeline.bundles.bundle import find_bundle
 from pipeline.geometry import grid_of, spacing_mm
 from pipeline.journal import Journal
 from pipeline.measure.midplane import find_midplane

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dicomnode.answer import SHIPPED_MODELS
-from pipeline.bundle import find_bundle
+from pipeline.bundles.bundle import find_bundle
 from pipeline.records import PipelineResult, Role, Volume
 from pipeline.run import Recipe, run_pipeline
 from scripts.bench.node import clinical_study

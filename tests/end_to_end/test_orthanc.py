@@ -14,7 +14,6 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import MRImageStorage, generate_uid
 
-from dicomnode.config import parse_config
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.fetch import pull
@@ -26,6 +25,7 @@ from dicomnode.network.query import InstanceKey, find_instances, find_series
 from dicomnode.network.retrieve import _by_move, _keys
 from dicomnode.network.sender import send_files
 from dicomnode.network.stow import find_by_qido, stow_files
+from dicomnode.settings.config import parse_config
 from dicomnode.simulator.author import write_series
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 from dicomnode.spool.layout import SpoolLayout

@@ -10,11 +10,11 @@ from typing import Any
 import pydicom
 import pytest
 
-from dicomnode.app import open_ledger
-from dicomnode.config import parse_config
+from dicomnode.commands.files import choose, replay
 from dicomnode.errors import NodeError
-from dicomnode.offline_commands import choose, replay
+from dicomnode.processes.app import open_ledger
 from dicomnode.records import ReceivedInstance
+from dicomnode.settings.config import parse_config
 from dicomnode.simulator.author import write_series
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.study.headers import read_header

@@ -16,10 +16,10 @@ from pydicom.dataset import Dataset
 
 from dicomnode import answer, flow
 from dicomnode.compute import Compute
-from dicomnode.config import Config, DestinationSettings, parse_config
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import Config, DestinationSettings, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter

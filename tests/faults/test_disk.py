@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
-from dicomnode.config import DestinationSettings, parse_config
 from dicomnode.errors import OutOfResources
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.recover import read_instance
 from dicomnode.spool.writer import SpoolWriter

@@ -20,10 +20,10 @@ import pytest
 import structlog
 from pydicom.filereader import read_file_meta_info
 
-from dicomnode.config import DestinationSettings, parse_config
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.instances import write_instances

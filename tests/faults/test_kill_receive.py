@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from dicomnode.config import DestinationSettings
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.sender import send_files
 from dicomnode.records import ReceivedInstance
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.recover import read_instance
 from tests.factories.hospital import Counts, Settle

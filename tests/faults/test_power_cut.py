@@ -24,9 +24,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from dicomnode.config import DestinationSettings
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.recover import rebuild_ledger
 from tests.factories.disk import CALLS, Disk, Step, acknowledged_by, read_steps, read_trace

@@ -16,7 +16,7 @@ import onnx
 import pytest
 import torch
 
-from pipeline.bundle import list_bundles
+from pipeline.bundles.bundle import list_bundles
 from pipeline.errors import BundleError
 from pipeline.importing import parity
 from pipeline.importing import weights as weights_room

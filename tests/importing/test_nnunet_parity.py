@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.importing import nnunet_folder
 from pipeline.importing.nnunet_folder import Imported, NnUNetOptions, import_nnunet
 from pipeline.importing.parity import compare
 from pipeline.inference.providers import available_providers
 from pipeline.inference.session import open_network
-from pipeline.segmenters.nnunet import predict_array, window_of
+from pipeline.segmenters.nnunet.segment import predict_array, window_of
 from tests.importing.conftest import Scene, make_scenes
 from tests.importing.unchecked import unchecked
 

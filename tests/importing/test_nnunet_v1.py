@@ -18,7 +18,7 @@ from pipeline.importing.nnunet_folder import NnUNetOptions, import_nnunet
 from pipeline.importing.parity import compare
 from pipeline.importing.problem import ImportProblem
 from pipeline.inference.session import open_network
-from pipeline.segmenters.nnunet import predict_array, window_of
+from pipeline.segmenters.nnunet.segment import predict_array, window_of
 from tests.importing.unchecked import unchecked
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.importing.parity import Parity
 from pipeline.importing.weights import FLOAT16, FLOAT32, Choice
 

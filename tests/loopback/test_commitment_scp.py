@@ -15,13 +15,13 @@ from pydicom.uid import MRImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from dicomnode.config import DestinationSettings, parse_config
 from dicomnode.errors import NodeError
 from dicomnode.fetch import find_source, pull, store_into
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.commitment_scp import CommitmentProvider
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout

@@ -13,8 +13,8 @@ import dask
 import pytest
 
 from dicomnode.compute import Compute
-from dicomnode.config import ComputeSettings
 from dicomnode.errors import RetryLater, StartError, StudyRefused
+from dicomnode.settings.config import ComputeSettings
 
 
 def add_one(number: int) -> int:

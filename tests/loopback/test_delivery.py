@@ -15,11 +15,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage, generate_uid
 
-from dicomnode.config import Config, DeliverySettings, DestinationSettings
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import ResultFile
+from dicomnode.settings.config import Config, DeliverySettings, DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
@@ -238,7 +238,7 @@ def test_a_sender_killed_after_sending_sends_the_same_bytes_again_and_the_archiv
 KILLED_WHILE_SENDING = """
 import sys
 from pathlib import Path
-from dicomnode.config import Config, DestinationSettings
+from dicomnode.settings.config import Config, DestinationSettings
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.spool.layout import SpoolLayout

@@ -13,12 +13,12 @@ from pydicom import dcmread
 
 from dicomnode import flow
 from dicomnode.compute import Compute
-from dicomnode.config import DestinationSettings, parse_config
 from dicomnode.fetch import plan_fetches, store_into
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.handlers import StoreRequest
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import write_series
 from dicomnode.simulator.manners import Manners

@@ -18,13 +18,13 @@ from pydicom.uid import (
 )
 
 from dicomnode import flow
+from dicomnode.commands.doctor import examine
+from dicomnode.commands.story import story
 from dicomnode.compute import Compute
-from dicomnode.config import Config, parse_config
 from dicomnode.delivery.learn import learn_due, settle_config
-from dicomnode.doctor import examine
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.result_classes import RESULT_CLASSES, classes_of
-from dicomnode.show import story
+from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome

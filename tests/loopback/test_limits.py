@@ -18,12 +18,12 @@ from pynetdicom.association import Association
 
 from dicomnode.audit.events import Source
 from dicomnode.audit.trail import AuditTrail
-from dicomnode.config import Config, DestinationSettings, parse_config
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network import association as association_module
 from dicomnode.network.association import Receiver
 from dicomnode.network.limits import Doorkeeper
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import Config, DestinationSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.calling import associate, sockets_closed

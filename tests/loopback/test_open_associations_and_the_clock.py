@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dicomnode.config import parse_config
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
+from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.pdus import associate_request, pdata, read_pdu, status_of, store_request

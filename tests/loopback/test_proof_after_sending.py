@@ -11,14 +11,14 @@ import pytest
 from pydicom.uid import SegmentationStorage, generate_uid
 from pynetdicom import evt
 
-from dicomnode.config import Config, parse_config
+from dicomnode.commands.story import story
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.commitment import report_handler
 from dicomnode.records import CommitmentReport, SOPReference
-from dicomnode.show import story
+from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout

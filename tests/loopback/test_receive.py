@@ -36,11 +36,11 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from dicomnode.config import Config, parse_config
 from dicomnode.errors import OutOfResources, PortError, RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.records import AddOutcome, ReceivedInstance
+from dicomnode.settings.config import Config, parse_config
 from dicomnode.spool import writer as spool_writer
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter

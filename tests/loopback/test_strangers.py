@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from dicomnode.app import open_audit
-from dicomnode.config import DestinationSettings, TlsSettings, parse_config
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import send_files
 from dicomnode.network.tls import fingerprint_of
+from dicomnode.processes.app import open_audit
+from dicomnode.settings.config import DestinationSettings, TlsSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.certificates import Authority, Identity, tls_settings

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.bundle import load_bundle, verify_bundle
+from pipeline.bundles.bundle import load_bundle, verify_bundle
 from pipeline.segmenters.case import Asked
 from pipeline.segmenters.families import INFER
 from pipeline.training.build import build_network

@@ -14,12 +14,12 @@ import pytest
 from dicomnode import flow
 from dicomnode.answer import StudyAnswer
 from dicomnode.compute import Compute
-from dicomnode.config import DestinationSettings, parse_config
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.errors import RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import InstanceHeader, ResultFile, SendOutcome, SOPReference
+from dicomnode.settings.config import DestinationSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from tests.factories.ledger import SEG, SR, header, received, sqlite_url

@@ -13,10 +13,10 @@ import pytest
 from dicomnode import flow
 from dicomnode.answer import StudyAnswer
 from dicomnode.compute import Compute
-from dicomnode.config import parse_config
 from dicomnode.errors import OutOfResources
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import InstanceHeader
+from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import JobState, Outcome
 from dicomnode.study.assembly import assemble

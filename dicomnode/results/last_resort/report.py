@@ -22,7 +22,7 @@ REPORT_CLASSES: Mapping[str, str] = {
     "comprehensive": "1.2.840.10008.5.1.4.1.1.88.33",
     "comprehensive-3d": "1.2.840.10008.5.1.4.1.1.88.34",
 }
-"""Key: `dicomnode.config.ReportForm`."""
+"""Key: `dicomnode.settings.config.ReportForm`."""
 _STUDY, _SERIES, _CLASS, _INSTANCE = 0x0020000D, 0x0020000E, 0x00080016, 0x00080018
 _CHARACTER_SET = 0x00080005
 _DATE = r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"

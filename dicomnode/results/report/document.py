@@ -10,13 +10,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, MRImageStorage
 
-from dicomnode.config import PLAIN_FORM, ReportForm, ResultForm
 from dicomnode.records import ResultFile
 from dicomnode.results.headers import first_frame_header
 from dicomnode.results.provenance import MANUFACTURER, PRODUCT, Provenance, derive_uid, describe_equipment, device_uid, freeze_document
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
+from dicomnode.settings.config import PLAIN_FORM, ReportForm, ResultForm
 from pipeline.records import Measurement, ModelIdentity
 
 

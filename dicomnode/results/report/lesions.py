@@ -13,7 +13,6 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dicomnode.config import ResultForm
 from dicomnode.records import SourceFrame
 from dicomnode.results.provenance import Provenance, lesion_model
 from dicomnode.results.records import AnswerContext
@@ -30,6 +29,7 @@ from dicomnode.results.words.sentences import (
     plain_ascii,
     was_refused,
 )
+from dicomnode.settings.config import ResultForm
 from pipeline.records import LongAxis, Measurement, PipelineResult
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations

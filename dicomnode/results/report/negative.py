@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicomnode.config import ResultForm
 from dicomnode.results.provenance import Provenance, lesion_model
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.changes import changes_told, evaluate_changes
@@ -28,6 +27,7 @@ from dicomnode.results.words.sentences import (
     plain_ascii,
     was_refused,
 )
+from dicomnode.settings.config import ResultForm
 from pipeline.records import PipelineResult
 
 

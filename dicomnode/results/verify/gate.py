@@ -28,7 +28,6 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from dicomnode.config import ResultForm, ResultKind
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
 from dicomnode.results.headers import read_header, repair_identity
@@ -37,6 +36,7 @@ from dicomnode.results.verify.companions import check_key_objects, check_mark, c
 from dicomnode.results.verify.items import check_items
 from dicomnode.results.verify.mask import check_mask, check_probability, check_second_mask, check_segments
 from dicomnode.results.verify.report import check_report
+from dicomnode.settings.config import ResultForm, ResultKind
 from pipeline.records import PipelineResult, Volume
 
 _SEGMENTATION = (

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from dicomnode.config import Config, DestinationSettings
 from dicomnode.delivery.deliver import Send, deliver_due
 from dicomnode.errors import PermanentRefusal, RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import ResultFile, SendOutcome
+from dicomnode.settings.config import Config, DestinationSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from tests.factories.ledger import MR, header, received, sqlite_url

@@ -10,11 +10,11 @@ from alembic.command import upgrade
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
+from dicomnode.commands.story import story
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import header_to_json
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.migrate import alembic_config
-from dicomnode.show import story
 from dicomnode.states import DeliveryState, JobState
 from tests.factories.ledger import EXPLICIT_LITTLE, MR, SEG, SR, header
 

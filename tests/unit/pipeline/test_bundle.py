@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.bundle import Bundle, find_bundle, list_bundles, load_bundle, open_graph, verify_bundle
+from pipeline.bundles.bundle import Bundle, find_bundle, list_bundles, load_bundle, open_graph, verify_bundle
 from pipeline.errors import BundleError
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle, lesion_manifest, nan_graph, threshold_graph, write_bundle
 

@@ -14,7 +14,8 @@ from pipeline.cache import Entry, StepCache, make_key
 from pipeline.preprocess import register
 from pipeline.records import Volume
 from pipeline.run import Recipe, run_pipeline
-from pipeline.segmenters import families, patch3d
+from pipeline.segmenters import families
+from pipeline.segmenters.patch3d import segment as patch3d
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.volumes import AXIAL, FRAME, SAGITTAL, draw_head, grid_affine
 

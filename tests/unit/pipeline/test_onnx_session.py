@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundle import load_bundle
+from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BundleError
 from pipeline.inference.session import open_network
 from tests.factories.onnx import lesion_manifest, nan_graph, threshold_graph, write_bundle

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.bundle import load_bundle
+from pipeline.bundles.bundle import load_bundle
+from pipeline.bundles.manifest import read_manifest
 from pipeline.errors import BundleError
 from pipeline.inference.passes import average_passes, mirrorings
-from pipeline.manifest import read_manifest
 from pipeline.records import Volume
 from pipeline.run import Recipe, run_pipeline
 from tests.factories.onnx import known_lesion_bundle, lesion_manifest, write_manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundle import find_bundle
+from pipeline.bundles.bundle import find_bundle
 from pipeline.geometry import Affine, apply_affine, same_grid
 from pipeline.records import PipelineResult, Role, Volume
 from pipeline.run import Recipe, run_pipeline

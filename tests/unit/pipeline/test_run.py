@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundle import load_bundle
+from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BrainExtractionError, BundleError, GeometryError, ImageError, PipelineError, RegistrationError
 from pipeline.geometry import apply_affine, same_grid
 from pipeline.journal import Journal

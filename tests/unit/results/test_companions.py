@@ -13,7 +13,6 @@ import pytest
 from PIL import Image, ImageDraw, features
 from pydicom.dataset import Dataset
 
-from dicomnode.config import ResultForm
 from dicomnode.errors import ResultRejected
 from dicomnode.results.build import build_answer, build_refusal, encode
 from dicomnode.results.companions.key_pictures import direction_letters
@@ -22,6 +21,7 @@ from dicomnode.results.companions.pdf import TextLine, as_seen, write_pdf
 from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.companions import read_lines
 from dicomnode.results.verify.gate import read_back, verify_answer, verify_refusal
+from dicomnode.settings.config import ResultForm
 from dicomnode.states import Outcome
 from tests.factories.results import Answered, answered_study
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundle import Bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.geometry import grid_of
 from pipeline.journal import Journal
 from pipeline.postprocess.components import apply_peak
@@ -16,7 +16,7 @@ from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.records import Volume
 from pipeline.segmenters.case import Answer, Case
 from pipeline.segmenters.coverage import answer_uncovered, choose_peaks
-from pipeline.segmenters.patch3d import Channels
+from pipeline.segmenters.patch3d.segment import Channels
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.volumes import AXIAL, draw_head, grid_affine
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.bundle import find_bundle, list_bundles, load_bundle, verify_bundle
+from pipeline.bundles.bundle import find_bundle, list_bundles, load_bundle, verify_bundle
 from pipeline.cache import StepCache
 from pipeline.errors import BundleError
 from pipeline.records import PipelineResult, Volume

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.family_manifest import ProposalSpec
-from pipeline.segmenters.proposal3d import propose
-from pipeline.segmenters.proposals import (
+from pipeline.segmenters.proposal3d.proposals import (
     Group,
     Rectangle,
     box_of,
@@ -18,6 +16,8 @@ from pipeline.segmenters.proposals import (
     grow,
     settle_rectangle,
 )
+from pipeline.segmenters.proposal3d.segment import propose
+from pipeline.segmenters.proposal3d.spec import ProposalSpec
 
 WHOLE = np.ones((10, 8, 8), bool)
 

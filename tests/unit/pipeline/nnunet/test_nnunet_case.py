@@ -10,14 +10,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundle import Bundle, find_bundle, load_bundle, verify_bundle
+from pipeline.bundles.bundle import Bundle, find_bundle, load_bundle, verify_bundle
 from pipeline.errors import BundleError, ImageError
-from pipeline.nnunet_manifest import Intensity, NnUNetSpec
-from pipeline.preprocess.nnunet_case import apply_case, plan_case, undo_case
-from pipeline.preprocess.nnunet_normalize import apply_nnunet_scheme
-from pipeline.preprocess.nnunet_resample import apply_resize, find_thick_axis, plan_shape
 from pipeline.run import Recipe, run_pipeline
-from pipeline.segmenters.nnunet import Window, predict_array, predict_votes
+from pipeline.segmenters.nnunet.case_plan import apply_case, plan_case, undo_case
+from pipeline.segmenters.nnunet.normalize import apply_nnunet_scheme
+from pipeline.segmenters.nnunet.resample import apply_resize, find_thick_axis, plan_shape
+from pipeline.segmenters.nnunet.segment import Window, predict_array, predict_votes
+from pipeline.segmenters.nnunet.spec import Intensity, NnUNetSpec
 from tests.factories.onnx import lesion_manifest, write_bundle, write_manifest
 from tests.factories.volumes import AXIAL, LEFT_BALL, RIGHT_BALL, SAGITTAL, draw_head, grid_affine
 

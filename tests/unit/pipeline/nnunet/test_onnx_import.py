@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundle import load_bundle
+from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BundleError
 from pipeline.importing.onnx_file import import_onnx
 from pipeline.inference.session import open_network

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundle import list_bundles
+from pipeline.bundles.bundle import list_bundles
 from pipeline.inference import providers
 from pipeline.inference.session import open_network
 from pipeline.records import Array

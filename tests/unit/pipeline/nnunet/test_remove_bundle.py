@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from pipeline.bundle import list_bundles
+from pipeline.bundles.bundle import list_bundles
 from pipeline.importing.problem import ImportProblem
 from pipeline.importing.remove import remove_bundle
 from tests.factories.families import write_ensemble

@@ -1,0 +1,1 @@
+"""Model bundles: a manifest read strictly, the files that it names, and what a network needs."""

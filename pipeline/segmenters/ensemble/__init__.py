@@ -1,0 +1,1 @@
+"""Several bundles whose answers become one."""

@@ -1,0 +1,47 @@
+"""Several bundles on one case: each answers in its own way on its own grid; their answers are brought onto one grid and made one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.bundles.bundle import Bundle
+from pipeline.inference.voting import majority, move_threshold, vote_share
+from pipeline.journal import Journal
+from pipeline.preprocess.resample import plan_mask_grid, sample_linear
+from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.segmenters.ensemble.spec import EnsembleSpec
+
+Segment = Callable[[Bundle, Case, Asked, Journal], Answer]
+
+
+def segment_members(bundle: Bundle, case: Case, asked: Asked, journal: Journal, segment: Segment) -> Answer:
+    """Return the mean or the majority of the members' probabilities, and the share of members that vote for lesion.
+
+    Each member is asked at its own threshold, which is then moved onto the ensemble's: a member that cuts at 0.2 says as much with 0.2 as one
+    that cuts at 0.5 says with 0.5. With the rule "vote" the result reaches the threshold exactly where more than half of the members do.
+
+    Parameters
+    ----------
+    segment
+        What answers for one member.
+    """
+    spec = bundle.family_spec
+    if not isinstance(spec, EnsembleSpec):
+        raise TypeError(f"{bundle.name} is no ensemble")
+    grid = plan_mask_grid(case.brain.mask, bundle.input.spacing_mm, bundle.input.patch)
+    given = [channel for channel in bundle.channels if channel in case.images]
+    common = bundle.output.threshold_for(given)
+    maps = []
+    for member in bundle.members:
+        own = member.output.threshold_for([channel for channel in member.channels if channel in case.images])
+        corrected = asked.bias_correction and member.preprocess.bias_correction == "n4"
+        answer = segment(member, case, replace(asked, threshold=own, bias_correction=corrected), journal)
+        maps.append(move_threshold(sample_linear(answer.probability, grid).clip(0.0, 1.0), own, common))
+    with journal.step("combine_members") as parameters:
+        stacked = np.stack(maps)
+        parameters.update(rule=spec.rule, members=list(spec.members))
+        probability = majority(stacked) if spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
+    return Answer(grid.fill(probability), grid.fill(vote_share(stacked, asked.threshold)))

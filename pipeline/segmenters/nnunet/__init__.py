@@ -1,0 +1,1 @@
+"""Imported nnU-Nets, run by their own conventions."""

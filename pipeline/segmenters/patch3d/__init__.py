@@ -1,0 +1,1 @@
+"""Patch-wise 3D networks."""

@@ -1,0 +1,1 @@
+"""Proposed regions, then a 3D network in each."""

@@ -1,0 +1,83 @@
+"""StrokeFormer's two stages: regions proposed slice by slice, then a 3D network in each region; a coarse pass over the whole brain backs the proposals.
+
+The original's proposal network is a Faster R-CNN and its second stage a SegFormer3D; here both are U-Nets, which a CPU runs faster and ONNX holds
+without operators of its own. The rules between them are the published ones (`proposals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.bundles.bundle import Bundle
+from pipeline.bundles.families import GRAPH
+from pipeline.inference.session import Network, open_network
+from pipeline.inference.sliding_window import apply_tiles, plan_tiles
+from pipeline.records import FloatArray
+from pipeline.segmenters.case import Answer, Asked
+from pipeline.segmenters.patch3d.segment import ACTIVATIONS, Channels
+from pipeline.segmenters.proposal3d.proposals import Box, box_of, drop_contained, find_boxes, find_rectangle, group_slices, grow
+from pipeline.segmenters.proposal3d.spec import COARSE_GRAPH, PROPOSAL_GRAPH, ProposalSpec
+
+SMALLEST_COARSE_VOXELS = 8
+"""One voxel of a grid that is twice as coarse."""
+
+
+def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dict[str, Any]]:
+    """Return the probability inside the proposed regions, zero outside them, and which regions these were.
+
+    Raises
+    ------
+    BundleError
+        A graph is not as the manifest says, or answers with NaN or infinite values.
+    """
+    spec = bundle.family_spec
+    if not isinstance(spec, ProposalSpec):
+        raise TypeError(f"{bundle.name} proposes no regions")
+    graphs = {name: _activated(bundle, asked, name) for name in bundle.graphs}
+    boxes, parameters = propose(spec, graphs, channels.array, bundle.input.patch)
+    probability = segment_boxes(bundle, graphs[GRAPH], channels.array, boxes)
+    parameters |= {"boxes": [[list(ends) for ends in box] for box in boxes], "threads": asked.threads, "provider": asked.provider}
+    return Answer(channels.grid.fill(probability)), parameters
+
+
+def propose(
+    spec: ProposalSpec, graphs: Mapping[str, Network], image: FloatArray, least: tuple[int, int, int]
+) -> tuple[list[Box], dict[str, Any]]:
+    """Return the regions, each at least `least` voxels, of an image (channel, slice, row, column), and how they came about."""
+    plan = plan_tiles(image.shape[1:], spec.patch, 0.5, gaussian=True)
+    heat = apply_tiles(graphs[PROPOSAL_GRAPH], image, plan)[0]
+    rectangles = [find_rectangle(plane, spec.threshold, spec.smallest_pixels) for plane in heat]
+    groups = group_slices(rectangles, (image != 0).any(axis=0), spec.area_change, spec.head_iou)
+    boxes = [box_of(group, spec.box_iou) for group in groups]
+    added: list[Box] = []
+    if spec.coarse:
+        added = find_boxes(apply_tiles(graphs[COARSE_GRAPH], image, plan)[0], spec.coarse_threshold, SMALLEST_COARSE_VOXELS)
+    grown = drop_contained([grow(box, least, image.shape[1:]) for box in (*boxes, *added)])
+    used = {
+        "slices": sum(each is not None for each in rectangles),
+        "groups": len(groups),
+        "coarse": spec.coarse,
+        "coarse_regions": len(added),
+    }
+    return grown, used | {"regions": len(grown)}
+
+
+def segment_boxes(bundle: Bundle, network: Network, image: FloatArray, boxes: list[Box]) -> FloatArray:
+    """Return the mean probability of the boxes that hold a voxel, zero where none does."""
+    total, count = np.zeros(image.shape[1:], np.float32), np.zeros(image.shape[1:], np.float32)
+    for box in boxes:
+        place = tuple(slice(first, last) for first, last in box)
+        part = image[(slice(None), *place)]
+        plan = plan_tiles(part.shape[1:], bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian)
+        total[place] += apply_tiles(network, part, plan)[0]
+        count[place] += 1
+    probability: FloatArray = (total / np.maximum(count, 1)).clip(0.0, 1.0)
+    return probability
+
+
+def _activated(bundle: Bundle, asked: Asked, name: str) -> Network:
+    network, activate = open_network(bundle, asked.threads, name, asked.provider), ACTIVATIONS[bundle.output.activation]
+    return lambda patch: activate(network(patch))

@@ -1,0 +1,1 @@
+"""One 2D network a plane, and their majority."""

@@ -1,0 +1,36 @@
+"""One 2D network for each plane, and a majority of two of the three (the method of arXiv 2511.07281, of which only the abstract was at hand)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.bundles.bundle import Bundle
+from pipeline.inference.voting import majority, move_threshold, vote_share
+from pipeline.records import FloatArray
+from pipeline.segmenters.case import Answer, Asked
+from pipeline.segmenters.patch3d.segment import Channels, infer_graph
+from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, TriplanarSpec
+
+
+def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dict[str, Any]]:
+    """Return the middle one of the planes' probabilities, and the share of planes that vote for lesion.
+
+    The middle probability reaches the threshold exactly where at least two planes do, so thresholding it is the majority vote.
+
+    Raises
+    ------
+    BundleError
+        A graph is not as the manifest says, or answers with NaN or infinite values.
+    """
+    spec = bundle.family_spec
+    if not isinstance(spec, TriplanarSpec):
+        raise TypeError(f"{bundle.name} is no triplanar bundle")
+    maps: list[FloatArray] = []
+    parameters: dict[str, Any] = {}
+    for plane, name in PLANE_GRAPHS.items():
+        answer, parameters = infer_graph(bundle, channels, asked, name)
+        maps.append(move_threshold(answer.probability.array, spec.thresholds[plane], bundle.output.threshold))
+    stacked, fill = np.stack(maps), channels.grid.fill
+    return Answer(fill(majority(stacked)), fill(vote_share(stacked, asked.threshold))), {**parameters, "planes": list(PLANE_GRAPHS)}
