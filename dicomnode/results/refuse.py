@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
-from dicomnode.settings.config import ResultForm
 from dicomnode.errors import ResultRejected, where
 from dicomnode.results.build import build_refusal
 from dicomnode.results.last_resort.report import NOBODY, UnansweredStudy, build_last_resort, read_identity
 from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.verify.gate import verify_refusal
 from dicomnode.results.verify.last_resort import verify_last_resort
+from dicomnode.settings.config import ResultForm
 from dicomnode.states import Outcome
 
 log = structlog.get_logger()

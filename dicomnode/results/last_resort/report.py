@@ -41,7 +41,7 @@ _IDENTITY: Mapping[int, tuple[str, str, str]] = {
 }
 _ISSUER = 0x00100021
 _OPTIONAL: Mapping[int, tuple[str, str, str]] = {
-    _CHARACTER_SET: ("SpecificCharacterSet", "CS", r".*"),
+    _CHARACTER_SET: ("SpecificCharacterSet", "CS", r"[A-Z0-9_ \\]*"),
     _ISSUER: ("IssuerOfPatientID", "LO", r".*"),
 }
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")

@@ -163,6 +163,8 @@ def _as_mr(header: Dataset) -> Dataset:
     stand_in = Dataset()
     stand_in.file_meta = getattr(header, "file_meta", FileMetaDataset())
     stand_in.update(header)
+    # The elements are shared with the header, so this one is replaced, not changed.
+    del stand_in.SOPClassUID
     stand_in.SOPClassUID = MRImageStorage
     return stand_in
 
