@@ -63,7 +63,9 @@ def _read(file: Path | io.BytesIO, name: str) -> Dataset:
 
 
 def _raw(dataset: Dataset, keyword: str) -> bytes:
-    """Return the bytes of an element as they stand in the file, without padding."""
-    element = dataset.get_item(Tag(keyword))
-    value = getattr(element, "value", None)
+    """Return the bytes of an element as they stand in the file, without padding; nothing where pydicom cannot give them."""
+    try:
+        value = getattr(dataset.get_item(Tag(keyword)), "value", None)
+    except Exception:  # noqa: BLE001  as above: nothing is confirmed then
+        return b""
     return value.strip(b"\0 ") if isinstance(value, bytes) else str(value or "").encode("utf-8")
