@@ -29,7 +29,7 @@ def _pipeline(*names: str) -> tuple[str, ...]:
     return tuple(f"pipeline.{name}" for name in names)
 
 
-_PLAIN = _dicomnode("records", "states", "errors", "settings", "audit.events")
+_PLAIN = _dicomnode("records", "states", "errors", "settings", "uids", "audit.events")
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
@@ -89,6 +89,7 @@ ROOMS = (
     # Known to every room.
     Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic",)),
     Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("settings")),
+    Room("dicomnode.uids", "what a UID is; every room may ask"),
     Room("dicomnode.errors", "the error tree, split by what happens next"),
     Room("dicomnode.records", "frozen records that cross rooms", _dicomnode("states")),
     Room("dicomnode.states", "the job and delivery life cycles, one transition table each", _dicomnode("errors")),
@@ -163,19 +164,19 @@ ROOMS = (
     Room(
         "dicomnode.spool",
         "every path; durable writing; recovery",
-        (*_dicomnode("audit.events", "records", "errors", "ledger"),),
+        _dicomnode("audit.events", "records", "errors", "uids", "ledger"),
         ("pydicom",),
     ),
     Room(
         "dicomnode.ledger",
         "all SQL; claim by state change with a lease",
-        _dicomnode("records", "states", "errors"),
+        _dicomnode("records", "states", "errors", "uids"),
         ("sqlalchemy", "alembic"),
     ),
     Room(
         "dicomnode.study",
         "headers; instances -> series -> study; which series fills which role; graded findings",
-        _dicomnode("records", "errors", "settings"),
+        _dicomnode("records", "errors", "settings", "uids"),
         ("numpy", "pydicom"),
     ),
     Room(
