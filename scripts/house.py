@@ -78,6 +78,12 @@ ROOMS = (
         _dicomnode("audit", "errors", "flow", "processes.lookout", "spool"),
         ("apscheduler",),
     ),
+    Room(
+        "dicomnode.processes.workers",
+        "the compute processes of this machine: TLS, loopback only, a scratch folder each",
+        (),
+        ("cryptography", "distributed"),
+    ),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
     # Known to every room.
@@ -111,7 +117,12 @@ ROOMS = (
         (*_PLAIN, *_dicomnode("ledger", "network", "spool", "study")),
         ("pydicom",),
     ),
-    Room("dicomnode.compute", "where studies are computed: Dask distributed", _dicomnode("settings", "errors"), ("dask", "distributed")),
+    Room(
+        "dicomnode.compute",
+        "where studies are computed: Dask distributed",
+        _dicomnode("errors", "processes.workers", "settings"),
+        ("dask", "distributed"),
+    ),
     # Work on files, without a node.
     Room("dicomnode.offline", "work on files, without a node"),
     Room(
