@@ -11,8 +11,8 @@ from pydicom.dataset import Dataset
 from dicomnode.errors import ResultRejected
 from dicomnode.results.build import build_answer, encode
 from dicomnode.results.records import EncodedResult
+from dicomnode.results.verify.content import concept, walk_content
 from dicomnode.results.verify.gate import read_back, verify_answer
-from dicomnode.results.verify.report import concept, walk_content
 from dicomnode.results.words import codes
 from tests.factories.results import CHANGES, Answered, answered_study, followed, make_result
 
