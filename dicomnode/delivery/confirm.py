@@ -182,9 +182,10 @@ class _Inquirer:
                     self._leave(one, f"the peer answered success and has no way to prove it ({found.reason})")
 
     def _judge_found(self, one: Unconfirmed, found: frozenset[str]) -> None:
+        settings = self.config.delivery
         if one.delivery.result.SOPInstanceUID in found:
             self._confirm(one, "the peer lists it (query)")
-        elif one.tries + 1 >= self.config.delivery.confirm_tries:
+        elif one.tries + 1 >= settings.confirm_tries and self.now() - one.sent_at >= settings.index_wait_s:
             self._not_kept(one, "the peer answered success and does not list it (query)")
         else:
             self._wait([one], "the peer does not list it yet (query)", tried=True)
