@@ -39,7 +39,9 @@ from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import Recipe, run_pipeline
 
-SHIPPED_MODELS = Path(__file__).resolve().parent.parent / "models"
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel carries the networks inside the package, a checkout next to it.
+SHIPPED_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parent / "models"
 
 
 @dataclass(frozen=True)
