@@ -254,11 +254,24 @@ def _compute_answer(place: Workplace, job: Job) -> StudyAnswer:
 
 
 def _task(place: Workplace, job: Job) -> StudyTask:
-    instances = tuple(place.ledger.instances.of_study(job.StudyInstanceUID))
-    uid, config = job.StudyInstanceUID, place.config
-    earlier = find_earlier(place.ledger, config.storage.spool, uid, instances) if config.pipeline.follow_up else None
-    reports = tuple(place.ledger.jobs.earlier_reports(uid, job.revision))
-    return StudyTask(uid, job.revision, instances, config, tuple(place.ledger.instances.set_aside(uid)), earlier, reports)
+    task = _bare_task(place, job)
+    if not place.config.pipeline.follow_up:
+        return task
+    return replace(task, earlier=find_earlier(place.ledger, place.config.storage.spool, task.StudyInstanceUID, task.instances))
+
+
+def _bare_task(place: Workplace, job: Job) -> StudyTask:
+    """Return what the ledger says of a study; no file is read for it."""
+    uid, ledger = job.StudyInstanceUID, place.ledger
+    reports = tuple(ledger.jobs.earlier_reports(uid, job.revision))
+    return StudyTask(
+        uid,
+        job.revision,
+        tuple(ledger.instances.of_study(uid)),
+        place.config,
+        tuple(ledger.instances.set_aside(uid)),
+        earlier_reports=reports,
+    )
 
 
 def _try_again(place: Workplace, job: Job, problem: Exception, remarks: Mapping[str, tuple[str, ...]]) -> None:
@@ -280,7 +293,7 @@ def _try_again(place: Workplace, job: Job, problem: Exception, remarks: Mapping[
         return
     sentence = f"Processing failed {job.attempts} times, at last because {reason}."
     try:
-        answer = refuse_study(_task(place, job), "processing-failed", sentence, Outcome.FAILED)
+        answer = refuse_study(_bare_task(place, job), "processing-failed", sentence, Outcome.FAILED)
     except OutOfResources as full:
         _wait_for_room(place, job, full)
         return

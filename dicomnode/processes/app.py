@@ -137,7 +137,7 @@ def workplace(config: Config) -> Iterator[Workplace]:
         if released:
             log.info("unfinished_work_resumed", count=released)
         audit = open_audit(config)
-        compute = Compute(config.compute)
+        compute = Compute(config.compute, scratch=config.storage.root / "scratch")
         audit(AuditEvent("started", detail="work"))
         try:
             yield Workplace(config, ledger, layout, compute, owner, audit=audit)

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from dicomnode import answer, flow
 from dicomnode.audit.events import SERIOUS_FAILURE, SUCCESS, AuditEvent
 from dicomnode.commands.story import story
-from dicomnode.results.build import EncodedResult, build_answer
+from dicomnode.results.build import build_answer
+from dicomnode.results.records import EncodedResult
 from dicomnode.simulator.author import derive_uid, write_series
 from tests.factories.head import head_series, study_uid
 from tests.factories.results import texts_of

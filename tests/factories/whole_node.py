@@ -37,7 +37,11 @@ class InlineCompute:
     """Runs a function here and now, on a copy as a worker process would get it."""
 
     closed = False
-    worker_count = 1
+    worker_count = most_workers = 1
+
+    @contextmanager
+    def slot(self) -> Iterator[bool]:
+        yield True
 
     def run(
         self,
