@@ -37,7 +37,7 @@ _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 _FAMILIES = ("patch3d", "triplanar", "proposal3d", "ensemble", "nnunet")
 
 # What the builders of results share.
-_BUILDERS = _dicomnode("results.context", "results.headers", "results.provenance", "results.words")
+_BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
 
 ROOMS = (
     # The front of the house: words and exit codes, no logic.
@@ -196,7 +196,8 @@ ROOMS = (
         (*_PLAIN, *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
-    Room("dicomnode.results.context", "what an answer belongs to, besides what was found", _dicomnode("settings", "records")),
+    Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("settings", "records")),
+    Room("dicomnode.results.last_resort", "the report that no header can stop: the ledger's row and raw bytes, no library"),
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
