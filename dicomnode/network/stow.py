@@ -111,7 +111,7 @@ def _judge_store(reply: Reply, SOPInstanceUID: str) -> SendOutcome | None:
         if _uid(item, _REFERENCED_SOP_INSTANCE_UID) in ("", SOPInstanceUID):
             return _failed(_number(item, _FAILURE_REASON) or PROCESSING_FAILURE)
     for item in _items(datasets, _REFERENCED_SOP_SEQUENCE):
-        if _uid(item, _REFERENCED_SOP_INSTANCE_UID) == SOPInstanceUID:
+        if reply.status < 500 and _uid(item, _REFERENCED_SOP_INSTANCE_UID) == SOPInstanceUID:
             warning = _number(item, _WARNING_REASON)
             return _stored(warning or 0x0000)
     if reply.is_success:
