@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from dicomnode.records import Selection, Series
+from dicomnode.records import Series
 from dicomnode.settings.config import SelectionRule, SelectionSettings
+from dicomnode.study.choice import Selection
 from dicomnode.study.selection import select_series
 from tests.factories.headers import MR, make_series, make_study, without
 
@@ -106,7 +107,7 @@ def test_a_damaged_series_is_still_chosen_so_that_the_checks_name_the_damage() -
         (t1("1.9"), t1("1.1", ProtocolName="t1_mprage_+c")),
         (t1("1.9"), t1("1.1", ImageType=("DERIVED", "SECONDARY", "MPR"))),
         (t1("1.9"), t1("1.1", MRAcquisitionType="2D")),
-        (t1("1.9", spacing_mm=1.2), t1("1.1")),
+        (t1("1.9", spacing_mm=1.2, count=130), t1("1.1")),
         (t1("1.9"), t1("1.1", PixelSpacing=(1.4, 1.4))),
         (flair("1.9"), without(flair("1.1"), [7])),
         (flair("1.9"), flair("1.1", plane="coronal")),
@@ -119,7 +120,7 @@ def test_the_better_candidate_is_taken_whatever_the_order(better: Series, worse:
     for order in ((better, worse), (worse, better)):
         selection = select(*order)
         assert list(selection.roles.values()) == ["1.9"]
-        assert "another ranks higher" in selection.reasons["1.1"]
+        assert "ranks higher" in selection.reasons["1.1"]
         assert selection.findings == ()
 
 
