@@ -1,6 +1,6 @@
 """Which of several candidates for one role is the better one: a list of criteria, the first that differs decides.
 
-Each criterion is a number, smaller is better, and the sentence that says why the other lost. Geometry (coverage, thin 3D, the
+Each criterion is a number, smaller is better, and the words that say why a series lost. Geometry (coverage, thin 3D, the
 plane and grid of the FLAIR) stands before resolution; names count only for what they say about a contrast agent.
 """
 
@@ -21,29 +21,29 @@ _WHOLE_BRAIN_MM = {"axial": 110.0, "sagittal": 115.0, "coronal": 140.0}
 _THIN_MM = 3.0
 
 # Why a candidate lost, by criterion; the order is the rank.
-_SENTENCES: dict[str, str] = {
-    "damaged": "its slices cannot be used as they are",
-    "rule": "a rule of this site names the other one",
-    "contradiction": "its witnesses contradict each other",
-    "evidence": "only its name says what it is",
-    "agent": "it was acquired after contrast agent",
-    "agent_words": "its name does not exclude a contrast agent",
-    "follows_agent": "it was acquired later than a series with contrast agent",
-    "synthetic": "it is a synthetic image",
-    "reformatted": "it was computed from other images",
-    "uniform": "it is the uniform image of an MP2RAGE, or the one with its noise",
-    "coverage": "it covers less of the head",
-    "volumetric": "it is no thin 3D series",
-    "grid": "it does not share the plane and grid of the FLAIR",
-    "frame_of_reference": "it does not share the frame of reference of the FLAIR",
-    "spacing": "its slices are further apart",
-    "plane": "it is not axial",
-    "pixel": "its pixels are larger",
-    "dixon": "another image of the same Dixon acquisition serves better",
-    "normalised": "its intensities are not normalised",
-    "distortion": "its distortion is corrected less",
+_PREDICATES: dict[str, str] = {
+    "damaged": "has slices that cannot be used as they are",
+    "rule": "is not the one that a rule of this site names",
+    "contradiction": "has witnesses that contradict each other",
+    "evidence": "is recognised by its name only",
+    "agent": "was acquired after contrast agent",
+    "agent_words": "is not named as without contrast agent",
+    "follows_agent": "was acquired later than a series with contrast agent",
+    "synthetic": "is a synthetic image",
+    "reformatted": "was computed from other images",
+    "uniform": "is the uniform image of an MP2RAGE, or the one with its noise",
+    "coverage": "covers less of the head",
+    "volumetric": "is no thin 3D series",
+    "grid": "does not share the plane and grid of the FLAIR",
+    "frame_of_reference": "does not share the frame of reference of the FLAIR",
+    "spacing": "has slices that are further apart",
+    "plane": "is not axial",
+    "pixel": "has larger pixels",
+    "dixon": "is another image of the same Dixon acquisition",
+    "normalised": "has intensities that are not normalised",
+    "distortion": "is less corrected for distortion",
 }
-CRITERIA = tuple(_SENTENCES)
+CRITERIA = tuple(_PREDICATES)
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def rank_of(
 
 
 def why_behind(loser: tuple[float, ...], winner: tuple[float, ...]) -> str:
-    """Return the sentence of the first criterion in which a loser is worse than the winner; "" when they are equal."""
+    """Return the words of the first criterion in which a loser is worse than the winner; "" when they are equal."""
     pairs = zip(CRITERIA, loser, winner, strict=True)
-    return next((_SENTENCES[criterion] for criterion, behind, ahead in pairs if behind != ahead), "")
+    return next((_PREDICATES[criterion] for criterion, behind, ahead in pairs if behind != ahead), "")
 
 
 def _geometry(header: InstanceHeader, stack: Stack | None, reference: Reference | None) -> dict[str, float]:

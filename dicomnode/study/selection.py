@@ -90,9 +90,9 @@ def select_series(study: Study, settings: SelectionSettings) -> Selection:
             findings += _remarks(winner)
             if winner.choice.stack is not None:
                 reference = Reference(winner.choice.stack, winner.header.FrameOfReferenceUID)
-        elif not ranked:
-            findings += _contradicted_claims(role, rejected)
-    if not chosen and not any(finding.grade == "refuse" for finding in findings):
+    if chosen:
+        findings += _unusable_claims([role for role in ("flair", "t1") if not any(item.role == role for item in candidates)], rejected)
+    elif not any(finding.grade == "refuse" for finding in findings):
         findings.append(_nothing_usable(rejected))
     return Selection({role: chosen[role] for role in ("t1", "flair") if role in chosen}, tuple(losing), tuple(findings))
 
@@ -139,7 +139,7 @@ def _candidate(
     summary = summarise_series(series, choice)
     hopeless = next((finding for finding in checks if finding.grade == "refuse" and finding.code in NOT_A_VOLUME), None)
     if hopeless is not None:
-        return _Rejected(summary, hopeless.code, f"{reason}; {hopeless.message}", near=True)
+        return _Rejected(summary, hopeless.code, f"{reason}; {hopeless.message}", near=True, claims=frozenset({role}))
     agent = surroundings.agents[_key(series)]
     contradiction = contradiction or agent.contradiction
     standing = Standing(is_refused(checks), by_rule, bool(contradiction), weak, agent)
@@ -199,15 +199,13 @@ def _losers(ranked: list[_Ranked], winner: Candidate | None) -> list[LosingSerie
             continue
         role = candidate.role.upper()
         if winner is None:
-            reason = (
-                f"also a {role} ({candidate.reason}), tied with another: nothing ranks one first"
-                if not behind
-                else f"also a {role}; {behind}"
-            )
-            code = "tied"
+            code, reason = "tied", f"also a {role} ({candidate.reason}), and nothing ranks one first"
         else:
-            why = behind or "it is equal to the one that is used and was acquired at another time"
-            reason, code = f"also a {role} ({candidate.reason}); {winner.summary.name} ranks higher: of this one, {why}", "ranks-lower"
+            why = behind or "is equal to it and was acquired at another time"
+            code, reason = (
+                "ranks-lower",
+                f"also a {role} ({candidate.reason}), but {winner.summary.name} ranks higher, because this one {why}",
+            )
         losers.append(LosingSeries(candidate.summary, candidate.role, code, reason))
     return losers
 
@@ -239,14 +237,20 @@ def _remarks(candidate: Candidate) -> list[Finding]:
     return [Finding(code, "warning", message) for code, message in remarks]
 
 
-def _contradicted_claims(role: Role, rejected: list[_Rejected]) -> list[Finding]:
-    """Return the finding for a role that stays empty although series claim to be it; without a FLAIR nothing may be called absent."""
-    claiming = [item for item in rejected if role in item.claims]
-    if not claiming:
-        return []
-    listed = "; ".join(f"{item.summary.name}: {item.reason.rstrip('.')}" for item in claiming[:3])
-    message = f"No {role.upper()} is used, because what claims to be one contradicts itself: {listed}."
-    return [Finding("witnesses-contradict", "refuse" if role == "flair" else "warning", message)]
+def _unusable_claims(empty_roles: list[Role], rejected: list[_Rejected]) -> list[Finding]:
+    """Return the finding for each role that stays empty although a series is, or claims to be, of that contrast.
+
+    Without the FLAIR of a study nothing may be called absent, so that its finding has the grade that forbids it.
+    """
+    findings = []
+    for role in empty_roles:
+        claiming = [item for item in rejected if role in item.claims]
+        if claiming:
+            listed = "; ".join(f"{item.summary.name}: {item.reason.rstrip('.')}" for item in claiming[:3])
+            code = "witnesses-contradict" if any(item.code == "witnesses-contradict" for item in claiming) else f"{role}-not-usable"
+            message = f"No {role.upper()} was used, although the study has a series that may be one: {listed}."
+            findings.append(Finding(code, "refuse" if role == "flair" else "warning", message))
+    return findings
 
 
 def _ambiguous(tied: list[Candidate]) -> Finding:

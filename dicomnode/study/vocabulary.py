@@ -441,7 +441,7 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "reformat",
         "vendor",
-        any="mpr*, *mpr, reformat*, reconstruction, rekonstruktion*, mpr tra, mpr cor, mpr sag, rfmt, reform*, vr, rpr",
+        any="mpr, *mpr, mpr1, mpr2, mprs, reformat*, reconstruction, rekonstruktion*, mpr tra, mpr cor, mpr sag, rfmt, reform*, vr, rpr",
     ),
     # Body parts.
     *_rows(
