@@ -37,7 +37,7 @@ _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 _FAMILIES = ("patch3d", "triplanar", "proposal3d", "ensemble", "nnunet")
 
 # What the builders of results share.
-_BUILDERS = _dicomnode("results.context", "results.headers", "results.provenance", "results.words")
+_BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
 
 ROOMS = (
     # The front of the house: words and exit codes, no logic.
@@ -78,6 +78,12 @@ ROOMS = (
         _dicomnode("audit", "errors", "flow", "processes.lookout", "spool"),
         ("apscheduler",),
     ),
+    Room(
+        "dicomnode.processes.workers",
+        "the compute processes of this machine: TLS, loopback only, a scratch folder each",
+        (),
+        ("cryptography", "distributed"),
+    ),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
     # Known to every room.
@@ -111,7 +117,12 @@ ROOMS = (
         (*_PLAIN, *_dicomnode("ledger", "network", "spool", "study")),
         ("pydicom",),
     ),
-    Room("dicomnode.compute", "where studies are computed: Dask distributed", _dicomnode("settings", "errors"), ("dask", "distributed")),
+    Room(
+        "dicomnode.compute",
+        "where studies are computed: Dask distributed",
+        _dicomnode("errors", "processes.workers", "settings"),
+        ("dask", "distributed"),
+    ),
     # Work on files, without a node.
     Room("dicomnode.offline", "work on files, without a node"),
     Room(
@@ -185,7 +196,8 @@ ROOMS = (
         (*_PLAIN, *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
-    Room("dicomnode.results.context", "what an answer belongs to, besides what was found", _dicomnode("settings", "records")),
+    Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("settings", "records")),
+    Room("dicomnode.results.last_resort", "the report that no header can stop: the ledger's row and raw bytes, no library"),
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",

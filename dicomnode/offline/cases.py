@@ -19,7 +19,7 @@ from dicomnode.offline.bids.names import CaseLabel, entities_of, hashed_label
 from dicomnode.offline.bids.place import case_folder, clear
 from dicomnode.offline.folders import files_below
 from dicomnode.records import EarlierStudy, IndexedInstance, Role, SetAside
-from dicomnode.results.build import EncodedResult
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.seg.earlier import referenced_series
 from dicomnode.settings.config import Config
 from dicomnode.states import Outcome

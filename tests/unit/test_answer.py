@@ -12,7 +12,7 @@ from dicomnode import answer
 from dicomnode.answer import LoadedStudy, StudyTask, load_study, solve_study
 from dicomnode.errors import StudyRefused
 from dicomnode.records import SourceSeries
-from dicomnode.results.context import AnswerContext
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import read_back
 from dicomnode.settings.config import parse_config
 from dicomnode.study.choice import ChosenSeries, Selection

@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicomnode.records import SourceFrame
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import Provenance, lesion_model
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.changes import changes_told, evaluate_changes, measure_earlier
 from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.seg.segments import SegmentPlan

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import Provenance, lesion_model
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.changes import changes_told, evaluate_changes
 from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.report.lesions import describe_algorithm

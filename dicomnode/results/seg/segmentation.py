@@ -17,7 +17,6 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import (
     MANUFACTURER,
     PRODUCT,
@@ -27,6 +26,7 @@ from dicomnode.results.provenance import (
     identify_algorithm,
     lesion_model,
 )
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.seg.segments import SegmentPlan, cielab_color, draw_segments, segment_color
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii

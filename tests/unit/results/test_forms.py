@@ -15,7 +15,8 @@ from pydicom.uid import UID
 
 from dicomnode.errors import ResultRejected
 from dicomnode.network.result_classes import classes_of
-from dicomnode.results.build import EncodedResult, build_answer, build_refusal, encode
+from dicomnode.results.build import build_answer, build_refusal, encode
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import read_back, verify_answer, verify_refusal
 from dicomnode.results.verify.mask import read_frames
 from dicomnode.settings.config import ResultForm

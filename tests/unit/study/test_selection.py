@@ -162,7 +162,7 @@ def test_a_true_tie_is_not_guessed() -> None:
     assert selection.roles == {"t1": "1.2.3.2"}
     assert codes(selection) == [("selection-ambiguous", "refuse")]
     assert selection.findings[0].value == "1.1 and 1.2"
-    assert all("tied" in selection.reasons[uid] for uid in ("1.1", "1.2"))
+    assert all("nothing ranks one first" in selection.reasons[uid] for uid in ("1.1", "1.2"))
 
 
 @pytest.mark.parametrize(
