@@ -35,9 +35,10 @@ from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
+from pipeline.plan import Recipe
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import run_pipeline
 
 SHIPPED_MODELS = Path(__file__).resolve().parent.parent / "models"
 
@@ -329,6 +330,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         ],
         "models": [vars(model) for model in result.models],
         "threshold": result.threshold,
+        "plan": result.plan.digest(),
     }
 
 
