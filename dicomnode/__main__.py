@@ -1,5 +1,5 @@
 """`python -m dicomnode`."""
 
-from dicomnode.cli import main
+from dicomnode.commands.cli import main
 
 main()

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import __version__
-from dicomnode.config import Config
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
 from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
-from dicomnode.results.build import EncodedResult, build_answer, build_refusal
+from dicomnode.results.build import build_answer
 from dicomnode.results.companions.preview import montage_png
-from dicomnode.results.context import AnswerContext
+from dicomnode.results.last_resort.report import UnansweredStudy
+from dicomnode.results.records import AnswerContext, EncodedResult
+from dicomnode.results.refuse import refuse
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
-from dicomnode.results.verify.gate import verify_answer, verify_refusal
+from dicomnode.results.verify.gate import verify_answer
+from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
@@ -40,7 +42,9 @@ from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
 
-SHIPPED_MODELS = Path(__file__).resolve().parent.parent / "models"
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel carries the networks inside the package, a checkout next to it.
+SHIPPED_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parent / "models"
 
 
 @dataclass(frozen=True)
@@ -207,11 +211,22 @@ def refuse_study(task: StudyTask, code: str, sentence: str, outcome: Outcome) ->
 
 
 def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> tuple[EncodedResult, ...]:
-    """Build the report that says why there is no segmentation."""
-    context = _context(task, ())
-    encoded = build_refusal(context, code, sentence, (), outcome)
-    verify_refusal(encoded, context)
-    return encoded
+    """Build the report that says why there is no segmentation; no header can stop it."""
+    spool = task.config.storage.spool
+    # The newest first: a correction of the patient comes last.
+    arrivals = sorted((*task.instances, *task.set_aside), key=lambda item: item.received_at, reverse=True)
+    study = UnansweredStudy(
+        StudyInstanceUID=task.StudyInstanceUID,
+        revision=task.revision,
+        paths=tuple(spool / item.path for item in arrivals),
+        code=code,
+        sentence=sentence,
+        failed=outcome is Outcome.FAILED,
+        created_at=arrivals[0].received_at if arrivals else 0.0,
+        series_number=task.config.results.series_number_base + 1,
+        software_version=__version__,
+    )
+    return refuse(study, task.config.forms, lambda: _context(task, ()))
 
 
 def _reference_first(roles: Mapping[Role, str]) -> list[Role]:

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from dicomnode.config import LogSettings
+from dicomnode.settings.config import LogSettings
 
 ALLOWED_KEYS = frozenset(
     {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dicomnode import errors
 from scripts.house import ROOMS
+from scripts.house_figures import measure
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
 
@@ -28,16 +29,58 @@ ledger and the spool: a crash in inference cannot drop an association. `dicomnod
 process of Dask distributed.
 """
 
+WALKS = """\
+## Four walks of a maintainer
 
-def render() -> str:
-    """Return the whole page."""
-    return "\n".join([HEADER, *_rooms(), *_arrow(), *_errors()]) + "\n"
+| to add or change | touch |
+|---|---|
+| a family of networks | `pipeline/segmenters/NAME/` (`spec.py` reads its table of the manifest, `segment.py` runs it) and one row in `pipeline/segmenters/families.py`; to train it, `pipeline/training/families/NAME.py` |
+| a measurement | one file in `pipeline/measure/`, and one row in `dicomnode/results/words/measured.py` (name, code, unit, column, BIDS words, sentence) |
+| the rule when a study is complete | `dicomnode/study/assembly.py` (`readiness`); its settings in `dicomnode/settings/study.py` |
+| a page of the web monitor | its view and its template in `dicomnode/web/`; what it shows comes from the frozen records of `dicomnode/ledger/history.py` |
+
+A family or a measurement that is forgotten in its table fails a test, and in production is an error with its name.
+"""
+
+
+FIGURES = "## Figures of the house"
+
+
+def render(*, figures: bool = True) -> str:
+    """Return the whole page; without the figures it depends on the tables only."""
+    sections = [HEADER, *_diagram(), *_rooms(), WALKS, *_errors()]
+    return "\n".join([*sections, *_figures()] if figures else sections) + "\n"
+
+
+def without_figures(page: str) -> str:
+    """Return a page up to its figures, which change with every line of code."""
+    return page.split(FIGURES, maxsplit=1)[0].rstrip() + "\n"
+
+
+def _diagram() -> Iterator[str]:
+    """Draw the rooms of the arrow and what stands around them; `scripts/house.py` holds every single import."""
+    yield "## The house at a glance\n"
+    yield "```mermaid"
+    yield "flowchart LR"
+    yield "    subgraph receive"
+    yield "        network --> spool --> ledger"
+    yield "    end"
+    yield "    subgraph work"
+    yield "        study --> volumes --> pipeline --> results --> delivery"
+    yield "    end"
+    yield "    ledger --> study"
+    yield "    PACS([PACS, scanner]) --> network"
+    yield "    delivery --> archive([archive, viewer])"
+    yield "    commands -.-> processes -.-> receive & work"
+    yield "```\n"
+    yield "Solid arrows are data, dotted ones start something. `flow.py` walks the working side from `ledger` to `delivery`; `answer.py` is the"
+    yield "part of it that runs in a compute worker (`study` to `results`). Inside `pipeline/`, `run.py` holds the numbered steps.\n"
 
 
 def _rooms() -> Iterator[str]:
     yield "## Rooms\n"
-    yield "A test holds every import of the tree against this table. Besides what is named, a room may import itself, the standard library"
-    yield "and `structlog`.\n"
+    yield "A test holds every import of the tree against `scripts/house.py`. Besides what is named, a room may import itself, the standard"
+    yield "library and `structlog`.\n"
     yield "| room | what lives there | may import of ours | libraries |"
     yield "|---|---|---|---|"
     for room in ROOMS:
@@ -51,23 +94,11 @@ def _names(names: tuple[str, ...]) -> str:
     return ", ".join(name.removeprefix("dicomnode.") for name in names) or "-"
 
 
-def _arrow() -> Iterator[str]:
-    """Draw who imports whom among the rooms that do work; the ones that all know are left out."""
-    known_to_all = {"dicomnode.config", "dicomnode.errors", "dicomnode.records", "dicomnode.states", "pipeline.errors", "pipeline.records"}
-    drawn = [room for room in ROOMS if room.name not in known_to_all and "*" not in room.rooms]
-    names = {room.name for room in drawn}
-    yield "## Who may import whom\n"
-    yield "Left out: what every room knows (configuration, errors, records, states), and `app` and `commands`, which join everything.\n"
-    yield "```mermaid"
-    yield "flowchart LR"
-    for room in drawn:
-        yield from (f"    {_node(room.name)} --> {_node(target)}" for target in room.rooms if target in names)
-    yield "```\n"
-
-
-def _node(name: str) -> str:
-    short = name.removeprefix("dicomnode.")
-    return f"{short.replace('.', '_')}[{short.replace('.', '/')}]"
+def _figures() -> Iterator[str]:
+    root = TARGET.parent.parent
+    yield f"\n{FIGURES}\n"
+    yield "`python -m scripts.house --measure`, of `dicomnode/` and `pipeline/` at the last release. `scripts/house_figures.py` says how each is counted.\n"
+    yield from measure([root / "dicomnode", root / "pipeline"]).table()
 
 
 def _errors() -> Iterator[str]:

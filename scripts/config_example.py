@@ -1,4 +1,4 @@
-"""Write config/dicomnode.toml from dicomnode/config.py: `python -m scripts.config_example`.
+"""Write config/dicomnode.toml from dicomnode/settings/config.py: `python -m scripts.config_example`.
 
 In the file a line `# text` is help; a line `#key = value` is a setting that is off: take the `#` away and give it your value.
 """
@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dicomnode.config import Config
+from dicomnode.settings.config import Config
 
 TARGET = Path(__file__).resolve().parent.parent / "config" / "dicomnode.toml"
 
@@ -22,7 +22,7 @@ HEADER = """\
 # Configuration of dicomnode. Every setting is here with its default; what you do not change you may delete.
 # A line "# text" is help. A line "#key = value" is a setting that is off: take the # away and give it your value.
 # `dicomnode config check --config FILE` names every problem with its key; `dicomnode doctor --config FILE` tries it out.
-# Written from dicomnode/config.py by `python -m scripts.config_example`.
+# Written from dicomnode/settings/config.py by `python -m scripts.config_example`.
 """
 
 # What stands in the file where a setting has no default of its own.
@@ -49,6 +49,9 @@ EXAMPLES: dict[str, Any] = {
     "audit.syslog_host": "audit.example",
     "selection.rules.use": "t1",
     "selection.rules.series_description": "mprage|t1.*3d",
+    "compute.certificate": "/etc/dicomnode/dask/node.pem",
+    "compute.key": "/etc/dicomnode/dask/node.key",
+    "compute.authorities": "/etc/dicomnode/dask/authority.pem",
     "pipeline.models": "/opt/dicomnode/models",
     "pipeline.cache": "/var/lib/dicomnode/cache",
     "pipeline.threshold": 0.5,

@@ -12,13 +12,13 @@ from pathlib import Path
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from dicomnode.config import NetworkSettings, ResultForm, StorageSettings
 from dicomnode.network.commitment import LINGER_S
 from dicomnode.network.contexts import COMMITMENT, MR_STORAGE, TRANSFER_SYNTAXES
 from dicomnode.network.query import FIND
 from dicomnode.network.result_classes import PICTURE_CLASSES, REPORT_CLASSES, classes_of
 from dicomnode.network.retrieve import GET, MOVE
 from dicomnode.network.status import ANSWERED, JUDGED, UNKNOWN
+from dicomnode.settings.config import NetworkSettings, ResultForm, StorageSettings
 from scripts.known_warnings import KNOWN_WARNINGS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"

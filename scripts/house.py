@@ -29,7 +29,7 @@ def _pipeline(*names: str) -> tuple[str, ...]:
     return tuple(f"pipeline.{name}" for name in names)
 
 
-_PLAIN = _dicomnode("records", "states", "errors", "config", "audit.events")
+_PLAIN = _dicomnode("records", "states", "errors", "settings", "uids", "audit.events")
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
@@ -37,47 +37,59 @@ _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 _FAMILIES = ("patch3d", "triplanar", "proposal3d", "ensemble", "nnunet")
 
 # What the builders of results share.
-_BUILDERS = _dicomnode("results.context", "results.headers", "results.provenance", "results.words")
+_BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
 
 ROOMS = (
-    # The front of the house: commands, and where things are joined.
-    Room("dicomnode.__main__", "`python -m dicomnode`", _dicomnode("cli")),
+    # The front of the house: words and exit codes, no logic.
+    Room("dicomnode.__main__", "`python -m dicomnode`", _dicomnode("commands.cli")),
     Room(
-        "dicomnode.cli",
+        "dicomnode.commands", "the command line: what each command does, prints and exits with", ("*",), ("onnx", "rich", "torch", "typer")
+    ),
+    Room(
+        "dicomnode.commands.cli",
         "commands and exit codes; no logic",
-        _dicomnode("app", "commands", "model_commands", "offline_commands", "config", "errors", "records"),
+        _dicomnode("commands", "processes.app", "settings", "errors", "records"),
         ("typer",),
     ),
-    Room("dicomnode.commands", "what the commands do and print", ("*",), ("rich", "typer")),
-    Room("dicomnode.show", "the ledger in words: `status`, `why`, `retry`", _dicomnode("errors", "ledger")),
-    Room("dicomnode.model_commands", "what `dicomnode models` prints", ("*",), ("onnx", "torch", "typer")),
-    Room("dicomnode.offline_commands", "what the commands for work on files print", ("*",), ("rich", "typer")),
-    Room("dicomnode.folders", "the files below a folder, links followed"),
-    Room("dicomnode.terminal", "one console, tables or JSON, a spinner", (), ("rich", "typer")),
-    Room("dicomnode.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)),
-    Room("dicomnode.supervise", "a child process that is started again when it dies or hangs"),
-    Room("dicomnode.lookout", "signs of life of what runs on a timer"),
-    Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("config")),
     Room(
-        "dicomnode.doctor",
+        "dicomnode.commands.story",
+        "the ledger in words: `status`, `why`, `retry`",
+        _dicomnode("commands.terminal", "errors", "ledger", "processes.app", "settings"),
+        ("typer",),
+    ),
+    Room(
+        "dicomnode.commands.doctor",
         "first checks of a set-up",
         (*_PLAIN, *_dicomnode("answer", "delivery", "ledger", "network"), *_pipeline("bundles", "errors")),
     ),
     Room(
-        "dicomnode.demo",
+        "dicomnode.commands.demo",
         "one synthetic study through a whole node",
         (*_PLAIN, *_dicomnode("network", "simulator"), *_VOLUMES_IN, *_pipeline("evaluate")),
         ("numpy", "pydicom", "highdicom"),
     ),
+    Room("dicomnode.commands.terminal", "one console, tables or JSON, a spinner", (), ("rich", "typer")),
+    # The processes.
+    Room("dicomnode.processes", "what runs: the processes of a node"),
+    Room("dicomnode.processes.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)),
     Room(
-        "dicomnode.fetch",
-        "fetching from peers into the spool: `pull`, and the rules of [fetch]",
-        (*_PLAIN, *_dicomnode("ledger", "network", "spool", "study")),
-        ("pydicom",),
+        "dicomnode.processes.schedule",
+        "what runs how often; it only triggers",
+        _dicomnode("audit", "errors", "flow", "processes.lookout", "spool"),
+        ("apscheduler",),
     ),
+    Room(
+        "dicomnode.processes.workers",
+        "the compute processes of this machine: TLS, loopback only, a scratch folder each",
+        (),
+        ("cryptography", "distributed"),
+    ),
+    Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
+    Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
     # Known to every room.
-    Room("dicomnode.config", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors", "settings"), ("pydantic",)),
-    Room("dicomnode.settings", "the tables of the configuration; others import them from `dicomnode.config`", (), ("pydantic",)),
+    Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic",)),
+    Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("settings")),
+    Room("dicomnode.uids", "what a UID is; every room may ask"),
     Room("dicomnode.errors", "the error tree, split by what happens next"),
     Room("dicomnode.records", "frozen records that cross rooms", _dicomnode("states")),
     Room("dicomnode.states", "the job and delivery life cycles, one transition table each", _dicomnode("errors")),
@@ -85,21 +97,10 @@ ROOMS = (
     Room("dicomnode.audit", "the append-only audit trail; a copy to a syslog server"),
     # The working side.
     Room(
-        "dicomnode.schedule",
-        "what runs how often; it only triggers",
-        _dicomnode("audit", "errors", "flow", "lookout", "spool"),
-        ("apscheduler",),
-    ),
-    Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
-        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "earlier", "fetch", "ledger", "spool", "study")),
+        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "fetch", "ledger", "spool", "study")),
         ("pydicom",),
-    ),
-    Room(
-        "dicomnode.earlier",
-        "the earlier study of the same patient, found by the files' own headers",
-        _dicomnode("records", "ledger", "study"),
     ),
     Room(
         "dicomnode.answer",
@@ -110,35 +111,54 @@ ROOMS = (
             *_pipeline("bundles", "cache", "errors", "followup", "inference", "plan", "records", "run"),
         ),
     ),
-    Room("dicomnode.compute", "where studies are computed: Dask distributed", _dicomnode("config", "errors"), ("dask", "distributed")),
     Room(
-        "dicomnode.offline",
+        "dicomnode.fetch",
+        "fetching from peers into the spool: `pull`, and the rules of [fetch]",
+        (*_PLAIN, *_dicomnode("ledger", "network", "spool", "study")),
+        ("pydicom",),
+    ),
+    Room(
+        "dicomnode.compute",
+        "where studies are computed: Dask distributed",
+        _dicomnode("errors", "processes.workers", "settings"),
+        ("dask", "distributed"),
+    ),
+    # Work on files, without a node.
+    Room("dicomnode.offline", "work on files, without a node"),
+    Room(
+        "dicomnode.offline.cases",
         "`dicomnode segment`: the same image path on files",
-        (*_PLAIN, *_dicomnode("answer", "bids", "folders", "results", "study", "volumes"), *_VOLUMES_IN, *_pipeline("plan", "run")),
+        (
+            *_PLAIN,
+            *_dicomnode("answer", "offline.bids", "offline.folders", "results", "study", "volumes"),
+            *_VOLUMES_IN,
+            *_pipeline("plan", "run"),
+        ),
     ),
     Room(
-        "dicomnode.batch",
+        "dicomnode.offline.batch",
         "many cases, each in a process that may die; the derivative dataset's own files",
-        (*_PLAIN, *_dicomnode("answer", "bids", "compute", "offline", "results")),
+        (*_PLAIN, *_dicomnode("answer", "compute", "offline.bids", "offline.cases", "results")),
     ),
     Room(
-        "dicomnode.bids",
+        "dicomnode.offline.bids",
         "the Brain Imaging Data Structure: raw datasets read and written, answers as derivatives",
         (*_PLAIN, *_dicomnode("answer", "results", "study", "volumes"), *_VOLUMES_IN),
         ("numpy", "pydicom"),
     ),
     Room(
-        "dicomnode.masks",
+        "dicomnode.offline.masks",
         "which prediction belongs to which truth, and both on one grid",
-        (*_dicomnode("errors", "folders", "volumes"), *_VOLUMES_IN, *_pipeline("evaluate")),
+        (*_dicomnode("errors", "offline.folders", "volumes"), *_VOLUMES_IN, *_pipeline("evaluate")),
         ("numpy", "pydicom"),
     ),
     Room(
-        "dicomnode.evaluation",
+        "dicomnode.offline.evaluation",
         "`dicomnode evaluate`: masks against their truths; tables and pictures",
-        (*_dicomnode("errors", "masks"), *_pipeline("errors", "evaluate")),
+        (*_dicomnode("errors", "offline.masks"), *_pipeline("errors", "evaluate")),
         ("numpy",),
     ),
+    Room("dicomnode.offline.folders", "the files below a folder, links followed"),
     # The arrow.
     Room(
         "dicomnode.network",
@@ -149,26 +169,31 @@ ROOMS = (
     Room(
         "dicomnode.spool",
         "every path; durable writing; recovery",
-        (*_dicomnode("audit.events", "records", "errors", "ledger"),),
+        _dicomnode("audit.events", "records", "errors", "uids", "ledger"),
         ("pydicom",),
     ),
     Room(
         "dicomnode.ledger",
         "all SQL; claim by state change with a lease",
-        _dicomnode("records", "states", "errors"),
+        _dicomnode("records", "states", "errors", "uids"),
         ("sqlalchemy", "alembic"),
     ),
     Room(
         "dicomnode.study",
         "headers; instances -> series -> study; which series fills which role; graded findings",
-        _dicomnode("records", "errors", "config"),
+        _dicomnode("records", "errors", "settings", "uids"),
         ("numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.study.earlier",
+        "the earlier study of the same patient, found by the files' own headers",
+        _dicomnode("records", "ledger", "study"),
     ),
     Room(
         "dicomnode.volumes",
         "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
         (*_dicomnode("records", "errors", "study"), *_VOLUMES_IN),
-        ("dicom2nifti", "highdicom", "nibabel", "numpy", "pydicom"),
+        ("dicom2nifti", "gdcm", "highdicom", "nibabel", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results",
@@ -176,7 +201,8 @@ ROOMS = (
         (*_PLAIN, *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
-    Room("dicomnode.results.context", "what an answer belongs to, besides what was found", _dicomnode("config", "records")),
+    Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("settings", "records")),
+    Room("dicomnode.results.last_resort", "the report that no header can stop: the ledger's row and raw bytes, no library"),
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
@@ -204,7 +230,7 @@ ROOMS = (
     Room(
         "dicomnode.results.verify",
         "the last gate: the bytes of every object against the bytes of the source",
-        (*_dicomnode("config", "errors", "records", "results"), *_VOLUMES_IN),
+        (*_dicomnode("settings", "errors", "records", "results"), *_VOLUMES_IN),
         ("numpy", "pydicom"),
     ),
     Room(

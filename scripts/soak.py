@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from dicomnode.config import DestinationSettings
-from dicomnode.demo import DEMO_STUDY, write_study
+from dicomnode.commands.demo import DEMO_STUDY, write_study
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import derive_uid
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from dicomnode.config import DestinationSettings, ResultForm, ResultKind
 from dicomnode.network.result_classes import PICTURE_CLASSES, REPORT_CLASSES, classes_of
 from dicomnode.records import Offer
+from dicomnode.settings.config import DestinationSettings, ResultForm, ResultKind
 
 # What goes in the stead of a result that is not accepted, the best first: who cannot read outlines can see pictures, who cannot read a report a page.
 _INSTEAD: Mapping[ResultKind, tuple[ResultKind, ...]] = {"seg": ("pictures", "pdf"), "sr": ("pdf", "pictures")}

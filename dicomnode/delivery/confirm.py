@@ -12,13 +12,13 @@ from typing import Protocol
 
 import structlog
 
-from dicomnode.config import Config, DestinationSettings
 from dicomnode.delivery import routes
 from dicomnode.delivery.outbox import plan_retry
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.commitment import JournalReport
 from dicomnode.network.query import InstanceKey
 from dicomnode.records import CommitmentReport, SendOutcome, SOPReference, Unconfirmed
+from dicomnode.settings.config import Config, DestinationSettings
 from dicomnode.states import DeliveryState
 
 log = structlog.get_logger()

@@ -13,11 +13,11 @@ from typing import Protocol
 
 import structlog
 
-from dicomnode.config import Config, DestinationSettings
 from dicomnode.delivery.adapt import adapt
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.offer import ask_offer
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import Config, DestinationSettings
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ def find_outdated(ledger: Ledger, config: Config) -> list[str]:
         offer = ledger.offers.known(destination.name, destination.address)
         if offer is not None:
             kinds = adapt(destination, offer).destination.form.kinds
-            studies |= dict.fromkeys(ledger.given_up_in_another_form(destination.name, kinds, offer.learned_at))
+            studies |= dict.fromkeys(ledger.deliveries.given_up_in_another_form(destination.name, kinds, offer.learned_at))
     return list(studies)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dicomnode.config import DeliverySettings
 from dicomnode.records import Delivery
+from dicomnode.settings.config import DeliverySettings
 
 _SECONDS_PER_HOUR = 3600.0
 # 2 ** 40 first waits are longer than any maximum; a larger power would only overflow.

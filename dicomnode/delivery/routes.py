@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.commitment import NOT_OFFERED, JournalReport, ask_commitment
 from dicomnode.network.query import InstanceKey, find_instances
 from dicomnode.network.sender import send_files
 from dicomnode.records import SendOutcome, SOPReference
+from dicomnode.settings.config import DestinationSettings
 
 
 def send(files: Sequence[Path], destination: DestinationSettings, *, calling_ae: str, timeout_s: float) -> list[SendOutcome]:

@@ -17,7 +17,6 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicomnode.audit.events import MINOR_FAILURE, Audit, AuditEvent, silent
-from dicomnode.config import Config
 from dicomnode.errors import PortError
 from dicomnode.network.contexts import VERIFICATION, accepted_contexts
 from dicomnode.network.handlers import AddInstance, AnswerStore, InstanceWriter, answer_echo, store_handler, usual_way
@@ -25,6 +24,7 @@ from dicomnode.network.limits import Doorkeeper, PeerShares, ReceiveMemory
 from dicomnode.network.peers import PERMANENT, Rejection, busy, check_caller
 from dicomnode.network.reactor import PromptRequestHandler
 from dicomnode.network.tls import A_ASSOCIATE_RQ, HandshakeProblem, acceptor_context, certificate_of, explain
+from dicomnode.settings.config import Config
 
 log = structlog.get_logger()
 

@@ -19,11 +19,11 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network import status
 from dicomnode.network.contexts import COMMITMENT
 from dicomnode.network.dial import TAKES_NONE, associated, unanswered
 from dicomnode.records import CommitmentReport, SendOutcome, SOPReference
+from dicomnode.settings.config import DestinationSettings
 
 log = structlog.get_logger()
 

@@ -15,12 +15,12 @@ import structlog
 from pynetdicom import evt
 from pynetdicom.association import Association
 
-from dicomnode.config import Config
 from dicomnode.errors import RetryLater
 from dicomnode.network import status
 from dicomnode.network.commitment import JournalReport, decode_references, report_handler, report_on, send_report
 from dicomnode.network.peers import peer_of
 from dicomnode.records import CommitmentReport, CommitmentRequest, ReceivedInstance, SendOutcome, SOPReference
+from dicomnode.settings.config import Config
 
 log = structlog.get_logger()
 

@@ -20,11 +20,11 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from dicomnode.config import DestinationSettings
 from dicomnode.errors import StartError
 from dicomnode.network.timers import make_steady
 from dicomnode.network.tls import RequestorTls, explain
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import DestinationSettings
 
 # A-ASSOCIATE results, PS3.8 Tables 9-18 and 9-21.
 _ACCEPTED = 0

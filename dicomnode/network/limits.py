@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dicomnode.config import NetworkSettings
+from dicomnode.settings.config import NetworkSettings
 
 _MIB = 2**20
 

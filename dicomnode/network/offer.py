@@ -9,10 +9,10 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.dial import associated
 from dicomnode.network.result_classes import RESULT_CLASSES
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import DestinationSettings
 
 
 def result_contexts() -> list[PresentationContext]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from dicomnode.config import Config, PeerSettings
 from dicomnode.network.tls import Certificate
+from dicomnode.settings.config import Config, PeerSettings
 
 # (result, source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 PERMANENT = 1

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pynetdicom import AE, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from dicomnode.config import DestinationSettings
 from dicomnode.errors import StartError
 from dicomnode.network.contexts import COMMITMENT
 from dicomnode.network.dial import closing_sockets, hang_up
 from dicomnode.network.offer import accepted_results, result_contexts
 from dicomnode.network.query import FIND
 from dicomnode.network.tls import RequestorTls, explain, speaks_tls
+from dicomnode.settings.config import DestinationSettings
 
 # (source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 _CALLING_NOT_KNOWN = (1, 3)

@@ -16,10 +16,10 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.dial import TAKES_NONE, associated, unanswered
 from dicomnode.network.status import judge
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import DestinationSettings
 
 FIND = UID(StudyRootQueryRetrieveInformationModelFind)
 NOT_OFFERED = "the peer does not offer C-FIND"

@@ -15,7 +15,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from dicomnode.config import PictureForm, ReportForm, ResultForm
+from dicomnode.settings.config import PictureForm, ReportForm, ResultForm
 
 # Of 2024 (Supplement 243); pydicom 3.0 has no name for it.
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"

@@ -21,11 +21,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.contexts import MR_STORAGE, TRANSFER_SYNTAXES
 from dicomnode.network.dial import TAKES_NONE, associated
 from dicomnode.network.handlers import AnswerStore, StoreRequest
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import DestinationSettings
 
 GET = UID(StudyRootQueryRetrieveInformationModelGet)
 MOVE = UID(StudyRootQueryRetrieveInformationModelMove)

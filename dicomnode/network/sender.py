@@ -19,10 +19,10 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.dial import associated, unanswered
 from dicomnode.network.status import SUCCESS, judge
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import DestinationSettings
 
 # PS3.8 9.3.2.2: a context ID is an odd number below 256.
 _MAXIMUM_CONTEXTS = 128

@@ -21,11 +21,11 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from requests.adapters import HTTPAdapter
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.query import InstanceKey
 from dicomnode.network.status import PROCESSING_FAILURE, judge
 from dicomnode.network.tls import explain
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import DestinationSettings
 
 NOT_OFFERED = "the server does not offer QIDO-RS"
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomnode.config import DestinationSettings, TlsSettings
 from dicomnode.errors import StartError
+from dicomnode.settings.config import DestinationSettings, TlsSettings
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # RFC 9325 4.2: forward secrecy and authenticated encryption. The suites of TLS 1.3 are all of that kind and stand beside these.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import get_args
 
-from dicomnode.config import ResultForm, ResultKind
+from dicomnode.settings.config import ResultForm, ResultKind
 
 PARTS: tuple[ResultKind, ...] = get_args(ResultKind)
 """In the order in which they are made and sent: what is pointed to before what points to it."""

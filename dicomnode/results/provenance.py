@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
 
-from dicomnode.results.context import AnswerContext
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import clip_at_sentence, plain_ascii
 from pipeline.records import ModelIdentity, PipelineResult, Plan

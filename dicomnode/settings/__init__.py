@@ -1,1 +1,1 @@
-"""The tables of the configuration, one file for each subject. Others import them from `dicomnode.config`, which joins them."""
+"""Every setting: the tables, one file for each subject, and `Config`, which joins them. Others import from `dicomnode.settings.config`."""

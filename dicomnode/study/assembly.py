@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dicomnode.config import SelectionSettings, StudySettings
 from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Selection, Series, Study
+from dicomnode.settings.config import SelectionSettings, StudySettings
 from dicomnode.study.checks import announced_count, check_series, count_findings, is_refused, regularity_findings
 from dicomnode.study.selection import select_series
 from dicomnode.study.stacks import choose_stack, frame_count

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dicomnode.config import SelectionSettings
 from dicomnode.records import Finding, Role, Series
+from dicomnode.settings.config import SelectionSettings
 from dicomnode.study.stacks import PERPENDICULAR_TOLERANCE, Stack, StackChoice, choose_stack
 
 # The brain is longer than it is high, so a stack of coronal slices must reach further than one of axial slices.

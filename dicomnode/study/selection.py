@@ -13,8 +13,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from dicomnode.config import SelectionRule, SelectionSettings
 from dicomnode.records import Finding, InstanceHeader, Role, Selection, Series, Study
+from dicomnode.settings.config import SelectionRule, SelectionSettings
 from dicomnode.study.checks import NOT_A_VOLUME, check_choice, is_refused, plane_of
 from dicomnode.study.contrast import read_contrast, words_of
 from dicomnode.study.exclusions import find_exclusion, find_hard_exclusion, is_derived

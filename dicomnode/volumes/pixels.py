@@ -20,7 +20,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from dicomnode.errors import StudyRefused
 from dicomnode.study.elements import read_items, read_number
 from dicomnode.study.stacks import Slice, Stack
+from dicomnode.volumes import extended_jpeg
 from pipeline.records import Array
+
+extended_jpeg.register()
 
 _RESCALE = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
 

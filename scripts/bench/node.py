@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import affine_transform
 
-from dicomnode.config import DestinationSettings
-from dicomnode.demo import DEMO_STUDY, STUDY_UID, write_study
+from dicomnode.commands.demo import DEMO_STUDY, STUDY_UID, write_study
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 

@@ -236,9 +236,9 @@ def serve(name: str, port: int) -> None:
     from pynetdicom import AE, _config, evt
     from pynetdicom.sop_class import MRImageStorage, Verification  # type: ignore[attr-defined]
 
-    from dicomnode.config import parse_config
     from dicomnode.network.association import Receiver
     from dicomnode.records import ReceivedInstance
+    from dicomnode.settings.config import parse_config
 
     class Nothing:
         """A spool that keeps nothing."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from dicomnode.batch import answer_cases, open_output, write_tables
-from dicomnode.bids.derivatives import write_json
-from dicomnode.bids.identity import Registry, register
-from dicomnode.bids.raw import convert_studies, identify_studies, write_dataset
-from dicomnode.config import Config, parse_config
-from dicomnode.offline import OfflineCase, OfflineTask, bids_cases, dicom_cases, find_studies
+from dicomnode.offline.batch import answer_cases, open_output, write_tables
+from dicomnode.offline.bids.derivatives import write_json
+from dicomnode.offline.bids.identity import Registry, register
+from dicomnode.offline.bids.raw import convert_studies, identify_studies, write_dataset
+from dicomnode.offline.cases import OfflineCase, OfflineTask, bids_cases, dicom_cases, find_studies
+from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.author import Patient, author_series, derive_uid, write_series
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle
 from tests.factories.volumes import AXIAL, draw_head, grid_affine

@@ -13,14 +13,14 @@ import pytest
 
 from dicomnode import answer
 from dicomnode.answer import SolvedStudy, StudyTask, solve_study
-from dicomnode.config import Config, parse_config
-from dicomnode.earlier import find_earlier
 from dicomnode.errors import StudyRefused
-from dicomnode.offline import find_prior, find_studies
+from dicomnode.offline.cases import find_prior, find_studies
 from dicomnode.records import EarlierStudy, IndexedInstance
 from dicomnode.results.verify.gate import read_back
 from dicomnode.results.verify.report import walk_content
+from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.author import Patient
+from dicomnode.study.earlier import find_earlier
 from pipeline.records import Volume
 from pipeline.run import Case, Journal, run_pipeline
 from tests.factories.dicom import LESIONS, Blob, phantom_study, voxel_centres
@@ -122,11 +122,12 @@ class _Made:
 
     def __init__(self, made: list[tuple[str, str]]) -> None:
         self.made = made
+        self.history = self.instances = self
 
     def segmentations(self, besides: str, limit: int) -> list[tuple[str, str]]:
         return [(uid, path) for uid, path in self.made if uid != besides][:limit]
 
-    def study_instances(self, StudyInstanceUID: str) -> list[IndexedInstance]:
+    def of_study(self, StudyInstanceUID: str) -> list[IndexedInstance]:
         return []
 
 

@@ -17,11 +17,11 @@ import pydicom
 import pytest
 
 from dicomnode import answer
-from dicomnode.bids.derivatives import read_table
-from dicomnode.config import Config, parse_config
-from dicomnode.offline import OfflineTask, answer_case, dicom_cases
+from dicomnode.offline.bids.derivatives import read_table
+from dicomnode.offline.cases import OfflineTask, answer_case, dicom_cases
 from dicomnode.results.verify.report import concept, walk_content
 from dicomnode.results.words import codes
+from dicomnode.settings.config import Config, parse_config
 from dicomnode.states import Outcome
 from pipeline.geometry import apply_affine
 from pipeline.records import Volume

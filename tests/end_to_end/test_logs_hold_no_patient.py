@@ -12,8 +12,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import Patient, write_series
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses

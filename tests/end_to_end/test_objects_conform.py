@@ -16,9 +16,10 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from dicomnode.config import ResultForm
-from dicomnode.results.build import EncodedResult, build_answer, build_refusal
+from dicomnode.results.build import build_answer, build_refusal
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import verify_answer, verify_refusal
+from dicomnode.settings.config import ResultForm
 from dicomnode.states import Outcome
 from scripts.known_warnings import KNOWN_WARNINGS
 from tests.end_to_end.test_result_tools import REAL, real_study

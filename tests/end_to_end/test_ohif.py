@@ -22,9 +22,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from dicomnode.config import ResultForm
 from dicomnode.results.build import build_answer
 from dicomnode.results.verify.gate import verify_answer
+from dicomnode.settings.config import ResultForm
 from tests.factories.orthanc import DICOMWEB_PLUGIN, Orthanc, running_orthanc
 from tests.factories.results import Answered, answered_study, followed
 from tests.factories.viewer import serve_viewer

@@ -13,9 +13,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from dicomnode.config import SelectionSettings, StudySettings
 from dicomnode.errors import StudyRefused, UnreadableInstance
 from dicomnode.records import IndexedInstance, Role, Study
+from dicomnode.settings.config import SelectionSettings, StudySettings
 from dicomnode.study.assembly import assemble, readiness, series_completeness
 from dicomnode.study.checks import check_series
 from dicomnode.study.headers import is_answerable, read_header

@@ -14,12 +14,12 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 (the name that its manual uses)
 from scipy import ndimage
 
-from dicomnode.config import ResultSettings
 from dicomnode.errors import StudyRefused
 from dicomnode.records import IndexedInstance, Role
 from dicomnode.results.build import build_answer, build_refusal
-from dicomnode.results.context import AnswerContext
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import verify_answer
+from dicomnode.settings.config import ResultSettings
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble
 from dicomnode.study.headers import read_header

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from dicomnode.demo import DEMO_STUDY
+from dicomnode.commands.demo import DEMO_STUDY
 from dicomnode.records import Role
 from dicomnode.simulator.author import author_series, derive_uid
 

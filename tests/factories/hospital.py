@@ -14,9 +14,9 @@ from typing import Self
 
 import pydicom
 
-from dicomnode.config import DestinationSettings
 from dicomnode.errors import NodeError
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import write_series
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from dicomnode.config import ResultSettings
 from dicomnode.records import Role, SourceFrame, SourceSeries
-from dicomnode.results.context import AnswerContext
+from dicomnode.results.records import AnswerContext
+from dicomnode.settings.config import ResultSettings
 from pipeline.geometry import index_to_lps, voxel_volume_mm3
 from pipeline.records import (
     FollowUp,

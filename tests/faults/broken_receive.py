@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dicomnode.app import run_receive
-from dicomnode.config import load_config
+from dicomnode.processes.app import run_receive
 from dicomnode.records import ReceivedInstance
+from dicomnode.settings.config import load_config
 from dicomnode.spool.writer import SpoolWriter
 
 _LATER_S = 0.3

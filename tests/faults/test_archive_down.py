@@ -14,8 +14,8 @@ from typing import Any
 import pydicom
 import pytest
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import write_series
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses

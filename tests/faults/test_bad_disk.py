@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.sender import echo, send_files
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.node import AE_TITLE
 from tests.factories.hospital import Hospital, Settle

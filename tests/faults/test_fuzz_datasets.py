@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.config import parse_config
 from dicomnode.errors import UnreadableInstance
 from dicomnode.records import IndexedInstance, InstanceHeader
+from dicomnode.settings.config import parse_config
 from dicomnode.simulator.author import write_series
 from dicomnode.study.assembly import assemble, readiness
 from dicomnode.study.headers import is_answerable, read_header

@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from dicomnode.demo import DEMO_STUDY, write_study
+from dicomnode.commands.demo import DEMO_STUDY, write_study
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import derive_uid
 from dicomnode.simulator.node import NodeProcesses, Side

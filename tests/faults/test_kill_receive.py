@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from dicomnode.config import DestinationSettings
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.sender import send_files
 from dicomnode.records import ReceivedInstance
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.recover import read_instance
 from tests.factories.hospital import Counts, Settle
@@ -210,6 +210,6 @@ def _listed_after_restart(node: Node) -> list[ReceivedInstance]:
 def _rows(node: Node) -> list[ReceivedInstance]:
     ledger = Ledger.open(f"sqlite:///{node.root / 'ledger.sqlite3'}")
     try:
-        return [instance for _, instance in ledger.unindexed_instances(10_000)]
+        return [instance for _, instance in ledger.instances.unindexed(10_000)]
     finally:
         ledger.close()

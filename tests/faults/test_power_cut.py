@@ -24,9 +24,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from dicomnode.config import DestinationSettings
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.recover import rebuild_ledger
 from tests.factories.disk import CALLS, Disk, Step, acknowledged_by, read_steps, read_trace
@@ -138,9 +138,9 @@ def _count(root: Path, acknowledged: set[str], tally: Tally) -> None:
     try:
         with closing(Ledger.open(f"sqlite:///{root / 'ledger.sqlite3'}")) as ledger:
             report = rebuild_ledger(SpoolLayout(root / "spool"), ledger)
-            rows = {row.SOPInstanceUID for _, row in ledger.unindexed_instances(10_000)}
+            rows = {row.SOPInstanceUID for _, row in ledger.instances.unindexed(10_000)}
             files = {path.relative_to(root / "spool").as_posix() for path in (root / "spool" / "incoming").rglob("*.dcm")}
-            listed = {row.SOPInstanceUID for _, row in ledger.unindexed_instances(10_000) if row.path in files}
+            listed = {row.SOPInstanceUID for _, row in ledger.instances.unindexed(10_000) if row.path in files}
     except Exception as problem:  # noqa: BLE001  whatever keeps it from starting is what this test looks for
         tally.not_started.append(f"{type(problem).__name__}: {problem}")
         return

@@ -16,10 +16,10 @@ from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
 from dicomnode.answer import SHIPPED_MODELS
-from dicomnode.cli import cli
-from dicomnode.config import DestinationSettings
-from dicomnode.demo import DEMO_STUDY, STUDY_UID, write_study
+from dicomnode.commands.cli import cli
+from dicomnode.commands.demo import DEMO_STUDY, STUDY_UID, write_study
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 from tests.importing.conftest import SCRIPT

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
-from dicomnode.config import Config, parse_config
-from dicomnode.doctor import Check, examine
+from dicomnode.commands.doctor import Check, examine
 from dicomnode.network.association import Receiver
+from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout

@@ -18,12 +18,12 @@ from pynetdicom.association import Association
 
 from dicomnode.audit.events import Source
 from dicomnode.audit.trail import AuditTrail
-from dicomnode.config import Config, DestinationSettings, parse_config
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network import association as association_module
 from dicomnode.network.association import Receiver
 from dicomnode.network.limits import Doorkeeper
 from dicomnode.network.sender import send_files
+from dicomnode.settings.config import Config, DestinationSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.calling import associate, sockets_closed
@@ -76,7 +76,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
             ledger = Ledger.open(config.storage.database_url)
             stack.callback(ledger.close)
             audit = AuditTrail(config.storage.root / "audit", Source("NODE", "here", 1))
-            receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.add_instance, time.time, audit=audit)
+            receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time, audit=audit)
             stack.callback(receiver.stop, 1.0)
             return Node(config, receiver.start()[1], receiver, config.storage.root)
 

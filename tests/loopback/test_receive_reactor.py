@@ -16,9 +16,9 @@ from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification
 
-from dicomnode.config import parse_config
 from dicomnode.network import handlers, reactor
 from dicomnode.network.association import Receiver
+from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories import calling

@@ -24,9 +24,9 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.sender import echo, send_files
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from tests.factories.instances import small_instance, write_instances
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.config import DestinationSettings
 from dicomnode.network.sender import echo
+from dicomnode.settings.config import DestinationSettings
 
 
 @pytest.fixture

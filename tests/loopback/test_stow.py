@@ -16,11 +16,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicomnode.config import DestinationSettings, TlsSettings, parse_config
 from dicomnode.errors import ConfigError
 from dicomnode.network.query import InstanceKey
 from dicomnode.network.stow import find_by_qido, probe_web, stow_files
 from dicomnode.network.tls import fingerprint_of
+from dicomnode.settings.config import DestinationSettings, TlsSettings, parse_config
 from tests.factories.certificates import Authority, Identity
 from tests.factories.instances import small_instance, write_instances
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from dicomnode.app import open_audit
-from dicomnode.config import DestinationSettings, TlsSettings, parse_config
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import send_files
 from dicomnode.network.tls import fingerprint_of
+from dicomnode.processes.app import open_audit
+from dicomnode.settings.config import DestinationSettings, TlsSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.certificates import Authority, Identity, tls_settings
@@ -64,7 +64,7 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
             audit = open_audit(config)
             stack.callback(audit.close)
             writer = SpoolWriter(SpoolLayout(config.storage.spool), 0)
-            receiver = Receiver(config, writer, ledger.add_instance, time.time, audit=audit)
+            receiver = Receiver(config, writer, ledger.instances.add, time.time, audit=audit)
             stack.callback(receiver.stop, 1.0)
             return Door(receiver.start()[1], config.storage.root, write_instances(tmp_path / "study", 1))
 

@@ -14,11 +14,11 @@ from xml.etree.ElementTree import fromstring
 import pytest
 import structlog.testing
 
-from dicomnode.app import open_audit
 from dicomnode.audit.events import AuditEvent
 from dicomnode.audit.trail import AuditTrail
-from dicomnode.config import TlsSettings, parse_config
 from dicomnode.network.tls import acceptor_context
+from dicomnode.processes.app import open_audit
+from dicomnode.settings.config import TlsSettings, parse_config
 from tests.factories.certificates import Authority, Identity, tls_settings
 
 HEADER = re.compile(r"<84>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \S+ dicomnode \d+ DICOM\+RFC3881 - \ufeff")

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from dicomnode.config import Config, DestinationSettings, TlsSettings, parse_config
-from dicomnode.doctor import Check, examine
+from dicomnode.commands.doctor import Check, examine
 from dicomnode.errors import ConfigError, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network import association, tls
@@ -26,6 +25,7 @@ from dicomnode.network.probe import probe_destination
 from dicomnode.network.sender import send_files
 from dicomnode.network.tls import Certificate, acceptor_context, certificate_of, fingerprint_of
 from dicomnode.records import SendOutcome
+from dicomnode.settings.config import Config, DestinationSettings, TlsSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.certificates import Authority, Identity, tls_settings
@@ -69,7 +69,7 @@ def listening(ward: Ward) -> Iterator[Callable[[Config], int]]:
 
     def start(config: Config) -> int:
         ledger = Ledger.open(config.storage.database_url)
-        receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.add_instance, time.time)
+        receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time)
         open_ones.append((receiver, ledger))
         return receiver.start()[1]
 

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 COMMAND = """
 import sys, threading
 from pathlib import Path
-from dicomnode import app, flow, schedule
+from dicomnode import flow
+from dicomnode.processes import app, schedule
 from dicomnode.network import association
 side, how, goes_wrong, config = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]
 app.WATCHDOG_S, app.LISTENER_SILENT_S, schedule.SILENT_S, schedule._SILENT_TIMEOUTS = 0.2, 4.0, 4.0, 0
@@ -29,7 +30,7 @@ def service_actions(server):
         threading.Event().wait() if how == "hangs" else 1 / 0
     come_round(server)
 association._Server.service_actions = service_actions
-from dicomnode.cli import main
+from dicomnode.commands.cli import main
 sys.argv = ["dicomnode", side, "--config", config]
 sys.exit(main())
 """

@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from dicomnode.cli import cli
+from dicomnode.commands.cli import cli
 from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BundleError
 from pipeline.training.agreement import CaseAgreement, SlabConvolution, in_slabs

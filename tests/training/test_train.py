@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode.answer import SHIPPED_MODELS
-from dicomnode.cli import cli
+from dicomnode.commands.cli import cli
 from pipeline.training.__main__ import app
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.onnx_graph import open_session, run_session

@@ -10,11 +10,11 @@ import pytest
 
 from dicomnode import answer
 from dicomnode.answer import LoadedStudy, StudyTask, load_study, solve_study
-from dicomnode.config import parse_config
 from dicomnode.errors import StudyRefused
 from dicomnode.records import Selection, SourceSeries
-from dicomnode.results.context import AnswerContext
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import read_back
+from dicomnode.settings.config import parse_config
 from pipeline.plan import Recipe, make_plan
 from pipeline.records import PipelineResult, Role, Volume
 from tests.factories.dicom import phantom_study

@@ -61,7 +61,7 @@ def violations(root: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("file", "line", "verdict"),
     [
-        ("pipeline/geometry.py", "from dicomnode.config import Config", "pipeline.geometry imports dicomnode.config"),
+        ("pipeline/geometry.py", "from dicomnode.settings.config import Config", "pipeline.geometry imports dicomnode.settings.config"),
         ("pipeline/geometry.py", "import torch", "pipeline.geometry imports torch"),
         ("dicomnode/network/handlers.py", "from dicomnode import ledger", "dicomnode.network.handlers imports dicomnode.ledger"),
         (
@@ -97,7 +97,9 @@ def test_every_room_of_the_table_has_a_real_target() -> None:
     assert {target for target in targets if owner(target) is None} == set()
 
 
-@pytest.mark.parametrize("module", ["dicomnode.network.association", "dicomnode.spool.writer", "dicomnode.ledger.ledger", "dicomnode.app"])
+@pytest.mark.parametrize(
+    "module", ["dicomnode.network.association", "dicomnode.spool.writer", "dicomnode.ledger.ledger", "dicomnode.processes.app"]
+)
 def test_the_receiving_side_stays_light(repo_root: Path, module: str) -> None:
     heavy = "{'onnxruntime', 'SimpleITK', 'highdicom', 'dicom2nifti', 'distributed', 'pipeline', 'torch', 'scipy'}"
     program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

@@ -18,9 +18,9 @@ import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dicomnode.config import LogSettings
 from dicomnode.errors import RetryLater
 from dicomnode.log import ALLOWED_KEYS, PATIENT_WORDS, configure_logging
+from dicomnode.settings.config import LogSettings
 from dicomnode.states import JobState
 
 SECRET = "Doe^John"

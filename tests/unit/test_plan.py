@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from dicomnode.answer import SHIPPED_MODELS
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import plan_provenance
+from dicomnode.results.records import AnswerContext
 from pipeline.bundles.bundle import find_bundle, load_bundle
 from pipeline.bundles.manifest import read_manifest
 from pipeline.errors import BundleError

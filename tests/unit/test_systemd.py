@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from dicomnode.cli import cli
+from dicomnode.commands.cli import cli
 
 UNITS = ["dicomnode.service", "dicomnode-receive.service", "dicomnode-work.service"]
 PROMISED = {

@@ -13,10 +13,9 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dicomnode.config import ResultForm
 from dicomnode.records import SourceFrame
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import Provenance, describe_algorithm
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.changes import changes_told, evaluate_changes, measure_earlier
 from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.seg.segments import SegmentPlan
@@ -30,6 +29,7 @@ from dicomnode.results.words.sentences import (
     plain_ascii,
     was_refused,
 )
+from dicomnode.settings.config import ResultForm
 from pipeline.records import LongAxis, Measurement, PipelineResult, Plan
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations

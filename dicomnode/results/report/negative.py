@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicomnode.config import ResultForm
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import Provenance
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.changes import changes_told, evaluate_changes
 from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.report.lesions import cite_algorithm
@@ -28,6 +27,7 @@ from dicomnode.results.words.sentences import (
     plain_ascii,
     was_refused,
 )
+from dicomnode.settings.config import ResultForm
 from pipeline.records import PipelineResult
 
 

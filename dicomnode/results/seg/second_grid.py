@@ -13,8 +13,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.records import SourceSeries
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import Provenance
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.seg.segmentation import SegmentationPlan, build_segmentation
 from dicomnode.results.seg.segments import SegmentPlan
 from pipeline.geometry import Affine, apply_affine

@@ -15,10 +15,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicomnode.config import SegmentationForm
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import (
     MANUFACTURER,
     PRODUCT,
@@ -27,9 +25,11 @@ from dicomnode.results.provenance import (
     freeze_document,
     identify_algorithm,
 )
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.seg.segments import SegmentPlan, cielab_color, draw_segments, segment_color
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
+from dicomnode.settings.config import SegmentationForm
 from pipeline.records import Array, PipelineResult
 
 LARGEST_FRACTION = 255

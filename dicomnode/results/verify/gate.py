@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -27,15 +27,15 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from dicomnode.config import ResultForm, ResultKind
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.headers import read_header, repair_identity
+from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.verify.companions import check_key_objects, check_mark, check_pdf, check_pictures
 from dicomnode.results.verify.items import check_items
 from dicomnode.results.verify.mask import check_mask, check_probability, check_second_mask, check_segments
 from dicomnode.results.verify.report import check_report
+from dicomnode.settings.config import ResultForm, ResultKind
 from pipeline.records import PipelineResult, Volume
 
 _SEGMENTATION = (
@@ -96,32 +96,8 @@ _ALWAYS: frozenset[ResultKind] = frozenset({"pictures", "pdf"})
 _IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
 
 
-class Encoded(Protocol):
-    """What is verified: `build.EncodedResult`."""
-
-    @property
-    def kind(self) -> str:
-        """Return the name of its form (`ResultForm.kind_of`)."""
-
-    @property
-    def data(self) -> bytes:
-        """Return the DICOM file."""
-
-    @property
-    def SOPInstanceUID(self) -> str:  # noqa: N802 (the standard's keyword)
-        """Return the UID under which it will be delivered."""
-
-    @property
-    def SOPClassUID(self) -> str:  # noqa: N802 (the standard's keyword)
-        """Return its class."""
-
-    @property
-    def SeriesInstanceUID(self) -> str:  # noqa: N802 (the standard's keyword)
-        """Return its series."""
-
-
 def verify_answer(
-    results: Sequence[Encoded], context: AnswerContext, volume: Volume, result: PipelineResult, second: Volume | None = None
+    results: Sequence[EncodedResult], context: AnswerContext, volume: Volume, result: PipelineResult, second: Volume | None = None
 ) -> None:
     """Prove that the encoded results say what the pipeline found, where it found it.
 
@@ -150,7 +126,7 @@ def verify_answer(
         _verify_form(form, by_kind, context, volume, result, second)
 
 
-def verify_refusal(results: Sequence[Encoded], context: AnswerContext) -> None:
+def verify_refusal(results: Sequence[EncodedResult], context: AnswerContext) -> None:
     """Prove that what says why there is no segmentation is whole and belongs to the study of the context's template.
 
     Raises
@@ -174,7 +150,7 @@ def verify_refusal(results: Sequence[Encoded], context: AnswerContext) -> None:
                 _check_shown(part, [dataset], None, None)
 
 
-def read_all(results: Sequence[Encoded], template: Path) -> dict[str, list[Dataset]]:
+def read_all(results: Sequence[EncodedResult], template: Path) -> dict[str, list[Dataset]]:
     """Read every result back, hold it against the patient and study of `template`, and return them by kind."""
     identity = read_header(template)
     by_kind: dict[str, list[Dataset]] = {}
@@ -240,7 +216,7 @@ def _verify_form(
     check_report(report, segmentation, result, context.sources)
 
 
-def read_back(item: Encoded) -> Dataset:
+def read_back(item: EncodedResult) -> Dataset:
     """Read a result from its bytes, whole, and hold it against its own label."""
     try:
         dataset = pydicom.dcmread(io.BytesIO(item.data))

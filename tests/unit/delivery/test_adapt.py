@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicomnode.config import DestinationSettings, parse_config
 from dicomnode.delivery.adapt import adapt
 from dicomnode.network.result_classes import LABEL_MAP_SEGMENTATION, RESULT_CLASSES
 from dicomnode.records import Offer
+from dicomnode.settings.config import DestinationSettings, parse_config
 
 SEG, _, SR_3D, SR, SR_ENHANCED, MULTI, SINGLE, PDF, KO = RESULT_CLASSES
 BOTH = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomnode.config import DeliverySettings
 from dicomnode.delivery.outbox import group_by_job, plan_retry
 from dicomnode.records import Delivery
+from dicomnode.settings.config import DeliverySettings
 from dicomnode.states import DeliveryState
 from tests.factories.ledger import STUDY, result
 

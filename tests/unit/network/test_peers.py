@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from dicomnode.config import parse_config
 from dicomnode.network.peers import check_caller
+from dicomnode.settings.config import parse_config
 
 KNOWN = [{"ae_title": "MR1", "hosts": ["10.0.0.5", "192.168.1.0/24", "fd00::/8"]}, {"ae_title": "ANYWHERE"}]
 

@@ -9,7 +9,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
-from dicomnode.results.build import EncodedResult, build_answer, encode
+from dicomnode.results.build import build_answer, encode
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import read_back, verify_answer
 from dicomnode.results.verify.report import concept, walk_content
 from dicomnode.results.words import codes

@@ -13,12 +13,13 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pack_bits
 from pydicom.uid import UID
 
-from dicomnode.config import ResultForm
 from dicomnode.errors import ResultRejected
 from dicomnode.network.result_classes import classes_of
-from dicomnode.results.build import EncodedResult, build_answer, build_refusal, encode
+from dicomnode.results.build import build_answer, build_refusal, encode
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import read_back, verify_answer, verify_refusal
 from dicomnode.results.verify.mask import read_frames
+from dicomnode.settings.config import ResultForm
 from dicomnode.states import Outcome
 from pipeline.records import Volume
 from tests.factories.dicom import phantom_study

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import device_uid, plan_provenance
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.words.sentences import clip_at_sentence, plain_ascii
 from tests.factories.results import MODELS, Answered, answered_study, make_plan
 

@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pack_bits
 
 from dicomnode.errors import ResultRejected
-from dicomnode.results.build import EncodedResult, build_answer, encode
+from dicomnode.results.build import build_answer, encode
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import read_back, verify_answer
 from dicomnode.results.verify.mask import read_frames
 from dicomnode.results.verify.report import concept, walk_content

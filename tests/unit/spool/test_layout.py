@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomnode.config import PictureForm, ReportForm, ResultForm, ResultKind, SegmentationForm
 from dicomnode.errors import StartError
+from dicomnode.settings.config import PictureForm, ReportForm, ResultForm, ResultKind, SegmentationForm
 from dicomnode.spool.layout import SpoolLayout
 
 SHA = "ab" * 32

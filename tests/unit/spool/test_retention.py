@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.config import StorageSettings
+from dicomnode.settings.config import StorageSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.retention import remove_expired_studies
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from dicomnode.config import SelectionSettings, StudySettings
 from dicomnode.records import InstanceHeader, Readiness, Study
+from dicomnode.settings.config import SelectionSettings, StudySettings
 from dicomnode.study.assembly import assemble, readiness, series_completeness
 from tests.factories.headers import make_series, make_study, without
 

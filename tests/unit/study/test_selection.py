@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dicomnode.config import SelectionRule, SelectionSettings
 from dicomnode.records import Selection, Series
+from dicomnode.settings.config import SelectionRule, SelectionSettings
 from dicomnode.study.selection import select_series
 from tests.factories.headers import MR, make_series, make_study, without
 

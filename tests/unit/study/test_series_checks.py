@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dicomnode.config import SelectionSettings
 from dicomnode.records import Finding, InstanceHeader, Series
+from dicomnode.settings.config import SelectionSettings
 from dicomnode.study.checks import check_series, is_refused
 from tests.factories.headers import make_series, without
 

@@ -1,0 +1,122 @@
+"""The table of what runs how often. It only triggers: all work is in `flow.py`. Late runs coalesce."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from dicomnode import flow
+from dicomnode.audit.events import AuditEvent
+from dicomnode.errors import where
+from dicomnode.flow import Workplace
+from dicomnode.processes.lookout import Lookout
+from dicomnode.spool.retention import remove_expired_studies
+
+log = structlog.get_logger()
+# That a run is skipped while the last one still works is how the table is meant; one warning a second says nothing.
+logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+
+
+# A timer that is silent for so long hangs. Work is not measured by it: computing and sending give signs of life on their way.
+SILENT_S = 1800.0
+# One large object over a slow line gives none, and takes its time.
+_SILENT_TIMEOUTS = 60
+
+
+@dataclass(frozen=True)
+class Timer:
+    """One row: the function, how often it is triggered (seconds), how many may run at once."""
+
+    name: str
+    interval_s: float
+    action: Callable[[Workplace], object]
+    at_once: int = 1
+
+
+def timers(place: Workplace) -> tuple[Timer, ...]:
+    """Return the table for this workplace."""
+    poll_s = place.config.compute.poll_s
+    return (
+        Timer("mend times", 10.0, flow.mend_times),
+        Timer("index instances", poll_s, flow.index_instances),
+        Timer("assess studies", poll_s, flow.assess_studies),
+        Timer("fetch missing", poll_s, flow.fetch_missing),
+        Timer("answer studies", poll_s, _answer_until_idle, at_once=place.compute.most_workers),
+        Timer("learn destinations", poll_s, flow.learn_destinations),
+        # A hanging destination keeps one run busy; the next run serves the others.
+        Timer("deliver results", poll_s, flow.deliver_results, at_once=len(place.config.destinations) + 1),
+        Timer("confirm results", poll_s, flow.confirm_results, at_once=len(place.config.destinations) + 1),
+        Timer("remove expired", 3600.0, _remove_expired),
+    )
+
+
+def _remove_expired(place: Workplace) -> int:
+    return remove_expired_studies(place.ledger.retention, place.layout, place.config.storage, place.now(), place.audit)
+
+
+def start_schedule(place: Workplace, lookout: Lookout) -> BackgroundScheduler:
+    """Start the timers in threads of their own and return the running scheduler; `lookout` sees whether each comes round."""
+    table = timers(place)
+    executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table))}
+    scheduler = BackgroundScheduler(timezone="UTC", executors=executors)
+    silent_s = max(SILENT_S, _SILENT_TIMEOUTS * place.config.delivery.timeout_s)
+    for timer in table:
+        lookout.expect(timer.name, timer.interval_s, silent_s)
+        scheduler.add_job(
+            _guarded,
+            "interval",
+            args=(timer, place, lookout),
+            seconds=timer.interval_s,
+            id=timer.name,
+            coalesce=True,
+            max_instances=timer.at_once,
+            misfire_grace_time=None,
+        )
+    scheduler.start()
+    return scheduler
+
+
+def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
+    """Run at once what waits for longer than its interval; return how many timers that were.
+
+    APScheduler goes by the wall clock. Where that is set back (a clock that is wrong until the network tells the time), every timer
+    would wait until the old time is reached again.
+    """
+    late = [job for job in scheduler.get_jobs() if job.next_run_time is not None and job.next_run_time - now > 2 * job.trigger.interval]
+    for job in late:
+        job.modify(next_run_time=now)
+    if late:
+        log.warning("clock_was_set_back", count=len(late))
+    return len(late)
+
+
+def _answer_until_idle(place: Workplace) -> None:
+    """Answer studies while there are any and a worker is free; workers that joined since are counted in."""
+    while True:
+        with place.compute.slot() as free:
+            if not free or not flow.answer_next(place):
+                return
+
+
+def _guarded(timer: Timer, place: Workplace, lookout: Lookout) -> None:
+    """Log what a run raises; the next one starts afresh. Whenever a run looks at the clock or audits something, it is alive."""
+    with lookout.run(timer.name) as alive:
+
+        def now() -> float:
+            alive()
+            return place.now()
+
+        def audit(event: AuditEvent) -> None:
+            alive()
+            place.audit(event)
+
+        try:
+            timer.action(replace(place, now=now, audit=audit))
+        except Exception as problem:  # noqa: BLE001  a timer that stops would stop the node
+            log.error("timer_failed", timer=timer.name, where=where(problem), error=type(problem).__name__)  # noqa: TRY400  a full traceback shows values

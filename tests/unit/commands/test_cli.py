@@ -1,0 +1,114 @@
+"""The command line as a user meets it: exit codes, one clear message, no traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dicomnode.commands.node import parse_peer
+from dicomnode.errors import ConfigError
+
+
+def dicomnode(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dicomnode", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=60)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "node.toml"
+    path.write_text(f'[storage]\nroot = "{tmp_path / "node"}"\nminimum_free_mb = 1\n[network]\nport = 0\n')
+    return path
+
+
+def test_every_problem_of_a_configuration_is_printed_with_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('[network]\nport = 70000\nprot = 1\n[[destinations]]\nname = "x"\n')
+
+    answer = dicomnode("config", "check", "--config", path)
+
+    assert answer.returncode == 2
+    assert "network.port:" in answer.stderr
+    assert "network.prot: there is no such setting" in answer.stderr
+    assert "destinations.0: ae_title, host, port missing" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
+    answer = dicomnode("receive", "--config", tmp_path / "absent.toml")
+
+    assert answer.returncode == 2
+    assert "absent.toml: no such file" in answer.stderr
+
+
+def test_a_root_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "node.toml"
+    path.write_text(f'[storage]\nroot = "{tmp_path / "file" / "node"}"\n')
+
+    answer = dicomnode("receive", "--config", path)
+
+    assert answer.returncode == 3
+    assert "storage.root" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_an_unknown_study_is_said_to_be_unknown(config: Path) -> None:
+    answer = dicomnode("why", "1.2.3", "--config", config)
+
+    assert answer.returncode == 1
+    assert "no study ends in 1.2.3" in answer.stderr
+
+
+def test_the_status_of_an_empty_node_is_valid_json(config: Path) -> None:
+    answer = dicomnode("status", "--json", "--config", config)
+
+    assert answer.returncode == 0
+    assert json.loads(answer.stdout)["studies"] == []
+
+
+def test_the_doctor_names_what_is_wrong_and_what_to_do(config: Path) -> None:
+    config.write_text(
+        config.read_text() + '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n[delivery]\ntimeout_s = 2\n'
+    )
+
+    answer = dicomnode("doctor", "--json", "--config", config)
+
+    checks = {check["check"]: check for check in json.loads(answer.stdout)}
+    assert answer.returncode == 1
+    assert checks["destination pacs"]["level"] == "problem"
+    assert "nothing listens at 127.0.0.1:1" in checks["destination pacs"]["seen"]
+    assert "firewall" in checks["destination pacs"]["what to do"]
+    assert checks["ledger"]["level"] == "ok"
+
+
+@pytest.mark.parametrize("text", ["PACS", "PACS@host", "@host:104", "PACS@host:0", "PACS@host:99999", "A" * 17 + "@host:104"])
+def test_a_peer_that_is_not_ae_host_port_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="AE@host:port"):
+        parse_peer(text)
+
+
+def test_a_peer_is_read() -> None:
+    peer = parse_peer("ORTHANC@[::1]:4242")
+
+    assert (peer.ae_title, peer.host, peer.port) == ("ORTHANC", "::1", 4242)
+
+
+def test_segment_needs_one_kind_of_input(tmp_path: Path) -> None:
+    answer = dicomnode("segment", "-o", tmp_path / "out")
+
+    assert answer.returncode == 2
+    assert "either DICOM files or folders or a BIDS dataset, or --t1" in answer.stderr
+
+
+def test_a_missing_model_stops_the_working_side_and_not_every_study(config: Path) -> None:
+    config.write_text(config.read_text() + '[pipeline]\nlesion_model = "no-such-model"\n')
+
+    answer = dicomnode("work", "--config", config)
+
+    assert answer.returncode == 3
+    assert "there is no model bundle 'no-such-model'" in answer.stderr

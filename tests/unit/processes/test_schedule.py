@@ -1,0 +1,82 @@
+"""The schedule when the clock is set back, and when one of its timers hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from dicomnode import flow
+from dicomnode.compute import Compute
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.processes import schedule
+from dicomnode.processes.lookout import Lookout
+from dicomnode.processes.schedule import catch_up, start_schedule
+from dicomnode.settings.config import parse_config
+from dicomnode.spool.layout import SpoolLayout
+from tests.factories.ledger import sqlite_url
+from tests.factories.whole_node import InlineCompute
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_timers() -> None:
+    ran = threading.Event()
+    scheduler = BackgroundScheduler(timezone="UTC")
+    timer = scheduler.add_job(ran.set, "interval", seconds=1, coalesce=True, misfire_grace_time=None)
+    scheduler.start()
+    try:
+        now = datetime.now(UTC)
+        assert catch_up(scheduler, now) == 0
+        # As after an hour backwards.
+        timer.modify(next_run_time=now + timedelta(hours=1))
+        ran.clear()
+
+        assert catch_up(scheduler, now) == 1
+        assert ran.wait(5)
+        assert timer.next_run_time < now + timedelta(minutes=1)
+    finally:
+        scheduler.shutdown()
+
+
+def test_a_timer_that_hangs_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, rounds = threading.Event(), list[str]()
+
+    def hang(_place: flow.Workplace) -> int:
+        goes_on.wait(60)
+        return 0
+
+    def work_long(place: flow.Workplace) -> bool:
+        """As a study that is computed: whoever waits for it looks at the clock now and then."""
+        while not goes_on.wait(0.1):
+            place.now()
+        return False
+
+    monkeypatch.setattr(schedule, "SILENT_S", 1.0)
+    monkeypatch.setattr(flow, "assess_studies", hang)
+    monkeypatch.setattr(flow, "answer_next", work_long)
+    monkeypatch.setattr(flow, "index_instances", lambda _place: rounds.append("index"))
+    ledger, lookout = Ledger.open(sqlite_url(tmp_path)), Lookout()
+    settings = {"storage": {"root": str(tmp_path)}, "compute": {"poll_s": 0.1}, "delivery": {"timeout_s": 0.01}}
+    layout, compute = SpoolLayout(tmp_path / "spool"), cast("Compute", InlineCompute())
+    scheduler = start_schedule(flow.Workplace(parse_config(settings), ledger, layout, compute, "work@here"), lookout)
+    try:
+        end, named = time.monotonic() + 30, dict[str, float]()
+        while not named and time.monotonic() < end:
+            time.sleep(0.05)
+            named = lookout.overdue()
+        before = len(rounds)
+        time.sleep(2.0)
+        still = lookout.overdue()
+    finally:
+        goes_on.set()
+        scheduler.shutdown()
+        ledger.close()
+
+    assert list(named) == list(still) == ["assess studies"]
+    assert still["assess studies"] > named["assess studies"] > 1.0
+    assert len(rounds) > before
+    assert lookout.overdue() == {}
