@@ -37,9 +37,10 @@ from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
+from pipeline.plan import Recipe
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import run_pipeline
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the networks inside the package, a checkout next to it.
@@ -337,6 +338,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         ],
         "models": [vars(model) for model in result.models],
         "threshold": result.threshold,
+        "plan": result.plan.digest(),
     }
 
 
