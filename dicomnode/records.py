@@ -5,7 +5,7 @@ Times are seconds since the epoch (float, UTC). Paths stored in the ledger are r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -151,15 +151,6 @@ class Readiness:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which series fills which role, and why each series was or was not taken (series UID -> sentence)."""
-
-    roles: Mapping[Role, str]
-    reasons: Mapping[str, str]
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
 class SourceFrame:
     """Where one slice of a volume came from. `frame_number` counts from 1; 1 for classic instances."""
 
@@ -208,6 +199,20 @@ class ResultFile:
     SOPInstanceUID: str
     SOPClassUID: str
     SeriesInstanceUID: str
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """How a job ends well: the outcome with its sentence, the results, and which kinds of result go to which destination.
+
+    `detail` is added to the job's own and shown; it holds JSON types and records.
+    """
+
+    outcome: Outcome
+    reason: str
+    results: Sequence[ResultFile]
+    destinations: Mapping[str, Sequence[str]]
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -296,3 +301,8 @@ class SendOutcome:
     def refuses_class(self) -> bool:
         """Return whether the peer took the presentation context and then said that it does not support the SOP class (PS3.7 C.5.18)."""
         return self.status == 0x0122
+
+    @property
+    def is_coerced(self) -> bool:
+        """Return whether it is stored and the peer changed elements of it, perhaps the study that it belongs to (PS3.4 B.2.3)."""
+        return self.verdict == "ok" and self.status == 0xB000

@@ -64,13 +64,13 @@ def deliver_due(
     Parameters
     ----------
     owner
-        Name of this process in leases; `Ledger.release_owner` with it gives back what it held when it died.
+        Name of this process in leases; `Deliveries.release_owner` with it gives back what it held when it died.
     stopping
         Asked before each study; when true, what is not sent yet is given back and the call returns.
     audit
         Told of everything that arrived or was given up.
     """
-    names = ledger.due_destinations(now())
+    names = ledger.deliveries.due_destinations(now())
     if not names:
         return 0
     courier = _Courier(ledger, layout.root, config, now, owner, send, stopping, audit)
@@ -97,12 +97,12 @@ class _Courier:
         try:
             return self._serve_as(holder, name, destination)
         finally:
-            self.ledger.release_owner(holder, self.now())
+            self.ledger.deliveries.release_owner(holder, self.now())
 
     def _serve_as(self, holder: str, name: str, destination: DestinationSettings | None) -> int:
         tried = 0
         while not self.stopping():
-            batch = self.ledger.claim_deliveries(holder, self.now(), self._lease_s, _BATCH, destination=name)
+            batch = self.ledger.deliveries.claim(holder, self.now(), self._lease_s, _BATCH, destination=name)
             tried += len(batch)
             if destination is None:
                 reason = f"no destination is named {name} in the configuration; add it and retry the study"
@@ -124,7 +124,7 @@ class _Courier:
                 continue
             if self.stopping():
                 break
-            held = self.ledger.renew_deliveries(holder, self.now(), self._lease_s)
+            held = self.ledger.deliveries.renew(holder, self.now(), self._lease_s)
             sendable = self._set_aside_altered(holder, [delivery for delivery in group if delivery.id in held])
             if not sendable:
                 continue
@@ -173,13 +173,13 @@ class _Courier:
 
     def _record(self, holder: str, delivery: Delivery, outcome: SendOutcome, ahead_s: float = 0.0) -> None:
         now = self.now()
-        state, next_attempt_at, confirm_at = DeliveryState.SENT, None, self._confirm_at(delivery.destination, now)
+        state, next_attempt_at, confirm_at = DeliveryState.SENT, None, self._confirm_at(delivery.destination, outcome, now)
         if outcome.verdict != "ok":
             retry = outcome.verdict == "transient"
             next_attempt_at = plan_retry(delivery.attempts, delivery.first_failed_at, now, self.config.delivery) if retry else None
             state = DeliveryState.DUE if next_attempt_at is not None else DeliveryState.GIVEN_UP
             next_attempt_at = next_attempt_at and next_attempt_at - ahead_s
-        kept = self.ledger.record_delivery(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at)
+        kept = self.ledger.deliveries.record(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at)
         if outcome.not_accepted:
             self.ledger.offers.ask_again(delivery.destination, now)
         if outcome.refuses_class:
@@ -194,12 +194,16 @@ class _Courier:
             destination=delivery.destination,
             state=state.value,
             status=outcome.status,
+            reason=outcome.reason,
             attempt=delivery.attempts,
         )
 
-    def _confirm_at(self, name: str, now: float) -> float | None:
-        asked_after = any(one.name == name and one.confirm != "none" for one in self.config.destinations)
-        return now + self.config.delivery.confirm_first_s if asked_after else None
+    def _confirm_at(self, name: str, outcome: SendOutcome, now: float) -> float | None:
+        """Return when to ask after what was sent. An archive that changed it may list it elsewhere, so its word is believed there."""
+        ways = [destination.confirm for destination in self.config.destinations if destination.name == name]
+        if not ways or ways[0] == "none" or (outcome.is_coerced and ways[0] != "commitment"):
+            return None
+        return now + self.config.delivery.confirm_first_s
 
     def _audit(self, delivery: Delivery, *, arrived: bool) -> None:
         at = next((one for one in self.config.destinations if one.name == delivery.destination), None)

@@ -57,7 +57,7 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
 
 
 def _remove_expired(place: Workplace) -> int:
-    return remove_expired_studies(place.ledger, place.layout, place.config.storage, place.now(), place.audit)
+    return remove_expired_studies(place.ledger.retention, place.layout, place.config.storage, place.now(), place.audit)
 
 
 def start_schedule(place: Workplace, lookout: Lookout) -> BackgroundScheduler:

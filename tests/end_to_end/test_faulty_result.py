@@ -89,7 +89,7 @@ class Bench:
     def answer(self) -> list[Any]:
         """Answer the study (again); return what was logged."""
         if self.node.history(UID)["jobs"][-1]["state"] == "done":
-            self.node.ledger.retry_job(UID, self.node.place.now(), rerun=True)
+            self.node.ledger.jobs.retry(UID, self.node.place.now(), rerun=True)
         with capture_logs() as logged:
             self.node.work()
         return logged

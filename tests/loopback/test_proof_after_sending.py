@@ -15,9 +15,10 @@ from dicomnode.commands.story import story
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.shown import plain
 from dicomnode.network.association import Receiver
 from dicomnode.network.commitment import report_handler
-from dicomnode.records import CommitmentReport, SOPReference
+from dicomnode.records import CommitmentReport, Conclusion, SOPReference
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.manners import Manners
@@ -40,32 +41,40 @@ class Node:
         self.receiver: Receiver | None = None
         job = LedgerStory(self.ledger).running()
         self.results = freeze_results(self.layout, STUDY, 1)
-        self.ledger.finish_job(job.id, "work:1", Outcome.LESIONS, "2 lesions", self.results, {"pacs": ("seg", "sr")}, {}, 40)
+        self.ledger.jobs.finish(job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", self.results, {"pacs": ("seg", "sr")}, {}), 40)
 
-    def config(self, confirm: str) -> Config:
+    def config(self, confirm: str, index_wait_s: float = 0) -> Config:
         destination = {"name": "pacs", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": self.archive.port, "confirm": confirm}
         return parse_config(
             {
                 "network": {"port": 0, "ae_title": AE_TITLE},
                 "destinations": [destination],
-                "delivery": {"timeout_s": 5, "confirm_first_s": 0, "confirm_wait_s": 60, "confirm_tries": 2, "resends": 2},
+                "delivery": {
+                    "timeout_s": 5,
+                    "confirm_first_s": 0,
+                    "confirm_wait_s": 60,
+                    "confirm_tries": 2,
+                    "index_wait_s": index_wait_s,
+                    "resends": 2,
+                },
             }
         )
 
     def listen(self) -> None:
         """Listen as `receive` does, so that the archive can call back."""
         services = ((evt.EVT_N_EVENT_REPORT, report_handler(lambda report: self.ledger.confirmations.report(report, self.clock))),)
-        receiver = Receiver(self.config("auto"), SpoolWriter(self.layout, 0), self.ledger.add_instance, time.time, services)
+        receiver = Receiver(self.config("auto"), SpoolWriter(self.layout, 0), self.ledger.instances.add, time.time, services)
         self.archive.manners.report_to[AE_TITLE] = ("127.0.0.1", receiver.start()[1])
         self.receiver = receiver
 
-    def run(self, confirm: str = "auto", seconds_later: float = 0.0) -> None:
+    def run(self, confirm: str = "auto", seconds_later: float = 0.0, index_wait_s: float = 0) -> None:
         """Do what the timers do, once."""
         self.clock += seconds_later
-        deliver_due(self.ledger, self.layout, self.config(confirm), lambda: self.clock)
-        confirm_due(self.ledger, self.config(confirm), lambda: self.clock, generate_uid)
-        confirm_due(self.ledger, self.config(confirm), lambda: self.clock, generate_uid)
-        self.ledger.close_delivered_jobs(self.clock)
+        config = self.config(confirm, index_wait_s)
+        deliver_due(self.ledger, self.layout, config, lambda: self.clock)
+        confirm_due(self.ledger, config, lambda: self.clock, generate_uid)
+        confirm_due(self.ledger, config, lambda: self.clock, generate_uid)
+        self.ledger.jobs.close_delivered(self.clock)
 
     def restart(self) -> None:
         """Forget everything that is not in the ledger."""
@@ -73,13 +82,13 @@ class Node:
         self.ledger = Ledger.open(sqlite_url(self.folder))
 
     def why(self) -> str:
-        return "\n".join(story(self.ledger.study_history(STUDY)))
+        return "\n".join(story(self.ledger.history.of_study(STUDY)))
 
     def states(self) -> list[str]:
-        return [one["state"] for one in self.ledger.study_history(STUDY)["deliveries"]]
+        return [one["state"] for one in plain(self.ledger.history.of_study(STUDY))["deliveries"]]
 
     def job_state(self) -> str:
-        return str(self.ledger.study_history(STUDY)["jobs"][-1]["state"])
+        return str(plain(self.ledger.history.of_study(STUDY))["jobs"][-1]["state"])
 
     def close(self) -> None:
         if self.receiver is not None:
@@ -177,7 +186,7 @@ def test_an_archive_that_keeps_nothing_is_found_out_and_shown(node_and: Callable
     assert "delivery-given-up" in node.why()
     assert len(node.archive.received) == 6
     node.archive.manners.keeps_nothing = False
-    node.ledger.retry_job(STUDY, node.clock)
+    node.ledger.jobs.retry(STUDY, node.clock)
     node.run()
     assert (node.states(), node.job_state()) == (["confirmed", "confirmed"], "done")
 
@@ -284,3 +293,20 @@ def test_a_stale_refusal_changes_nothing_and_a_stale_promise_counts(node_and: Ca
     node.run("commitment")
     assert node.states() == ["confirmed", "confirmed"]
     assert not node.ledger.confirmations.report(CommitmentReport("2.25.4", (seg,)), node.clock)
+
+
+def test_an_index_that_is_minutes_behind_is_no_loss(node_and: Callable[..., Node]) -> None:
+    node = node_and(Manners(find="image", lists_late=8))
+    for _ in range(10):
+        node.run(seconds_later=60, index_wait_s=600)
+    assert node.states() == ["confirmed", "confirmed"]
+    assert len(node.archive.received) == 2
+
+
+def test_what_an_archive_files_elsewhere_is_believed_with_a_remark(node_and: Callable[..., Node]) -> None:
+    node = node_and(Manners(find="image", lists_late=10_000), answer=0xB000)
+    node.run()
+    node.run(seconds_later=3600)
+    assert (node.states(), node.job_state()) == (["sent", "sent"], "done")
+    assert len(node.archive.received) == 2
+    assert "0xB000: stored, with coercion: the archive changed some of its elements" in node.why()

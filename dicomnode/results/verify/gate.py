@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -179,7 +178,7 @@ def _expected_parts(form: ResultForm, result: PipelineResult, second: Volume | N
     if not result.lesions:
         return {"sr", *_ALWAYS.intersection(form.objects)}
     parts: set[ResultKind] = {"seg", "sr", *form.objects}
-    if second is None or "t1" not in dict(result.parameters.get("register", {})):
+    if second is None or "t1" not in result.links:
         parts.discard("seg-t1")
     return parts
 
@@ -215,6 +214,6 @@ def _verify_form(form: ResultForm, by_kind: _Objects, answer: _Answer) -> None:
 def _verify_second(dataset: Dataset, answer: _Answer) -> None:
     if answer.second is None:
         raise ResultRejected("there is a segmentation on the T1, but no T1 was read")
-    link = np.asarray(answer.result.parameters["register"]["t1"]["link"], dtype=float)
+    link = answer.result.links["t1"]
     check_segments(dataset, answer.result)
     check_second_mask(dataset, answer.second, link, answer.result, answer.series("t1"), answer.source)
