@@ -206,7 +206,7 @@ ROOMS = (
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
-        (*_dicomnode("records", "states"), *_pipeline("records")),
+        (*_dicomnode("errors", "records", "states"), *_pipeline("records")),
         ("pydicom",),
     ),
     Room(

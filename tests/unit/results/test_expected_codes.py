@@ -6,6 +6,7 @@ from pydicom.sr.coding import Code
 
 from dicomnode.results.verify import expected_codes
 from dicomnode.results.words import codes
+from dicomnode.results.words.measured import MEASURED
 
 
 def pair(code: Code) -> tuple[str, str]:
@@ -13,11 +14,11 @@ def pair(code: Code) -> tuple[str, str]:
 
 
 def test_the_gates_measurements_are_those_of_the_builders() -> None:
-    assert set(expected_codes.NUMBERS) == set(codes.MEASURED)
-    for name, row in codes.MEASURED.items():
+    assert set(expected_codes.NUMBERS) == set(MEASURED)
+    for name, row in MEASURED.items():
         modifiers = (row.derivation, row.method, row.finding_site, row.topographical_modifier)
         expected = expected_codes.NUMBERS[name]
-        assert (expected.concept, expected.unit) == (pair(row.name), pair(row.unit)), name
+        assert (expected.concept, expected.unit) == (pair(row.concept), pair(row.unit)), name
         assert expected.modifiers == {code.value for code in modifiers if code is not None}, name
 
 

@@ -19,6 +19,7 @@ from dicomnode.results.report import document, lesions
 from dicomnode.results.seg import segmentation, segments
 from dicomnode.results.verify.gate import read_back, verify_answer
 from dicomnode.results.words import codes
+from dicomnode.results.words.measured import MEASURED
 from dicomnode.settings.forms import ResultForm, ResultKind
 from pipeline.records import Measurement
 from tests.factories.results import Answered, answered_study, followed
@@ -122,7 +123,7 @@ def scaled_volume(patch: pytest.MonkeyPatch) -> None:
 
 def wrong_row(name: str, other: str) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
-        patch.setitem(codes.MEASURED, name, codes.MEASURED[other])  # type: ignore[call-overload]
+        patch.setitem(MEASURED, name, MEASURED[other])  # type: ignore[call-overload]
 
     return plant
 
