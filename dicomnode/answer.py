@@ -231,7 +231,7 @@ def _load_role(
 
 
 def _series(study: Study, series_uid: str) -> Series:
-    return next(series for series in study.series if series.SeriesInstanceUID == series_uid)
+    return next(series for series in study.series if series.key == series_uid)
 
 
 def _nothing_selected(selection: Selection) -> StudyRefused:

@@ -37,6 +37,11 @@ class FrameFacts:
     frame_types: tuple[str, ...] = ()
     echo_times: tuple[float, ...] = ()
     temporal_indices: tuple[int, ...] = ()
+    frame_kinds: tuple[FrameKind, ...] = ()
+
+
+FrameKind = tuple[str, float | None, tuple[str, ...], str]
+"""Stack ID, inversion time, frame type and complex image component of one frame."""
 
 
 def read_frames(dataset: Dataset) -> FrameFacts:
@@ -92,6 +97,7 @@ def _enhanced(dataset: Dataset, per_frame: Sequence[Dataset], shared: Dataset) -
         frame_types=tuple(sorted({"\\".join(_frame_type(item)) for item in groups} - {""})),
         echo_times=tuple(sorted({time for time in (item.echo() for item in groups) if time is not None})),
         temporal_indices=tuple(sorted({index for index in (item.temporal() for item in groups) if index is not None})),
+        frame_kinds=tuple(item.kind() for item in groups),
     )
 
 
@@ -121,6 +127,14 @@ class _Groups:
     def temporal(self) -> int | None:
         """Return the temporal position index."""
         return read_integer(self.group("FrameContentSequence"), "TemporalPositionIndex")
+
+
+    def kind(self) -> FrameKind:
+        """Return what tells this frame's stack from others of the instance."""
+        frame_type = self.group("MRImageFrameTypeSequence")
+        inversion = read_number(self.group("MRModifierSequence"), "InversionTimes")
+        component = read_text(frame_type, "ComplexImageComponent").upper()
+        return read_text(self.group("FrameContentSequence"), "StackID"), inversion, _frame_type(self), component
 
 
 def _frame_type(groups: _Groups) -> tuple[str, ...]:

@@ -198,6 +198,7 @@ def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
         "FrameTypes": list(facts.frame_types),
         "EchoTimes": list(facts.echo_times),
         "TemporalPositionIndices": list(facts.temporal_indices),
+        "FrameKinds": [list(kind) for kind in facts.frame_kinds] if len(set(facts.frame_kinds)) > 1 else None,
         "SlicesAnnounced": _announced(dataset),
         "SamplesPerPixel": read_integer(dataset, "SamplesPerPixel"),
         "PixelSpacings": len(set(facts.pixel_spacings)) if len(set(facts.pixel_spacings)) > 1 else None,

@@ -62,7 +62,7 @@ def select_series(study: Study, settings: SelectionSettings) -> Selection:
             candidates.append(verdict)
         else:
             rejected.append(verdict)
-            reasons[series.SeriesInstanceUID] = f"not used: {verdict.reason}"
+            reasons[series.key] = f"not used: {verdict.reason}"
     roles: dict[Role, str] = {}
     findings: list[Finding] = []
     for role in ("t1", "flair"):
@@ -149,7 +149,7 @@ def _fill(role: Role, candidates: list[Candidate], roles: dict[Role, str], reaso
     if chosen is None:
         findings.append(_ambiguous(role, tied))
     else:
-        roles[role] = chosen.series.SeriesInstanceUID
+        roles[role] = chosen.series.key
         findings.extend(chosen.findings)
         if len(tied) > 1:
             findings.append(_repeated(role, chosen, tied))
@@ -158,7 +158,7 @@ def _fill(role: Role, candidates: list[Candidate], roles: dict[Role, str], reaso
             said = f"used as {role.upper()}: {item.reason}"
         else:
             said = f"not used: also a {role.upper()} ({item.reason})" + (", and another ranks higher" if item not in tied else ", tied")
-        reasons[item.series.SeriesInstanceUID] = said
+        reasons[item.series.key] = said
 
 
 def _last_repeat(tied: list[Candidate]) -> Candidate | None:
