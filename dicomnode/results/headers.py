@@ -27,6 +27,7 @@ from pydicom.valuerep import DSfloat, PersonName, format_number_as_ds, validate_
 
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.records import SourceSeries
+from dicomnode.spool.part10 import open_instance
 from pipeline.records import Volume
 
 # Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): empty where the source has none.
@@ -67,7 +68,8 @@ def read_header(path: Path) -> Dataset:
         # An unknown character set is only warned about; the text is then taken as Latin-1.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            with open_instance(path) as file:
+                dataset = pydicom.dcmread(file, stop_before_pixels=True)
             for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY, *_IMAGE):
                 dataset.get(keyword)
     except (InvalidDicomError, OSError, ValueError, KeyError, EOFError) as problem:

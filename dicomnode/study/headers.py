@@ -5,6 +5,7 @@ Nothing of the patient is kept: `InstanceHeader` has no field for it, and this m
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +18,10 @@ from pydicom.tag import Tag
 
 from dicomnode.errors import UnreadableInstance
 from dicomnode.records import InstanceHeader
+from dicomnode.spool.part10 import open_instance
 from dicomnode.study.bombs import CountedFile, refuse_bombs
 from dicomnode.study.elements import read_integer, read_items, read_number, read_private_number, read_text, read_texts
-from dicomnode.study.frames import FrameFacts, read_frames
+from dicomnode.study.frames import FrameFacts, fill_from_converted, read_frames
 
 _CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
 _ENHANCED_MR = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4")
@@ -78,8 +80,11 @@ def read_header(path: Path) -> InstanceHeader:
         try:
             with path.open("rb") as file:
                 refuse_bombs(file)
+            with open_instance(path) as file:
+                size_bytes = file.seek(0, os.SEEK_END)
+                file.seek(0)
                 dataset = _parse(file)
-                _refuse_truncated(dataset, file, path.stat().st_size)
+                _refuse_truncated(dataset, file, size_bytes)
                 return _describe(dataset)
         except UnreadableInstance:
             raise
@@ -124,6 +129,7 @@ def _is_uid(text: str) -> bool:
 
 
 def _describe(dataset: Dataset) -> InstanceHeader:
+    dataset = fill_from_converted(dataset)
     facts = read_frames(dataset)
     return InstanceHeader(
         SOPInstanceUID=read_text(dataset, "SOPInstanceUID"),

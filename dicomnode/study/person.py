@@ -10,6 +10,8 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from dicomnode.spool.part10 import open_instance
+
 from dicomnode.errors import StudyRefused
 
 WHO = ("PatientID", "PatientBirthDate", "PatientSex")
@@ -22,7 +24,8 @@ def read_texts(path: Path, keywords: Sequence[str]) -> tuple[str, ...] | None:
         # An unknown character set is only warned about; the text is then taken as Latin-1, the same each time.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+            with open_instance(path) as file:
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(keywords))
             return tuple(str(header.get(keyword) or "").strip() for keyword in keywords)
     except (InvalidDicomError, OSError, ValueError, KeyError, EOFError):
         return None
