@@ -77,6 +77,9 @@ def read_header(path: Path) -> Dataset:
     return dataset
 
 
+_FUNCTIONAL_GROUPS = frozenset({"SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"})
+
+
 def repair_identity(source: Dataset) -> Dataset:
     """Return the patient's and study's attributes, each a legal value of its element, and the character set to write them in."""
     identity = Dataset()
@@ -123,6 +126,8 @@ def choose_character_set(source: Dataset, identity: Dataset) -> str:
 def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Dataset]:
     """Return the repaired headers of a series in the order of its frames: one per slice, or one multi-frame header.
 
+    Where the slices are frames of several multi-frame instances (a concatenation), each slice gets a header of its own.
+
     Parameters
     ----------
     volume
@@ -135,6 +140,10 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
     """
     paths = list(dict.fromkeys(frame.path for frame in source.frames))
     raw = [read_header(path) for path in paths]
+    if len(raw) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in raw):
+        by_path = dict(zip(paths, raw, strict=True))
+        paths = [frame.path for frame in source.frames]
+        raw = [_take_frame(by_path[frame.path], frame.frame_number) for frame in source.frames]
     if len(raw) != len(source.frames) and not (len(raw) == 1 and "NumberOfFrames" in raw[0]):
         raise StudyRefused(
             "The slices of the reference series are not frames of its images (a mosaic?); send the series as one image per slice.",
@@ -153,6 +162,20 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
             )
     _repair_geometry(headers, raw, volume)
     return headers
+
+
+def _take_frame(header: Dataset, frame_number: int) -> Dataset:
+    """Return a multi-frame header with the geometry of one frame at the top level, as a single-frame image has it."""
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        return header
+    taken = Dataset()
+    taken.file_meta = header.file_meta
+    taken.update({element.tag: element for element in header if element.keyword not in _FUNCTIONAL_GROUPS})
+    frame = header.PerFrameFunctionalGroupsSequence[frame_number - 1]
+    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence"):
+        taken.update(_macro(frame, shared, keyword))
+    return taken
 
 
 def copy_identity(header: Dataset) -> Dataset:
