@@ -2,6 +2,7 @@
 
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
+INSTALLED_TEST := .venv/.installed-test
 INSTALLED_TRAIN := .venv/.installed-train
 
 .PHONY: demo test test-faults test-train check bench lock
@@ -9,11 +10,11 @@ INSTALLED_TRAIN := .venv/.installed-train
 demo: $(INSTALLED)  ## one synthetic study through the whole node, result shown
 	.venv/bin/dicomnode demo
 
-test: $(INSTALLED)  ## the plain suite; outside tools and slow tests: see CONTRIBUTING.md
+test: $(INSTALLED_TEST)  ## the plain suite; outside tools and slow tests: see CONTRIBUTING.md
 	$(PYTHON) -m pytest -n 2 --dist loadscope
 
 # The long form: DICOMNODE_KILLS=50 DICOMNODE_POWER_CUTS=500 DICOMNODE_FUZZ_INPUTS=20000 DICOMNODE_JUNK_CONNECTIONS=10000 make test-faults (docs/reliability.md).
-test-faults: $(INSTALLED)  ## kills, power cuts, full disks, fuzzing: the short form
+test-faults: $(INSTALLED_TEST)  ## kills, power cuts, full disks, fuzzing: the short form
 	$(PYTHON) -m pytest -m "faults" -s tests/faults
 
 test-train: $(INSTALLED_TRAIN)  ## the training code's smoke tests (installs torch)
@@ -25,7 +26,7 @@ check: $(INSTALLED_TRAIN)  ## style and types (installs torch)
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy --strict dicomnode pipeline
 
-bench: $(INSTALLED)  ## the figures of docs/benchmarks.md
+bench: $(INSTALLED_TEST)  ## the figures of docs/benchmarks.md
 	$(PYTHON) -m scripts.bench
 
 lock:  ## resolve the dependencies of pyproject.toml anew
@@ -34,6 +35,9 @@ lock:  ## resolve the dependencies of pyproject.toml anew
 $(INSTALLED): requirements.lock pyproject.toml scripts/venv.sh
 	scripts/venv.sh requirements.lock $@
 
-# The training lock holds the core's versions too, so installing it after the core changes nothing of the core.
-$(INSTALLED_TRAIN): requirements-train.lock $(INSTALLED)
+# Each lock holds the versions of the one before, so installing it afterwards changes nothing of that.
+$(INSTALLED_TEST): requirements-test.lock $(INSTALLED)
+	scripts/venv.sh requirements-test.lock $@
+
+$(INSTALLED_TRAIN): requirements-train.lock $(INSTALLED_TEST)
 	scripts/venv.sh requirements-train.lock $@

@@ -15,18 +15,20 @@ from typing import Any
 from dicomnode import __version__
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
-from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
-from dicomnode.results.build import EncodedResult, build_answer, build_refusal
+from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, SetAside, SourceSeries
+from dicomnode.results.build import build_answer
 from dicomnode.results.companions.preview import montage_png
-from dicomnode.results.context import AnswerContext
+from dicomnode.results.last_resort.report import UnansweredStudy
+from dicomnode.results.records import AnswerContext, EncodedResult
+from dicomnode.results.refuse import refuse
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
-from dicomnode.results.verify.gate import verify_answer, verify_refusal
+from dicomnode.results.verify.gate import verify_answer
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble
-from dicomnode.study.checks import check_series
+from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.person import check_one_person
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
@@ -35,11 +37,14 @@ from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
+from pipeline.plan import Recipe
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import run_pipeline
 
-SHIPPED_MODELS = Path(__file__).resolve().parent.parent / "models"
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel carries the networks inside the package, a checkout next to it.
+SHIPPED_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parent / "models"
 
 
 @dataclass(frozen=True)
@@ -163,14 +168,14 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     study = assemble(task.StudyInstanceUID, task.instances)
     selection = select_series(study, task.config.selection)
     spool = task.config.storage.spool
-    check_one_person((spool / _series(study, uid).instances[0].path for uid in selection.roles.values()), "T1 and FLAIR are")
+    check_one_person((spool / chosen.series.instances[0].path for chosen in selection.chosen.values()), "T1 and FLAIR are")
     findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
     volumes: dict[Role, Volume] = {}
     sources: list[SourceSeries] = []
     refusals: list[StudyRefused] = []
     for role in _reference_first(selection.roles):
         try:
-            volume, source, remarks = _load_role(study, selection.roles[role], role, task, work_dir)
+            volume, source, remarks = _load_role(selection.chosen[role], task, work_dir)
         except StudyRefused as refusal:
             refusals.append(refusal)
             # Of this grade, so that no report claims the absence of lesions or that every algorithm succeeded.
@@ -206,11 +211,22 @@ def refuse_study(task: StudyTask, code: str, sentence: str, outcome: Outcome) ->
 
 
 def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> tuple[EncodedResult, ...]:
-    """Build the report that says why there is no segmentation."""
-    context = _context(task, ())
-    encoded = build_refusal(context, code, sentence, (), outcome)
-    verify_refusal(encoded, context)
-    return encoded
+    """Build the report that says why there is no segmentation; no header can stop it."""
+    spool = task.config.storage.spool
+    # The newest first: a correction of the patient comes last.
+    arrivals = sorted((*task.instances, *task.set_aside), key=lambda item: item.received_at, reverse=True)
+    study = UnansweredStudy(
+        StudyInstanceUID=task.StudyInstanceUID,
+        revision=task.revision,
+        paths=tuple(spool / item.path for item in arrivals),
+        code=code,
+        sentence=sentence,
+        failed=outcome is Outcome.FAILED,
+        created_at=arrivals[0].received_at if arrivals else 0.0,
+        series_number=task.config.results.series_number_base + 1,
+        software_version=__version__,
+    )
+    return refuse(study, task.config.forms, lambda: _context(task, ()))
 
 
 def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
@@ -218,20 +234,12 @@ def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
     return [role for role in order if role in roles]
 
 
-def _load_role(
-    study: Study, series_uid: str, role: Role, task: StudyTask, work_dir: Path
-) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
-    series = _series(study, series_uid)
-    remarks = check_series(series, role, task.config.selection)
-    for remark in remarks:
-        if remark.grade == "refuse":
-            raise StudyRefused(remark.message, code=remark.code)
-    volume, source, more = load_volume(series, role, task.config.storage.spool, work_dir)
-    return volume, source, (*remarks, *more)
-
-
-def _series(study: Study, series_uid: str) -> Series:
-    return next(series for series in study.series if series.key == series_uid)
+def _load_role(chosen: ChosenSeries, task: StudyTask, work_dir: Path) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
+    for finding in chosen.findings:
+        if finding.grade == "refuse":
+            raise StudyRefused(finding.message, code=finding.code)
+    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir)
+    return volume, source, (*chosen.findings, *remarks)
 
 
 def _nothing_selected(selection: Selection) -> StudyRefused:
@@ -311,6 +319,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         "roles": dict(loaded.selection.roles),
         "used": [source.role for source in loaded.sources],
         "selection": dict(loaded.selection.reasons),
+        "choice": loaded.selection.record(),
         "findings": [vars(finding) for finding in (*loaded.findings, *result.findings)],
         "steps": [
             {"name": step.name, "seconds": round(step.seconds, 3), "cached": step.cached, "parameters": dict(step.parameters)}
@@ -329,6 +338,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         ],
         "models": [vars(model) for model in result.models],
         "threshold": result.threshold,
+        "plan": result.plan.digest(),
     }
 
 

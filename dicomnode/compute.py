@@ -3,23 +3,31 @@
 Rules for this file:
 1. It runs one function on one argument and knows nothing of studies.
 2. A worker that dies, outgrows its memory or takes too long ends as `RetryLater`; the ledger counts the tries, Dask does not.
+3. Dask runs whatever it is sent. Its parts therefore speak TLS with certificates of both sides, on this machine too, and open no other port.
 """
 
 from __future__ import annotations
 
-import logging
 import os
+import shutil
 import signal
+import ssl
+import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import dask
 import structlog
-from distributed import Client, Future, KilledWorker, LocalCluster, Status
+from distributed import Client, Future, KilledWorker, SpecCluster, Status
 from distributed import TimeoutError as DaskTimeoutError
+from distributed.security import Security
 
 from dicomnode.errors import RetryLater, StartError
+from dicomnode.processes.workers import make_temporary_security, security_of, start_workers
 from dicomnode.settings.config import ComputeSettings
 
 log = structlog.get_logger()
@@ -53,6 +61,10 @@ _SETTINGS = {
 }
 
 
+_MOST_REMOTE_WORKERS = 64
+"""Studies at once on a scheduler elsewhere, however many workers it has."""
+
+
 class Compute:
     """Runs functions in worker processes.
 
@@ -60,36 +72,63 @@ class Compute:
     ----------
     settings
         `scheduler` empty: worker processes on this machine with the given memory limit each, restarted by their nannies;
-        otherwise the address of a Dask scheduler whose workers see the same spool and models.
+        otherwise the address of a Dask scheduler.
     workers
         How many processes on this machine; a scheduler elsewhere has its own.
+    scratch
+        Folder, nobody else's, for the temporary files of the workers on this machine. What a killed worker leaves there is removed
+        when the next one starts. Without it a temporary folder is made and removed by `close`.
 
     Raises
     ------
     StartError
-        The scheduler cannot be reached.
+        The scheduler cannot be reached, or a certificate file cannot be used.
     """
 
-    def __init__(self, settings: ComputeSettings, timeout_s: float = 20, workers: int = 1) -> None:
-        self._cluster: LocalCluster | None = None
+    def __init__(self, settings: ComputeSettings, timeout_s: float = 20, workers: int = 1, scratch: Path | None = None) -> None:
+        self._cluster: SpecCluster | None = None
         self._workers = workers
+        self._running = 0
+        self._running_lock = threading.Lock()
+        self._own_scratch: Path | None = None
         self.closed = False
         # For the whole process: a worker that is started anew later takes them from there.
         dask.config.set(_SETTINGS)
+        security = _site_security(settings) if settings.scheduler else make_temporary_security()
         try:
             if settings.scheduler:
-                self._client = Client(settings.scheduler, timeout=timeout_s, set_as_default=False)
+                self._client = Client(settings.scheduler, timeout=timeout_s, set_as_default=False, security=security)
             else:
-                self._cluster = _local_cluster(settings.memory_limit_mb, workers)
-                self._client = Client(self._cluster, set_as_default=False)
+                if scratch is None:
+                    scratch = self._own_scratch = Path(tempfile.mkdtemp(prefix="dicomnode-"))
+                self._cluster = start_workers(settings.memory_limit_mb, workers, security, scratch)
+                self._client = Client(self._cluster, set_as_default=False, security=security)
         except (OSError, RuntimeError, DaskTimeoutError) as problem:
-            where = settings.scheduler or "a worker process on this machine"
-            raise StartError(f"compute.scheduler: {where} cannot be reached or started: {problem}") from None
+            target = settings.scheduler or "a worker process on this machine"
+            raise StartError(f"compute.scheduler: {target} cannot be reached or started: {problem}") from None
 
     @property
     def worker_count(self) -> int:
-        """How many workers there are now, at least 1."""
+        """How many workers there are at this moment, at least 1."""
         return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers there can ever be: those of a scheduler elsewhere come and go."""
+        return self._workers if self._cluster is not None else _MOST_REMOTE_WORKERS
+
+    @contextmanager
+    def slot(self) -> Iterator[bool]:
+        """Reserve a worker while the body runs; False when every worker that is there now is reserved."""
+        workers = self._workers if self._cluster is not None else self.worker_count
+        with self._running_lock:
+            free = self._running < workers
+            self._running += free
+        try:
+            yield free
+        finally:
+            with self._running_lock:
+                self._running -= free
 
     def run(
         self,
@@ -144,6 +183,8 @@ class Compute:
         except (DaskTimeoutError, TimeoutError):
             # On a machine that is busy; the processes are daemons and end with this one.
             log.warning("workers_not_closed_in_time")
+        if self._own_scratch is not None:
+            shutil.rmtree(self._own_scratch, ignore_errors=True)
 
     def _stop(self, future: Future[Any]) -> None:
         """Cancel, and end the process that is on it: Dask cannot interrupt a function that runs. Its nanny starts a new one.
@@ -190,15 +231,20 @@ def _end_own_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _local_cluster(memory_limit_mb: int, workers: int) -> LocalCluster:
-    return LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        # Without an address the scheduler's own HTTP server takes port 8787 and complains when that is taken.
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address=None,
-        memory_limit=memory_limit_mb * 2**20,
-        silence_logs=logging.CRITICAL,  # its error lines print the argument, which holds header text
-    )
+def _site_security(settings: ComputeSettings) -> Security | None:
+    """Return the site's certificate for a scheduler elsewhere, or None for one that is called without TLS."""
+    if settings.scheduler.startswith("tcp://"):
+        return None
+    certificate, key, authorities = str(settings.certificate), str(settings.key), str(settings.authorities)
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as problem:
+        raise StartError(
+            f"compute.certificate, compute.key, compute.authorities cannot be used: {type(problem).__name__}: {problem}"
+        ) from None
+    return security_of(certificate, key, authorities)
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password, which Dask cannot be given; use a key without one, readable for the service user only")

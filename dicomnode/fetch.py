@@ -68,7 +68,7 @@ def parse_address(text: str) -> DestinationSettings | None:
 def store_into(config: Config, ledger: Ledger, clock: Callable[[], float]) -> AnswerStore:
     """Return the C-STORE handler of this node: what it answers 0x0000 to is safe on disk and listed."""
     writer = SpoolWriter(SpoolLayout(config.storage.spool), config.storage.minimum_free_mb * 2**20)
-    return store_handler(writer, ledger.add_instance, clock)
+    return store_handler(writer, ledger.instances.add, clock)
 
 
 def pull(config: Config, store: AnswerStore, source: DestinationSettings, StudyInstanceUID: str, wanted: Wanted = is_mr) -> Pulled:
@@ -128,9 +128,9 @@ def count_due(config: Config, ledger: Ledger, clock: Callable[[], float]) -> int
     if not (config.fetch.source and config.fetch.counts):
         return 0
     source = find_source(config, config.fetch.source)
-    for job in ledger.waiting_jobs():
+    for job in ledger.jobs.waiting():
         before, now = ledger.fetches.counted_at(job.StudyInstanceUID), clock()
-        if now - ledger.last_received_at(job.StudyInstanceUID) < config.study.settle_s:
+        if now - ledger.instances.last_received_at(job.StudyInstanceUID) < config.study.settle_s:
             continue
         if before is not None and now - before < max(config.study.settle_s, _COUNT_EVERY_S):
             continue
@@ -147,7 +147,7 @@ def count_due(config: Config, ledger: Ledger, clock: Callable[[], float]) -> int
 
 
 def _fetch_series(config: Config, ledger: Ledger, clock: Callable[[], float], StudyInstanceUID: str) -> str:
-    here = {instance.header.SeriesInstanceUID for instance in ledger.study_instances(StudyInstanceUID)}
+    here = {instance.header.SeriesInstanceUID for instance in ledger.instances.of_study(StudyInstanceUID)}
     pattern = re.compile(config.fetch.series_description, re.IGNORECASE)
 
     def wanted(series: SeriesEntry) -> bool:
@@ -161,7 +161,7 @@ def _fetch_series(config: Config, ledger: Ledger, clock: Callable[[], float], St
 def _fetch_priors(config: Config, ledger: Ledger, clock: Callable[[], float], StudyInstanceUID: str) -> str:
     """Fetch the latest earlier studies of the patient. What was fetched as a prior has no priors fetched: that chain would not end."""
     source, store = find_source(config, config.fetch.source), store_into(config, ledger, clock)
-    instances = ledger.study_instances(StudyInstanceUID)
+    instances = ledger.instances.of_study(StudyInstanceUID)
     if not instances:
         raise NodeError("no image of the study can be read")
     # Read from the image for this question; the ledger knows no patient.

@@ -35,7 +35,7 @@ from dicomnode.delivery.deliver import lease_s as delivery_lease_s
 from dicomnode.delivery.learn import find_outdated, learn_due, settle_config
 from dicomnode.errors import LeaseLost, NodeError, OutOfResources, RetryLater, UnreadableInstance, where
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.records import Job, Readiness
+from dicomnode.records import Conclusion, Job, Readiness
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
@@ -79,23 +79,23 @@ def mend_times(place: Workplace) -> int:
 
 def index_instances(place: Workplace) -> int:
     """Read the headers of instances that have none yet; returns how many were looked at."""
-    rows = place.ledger.unindexed_instances(INDEX_BATCH)
+    rows = place.ledger.instances.unindexed(INDEX_BATCH)
     arrived: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for instance_id, received in rows:
         try:
             header = read_header(place.layout.root / received.path)
         except UnreadableInstance as problem:
             log.warning("instance_unreadable", sop_instance_uid=received.SOPInstanceUID, reason=str(problem))
-            place.ledger.record_unreadable(instance_id, str(problem), place.now(), StudyInstanceUID=problem.StudyInstanceUID)
+            place.ledger.instances.record_unreadable(instance_id, str(problem), place.now(), StudyInstanceUID=problem.StudyInstanceUID)
             continue
         try:
-            place.ledger.record_header(instance_id, header, place.now(), reopens=is_answerable(header))
+            place.ledger.instances.record_header(instance_id, header, place.now(), reopens=is_answerable(header))
         except RetryLater:
             raise
         except Exception as bug:  # noqa: BLE001  an instance that cannot be listed must not stand in the way of all that come after it
             reason = f"unreadable: the header cannot be listed ({type(bug).__name__})"
             log.error("instance_not_listed", sop_instance_uid=received.SOPInstanceUID, where=where(bug), error=type(bug).__name__)  # noqa: TRY400
-            place.ledger.record_unreadable(instance_id, reason, place.now())
+            place.ledger.instances.record_unreadable(instance_id, reason, place.now())
             continue
         arrived[header.StudyInstanceUID, received.calling_ae, received.peer_host][received.SOPClassUID] += 1
     for (study, calling_ae, host), classes in arrived.items():
@@ -107,12 +107,12 @@ def assess_studies(place: Workplace) -> int:
     """Decide for every waiting study whether it is ready; returns how many became so."""
     ready = 0
     # A header that is not read yet may be of any study: all that is known is how things stood when that instance came.
-    unread_since = place.ledger.oldest_unread_at()
+    unread_since = place.ledger.instances.oldest_unread_at()
     known_until = place.now() if unread_since is None else min(unread_since, place.now())
-    for job in place.ledger.waiting_jobs():
+    for job in place.ledger.jobs.waiting():
         verdict = _assess(place, job, known_until)
         if verdict.ready and not _waits_for_fetch(place, job, verdict, unread=unread_since is not None):
-            place.ledger.mark_ready(job.id, verdict.reason, verdict.evidence, place.now())
+            place.ledger.jobs.mark_ready(job.id, verdict.reason, verdict.evidence, place.now())
             log.info("study_ready", study_instance_uid=job.StudyInstanceUID, revision=job.revision, reason=verdict.reason)
             ready += 1
     return ready
@@ -130,7 +130,7 @@ def learn_destinations(place: Workplace) -> int:
     for study in find_outdated(place.ledger, place.config):
         reason = "a destination that gave up on it accepts other objects"
         try:
-            place.ledger.retry_job(study, place.now(), rerun=True, reason=reason)
+            place.ledger.jobs.retry(study, place.now(), rerun=True, reason=reason)
         except RetryLater:
             raise
         except NodeError:
@@ -146,7 +146,7 @@ def answer_next(place: Workplace) -> bool:
         return False
     # A name of its own per claim: a lease that ran out while the machine slept is not ours any more, whoever took it.
     place = replace(place, owner=f"{place.owner}/{uuid4().hex[:8]}")
-    job = place.ledger.claim_job(place.owner, place.now(), LEASE_S)
+    job = place.ledger.jobs.claim(place.owner, place.now(), LEASE_S)
     if job is None:
         return False
     try:
@@ -166,16 +166,16 @@ def deliver_results(place: Workplace) -> int:
 def confirm_results(place: Workplace) -> int:
     """Ask after what was sent and close the studies whose results have all arrived; returns how many objects were asked after."""
     asked = confirm_due(place.ledger, place.config, place.now, place.make_uid)
-    place.ledger.close_delivered_jobs(place.now())
+    place.ledger.jobs.close_delivered(place.now())
     return asked
 
 
 def _assess(place: Workplace, job: Job, known_until: float) -> Readiness:
     """Judge one study; one that cannot be judged is taken when it is quiet, so that it is answered and holds up no other."""
     uid = job.StudyInstanceUID
-    last_received_at = place.ledger.last_received_at(uid)
+    last_received_at = place.ledger.instances.last_received_at(uid)
     try:
-        study = assemble(uid, place.ledger.study_instances(uid))
+        study = assemble(uid, place.ledger.instances.of_study(uid))
         listed = place.ledger.fetches.counts(uid, place.config.study.settle_s) if place.config.fetch.counts else None
         return readiness(study, place.config.selection, place.config.study, last_received_at, known_until, listed)
     except RetryLater:
@@ -247,18 +247,31 @@ def _compute_answer(place: Workplace, job: Job) -> StudyAnswer:
         return refuse_study(task, "too-many-instances", sentence, Outcome.REFUSED)
 
     def renew() -> None:
-        if not place.ledger.renew_lease(job.id, place.owner, place.now(), LEASE_S):
+        if not place.ledger.jobs.renew(job.id, place.owner, place.now(), LEASE_S):
             raise LeaseLost("newer images re-opened the study, or another worker took it")
 
     return place.compute.run(answer_study, task, name=f"job-{job.id}", limit_s=place.config.compute.job_limit_s, tick=renew)
 
 
 def _task(place: Workplace, job: Job) -> StudyTask:
-    instances = tuple(place.ledger.study_instances(job.StudyInstanceUID))
-    uid, config = job.StudyInstanceUID, place.config
-    earlier = find_earlier(place.ledger, config.storage.spool, uid, instances) if config.pipeline.follow_up else None
-    reports = tuple(place.ledger.earlier_reports(uid, job.revision))
-    return StudyTask(uid, job.revision, instances, config, tuple(place.ledger.set_aside(uid)), earlier, reports)
+    task = _bare_task(place, job)
+    if not place.config.pipeline.follow_up:
+        return task
+    return replace(task, earlier=find_earlier(place.ledger, place.config.storage.spool, task.StudyInstanceUID, task.instances))
+
+
+def _bare_task(place: Workplace, job: Job) -> StudyTask:
+    """Return what the ledger says of a study; no file is read for it."""
+    uid, ledger = job.StudyInstanceUID, place.ledger
+    reports = tuple(ledger.jobs.earlier_reports(uid, job.revision))
+    return StudyTask(
+        uid,
+        job.revision,
+        tuple(ledger.instances.of_study(uid)),
+        place.config,
+        tuple(ledger.instances.set_aside(uid)),
+        earlier_reports=reports,
+    )
 
 
 def _try_again(place: Workplace, job: Job, problem: Exception, remarks: Mapping[str, tuple[str, ...]]) -> None:
@@ -276,17 +289,17 @@ def _try_again(place: Workplace, job: Job, problem: Exception, remarks: Mapping[
         log.error("study_crashed", study_instance_uid=uid, attempt=job.attempts, where=where(problem), error=type(problem).__name__)
     if job.attempts < place.config.compute.attempts:
         delay_s = min(300.0, 5.0 * 2 ** (job.attempts - 1))
-        place.ledger.release_job(job.id, place.owner, reason, place.now(), place.now() + delay_s)
+        place.ledger.jobs.release(job.id, place.owner, reason, place.now(), place.now() + delay_s)
         return
     sentence = f"Processing failed {job.attempts} times, at last because {reason}."
     try:
-        answer = refuse_study(_task(place, job), "processing-failed", sentence, Outcome.FAILED)
+        answer = refuse_study(_bare_task(place, job), "processing-failed", sentence, Outcome.FAILED)
     except OutOfResources as full:
         _wait_for_room(place, job, full)
         return
     except Exception as bug:  # noqa: BLE001  the study is shown as failed; nothing better can be done
         log.error("failure_report_failed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__)  # noqa: TRY400  a full traceback shows values
-        place.ledger.fail_job(job.id, place.owner, sentence, place.now())
+        place.ledger.jobs.fail(job.id, place.owner, sentence, place.now())
         return
     _finish(place, job, answer, remarks)
 
@@ -294,10 +307,11 @@ def _try_again(place: Workplace, job: Job, problem: Exception, remarks: Mapping[
 def _wait_for_room(place: Workplace, job: Job, problem: OutOfResources) -> None:
     """Back to ready, however often it was tried: a disk that is full is no fault of the study."""
     log.error("study_not_kept", study_instance_uid=job.StudyInstanceUID, attempt=job.attempts, reason=str(problem))
-    place.ledger.release_job(job.id, place.owner, str(problem), place.now(), place.now() + FULL_DISK_WAIT_S)
+    place.ledger.jobs.release(job.id, place.owner, str(problem), place.now(), place.now() + FULL_DISK_WAIT_S)
 
 
 def _finish(place: Workplace, job: Job, answer: StudyAnswer, remarks: Mapping[str, tuple[str, ...]]) -> None:
     destinations = {destination.name: destination.form.kinds for destination in place.config.destinations}
     detail = {**answer.detail, "destinations": remarks}
-    place.ledger.finish_job(job.id, place.owner, answer.outcome, answer.reason, answer.results, destinations, detail, place.now())
+    conclusion = Conclusion(answer.outcome, answer.reason, answer.results, destinations, detail)
+    place.ledger.jobs.finish(job.id, place.owner, conclusion, place.now())

@@ -5,7 +5,7 @@ Times are seconds since the epoch (float, UTC). Paths stored in the ledger are r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -171,15 +171,6 @@ class Readiness:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which series fills which role, and why each series was or was not taken (series UID -> sentence)."""
-
-    roles: Mapping[Role, str]
-    reasons: Mapping[str, str]
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
 class SourceFrame:
     """Where one slice of a volume came from. `frame_number` counts from 1; 1 for classic instances."""
 
@@ -228,6 +219,20 @@ class ResultFile:
     SOPInstanceUID: str
     SOPClassUID: str
     SeriesInstanceUID: str
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """How a job ends well: the outcome with its sentence, the results, and which kinds of result go to which destination.
+
+    `detail` is added to the job's own and shown; it holds JSON types and records.
+    """
+
+    outcome: Outcome
+    reason: str
+    results: Sequence[ResultFile]
+    destinations: Mapping[str, Sequence[str]]
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 _FAMILIES = ("patch3d", "triplanar", "proposal3d", "ensemble", "nnunet")
 
 # What the builders of results share.
-_BUILDERS = _dicomnode("results.context", "results.headers", "results.provenance", "results.words")
+_BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
 
 ROOMS = (
     # The front of the house: words and exit codes, no logic.
@@ -78,6 +78,12 @@ ROOMS = (
         _dicomnode("audit", "errors", "flow", "processes.lookout", "spool"),
         ("apscheduler",),
     ),
+    Room(
+        "dicomnode.processes.workers",
+        "the compute processes of this machine: TLS, loopback only, a scratch folder each",
+        (),
+        ("cryptography", "distributed"),
+    ),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
     # Known to every room.
@@ -102,7 +108,7 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
-            *_pipeline("bundles", "cache", "errors", "followup", "inference", "records", "run"),
+            *_pipeline("bundles", "cache", "errors", "followup", "inference", "plan", "records", "run"),
         ),
     ),
     Room(
@@ -111,13 +117,23 @@ ROOMS = (
         (*_PLAIN, *_dicomnode("ledger", "network", "spool", "study")),
         ("pydicom",),
     ),
-    Room("dicomnode.compute", "where studies are computed: Dask distributed", _dicomnode("settings", "errors"), ("dask", "distributed")),
+    Room(
+        "dicomnode.compute",
+        "where studies are computed: Dask distributed",
+        _dicomnode("errors", "processes.workers", "settings"),
+        ("dask", "distributed"),
+    ),
     # Work on files, without a node.
     Room("dicomnode.offline", "work on files, without a node"),
     Room(
         "dicomnode.offline.cases",
         "`dicomnode segment`: the same image path on files",
-        (*_PLAIN, *_dicomnode("answer", "offline.bids", "offline.folders", "results", "study", "volumes"), *_VOLUMES_IN, *_pipeline("run")),
+        (
+            *_PLAIN,
+            *_dicomnode("answer", "offline.bids", "offline.folders", "results", "study", "volumes"),
+            *_VOLUMES_IN,
+            *_pipeline("plan", "run"),
+        ),
     ),
     Room(
         "dicomnode.offline.batch",
@@ -185,7 +201,8 @@ ROOMS = (
         (*_PLAIN, *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
-    Room("dicomnode.results.context", "what an answer belongs to, besides what was found", _dicomnode("settings", "records")),
+    Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("settings", "records")),
+    Room("dicomnode.results.last_resort", "the report that no header can stop: the ledger's row and raw bytes, no library"),
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
@@ -245,21 +262,25 @@ ROOMS = (
         (
             *_VOLUMES_IN,
             *_pipeline("bundles", "cache", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure", "quality"),
-            "pipeline.remembered",
+            "pipeline.plan",
         ),
         ("numpy",),
     ),
-    Room("pipeline.cache", "results of slow steps by the content that they came from", _pipeline("records"), ("numpy",)),
     Room(
-        "pipeline.remembered",
-        "brain extraction, registration and inference with a memory",
-        (*_VOLUMES_IN, *_pipeline("bundles", "cache", "journal", "preprocess", "segmenters")),
+        "pipeline.cache",
+        "results of slow steps by the content that they came from",
+        (*_VOLUMES_IN, *_pipeline("journal", "preprocess", "segmenters.case")),
         ("numpy",),
+    ),
+    Room(
+        "pipeline.plan",
+        "`make_plan`: everything that an answer depends on besides the voxels",
+        _pipeline("bundles", "cache", "errors", "records"),
     ),
     Room(
         "pipeline.followup",
         "today's lesions against those of an earlier study",
-        (*_VOLUMES_IN, *_pipeline("journal", "preprocess", "run")),
+        (*_VOLUMES_IN, *_pipeline("journal", "plan", "preprocess", "run")),
         ("numpy",),
     ),
     Room(
@@ -313,6 +334,7 @@ ROOMS = (
                 "journal",
                 "geometry",
                 "records",
+                "plan",
                 "run",
                 "evaluate",
                 "preprocess",

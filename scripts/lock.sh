@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Resolves pyproject.toml into requirements.lock and requirements-train.lock, without addresses or paths of this machine.
+# Resolves pyproject.toml into three lock files without addresses or paths of this machine: what a node installs, what the tests need besides,
+# and what training needs besides.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,11 +9,13 @@ cd "$(dirname "$0")/.."
 
 compile() {
     .venv/bin/python -m piptools compile --quiet --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-        --annotation-style=line --extra test --extra tools "$@" pyproject.toml
+        --annotation-style=line "$@" pyproject.toml
 }
 
 # With the hashes of every file: what is installed on a node is what was locked.
 compile --generate-hashes --output-file requirements.lock
-compile --output-file requirements-train.lock --extra train --extra openvino --constraint requirements.lock
+compile --generate-hashes --output-file requirements-test.lock --extra test --extra tools --constraint requirements.lock
+compile --output-file requirements-train.lock --extra test --extra tools --extra train --extra openvino --constraint requirements-test.lock
 # A local version label (a CPU build of torch) belongs to the machine that resolved, not to the lock.
-sed -i -E 's/==([^ +]+)\+[^ ]+/==\1/; s/, -c requirements.lock//; s/-c requirements.lock, //' requirements-train.lock
+sed -i -E 's/==([^ +]+)\+[^ ]+/==\1/' requirements-train.lock
+sed -i -E 's/, -c requirements(-test)?.lock//; s/-c requirements(-test)?.lock, //' requirements-test.lock requirements-train.lock

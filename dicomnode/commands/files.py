@@ -57,7 +57,7 @@ def replay(config: Config, study: str, output: Path, as_json: bool) -> bool:
 
     with closing(open_ledger(config)) as ledger:
         uid = find_study(ledger, study)
-        instances, set_aside = tuple(ledger.study_instances(uid)), tuple(ledger.set_aside(uid))
+        instances, set_aside = tuple(ledger.instances.of_study(uid)), tuple(ledger.instances.set_aside(uid))
         earlier = find_earlier(ledger, config.storage.spool, uid, instances) if config.pipeline.follow_up else None
     if not instances:
         raise NodeError("none of the study's images can be read; `dicomnode why` says more")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,83 +17,112 @@ from dicomnode.settings.config import Config
 
 if TYPE_CHECKING:
     from dicomnode.ledger.ledger import Ledger
+    from dicomnode.ledger.shown import DeliveryLine, InstanceLine, JobStory, StudyHistory
 
 STATUS_COLUMNS = ("study", "received", "images", "state", "outcome", "reason", "deliveries")
+NO_STUDY = "no study"
+"""The state that `status` shows for instances that can be of no study."""
+
+# Instances of no study are shown one line a sender, a reason and an hour.
+_GROUPED_S = 3600.0
 
 
 def show_status(config: Config, as_json: bool) -> None:
     """Print the studies and where each stands."""
+    from dicomnode.ledger.shown import plain
     from dicomnode.processes.app import open_ledger
 
     with closing(open_ledger(config)) as ledger:
         if as_json:
-            typer.echo(json.dumps({"health": ledger.health(), "studies": ledger.studies()}, indent=2))
+            history = ledger.history
+            shown = {"health": history.health(), "studies": history.studies(), "without_study": history.without_study()}
+            typer.echo(json.dumps(plain(shown), indent=2))
         else:
             print_rows(STATUS_COLUMNS, status_rows(ledger), as_json=False)
 
 
-def show_why(config: Config, study: str, as_json: bool) -> None:
-    """Print what happened to a study."""
+def show_why(config: Config, uid: str, as_json: bool) -> None:
+    """Print what happened to a study, or to an instance that can be of no study."""
+    from dicomnode.ledger.shown import plain
     from dicomnode.processes.app import open_ledger
 
     with closing(open_ledger(config)) as ledger:
-        history = ledger.study_history(find_study(ledger, study))
+        strays = ledger.history.instances_ending_in(uid)
+        if strays and not ledger.history.studies_ending_in(uid):
+            shown, lines = plain({"without_study": strays}), stray_story(strays)
+        else:
+            history = ledger.history.of_study(find_study(ledger, uid))
+            if history is None:
+                raise NodeError(f"retention removed the study that ends in {uid} at this moment")
+            shown, lines = plain(history), story(history)
     if as_json:
-        typer.echo(json.dumps(history, indent=2, default=str))
+        typer.echo(json.dumps(shown, indent=2, default=str))
     else:
-        for line in story(history):
+        for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def retry(config: Config, study: str, as_json: bool) -> None:
+def retry(config: Config, uid: str, as_json: bool) -> None:
     """Send again what was given up, or else answer the study again."""
     from dicomnode.processes.app import open_ledger
 
     with closing(open_ledger(config)) as ledger:
-        job = ledger.retry_job(find_study(ledger, study), time.time())
+        job = ledger.jobs.retry(find_study(ledger, uid), time.time())
     if as_json:
         typer.echo(json.dumps({"StudyInstanceUID": job.StudyInstanceUID, "revision": job.revision, "state": job.state.value}))
     else:
-        console.print(f"revision {job.revision} is {job.state.value}; `dicomnode why` tells what becomes of it", highlight=False)
+        console.print(f"revision {job.revision} is {job.state.value}; `dicomnode why` shows what becomes of it", highlight=False)
 
 
 def status_rows(ledger: Ledger) -> list[list[str]]:
-    """Return one row per study, the last received first."""
+    """Return one row per study, and one per group of instances that can be of no study; the last received first."""
     rows = []
-    for study in ledger.studies():
-        job = study["job"] or {}
-        delivered = ", ".join(f"{count} {state}" for state, count in sorted(study["deliveries"].items()))
-        cells = (str(study["instances"]), job.get("state", ""), job.get("outcome") or "", job.get("reason", ""))
-        rows.append([study["StudyInstanceUID"], clock(study["last_received_at"]), *cells, delivered])
-    return rows
+    for study in ledger.history.studies():
+        delivered = ", ".join(f"{count} {state}" for state, count in sorted(study.deliveries.items()))
+        job = study.job
+        cells = (job.state, job.outcome or "", job.reason) if job else ("", "", "")
+        rows.append((study.last_received_at, [study.StudyInstanceUID, str(study.instances), *cells, delivered]))
+    for group in _group(ledger.history.without_study()):
+        newest = group[0]
+        rows.append((newest.received_at, [newest.SOPInstanceUID, str(len(group)), NO_STUDY, "", newest.reason, ""]))
+    newest_first = sorted(rows, key=lambda row: row[0], reverse=True)
+    return [[cells[0], clock(received_at), *cells[1:]] for received_at, cells in newest_first]
 
 
 def find_study(ledger: Ledger, text: str) -> str:
     """Return the Study Instance UID that is `text` or ends in it; `NodeError` when none or several do."""
-    uids = [study["StudyInstanceUID"] for study in ledger.studies(limit=100_000)]
-    if text in uids:
-        return text
-    found = [uid for uid in uids if uid.endswith(text)]
-    if len(found) == 1:
-        return str(found[0])
-    if found:
-        raise NodeError(f"{len(found)} studies end in {text}; give more of the UID")
+    uids = ledger.history.studies_ending_in(text)
+    if len(uids) == 1:
+        return uids[0]
+    if uids:
+        raise NodeError(f"{len(uids)} studies or more end in {text}; give more of the UID")
+    if ledger.history.instances_ending_in(text):
+        raise NodeError(f"{text} is an instance that can be of no study; `dicomnode why {text}` says why")
     raise NodeError(
         f"no study ends in {text}: the node has not received it, or retention removed it; `dicomnode status` lists what is there"
     )
 
 
-def story(history: Mapping[str, Any]) -> Iterator[str]:
+def story(history: StudyHistory) -> Iterator[str]:
     """Yield the story of one study as lines: what came, what was decided and why, what was sent."""
-    yield f"Study {history['StudyInstanceUID']}"
+    yield f"Study {history.StudyInstanceUID}"
     yield from _received(history)
-    for job in history["jobs"]:
+    for job in history.jobs:
         yield from _job(job)
-    yield from _deliveries(history["deliveries"])
+    yield from _deliveries(history.deliveries)
     yield "Diary"
-    for event in history["events"]:
-        detail = ", ".join(f"{key}={value}" for key, value in event["detail"].items() if not isinstance(value, (dict, list)))
-        yield f"  {clock(event['at'])}  {event['what']}{': ' + detail if detail else ''}"
+    for line in history.events:
+        detail = ", ".join(f"{key}={value}" for key, value in line.detail.items() if not isinstance(value, (dict, list)))
+        yield f"  {clock(line.at)}  {line.event}{': ' + detail if detail else ''}"
+
+
+def stray_story(strays: Sequence[InstanceLine]) -> Iterator[str]:
+    """Yield the story of instances that can be of no study: who sent them, why they are of none, where they are."""
+    for stray in strays:
+        yield f"Instance {stray.SOPInstanceUID} (SOP class {stray.SOPClassUID}), of no study"
+        yield f"  received from {stray.calling_ae} at {stray.peer_host} at {clock(stray.received_at)}"
+        yield f"  {stray.reason}"
+        yield f"  kept in the spool as {stray.path} until retention removes it; correct it at the sender and send it again"
 
 
 def clock(seconds: float | None) -> str:
@@ -101,24 +130,36 @@ def clock(seconds: float | None) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S") if seconds is not None else "-"
 
 
-def _received(history: Mapping[str, Any]) -> Iterator[str]:
+def _group(strays: Sequence[InstanceLine]) -> list[list[InstanceLine]]:
+    groups: dict[tuple[str, str, str, int], list[InstanceLine]] = {}
+    for stray in strays:
+        key = (stray.calling_ae, stray.peer_host, stray.reason, int(stray.received_at // _GROUPED_S))
+        groups.setdefault(key, []).append(stray)
+    return list(groups.values())
+
+
+def _received(history: StudyHistory) -> Iterator[str]:
     yield "Received"
-    for transfer in history["received"]:
-        span = f"{clock(transfer['since'])} to {clock(transfer['until'])}"
-        yield f"  {transfer['instances']} instances from {transfer['calling_ae']} at {transfer['peer_host']}, {span}"
-    for series in history["series"]:
-        conflict = f", {series['conflicts']} kept beside: same UID, other bytes" if series["conflicts"] else ""
-        yield f"  series {series['SeriesNumber']} {series['Modality']}: {series['instances']} instances{conflict} ({series['SeriesInstanceUID']})"
-    for instance in history.get("unreadable", ()):
-        yield f"  unreadable: {instance['SOPInstanceUID']}: {instance['reason']}"
+    for transfer in history.received:
+        span = f"{clock(transfer.since)} to {clock(transfer.until)}"
+        yield f"  {transfer.instances} instances from {transfer.calling_ae} at {transfer.peer_host}, {span}"
+    for series in history.series:
+        versions = f", {series.conflicts} kept next to them: same UID, other bytes" if series.conflicts else ""
+        number = "" if series.SeriesNumber is None else f" {series.SeriesNumber}"
+        name = series.SeriesDescription or series.ProtocolName
+        described = f" {name!r}" if name else ""
+        yield f"  series{number} {series.Modality}{described}: {series.instances} instances{versions}"
+        yield f"    {series.SeriesInstanceUID}"
+    for instance in history.unreadable:
+        yield f"  unreadable: {instance.SOPInstanceUID}: {instance.reason}"
 
 
-def _job(job: Mapping[str, Any]) -> Iterator[str]:
-    outcome = f", {job['outcome']}" if job["outcome"] else ""
-    yield f"Revision {job['revision']}: {job['state']}{outcome} ({job['attempts']} tries): {job['reason']}"
-    detail = job["detail"]
+def _job(job: JobStory) -> Iterator[str]:
+    outcome = f", {job.outcome}" if job.outcome else ""
+    yield f"Revision {job.revision}: {job.state}{outcome} ({job.attempts} tries): {job.reason}"
+    detail = job.detail
     for uid, reason in detail.get("selection", {}).items():
-        yield f"  series ...{uid[-12:]}: {reason}"
+        yield f"  series {uid}: {reason}"
     yield from _findings(detail.get("findings", ()))
     for name, remarks in detail.get("destinations", {}).items():
         yield from (f"  to {name}: {remark}" for remark in remarks)
@@ -126,8 +167,8 @@ def _job(job: Mapping[str, Any]) -> Iterator[str]:
         yield "  steps: " + ", ".join(f"{step['name']} {step['seconds']:.1f} s" for step in detail["steps"])
     for lesion in detail.get("lesions", ()):
         yield f"  lesion {lesion['label']}: {lesion['volume_ml']:.2f} ml"
-    for result in job["results"]:
-        yield f"  {result['kind']} {result['SOPInstanceUID']}"
+    for result in job.results:
+        yield f"  {result.kind} {result.SOPInstanceUID}"
 
 
 def _findings(findings: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -135,14 +176,14 @@ def _findings(findings: Sequence[Mapping[str, str]]) -> Iterator[str]:
         yield f"  {finding['grade']}: {finding['message']} [{finding['code']}]"
 
 
-def _deliveries(deliveries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _deliveries(deliveries: Sequence[DeliveryLine]) -> Iterator[str]:
     if deliveries:
         yield "Deliveries"
     for delivery in deliveries:
-        waits = f", next try {clock(delivery['next_attempt_at'])}" if delivery["state"] == "due" else ""
-        if delivery["confirm_at"] is not None:
-            waits = f", to be proved {clock(delivery['confirm_at'])}"
-        if delivery["resends"]:
-            waits += f", sent again {delivery['resends']} times"
-        tries = f"{delivery['attempts']} tries{waits}"
-        yield f"  {delivery['kind']} to {delivery['destination']}: {delivery['state']} ({tries}) {delivery['last_status']}"
+        waits = f", next try {clock(delivery.next_attempt_at)}" if delivery.state == "due" else ""
+        if delivery.confirm_at is not None:
+            waits = f", to be proved {clock(delivery.confirm_at)}"
+        if delivery.resends:
+            waits += f", sent again {delivery.resends} times"
+        tries = f"{delivery.attempts} tries{waits}"
+        yield f"  {delivery.kind} to {delivery.destination}: {delivery.state} ({tries}) {delivery.last_status}"

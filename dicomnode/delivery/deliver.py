@@ -64,13 +64,13 @@ def deliver_due(
     Parameters
     ----------
     owner
-        Name of this process in leases; `Ledger.release_owner` with it gives back what it held when it died.
+        Name of this process in leases; `Deliveries.release_owner` with it gives back what it held when it died.
     stopping
         Asked before each study; when true, what is not sent yet is given back and the call returns.
     audit
         Told of everything that arrived or was given up.
     """
-    names = ledger.due_destinations(now())
+    names = ledger.deliveries.due_destinations(now())
     if not names:
         return 0
     courier = _Courier(ledger, layout.root, config, now, owner, send, stopping, audit)
@@ -97,12 +97,12 @@ class _Courier:
         try:
             return self._serve_as(holder, name, destination)
         finally:
-            self.ledger.release_owner(holder, self.now())
+            self.ledger.deliveries.release_owner(holder, self.now())
 
     def _serve_as(self, holder: str, name: str, destination: DestinationSettings | None) -> int:
         tried = 0
         while not self.stopping():
-            batch = self.ledger.claim_deliveries(holder, self.now(), self._lease_s, _BATCH, destination=name)
+            batch = self.ledger.deliveries.claim(holder, self.now(), self._lease_s, _BATCH, destination=name)
             tried += len(batch)
             if destination is None:
                 reason = f"no destination is named {name} in the configuration; add it and retry the study"
@@ -124,7 +124,7 @@ class _Courier:
                 continue
             if self.stopping():
                 break
-            held = self.ledger.renew_deliveries(holder, self.now(), self._lease_s)
+            held = self.ledger.deliveries.renew(holder, self.now(), self._lease_s)
             sendable = self._set_aside_altered(holder, [delivery for delivery in group if delivery.id in held])
             if not sendable:
                 continue
@@ -179,7 +179,7 @@ class _Courier:
             next_attempt_at = plan_retry(delivery.attempts, delivery.first_failed_at, now, self.config.delivery) if retry else None
             state = DeliveryState.DUE if next_attempt_at is not None else DeliveryState.GIVEN_UP
             next_attempt_at = next_attempt_at and next_attempt_at - ahead_s
-        kept = self.ledger.record_delivery(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at)
+        kept = self.ledger.deliveries.record(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at)
         if outcome.not_accepted:
             self.ledger.offers.ask_again(delivery.destination, now)
         if outcome.refuses_class:

@@ -68,7 +68,7 @@ def find_outdated(ledger: Ledger, config: Config) -> list[str]:
         offer = ledger.offers.known(destination.name, destination.address)
         if offer is not None:
             kinds = adapt(destination, offer).destination.form.kinds
-            studies |= dict.fromkeys(ledger.given_up_in_another_form(destination.name, kinds, offer.learned_at))
+            studies |= dict.fromkeys(ledger.deliveries.given_up_in_another_form(destination.name, kinds, offer.learned_at))
     return list(studies)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from dicomnode.errors import StateError
-from dicomnode.ledger import deliveries as outbox
+from dicomnode.ledger import outbox
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import delivery_from_rows, from_json, to_json
 from dicomnode.ledger.events import add_event

@@ -1,105 +1,136 @@
-"""What can be shown: counts for `status`, the whole story of one study for `why`. Reads only; plain values, ready for JSON."""
+"""What can be shown: counts and lines for `status`, the whole story of one study for `why`. Reads only; frozen records come out."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, and_, func, or_, select
+from sqlalchemy import Connection, Row, and_, func, select
 
+from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import from_json, header_from_json
+from dicomnode.ledger.events import add_event
+from dicomnode.ledger.instances import choose_used
 from dicomnode.ledger.schema import Reading, deliveries, events, instances, jobs, results, studies
+from dicomnode.ledger.shown import (
+    DeliveryLine,
+    EventLine,
+    Health,
+    InstanceLine,
+    JobLine,
+    JobStory,
+    ResultLine,
+    SeriesLine,
+    StudyHistory,
+    StudyLine,
+    TransferLine,
+)
 from dicomnode.states import DeliveryState, JobState
 
 # Instances of one sender with a longer pause between them are shown as two transfers.
 _PAUSE_S = 60.0
-
-_STUDY_SHOWN = ("StudyInstanceUID", "first_received_at", "last_received_at")
-_JOB_SHOWN = ("id", "revision", "state", "attempts", "reason", "outcome", "owner", "lease_until", "not_before", "created_at", "updated_at")
-_RESULT_SHOWN = ("kind", "path", "sha256", "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "created_at")
-_DELIVERY_SHOWN = (
-    "id",
-    "job_id",
-    "destination",
-    "state",
-    "attempts",
-    "next_attempt_at",
-    "first_failed_at",
-    "last_status",
-    "updated_at",
-    "sent_at",
-    "confirm_at",
-    "confirm_tries",
-    "resends",
-)
-_ASIDE_SHOWN = ("SOPInstanceUID", "SeriesInstanceUID", "path", "calling_ae", "peer_host", "received_at")
+_Line = TypeVar("_Line")
+_WITHOUT_STUDY = and_(instances.c.reading == Reading.UNREADABLE.value, instances.c.StudyInstanceUID.is_(None))
 
 
-def health(connection: Connection) -> dict[str, Any]:
-    """Count jobs and deliveries per state and instances per reading, and say since when the oldest of each kind waits."""
-    oldest_waiting = select(func.min(jobs.c.created_at)).where(jobs.c.state == JobState.WAITING.value)
-    oldest_ready = select(func.min(jobs.c.not_before)).where(jobs.c.state == JobState.READY.value)
-    undelivered = select(func.min(jobs.c.updated_at)).where(jobs.c.state == JobState.ENCODED.value)
-    per_destination = select(deliveries.c.destination, deliveries.c.state, func.count()).group_by(
-        deliveries.c.destination, deliveries.c.state
-    )
-    destinations: dict[str, dict[str, int]] = {}
-    for name, state, count in connection.execute(per_destination):
-        destinations.setdefault(name, {})[state] = count
-    per_job, per_delivery = _count(connection, jobs.c.state), _count(connection, deliveries.c.state)
-    per_reading = _count(connection, instances.c.reading)
-    return {
-        "jobs": {state.value: per_job.get(state.value, 0) for state in JobState},
-        "deliveries": {state.value: per_delivery.get(state.value, 0) for state in DeliveryState},
-        "destinations": destinations,
-        "instances": {reading.value: per_reading.get(reading.value, 0) for reading in Reading},
-        "conflicts": connection.execute(select(func.count()).select_from(instances).where(instances.c.arrival > 0)).scalar_one(),
-        "studies": connection.execute(select(func.count()).select_from(studies)).scalar_one(),
-        "oldest_waiting_since": connection.execute(oldest_waiting).scalar_one(),
-        "oldest_ready_since": connection.execute(oldest_ready).scalar_one(),
-        "oldest_undelivered_since": connection.execute(undelivered).scalar_one(),
-    }
+class History:
+    """The part of the ledger that is shown; each verb is one transaction and may raise `RetryLater`."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-def newest_studies(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """Return one line per study, the last received first: how much came, where its newest job stands, what was delivered."""
-    lately = select(studies).order_by(studies.c.last_received_at.desc(), studies.c.StudyInstanceUID).limit(limit)
-    # As a subquery, not as a list of values: SQLite takes some thousand values only.
-    chosen = select(lately.subquery().c.StudyInstanceUID)
-    newest = select(jobs.c.StudyInstanceUID, func.max(jobs.c.revision).label("revision")).group_by(jobs.c.StudyInstanceUID).subquery()
-    of_newest = and_(jobs.c.StudyInstanceUID == newest.c.StudyInstanceUID, jobs.c.revision == newest.c.revision)
-    job_rows = connection.execute(select(jobs).join(newest, of_newest).where(jobs.c.StudyInstanceUID.in_(chosen)))
-    job_of = {job.StudyInstanceUID: job for job in job_rows}
-    readable = and_(instances.c.StudyInstanceUID.in_(chosen), instances.c.reading == Reading.INDEXED.value)
-    counted = select(instances.c.StudyInstanceUID, func.count(), func.count(instances.c.SeriesInstanceUID.distinct())).where(readable)
-    counts = {row[0]: (row[1], row[2]) for row in connection.execute(counted.group_by(instances.c.StudyInstanceUID))}
-    sent = select(deliveries.c.job_id, deliveries.c.state, func.count()).where(deliveries.c.StudyInstanceUID.in_(chosen))
-    delivered: dict[int, dict[str, int]] = {}
-    for job_id, state, count in connection.execute(sent.group_by(deliveries.c.job_id, deliveries.c.state)):
-        delivered.setdefault(job_id, {})[state] = count
-    rows = connection.execute(lately)
-    return [_line(row, job_of.get(row.StudyInstanceUID), counts.get(row.StudyInstanceUID, (0, 0)), delivered) for row in rows]
+    def health(self) -> Health:
+        """Count jobs and deliveries per state and instances per reading, and say since when the oldest of each kind waits."""
+        oldest_waiting = select(func.min(jobs.c.created_at)).where(jobs.c.state == JobState.WAITING.value)
+        oldest_ready = select(func.min(jobs.c.not_before)).where(jobs.c.state == JobState.READY.value)
+        undelivered = select(func.min(jobs.c.updated_at)).where(jobs.c.state == JobState.ENCODED.value)
+        with self._database.read() as connection:
+            per_job, per_delivery = _count(connection, jobs.c.state), _count(connection, deliveries.c.state)
+            return Health(
+                jobs={state.value: per_job.get(state.value, 0) for state in JobState},
+                deliveries={state.value: per_delivery.get(state.value, 0) for state in DeliveryState},
+                destinations=_per_destination(connection),
+                instances=_per_reading(connection),
+                without_study=connection.execute(select(func.count()).where(_WITHOUT_STUDY)).scalar_one(),
+                conflicts=connection.execute(select(func.count()).select_from(instances).where(instances.c.arrival > 0)).scalar_one(),
+                studies=connection.execute(select(func.count()).select_from(studies)).scalar_one(),
+                oldest_waiting_since=connection.execute(oldest_waiting).scalar_one(),
+                oldest_ready_since=connection.execute(oldest_ready).scalar_one(),
+                oldest_undelivered_since=connection.execute(undelivered).scalar_one(),
+            )
 
+    def studies(self, limit: int = 100) -> tuple[StudyLine, ...]:
+        """Return one line per study, the last received first: how much came, where its newest job stands, what was delivered."""
+        lately = select(studies).order_by(studies.c.last_received_at.desc(), studies.c.StudyInstanceUID).limit(limit)
+        # As a subquery, not as a list of values: SQLite takes some thousand values only.
+        chosen = select(lately.subquery().c.StudyInstanceUID)
+        with self._database.read() as connection:
+            job_of, counts, delivered = _newest_jobs(connection, chosen), _counts(connection, chosen), _delivered(connection, chosen)
+            return tuple(
+                _study_line(row, job_of.get(row.StudyInstanceUID), counts.get(row.StudyInstanceUID, (0, 0)), delivered)
+                for row in connection.execute(lately)
+            )
 
-def of_study(connection: Connection, StudyInstanceUID: str) -> dict[str, Any]:
-    """Return everything that is known of one study; empty when it is not known."""
-    study = connection.execute(select(studies).where(studies.c.StudyInstanceUID == StudyInstanceUID)).one_or_none()
-    if study is None:
-        return {}
-    of_it = select(instances).where(instances.c.StudyInstanceUID == StudyInstanceUID)
-    rows = connection.execute(of_it.order_by(instances.c.received_at, instances.c.id)).all()
-    return {
-        "StudyInstanceUID": StudyInstanceUID,
-        "first_received_at": study.first_received_at,
-        "last_received_at": study.last_received_at,
-        "received": _transfers(rows),
-        "series": _series([row for row in rows if row.reading != Reading.UNREADABLE.value]),
-        "conflicts": [_shown(row, _ASIDE_SHOWN) for row in rows if row.arrival],
-        "own_results_received": sum(row.reading == Reading.OWN_RESULT.value for row in rows),
-        "unreadable": _unreadable_beside(connection, study, rows),
-        "jobs": _jobs(connection, StudyInstanceUID),
-        "deliveries": _deliveries(connection, StudyInstanceUID),
-        "events": _events(connection, StudyInstanceUID),
-    }
+    def without_study(self, limit: int = 1000) -> tuple[InstanceLine, ...]:
+        """Return the instances that can be of no study, the last received first: acknowledged, kept, and answered by nothing else."""
+        newest = select(instances).where(_WITHOUT_STUDY).order_by(instances.c.received_at.desc(), instances.c.id.desc()).limit(limit)
+        with self._database.read() as connection:
+            return tuple(_instance_line(row) for row in connection.execute(newest))
+
+    def studies_ending_in(self, text: str, limit: int = 10) -> tuple[str, ...]:
+        """Return the Study Instance UIDs that end in a text, or the one that is that text."""
+        uid = studies.c.StudyInstanceUID
+        with self._database.read() as connection:
+            if connection.execute(select(uid).where(uid == text)).first() is not None:
+                return (text,)
+            ending = select(uid).where(uid.endswith(text, autoescape=True)).order_by(uid).limit(limit)
+            return tuple(connection.execute(ending).scalars())
+
+    def instances_ending_in(self, text: str, limit: int = 10) -> tuple[InstanceLine, ...]:
+        """Return the instances of no study whose SOP Instance UID ends in a text, or those whose UID is that text."""
+        uid = instances.c.SOPInstanceUID
+        chosen = select(instances).where(_WITHOUT_STUDY).order_by(instances.c.received_at, instances.c.id).limit(limit)
+        with self._database.read() as connection:
+            rows = connection.execute(chosen.where(uid == text)).all()
+            return tuple(_instance_line(row) for row in rows or connection.execute(chosen.where(uid.endswith(text, autoescape=True))))
+
+    def of_study(self, StudyInstanceUID: str) -> StudyHistory | None:
+        """Return everything that is known of one study; None when it is not known."""
+        of_it = select(instances).where(instances.c.StudyInstanceUID == StudyInstanceUID)
+        with self._database.read() as connection:
+            study = connection.execute(select(studies).where(studies.c.StudyInstanceUID == StudyInstanceUID)).one_or_none()
+            if study is None:
+                return None
+            rows = connection.execute(of_it.order_by(instances.c.received_at, instances.c.id)).all()
+            return StudyHistory(
+                StudyInstanceUID=StudyInstanceUID,
+                first_received_at=study.first_received_at,
+                last_received_at=study.last_received_at,
+                received=_transfers(rows),
+                series=_series([row for row in rows if row.reading != Reading.UNREADABLE.value]),
+                conflicts=tuple(_instance_line(row) for row in rows if row.arrival),
+                own_results_received=sum(row.reading == Reading.OWN_RESULT.value for row in rows),
+                unreadable=tuple(_instance_line(row) for row in rows if row.reading == Reading.UNREADABLE.value),
+                jobs=_jobs(connection, StudyInstanceUID),
+                deliveries=_deliveries(connection, StudyInstanceUID),
+                events=_events(connection, StudyInstanceUID),
+            )
+
+    def segmentations(self, besides: str, limit: int) -> list[tuple[str, str]]:
+        """Return (study, spool path) of the newest segmentations of other studies; of each study the newest."""
+        made = select(jobs.c.StudyInstanceUID, results.c.path).join(jobs, jobs.c.id == results.c.job_id)
+        others = made.where(results.c.kind == "seg", jobs.c.StudyInstanceUID != besides).order_by(results.c.id.desc()).limit(limit)
+        newest: dict[str, str] = {}
+        with self._database.read() as connection:
+            for study, path in connection.execute(others):
+                newest.setdefault(study, path)
+        return list(newest.items())
+
+    def add_event(self, StudyInstanceUID: str, event: str, detail: Mapping[str, Any], now: float) -> None:
+        """Append to a study's diary."""
+        with self._database.write() as connection:
+            add_event(connection, StudyInstanceUID, event, detail, now)
 
 
 def _count(connection: Connection, column: Any) -> dict[str, int]:
@@ -107,100 +138,129 @@ def _count(connection: Connection, column: Any) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(counted)}
 
 
-def _line(study: Row[Any], job: Row[Any] | None, counts: tuple[int, int], delivered: dict[int, dict[str, int]]) -> dict[str, Any]:
-    line = {**_shown(study, _STUDY_SHOWN), "instances": counts[0], "series": counts[1], "job": None, "deliveries": {}}
-    if job is not None:
-        line["job"] = _shown(job, _JOB_SHOWN)
-        line["deliveries"] = delivered.get(job.id, {})
-    return line
+def _per_destination(connection: Connection) -> dict[str, dict[str, int]]:
+    counted = select(deliveries.c.destination, deliveries.c.state, func.count())
+    destinations: dict[str, dict[str, int]] = {}
+    for name, state, count in connection.execute(counted.group_by(deliveries.c.destination, deliveries.c.state)):
+        destinations.setdefault(name, {})[state] = count
+    return destinations
 
 
-def _transfers(rows: Any) -> list[dict[str, Any]]:
-    transfers: list[dict[str, Any]] = []
-    open_transfer: dict[tuple[str, str], dict[str, Any]] = {}
+def _per_reading(connection: Connection) -> dict[str, int]:
+    """Count instances; the few that are not plainly indexed have an index of their own, so that a million costs little."""
+    reading = instances.c.reading
+    counted = select(reading, func.count()).where(reading != Reading.INDEXED.value).group_by(reading)
+    counts = {row[0]: row[1] for row in connection.execute(counted)}
+    total = connection.execute(select(func.count()).select_from(instances)).scalar_one()
+    counts[Reading.INDEXED.value] = total - sum(counts.values())
+    return {reading.value: counts.get(reading.value, 0) for reading in Reading}
+
+
+def _newest_jobs(connection: Connection, chosen: Any) -> dict[str, Row[Any]]:
+    newest = select(jobs.c.StudyInstanceUID, func.max(jobs.c.revision).label("revision")).where(jobs.c.StudyInstanceUID.in_(chosen))
+    revision = newest.group_by(jobs.c.StudyInstanceUID).subquery()
+    of_revision = and_(jobs.c.StudyInstanceUID == revision.c.StudyInstanceUID, jobs.c.revision == revision.c.revision)
+    return {job.StudyInstanceUID: job for job in connection.execute(select(jobs).join(revision, of_revision))}
+
+
+def _counts(connection: Connection, chosen: Any) -> dict[str, tuple[int, int]]:
+    """Count a study's instances and series; several versions of one SOP Instance UID are one instance."""
+    study, uid, series = instances.c.StudyInstanceUID, instances.c.SOPInstanceUID, instances.c.SeriesInstanceUID
+    readable = and_(study.in_(chosen), instances.c.reading == Reading.INDEXED.value)
+    counted = select(study, func.count(uid.distinct()), func.count(series.distinct())).where(readable).group_by(study)
+    return {row[0]: (row[1], row[2]) for row in connection.execute(counted)}
+
+
+def _delivered(connection: Connection, chosen: Any) -> dict[int, dict[str, int]]:
+    counted = select(deliveries.c.job_id, deliveries.c.state, func.count()).where(deliveries.c.StudyInstanceUID.in_(chosen))
+    delivered: dict[int, dict[str, int]] = {}
+    for job_id, state, count in connection.execute(counted.group_by(deliveries.c.job_id, deliveries.c.state)):
+        delivered.setdefault(job_id, {})[state] = count
+    return delivered
+
+
+def _study_line(study: Row[Any], job: Row[Any] | None, counts: tuple[int, int], delivered: Mapping[int, Mapping[str, int]]) -> StudyLine:
+    return StudyLine(
+        StudyInstanceUID=study.StudyInstanceUID,
+        first_received_at=study.first_received_at,
+        last_received_at=study.last_received_at,
+        instances=counts[0],
+        series=counts[1],
+        job=None if job is None else _line(JobLine, job),
+        deliveries={} if job is None else delivered.get(job.id, {}),
+    )
+
+
+def _transfers(rows: Sequence[Row[Any]]) -> tuple[TransferLine, ...]:
+    """Group what came by sender; a pause ends a transfer."""
+    transfers: list[list[Row[Any]]] = []
+    open_transfer: dict[tuple[str, str], list[Row[Any]]] = {}
     for row in rows:
         sender = (row.calling_ae, row.peer_host)
         current = open_transfer.get(sender)
-        if current is None or row.received_at - current["until"] > _PAUSE_S:
-            current = {
-                "calling_ae": row.calling_ae,
-                "peer_host": row.peer_host,
-                "since": row.received_at,
-                "until": row.received_at,
-                "instances": 0,
-            }
-            open_transfer[sender] = current
+        if current is None or row.received_at - current[-1].received_at > _PAUSE_S:
+            current = open_transfer[sender] = []
             transfers.append(current)
-        current["until"] = row.received_at
-        current["instances"] += 1
-    return transfers
+        current.append(row)
+    return tuple(
+        TransferLine(rows[0].calling_ae, rows[0].peer_host, rows[0].received_at, rows[-1].received_at, len(rows)) for rows in transfers
+    )
 
 
-def _series(rows: Any) -> list[dict[str, Any]]:
-    described: dict[str, dict[str, Any]] = {}
+def _series(rows: Sequence[Row[Any]]) -> tuple[SeriesLine, ...]:
+    used = {row.id for row in choose_used(rows)}
+    of_series: dict[str, list[Row[Any]]] = {}
     for row in rows:
-        series = described.get(row.SeriesInstanceUID)
-        if series is None:
-            header = header_from_json(row.header)
-            series = {
-                name: getattr(header, name)
-                for name in ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription", "ProtocolName")
-            }
-            series |= {"instances": 0, "conflicts": 0, "size_bytes": 0}
-            described[row.SeriesInstanceUID] = series
-        series["conflicts" if row.arrival else "instances"] += 1
-        series["size_bytes"] += row.size_bytes
-    return sorted(
-        described.values(), key=lambda series: (series["SeriesNumber"] is None, series["SeriesNumber"] or 0, series["SeriesInstanceUID"])
-    )
-
-
-def _unreadable_beside(connection: Connection, study: Row[Any], rows: Any) -> list[dict[str, Any]]:
-    # What says of itself that it is of the study, and, where not even that can be read, what the same senders sent at the same time.
-    during = and_(
-        instances.c.StudyInstanceUID.is_(None),
-        instances.c.received_at.between(study.first_received_at - _PAUSE_S, study.last_received_at + _PAUSE_S),
-        instances.c.calling_ae.in_({row.calling_ae for row in rows}),
-    )
-    of_it = or_(instances.c.StudyInstanceUID == study.StudyInstanceUID, during)
-    chosen = and_(instances.c.reading == Reading.UNREADABLE.value, of_it)
-    unreadable = connection.execute(select(instances).where(chosen).order_by(instances.c.received_at, instances.c.id))
-    return [_shown(row, _ASIDE_SHOWN) | {"reason": row.unreadable_because} for row in unreadable]
-
-
-def _jobs(connection: Connection, StudyInstanceUID: str) -> list[dict[str, Any]]:
-    shown = []
-    of_study = select(jobs).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
-    for row in connection.execute(of_study.order_by(jobs.c.revision)).all():
-        files = connection.execute(select(results).where(results.c.job_id == row.id).order_by(results.c.id))
-        shown.append(
-            _shown(row, _JOB_SHOWN) | {"detail": from_json(row.detail), "results": [_shown(file, _RESULT_SHOWN) for file in files]}
+        of_series.setdefault(row.SeriesInstanceUID, []).append(row)
+    lines = []
+    for SeriesInstanceUID, members in of_series.items():
+        header = header_from_json(members[0].header)
+        # Our own results that came back are of no version: they are counted as they are.
+        counted = sum(row.id in used or row.reading == Reading.OWN_RESULT.value for row in members)
+        lines.append(
+            SeriesLine(
+                SeriesInstanceUID=SeriesInstanceUID,
+                SeriesNumber=header.SeriesNumber,
+                Modality=header.Modality,
+                SeriesDescription=header.SeriesDescription,
+                ProtocolName=header.ProtocolName,
+                instances=counted,
+                conflicts=len(members) - counted,
+                size_bytes=sum(row.size_bytes for row in members),
+            )
         )
-    return shown
+    return tuple(sorted(lines, key=lambda line: (line.SeriesNumber is None, line.SeriesNumber or 0, line.SeriesInstanceUID)))
 
 
-def _deliveries(connection: Connection, StudyInstanceUID: str) -> list[dict[str, Any]]:
+def _jobs(connection: Connection, StudyInstanceUID: str) -> tuple[JobStory, ...]:
+    of_study = select(jobs).where(jobs.c.StudyInstanceUID == StudyInstanceUID).order_by(jobs.c.revision)
+    files = select(results).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
+    of_job: dict[int, list[ResultLine]] = {}
+    for file in connection.execute(files.order_by(results.c.id)):
+        of_job.setdefault(file.job_id, []).append(_line(ResultLine, file))
+    return tuple(
+        _line(JobStory, row, detail=from_json(row.detail), results=tuple(of_job.get(row.id, ()))) for row in connection.execute(of_study)
+    )
+
+
+def _deliveries(connection: Connection, StudyInstanceUID: str) -> tuple[DeliveryLine, ...]:
     joined = select(deliveries, results.c.kind, results.c.SOPInstanceUID, results.c.path).join(
         results, results.c.id == deliveries.c.result_id
     )
     of_study = joined.where(deliveries.c.StudyInstanceUID == StudyInstanceUID).order_by(deliveries.c.id)
-    return [_shown(row, (*_DELIVERY_SHOWN, "kind", "SOPInstanceUID", "path")) for row in connection.execute(of_study)]
+    return tuple(_line(DeliveryLine, row) for row in connection.execute(of_study))
 
 
-def _events(connection: Connection, StudyInstanceUID: str) -> list[dict[str, Any]]:
+def _events(connection: Connection, StudyInstanceUID: str) -> tuple[EventLine, ...]:
     of_study = select(events).where(events.c.StudyInstanceUID == StudyInstanceUID).order_by(events.c.id)
-    return [{"at": row.at, "what": row.what, "detail": from_json(row.detail)} for row in connection.execute(of_study)]
+    return tuple(EventLine(row.at, row.what, from_json(row.detail)) for row in connection.execute(of_study))
 
 
-def _shown(row: Row[Any], columns: tuple[str, ...]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in columns}
+def _instance_line(row: Row[Any]) -> InstanceLine:
+    return _line(InstanceLine, row, reason=row.unreadable_because or "")
 
 
-def segmentations(connection: Connection, besides: str, limit: int) -> list[tuple[str, str]]:
-    """Return (study, spool path) of the newest segmentations of other studies; of each study the newest."""
-    made = select(jobs.c.StudyInstanceUID, results.c.path).join(jobs, jobs.c.id == results.c.job_id)
-    wanted = made.where(results.c.kind == "seg", jobs.c.StudyInstanceUID != besides).order_by(results.c.id.desc()).limit(limit)
-    newest: dict[str, str] = {}
-    for study, path in connection.execute(wanted):
-        newest.setdefault(study, path)
-    return list(newest.items())
+def _line(kind: type[_Line], row: Row[Any], **values: Any) -> _Line:
+    """Make a record of the columns that carry its fields' names."""
+    names = (field.name for field in fields(kind) if field.name not in values)  # type: ignore[arg-type]
+    return kind(**{name: getattr(row, name) for name in names}, **values)

@@ -8,22 +8,153 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from dicomnode.errors import NodeError, StateError
-from dicomnode.ledger import jobs, retention
-from dicomnode.ledger.encoding import indexed_from_row, received_from_row, received_to_columns
+from dicomnode.errors import NodeError, RetryLater, StateError
+from dicomnode.ledger import revisions
+from dicomnode.ledger.database import Database
+from dicomnode.ledger.encoding import header_to_json, indexed_from_row, received_from_row, received_to_columns
 from dicomnode.ledger.events import add_event
+from dicomnode.ledger.gather import Gather
 from dicomnode.ledger.schema import Reading, instances, results, studies
 from dicomnode.records import AddOutcome, IndexedInstance, InstanceHeader, ReceivedInstance, SetAside
 
 _ADD = insert(instances)
 
 
-def add_first(connection: Connection, group: Sequence[ReceivedInstance]) -> None:
-    """List instances as the first with their SOP Instance UIDs; `IntegrityError` when one of them is not."""
-    connection.execute(_ADD, [_columns(instance, 0) for instance in group])
+class Instances:
+    """The part of the ledger that lists what came; each verb is one transaction and may raise `RetryLater`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._gather: Gather[ReceivedInstance, AddOutcome] = Gather(self._add_all)
+
+    def add(self, instance: ReceivedInstance) -> AddOutcome:
+        """List an instance that is safe in the spool: "new", "duplicate" (the same bytes) or "conflict" (same UID, other bytes).
+
+        Threads that call at the same time share a transaction; what is wrong with one instance is raised to its own thread only.
+        """
+        return self._gather(instance)
+
+    def _add_all(self, group: Sequence[ReceivedInstance]) -> list[AddOutcome | Exception]:
+        try:
+            with self._database.write() as connection:
+                connection.execute(_ADD, [_columns(instance, 0) for instance in group])
+            return ["new"] * len(group)
+        except RetryLater:
+            # The ledger is away for all of them.
+            raise
+        except Exception:  # noqa: BLE001  a UID that is there already, or a value that the database refuses: only that instance's caller hears of it
+            return [self._add_alone(instance) for instance in group]
+
+    def _add_alone(self, instance: ReceivedInstance) -> AddOutcome | Exception:
+        try:
+            with self._database.write() as connection:
+                return _add_again(connection, instance)
+        except Exception as fault:  # noqa: BLE001  raised to the thread that called with it
+            return fault
+
+    def paths(self) -> set[str]:
+        """Return the spool paths of every listed instance."""
+        with self._database.read() as connection:
+            return set(connection.execute(select(instances.c.path)).scalars())
+
+    def unindexed(self, limit: int) -> list[tuple[int, ReceivedInstance]]:
+        """Return instances whose header has not been read, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(instances).where(instances.c.reading == Reading.NEW.value).order_by(instances.c.id).limit(limit)
+            )
+            return [(row.id, received_from_row(row)) for row in rows]
+
+    def oldest_unread_at(self) -> float | None:
+        """Return when the first of the instances came whose header has not been read."""
+        with self._database.read() as connection:
+            first = select(func.min(instances.c.received_at)).where(instances.c.reading == Reading.NEW.value)
+            at: float | None = connection.execute(first).scalar_one()
+            return at
+
+    def record_header(self, instance_id: int, header: InstanceHeader, now: float, *, reopens: bool = True) -> None:
+        """Note what an instance is; open its study's job, or supersede one that began without it and open the next revision.
+
+        Duplicates, conflicts, our own results and a second reading never supersede; nor does anything with `reopens` false.
+        """
+        # Encoded before the lock: many-framed headers take their time, and reception waits for the lock.
+        encoded = header_to_json(header)
+        with self._database.write() as connection:
+            row = _fetch(connection, instance_id)
+            own = (
+                connection.execute(select(results.c.id).where(results.c.SOPInstanceUID == row.SOPInstanceUID).limit(1)).first() is not None
+            )
+            _refresh_study(connection, header.StudyInstanceUID, row.received_at, grows=not own)
+            values = {"StudyInstanceUID": header.StudyInstanceUID, "SeriesInstanceUID": header.SeriesInstanceUID, "header": encoded}
+            reading = Reading.OWN_RESULT if own else Reading.INDEXED
+            noted = update(instances).where(instances.c.id == instance_id)
+            connection.execute(noted.values(reading=reading.value, unreadable_because=None, indexed_at=now, **values))
+            if row.reading in (Reading.INDEXED.value, Reading.OWN_RESULT.value) and row.StudyInstanceUID == header.StudyInstanceUID:
+                return
+            origin = {"SOPInstanceUID": row.SOPInstanceUID, "calling_ae": row.calling_ae, "peer_host": row.peer_host}
+            if own:
+                # An archive that routes our own results back to us must not start the study again.
+                add_event(connection, header.StudyInstanceUID, "own-result", origin, now)
+                return
+            if row.arrival:
+                add_event(connection, header.StudyInstanceUID, "conflict", origin, now)
+                if _has_earlier(connection, row, header.StudyInstanceUID):
+                    revisions.note_sent_again(connection, header.StudyInstanceUID, now)
+                    return
+            revisions.admit_content(connection, header.StudyInstanceUID, now, reopens)
+
+    def record_unreadable(self, instance_id: int, reason: str, now: float, *, StudyInstanceUID: str = "") -> None:
+        """Set an instance aside: kept in the spool, left out of its study. A study of nothing else is answered too, so it gets a job."""
+        with self._database.write() as connection:
+            row = _fetch(connection, instance_id)
+            values: dict[str, Any] = {"reading": Reading.UNREADABLE.value, "unreadable_because": reason, "indexed_at": now}
+            if StudyInstanceUID:
+                _refresh_study(connection, StudyInstanceUID, row.received_at, grows=True)
+                values["StudyInstanceUID"] = StudyInstanceUID
+            connection.execute(update(instances).where(instances.c.id == instance_id).values(**values))
+            if StudyInstanceUID:
+                revisions.admit_content(connection, StudyInstanceUID, now, reopens=False)
+
+    def set_aside(self, StudyInstanceUID: str) -> list[SetAside]:
+        """Return the unreadable instances that say they are of a study, unless they came again whole."""
+        with self._database.read() as connection:
+            whole = select(instances.c.SOPInstanceUID).where(instances.c.reading == Reading.INDEXED.value)
+            of_it = and_(
+                instances.c.StudyInstanceUID == StudyInstanceUID,
+                instances.c.reading == Reading.UNREADABLE.value,
+                instances.c.SOPInstanceUID.not_in(whole.where(instances.c.StudyInstanceUID == StudyInstanceUID)),
+            )
+            rows = connection.execute(select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id))
+            return [SetAside(row.path, row.received_at, row.unreadable_because) for row in rows]
+
+    def of_study(self, StudyInstanceUID: str) -> list[IndexedInstance]:
+        """Return the readable instances of a study in the order in which they came; of several with one UID the first."""
+        with self._database.read() as connection:
+            of_it = and_(instances.c.StudyInstanceUID == StudyInstanceUID, instances.c.reading == Reading.INDEXED.value)
+            rows = connection.execute(select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id)).all()
+            return [indexed_from_row(row) for row in choose_used(rows)]
+
+    def last_received_at(self, StudyInstanceUID: str) -> float:
+        """Return when the newest instance of a study came; `NodeError` when the study is not known."""
+        with self._database.read() as connection:
+            at: float | None = connection.execute(
+                select(studies.c.last_received_at).where(studies.c.StudyInstanceUID == StudyInstanceUID)
+            ).scalar_one_or_none()
+            if at is None:
+                raise NodeError(f"study {StudyInstanceUID} is not known")
+            return at
 
 
-def add_again(connection: Connection, instance: ReceivedInstance) -> AddOutcome:
+def choose_used(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Return the rows of a study's instances that count, in their order: of several versions with one SOP Instance UID the first."""
+    first: dict[str, int] = {}
+    indexed = [row for row in rows if row.reading == Reading.INDEXED.value]
+    for row in indexed:
+        first[row.SOPInstanceUID] = min(row.arrival, first.get(row.SOPInstanceUID, row.arrival))
+    return [row for row in indexed if row.arrival == first[row.SOPInstanceUID]]
+
+
+def _add_again(connection: Connection, instance: ReceivedInstance) -> AddOutcome:
     """List an instance whose SOP Instance UID is there already: the same bytes once, other bytes beside the first."""
     rows = connection.execute(select(instances).where(instances.c.SOPInstanceUID == instance.SOPInstanceUID)).all()
     for row in rows:
@@ -31,101 +162,8 @@ def add_again(connection: Connection, instance: ReceivedInstance) -> AddOutcome:
             _note_again(connection, row, instance.received_at)
             return "duplicate"
     arrival = max((row.arrival for row in rows), default=-1) + 1
-    _add(connection, instance, arrival)
-    return "conflict" if arrival else "new"
-
-
-def paths(connection: Connection) -> set[str]:
-    """Return the spool paths of every listed instance."""
-    return set(connection.execute(select(instances.c.path)).scalars())
-
-
-def unindexed(connection: Connection, limit: int) -> list[tuple[int, ReceivedInstance]]:
-    """Return instances whose header has not been read, oldest first."""
-    rows = connection.execute(select(instances).where(instances.c.reading == Reading.NEW.value).order_by(instances.c.id).limit(limit))
-    return [(row.id, received_from_row(row)) for row in rows]
-
-
-def oldest_unread_at(connection: Connection) -> float | None:
-    """Return when the first of the instances came whose header has not been read."""
-    first = select(func.min(instances.c.received_at)).where(instances.c.reading == Reading.NEW.value)
-    at: float | None = connection.execute(first).scalar_one()
-    return at
-
-
-def record_header(connection: Connection, instance_id: int, header: InstanceHeader, encoded: str, now: float, reopens: bool) -> None:
-    """Note what an instance is, and make sure that its study will be answered. Again with the same header changes nothing.
-
-    `encoded` is the header as JSON text.
-    """
-    row = _fetch(connection, instance_id)
-    own = connection.execute(select(results.c.id).where(results.c.SOPInstanceUID == row.SOPInstanceUID).limit(1)).first() is not None
-    _refresh_study(connection, header.StudyInstanceUID, row.received_at, grows=not own)
-    values = {"StudyInstanceUID": header.StudyInstanceUID, "SeriesInstanceUID": header.SeriesInstanceUID, "header": encoded}
-    reading = Reading.OWN_RESULT if own else Reading.INDEXED
-    noted = update(instances).where(instances.c.id == instance_id)
-    connection.execute(noted.values(reading=reading.value, unreadable_because=None, indexed_at=now, **values))
-    if row.reading in (Reading.INDEXED.value, Reading.OWN_RESULT.value) and row.StudyInstanceUID == header.StudyInstanceUID:
-        return
-    seen = {"SOPInstanceUID": row.SOPInstanceUID, "calling_ae": row.calling_ae, "peer_host": row.peer_host}
-    if own:
-        # An archive that routes our own results back to us must not start the study again.
-        add_event(connection, header.StudyInstanceUID, "own-result", seen, now)
-        return
-    if row.arrival:
-        add_event(connection, header.StudyInstanceUID, "conflict", seen, now)
-        if _has_earlier(connection, row, header.StudyInstanceUID):
-            jobs.note_sent_again(connection, header.StudyInstanceUID, now)
-            return
-    jobs.admit_content(connection, header.StudyInstanceUID, now, reopens)
-
-
-def record_unreadable(connection: Connection, instance_id: int, reason: str, now: float, StudyInstanceUID: str) -> None:
-    """Set an instance aside: kept in the spool, left out of its study. A study of nothing else is answered too, so it gets a job."""
-    row = _fetch(connection, instance_id)
-    values: dict[str, Any] = {"reading": Reading.UNREADABLE.value, "unreadable_because": reason, "indexed_at": now}
-    if StudyInstanceUID:
-        _refresh_study(connection, StudyInstanceUID, row.received_at, grows=True)
-        values["StudyInstanceUID"] = StudyInstanceUID
-    connection.execute(update(instances).where(instances.c.id == instance_id).values(**values))
-    if StudyInstanceUID:
-        jobs.admit_content(connection, StudyInstanceUID, now, reopens=False)
-
-
-def set_aside(connection: Connection, StudyInstanceUID: str) -> list[SetAside]:
-    """Return the unreadable instances that say they are of a study, unless they came again whole."""
-    whole = select(instances.c.SOPInstanceUID).where(instances.c.reading == Reading.INDEXED.value)
-    of_it = and_(
-        instances.c.StudyInstanceUID == StudyInstanceUID,
-        instances.c.reading == Reading.UNREADABLE.value,
-        instances.c.SOPInstanceUID.not_in(whole.where(instances.c.StudyInstanceUID == StudyInstanceUID)),
-    )
-    rows = connection.execute(select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id))
-    return [SetAside(row.path, row.received_at, row.unreadable_because) for row in rows]
-
-
-def of_study(connection: Connection, StudyInstanceUID: str) -> list[IndexedInstance]:
-    """Return the readable instances of a study in the order in which they came; of several with one UID the first."""
-    of_it = and_(instances.c.StudyInstanceUID == StudyInstanceUID, instances.c.reading == Reading.INDEXED.value)
-    rows = connection.execute(select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id)).all()
-    first: dict[str, int] = {}
-    for row in rows:
-        first[row.SOPInstanceUID] = min(row.arrival, first.get(row.SOPInstanceUID, row.arrival))
-    return [indexed_from_row(row) for row in rows if row.arrival == first[row.SOPInstanceUID]]
-
-
-def last_received_at(connection: Connection, StudyInstanceUID: str) -> float:
-    """Return when the newest instance of a study came; `NodeError` when the study is not known."""
-    at: float | None = connection.execute(
-        select(studies.c.last_received_at).where(studies.c.StudyInstanceUID == StudyInstanceUID)
-    ).scalar_one_or_none()
-    if at is None:
-        raise NodeError(f"study {StudyInstanceUID} is not known")
-    return at
-
-
-def _add(connection: Connection, instance: ReceivedInstance, arrival: int) -> None:
     connection.execute(_ADD, _columns(instance, arrival))
+    return "conflict" if arrival else "new"
 
 
 def _note_again(connection: Connection, row: Row[Any], received_at: float) -> None:
@@ -133,8 +171,8 @@ def _note_again(connection: Connection, row: Row[Any], received_at: float) -> No
     if row.reading == Reading.INDEXED.value:
         # Holds the row of the study, as whoever changes its jobs does.
         _refresh_study(connection, row.StudyInstanceUID, received_at, grows=False)
-        retention.note_resent(connection, row.StudyInstanceUID, received_at)
-        if jobs.note_sent_again(connection, row.StudyInstanceUID, received_at):
+        revisions.note_resent(connection, row.StudyInstanceUID, received_at)
+        if revisions.note_sent_again(connection, row.StudyInstanceUID, received_at):
             # The quiet time counts from the last of them.
             _refresh_study(connection, row.StudyInstanceUID, received_at, grows=True)
     elif row.reading == Reading.UNREADABLE.value and row.StudyInstanceUID is None:

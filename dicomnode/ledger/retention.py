@@ -4,80 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Connection, and_, delete, or_, select, update
+from sqlalchemy import Connection, and_, delete, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from dicomnode.ledger.database import Database
 from dicomnode.ledger.schema import Reading, archive_counts, deliveries, events, fetches, instances, jobs, results, studies
 from dicomnode.states import DeliveryState, JobState
 
 _UNFINISHED_JOB = tuple(state.value for state in JobState if state not in (JobState.DONE, JobState.FAILED, JobState.SUPERSEDED))
-_RESTING = (JobState.DONE.value, JobState.FAILED.value)
 _UNFINISHED_DELIVERY = (DeliveryState.DUE.value, DeliveryState.SENDING.value, DeliveryState.GIVEN_UP.value)
 
 # Removes the files at these paths of the spool.
 Remove = Callable[[set[str]], None]
 
 
-def expired_studies(connection: Connection, before: float) -> list[str]:
-    """Return the studies that were last received before a time and that nothing is left to do for, oldest first.
+class Retention:
+    """The part of the ledger that says what may go; each verb is one transaction and may raise `RetryLater`."""
 
-    A study that waits, runs, or has an undelivered result (also a given-up one) never expires.
-    """
-    this = studies.c.StudyInstanceUID
-    return list(connection.execute(select(this).where(_is_expired(before)).order_by(studies.c.last_received_at)).scalars())
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def expired_studies(self, before: float) -> list[str]:
+        """Return the studies that were last received before a time and that nothing is left to do for, oldest first.
+
+        A study that waits, runs, or has an undelivered result (also a given-up one) never expires.
+        """
+        with self._database.read() as connection:
+            this = studies.c.StudyInstanceUID
+            return list(connection.execute(select(this).where(_is_expired(before)).order_by(studies.c.last_received_at)).scalars())
+
+    def expire_study(self, StudyInstanceUID: str, before: float, remove: Remove) -> bool:
+        """Have a study's files removed, then its rows; False when it came again, or was worked on, since it was listed.
+
+        `remove` runs while nobody else can write: an instance is acknowledged as known either before, and then the study stays,
+        or after, when `receive` sees that the file is gone.
+        """
+        with self._database.write() as connection:
+            this = studies.c.StudyInstanceUID
+            still = select(this).where(this == StudyInstanceUID, _is_expired(before)).with_for_update()
+            if connection.execute(still).first() is None:
+                return False
+            remove(_study_paths(connection, StudyInstanceUID))
+            _forget_study(connection, StudyInstanceUID)
+            return True
+
+    def result_paths(self) -> set[str]:
+        """Return the spool paths of every result."""
+        with self._database.read() as connection:
+            return set(connection.execute(select(results.c.path)).scalars())
+
+    def expired_unreadable(self, before: float) -> list[str]:
+        """Return the spool paths of unreadable instances that came before a time."""
+        with self._database.read() as connection:
+            return list(connection.execute(select(instances.c.path).where(_is_expired_unreadable(before))).scalars())
+
+    def expire_unreadable(self, path: str, before: float, remove: Remove) -> bool:
+        """Have the file of an unreadable instance removed and remove its row; False when it came again since it was listed."""
+        with self._database.write() as connection:
+            this = and_(instances.c.path == path, _is_expired_unreadable(before))
+            if connection.execute(select(instances.c.id).where(this).with_for_update()).first() is None:
+                return False
+            remove({path})
+            connection.execute(delete(instances).where(this))
+            return True
 
 
-def expire_study(connection: Connection, StudyInstanceUID: str, before: float, remove: Remove) -> bool:
-    """Have a study's files removed and remove its rows; False when it came again, or was worked on, since it was listed."""
-    this = studies.c.StudyInstanceUID
-    still = select(this).where(this == StudyInstanceUID, _is_expired(before)).with_for_update()
-    if connection.execute(still).first() is None:
-        return False
-    remove(study_paths(connection, StudyInstanceUID))
-    forget_study(connection, StudyInstanceUID)
-    return True
-
-
-def study_paths(connection: Connection, StudyInstanceUID: str) -> set[str]:
+def _study_paths(connection: Connection, StudyInstanceUID: str) -> set[str]:
     """Return the spool paths of a study's instances and results."""
     of_jobs = select(results.c.path).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
     received = select(instances.c.path).where(instances.c.StudyInstanceUID == StudyInstanceUID)
     return set(connection.execute(received).scalars()) | set(connection.execute(of_jobs).scalars())
 
 
-def result_paths(connection: Connection) -> set[str]:
-    """Return the spool paths of every result."""
-    return set(connection.execute(select(results.c.path)).scalars())
-
-
-def forget_study(connection: Connection, StudyInstanceUID: str) -> None:
+def _forget_study(connection: Connection, StudyInstanceUID: str) -> None:
     """Remove every row of a study."""
     job_ids = select(jobs.c.id).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
     connection.execute(delete(deliveries).where(deliveries.c.job_id.in_(job_ids)))
     connection.execute(delete(results).where(results.c.job_id.in_(job_ids)))
     for table in (jobs, instances, events, fetches, archive_counts, studies):
         connection.execute(delete(table).where(table.c.StudyInstanceUID == StudyInstanceUID))
-
-
-def expired_unreadable(connection: Connection, before: float) -> list[str]:
-    """Return the spool paths of unreadable instances that came before a time."""
-    return list(connection.execute(select(instances.c.path).where(_is_expired_unreadable(before))).scalars())
-
-
-def expire_unreadable(connection: Connection, path: str, before: float, remove: Remove) -> bool:
-    """Have the file of an unreadable instance removed and remove its row; False when it came again since it was listed."""
-    this = and_(instances.c.path == path, _is_expired_unreadable(before))
-    if connection.execute(select(instances.c.id).where(this).with_for_update()).first() is None:
-        return False
-    remove({path})
-    connection.execute(delete(instances).where(this))
-    return True
-
-
-def note_resent(connection: Connection, StudyInstanceUID: str, received_at: float) -> None:
-    """Note that bytes of an answered study were received and acknowledged again, so that it does not expire under the sender's hands."""
-    answered = and_(jobs.c.StudyInstanceUID == StudyInstanceUID, jobs.c.state.in_(_RESTING), jobs.c.updated_at < received_at)
-    connection.execute(update(jobs).where(answered).values(updated_at=received_at))
 
 
 def _is_expired(before: float) -> ColumnElement[bool]:

@@ -65,7 +65,7 @@ def run_receive(config: Config) -> None:
     with _only_one(config.storage.root / "receive.lock", "receive"):
         layout = SpoolLayout(config.storage.spool)
         writer = SpoolWriter(layout, config.storage.minimum_free_mb * 2**20, config.storage.resume_free_mb * 2**20)
-        report = rebuild_ledger(layout, ledger)
+        report = rebuild_ledger(layout, ledger.instances)
         log.info("spool_recovered", **vars(report))
         audit = open_audit(config)
         audit.note_configuration(config.model_dump_json())
@@ -74,7 +74,7 @@ def run_receive(config: Config) -> None:
         def journal(report: CommitmentReport) -> bool:
             return ledger.confirmations.report(report, time.time())
 
-        receiver = Receiver(config, writer, ledger.add_instance, time.time, provider.services(journal), audit)
+        receiver = Receiver(config, writer, ledger.instances.add, time.time, provider.services(journal), audit)
         host, port = receiver.start()
         announcement = config.storage.root / "receive.json"
         announcement.write_text(json.dumps({"pid": os.getpid(), "host": host, "port": port, "ae_title": config.network.ae_title}))
@@ -84,7 +84,7 @@ def run_receive(config: Config) -> None:
 
         def watch_load() -> bool:
             with suppress(RetryLater):
-                receiver.congested = ledger.open_studies() > config.network.maximum_open_studies
+                receiver.congested = ledger.jobs.count_open() > config.network.maximum_open_studies
             silent_s = receiver.silent_s()
             if silent_s > LISTENER_SILENT_S:
                 log.error("listener_hangs", seconds=round(silent_s), advice="the watchdog is not fed: the process is to be started again")
@@ -133,11 +133,11 @@ def workplace(config: Config) -> Iterator[Workplace]:
         layout = SpoolLayout(config.storage.spool)
         sweep_half_results(layout)
         # With the slash, else the node on host1 would take what the node on host10 is working on.
-        released = ledger.release_owner(f"{owner}/", time.time())
+        released = sum(table.release_owner(f"{owner}/", time.time()) for table in (ledger.jobs, ledger.deliveries))
         if released:
             log.info("unfinished_work_resumed", count=released)
         audit = open_audit(config)
-        compute = Compute(config.compute)
+        compute = Compute(config.compute, scratch=config.storage.root / "scratch")
         audit(AuditEvent("started", detail="work"))
         try:
             yield Workplace(config, ledger, layout, compute, owner, audit=audit)

@@ -47,7 +47,7 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
         Timer("index instances", poll_s, flow.index_instances),
         Timer("assess studies", poll_s, flow.assess_studies),
         Timer("fetch missing", poll_s, flow.fetch_missing),
-        Timer("answer studies", poll_s, _until_idle, at_once=place.compute.worker_count),
+        Timer("answer studies", poll_s, _answer_until_idle, at_once=place.compute.most_workers),
         Timer("learn destinations", poll_s, flow.learn_destinations),
         # A hanging destination keeps one run busy; the next run serves the others.
         Timer("deliver results", poll_s, flow.deliver_results, at_once=len(place.config.destinations) + 1),
@@ -57,7 +57,7 @@ def timers(place: Workplace) -> tuple[Timer, ...]:
 
 
 def _remove_expired(place: Workplace) -> int:
-    return remove_expired_studies(place.ledger, place.layout, place.config.storage, place.now(), place.audit)
+    return remove_expired_studies(place.ledger.retention, place.layout, place.config.storage, place.now(), place.audit)
 
 
 def start_schedule(place: Workplace, lookout: Lookout) -> BackgroundScheduler:
@@ -96,9 +96,12 @@ def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
     return len(late)
 
 
-def _until_idle(place: Workplace) -> None:
-    while flow.answer_next(place):
-        pass
+def _answer_until_idle(place: Workplace) -> None:
+    """Answer studies while there are any and a worker is free; workers that joined since are counted in."""
+    while True:
+        with place.compute.slot() as free:
+            if not free or not flow.answer_next(place):
+                return
 
 
 def _guarded(timer: Timer, place: Workplace, lookout: Lookout) -> None:

@@ -17,10 +17,10 @@ from dicomnode.results.companions.key_pictures import KeyPicture, draw_key_pictu
 from dicomnode.results.companions.objects import build_key_objects, build_pdf, build_pictures
 from dicomnode.results.companions.page_content import describe_result, page_of_refusal
 from dicomnode.results.companions.preview import draw_montage
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.forms import PARTS, settle
-from dicomnode.results.headers import read_header, read_source, repair_template
+from dicomnode.results.headers import carry_identity, find_lost_identity, read_header, read_source, repair_identity, repair_template
 from dicomnode.results.provenance import Provenance, plan_provenance
+from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.report.document import EncodingPlan
 from dicomnode.results.report.lesions import build_lesion_report
 from dicomnode.results.report.negative import build_negative_report
@@ -32,18 +32,6 @@ from dicomnode.results.words.sentences import Findings, describe_refusal
 from dicomnode.settings.config import ResultForm, ResultKind
 from dicomnode.states import Outcome
 from pipeline.records import PipelineResult, Volume
-
-
-@dataclass(frozen=True)
-class EncodedResult:
-    """One result object: `kind` is its name (`ResultForm.kind_of`), and `data` a whole DICOM file (PS3.10)."""
-
-    kind: str
-    data: bytes
-    SOPInstanceUID: str
-    SOPClassUID: str
-    SeriesInstanceUID: str
-    filename: str
 
 
 def build_answer(
@@ -65,15 +53,10 @@ def build_answer(
     ResultRejected
         What was found does not fit the source.
     """
-    grid = find_second_grid(second, context.sources, result)
-    provenance = plan_provenance(context, result)
-    grids = {source.role: part.volume for source, part in ((grid.source, grid),)} if grid else {}
-    evidence = [read_source(source, volume if number == 0 else grids.get(source.role)) for number, source in enumerate(context.sources)]
-    plans = plan_segments(result, context.settings.maximum_segments, provenance)
-    workshop = _Workshop(context, volume, result, (*findings, *result.findings), provenance, evidence, plans, grid)
     try:
-        with _names_as_they_come():
-            return tuple(_in_each_form(workshop, int(evidence[0][0].Columns)))
+        with _values_as_they_come():
+            workshop = _open_workshop(context, volume, result, findings, second)
+            return tuple(_in_each_form(workshop, int(workshop.evidence[0][0].Columns)))
     except (ValueError, AttributeError, TypeError, LookupError) as problem:
         # highdicom's own checks: the object would not be valid.
         raise ResultRejected(f"the result could not be encoded: {type(problem).__name__}: {problem}") from problem
@@ -84,20 +67,23 @@ def build_refusal(
 ) -> tuple[EncodedResult, ...]:
     """Return the SR that says why a study has no segmentation, and the same words as page and picture where those are wanted."""
     provenance = plan_provenance(context, None, code, sentence, outcome.value)
-    template = repair_template(read_header(context.template))
-    words = describe_refusal(code, sentence, findings, outcome)
     made: dict[str, EncodedResult] = {}
-    with _names_as_they_come():
+    with _values_as_they_come():
+        raw = read_header(context.template)
+        template = repair_template(raw)
+        words = describe_refusal(code, sentence, (*findings, *find_lost_identity(raw)), outcome)
         for form in context.forms:
             settled = settle(form, found=False)
             plan = EncodingPlan(context, (), (), provenance, form=settled)
-            made[form.kind_of("sr")] = encode(form.kind_of("sr"), build_refusal_report(plan, template, words))
+            objects = {form.kind_of("sr"): build_refusal_report(plan, template, words)}
             if "pdf" in form.objects:
-                page = build_pdf(context, (), [template], page_of_refusal(words), None, provenance)
-                made["pdf"] = encode("pdf", page)
+                objects["pdf"] = build_pdf(context, (), [template], page_of_refusal(words), None, provenance)
             if "pictures" in form.objects:
                 (notice,) = build_pictures(context, (), [template], [draw_notice(words)], provenance, settled)
-                made[form.kind_of("pictures")] = encode(form.kind_of("pictures"), notice)
+                objects[form.kind_of("pictures")] = notice
+            for kind, dataset in objects.items():
+                carry_identity(dataset, repair_identity(raw))
+                made[kind] = encode(kind, dataset)
     return tuple(made.values())
 
 
@@ -113,6 +99,7 @@ class _Workshop:
     evidence: Sequence[Sequence[Dataset]]
     plans: Sequence[SegmentPlan]
     grid: SecondGrid | None
+    identity: Dataset
     made: dict[str, list[Dataset]] = field(default_factory=dict)
 
     def make(self, part: ResultKind, form: ResultForm) -> list[Dataset]:
@@ -160,6 +147,19 @@ class _Workshop:
         return build_lesion_report(self.context, self.result, self.evidence, segmentation, self.plans, self.remarks, self.provenance, form)
 
 
+def _open_workshop(
+    context: AnswerContext, volume: Volume, result: PipelineResult, findings: Sequence[Finding], second: Volume | None
+) -> _Workshop:
+    grid = find_second_grid(second, context.sources, result)
+    provenance = plan_provenance(context, result)
+    grids = {grid.source.role: grid.volume} if grid else {}
+    evidence = [read_source(source, volume if number == 0 else grids.get(source.role)) for number, source in enumerate(context.sources)]
+    plans = plan_segments(result, context.settings.maximum_segments, provenance)
+    raw = read_header(context.sources[0].frames[0].path)
+    remarks = (*findings, *result.findings, *find_lost_identity(raw))
+    return _Workshop(context, volume, result, remarks, provenance, evidence, plans, grid, repair_identity(raw))
+
+
 def _in_each_form(workshop: _Workshop, columns: int) -> Iterable[EncodedResult]:
     done: set[str] = set()
     for form in workshop.context.forms:
@@ -171,6 +171,7 @@ def _in_each_form(workshop: _Workshop, columns: int) -> Iterable[EncodedResult]:
             done.add(kind)
             objects = workshop.make(part, settled)
             for number, dataset in enumerate(objects, start=1):
+                carry_identity(dataset, workshop.identity)
                 yield encode(kind, dataset, number if len(objects) > 1 else None)
 
 
@@ -189,8 +190,9 @@ def encode(kind: str, dataset: Dataset, number: int | None = None) -> EncodedRes
 
 
 @contextmanager
-def _names_as_they_come() -> Iterator[None]:
-    """Silence what highdicom says to programmers about person names: these are the source's, and they stay."""
+def _values_as_they_come() -> Iterator[None]:
+    """Silence what the libraries say to programmers about names and UIDs: these are the source's, and they stay."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*unlikely to represent the intended person name.*", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Invalid value for VR UI", category=UserWarning)
         yield

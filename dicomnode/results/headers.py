@@ -26,8 +26,9 @@ from pydicom.uid import UID
 from pydicom.valuerep import DSfloat, PersonName, format_number_as_ds, validate_value
 
 from dicomnode.errors import ResultRejected, StudyRefused
-from dicomnode.records import SourceSeries
+from dicomnode.records import Finding, SourceSeries
 from dicomnode.spool.part10 import open_instance
+from dicomnode.uids import is_uid
 from pipeline.records import Volume
 
 # Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): empty where the source has none.
@@ -39,7 +40,9 @@ _OPTIONAL_IDENTITY = (
     *("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription"),
     *("PatientIdentityRemoved", "DeidentificationMethod", "TimezoneOffsetFromUTC"),
 )
-_KEPT_VERBATIM = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName", "IssuerOfPatientID")
+_VERBATIM = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName", "IssuerOfPatientID")
+# Stands where bytes are no text of the source's character set.
+_UNDECODED = "\ufffd"
 _IMAGE = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "InstitutionName", "StationName"),
@@ -47,7 +50,7 @@ _IMAGE = (
     *("Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
 )
 _SAME_DIRECTION = 1e-6
-_PATIENT_SEX = ("M", "F", "O", "")
+_PATIENT_SEX = ("M", "F", "O")
 _LOSSY_METHODS = {
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",
     "1.2.840.10008.1.2.4.51": "ISO_10918_1",
@@ -81,16 +84,15 @@ _FUNCTIONAL_GROUPS = frozenset({"SharedFunctionalGroupsSequence", "PerFrameFunct
 
 
 def repair_identity(source: Dataset) -> Dataset:
-    """Return the patient's and study's attributes, each a legal value of its element, and the character set to write them in."""
+    """Return the patient's and study's attributes, each a legal value of its element, and the character set to write them in.
+
+    Identifiers and names are carried letter by letter, with every value that a backslash makes of them; what cannot be, stays empty.
+    """
     identity = Dataset()
     for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY):
-        value = _text(source, keyword)
-        if keyword == "PatientSex":
-            value = value.upper() if value.upper() in _PATIENT_SEX else ""
-        elif keyword not in _KEPT_VERBATIM and not _is_legal(keyword, value):
-            value = ""
-        if value or keyword in _REQUIRED_IDENTITY:
-            _set(identity, keyword, value)
+        texts = _carried_texts(source, keyword)
+        if texts or keyword in _REQUIRED_IDENTITY:
+            _set(identity, keyword, list(texts) if len(texts) > 1 else next(iter(texts), ""))
     if identity.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in identity:
         # Type 1C: one of method and method codes must be there when the identity was removed.
         if "DeidentificationMethodCodeSequence" in source:
@@ -99,6 +101,29 @@ def repair_identity(source: Dataset) -> Dataset:
             del identity.PatientIdentityRemoved
     identity.SpecificCharacterSet = choose_character_set(source, identity)
     return identity
+
+
+def find_lost_identity(source: Dataset) -> tuple[Finding, ...]:
+    """Return one finding for each identifier or name that the source has and the results cannot carry."""
+    return tuple(
+        Finding("identity-left-empty", "warning", f"{keyword} is empty in the results: its text cannot be decoded; correct the images.")
+        for keyword in _VERBATIM
+        if any(_texts(source, keyword)) and not _carried_texts(source, keyword)
+    )
+
+
+def _carried_texts(source: Dataset, keyword: str) -> tuple[str, ...]:
+    """Return the values of an element as a result may have them: none where the source's are no values of it."""
+    texts = _texts(source, keyword)
+    if not any(texts) or any(_UNDECODED in text for text in texts):
+        return ()
+    if keyword == "PatientSex":
+        texts = tuple(text.upper() for text in texts)
+        return texts if len(texts) == 1 and texts[0] in _PATIENT_SEX else ()
+    if keyword in _VERBATIM:
+        return texts
+    many = keyword == "DeidentificationMethod"
+    return texts if all(_is_legal(keyword, text) for text in texts) and (many or len(texts) == 1) else ()
 
 
 def choose_character_set(source: Dataset, identity: Dataset) -> str:
@@ -111,7 +136,7 @@ def choose_character_set(source: Dataset, identity: Dataset) -> str:
     given = "GB18030" if given == "GBK" else given
     if not isinstance(given, str) or given not in python_encoding or given.startswith("ISO 2022") or given == "ISO_IR 6":
         given = "ISO_IR 100" if given == "ISO_IR 6" else "ISO_IR 192"
-    texts = [str(identity[keyword].value) for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY) if keyword in identity]
+    texts = [text for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY) for text in _texts(identity, keyword)]
     if not source.get("SpecificCharacterSet") and not all(text.isascii() for text in texts):
         return "ISO_IR 192"
     try:
@@ -178,6 +203,21 @@ def _take_frame(header: Dataset, frame_number: int) -> Dataset:
     return taken
 
 
+def carry_identity(dataset: Dataset, identity: Dataset) -> None:
+    """Put the source's patient and study into a finished object, letter by letter; highdicom takes no value with a backslash."""
+    for element in identity:
+        dataset[element.tag] = copy.deepcopy(element)
+
+
+def _single_values(identity: Dataset) -> Dataset:
+    """Return an identity that highdicom takes: what has several values is empty until the object is finished."""
+    plain = copy.deepcopy(identity)
+    for element in plain:
+        if element.VM > 1:
+            element.value = ""
+    return plain
+
+
 def copy_identity(header: Dataset) -> Dataset:
     """Return the patient's and study's attributes of a repaired header, and the character set that they are written in."""
     identity = Dataset()
@@ -201,7 +241,7 @@ def repair_template(raw: Dataset) -> Dataset:
 def _repair_image(raw: Dataset, identity: Dataset) -> Dataset:
     header = Dataset()
     header.file_meta = raw.file_meta
-    header.update(identity)
+    header.update(_single_values(identity))
     for keyword in _IMAGE:
         value = raw.get(keyword)
         if value is None or value == "":
@@ -317,19 +357,27 @@ def _decimals(values: Sequence[object]) -> list[DSfloat]:
     return [DSfloat(float(value), auto_format=True) for value in values]  # type: ignore[arg-type]
 
 
-def _text(source: Dataset, keyword: str) -> str:
-    """Return a value as decoded text; of several values, the first."""
+def _texts(source: Dataset, keyword: str) -> tuple[str, ...]:
+    """Return the values of an element as decoded text; a text with a backslash is several values (PS3.5 6.4)."""
     value = source.get(keyword)
-    if isinstance(value, MultiValue):
-        value = value[0] if value else ""
+    values = value if isinstance(value, MultiValue) else [value]
+    texts = tuple(_trim(item) for item in values if item is not None)
+    return texts if any(texts) else ()
+
+
+def _trim(value: object) -> str:
+    text = str(value)
     if isinstance(value, PersonName):
-        return str(value).rstrip(" ^=") if set(str(value)) <= set(" ^=") else str(value)
-    return "" if value is None else str(value).strip()
+        # A name of separators alone is none.
+        return text.rstrip(" ^=") if set(text) <= set(" ^=") else text
+    return text.strip()
 
 
 def _is_legal(keyword: str, value: str) -> bool:
     if not value:
         return True
+    if dictionary_VR(keyword) == "UI":
+        return is_uid(value)
     try:
         validate_value(dictionary_VR(keyword), value, config.RAISE)
     except ValueError:

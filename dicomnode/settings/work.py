@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dicomnode.settings.section import Section
 
@@ -32,7 +33,24 @@ class PipelineSettings(Section):
 class ComputeSettings(Section):
     """Where and how heavily it is computed (Dask distributed)."""
 
-    scheduler: str = Field("", description="Address of a Dask scheduler, such as tcp://10.0.0.5:8786; empty: a worker process of our own.")
+    scheduler: str = Field(
+        "", description="Address of a Dask scheduler on another machine, such as tls://10.0.0.5:8786; empty: a worker process of our own."
+    )
+    certificate: Path | None = Field(
+        None,
+        description="With scheduler: our certificate for it (PEM). Whoever holds a certificate of compute.authorities can run programs on "
+        "the workers, so use an authority that signs for nothing else; the files of [tls] are not used here.",
+    )
+    key: Path | None = Field(
+        None, description="With scheduler: its private key (PEM), without a password and readable for the service user only."
+    )
+    authorities: Path | None = Field(
+        None, description="With scheduler: the authority that signed the scheduler's and the workers' certificates (PEM)."
+    )
+    plain_tcp: bool = Field(
+        False,
+        description="Allow a scheduler at tcp://, without TLS: whoever reaches its port runs programs as the workers' user and reads the images.",
+    )
     memory_limit_mb: int = Field(4096, ge=512, description="A worker that outgrows this is restarted, in MiB.")
     threads: int = Field(2, ge=1, description="Threads of one inference.")
     provider: Literal["auto", "cpu", "cuda", "openvino"] = Field(
@@ -41,6 +59,22 @@ class ComputeSettings(Section):
     job_limit_s: float = Field(1200, gt=0, description="A study that takes longer is stopped and tried again, in seconds.")
     attempts: int = Field(3, ge=1, description="Tries after which a study is answered with a failure report.")
     poll_s: float = Field(1, gt=0, description="How often the work side looks for something to do, in seconds.")
+
+    @model_validator(mode="after")
+    def _scheduler_is_protected(self) -> ComputeSettings:
+        if not self.scheduler:
+            return self
+        scheme, separator, address = self.scheduler.partition("://")
+        if not separator or scheme not in {"tls", "tcp"} or not re.fullmatch(r".+:\d{1,5}", address):
+            raise ValueError(f"scheduler: {self.scheduler!r} is not of the form tls://host:port")
+        if scheme == "tcp" and not self.plain_tcp:
+            raise ValueError(
+                "scheduler: tcp:// lets whoever reaches that port run programs as the workers' user; use tls:// with certificates, or set plain_tcp"
+            )
+        missing = [key for key in ("certificate", "key", "authorities") if getattr(self, key) is None]
+        if scheme == "tls" and missing:
+            raise ValueError(f"scheduler: tls:// needs {', '.join(missing)}")
+        return self
 
 
 class ResultSettings(Section):

@@ -124,7 +124,10 @@ def _without_group_2(dataset: bytes, syntax: bytes) -> bytes:
         if syntax == _IMPLICIT or not vr.isalpha():
             (length,), header = struct.unpack_from(f"{order}L", dataset, position + 4), 8
         else:
-            (length,), header = struct.unpack_from(f"{order}{'L' if is_long else 'H'}", dataset, position + (8 if is_long else 6)), 12 if is_long else 8
+            (length,), header = (
+                struct.unpack_from(f"{order}{'L' if is_long else 'H'}", dataset, position + (8 if is_long else 6)),
+                12 if is_long else 8,
+            )
         if position + header + length > len(dataset):
             return dataset
         position += header + length

@@ -24,10 +24,10 @@ _SHOWN_PATHS = 20
 class InstanceLedger(Protocol):
     """What recovery needs of the ledger."""
 
-    def instance_paths(self) -> set[str]:
+    def paths(self) -> set[str]:
         """Return the spool paths of every listed instance."""
 
-    def add_instance(self, instance: ReceivedInstance) -> AddOutcome:
+    def add(self, instance: ReceivedInstance) -> AddOutcome:
         """List an instance."""
 
 
@@ -44,13 +44,13 @@ class RecoveryReport:
     missing: int
 
 
-def rebuild_ledger(layout: SpoolLayout, ledger: InstanceLedger) -> RecoveryReport:
+def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryReport:
     """Sweep half received files, and list every whole instance that the ledger does not know. Only for a moment when nobody receives."""
     layout.prepare()
     removed = _remove(layout.incoming.glob(f"*/.*{TEMPORARY_SUFFIX}"))
     # One listing per folder and no stat per file: a spool of 14 days has some hundred thousand.
     found = {f"incoming/{folder.name}/{path.name}" for folder in layout.incoming.iterdir() if folder.is_dir() for path in folder.iterdir()}
-    known = ledger.instance_paths()
+    known = instances.paths()
     added = set_aside = 0
     for path in sorted(found - known):
         try:
@@ -64,7 +64,7 @@ def rebuild_ledger(layout: SpoolLayout, ledger: InstanceLedger) -> RecoveryRepor
             (layout.root / path).replace(layout.aside / Path(path).name)
             set_aside += 1
         else:
-            ledger.add_instance(instance)
+            instances.add(instance)
             added += 1
     missing = sorted(known - found)
     for path in missing[:_SHOWN_PATHS]:

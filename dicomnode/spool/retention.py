@@ -43,19 +43,19 @@ class RetentionSettings(Protocol):
 
 
 def remove_expired_studies(
-    ledger: RetentionLedger, layout: SpoolLayout, settings: RetentionSettings, now: float, audit: Audit = silent
+    rows: RetentionLedger, layout: SpoolLayout, settings: RetentionSettings, now: float, audit: Audit = silent
 ) -> int:
     """Remove the files and rows of everything that is older than `keep_days` and needs no more work; return how many studies."""
     before = now - settings.keep_days * _DAY_S
     removed = 0
-    for StudyInstanceUID in ledger.expired_studies(before):
+    for StudyInstanceUID in rows.expired_studies(before):
         # Files first: a row without a file is noticed at start, a file without a row would be taken for new and answered again.
-        if ledger.expire_study(StudyInstanceUID, before, partial(_remove_study, layout, StudyInstanceUID)):
+        if rows.expire_study(StudyInstanceUID, before, partial(_remove_study, layout, StudyInstanceUID)):
             log.info("study_expired", StudyInstanceUID=StudyInstanceUID)
             audit(AuditEvent("study-deleted", StudyInstanceUID=StudyInstanceUID, detail="storage.keep_days"))
             removed += 1
-    for path in ledger.expired_unreadable(before):
-        ledger.expire_unreadable(path, before, partial(_remove, layout))
+    for path in rows.expired_unreadable(before):
+        rows.expire_unreadable(path, before, partial(_remove, layout))
     return removed
 
 

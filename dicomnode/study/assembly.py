@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Selection, Series, Study
+from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Series, Study
 from dicomnode.settings.config import SelectionSettings, StudySettings
 from dicomnode.study.checks import announced_count, check_series, count_findings, is_refused, regularity_findings, stray_count
+from dicomnode.study.choice import Selection
 from dicomnode.study.joining import join_series
 from dicomnode.study.selection import select_series
 from dicomnode.study.splitting import split_series
@@ -53,7 +54,9 @@ def series_completeness(series: Series, listed: int | None = None) -> Completene
         return Completeness(False, broken.message, findings)
     count, announced = len(choice.stack.slices), announced_count(series, choice.stack)
     if listed is not None and len(series.instances) + stray_count(series) < listed:
-        return Completeness(False, f"{len(series.instances) + stray_count(series)} of {listed} images that the archive lists are there", findings)
+        return Completeness(
+            False, f"{len(series.instances) + stray_count(series)} of {listed} images that the archive lists are there", findings
+        )
     if announced is None and listed is None:
         return Completeness(False, f"{count} slices without a gap, but no header says how many there should be", findings)
     if announced is not None and announced > count:
@@ -90,7 +93,7 @@ def readiness(
         for `quiet_s`.
     """
     selection = select_series(study, selection_settings)
-    verdicts = {role: _judge(study, key, role, selection_settings, listed or {}) for role, key in selection.roles.items()}
+    verdicts = {role: _judge(chosen.series, role, selection_settings, listed or {}) for role, chosen in selection.chosen.items()}
     evidence = _evidence(study, selection, verdicts)
     quiet_s = now - last_received_at
     complete = set(verdicts) == {"t1", "flair"} and all(verdict.complete for verdict in verdicts.values())
@@ -108,8 +111,7 @@ def _series_order(series: Series) -> tuple[int, str]:
     return (2**31 if number is None else number, series.SeriesInstanceUID)
 
 
-def _judge(study: Study, key: str, role: Role, settings: SelectionSettings, listed: Mapping[str, int]) -> Completeness:
-    series = next(item for item in study.series if item.key == key)
+def _judge(series: Series, role: Role, settings: SelectionSettings, listed: Mapping[str, int]) -> Completeness:
     # An archive lists whole series: where a series holds several stacks, its count says nothing of one of them.
     counts = [] if series.stack_number else [listed.get(uid) for uid in series.joined or (series.SeriesInstanceUID,)]
     numbers = [count for count in counts if count is not None]
@@ -132,4 +134,5 @@ def _evidence(study: Study, selection: Selection, verdicts: dict[Role, Completen
         "roles": dict(selection.roles),
         "complete": {role: verdict.complete for role, verdict in verdicts.items()},
         "selection": dict(selection.reasons),
+        "choice": selection.record(),
     }

@@ -31,11 +31,11 @@ def find_earlier(ledger: Ledger, spool: Path, StudyInstanceUID: str, instances: 
     if known is None:
         return None
     patient, moment = known
-    best = choose_earlier(patient, moment, ((uid, spool / path) for uid, path in ledger.segmentations(StudyInstanceUID, SEARCHED)))
+    best = choose_earlier(patient, moment, ((uid, spool / path) for uid, path in ledger.history.segmentations(StudyInstanceUID, SEARCHED)))
     if best is None:
         return None
     uid, path = best
-    return EarlierStudy(uid, tuple(ledger.study_instances(uid)), path)
+    return EarlierStudy(uid, tuple(ledger.instances.of_study(uid)), path)
 
 
 def choose_earlier(patient: Patient, moment: Moment, candidates: Iterable[tuple[str, Path]]) -> tuple[str, Path] | None:

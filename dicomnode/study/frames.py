@@ -166,7 +166,6 @@ class _Groups:
         """Return the temporal position index."""
         return read_integer(self.group("FrameContentSequence"), "TemporalPositionIndex")
 
-
     def kind(self) -> FrameKind:
         """Return what tells this frame's stack from others of the instance."""
         frame_type = self.group("MRImageFrameTypeSequence")

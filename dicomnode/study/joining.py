@@ -188,7 +188,9 @@ def _name_pieces(series: Sequence[Series]) -> dict[str, Series]:
             continue
         count = sum(len(list_slices(other)) for other in others)
         numbers = ", ".join(str(other.instances[0].header.SeriesNumber) for other in others[:8])
-        message = f"{count} more slices of the same kind lie in other series (numbers {numbers}); they do not fit together and were left out."
+        message = (
+            f"{count} more slices of the same kind lie in other series (numbers {numbers}); they do not fit together and were left out."
+        )
         named[item.key] = replace(item, findings=(*item.findings, Finding("stack-in-parts", "warning", message, str(count))))
     return named
 

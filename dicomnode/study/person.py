@@ -10,9 +10,8 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from dicomnode.spool.part10 import open_instance
-
 from dicomnode.errors import StudyRefused
+from dicomnode.spool.part10 import open_instance
 
 WHO = ("PatientID", "PatientBirthDate", "PatientSex")
 """What two images of one person agree in, where both say it (PS3.3 C.7.1.1)."""

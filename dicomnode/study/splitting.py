@@ -141,5 +141,7 @@ def _narrow_instance(instance: IndexedInstance, own: Sequence[Slice]) -> Indexed
 
 def _stray(count: int, remaining: int) -> Finding:
     subject, verb = (f"{count} images of the series do", "were") if count > 1 else ("1 image of the series does", "was")
-    message = f"{subject} not belong to its {remaining} parallel slices (other orientation, matrix or position unknown) and {verb} left out."
+    message = (
+        f"{subject} not belong to its {remaining} parallel slices (other orientation, matrix or position unknown) and {verb} left out."
+    )
     return Finding("stray-images", "warning", message, str(count))

@@ -147,7 +147,9 @@ def _without_strays(stack: Stack) -> StackChoice:
     rest = build_stack([item for index, item in enumerate(stack.slices) if index not in strays])
     if float(np.ptp(np.diff(rest.offsets_mm))) > 0.5 * rest.spacing_mm:
         return StackChoice(stack, ())
-    return StackChoice(rest, (_left_out(len(strays), len(rest.slices), "lies beside the even spacing of", "lie beside the even spacing of"),))
+    return StackChoice(
+        rest, (_left_out(len(strays), len(rest.slices), "lies beside the even spacing of", "lie beside the even spacing of"),)
+    )
 
 
 def _left_out(count: int, remaining: int, singular: str, plural: str) -> Finding:

@@ -17,6 +17,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
+from dicomnode.ledger.shown import plain
 from dicomnode.simulator.author import Patient, derive_uid, write_series
 from dicomnode.spool.part10 import encode_file_meta
 from tests.factories.head import head_series, head_study, study_uid
@@ -228,7 +229,7 @@ def test_bytes_that_are_no_dicom_are_kept_and_shown(node: WholeNode) -> None:
 
 
 def test_nothing_is_left_to_do_and_every_study_has_one_answer(node: WholeNode) -> None:
-    health = node.ledger.health()
+    health = plain(node.ledger.history.health())
 
     assert health["studies"] == len(CASES) + 1
     assert {state: count for state, count in health["jobs"].items() if count} == {"done": len(CASES) + 1}

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from dicomnode import answer, flow
 from dicomnode.audit.events import SERIOUS_FAILURE, SUCCESS, AuditEvent
 from dicomnode.commands.story import story
-from dicomnode.results.build import EncodedResult, build_answer
+from dicomnode.results.build import build_answer
+from dicomnode.results.records import EncodedResult
 from dicomnode.simulator.author import derive_uid, write_series
 from tests.factories.head import head_series, study_uid
 from tests.factories.results import texts_of
@@ -88,7 +89,7 @@ class Bench:
     def answer(self) -> list[Any]:
         """Answer the study (again); return what was logged."""
         if self.node.history(UID)["jobs"][-1]["state"] == "done":
-            self.node.ledger.retry_job(UID, self.node.place.now(), rerun=True)
+            self.node.ledger.jobs.retry(UID, self.node.place.now(), rerun=True)
         with capture_logs() as logged:
             self.node.work()
         return logged

@@ -122,11 +122,12 @@ class _Made:
 
     def __init__(self, made: list[tuple[str, str]]) -> None:
         self.made = made
+        self.history = self.instances = self
 
     def segmentations(self, besides: str, limit: int) -> list[tuple[str, str]]:
         return [(uid, path) for uid, path in self.made if uid != besides][:limit]
 
-    def study_instances(self, StudyInstanceUID: str) -> list[IndexedInstance]:
+    def of_study(self, StudyInstanceUID: str) -> list[IndexedInstance]:
         return []
 
 

@@ -47,7 +47,7 @@ def test_a_late_flair_reopens_the_study_and_a_resend_does_not(tmp_path: Path) ->
         assert set(node.push([*t1, *flair])) == {0x0000}
         node.work()
         resent = node.history(UID)
-        node.ledger.retry_job(UID, node.place.now(), rerun=True)
+        node.ledger.jobs.retry(UID, node.place.now(), rerun=True)
         node.work()
         again = node.history(UID)["jobs"][-1]
         reports = {str(report.SOPInstanceUID): report for report in node.arrived(UID)["SR"]}

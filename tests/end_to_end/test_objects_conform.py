@@ -16,7 +16,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from dicomnode.results.build import EncodedResult, build_answer, build_refusal
+from dicomnode.results.build import build_answer, build_refusal
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import verify_answer, verify_refusal
 from dicomnode.settings.config import ResultForm
 from dicomnode.states import Outcome

@@ -18,6 +18,7 @@ from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.fetch import pull
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.shown import plain
 from dicomnode.network.association import Receiver
 from dicomnode.network.commitment_scp import CommitmentProvider
 from dicomnode.network.handlers import store_handler
@@ -25,6 +26,7 @@ from dicomnode.network.query import InstanceKey, find_instances, find_series
 from dicomnode.network.retrieve import _by_move, _keys
 from dicomnode.network.sender import send_files
 from dicomnode.network.stow import find_by_qido, stow_files
+from dicomnode.records import Conclusion
 from dicomnode.settings.config import parse_config
 from dicomnode.simulator.author import write_series
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses
@@ -64,13 +66,13 @@ class Receiving:
         self.writer = SpoolWriter(self.layout, 0)
         self.provider = CommitmentProvider(self.config, self.ledger.commitments, self.writer.holds_whole, time.time)
         services = self.provider.services(lambda report: self.ledger.confirmations.report(report, time.time()))
-        self.receiver = Receiver(self.config, self.writer, self.ledger.add_instance, time.time, services)
+        self.receiver = Receiver(self.config, self.writer, self.ledger.instances.add, time.time, services)
         _, self.port = self.receiver.start()
         self.provider.start()
         orthanc.introduce("NODE", self.port)
 
     def stored(self) -> set[str]:
-        return {instance.SOPInstanceUID for _, instance in self.ledger.unindexed_instances(1000)}
+        return {instance.SOPInstanceUID for _, instance in self.ledger.instances.unindexed(1000)}
 
     def stop(self) -> None:
         self.provider.stop()
@@ -103,7 +105,7 @@ def test_we_commit_ourselves_to_what_orthanc_sent_and_to_nothing_else(orthanc: O
     assert orthanc.commitment(pairs)["Status"] == "Success"
     assert len(orthanc.commitment(pairs)["Success"]) == 3
 
-    _, lost = receiving.ledger.unindexed_instances(1)[0]
+    _, lost = receiving.ledger.instances.unindexed(1)[0]
     (receiving.layout.root / lost.path).write_bytes(b"cut short")
     report = orthanc.commitment([*pairs, (str(MRImageStorage), "2.25.1"), ("1.2.840.10008.5.1.4.1.1.2", pairs[1][1])])
     assert report["Status"] == "Failure"
@@ -114,13 +116,13 @@ def test_we_commit_ourselves_to_what_orthanc_sent_and_to_nothing_else(orthanc: O
 def test_results_are_stored_and_orthanc_commits_itself_to_them(orthanc: Orthanc, receiving: Receiving) -> None:
     job = LedgerStory(receiving.ledger).running()
     results = freeze_results(receiving.layout, STUDY, 1)
-    receiving.ledger.finish_job(job.id, "work:1", Outcome.LESIONS, "2 lesions", results, {"pacs": ("seg", "sr")}, {}, 40)
+    receiving.ledger.jobs.finish(job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", results, {"pacs": ("seg", "sr")}, {}), 40)
     deliver_due(receiving.ledger, receiving.layout, receiving.config, time.time)
     confirm_due(receiving.ledger, receiving.config, time.time, generate_uid)
     wait_for(lambda: receiving.ledger.confirmations.due_destinations(time.time()), 60)
     confirm_due(receiving.ledger, receiving.config, time.time, generate_uid)
 
-    deliveries = receiving.ledger.study_history(STUDY)["deliveries"]
+    deliveries = plain(receiving.ledger.history.of_study(STUDY))["deliveries"]
     assert [(one["state"], one["last_status"]) for one in deliveries] == [
         ("confirmed", "the peer committed itself to keep it (storage commitment)")
     ] * 2
@@ -154,9 +156,9 @@ def test_a_study_is_pulled_by_c_get_and_by_c_move(orthanc: Orthanc, receiving: R
 
     other = SpoolWriter(SpoolLayout(tmp_path / "other"), 0)
     ledger = Ledger.open(f"sqlite:///{tmp_path / 'other.sqlite3'}")
-    store = store_handler(other, ledger.add_instance, time.time)
+    store = store_handler(other, ledger.instances.add, time.time)
     pulled = pull(receiving.config, store, orthanc.destination, study)
-    got = {instance.SOPInstanceUID: instance for _, instance in ledger.unindexed_instances(10)}
+    got = {instance.SOPInstanceUID: instance for _, instance in ledger.instances.unindexed(10)}
     ledger.close()
     assert (pulled.retrieved.outcome.verdict, pulled.retrieved.completed, pulled.expected, pulled.retrieved.service) == (
         "ok",

@@ -12,6 +12,7 @@ import pytest
 
 from dicomnode.commands.files import choose, replay
 from dicomnode.errors import NodeError
+from dicomnode.ledger.shown import plain
 from dicomnode.processes.app import open_ledger
 from dicomnode.records import ReceivedInstance
 from dicomnode.settings.config import parse_config
@@ -81,12 +82,12 @@ def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.Capture
         path = layout.instance_path(instance.SOPInstanceUID, sha256)
         instance.save_as(layout.root / path, enforce_file_format=True)
         syntax = instance.file_meta.TransferSyntaxUID
-        ledger.add_instance(
+        ledger.instances.add(
             ReceivedInstance(instance.SOPInstanceUID, instance.SOPClassUID, syntax, path, sha256, 1, "MR", "127.0.0.1", 10.0)
         )
-    for instance_id, received in ledger.unindexed_instances(1000):
-        ledger.record_header(instance_id, read_header(layout.root / received.path), 11.0)
-    before = ledger.study_history(phantom.study_uid)
+    for instance_id, received in ledger.instances.unindexed(1000):
+        ledger.instances.record_header(instance_id, read_header(layout.root / received.path), 11.0)
+    before = plain(ledger.history.of_study(phantom.study_uid))
     uid = phantom.study_uid
 
     assert replay(config, uid, tmp_path / "first", True)
@@ -101,7 +102,7 @@ def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.Capture
     rows = [json.loads(text) for text in capsys.readouterr().out.replace("]\n[", "]\0[").split("\0")]
     assert [row[0]["outcome"] for row in rows] == ["lesions", "lesions"]
     # Nothing was sent, and the ledger tells the same story.
-    assert ledger.study_history(uid) == before
+    assert plain(ledger.history.of_study(uid)) == before
     with pytest.raises(NodeError):
         replay(config, "9.9.9", tmp_path / "third", True)
     ledger.close()

@@ -17,7 +17,7 @@ from scipy import ndimage
 from dicomnode.errors import StudyRefused
 from dicomnode.records import IndexedInstance, Role
 from dicomnode.results.build import build_answer, build_refusal
-from dicomnode.results.context import AnswerContext
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import verify_answer
 from dicomnode.settings.config import ResultSettings
 from dicomnode.states import Outcome

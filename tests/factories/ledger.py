@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.records import AddOutcome, InstanceHeader, Job, ReceivedInstance, ResultFile
+from dicomnode.ledger.shown import plain
+from dicomnode.records import AddOutcome, Conclusion, InstanceHeader, Job, ReceivedInstance, ResultFile
 from dicomnode.states import Outcome
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -64,27 +65,27 @@ class LedgerStory:
         self.ledger = ledger
 
     def receive(self, *numbers: int, at: float = 10.0, content: str = "") -> list[AddOutcome]:
-        return [self.ledger.add_instance(received(number, content, at)) for number in numbers]
+        return [self.ledger.instances.add(received(number, content, at)) for number in numbers]
 
     def index(self, now: float = 11.0, study: str = STUDY) -> int:
-        found = self.ledger.unindexed_instances(1000)
+        found = self.ledger.instances.unindexed(1000)
         for instance_id, instance in found:
-            self.ledger.record_header(instance_id, header(int(instance.SOPInstanceUID.rsplit(".", 1)[1]), study), now)
+            self.ledger.instances.record_header(instance_id, header(int(instance.SOPInstanceUID.rsplit(".", 1)[1]), study), now)
         return len(found)
 
     def waiting(self, *numbers: int) -> Job:
         self.receive(*(numbers or (1, 2)))
         self.index()
-        return self.ledger.waiting_jobs()[-1]
+        return self.ledger.jobs.waiting()[-1]
 
     def ready(self, *numbers: int, now: float = 20.0) -> Job:
         job = self.waiting(*numbers)
-        self.ledger.mark_ready(job.id, "complete by evidence", {"slices": 2}, now)
+        self.ledger.jobs.mark_ready(job.id, "complete by evidence", {"slices": 2}, now)
         return job
 
     def running(self, owner: str = "work:1", now: float = 30.0, lease_s: float = 60.0) -> Job:
         self.ready()
-        job = self.ledger.claim_job(owner, now, lease_s)
+        job = self.ledger.jobs.claim(owner, now, lease_s)
         assert job is not None
         return job
 
@@ -95,19 +96,24 @@ class LedgerStory:
 
     def finish(self, job: Job, destinations: Mapping[str, Sequence[str]] = ARCHIVE, owner: str = "work:1", now: float = 40.0) -> None:
         files = [result(kind, job.revision) for kind in ("seg", "sr", "montage")]
-        self.ledger.finish_job(
-            job.id, owner, Outcome.LESIONS, "2 lesions", files, destinations, {"lesions": [{"label": 1, "volume_ml": 2.5}]}, now
+        self.ledger.jobs.finish(
+            job.id, owner, Conclusion(Outcome.LESIONS, "2 lesions", files, destinations, {"lesions": [{"label": 1, "volume_ml": 2.5}]}), now
         )
 
     def newest(self) -> dict[str, Any]:
-        job: dict[str, Any] = self.ledger.study_history(STUDY)["jobs"][-1]
+        job: dict[str, Any] = plain(self.ledger.history.of_study(STUDY))["jobs"][-1]
         return job
 
     def delivery_states(self) -> list[str]:
-        return [delivery["state"] for delivery in self.ledger.study_history(STUDY)["deliveries"]]
+        return [delivery["state"] for delivery in plain(self.ledger.history.of_study(STUDY))["deliveries"]]
 
     def happenings(self) -> list[str]:
-        return [event["what"] for event in self.ledger.study_history(STUDY)["events"]]
+        return [event["event"] for event in plain(self.ledger.history.of_study(STUDY))["events"]]
+
+
+def release_owner(ledger: Ledger, owner_prefix: str, now: float) -> int:
+    """Give back what dead owners held, as a start of the working side does; return how much that was."""
+    return ledger.jobs.release_owner(owner_prefix, now) + ledger.deliveries.release_owner(owner_prefix, now)
 
 
 def sqlite_url(folder: Path) -> str:

@@ -135,7 +135,7 @@ def _spine(random: np.random.Generator) -> Array:
 
 
 def _legs(random: np.random.Generator) -> Array:
-    z, y, x = _millimetres()
+    _, y, x = _millimetres()
     signal = np.zeros(SHAPE)
     for side in (-1, 1):
         leg = np.hypot(x - side * 55, y) / random.uniform(42, 52)

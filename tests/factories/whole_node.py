@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from dicomnode import answer, flow
 from dicomnode.compute import Compute
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.shown import plain
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import send_files
 from dicomnode.settings.config import Config, DestinationSettings, parse_config
@@ -36,7 +37,11 @@ class InlineCompute:
     """Runs a function here and now, on a copy as a worker process would get it."""
 
     closed = False
-    worker_count = 1
+    worker_count = most_workers = 1
+
+    @contextmanager
+    def slot(self) -> Iterator[bool]:
+        yield True
 
     def run(
         self,
@@ -87,7 +92,7 @@ class WholeNode:
 
     def history(self, study: str) -> dict[str, Any]:
         """Return what the ledger knows of a study."""
-        return self.ledger.study_history(study)
+        return plain(self.ledger.history.of_study(study))
 
     def arrived(self, study: str) -> dict[str, list[Dataset]]:
         """Return what the archive has of a study: modality -> instances."""
@@ -123,7 +128,7 @@ def whole_node(folder: Path, others: Sequence[Archive] = (), **settings: dict[st
         )
         layout = SpoolLayout(config.storage.spool)
         ledger = Ledger.open(config.storage.database_url)
-        receiver = Receiver(config, SpoolWriter(layout, 0), ledger.add_instance, time.time)
+        receiver = Receiver(config, SpoolWriter(layout, 0), ledger.instances.add, time.time)
         _, port = receiver.start()
         place = flow.Workplace(config, ledger, layout, cast("Compute", InlineCompute()), "work@here", lambda: time.time() + _LATER_S)
         try:

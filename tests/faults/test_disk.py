@@ -46,7 +46,7 @@ def test_a_disk_that_fills_up_and_is_emptied(small_disk: Path, tmp_path: Path, m
     config.storage.root.mkdir()
     layout = SpoolLayout(small_disk / "spool")
     ledger = Ledger.open(config.storage.database_url)
-    receiver = Receiver(config, SpoolWriter(layout, minimum_free_bytes), ledger.add_instance, time.time)
+    receiver = Receiver(config, SpoolWriter(layout, minimum_free_bytes), ledger.instances.add, time.time)
     peer = DestinationSettings(name="node", ae_title="NODE", host="127.0.0.1", port=receiver.start()[1])
     files = write_instances(tmp_path / "study", 60, side=256)
     try:
@@ -60,7 +60,7 @@ def test_a_disk_that_fills_up_and_is_emptied(small_disk: Path, tmp_path: Path, m
         again = send_files(files[-5:], peer, calling_ae="SCANNER", timeout_s=30)
     finally:
         receiver.stop(2.0)
-        rows = ledger.unindexed_instances(1000)
+        rows = ledger.instances.unindexed(1000)
         ledger.close()
 
     assert 5 < len(taken) < 60

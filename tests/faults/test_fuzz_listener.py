@@ -52,7 +52,7 @@ def listener(tmp_path: Path) -> Iterator[tuple[int, Path, Ledger]]:
     config = parse_config({"network": network, "storage": {"root": str(tmp_path / "node"), "minimum_free_mb": 0}})
     config.storage.root.mkdir()
     ledger = Ledger.open(config.storage.database_url)
-    receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.add_instance, time.time)
+    receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time)
     yield receiver.start()[1], tmp_path / "node", ledger
     receiver.stop(2.0)
     ledger.close()
@@ -140,7 +140,7 @@ def test_damaged_conversations(listener: tuple[int, Path, Ledger], tmp_path: Pat
         stop.set()
 
     over = settled(threads, open_files)
-    rows = {row.SOPInstanceUID: row for _, row in ledger.unindexed_instances(100_000)}
+    rows = {row.SOPInstanceUID: row for _, row in ledger.instances.unindexed(100_000)}
     sys.stdout.write(
         f"\nseed {SEED}: {INPUTS} damaged conversations ({accepted} got an association), 0 crashes, {over[0]} threads and {over[1]} handles over; {len(rows)} instances listed"
     )

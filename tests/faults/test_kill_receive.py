@@ -210,6 +210,6 @@ def _listed_after_restart(node: Node) -> list[ReceivedInstance]:
 def _rows(node: Node) -> list[ReceivedInstance]:
     ledger = Ledger.open(f"sqlite:///{node.root / 'ledger.sqlite3'}")
     try:
-        return [instance for _, instance in ledger.unindexed_instances(10_000)]
+        return [instance for _, instance in ledger.instances.unindexed(10_000)]
     finally:
         ledger.close()

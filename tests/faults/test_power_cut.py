@@ -138,9 +138,9 @@ def _count(root: Path, acknowledged: set[str], tally: Tally) -> None:
     try:
         with closing(Ledger.open(f"sqlite:///{root / 'ledger.sqlite3'}")) as ledger:
             report = rebuild_ledger(SpoolLayout(root / "spool"), ledger)
-            rows = {row.SOPInstanceUID for _, row in ledger.unindexed_instances(10_000)}
+            rows = {row.SOPInstanceUID for _, row in ledger.instances.unindexed(10_000)}
             files = {path.relative_to(root / "spool").as_posix() for path in (root / "spool" / "incoming").rglob("*.dcm")}
-            listed = {row.SOPInstanceUID for _, row in ledger.unindexed_instances(10_000) if row.path in files}
+            listed = {row.SOPInstanceUID for _, row in ledger.instances.unindexed(10_000) if row.path in files}
     except Exception as problem:  # noqa: BLE001  whatever keeps it from starting is what this test looks for
         tally.not_started.append(f"{type(problem).__name__}: {problem}")
         return

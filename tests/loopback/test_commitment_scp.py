@@ -86,7 +86,7 @@ class Node:
         self.ledger = Ledger.open(self.config.storage.database_url)
         writer = SpoolWriter(self.layout, 0)
         self.provider = CommitmentProvider(self.config, self.ledger.commitments, writer.holds_whole, time.time)
-        self.receiver = Receiver(self.config, writer, self.ledger.add_instance, time.time, self.provider.services(lambda _: False))
+        self.receiver = Receiver(self.config, writer, self.ledger.instances.add, time.time, self.provider.services(lambda _: False))
         _, self.port = self.receiver.start()
         self.answering = answering
         if answering:
@@ -165,7 +165,7 @@ def test_a_pull_by_c_get_is_as_safe_as_a_transfer(tmp_path: Path, node: Node) ->
         pulled = pull(node.config, store_into(node.config, node.ledger, time.time), source, study)
         with pytest.raises(NodeError, match="does not list study 2\\.25\\.1"):
             pull(node.config, store_into(node.config, node.ledger, time.time), source, "2.25.1")
-    got = {instance.SOPInstanceUID: instance for _, instance in node.ledger.unindexed_instances(10)}
+    got = {instance.SOPInstanceUID: instance for _, instance in node.ledger.instances.unindexed(10)}
     assert (pulled.retrieved.completed, pulled.expected, pulled.retrieved.service) == (3, 3, "C-GET")
     for path in files:
         original = dcmread(path)
@@ -185,4 +185,4 @@ def test_a_pull_by_c_move_comes_through_the_listener(tmp_path: Path, node: Node)
         manners.report_to["NODE"] = ("127.0.0.1", node.port)
         pulled = pull(node.config, store, source, study)
     assert (pulled.retrieved.completed, pulled.retrieved.service) == (3, "C-MOVE")
-    assert len(node.ledger.unindexed_instances(10)) == 3
+    assert len(node.ledger.instances.unindexed(10)) == 3

@@ -111,4 +111,4 @@ def test_a_lost_lease_ends_the_task(compute: Compute) -> None:
 
 def test_an_unreachable_scheduler_stops_the_start() -> None:
     with pytest.raises(StartError, match=r"compute\.scheduler"):
-        Compute(ComputeSettings(scheduler="tcp://127.0.0.1:1"), timeout_s=1)
+        Compute(ComputeSettings(scheduler="tcp://127.0.0.1:1", plain_tcp=True), timeout_s=1)

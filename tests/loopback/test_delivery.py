@@ -18,13 +18,14 @@ from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage, generate_
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.records import ResultFile
+from dicomnode.ledger.shown import plain
+from dicomnode.records import Conclusion, ResultFile
 from dicomnode.settings.config import Config, DeliverySettings, DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from tests.factories.instances import small_instance
-from tests.factories.ledger import STUDY, LedgerStory, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, release_owner, sqlite_url
 
 CLASSES = {"seg": SegmentationStorage, "sr": Comprehensive3DSRStorage}
 
@@ -44,7 +45,7 @@ class Node:
         job = LedgerStory(self.ledger).running()
         self.results = [self.freeze(number, kind) for number, kind in enumerate(CLASSES, start=1)]
         destinations = dict.fromkeys(self.archives, tuple(CLASSES))
-        self.ledger.finish_job(job.id, "work:1", Outcome.LESIONS, "2 lesions", self.results, destinations, {}, 40)
+        self.ledger.jobs.finish(job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", self.results, destinations, {}), 40)
 
     def freeze(self, number: int, kind: str) -> ResultFile:
         instance = small_instance(number, SOPClassUID=CLASSES[kind], seed="result")
@@ -66,20 +67,20 @@ class Node:
         config = Config(destinations=destinations, delivery=DeliverySettings(timeout_s=5, confirm_first_s=0))
         tried = deliver_due(self.ledger, self.layout, config, lambda: self.clock)
         confirm_due(self.ledger, config, lambda: self.clock, generate_uid)
-        self.ledger.close_delivered_jobs(self.clock)
+        self.ledger.jobs.close_delivered(self.clock)
         return tried
 
     def states(self, destination: str = "pacs") -> list[str]:
-        return [one["state"] for one in self.ledger.study_history(STUDY)["deliveries"] if one["destination"] == destination]
+        return [one["state"] for one in plain(self.ledger.history.of_study(STUDY))["deliveries"] if one["destination"] == destination]
 
     def statuses(self) -> list[str]:
-        return [one["last_status"] for one in self.ledger.study_history(STUDY)["deliveries"]]
+        return [one["last_status"] for one in plain(self.ledger.history.of_study(STUDY))["deliveries"]]
 
     def last_status(self) -> str:
         return self.statuses()[0]
 
     def job_state(self) -> str:
-        state: str = self.ledger.study_history(STUDY)["jobs"][-1]["state"]
+        state: str = plain(self.ledger.history.of_study(STUDY))["jobs"][-1]["state"]
         return state
 
 
@@ -190,7 +191,7 @@ def test_retry_after_the_archive_learned_to_take_it(node: Node, archive: Archive
     assert node.states() == ["given_up", "given_up"]
     archive.refuse = frozenset()
     with archive:
-        node.ledger.retry_job(STUDY, node.clock)
+        node.ledger.jobs.retry(STUDY, node.clock)
         node.deliver()
     assert arrived(archive) == expected(node)
     assert node.job_state() == "done"
@@ -221,14 +222,14 @@ def test_a_dead_destination_does_not_keep_the_other_waiting(tmp_path: Path, arch
 def test_a_sender_killed_after_sending_sends_the_same_bytes_again_and_the_archive_keeps_one(node: Node, archive: Archive) -> None:
     """The one moment that cannot be made safe: the peer has said yes, and we die before it is written down."""
     with archive:
-        held = node.ledger.claim_deliveries("work@host/pacs/dead", node.clock, 600, 10)
+        held = node.ledger.deliveries.claim("work@host/pacs/dead", node.clock, 600, 10)
         assert len(held) == 2
         node.deliver()
         assert archive.received == ()
-        node.ledger.release_owner("work@host", node.clock)
+        release_owner(node.ledger, "work@host", node.clock)
         node.deliver()
         before = {path.name: path.read_bytes() for path in archive.files}
-        node.ledger.record_delivery(held[0].id, type(held[0].state)("due"), "as if the answer was lost", node.clock, node.clock)
+        node.ledger.deliveries.record(held[0].id, type(held[0].state)("due"), "as if the answer was lost", node.clock, node.clock)
         node.deliver()
         assert {path.name: path.read_bytes() for path in archive.files} == before
     assert len(archive.received) == 3
@@ -260,7 +261,7 @@ def test_a_process_killed_while_it_sends_leaves_its_work_to_the_next(node: Node,
         process.wait()
         assert node.states() == ["sending", "sending"]
         assert node.deliver() == 0
-        assert node.ledger.release_owner("work@host", node.clock) == 2
+        assert release_owner(node.ledger, "work@host", node.clock) == 2
         archive.slow_s = 0.0
         node.deliver()
     assert arrived(archive) == expected(node)

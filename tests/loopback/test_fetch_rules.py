@@ -15,6 +15,7 @@ from dicomnode import flow
 from dicomnode.compute import Compute
 from dicomnode.fetch import plan_fetches, store_into
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.shown import plain
 from dicomnode.network.association import Receiver
 from dicomnode.network.handlers import StoreRequest
 from dicomnode.network.sender import send_files
@@ -70,11 +71,11 @@ class Bench:
         return flow.assess_studies(self.place)
 
     def events(self, study: str = UID) -> list[tuple[str, str]]:
-        found = self.ledger.study_history(study)["events"]
-        return [(event["what"], event["detail"].get("result", "")) for event in found if event["what"].startswith("fetch")]
+        found = plain(self.ledger.history.of_study(study))["events"]
+        return [(event["event"], event["detail"].get("result", "")) for event in found if event["event"].startswith("fetch")]
 
     def series(self) -> int:
-        return len(self.ledger.study_history(UID)["series"])
+        return len(plain(self.ledger.history.of_study(UID))["series"])
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_a_study_without_its_t1_gets_it_from_the_pacs_before_it_is_worked_on(arc
     assert flow.fetch_missing(bench.place) == 1
     bench.ahead_s += 10.0  # what was fetched has settled
     assert bench.step() == 1
-    history = bench.ledger.study_history(UID)
+    history = plain(bench.ledger.history.of_study(UID))
     assert set(history["jobs"][0]["detail"]["evidence"]["roles"]) == {"t1", "flair"}
     assert sum(series["instances"] for series in history["series"]) == len(flair) + len(t1)
     assert bench.events() == [("fetched", f"{len(t1)} images of 1 series by C-GET")]
@@ -170,14 +171,14 @@ def test_the_latest_earlier_study_of_the_patient_comes_too_and_is_answered(archi
         bench.ahead_s += 100
         # The study, and its prior like any other; what came as a prior has none fetched.
         assert bench.step() == 2
-    assert {study["StudyInstanceUID"] for study in bench.ledger.studies()} == {UID, newest}
+    assert {study["StudyInstanceUID"] for study in plain(bench.ledger.history.studies())} == {UID, newest}
     assert bench.events() == [("fetched", "1 earlier studies")]
     assert bench.events(newest) == [("fetched", f"fetched as the prior of {UID}")]
     sent = {path.read_bytes() for path in (folder / "newest").iterdir()}
-    kept = [bench.place.layout.root / one.path for one in bench.ledger.study_instances(newest)]
+    kept = [bench.place.layout.root / one.path for one in bench.ledger.instances.of_study(newest)]
     assert len(kept) == len(sent)
     assert {dcmread(path).PixelData for path in kept} == {dcmread(path).PixelData for path in (folder / "newest").iterdir()}
-    assert ({received["calling_ae"] for received in bench.ledger.study_history(newest)["received"]}) == {"ARCHIVE"}
+    assert ({received["calling_ae"] for received in plain(bench.ledger.history.of_study(newest))["received"]}) == {"ARCHIVE"}
     bench.ledger.close()
 
 
@@ -238,7 +239,7 @@ def test_what_the_archive_lists_decides_whether_a_study_is_complete(archive: Arc
     bench.receive(files[-2:])
     bench.ahead_s += 5.0
     assert bench.step() == 1
-    assert "as many as the archive lists" in bench.ledger.study_history(UID)["jobs"][0]["reason"]
+    assert "as many as the archive lists" in plain(bench.ledger.history.of_study(UID))["jobs"][0]["reason"]
     bench.ledger.close()
 
 
@@ -262,7 +263,7 @@ def test_an_archive_that_says_nothing_is_not_asked_at_every_turn(archive: Archiv
 @contextmanager
 def listening(bench: Bench, archive: Archive) -> Iterator[None]:
     """Listen for what comes by C-MOVE, and tell the archive where."""
-    receiver = Receiver(bench.config, SpoolWriter(bench.place.layout, 0), bench.ledger.add_instance, time.time)
+    receiver = Receiver(bench.config, SpoolWriter(bench.place.layout, 0), bench.ledger.instances.add, time.time)
     archive.manners.report_to["NODE"] = ("127.0.0.1", receiver.start()[1])
     try:
         yield

@@ -23,7 +23,9 @@ from dicomnode.commands.story import story
 from dicomnode.compute import Compute
 from dicomnode.delivery.learn import learn_due, settle_config
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.shown import plain
 from dicomnode.network.result_classes import RESULT_CLASSES, classes_of
+from dicomnode.records import Conclusion
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.spool.layout import SpoolLayout
@@ -62,11 +64,13 @@ class Node:
 
     def answer(self, classes: dict[str, str]) -> None:
         """Finish the study's job as the worker would, with these results."""
-        job = self.ledger.claim_job("work:1", self.clock, 60) or LedgerStory(self.ledger).running()
+        job = self.ledger.jobs.claim("work:1", self.clock, 60) or LedgerStory(self.ledger).running()
         config, remarks = settle_config(self.config(), self.ledger)
         destinations = {one.name: one.form.kinds for one in config.destinations}
         files = freeze_results(self.layout, STUDY, 1, classes)
-        self.ledger.finish_job(job.id, "work:1", Outcome.LESIONS, "2 lesions", files, destinations, {"destinations": remarks}, self.clock)
+        self.ledger.jobs.finish(
+            job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", files, destinations, {"destinations": remarks}), self.clock
+        )
 
     def run(self, seconds_later: float = 0.0) -> None:
         self.clock += seconds_later
@@ -75,10 +79,10 @@ class Node:
         flow.confirm_results(self.place())
 
     def why(self) -> str:
-        return "\n".join(story(self.ledger.study_history(STUDY)))
+        return "\n".join(story(self.ledger.history.of_study(STUDY)))
 
     def states(self) -> list[str]:
-        return [one["state"] for one in self.ledger.study_history(STUDY)["deliveries"]]
+        return [one["state"] for one in plain(self.ledger.history.of_study(STUDY))["deliveries"]]
 
 
 class _Open:
@@ -207,7 +211,7 @@ def test_a_study_that_was_answered_before_the_archive_was_heard_is_made_anew_for
     node.run()
     assert node.states() == ["withdrawn", "sent", "sent", "sent"]
     assert "to pacs: it does not accept Segmentation Storage: Multi-frame True Color" in node.why()
-    assert str(node.ledger.study_history(STUDY)["jobs"][-1]["state"]) == "done"
+    assert str(plain(node.ledger.history.of_study(STUDY))["jobs"][-1]["state"]) == "done"
     node.run(3600)
     assert len(node.states()) == 4
 
@@ -246,7 +250,7 @@ def test_one_that_refuses_every_class_by_status_is_given_up_on_after_a_few_answe
             node.run(10)
         answers += 1
         assert answers < 10
-        state = str(node.ledger.study_history(STUDY)["jobs"][-1]["state"])
+        state = str(plain(node.ledger.history.of_study(STUDY))["jobs"][-1]["state"])
     assert answers > 1
     assert "nor what could go there instead" in node.why()
 

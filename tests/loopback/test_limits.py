@@ -76,7 +76,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
             ledger = Ledger.open(config.storage.database_url)
             stack.callback(ledger.close)
             audit = AuditTrail(config.storage.root / "audit", Source("NODE", "here", 1))
-            receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.add_instance, time.time, audit=audit)
+            receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time, audit=audit)
             stack.callback(receiver.stop, 1.0)
             return Node(config, receiver.start()[1], receiver, config.storage.root)
 

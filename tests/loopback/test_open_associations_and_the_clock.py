@@ -26,7 +26,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
     config = parse_config({"network": {"port": 0, "ae_title": "NODE", "network_timeout_s": 3}, "storage": {"root": str(tmp_path / "node")}})
     config.storage.root.mkdir()
     ledger = Ledger.open(config.storage.database_url)
-    receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.add_instance, time.time)
+    receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time)
     yield receiver
     receiver.stop(1.0)
     ledger.close()

@@ -15,9 +15,10 @@ from dicomnode.commands.story import story
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.shown import plain
 from dicomnode.network.association import Receiver
 from dicomnode.network.commitment import report_handler
-from dicomnode.records import CommitmentReport, SOPReference
+from dicomnode.records import CommitmentReport, Conclusion, SOPReference
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.manners import Manners
@@ -40,7 +41,7 @@ class Node:
         self.receiver: Receiver | None = None
         job = LedgerStory(self.ledger).running()
         self.results = freeze_results(self.layout, STUDY, 1)
-        self.ledger.finish_job(job.id, "work:1", Outcome.LESIONS, "2 lesions", self.results, {"pacs": ("seg", "sr")}, {}, 40)
+        self.ledger.jobs.finish(job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", self.results, {"pacs": ("seg", "sr")}, {}), 40)
 
     def config(self, confirm: str) -> Config:
         destination = {"name": "pacs", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": self.archive.port, "confirm": confirm}
@@ -55,7 +56,7 @@ class Node:
     def listen(self) -> None:
         """Listen as `receive` does, so that the archive can call back."""
         services = ((evt.EVT_N_EVENT_REPORT, report_handler(lambda report: self.ledger.confirmations.report(report, self.clock))),)
-        receiver = Receiver(self.config("auto"), SpoolWriter(self.layout, 0), self.ledger.add_instance, time.time, services)
+        receiver = Receiver(self.config("auto"), SpoolWriter(self.layout, 0), self.ledger.instances.add, time.time, services)
         self.archive.manners.report_to[AE_TITLE] = ("127.0.0.1", receiver.start()[1])
         self.receiver = receiver
 
@@ -65,7 +66,7 @@ class Node:
         deliver_due(self.ledger, self.layout, self.config(confirm), lambda: self.clock)
         confirm_due(self.ledger, self.config(confirm), lambda: self.clock, generate_uid)
         confirm_due(self.ledger, self.config(confirm), lambda: self.clock, generate_uid)
-        self.ledger.close_delivered_jobs(self.clock)
+        self.ledger.jobs.close_delivered(self.clock)
 
     def restart(self) -> None:
         """Forget everything that is not in the ledger."""
@@ -73,13 +74,13 @@ class Node:
         self.ledger = Ledger.open(sqlite_url(self.folder))
 
     def why(self) -> str:
-        return "\n".join(story(self.ledger.study_history(STUDY)))
+        return "\n".join(story(self.ledger.history.of_study(STUDY)))
 
     def states(self) -> list[str]:
-        return [one["state"] for one in self.ledger.study_history(STUDY)["deliveries"]]
+        return [one["state"] for one in plain(self.ledger.history.of_study(STUDY))["deliveries"]]
 
     def job_state(self) -> str:
-        return str(self.ledger.study_history(STUDY)["jobs"][-1]["state"])
+        return str(plain(self.ledger.history.of_study(STUDY))["jobs"][-1]["state"])
 
     def close(self) -> None:
         if self.receiver is not None:
@@ -177,7 +178,7 @@ def test_an_archive_that_keeps_nothing_is_found_out_and_shown(node_and: Callable
     assert "delivery-given-up" in node.why()
     assert len(node.archive.received) == 6
     node.archive.manners.keeps_nothing = False
-    node.ledger.retry_job(STUDY, node.clock)
+    node.ledger.jobs.retry(STUDY, node.clock)
     node.run()
     assert (node.states(), node.job_state()) == (["confirmed", "confirmed"], "done")
 

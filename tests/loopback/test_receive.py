@@ -64,7 +64,7 @@ class Node:
         return sorted(path for path in self.layout.incoming.rglob("*") if path.is_file())
 
     def listed(self) -> list[ReceivedInstance]:
-        return [instance for _, instance in self.ledger.unindexed_instances(10_000)]
+        return [instance for _, instance in self.ledger.instances.unindexed(10_000)]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
         config = parse_config({"network": network, "storage": {"root": str(root)}, **settings})
         layout = SpoolLayout(config.storage.spool)
         ledger = Ledger.open(config.storage.database_url)
-        receiver = Receiver(config, SpoolWriter(layout, minimum_free_bytes), add(ledger) if add else ledger.add_instance, lambda: 1000.0)
+        receiver = Receiver(config, SpoolWriter(layout, minimum_free_bytes), add(ledger) if add else ledger.instances.add, lambda: 1000.0)
         host, port = receiver.start()
         assert host == "127.0.0.1"
         assert port > 0
@@ -166,7 +166,7 @@ def test_other_bytes_under_one_uid_are_kept_beside(start_node: Callable[..., Nod
 
     def noting(ledger: Ledger) -> Callable[[ReceivedInstance], AddOutcome]:
         def add(instance: ReceivedInstance) -> AddOutcome:
-            outcomes.append(ledger.add_instance(instance))
+            outcomes.append(ledger.instances.add(instance))
             return outcomes[-1]
 
         return add
@@ -309,7 +309,7 @@ def test_a_ledger_that_fails_is_never_answered_success(start_node: Callable[...,
         def add(instance: ReceivedInstance) -> AddOutcome:
             if faults:
                 raise faults.pop()
-            return ledger.add_instance(instance)
+            return ledger.instances.add(instance)
 
         return add
 
@@ -364,7 +364,7 @@ def test_a_peer_that_stops_in_the_middle_of_a_pdu_is_let_go(start_node: Callable
 def test_a_taken_port_is_told_to_the_caller(start_node: Callable[..., Node], tmp_path: Path) -> None:
     node = start_node()
     config = parse_config({"network": {"port": node.port}})
-    second = Receiver(config, SpoolWriter(SpoolLayout(tmp_path / "second"), 0), node.ledger.add_instance, time.time)
+    second = Receiver(config, SpoolWriter(SpoolLayout(tmp_path / "second"), 0), node.ledger.instances.add, time.time)
 
     with pytest.raises(PortError, match=f"{node.port}.*network.port"):
         second.start()
@@ -417,7 +417,7 @@ def test_a_file_that_retention_takes_while_it_is_listed_is_written_again(start_n
 
     def taken_from(ledger: Ledger) -> Callable[[ReceivedInstance], AddOutcome]:
         def add(instance: ReceivedInstance) -> AddOutcome:
-            outcome = ledger.add_instance(instance)
+            outcome = ledger.instances.add(instance)
             if removals:
                 removals.pop()
                 (node.layout.root / instance.path).unlink()

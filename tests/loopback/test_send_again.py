@@ -12,6 +12,7 @@ import pytest
 from dicomnode import flow
 from dicomnode.answer import StudyAnswer
 from dicomnode.compute import Compute
+from dicomnode.ledger.shown import plain
 from dicomnode.states import Outcome
 from tests.factories.instances import write_instances
 from tests.factories.whole_node import WholeNode, whole_node
@@ -51,7 +52,7 @@ def node(tmp_path: Path, worker: Worker) -> Iterator[WholeNode]:
 
 def story(node: WholeNode) -> tuple[int, str, str | None]:
     """Return revision, state and outcome of the one study's newest job."""
-    (study,) = node.ledger.studies()
+    (study,) = plain(node.ledger.history.studies())
     return study["job"]["revision"], study["job"]["state"], study["job"]["outcome"]
 
 
@@ -60,7 +61,7 @@ def test_a_failed_study_that_is_sent_again_is_answered_anew(node: WholeNode, wor
     node.push(files)
     worker.answers = [RuntimeError("out of luck")]
     node.work()
-    uid = str(node.ledger.studies()[0]["StudyInstanceUID"])
+    uid = str(plain(node.ledger.history.studies())[0]["StudyInstanceUID"])
     assert story(node) == (1, "done", "failed")
     (report,) = node.arrived(uid)["SR"]
 
@@ -94,7 +95,7 @@ def test_a_study_of_which_not_even_a_report_was_made_is_answered_when_it_is_sent
     node.work()
 
     assert story(node) == (1, "done", "negative")
-    events = [event["what"] for event in node.history(str(node.ledger.studies()[0]["StudyInstanceUID"]))["events"]]
+    events = [event["event"] for event in node.history(str(plain(node.ledger.history.studies())[0]["StudyInstanceUID"]))["events"]]
     assert events.count("sent-again") == 1
 
 
@@ -105,7 +106,7 @@ def test_a_study_that_is_sent_again_waits_until_it_is_quiet(node: WholeNode, wor
     node.work()
 
     node.push(files)
-    last = node.ledger.last_received_at(str(node.ledger.studies()[0]["StudyInstanceUID"]))
+    last = node.ledger.instances.last_received_at(str(plain(node.ledger.history.studies())[0]["StudyInstanceUID"]))
     quiet_s = node.config.study.quiet_s
     for seconds, ready in ((quiet_s - 1, 0), (quiet_s + 1, 1)):
         place = replace(node.place, now=lambda seconds=seconds: last + seconds)

@@ -64,7 +64,7 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
             audit = open_audit(config)
             stack.callback(audit.close)
             writer = SpoolWriter(SpoolLayout(config.storage.spool), 0)
-            receiver = Receiver(config, writer, ledger.add_instance, time.time, audit=audit)
+            receiver = Receiver(config, writer, ledger.instances.add, time.time, audit=audit)
             stack.callback(receiver.stop, 1.0)
             return Door(receiver.start()[1], config.storage.root, write_instances(tmp_path / "study", 1))
 

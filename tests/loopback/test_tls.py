@@ -69,7 +69,7 @@ def listening(ward: Ward) -> Iterator[Callable[[Config], int]]:
 
     def start(config: Config) -> int:
         ledger = Ledger.open(config.storage.database_url)
-        receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.add_instance, time.time)
+        receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time)
         open_ones.append((receiver, ledger))
         return receiver.start()[1]
 

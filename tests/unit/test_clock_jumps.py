@@ -18,6 +18,7 @@ from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.errors import RetryLater
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.shown import plain
 from dicomnode.records import InstanceHeader, ResultFile, SendOutcome, SOPReference
 from dicomnode.settings.config import DestinationSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
@@ -55,7 +56,7 @@ class Node:
         self.now += seconds
 
     def receive(self, number: int) -> None:
-        self.ledger.add_instance(received(number, at=self.now))
+        self.ledger.instances.add(received(number, at=self.now))
 
     def step(self, seconds: float = 1.0) -> None:
         """Let the time pass, and do what the timers trigger."""
@@ -73,18 +74,18 @@ class Node:
             if what():
                 return passed
             self.step(5)
-        raise AssertionError(f"not within {seconds} s: {self.ledger.study_history(STUDY)}")
+        raise AssertionError(f"not within {seconds} s: {plain(self.ledger.history.of_study(STUDY))}")
 
     @property
     def job(self) -> dict[str, Any]:
-        jobs = self.ledger.study_history(STUDY).get("jobs") or [{"state": ""}]
+        jobs = plain(self.ledger.history.of_study(STUDY)).get("jobs") or [{"state": ""}]
         return dict(jobs[-1])
 
     def is_at(self, state: str) -> Callable[[], bool]:
         return lambda: self.job["state"] == state
 
     def deliveries(self) -> set[str]:
-        return {one["state"] for one in self.ledger.study_history(STUDY)["deliveries"]}
+        return {one["state"] for one in plain(self.ledger.history.of_study(STUDY))["deliveries"]}
 
     # What flow works with.
 
@@ -150,18 +151,20 @@ def reach(node: Node, moment: str) -> None:
     if moment == "lease of a dead worker":
         node.now += 100
         assert flow.assess_studies(node.place) == 1
-        assert node.ledger.claim_job("work@elsewhere/1", node.now, flow.LEASE_S) is not None
+        assert node.ledger.jobs.claim("work@elsewhere/1", node.now, flow.LEASE_S) is not None
     elif moment == "lease of a dead sender":
         node.archive_is_away = True
         node.step_until(node.is_at("encoded"))
         node.archive_is_away = False
         node.now += 1000
-        assert len(node.ledger.claim_deliveries("deliver@elsewhere", node.now, 600, 10)) == 2
+        assert len(node.ledger.deliveries.claim("deliver@elsewhere", node.now, 600, 10)) == 2
     elif moment == "back-off of the job":
         node.step_until(lambda: "worker died" in node.job.get("reason", ""))
     elif moment == "back-off of the delivery":
         # Some tries, so that the wait is a long one.
-        node.step_until(lambda: all(one["attempts"] >= 4 for one in node.ledger.study_history(STUDY)["deliveries"] or [{"attempts": 0}]))
+        node.step_until(
+            lambda: all(one["attempts"] >= 4 for one in plain(node.ledger.history.of_study(STUDY))["deliveries"] or [{"attempts": 0}])
+        )
         node.archive_is_away = False
     elif moment == "wait for proof":
         node.step_until(lambda: node.asked == 1)
@@ -218,7 +221,7 @@ def test_a_clock_set_forward_while_a_study_is_received_is_a_study_with_late_inst
         node.step(5)
     node.step_until(node.is_at("done"))
 
-    history = node.ledger.study_history(STUDY)
+    history = plain(node.ledger.history.of_study(STUDY))
     assert [job["state"] for job in history["jobs"]] == [*["superseded"] * (len(history["jobs"]) - 1), "done"]
     assert [series["instances"] for series in history["series"]] == [8]
     # What was answered too early is answered anew under the same UIDs, so the archive has one answer.

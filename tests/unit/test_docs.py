@@ -133,23 +133,39 @@ def test_changelog_has_this_version_and_says_what_affects_results(repo_root: Pat
     assert [section.splitlines()[0] for section in sections if not re.search(r"affects results: (yes|no)", section, re.IGNORECASE)] == []
 
 
+LOCKS = ("requirements.lock", "requirements-test.lock", "requirements-train.lock")
+
+
+def pins_of(lock: Path) -> dict[str, str]:
+    """Return distribution -> version of a lock file."""
+    return dict(re.findall(r"^([a-z0-9_.-]+)==(\S+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+
 def test_lock_files_agree_and_name_no_place(repo_root: Path) -> None:
-    core, train = ((repo_root / name).read_text(encoding="utf-8") for name in ("requirements.lock", "requirements-train.lock"))
-    pins = [dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, flags=re.MULTILINE)) for text in (core, train)]
+    node, test, train = (pins_of(repo_root / name) for name in LOCKS)
 
-    assert "torch" not in pins[0]
-    assert pins[1]["torch"] == "2.13.0"
-    assert {name: version for name, version in pins[0].items() if pins[1].get(name) != version} == {}
-    assert not re.search(r"https?://|^--|/", core + train, flags=re.MULTILINE)
+    assert {"torch", "pytest", "mypy"} & set(node) == set()
+    assert "torch" not in test
+    assert train["torch"] == "2.13.0"
+    assert {name: version for name, version in node.items() if test.get(name) != version} == {}
+    assert {name: version for name, version in test.items() if train.get(name) != version} == {}
+    texts = "".join((repo_root / name).read_text(encoding="utf-8") for name in LOCKS)
+    assert not re.search(r"https?://|^--|/", texts, flags=re.MULTILINE)
 
 
-def test_lock_file_covers_what_pyproject_asks_for(repo_root: Path) -> None:
+def test_lock_files_cover_what_pyproject_asks_for(repo_root: Path) -> None:
     project = tomllib.loads((repo_root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["test"], *project["optional-dependencies"]["tools"]]
-    names = {re.split(r"[\[<>=~ ]", requirement)[0].lower().replace("_", "-") for requirement in asked}
-    pinned = set(re.findall(r"^([a-z0-9-]+)==", (repo_root / "requirements.lock").read_text(encoding="utf-8"), flags=re.MULTILINE))
-
-    assert names - pinned == set()
+    extras = project["optional-dependencies"]
+    requirements = {
+        "requirements.lock": project["dependencies"],
+        "requirements-test.lock": [*project["dependencies"], *extras["test"], *extras["tools"]],
+        "requirements-train.lock": [*project["dependencies"], *extras["train"], *extras["openvino"]],
+    }
+    missing = {
+        lock: {re.split(r"[\[<>=~ ]", text)[0].lower().replace("_", "-") for text in texts} - set(pins_of(repo_root / lock))
+        for lock, texts in requirements.items()
+    }
+    assert missing == {lock: set() for lock in LOCKS}
 
 
 def test_every_dependency_has_its_reason(repo_root: Path) -> None:

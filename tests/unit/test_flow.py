@@ -15,6 +15,7 @@ from dicomnode.answer import StudyAnswer
 from dicomnode.compute import Compute
 from dicomnode.errors import OutOfResources
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.shown import plain
 from dicomnode.records import InstanceHeader
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
@@ -42,13 +43,13 @@ class Bench:
 
     def receive(self, number: int, study: str, at: float) -> None:
         self.studies[number] = study
-        self.ledger.add_instance(received(number, at=at))
+        self.ledger.instances.add(received(number, at=at))
 
     def read_header(self, path: Path) -> InstanceHeader:
         return next(header(number, study) for number, study in self.studies.items() if Path(received(number).path).name == path.name)
 
     def states(self) -> dict[str, str]:
-        return {study["StudyInstanceUID"]: study["job"]["state"] for study in self.ledger.studies() if study["job"]}
+        return {study["StudyInstanceUID"]: study["job"]["state"] for study in plain(self.ledger.history.studies()) if study["job"]}
 
 
 @pytest.fixture
@@ -83,20 +84,20 @@ def test_a_study_that_cannot_be_judged_holds_up_no_other_and_is_taken_when_quiet
 
 
 def test_an_instance_that_cannot_be_listed_is_set_aside_and_the_next_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = bench.ledger.record_header
+    real = bench.ledger.instances.record_header
 
     def record_header(instance_id: int, header: InstanceHeader, now: float, *, reopens: bool = True) -> None:
         if header.StudyInstanceUID == "2.25.1":
             raise TypeError("cannot be kept")
         real(instance_id, header, now, reopens=reopens)
 
-    monkeypatch.setattr(bench.ledger, "record_header", record_header)
+    monkeypatch.setattr(bench.ledger.instances, "record_header", record_header)
     bench.receive(1, "2.25.1", at=10.0)
     bench.receive(2, "2.25.2", at=10.0)
     flow.index_instances(bench.place)
 
-    assert bench.ledger.unindexed_instances(10) == []
-    assert bench.ledger.health()["instances"]["unreadable"] == 1
+    assert bench.ledger.instances.unindexed(10) == []
+    assert plain(bench.ledger.history.health())["instances"]["unreadable"] == 1
     assert bench.states() == {"2.25.2": "waiting"}
 
 
@@ -118,13 +119,13 @@ def test_each_claim_has_a_holder_of_its_own(bench: Bench) -> None:
     flow.index_instances(bench.place)
     flow.assess_studies(bench.place)
     owners: list[str] = []
-    claim = bench.ledger.claim_job
+    claim = bench.ledger.jobs.claim
 
     def claim_job(owner: str, now: float, lease_s: float) -> Any:
         owners.append(owner)
         return claim(owner, now, lease_s)
 
-    bench.ledger.claim_job = claim_job  # type: ignore[method-assign]
+    bench.ledger.jobs.claim = claim_job  # type: ignore[method-assign]
     bench.answers.append(StudyAnswer(Outcome.NEGATIVE, "No lesion found.", ()))
     assert flow.answer_next(bench.place)
     assert not flow.answer_next(bench.place)

@@ -24,9 +24,9 @@ from pydicom.uid import (
 from dicomnode.results.companions.key_pictures import KeyPicture
 from dicomnode.results.companions.page import PageContent, draw_page
 from dicomnode.results.companions.pdf import write_pdf
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.headers import copy_identity
 from dicomnode.results.provenance import MANUFACTURER, PRODUCT, Provenance, describe_equipment, freeze_document
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.document import observe
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence

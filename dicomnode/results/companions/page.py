@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from dicomnode.results.companions.lettering import draw_text
 from dicomnode.results.companions.pdf import TextLine
@@ -98,13 +99,19 @@ def draw_page(identity: Dataset, content: PageContent, picture: Image.Image | No
 def _write_identity(sheet: _Sheet, identity: Dataset) -> None:
     sheet.write("Patient")
     # A line of its own: text readers turn scripts that run from the right line by line.
-    sheet.write(str(identity.get("PatientName") or "(no name)"), 28, left=_MARGIN + 240)
+    sheet.write(_text(identity, "PatientName") or "(no name)", 28, left=_MARGIN + 240)
     sheet.top += 44
     for word, keyword in _IDENTITY:
         sheet.write(word)
-        sheet.write(str(identity.get(keyword) or "-"), left=_MARGIN + 240)
+        sheet.write(_text(identity, keyword) or "-", left=_MARGIN + 240)
         sheet.top += _LINE
     sheet.top += 16
+
+
+def _text(identity: Dataset, keyword: str) -> str:
+    """Return an element as one text; several values are those of one text with backslashes."""
+    value = identity.get(keyword)
+    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "")
 
 
 def _write_table(sheet: _Sheet, table: Sequence[Sequence[str]]) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from highdicom import sr
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.coding import Code
-from pydicom.uid import UID
+from pydicom.uid import UID, MRImageStorage
 
 from dicomnode.records import ResultFile
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.headers import first_frame_header
 from dicomnode.results.provenance import MANUFACTURER, PRODUCT, Provenance, derive_uid, describe_equipment, device_uid, freeze_document
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
 from dicomnode.settings.config import PLAIN_FORM, ReportForm, ResultForm
@@ -126,7 +126,7 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
     kind = plan.form.kind_of("sr")
     predecessor = choose_predecessor(plan)
     dataset = _CLASSES[plan.form.report](
-        evidence=evidence,
+        evidence=[_as_mr(evidence[0]), *evidence[1:]],
         content=report[0],
         series_instance_uid=provenance.uid(kind, "series"),
         series_number=context.settings.series_number_base + 1,
@@ -148,10 +148,34 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
         is_verified=False,
         contributing_equipment=describe_equipment(plan.models, context.software_version, provenance),
     )
+    _restore_classes(dataset, evidence)
     if any(code.CodingSchemeDesignator == codes.OWN_SCHEME for code in _codes_of(dataset)):
         dataset.CodingSchemeIdentificationSequence = [_own_scheme()]
     freeze_document(dataset, provenance)
     return dataset
+
+
+def _as_mr(header: Dataset) -> Dataset:
+    """Return a header whose class highdicom knows: it copies patient and study by the class of the first evidence.
+
+    A private or retired class has no entry in its table; those attributes are the same in every class.
+    """
+    stand_in = Dataset()
+    stand_in.file_meta = getattr(header, "file_meta", FileMetaDataset())
+    stand_in.update(header)
+    # The elements are shared with the header, so this one is replaced, not changed.
+    del stand_in.SOPClassUID
+    stand_in.SOPClassUID = MRImageStorage
+    return stand_in
+
+
+def _restore_classes(document: Dataset, evidence: Sequence[Dataset]) -> None:
+    """Write the classes of the evidence letter by letter."""
+    classes = {str(header.SOPInstanceUID): header.SOPClassUID for header in evidence}
+    for study in document.CurrentRequestedProcedureEvidenceSequence:
+        for series in study.ReferencedSeriesSequence:
+            for reference in series.ReferencedSOPSequence:
+                reference.ReferencedSOPClassUID = classes[str(reference.ReferencedSOPInstanceUID)]
 
 
 def _codes_of(item: Dataset) -> Iterator[Dataset]:

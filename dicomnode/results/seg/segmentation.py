@@ -17,7 +17,6 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.provenance import (
     MANUFACTURER,
     PRODUCT,
@@ -25,8 +24,8 @@ from dicomnode.results.provenance import (
     describe_equipment,
     freeze_document,
     identify_algorithm,
-    lesion_model,
 )
+from dicomnode.results.records import AnswerContext
 from dicomnode.results.seg.references import stand_in, write_back
 from dicomnode.results.seg.segments import SegmentPlan, cielab_color, draw_segments, segment_color
 from dicomnode.results.words import codes
@@ -138,7 +137,7 @@ def _encode(
     description: Mapping[str, Any],
 ) -> Dataset:
     """Return a SEG: what every one of ours has, and what `description` (arguments of highdicom's) says of this one."""
-    model = lesion_model(result)
+    model = result.plan.lesion.model
     stand_ins = stand_in(headers, source, provenance)
     dataset = hd.seg.Segmentation(
         source_images=stand_ins.headers,
@@ -180,7 +179,7 @@ def _describe_segment(plan: SegmentPlan, result: PipelineResult) -> hd.seg.Segme
         segmented_property_category=codes.ABNORMAL_STRUCTURE,
         segmented_property_type=codes.LESION_OF_BRAIN,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=identify_algorithm(result),
+        algorithm_identification=identify_algorithm(result.plan),
         tracking_uid=plan.tracking_uid,
         tracking_id=plan.tracking_id,
         anatomic_regions=[codes.BRAIN],

@@ -10,9 +10,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -30,8 +29,8 @@ from pydicom.uid import (
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results.context import AnswerContext
 from dicomnode.results.headers import read_header, repair_identity
+from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.verify.companions import check_key_objects, check_mark, check_pdf, check_pictures
 from dicomnode.results.verify.items import check_items
 from dicomnode.results.verify.mask import check_mask, check_probability, check_second_mask, check_segments
@@ -97,32 +96,8 @@ _ALWAYS: frozenset[ResultKind] = frozenset({"pictures", "pdf"})
 _IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
 
 
-class Encoded(Protocol):
-    """What is verified: `build.EncodedResult`."""
-
-    @property
-    def kind(self) -> str:
-        """Return the name of its form (`ResultForm.kind_of`)."""
-
-    @property
-    def data(self) -> bytes:
-        """Return the DICOM file."""
-
-    @property
-    def SOPInstanceUID(self) -> str:  # noqa: N802 (the standard's keyword)
-        """Return the UID under which it will be delivered."""
-
-    @property
-    def SOPClassUID(self) -> str:  # noqa: N802 (the standard's keyword)
-        """Return its class."""
-
-    @property
-    def SeriesInstanceUID(self) -> str:  # noqa: N802 (the standard's keyword)
-        """Return its series."""
-
-
 def verify_answer(
-    results: Sequence[Encoded], context: AnswerContext, volume: Volume, result: PipelineResult, second: Volume | None = None
+    results: Sequence[EncodedResult], context: AnswerContext, volume: Volume, result: PipelineResult, second: Volume | None = None
 ) -> None:
     """Prove that the encoded results say what the pipeline found, where it found it.
 
@@ -151,7 +126,7 @@ def verify_answer(
         _verify_form(form, by_kind, context, volume, result, second)
 
 
-def verify_refusal(results: Sequence[Encoded], context: AnswerContext) -> None:
+def verify_refusal(results: Sequence[EncodedResult], context: AnswerContext) -> None:
     """Prove that what says why there is no segmentation is whole and belongs to the study of the context's template.
 
     Raises
@@ -175,7 +150,7 @@ def verify_refusal(results: Sequence[Encoded], context: AnswerContext) -> None:
                 _check_shown(part, [dataset], None, None)
 
 
-def read_all(results: Sequence[Encoded], template: Path) -> dict[str, list[Dataset]]:
+def read_all(results: Sequence[EncodedResult], template: Path) -> dict[str, list[Dataset]]:
     """Read every result back, hold it against the patient and study of `template`, and return them by kind."""
     identity = read_header(template)
     by_kind: dict[str, list[Dataset]] = {}
@@ -200,7 +175,7 @@ def _expected_parts(form: ResultForm, result: PipelineResult, second: Volume | N
     if not result.lesions:
         return {"sr", *_ALWAYS.intersection(form.objects)}
     parts: set[ResultKind] = {"seg", "sr", *form.objects}
-    if second is None or "t1" not in dict(result.parameters.get("register", {})):
+    if second is None or "t1" not in result.links:
         parts.discard("seg-t1")
     return parts
 
@@ -227,7 +202,7 @@ def _verify_form(
         check_probability(dataset, volume, result, context.sources[0])
     for dataset in by_kind.get(form.kind_of("seg-t1"), []):
         check_segments(dataset, result)
-        link = np.asarray(result.parameters["register"]["t1"]["link"], dtype=float)
+        link = result.links["t1"]
         assert second is not None
         source = next(source for source in context.sources if source.role == "t1")
         check_second_mask(dataset, second, link, result, source)
@@ -241,7 +216,7 @@ def _verify_form(
     check_report(report, segmentation, result, context.sources)
 
 
-def read_back(item: Encoded) -> Dataset:
+def read_back(item: EncodedResult) -> Dataset:
     """Read a result from its bytes, whole, and hold it against its own label."""
     try:
         dataset = pydicom.dcmread(io.BytesIO(item.data))

@@ -13,11 +13,12 @@ import pytest
 from dicomnode.delivery.deliver import Send, deliver_due
 from dicomnode.errors import PermanentRefusal, RetryLater
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.records import ResultFile, SendOutcome
+from dicomnode.ledger.shown import plain
+from dicomnode.records import Conclusion, ResultFile, SendOutcome
 from dicomnode.settings.config import Config, DestinationSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
-from tests.factories.ledger import MR, header, received, sqlite_url
+from tests.factories.ledger import MR, header, received, release_owner, sqlite_url
 
 OK = SendOutcome("ok", "0x0000: success", 0)
 SILENT = SendOutcome("transient", "no answer in time")
@@ -44,15 +45,15 @@ class Outbox:
     def answer(self, number: int, destinations: Sequence[str] = ("pacs",)) -> str:
         """Take study `number` to its results, frozen in the spool."""
         study = f"2.25.{number}"
-        self.ledger.add_instance(received(number))
-        ((instance_id, _),) = self.ledger.unindexed_instances(1)
-        self.ledger.record_header(instance_id, header(number, study), 10)
-        job = self.ledger.waiting_jobs()[-1]
-        self.ledger.mark_ready(job.id, "quiet", {}, 20)
-        assert self.ledger.claim_job("work", 30, 60) is not None
+        self.ledger.instances.add(received(number))
+        ((instance_id, _),) = self.ledger.instances.unindexed(1)
+        self.ledger.instances.record_header(instance_id, header(number, study), 10)
+        job = self.ledger.jobs.waiting()[-1]
+        self.ledger.jobs.mark_ready(job.id, "quiet", {}, 20)
+        assert self.ledger.jobs.claim("work", 30, 60) is not None
         results = [self.freeze(study, kind, job.revision) for kind in ("seg", "sr")]
         kinds = dict.fromkeys(destinations, ("seg", "sr"))
-        self.ledger.finish_job(job.id, "work", Outcome.LESIONS, "2 lesions", results, kinds, {}, 40)
+        self.ledger.jobs.finish(job.id, "work", Conclusion(Outcome.LESIONS, "2 lesions", results, kinds, {}), 40)
         return study
 
     def freeze(self, study: str, kind: str, revision: int) -> ResultFile:
@@ -74,7 +75,7 @@ class Outbox:
         return deliver_due(self.ledger, self.layout, self.config, lambda: self.clock, send=typed, **more)
 
     def shown(self, study: str) -> list[dict[str, Any]]:
-        deliveries: list[dict[str, Any]] = self.ledger.study_history(study)["deliveries"]
+        deliveries: list[dict[str, Any]] = plain(self.ledger.history.of_study(study))["deliveries"]
         return deliveries
 
     def states(self, study: str) -> list[str]:
@@ -97,7 +98,7 @@ def test_the_objects_of_a_study_travel_together_once(outbox: Outbox) -> None:
     assert outbox.deliver(always(OK)) == 4
     assert outbox.sent == [("pacs", (f"{study} seg 1", f"{study} sr 1")) for study in (first, second)]
     assert outbox.states(first) == outbox.states(second) == ["sent", "sent"]
-    assert outbox.ledger.close_delivered_jobs(101) == 2
+    assert outbox.ledger.jobs.close_delivered(101) == 2
     outbox.clock = 1e9
     assert outbox.deliver(always(OK)) == 0
     assert len(outbox.sent) == 2
@@ -139,7 +140,7 @@ def test_failing_too_long_is_given_up_and_retry_begins_anew(outbox: Outbox) -> N
     outbox.deliver(always(BUSY))
     assert outbox.states(study) == ["given_up", "given_up"]
     outbox.clock += 60
-    outbox.ledger.retry_job(study, outbox.clock)
+    outbox.ledger.jobs.retry(study, outbox.clock)
     outbox.deliver(always(BUSY))
     assert [(one["state"], one["attempts"]) for one in outbox.shown(study)] == [("due", 1), ("due", 1)]
 
@@ -274,21 +275,21 @@ def test_a_result_superseded_while_it_failed_is_withdrawn(outbox: Outbox) -> Non
     study = outbox.answer(1)
 
     def send(_name: str, files: Sequence[Path]) -> list[SendOutcome]:
-        outbox.ledger.add_instance(received(77))
-        ((instance_id, _),) = outbox.ledger.unindexed_instances(1)
-        outbox.ledger.record_header(instance_id, header(77, study), outbox.clock)
+        outbox.ledger.instances.add(received(77))
+        ((instance_id, _),) = outbox.ledger.instances.unindexed(1)
+        outbox.ledger.instances.record_header(instance_id, header(77, study), outbox.clock)
         return [SILENT] * len(files)
 
     outbox.deliver(send)
     assert outbox.states(study) == ["withdrawn", "withdrawn"]
-    assert outbox.ledger.waiting_jobs()[0].revision == 2
+    assert outbox.ledger.jobs.waiting()[0].revision == 2
 
 
 def test_a_delivery_held_by_a_dead_process_goes_on_after_its_release(outbox: Outbox) -> None:
     study = outbox.answer(1)
-    outbox.ledger.claim_deliveries("work@host/pacs/dead", 100, 600, 10, destination="pacs")
+    outbox.ledger.deliveries.claim("work@host/pacs/dead", 100, 600, 10, destination="pacs")
     assert outbox.deliver(always(OK)) == 0
-    outbox.ledger.release_owner("work@host", 101)
+    release_owner(outbox.ledger, "work@host", 101)
     outbox.clock = 101
     assert outbox.deliver(always(OK)) == 2
     assert outbox.states(study) == ["sent", "sent"]

@@ -14,7 +14,7 @@ from dicomnode.errors import LeaseLost, NodeError, StateError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Delivery, Job
 from dicomnode.states import DeliveryState
-from tests.factories.ledger import STUDY, LedgerStory, header, received, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, header, received, release_owner, sqlite_url
 
 OWNERS = st.sampled_from(["work:1", "work:2"])
 LEASE_S = 5.0
@@ -49,18 +49,18 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 4), content=st.sampled_from(["", "", "other"]))
     def receive_and_read(self, number: int, content: str) -> None:
-        self.ledger.add_instance(received(number, content, self.clock))
-        for instance_id, instance in self.ledger.unindexed_instances(10):
-            self.ledger.record_header(instance_id, header(int(instance.SOPInstanceUID.rsplit(".", 1)[1])), self.clock)
+        self.ledger.instances.add(received(number, content, self.clock))
+        for instance_id, instance in self.ledger.instances.unindexed(10):
+            self.ledger.instances.record_header(instance_id, header(int(instance.SOPInstanceUID.rsplit(".", 1)[1])), self.clock)
 
     @rule()
     def assess(self) -> None:
-        for job in self.ledger.waiting_jobs():
-            self.ledger.mark_ready(job.id, "quiet", {}, self.clock)
+        for job in self.ledger.jobs.waiting():
+            self.ledger.jobs.mark_ready(job.id, "quiet", {}, self.clock)
 
     @rule(owner=OWNERS)
     def claim(self, owner: str) -> None:
-        job = self.ledger.claim_job(owner, self.clock, LEASE_S)
+        job = self.ledger.jobs.claim(owner, self.clock, LEASE_S)
         if job is not None:
             self.jobs.append((owner, job))
 
@@ -80,29 +80,29 @@ class AnyOrder(RuleBasedStateMachine):
             if how == "finish":
                 self.story.finish(job, owner=owner, now=self.clock)
             elif how == "release":
-                self.ledger.release_job(job.id, owner, "died", self.clock, self.clock + 1)
+                self.ledger.jobs.release(job.id, owner, "died", self.clock, self.clock + 1)
             else:
-                self.ledger.fail_job(job.id, owner, "no memory", self.clock)
+                self.ledger.jobs.fail(job.id, owner, "no memory", self.clock)
         except LeaseLost:
             return
 
     @rule(owner=OWNERS, limit=st.integers(1, 3))
     def claim_to_send(self, owner: str, limit: int) -> None:
-        self.held += [(owner, one) for one in self.ledger.claim_deliveries(owner, self.clock, LEASE_S, limit)]
+        self.held += [(owner, one) for one in self.ledger.deliveries.claim(owner, self.clock, LEASE_S, limit)]
 
     @precondition(lambda self: self.held)
     @rule(which=st.integers(0, 9), state=st.sampled_from([DeliveryState.SENT, DeliveryState.DUE, DeliveryState.GIVEN_UP]))
     def end_sending(self, which: int, state: DeliveryState) -> None:
         owner, delivery = self.held.pop(which % len(self.held))
         next_attempt_at = self.clock + 2 if state is DeliveryState.DUE else None
-        kept = self.ledger.record_delivery(delivery.id, state, state.value, self.clock, next_attempt_at, owner=owner)
+        kept = self.ledger.deliveries.record(delivery.id, state, state.value, self.clock, next_attempt_at, owner=owner)
         if kept and state is DeliveryState.SENT:
             self.arrived.append(delivery.id)
 
     @rule(rerun=st.booleans())
     def retry(self, rerun: bool) -> None:
         try:
-            self.ledger.retry_job(STUDY, self.clock, rerun=rerun)
+            self.ledger.jobs.retry(STUDY, self.clock, rerun=rerun)
         except StateError as bug:
             raise AssertionError from bug
         except NodeError:
@@ -110,11 +110,11 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(owner=OWNERS)
     def restart(self, owner: str) -> None:
-        self.ledger.release_owner(owner, self.clock)
+        release_owner(self.ledger, owner, self.clock)
 
     @rule()
     def close_delivered(self) -> None:
-        self.ledger.close_delivered_jobs(self.clock)
+        self.ledger.jobs.close_delivered(self.clock)
 
     def count(self, condition: str) -> int:
         number: int = self.connection.execute(f"SELECT count(*) FROM {condition}").fetchone()[0]

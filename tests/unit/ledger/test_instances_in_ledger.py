@@ -12,13 +12,14 @@ import pytest
 from dicomnode.errors import NodeError, StateError
 from dicomnode.ledger.encoding import header_from_json, header_to_json
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.shown import plain
 from dicomnode.records import InstanceHeader
 from tests.factories.ledger import STUDY, LedgerStory, header, received
 
 
 def test_the_same_bytes_are_listed_once_and_other_bytes_beside_them(ledger: Ledger) -> None:
     first, other, third = received(1), received(1, "other"), received(1, "third")
-    assert [ledger.add_instance(one) for one in (first, first, other, other, first, third)] == [
+    assert [ledger.instances.add(one) for one in (first, first, other, other, first, third)] == [
         "new",
         "duplicate",
         "conflict",
@@ -26,17 +27,17 @@ def test_the_same_bytes_are_listed_once_and_other_bytes_beside_them(ledger: Ledg
         "duplicate",
         "conflict",
     ]
-    assert ledger.instance_paths() == {first.path, other.path, third.path}
+    assert ledger.instances.paths() == {first.path, other.path, third.path}
 
 
 def test_unindexed_instances_come_back_as_they_were_oldest_first(ledger: Ledger) -> None:
     sent = [received(number, at=float(number)) for number in (3, 1, 2)]
     for instance in sent:
-        ledger.add_instance(instance)
-    assert [instance for _, instance in ledger.unindexed_instances(2)] == sent[:2]
-    first_id, _ = ledger.unindexed_instances(2)[0]
-    ledger.record_header(first_id, header(3), 20)
-    assert [instance for _, instance in ledger.unindexed_instances(10)] == sent[1:]
+        ledger.instances.add(instance)
+    assert [instance for _, instance in ledger.instances.unindexed(2)] == sent[:2]
+    first_id, _ = ledger.instances.unindexed(2)[0]
+    ledger.instances.record_header(first_id, header(3), 20)
+    assert [instance for _, instance in ledger.instances.unindexed(10)] == sent[1:]
 
 
 def test_threads_and_two_ledgers_on_one_file_list_each_instance_exactly_once(open_ledger: Callable[[], Ledger]) -> None:
@@ -44,7 +45,7 @@ def test_threads_and_two_ledgers_on_one_file_list_each_instance_exactly_once(ope
     outcomes: list[str] = []
 
     def add(ledger: Ledger) -> None:
-        outcomes.extend(ledger.add_instance(received(number)) for number in range(40))
+        outcomes.extend(ledger.instances.add(received(number)) for number in range(40))
 
     threads = [threading.Thread(target=add, args=(ledger,)) for ledger in ledgers for _ in range(4)]
     for thread in threads:
@@ -52,7 +53,7 @@ def test_threads_and_two_ledgers_on_one_file_list_each_instance_exactly_once(ope
     for thread in threads:
         thread.join()
     assert (outcomes.count("new"), outcomes.count("duplicate")) == (40, 280)
-    assert len(ledgers[0].unindexed_instances(1000)) == 40
+    assert len(ledgers[0].instances.unindexed(1000)) == 40
 
 
 def test_concurrent_conflicts_have_one_first(open_ledger: Callable[[], Ledger]) -> None:
@@ -62,7 +63,7 @@ def test_concurrent_conflicts_have_one_first(open_ledger: Callable[[], Ledger]) 
 
     def add(ledger: Ledger, content: str) -> None:
         barrier.wait()
-        outcomes.append(ledger.add_instance(received(1, content)))
+        outcomes.append(ledger.instances.add(received(1, content)))
 
     threads = [threading.Thread(target=add, args=(ledgers[number % 2], str(number))) for number in range(8)]
     for thread in threads:
@@ -75,7 +76,7 @@ def test_concurrent_conflicts_have_one_first(open_ledger: Callable[[], Ledger]) 
 def test_a_header_comes_back_equal(story: LedgerStory) -> None:
     story.receive(1)
     story.index()
-    (indexed,) = story.ledger.study_instances(STUDY)
+    (indexed,) = story.ledger.instances.of_study(STUDY)
     assert indexed.header == header(1)
     assert (indexed.path, indexed.received_at, indexed.TransferSyntaxUID) == (received(1).path, 10.0, received(1).TransferSyntaxUID)
 
@@ -105,10 +106,10 @@ def test_a_header_of_another_version_is_read_for_what_is_known() -> None:
 
 def test_reading_again_refreshes_the_header_and_nothing_else(story: LedgerStory) -> None:
     story.encoded()
-    before = story.ledger.study_history(STUDY)
-    story.ledger.record_header(1, replace(header(1), SeriesDescription="t1 axial"), 60)
-    after = story.ledger.study_history(STUDY)
-    assert story.ledger.study_instances(STUDY)[0].header.SeriesDescription == "t1 axial"
+    before = plain(story.ledger.history.of_study(STUDY))
+    story.ledger.instances.record_header(1, replace(header(1), SeriesDescription="t1 axial"), 60)
+    after = plain(story.ledger.history.of_study(STUDY))
+    assert story.ledger.instances.of_study(STUDY)[0].header.SeriesDescription == "t1 axial"
     assert {**after, "series": []} == {**before, "series": []}
 
 
@@ -116,18 +117,18 @@ def test_of_conflicting_instances_the_first_is_used(story: LedgerStory) -> None:
     story.receive(1, 2)
     story.receive(1, content="other", at=12)
     story.index()
-    assert [one.path for one in story.ledger.study_instances(STUDY)] == [received(1).path, received(2).path]
+    assert [one.path for one in story.ledger.instances.of_study(STUDY)] == [received(1).path, received(2).path]
     assert story.happenings() == ["opened", "conflict"]
 
 
 def test_when_the_first_cannot_be_read_the_next_one_is_used(story: LedgerStory) -> None:
     story.receive(1)
-    ((first_id, _),) = story.ledger.unindexed_instances(1)
-    story.ledger.record_unreadable(first_id, "truncated pixel data", 11)
+    ((first_id, _),) = story.ledger.instances.unindexed(1)
+    story.ledger.instances.record_unreadable(first_id, "truncated pixel data", 11)
     story.receive(1, content="whole", at=12)
     story.index()
-    assert [one.path for one in story.ledger.study_instances(STUDY)] == [received(1, "whole").path]
-    assert len(story.ledger.waiting_jobs()) == 1
+    assert [one.path for one in story.ledger.instances.of_study(STUDY)] == [received(1, "whole").path]
+    assert len(story.ledger.jobs.waiting()) == 1
 
 
 def test_the_same_uid_in_two_studies_serves_both(story: LedgerStory) -> None:
@@ -135,52 +136,52 @@ def test_the_same_uid_in_two_studies_serves_both(story: LedgerStory) -> None:
     story.index(study="2.25.1")
     story.receive(1, content="moved", at=20)
     story.index(study="2.25.2")
-    assert [len(story.ledger.study_instances(uid)) for uid in ("2.25.1", "2.25.2")] == [1, 1]
-    assert len(story.ledger.waiting_jobs()) == 2
+    assert [len(story.ledger.instances.of_study(uid)) for uid in ("2.25.1", "2.25.2")] == [1, 1]
+    assert len(story.ledger.jobs.waiting()) == 2
 
 
 def test_last_received_is_the_newest_instance_whatever_the_order_of_reading(story: LedgerStory) -> None:
     story.receive(1, at=30)
     story.receive(2, at=10)
     story.index()
-    assert story.ledger.last_received_at(STUDY) == 30
-    assert story.ledger.study_history(STUDY)["first_received_at"] == 10
+    assert story.ledger.instances.last_received_at(STUDY) == 30
+    assert plain(story.ledger.history.of_study(STUDY))["first_received_at"] == 10
     with pytest.raises(NodeError, match="not known"):
-        story.ledger.last_received_at("2.25.404")
+        story.ledger.instances.last_received_at("2.25.404")
 
 
 def test_an_unreadable_instance_is_set_aside(story: LedgerStory) -> None:
     story.receive(1)
-    ((instance_id, _),) = story.ledger.unindexed_instances(1)
-    story.ledger.record_unreadable(instance_id, "not DICOM", 11)
-    assert story.ledger.unindexed_instances(10) == []
-    assert story.ledger.health()["instances"]["unreadable"] == 1
-    assert story.ledger.studies() == []
+    ((instance_id, _),) = story.ledger.instances.unindexed(1)
+    story.ledger.instances.record_unreadable(instance_id, "not DICOM", 11)
+    assert story.ledger.instances.unindexed(10) == []
+    assert plain(story.ledger.history.health())["instances"]["unreadable"] == 1
+    assert plain(story.ledger.history.studies()) == []
 
 
 def test_a_study_of_unreadable_instances_is_answered_too(story: LedgerStory) -> None:
     story.receive(1, 2)
-    for instance_id, _ in story.ledger.unindexed_instances(2):
-        story.ledger.record_unreadable(instance_id, "truncated: too short", 11, StudyInstanceUID=STUDY)
-    assert [job.StudyInstanceUID for job in story.ledger.waiting_jobs()] == [STUDY]
-    assert story.ledger.study_instances(STUDY) == []
-    assert [one.path for one in story.ledger.set_aside(STUDY)] == [received(1).path, received(2).path]
-    history = story.ledger.study_history(STUDY)
+    for instance_id, _ in story.ledger.instances.unindexed(2):
+        story.ledger.instances.record_unreadable(instance_id, "truncated: too short", 11, StudyInstanceUID=STUDY)
+    assert [job.StudyInstanceUID for job in story.ledger.jobs.waiting()] == [STUDY]
+    assert story.ledger.instances.of_study(STUDY) == []
+    assert [one.path for one in story.ledger.instances.set_aside(STUDY)] == [received(1).path, received(2).path]
+    history = plain(story.ledger.history.of_study(STUDY))
     assert (history["series"], len(history["unreadable"])) == ([], 2)
     story.receive(1, content="whole", at=12)
     story.index()
-    assert [one.path for one in story.ledger.set_aside(STUDY)] == [received(2).path]
+    assert [one.path for one in story.ledger.instances.set_aside(STUDY)] == [received(2).path]
 
 
 def test_an_unreadable_instance_does_not_reopen_a_study(story: LedgerStory) -> None:
     job = story.running()
     story.receive(3)
-    ((instance_id, _),) = story.ledger.unindexed_instances(1)
-    story.ledger.record_unreadable(instance_id, "truncated: too short", 31, StudyInstanceUID=STUDY)
+    ((instance_id, _),) = story.ledger.instances.unindexed(1)
+    story.ledger.instances.record_unreadable(instance_id, "truncated: too short", 31, StudyInstanceUID=STUDY)
     assert story.newest()["id"] == job.id
     assert story.newest()["state"] == "running"
 
 
 def test_an_unknown_instance_is_a_bug(ledger: Ledger) -> None:
     with pytest.raises(StateError, match="instance 9 "):
-        ledger.record_header(9, header(1), 1)
+        ledger.instances.record_header(9, header(1), 1)

@@ -14,7 +14,7 @@ import pytest
 
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.states import JobState
-from tests.factories.ledger import STUDY, LedgerStory, received, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, received, release_owner, sqlite_url
 
 # Runs a study through every verb, again and again from the start, each time killed some statements later, until it comes to the end.
 KILLED_AT_EVERY_STATEMENT = """
@@ -40,9 +40,9 @@ def live(folder, last):
     event.listen(Engine, "commit", die)
     story = LedgerStory(ledger)
     story.encoded()
-    first, second = ledger.claim_deliveries("work:1", 41, 60, 10)
-    ledger.record_delivery(first.id, DeliveryState.SENT, "0x0000", 42)
-    ledger.record_delivery(second.id, DeliveryState.DUE, "no answer", 42, 47)
+    first, second = ledger.deliveries.claim("work:1", 41, 60, 10)
+    ledger.deliveries.record(first.id, DeliveryState.SENT, "0x0000", 42)
+    ledger.deliveries.record(second.id, DeliveryState.DUE, "no answer", 42, 47)
     story.waiting(99)
     os._exit(0)
 
@@ -65,7 +65,7 @@ from dicomnode.ledger.ledger import Ledger
 from tests.factories.ledger import received
 ledger = Ledger.open(sys.argv[1])
 for number in range(1_000_000):
-    ledger.add_instance(received(number))
+    ledger.instances.add(received(number))
     print(number, flush=True)
 """
 
@@ -90,17 +90,17 @@ def assert_whole(folder: Path) -> None:
 def assert_goes_on(folder: Path) -> None:
     """Say that a restart takes the study to its answer."""
     ledger = Ledger.open(sqlite_url(folder))
-    ledger.release_owner("work:1", 1000)
+    release_owner(ledger, "work:1", 1000)
     story = LedgerStory(ledger)
     story.receive(1, 2, 99)
     story.index(1001)
-    for job in ledger.waiting_jobs():
-        ledger.mark_ready(job.id, "quiet", {}, 1002)
-    while job_claimed := ledger.claim_job("work:2", 1003, 60):
+    for job in ledger.jobs.waiting():
+        ledger.jobs.mark_ready(job.id, "quiet", {}, 1002)
+    while job_claimed := ledger.jobs.claim("work:2", 1003, 60):
         story.finish(job_claimed, owner="work:2", now=1004)
-    assert len(ledger.claim_deliveries("work:2", 1005, 60, 10)) == 2
+    assert len(ledger.deliveries.claim("work:2", 1005, 60, 10)) == 2
     assert story.newest()["state"] == JobState.ENCODED.value
-    assert len(ledger.study_instances(STUDY)) == 3
+    assert len(ledger.instances.of_study(STUDY)) == 3
     ledger.close()
 
 
@@ -131,7 +131,7 @@ def test_what_was_listed_before_a_kill_is_listed_after_it(url: str, tmp_path: Pa
     process.stdout.close()
     process.wait()
     ledger = Ledger.open(url)
-    paths = ledger.instance_paths()
+    paths = ledger.instances.paths()
     assert {received(number).path for number in listed} <= paths
     # One more may have been committed and not been told any more.
     assert len(paths) - len(listed) in (0, 1)

@@ -15,8 +15,9 @@ from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import header_to_json
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.migrate import alembic_config
+from dicomnode.ledger.shown import plain
 from dicomnode.states import DeliveryState, JobState
-from tests.factories.ledger import EXPLICIT_LITTLE, MR, SEG, SR, header
+from tests.factories.ledger import EXPLICIT_LITTLE, MR, SEG, SR, header, release_owner
 
 Row = dict[str, Any]
 REVISIONS = [script.revision for script in reversed(list(ScriptDirectory.from_config(alembic_config()).walk_revisions()))]
@@ -176,7 +177,7 @@ def test_the_new_version_goes_on_where_the_old_one_stopped(database: Database, u
     database.close()
 
     ledger = Ledger.open(url)
-    health = ledger.health()
+    health = plain(ledger.history.health())
     assert health["jobs"] == dict.fromkeys(STUDIES, 1)
     assert {state: count for state, count in health["deliveries"].items() if count} == {
         **dict.fromkeys(("due", "sending", "given_up", "withdrawn"), 1),
@@ -188,19 +189,19 @@ def test_the_new_version_goes_on_where_the_old_one_stopped(database: Database, u
         assert list(offer.accepted) == ["1.2"]
         ledger.offers.refuse("pacs", "1.2", 50.0)
         assert list(ledger.offers.known("pacs", "PACS@a:1").accepted) == []  # type: ignore[union-attr]
-    ledger.release_owner("work@old/", 100)
-    assert len(ledger.claim_deliveries("new", 100, 60, 10)) == 2
+    release_owner(ledger, "work@old/", 100)
+    assert len(ledger.deliveries.claim("new", 100, 60, 10)) == 2
     assert ledger.confirmations.due_destinations(1e9) == []
-    job = ledger.claim_job("new", 100, 60)
+    job = ledger.jobs.claim("new", 100, 60)
     assert job is not None
     assert job.StudyInstanceUID in (STUDIES["ready"], STUDIES["running"])
     # Of the old node's time nothing is asked after, and what was sent counts as it did.
-    ledger.record_delivery(2, DeliveryState.SENT, "0x0000", 101)
-    ledger.record_delivery(3, DeliveryState.SENT, "0x0000", 101)
-    ledger.retry_job(STUDIES["encoded"], 102)
-    [given_up] = ledger.claim_deliveries("new", 102, 60, 10)
-    ledger.record_delivery(given_up.id, DeliveryState.SENT, "0x0000", 103)
-    assert ledger.close_delivered_jobs(104) == 1
-    lines = list(story(ledger.study_history(STUDIES["encoded"])))
+    ledger.deliveries.record(2, DeliveryState.SENT, "0x0000", 101)
+    ledger.deliveries.record(3, DeliveryState.SENT, "0x0000", 101)
+    ledger.jobs.retry(STUDIES["encoded"], 102)
+    [given_up] = ledger.deliveries.claim("new", 102, 60, 10)
+    ledger.deliveries.record(given_up.id, DeliveryState.SENT, "0x0000", 103)
+    assert ledger.jobs.close_delivered(104) == 1
+    lines = list(story(ledger.history.of_study(STUDIES["encoded"])))
     assert any("seg to pacs: sent" in line for line in lines)
     ledger.close()

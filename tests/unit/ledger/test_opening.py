@@ -22,12 +22,13 @@ from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.schema import metadata
+from dicomnode.ledger.shown import plain
 from dicomnode.states import DeliveryState
-from tests.factories.ledger import STUDY, LedgerStory, received, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, received, release_owner, sqlite_url
 
 
 def test_the_migrations_build_exactly_the_tables_of_the_schema(url: str, ledger: Ledger) -> None:
-    ledger.add_instance(received(1))
+    ledger.instances.add(received(1))
     engine = create_engine(url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
@@ -68,37 +69,37 @@ def live(story: LedgerStory) -> None:
     story.receive(1, 2)
     story.receive(1, content="other")
     story.receive(7)
-    ledger.record_unreadable(ledger.unindexed_instances(10)[-1][0], "not DICOM", 41)
+    ledger.instances.record_unreadable(ledger.instances.unindexed(10)[-1][0], "not DICOM", 41)
     story.index()
-    ledger.renew_lease(1, "work:1", 41, 60)
-    ledger.due_destinations(41)
-    seg, sr = ledger.claim_deliveries("d", 41, 60, 10, destination="pacs")
-    ledger.renew_deliveries("d", 42, 60)
-    ledger.record_delivery(seg.id, DeliveryState.SENT, "0x0000", 42)
-    ledger.record_delivery(sr.id, DeliveryState.DUE, "no answer", 42, 47)
-    ledger.retry_job(STUDY, 43)
-    ledger.retry_job(STUDY, 44, rerun=True)
-    job = ledger.claim_job("work:1", 45, 60)
+    ledger.jobs.renew(1, "work:1", 41, 60)
+    ledger.deliveries.due_destinations(41)
+    seg, sr = ledger.deliveries.claim("d", 41, 60, 10, destination="pacs")
+    ledger.deliveries.renew("d", 42, 60)
+    ledger.deliveries.record(seg.id, DeliveryState.SENT, "0x0000", 42)
+    ledger.deliveries.record(sr.id, DeliveryState.DUE, "no answer", 42, 47)
+    ledger.jobs.retry(STUDY, 43)
+    ledger.jobs.retry(STUDY, 44, rerun=True)
+    job = ledger.jobs.claim("work:1", 45, 60)
     assert job is not None
-    ledger.release_job(job.id, "work:1", "died", 46, 47)
-    job = ledger.claim_job("work:1", 47, 60)
+    ledger.jobs.release(job.id, "work:1", "died", 46, 47)
+    job = ledger.jobs.claim("work:1", 47, 60)
     assert job is not None
-    ledger.release_owner("work:1", 48)
-    ledger.close_delivered_jobs(49)
-    ledger.last_received_at(STUDY)
-    ledger.add_event(STUDY, "seen", {}, 50)
+    release_owner(ledger, "work:1", 48)
+    ledger.jobs.close_delivered(49)
+    ledger.instances.last_received_at(STUDY)
+    ledger.history.add_event(STUDY, "seen", {}, 50)
     story.waiting(99)
-    ledger.studies()
-    ledger.study_history(STUDY)
-    ledger.health()
+    plain(ledger.history.studies())
+    plain(ledger.history.of_study(STUDY))
+    plain(ledger.history.health())
     ledger.offers.learn("pacs", "PACS@a:1", {}, 50, 60)
     ledger.offers.postpone("pacs", "PACS@a:1", 70)
     ledger.offers.ask_again("pacs", 50)
-    ledger.given_up_in_another_form("pacs", ("seg",), 50)
-    ledger.expired_studies(50)
-    ledger.expired_unreadable(50)
-    ledger.expire_unreadable("nowhere", 50, set.clear)
-    ledger.expire_study(STUDY, 50, set.clear)
+    ledger.deliveries.given_up_in_another_form("pacs", ("seg",), 50)
+    ledger.retention.expired_studies(50)
+    ledger.retention.expired_unreadable(50)
+    ledger.retention.expire_unreadable("nowhere", 50, set.clear)
+    ledger.retention.expire_study(STUDY, 50, set.clear)
 
 
 def test_a_writer_waits_for_the_other_process_and_no_longer(ledger: Ledger, tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_writer_waits_for_the_other_process_and_no_longer(ledger: Ledger, tmp_
     began = time.monotonic()
     release = threading.Timer(0.3, holder.execute, ("ROLLBACK",))
     release.start()
-    assert ledger.add_instance(received(1)) == "new"
+    assert ledger.instances.add(received(1)) == "new"
     waited_s = time.monotonic() - began
     release.join()
     holder.close()
@@ -128,10 +129,10 @@ def test_the_file_is_set_up_for_two_processes(url: str, ledger: Ledger, tmp_path
 def test_a_ledger_remembers_when_opened_again(url: str) -> None:
     ledger = Ledger.open(url)
     LedgerStory(ledger).encoded()
-    before = ledger.study_history(STUDY)
+    before = plain(ledger.history.of_study(STUDY))
     ledger.close()
     again = Ledger.open(url)
-    assert again.study_history(STUDY) == before
+    assert plain(again.history.of_study(STUDY)) == before
     again.close()
 
 
@@ -149,7 +150,7 @@ def test_a_read_sees_one_moment(url: str, ledger: Ledger) -> None:
     database = Database(url)
     with database.read() as connection:
         before = connection.execute(text("SELECT count(*) FROM instances")).scalar_one()
-        ledger.add_instance(received(1))
+        ledger.instances.add(received(1))
         after = connection.execute(text("SELECT count(*) FROM instances")).scalar_one()
     database.close()
     assert (before, after) == (0, 0)
@@ -161,10 +162,10 @@ def test_a_ledger_that_stays_locked_asks_to_be_tried_again(ledger: Ledger, tmp_p
     holder = sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(RetryLater, match="locked"):
-        impatient.add_instance(received(1))
+        impatient.instances.add(received(1))
     holder.execute("ROLLBACK")
     holder.close()
-    assert impatient.add_instance(received(1)) == "new"
+    assert impatient.instances.add(received(1)) == "new"
     impatient.close()
 
 

@@ -14,8 +14,9 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import Finding, ResultFile
-from dicomnode.results.build import EncodedResult, build_answer, build_refusal
+from dicomnode.results.build import build_answer, build_refusal
 from dicomnode.results.provenance import plan_provenance
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.seg.segments import count_merged, plan_segments
 from dicomnode.results.verify.gate import read_back, verify_answer
 from dicomnode.results.verify.report import concept, walk_content

@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw, features
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
-from dicomnode.results.build import EncodedResult, build_answer, build_refusal, encode
+from dicomnode.results.build import build_answer, build_refusal, encode
 from dicomnode.results.companions.key_pictures import direction_letters
 from dicomnode.results.companions.lettering import choose_font, draw_text
 from dicomnode.results.companions.pdf import TextLine, as_seen, write_pdf
+from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.companions import read_lines
 from dicomnode.results.verify.gate import read_back, verify_answer, verify_refusal
 from dicomnode.settings.config import ResultForm

@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset
 from dicomnode.errors import StudyRefused
 from dicomnode.results.build import build_answer, build_refusal
 from dicomnode.results.headers import read_header, read_source, repair_identity
-from dicomnode.results.verify.gate import read_back, verify_answer
+from dicomnode.results.verify.gate import read_back, verify_answer, verify_refusal
 from dicomnode.states import Outcome
-from tests.factories.results import Answered, answered_study, make_result
+from tests.factories.results import Answered, answered_study, make_result, texts_of
 
 SMALL: dict[str, Any] = {"roles": ("flair",), "flair": {"shape": (16, 48, 40), "spacing_mm": (12.0, 4.0, 5.0)}}
 
@@ -176,7 +176,7 @@ def test_removed_identity_keeps_its_method(answered: Answered) -> None:
 
     edit(answered, remove)
 
-    assert {dataset.DeidentificationMethod for dataset in answer(answered).values()} == {"first"}
+    assert all(list(dataset.DeidentificationMethod) == ["first", "second"] for dataset in answer(answered).values())
 
 
 def test_a_patient_id_that_is_too_long_is_not_shortened() -> None:
@@ -223,3 +223,73 @@ def test_a_refusal_needs_nothing_but_identity(answered: Answered) -> None:
     (report,) = build_refusal(context, "geometry-missing", "The images have no position.", (), Outcome.REFUSED)
 
     assert read_back(report).PatientID == "SIM-0"
+
+
+LEADING_ZEROS = "1.2.840.99.007.01"
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_uids_with_leading_zeros_get_the_whole_answer_and_are_carried_letter_by_letter(answered: Answered) -> None:
+    def renumber(dataset: Dataset, number: int) -> None:
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = LEADING_ZEROS, f"{LEADING_ZEROS}.02"
+        dataset.FrameOfReferenceUID = f"{LEADING_ZEROS}.00"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{LEADING_ZEROS}.{number:04d}"
+
+    edit(answered, renumber)
+    (source,) = answered.context.sources
+    frames = tuple(replace(frame, SOPInstanceUID=f"{LEADING_ZEROS}.{number:04d}") for number, frame in enumerate(source.frames))
+    context = replace(
+        answered.context,
+        StudyInstanceUID=LEADING_ZEROS,
+        sources=(replace(source, SeriesInstanceUID=f"{LEADING_ZEROS}.02", frames=frames),),
+    )
+    volume = replace(answered.volume, frame_of_reference_uid=f"{LEADING_ZEROS}.00")
+
+    objects = answer(replace(answered, context=context, volume=volume))
+
+    assert set(objects) == {"seg", "sr"}
+    evidence = objects["sr"].CurrentRequestedProcedureEvidenceSequence[0]
+    named = {item.ReferencedSOPInstanceUID for series in evidence.ReferencedSeriesSequence for item in series.ReferencedSOPSequence}
+    assert evidence.StudyInstanceUID == objects["seg"].StudyInstanceUID == LEADING_ZEROS
+    assert {frame.SOPInstanceUID for frame in frames} < named
+    assert objects["seg"].FrameOfReferenceUID == f"{LEADING_ZEROS}.00"
+
+
+@pytest.mark.parametrize(
+    "keyword", ["PatientID", "AccessionNumber", "StudyID", "IssuerOfPatientID", "PatientName", "ReferringPhysicianName"]
+)
+@pytest.mark.parametrize("value", ["4711\\08", "\\4711", "A\\B\\C"])
+def test_a_backslash_shortens_no_identifier(answered: Answered, keyword: str, value: str) -> None:
+    edit(answered, lambda dataset, _: setattr(dataset, keyword, value))
+
+    for dataset in answer(answered).values():
+        assert list(dataset[keyword].value) == value.split("\\")
+
+
+def test_text_that_cannot_be_decoded_stays_empty_and_is_said(answered: Answered) -> None:
+    edit(answered, lambda dataset, _: setattr(dataset, "SpecificCharacterSet", "ISO_IR 192"))
+    for frame in answered.context.sources[0].frames:
+        frame.path.write_bytes(frame.path.read_bytes().replace(b"SYNTHETIC", b"SYN\xffHETIC"))
+
+    objects = answer(answered)
+
+    assert {str(dataset.PatientName) for dataset in objects.values()} == {""}
+    assert any("PatientName is empty" in text for text in texts_of(objects["sr"]))
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize(
+    "sop_class", ["1.2.840.10008.5.1.4.1.1.6", "1.3.46.670589.11.0.0.12.1", "1.2.840.10008.5.1.4.1.1.77.2", "1.2.03.4"]
+)
+def test_a_first_instance_of_a_private_or_retired_class_is_refused_with_the_usual_report(answered: Answered, sop_class: str) -> None:
+    def reclass(dataset: Dataset, _: int) -> None:
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = sop_class
+
+    edit(answered, reclass)
+    context = replace(answered.context, sources=())
+
+    (result,) = build_refusal(context, "no-usable-series", "There is no T1.", (), Outcome.REFUSED)
+    verify_refusal((result,), context)
+
+    evidence = read_back(result).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert evidence.ReferencedSOPClassUID == sop_class

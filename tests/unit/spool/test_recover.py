@@ -28,12 +28,12 @@ def open_ledger(tmp_path: Path, name: str = "ledger") -> Ledger:
 def test_a_lost_ledger_comes_back_from_the_spool(layout: SpoolLayout, tmp_path: Path) -> None:
     sent = [receive(layout, f"1.2.{number}", bytes([number + 1]) * 99) for number in range(5)]
     ledger = open_ledger(tmp_path)
-    ledger.add_instance(sent[0])
+    ledger.instances.add(sent[0])
 
-    assert rebuild_ledger(layout, ledger) == RecoveryReport(added=4, removed=0, set_aside=0, missing=0)
-    assert rebuild_ledger(layout, ledger) == RecoveryReport(added=0, removed=0, set_aside=0, missing=0)
+    assert rebuild_ledger(layout, ledger.instances) == RecoveryReport(added=4, removed=0, set_aside=0, missing=0)
+    assert rebuild_ledger(layout, ledger.instances) == RecoveryReport(added=0, removed=0, set_aside=0, missing=0)
 
-    rows = {row.SOPInstanceUID: row for _, row in ledger.unindexed_instances(10)}
+    rows = {row.SOPInstanceUID: row for _, row in ledger.instances.unindexed(10)}
     ledger.close()
     assert set(rows) == {instance.SOPInstanceUID for instance in sent}
     for instance in sent[1:]:
@@ -53,7 +53,7 @@ def test_half_files_go(layout: SpoolLayout, tmp_path: Path) -> None:
         (layout.root / half).write_bytes(b"half")
     ledger = open_ledger(tmp_path)
 
-    report = rebuild_ledger(layout, ledger)
+    report = rebuild_ledger(layout, ledger.instances)
     ledger.close()
     # `receive` may start while `work` is writing a result: that one is swept by `work`.
     assert [path.name for path in layout.results.rglob(".*")] == [".sr.1.2.part"]
@@ -72,8 +72,8 @@ def test_a_damaged_file_is_set_aside_and_not_listed(layout: SpoolLayout, tmp_pat
     file.write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
     ledger = open_ledger(tmp_path)
 
-    report = rebuild_ledger(layout, ledger)
-    paths = ledger.instance_paths()
+    report = rebuild_ledger(layout, ledger.instances)
+    paths = ledger.instances.paths()
     ledger.close()
 
     assert (report.set_aside, report.added, paths) == (1, 0, set())
@@ -88,8 +88,8 @@ def test_garbage_in_the_file_meta_does_not_stop_the_start(layout: SpoolLayout, t
     file.write_bytes(data[:144] + element + data[144 + len(element) :])
     ledger = open_ledger(tmp_path)
 
-    report = rebuild_ledger(layout, ledger)
-    paths = ledger.instance_paths()
+    report = rebuild_ledger(layout, ledger.instances)
+    paths = ledger.instances.paths()
     ledger.close()
 
     assert (report.set_aside, report.added, paths) == (1, 1, {whole.path})
@@ -100,7 +100,7 @@ def test_what_cannot_be_opened_stays_and_stops_nothing(layout: SpoolLayout, tmp_
     (layout.incoming / "0" / "folder.dcm").mkdir()
     ledger = open_ledger(tmp_path)
 
-    report = rebuild_ledger(layout, ledger)
+    report = rebuild_ledger(layout, ledger.instances)
     ledger.close()
 
     assert (report.added, report.set_aside) == (1, 0)
@@ -111,10 +111,10 @@ def test_what_cannot_be_opened_stays_and_stops_nothing(layout: SpoolLayout, tmp_
 def test_a_row_without_file_is_told(layout: SpoolLayout, tmp_path: Path) -> None:
     instance = receive(layout, "1.2.3")
     ledger = open_ledger(tmp_path)
-    ledger.add_instance(instance)
+    ledger.instances.add(instance)
     (layout.root / instance.path).unlink()
 
-    report = rebuild_ledger(layout, ledger)
+    report = rebuild_ledger(layout, ledger.instances)
     ledger.close()
 
     assert report == RecoveryReport(added=0, removed=0, set_aside=0, missing=1)

@@ -1,4 +1,4 @@
-"""What an answer belongs to, besides what was found: builders and the gate both start from it."""
+"""Frozen records of this room: what an answer belongs to, and one finished object of it. Builders and the gate both use them."""
 
 from __future__ import annotations
 
@@ -36,3 +36,15 @@ class AnswerContext:
     template: Path
     forms: tuple[ResultForm, ...] = (PLAIN_FORM,)
     earlier_reports: tuple[ResultFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedResult:
+    """One result object: `kind` is its name (`ResultForm.kind_of`), and `data` a whole DICOM file (PS3.10)."""
+
+    kind: str
+    data: bytes
+    SOPInstanceUID: str
+    SOPClassUID: str
+    SeriesInstanceUID: str
+    filename: str

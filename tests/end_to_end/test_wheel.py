@@ -1,0 +1,71 @@
+"""What a user installs: the wheel, in a clean environment outside the tree, runs the demonstration and the file commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Build both wheels of the checkout; returns name -> file."""
+    root = Path(__file__).resolve().parents[2]
+    folder = tmp_path_factory.mktemp("wheels")
+    for project in (root, root / "models"):
+        subprocess.run(
+            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, project], check=True, timeout=300
+        )
+    return {path.name.split("-")[0]: path for path in folder.glob("*.whl")}
+
+
+@pytest.fixture(scope="module")
+def installed(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the first wheel with the locked versions into an environment of its own; returns its folder of programs."""
+    root = Path(__file__).resolve().parents[2]
+    environment = tmp_path_factory.mktemp("clean") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=120)
+    pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--requirement", root / "requirements.lock"], check=True, timeout=500)
+    subprocess.run([*pip, "--no-deps", wheels["dicomnode_stroke"]], check=True, timeout=120)
+    return environment / "bin"
+
+
+def _run(program: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, *words], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_demonstration_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    demo = _run(installed / "dicomnode", "demo", cwd=tmp_path)
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "PACS: received Segmentation Storage" in demo.stdout
+    assert len(list((tmp_path / "demo-out" / "pacs").glob("*.dcm"))) >= 2
+
+
+def test_the_environment_has_no_test_tools_and_the_networks_are_in_the_wheel(installed: Path, tmp_path: Path) -> None:
+    packages = _run(installed / "python", "-m", "pip", "list", cwd=tmp_path).stdout
+    assert "dicomnode-stroke" in packages
+    assert [name for name in ("pytest", "mypy", "hypothesis", "ruff", "torch", "dcmqi") if name in packages] == []
+    listed = _run(installed / "dicomnode", "models", "list", "--json", cwd=tmp_path)
+    assert listed.returncode == 0
+    assert "brain-extractor-3mm" in listed.stdout
+
+
+def test_every_bundle_is_in_one_of_the_wheels(wheels: dict[str, Path], repo_root: Path) -> None:
+    shipped = {
+        f"dicomnode/models/{path.parent.relative_to(repo_root / 'models')}" for path in (repo_root / "models").glob("*/*/model.toml")
+    }
+    packed = [
+        str(Path(name).parent) for wheel in wheels.values() for name in zipfile.ZipFile(wheel).namelist() if name.endswith("model.toml")
+    ]
+    assert sorted(packed) == sorted(shipped)
+    # Both wheels write below dicomnode/models: a file that both hold would be removed with either.
+    assert len(set(packed)) == len(packed)
+    project = tomllib.loads((repo_root / "models" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["dependencies"] == ["dicomnode-stroke"]
