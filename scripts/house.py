@@ -172,6 +172,7 @@ ROOMS = (
         _dicomnode("audit.events", "records", "errors", "uids", "ledger"),
         ("pydicom",),
     ),
+    Room("dicomnode.spool.part10", "the DICOM file format around bytes that are not decoded", (), ("pydicom",)),
     Room(
         "dicomnode.ledger",
         "all SQL; claim by state change with a lease",
@@ -181,7 +182,7 @@ ROOMS = (
     Room(
         "dicomnode.study",
         "headers; instances -> series -> study; which series fills which role; graded findings",
-        _dicomnode("records", "errors", "settings", "uids"),
+        _dicomnode("records", "errors", "settings", "spool.part10", "uids"),
         ("numpy", "pydicom"),
     ),
     Room(
@@ -192,13 +193,13 @@ ROOMS = (
     Room(
         "dicomnode.volumes",
         "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
-        (*_dicomnode("records", "errors", "study"), *_VOLUMES_IN),
+        (*_dicomnode("records", "errors", "spool.part10", "study"), *_VOLUMES_IN),
         ("dicom2nifti", "gdcm", "highdicom", "nibabel", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results",
         "an answer as finished DICOM objects; each is read back and compared before it leaves",
-        (*_PLAIN, *_VOLUMES_IN),
+        (*_PLAIN, "dicomnode.spool.part10", *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
     Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("settings", "records")),
