@@ -88,6 +88,8 @@ def plan_provenance(context: AnswerContext, result: PipelineResult | None, *fact
         "settings": context.settings.model_dump(mode="json"),
         "facts": list(facts),
     }
+    if context.identity_mark:
+        named["patient"] = context.identity_mark
     if result is not None and "drop_faint" in result.parameters:
         named["peak"] = result.parameters["drop_faint"]["peak"]
     if result is not None and result.follow_up is not None:

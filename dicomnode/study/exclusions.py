@@ -6,8 +6,8 @@ import re
 
 from dicomnode.records import InstanceHeader, Series
 from dicomnode.study.checks import is_mosaic
+from dicomnode.study.classes import MR_STORAGE
 from dicomnode.study.contrast import words_of
-from dicomnode.study.headers import MR_STORAGE
 from dicomnode.study.stacks import is_not_magnitude
 
 Exclusion = tuple[str, str]
