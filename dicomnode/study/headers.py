@@ -19,15 +19,14 @@ from dicomnode.errors import UnreadableInstance
 from dicomnode.records import InstanceHeader
 from dicomnode.study.bombs import CountedFile, refuse_bombs
 from dicomnode.study.classes import asks_for_answer, is_image
-from dicomnode.study.elements import read_integer, read_items, read_number, read_private_number, read_text, read_texts, read_whole
+from dicomnode.study.elements import read_integer, read_number, read_private_number, read_text, read_texts, read_whole
 from dicomnode.study.frames import FrameFacts, read_frames
 from dicomnode.study.person import mark_identity
+from dicomnode.study.sequence_elements import read_agent_attribute, read_sequence_elements
 from dicomnode.uids import is_uid
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-# What is typed in where no agent was given.
-_NO_AGENT = frozenset({"", "0", "-", "n", "no", "none", "nil", "n/a", "na", "no contrast", "non contrast", "without", "without contrast"})
 # Pixel Data, Float Pixel Data, Double Float Pixel Data (PS3.3 C.7.6.3, C.7.6.24).
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _IDENTITY = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -140,7 +139,7 @@ def _describe(dataset: Dataset) -> InstanceHeader:
         ImagesInAcquisition=read_integer(dataset, "ImagesInAcquisition"),
         NumberOfSeriesRelatedInstances=read_integer(dataset, "NumberOfSeriesRelatedInstances"),
         NumberOfTemporalPositions=read_integer(dataset, "NumberOfTemporalPositions"),
-        ContrastBolusAgent=_was_agent_given(dataset),
+        ContrastBolusAgent=read_agent_attribute(dataset) == "given",
         PhotometricInterpretation=read_text(dataset, "PhotometricInterpretation").upper(),
         LossyImageCompression=read_text(dataset, "LossyImageCompression"),
         SequenceName=read_text(dataset, "SequenceName") or read_text(dataset, "PulseSequenceName"),
@@ -155,11 +154,6 @@ def _describe(dataset: Dataset) -> InstanceHeader:
         extra=_extra(dataset, facts),
         identity_mark=mark_identity(dataset),
     )
-
-
-def _was_agent_given(dataset: Dataset) -> bool:
-    told = read_text(dataset, "ContrastBolusAgent").lower()
-    return told not in _NO_AGENT or bool(read_items(dataset, "ContrastBolusAgentSequence"))
 
 
 def _from_frames(facts: FrameFacts) -> dict[str, Any]:
@@ -184,6 +178,7 @@ def _codes(dataset: Dataset, keyword: str) -> tuple[str, ...]:
 def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
     """Return what only some scanners say; JSON types, absent keys left out."""
     seen: dict[str, Any] = {
+        **read_sequence_elements(dataset),
         "AcquisitionDateTime": _acquisition_time(dataset),
         "EchoTrainLength": read_number(dataset, "EchoTrainLength"),
         "ScanOptions": list(_codes(dataset, "ScanOptions")),
