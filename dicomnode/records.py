@@ -304,3 +304,8 @@ class SendOutcome:
     def refuses_class(self) -> bool:
         """Return whether the peer took the presentation context and then said that it does not support the SOP class (PS3.7 C.5.18)."""
         return self.status == 0x0122
+
+    @property
+    def is_coerced(self) -> bool:
+        """Return whether it is stored and the peer changed elements of it, perhaps the study that it belongs to (PS3.4 B.2.3)."""
+        return self.verdict == "ok" and self.status == 0xB000
