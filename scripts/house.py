@@ -164,7 +164,7 @@ ROOMS = (
         "dicomnode.network",
         "associations, handlers, peers; C-STORE, storage commitment, query/retrieve, DICOMweb",
         _PLAIN,
-        ("dicomweb_client", "pydicom", "pynetdicom", "requests"),
+        ("pydicom", "pynetdicom", "requests"),
     ),
     Room(
         "dicomnode.spool",
@@ -172,7 +172,11 @@ ROOMS = (
         _dicomnode("audit.events", "records", "errors", "uids", "ledger"),
         ("pydicom",),
     ),
-    Room("dicomnode.spool.part10", "the DICOM file format around bytes that are not decoded", (), ("pydicom",)),
+    Room(
+        "dicomnode.spool.opening",
+        "a stored instance opened for reading, its dataset cleaned of file meta information",
+        _dicomnode("spool.part10"),
+    ),
     Room(
         "dicomnode.ledger",
         "all SQL; claim by state change with a lease",
@@ -182,7 +186,7 @@ ROOMS = (
     Room(
         "dicomnode.study",
         "headers; instances -> series -> study; which series fills which role; graded findings",
-        _dicomnode("records", "errors", "settings", "spool.part10", "uids"),
+        _dicomnode("records", "errors", "settings", "spool.opening", "uids"),
         ("numpy", "pydicom"),
     ),
     Room(
@@ -193,13 +197,13 @@ ROOMS = (
     Room(
         "dicomnode.volumes",
         "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
-        (*_dicomnode("records", "errors", "spool.part10", "study"), *_VOLUMES_IN),
+        (*_dicomnode("records", "errors", "spool.opening", "study"), *_VOLUMES_IN),
         ("dicom2nifti", "gdcm", "highdicom", "nibabel", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results",
         "an answer as finished DICOM objects; each is read back and compared before it leaves",
-        (*_PLAIN, "dicomnode.spool.part10", *_VOLUMES_IN),
+        (*_PLAIN, "dicomnode.spool.opening", *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
     Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("settings", "records")),

@@ -27,7 +27,7 @@ from pydicom.valuerep import DSfloat, PersonName, format_number_as_ds, validate_
 
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.records import Finding, SourceSeries
-from dicomnode.spool.part10 import open_instance
+from dicomnode.spool.opening import open_instance
 from dicomnode.uids import is_uid
 from pipeline.records import Volume
 

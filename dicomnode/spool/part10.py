@@ -1,27 +1,44 @@
-"""The DICOM file format around bytes that are not decoded: file meta information written, measured and kept apart from the dataset.
+"""The DICOM file format around bytes that are not decoded: file meta information written, read back and measured; the dataset left alone.
 
 Rules for this file:
 1. A dataset is bytes here; nothing below opens one.
+2. What `encode_file_meta` writes, `decode_file_meta` reads back the same: the ledger's row comes from what is written.
 """
 
 from __future__ import annotations
 
-import io
 import struct
-import zlib
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID
 
 # Preamble, prefix, and (0002,0000) with its 4 byte value: the group length says where the dataset begins.
 _FIXED_BYTES = 128 + 4 + 12
+# VRs with two reserved bytes and a length of four (PS3.5 7.1.2).
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_HOST_SCHEME = "dicom://"
 
 HEAD_BYTES = _FIXED_BYTES
 """What `dataset_offset` needs to see of a file."""
 
 
-def encode_file_meta(*, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae: str) -> bytes:
+@dataclass(frozen=True)
+class FileMeta:
+    """What the file meta information says of an instance that was received (PS3.10 7.1).
+
+    `stored_SOPInstanceUID` is the value with its padding: 0.4.0 made file names from UIDs that end in what looks like padding.
+    """
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+    TransferSyntaxUID: str
+    calling_ae: str
+    peer_host: str
+    stored_SOPInstanceUID: str
+
+
+def encode_file_meta(*, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae: str, peer_host: str = "") -> bytes:
     """Return preamble, prefix and File Meta Information for a dataset that was received (PS3.10 7.1).
 
     Written by hand because it is made for every instance before it is acknowledged; pydicom needs 0.3 ms for it.
@@ -35,9 +52,31 @@ def encode_file_meta(*, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID
             _short(0x0012, b"UI", PYDICOM_IMPLEMENTATION_UID, b"\0"),
             _short(0x0013, b"SH", "DICOMNODE", b" "),
             _short(0x0016, b"AE", calling_ae, b" "),
+            # Source Presentation Address: who sent it is not lost with the ledger.
+            _long(0x0026, b"UR", _HOST_SCHEME + peer_host) if peer_host else b"",
         )
     )
     return b"\0" * 128 + b"DICM" + struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements)) + elements
+
+
+def decode_file_meta(head: bytes) -> FileMeta | None:
+    """Return what a file that starts with `head` (all of its file meta information) says; None when it is no such file."""
+    end = dataset_offset(head)
+    if not end or len(head) < end:
+        return None
+    try:
+        values = {element: value.decode("ascii", "replace") for element, value in _elements(head, _FIXED_BYTES, end)}
+    except struct.error:
+        return None
+    stored = values.get(0x0003, "")
+    return FileMeta(
+        SOPClassUID=_text(values.get(0x0002, "")),
+        SOPInstanceUID=_text(stored),
+        TransferSyntaxUID=_text(values.get(0x0010, "")),
+        calling_ae=_text(values.get(0x0016, "")),
+        peer_host=_text(values.get(0x0026, "")).removeprefix(_HOST_SCHEME),
+        stored_SOPInstanceUID=stored,
+    )
 
 
 def dataset_offset(head: bytes) -> int:
@@ -48,93 +87,31 @@ def dataset_offset(head: bytes) -> int:
     return _FIXED_BYTES + int(group_length)
 
 
-def open_instance(path: Path) -> BinaryIO:
-    """Open a stored instance for reading, without elements of group 0002 at the start of its dataset.
-
-    Group 0002 belongs into File Meta Information alone (PS3.5 7.1). Where a sender left some in the dataset, pydicom would read them as
-    File Meta Information and take their Transfer Syntax UID for the one that was negotiated.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    """
-    file = path.open("rb")
-    try:
-        head = file.read(HEAD_BYTES)
-        offset = dataset_offset(head)
-        meta = head + file.read(max(0, offset - len(head)))
-        start = file.read(2)
-        file.seek(0)
-        syntax = _transfer_syntax(meta[:offset])
-        if not offset or not syntax or (start not in _GROUP_2 and syntax != _DEFLATED):
-            return file
-        file.seek(offset)
-        dataset = file.read()
-        file.seek(0)
-        cleaned = _without_group_2(dataset, syntax)
-    except BaseException:
-        file.close()
-        raise
-    if cleaned is dataset:
-        return file
-    file.close()
-    return io.BytesIO(meta[:offset] + cleaned)
+def _elements(head: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    while start < end:
+        group, element, vr, length = struct.unpack_from("<HH2sH", head, start)
+        start += 8
+        if vr in _LONG_VRS:
+            (length,) = struct.unpack_from("<L", head, start)
+            start += 4
+        if group != 0x0002 or start + length > end:
+            raise struct.error("no element of the file meta information")
+        yield element, head[start : start + length]
+        start += length
 
 
-_IMPLICIT = b"1.2.840.10008.1.2"
-_BIG_ENDIAN = b"1.2.840.10008.1.2.2"
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_GROUP_2 = (b"\x02\x00", b"\x00\x02")
-# Value representations with a length of 4 bytes after 2 reserved ones (PS3.5 7.1.2).
-_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-
-
-def _transfer_syntax(meta: bytes) -> bytes:
-    """Return the value of (0002,0010) in whole File Meta Information, b"" where it is not there."""
-    position = _FIXED_BYTES
-    while position + 8 <= len(meta):
-        tag, vr = meta[position : position + 4], meta[position + 4 : position + 6]
-        is_long = vr in _LONG
-        start = position + (12 if is_long else 8)
-        (length,) = struct.unpack_from("<L" if is_long else "<H", meta, start - (4 if is_long else 2))
-        if tag == b"\x02\x00\x10\x00":
-            return meta[start : start + length].strip(b"\0 ")
-        position = start + length
-    return b""
-
-
-def _without_group_2(dataset: bytes, syntax: bytes) -> bytes:
-    """Return an encoded dataset without the elements of group 0002 that it starts with; the same object where there are none."""
-    if syntax == _DEFLATED:
-        try:
-            unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-            if unpacker.decompress(dataset, 2) != _GROUP_2[0]:
-                return dataset
-            cleaned = _without_group_2(zlib.decompress(dataset, -zlib.MAX_WBITS), b"")
-        except zlib.error:
-            return dataset
-        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        return packer.compress(cleaned) + packer.flush()
-    order = ">" if syntax == _BIG_ENDIAN else "<"
-    position = 0
-    while position + 12 <= len(dataset) and struct.unpack_from(f"{order}H", dataset, position)[0] == 2:
-        vr = dataset[position + 4 : position + 6]
-        is_long = vr in _LONG
-        if syntax == _IMPLICIT or not vr.isalpha():
-            (length,), header = struct.unpack_from(f"{order}L", dataset, position + 4), 8
-        else:
-            (length,), header = (
-                struct.unpack_from(f"{order}{'L' if is_long else 'H'}", dataset, position + (8 if is_long else 6)),
-                12 if is_long else 8,
-            )
-        if position + header + length > len(dataset):
-            return dataset
-        position += header + length
-    return dataset[position:] if position else dataset
+def _text(stored: str) -> str:
+    """Return a value without padding; what no database and no terminal takes is shown as a question mark."""
+    return "".join(character if character.isprintable() else "?" for character in stored.strip(" \0"))
 
 
 def _short(element: int, vr: bytes, value: str, padding: bytes) -> bytes:
     encoded = value.encode("ascii", "replace")
     encoded += padding * (len(encoded) % 2)
     return struct.pack("<HH2sH", 0x0002, element, vr, len(encoded)) + encoded
+
+
+def _long(element: int, vr: bytes, value: str) -> bytes:
+    encoded = value.encode("ascii", "replace")
+    encoded += b" " * (len(encoded) % 2)
+    return struct.pack("<HH2sHL", 0x0002, element, vr, 0, len(encoded)) + encoded

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from dicomnode.spool.part10 import open_instance
+from dicomnode.spool.opening import open_instance
 from dicomnode.study.stacks import Stack
 from dicomnode.volumes.pixels import DecodedSlice, describe_pixels, native_meta
 

@@ -20,7 +20,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 from dicomnode.errors import StudyRefused
 from dicomnode.records import InstanceHeader
-from dicomnode.spool.part10 import open_instance
+from dicomnode.spool.opening import open_instance
 from dicomnode.study.elements import read_items, read_number
 from dicomnode.study.stacks import Slice, Stack
 from dicomnode.volumes import extended_jpeg
