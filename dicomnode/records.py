@@ -39,6 +39,8 @@ class ReceivedInstance:
 class InstanceHeader:
     """What study assembly and selection need of one instance; no patient data. Absent elements are None or empty.
 
+    `identity_mark` differs where two instances of a study carry another patient or order; it does not say whom.
+
     Geometry is per frame: classic instances have one entry. `ImageOrientationPatient` has 6, `ImagePositionPatient` 3 numbers (mm, LPS).
     """
 
@@ -81,6 +83,7 @@ class InstanceHeader:
     PhotometricInterpretation: str = ""
     LossyImageCompression: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    identity_mark: str = ""
 
 
 @dataclass(frozen=True)
