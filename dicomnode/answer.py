@@ -319,7 +319,7 @@ def judge(result: PipelineResult, findings: Sequence[Finding]) -> Outcome:
 def summarize(result: PipelineResult, outcome: Outcome) -> str:
     """Return the answer in one sentence."""
     if outcome is Outcome.UNDETERMINED:
-        return "No lesion found, but the images do not allow to say that there is none; the findings say why."
+        return "No lesion was found, but these images cannot rule one out; the findings say why."
     if not result.lesions:
         return "No lesion found."
     total_ml = sum(m.value for m in result.measurements if m.name == "total_volume")
