@@ -84,6 +84,7 @@ ROOMS = (
         (),
         ("cryptography", "distributed"),
     ),
+    Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
     # Known to every room.
@@ -173,6 +174,11 @@ ROOMS = (
         ("pydicom",),
     ),
     Room(
+        "dicomnode.spool.opening",
+        "a stored instance opened for reading, its dataset cleaned of file meta information",
+        _dicomnode("spool.part10"),
+    ),
+    Room(
         "dicomnode.ledger",
         "all SQL; claim by state change with a lease",
         _dicomnode("records", "states", "errors", "uids"),
@@ -181,7 +187,7 @@ ROOMS = (
     Room(
         "dicomnode.study",
         "headers; instances -> series -> study; which series fills which role; graded findings",
-        _dicomnode("records", "errors", "settings", "uids"),
+        _dicomnode("records", "errors", "settings", "spool.opening", "uids"),
         ("numpy", "pydicom"),
     ),
     Room(
@@ -192,13 +198,13 @@ ROOMS = (
     Room(
         "dicomnode.volumes",
         "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
-        (*_dicomnode("records", "errors", "study"), *_VOLUMES_IN),
+        (*_dicomnode("records", "errors", "spool.opening", "study"), *_VOLUMES_IN),
         ("dicom2nifti", "gdcm", "highdicom", "nibabel", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results",
         "an answer as finished DICOM objects; each is read back and compared before it leaves",
-        (*_PLAIN, *_VOLUMES_IN),
+        (*_PLAIN, "dicomnode.spool.opening", *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
     Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("settings", "records")),
