@@ -165,8 +165,11 @@ class PromptProvider(DULServiceProvider):
         # The library looks at the clock between two calls of `_read_pdu_data`; a large object over a slow line stays in one.
         self._idle_timer.restart()
         self._assembler.add(body)
+        command = self._assembler.command
+        if command is not None and command.context_id not in (self._contexts or {}):
+            raise ProtocolFault("a message under a presentation context that was not accepted")
         if not self._assembler.complete:
-            return self._assembler.command is not None
+            return command is not None
         try:
             self._take_message()
         finally:
@@ -176,8 +179,8 @@ class PromptProvider(DULServiceProvider):
     def _take_message(self) -> None:
         """Answer a C-STORE, hand every other message to the library."""
         command, dataset, too_large = self._assembler.command, self._assembler.dataset, self._assembler.too_large
-        if command is None or command.context_id not in (self._contexts or {}):
-            raise ProtocolFault("a message under a presentation context that was not accepted")
+        if command is None:
+            raise ProtocolFault("a message without a command set")
         if command.is_store:
             self._assembler.reset()
             try:
