@@ -212,7 +212,7 @@ ROOMS = (
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
-        (*_dicomnode("records", "states"), *_pipeline("records")),
+        (*_dicomnode("errors", "records", "states"), *_pipeline("records")),
         ("pydicom",),
     ),
     Room(
@@ -233,10 +233,11 @@ ROOMS = (
         (*_PLAIN, *_BUILDERS, *_VOLUMES_IN, *_dicomnode("results.report", "results.seg")),
         ("PIL", "highdicom", "manimgx_fonts_cjk", "numpy", "pydicom", "pymupdf_fonts"),
     ),
+    # The gate shares nothing with the builders: no report, seg, companions, words, headers or provenance.
     Room(
         "dicomnode.results.verify",
         "the last gate: the bytes of every object against the bytes of the source",
-        (*_dicomnode("settings", "errors", "records", "results"), *_VOLUMES_IN),
+        (*_dicomnode("errors", "records", "settings", "results.records"), *_VOLUMES_IN),
         ("numpy", "pydicom"),
     ),
     Room(
