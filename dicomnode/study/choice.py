@@ -75,14 +75,14 @@ class Selection:
     @property
     def roles(self) -> dict[Role, str]:
         """Role -> Series Instance UID."""
-        return {role: chosen.series.SeriesInstanceUID for role, chosen in self.chosen.items()}
+        return {role: chosen.series.key for role, chosen in self.chosen.items()}
 
     @property
     def reasons(self) -> dict[str, str]:
         """Series Instance UID -> the sentence why it is used or not."""
         reasons = {losing.summary.SeriesInstanceUID: f"not used: {losing.reason}" for losing in self.losing}
         for role, chosen in self.chosen.items():
-            reasons[chosen.series.SeriesInstanceUID] = f"used as {role.upper()}: {chosen.reason}"
+            reasons[chosen.series.key] = f"used as {role.upper()}: {chosen.reason}"
         return reasons
 
     def sentences(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def summarise_series(series: Series, choice: StackChoice | None = None) -> Serie
     header = series.instances[0].header
     stack = None if choice is None else choice.stack
     return SeriesSummary(
-        SeriesInstanceUID=series.SeriesInstanceUID,
+        SeriesInstanceUID=series.key,
         SeriesNumber=header.SeriesNumber,
         SeriesDescription=header.SeriesDescription,
         acquired=_readable_time(acquired_at(header)),
