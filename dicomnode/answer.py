@@ -32,7 +32,6 @@ from dicomnode.study.checks import check_series
 from dicomnode.study.person import check_one_person
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
-from pipeline.bundles.bundle import find_bundle
 from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up
@@ -41,6 +40,7 @@ from pipeline.plan import Recipe
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
+from pipeline.segmenters.families import find_bundle
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the networks inside the package, a checkout next to it.
