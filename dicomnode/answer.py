@@ -7,7 +7,7 @@ worker that sees the spool, and a study that kills its worker harms nothing else
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from dicomnode import __version__
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
-from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
+from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, SetAside, SourceSeries
 from dicomnode.results.build import build_answer
 from dicomnode.results.companions.preview import montage_png
 from dicomnode.results.last_resort.report import UnansweredStudy
@@ -23,13 +23,14 @@ from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.refuse import refuse
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
 from dicomnode.results.verify.gate import verify_answer
+from dicomnode.results.words.sentences import may_claim_absence
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble
-from dicomnode.study.checks import check_series
-from dicomnode.study.person import check_one_person
+from dicomnode.study.choice import ChosenSeries, Selection
+from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
 from pipeline.cache import StepCache
@@ -168,14 +169,14 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     study = assemble(task.StudyInstanceUID, task.instances)
     selection = select_series(study, task.config.selection)
     spool = task.config.storage.spool
-    check_one_person((spool / _series(study, uid).instances[0].path for uid in selection.roles.values()), "T1 and FLAIR are")
+    check_one_person((spool / path for path in one_of_each_identity(task.instances)), "The images of the study are")
     findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
     volumes: dict[Role, Volume] = {}
     sources: list[SourceSeries] = []
     refusals: list[StudyRefused] = []
     for role in _reference_first(selection.roles):
         try:
-            volume, source, remarks = _load_role(study, selection.roles[role], role, task, work_dir)
+            volume, source, remarks = _load_role(selection.chosen[role], task, work_dir)
         except StudyRefused as refusal:
             refusals.append(refusal)
             # Of this grade, so that no report claims the absence of lesions or that every algorithm succeeded.
@@ -234,20 +235,12 @@ def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
     return [role for role in order if role in roles]
 
 
-def _load_role(
-    study: Study, series_uid: str, role: Role, task: StudyTask, work_dir: Path
-) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
-    series = _series(study, series_uid)
-    remarks = check_series(series, role, task.config.selection)
-    for remark in remarks:
-        if remark.grade == "refuse":
-            raise StudyRefused(remark.message, code=remark.code)
-    volume, source, more = load_volume(series, role, task.config.storage.spool, work_dir)
-    return volume, source, (*remarks, *more)
-
-
-def _series(study: Study, series_uid: str) -> Series:
-    return next(series for series in study.series if series.SeriesInstanceUID == series_uid)
+def _load_role(chosen: ChosenSeries, task: StudyTask, work_dir: Path) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
+    for finding in chosen.findings:
+        if finding.grade == "refuse":
+            raise StudyRefused(finding.message, code=finding.code)
+    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir)
+    return volume, source, (*chosen.findings, *remarks)
 
 
 def _nothing_selected(selection: Selection) -> StudyRefused:
@@ -277,8 +270,8 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     layout = SpoolLayout(task.config.storage.spool)
     montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
     write_result(layout, montage, montage_png(solved.reference, solved.result))
-    outcome = Outcome.LESIONS if solved.result.lesions else Outcome.NEGATIVE
-    return StudyAnswer(outcome, summarize(solved.result), kept, {**describe(solved), "montage": montage})
+    outcome = judge(solved.result, solved.loaded.findings)
+    return StudyAnswer(outcome, summarize(solved.result, outcome), kept, {**describe(solved), "montage": montage})
 
 
 def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:
@@ -287,6 +280,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
     used = {frame.path for source in sources for frame in source.frames}
     received = [instance.received_at for instance in task.instances if spool / instance.path in used]
     any_instance = task.instances[0] if task.instances else task.set_aside[0]
+    marks = {spool / instance.path: instance.header.identity_mark for instance in task.instances}
     return AnswerContext(
         StudyInstanceUID=task.StudyInstanceUID,
         revision=task.revision,
@@ -297,6 +291,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
         template=sources[0].frames[0].path if sources else spool / any_instance.path,
         forms=task.config.forms,
         earlier_reports=task.earlier_reports,
+        identity_mark=next((mark for path, mark in marks.items() if not used or path in used), ""),
     )
 
 
@@ -311,8 +306,20 @@ def _keep(task: StudyTask, encoded: tuple[EncodedResult, ...]) -> tuple[ResultFi
     return tuple(kept)
 
 
-def summarize(result: PipelineResult) -> str:
+def judge(result: PipelineResult, findings: Sequence[Finding]) -> Outcome:
+    """Return what the results say, as their report does: finding nothing is no absence where an input was left out or no FLAIR was used.
+
+    `findings` are those of the choice and loading of series.
+    """
+    if result.lesions:
+        return Outcome.LESIONS
+    return Outcome.NEGATIVE if may_claim_absence((*findings, *result.findings)) else Outcome.UNDETERMINED
+
+
+def summarize(result: PipelineResult, outcome: Outcome) -> str:
     """Return the answer in one sentence."""
+    if outcome is Outcome.UNDETERMINED:
+        return "No lesion found, but the images do not allow to say that there is none; the findings say why."
     if not result.lesions:
         return "No lesion found."
     total_ml = sum(m.value for m in result.measurements if m.name == "total_volume")
@@ -327,6 +334,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         "roles": dict(loaded.selection.roles),
         "used": [source.role for source in loaded.sources],
         "selection": dict(loaded.selection.reasons),
+        "choice": loaded.selection.record(),
         "findings": [vars(finding) for finding in (*loaded.findings, *result.findings)],
         "steps": [
             {"name": step.name, "seconds": round(step.seconds, 3), "cached": step.cached, "parameters": dict(step.parameters)}

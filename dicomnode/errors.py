@@ -6,6 +6,7 @@ NodeError
 |  `- PortError             the listener could not bind
 |- PeerError                answer the peer: carries the DIMSE `status` that goes on the wire
 |  |- OutOfResources        0xA700: no disk, spool not writable
+|  |- NotUnderstood         0xC000: a UID of the request is none
 |  `- NotAllowed            0x0124: peer may not do this
 |- UnreadableInstance       the instance is kept and set aside; the study goes on without it
 |- StudyRefused             the study is answered with a report that says why; carries the reason `code`
@@ -62,6 +63,12 @@ class OutOfResources(PeerError):
     """0xA700: the instance could not be made safe (disk full, spool not writable). The peer may retry."""
 
     status = 0xA700
+
+
+class NotUnderstood(PeerError):
+    """0xC000: the request names what cannot be kept, such as a UID that is none. Sending it again does not help."""
+
+    status = 0xC000
 
 
 class NotAllowed(PeerError):

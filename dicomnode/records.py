@@ -39,6 +39,8 @@ class ReceivedInstance:
 class InstanceHeader:
     """What study assembly and selection need of one instance; no patient data. Absent elements are None or empty.
 
+    `identity_mark` differs where two instances of a study carry another patient or order; it does not say whom.
+
     Geometry is per frame: classic instances have one entry. `ImageOrientationPatient` has 6, `ImagePositionPatient` 3 numbers (mm, LPS).
     """
 
@@ -81,6 +83,7 @@ class InstanceHeader:
     PhotometricInterpretation: str = ""
     LossyImageCompression: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    identity_mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,15 +151,6 @@ class Readiness:
     reason: str
     due_at: float | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which series fills which role, and why each series was or was not taken (series UID -> sentence)."""
-
-    roles: Mapping[Role, str]
-    reasons: Mapping[str, str]
-    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -310,3 +304,8 @@ class SendOutcome:
     def refuses_class(self) -> bool:
         """Return whether the peer took the presentation context and then said that it does not support the SOP class (PS3.7 C.5.18)."""
         return self.status == 0x0122
+
+    @property
+    def is_coerced(self) -> bool:
+        """Return whether it is stored and the peer changed elements of it, perhaps the study that it belongs to (PS3.4 B.2.3)."""
+        return self.verdict == "ok" and self.status == 0xB000

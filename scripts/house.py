@@ -161,7 +161,7 @@ ROOMS = (
         "dicomnode.network",
         "associations, handlers, peers; C-STORE, storage commitment, query/retrieve, DICOMweb",
         _PLAIN,
-        ("dicomweb_client", "pydicom", "pynetdicom", "requests"),
+        ("pydicom", "pynetdicom", "requests"),
     ),
     Room(
         "dicomnode.spool",

@@ -90,7 +90,8 @@ JUDGED = (
     Judgement(0x0210, 0x0212, "permanent", "the peer does not understand the request", "PS3.7 C.5"),
     Judgement(0xA700, 0xA7FF, "transient", "out of resources", "PS3.4 B.2.3"),
     Judgement(0xA900, 0xA9FF, "permanent", "the dataset does not match its SOP class", "PS3.4 B.2.3"),
-    Judgement(0xB000, 0xBFFF, "ok", "stored, with a warning", "PS3.4 B.2.3"),
+    Judgement(0xB000, 0xB000, "ok", "stored, with coercion: the archive changed some of its elements", "PS3.4 B.2.3"),
+    Judgement(0xB001, 0xBFFF, "ok", "stored, with a warning", "PS3.4 B.2.3"),
     Judgement(0xFE00, 0xFE00, "transient", "cancelled by the peer", "PS3.7 C.2"),
     Judgement(0xC000, 0xCFFF, "permanent", "the peer cannot understand the object", "PS3.4 B.2.3"),
 )

@@ -11,10 +11,11 @@ import pytest
 from dicomnode import answer
 from dicomnode.answer import LoadedStudy, StudyTask, load_study, solve_study
 from dicomnode.errors import StudyRefused
-from dicomnode.records import Selection, SourceSeries
+from dicomnode.records import SourceSeries
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import read_back
 from dicomnode.settings.config import parse_config
+from dicomnode.study.choice import ChosenSeries, Selection
 from pipeline.plan import Recipe, make_plan
 from pipeline.records import PipelineResult, Role, Volume
 from tests.factories.dicom import phantom_study
@@ -65,8 +66,8 @@ def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(tmp_path: 
     t1 = make_series("t1", plane="sagittal", count=80, spacing_mm=2.0)
     flair = make_series("flair")
 
-    def load(_study: object, uid: str, role: Role, *_others: object) -> tuple[Volume, object, tuple[()]]:
-        if role == "flair":
+    def load(chosen: ChosenSeries, *_others: object) -> tuple[Volume, object, tuple[()]]:
+        if chosen.role == "flair":
             raise StudyRefused("3 slices are missing inside the series.", code="missing-slices")
         return volume, object(), ()
 
