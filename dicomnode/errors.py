@@ -3,6 +3,7 @@
 NodeError
 |- StartError               stop at start: the command prints the message and exits with `exit_code`
 |  |- ConfigError           a setting is wrong (all problems together, each with its key)
+|  |- ProcessLost           a side of `serve` cannot start or ends again and again: its exit code is handed on
 |  `- PortError             the listener could not bind
 |- PeerError                answer the peer: carries the DIMSE `status` that goes on the wire
 |  |- OutOfResources        0xA700: no disk, spool not writable
@@ -47,6 +48,14 @@ class ConfigError(StartError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class ProcessLost(StartError):
+    """A side of the node cannot start, or ends again and again; its own exit code is handed on to systemd."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class PortError(StartError):

@@ -55,7 +55,8 @@ def read_whole(dataset: Dataset, key: str | BaseTag) -> str:
 
     For identifiers: the first value of `4711\08` is another patient's.
     """
-    return "\\".join(_to_text(value) for value in read_values(dataset, key))
+    values = (value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in read_values(dataset, key))
+    return "\\".join(value.strip(" \0") for value in values)
 
 
 def read_numbers(dataset: Dataset, key: str | BaseTag) -> tuple[float, ...]:
