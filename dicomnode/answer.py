@@ -33,7 +33,6 @@ from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
-from pipeline.bundles.bundle import find_bundle
 from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up
@@ -42,6 +41,7 @@ from pipeline.plan import Recipe
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
+from pipeline.segmenters.families import find_bundle
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the networks inside the package, a checkout next to it.
