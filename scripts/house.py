@@ -33,9 +33,6 @@ _PLAIN = _dicomnode("records", "states", "errors", "settings", "uids", "audit.ev
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
-# One folder each in `pipeline/segmenters/`.
-_FAMILIES = ("patch3d", "triplanar", "proposal3d", "ensemble", "nnunet")
-
 # What the builders of results share.
 _BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
 
@@ -60,7 +57,7 @@ ROOMS = (
     Room(
         "dicomnode.commands.doctor",
         "first checks of a set-up",
-        (*_PLAIN, *_dicomnode("answer", "delivery", "ledger", "network"), *_pipeline("bundles", "errors")),
+        (*_PLAIN, *_dicomnode("answer", "delivery", "ledger", "network"), *_pipeline("errors", "segmenters.families")),
     ),
     Room(
         "dicomnode.commands.demo",
@@ -88,7 +85,7 @@ ROOMS = (
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
     # Known to every room.
-    Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic",)),
+    Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic", "pydantic_core")),
     Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("settings")),
     Room("dicomnode.uids", "what a UID is; every room may ask"),
     Room("dicomnode.errors", "the error tree, split by what happens next"),
@@ -109,7 +106,7 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
-            *_pipeline("bundles", "cache", "errors", "followup", "inference", "plan", "records", "run"),
+            *_pipeline("cache", "errors", "followup", "inference", "plan", "records", "run", "segmenters.families"),
         ),
     ),
     Room(
@@ -259,7 +256,7 @@ ROOMS = (
     Room(
         "pipeline.bundles",
         "a model bundle: its manifest read strictly, its files and hashes, what it needs",
-        _pipeline("errors", "records", *(f"segmenters.{family}.spec" for family in _FAMILIES)),
+        _pipeline("errors", "records"),
         ("numpy", "onnxruntime"),
     ),
     Room("pipeline.journal", "what one run did and noticed: step records, findings", _pipeline("records")),
