@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,22 @@ class Selection:
         """Return the choice for people, a sentence a series, used ones first."""
         used = [f"Used as {role.upper()}: {chosen.summary.sentence}." for role, chosen in self.chosen.items()]
         return (*used, *(f"Not used: {losing.summary.name}: {losing.reason.rstrip('.')}." for losing in self.losing))
+
+    def findings_of_use(self, used: Collection[Role]) -> tuple[Finding, ...]:
+        """Return the choice as findings of a report: the series that were used, and every candidate that lost, with its reason.
+
+        `used` are the roles that the networks took; a series that was chosen and not taken is among the losing ones.
+        """
+        findings = []
+        for role, chosen in self.chosen.items():
+            if role in used:
+                findings.append(Finding("series-used", "info", f"The {role.upper()} is {chosen.summary.sentence}."))
+            else:
+                message = f"The {role.upper()}, {chosen.summary.sentence}, was not used for the lesions."
+                findings.append(Finding("series-not-used", "info", message))
+        lost = [losing for losing in self.losing if losing.role is not None]
+        messages = [f"Not used: {losing.summary.sentence}: {losing.reason.rstrip('.')}." for losing in lost]
+        return (*findings, *(Finding("series-not-used", "info", message) for message in messages))
 
     def record(self) -> list[dict[str, Any]]:
         """Return the choice as JSON values, a row a series: what `status`, `why`, pages and `answer.json` show."""
