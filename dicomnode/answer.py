@@ -215,7 +215,8 @@ def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> t
     """Build the report that says why there is no segmentation; no header can stop it."""
     spool = task.config.storage.spool
     # The newest first: a correction of the patient comes last.
-    arrivals = sorted((*task.instances, *task.set_aside), key=lambda item: item.received_at, reverse=True)
+    everything: list[IndexedInstance | SetAside] = [*task.instances, *task.set_aside]
+    arrivals = sorted(everything, key=lambda item: item.received_at, reverse=True)
     study = UnansweredStudy(
         StudyInstanceUID=task.StudyInstanceUID,
         revision=task.revision,
@@ -279,7 +280,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
     spool = task.config.storage.spool
     used = {frame.path for source in sources for frame in source.frames}
     received = [instance.received_at for instance in task.instances if spool / instance.path in used]
-    any_instance = task.instances[0] if task.instances else task.set_aside[0]
+    any_instance: IndexedInstance | SetAside = task.instances[0] if task.instances else task.set_aside[0]
     marks = {spool / instance.path: instance.header.identity_mark for instance in task.instances}
     return AnswerContext(
         StudyInstanceUID=task.StudyInstanceUID,
