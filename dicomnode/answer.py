@@ -33,7 +33,6 @@ from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
-from pipeline.bundles.bundle import find_bundle
 from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up
@@ -42,6 +41,7 @@ from pipeline.plan import Recipe
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
+from pipeline.segmenters.families import find_bundle
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the networks inside the package, a checkout next to it.
@@ -126,6 +126,8 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     # An image that could not be brought onto the reference was left out on the way; which one is the reference, the manifest says.
     by_role = {source.role: source for source in loaded.sources}
     loaded = replace(loaded, sources=tuple(by_role[role] for role in result.used if role in by_role))
+    shown = loaded.selection.findings_of_use([source.role for source in loaded.sources])
+    loaded = replace(loaded, findings=(*loaded.findings, *shown))
     reference = loaded.volumes[result.reference_role]
     if task.earlier is not None:
         result = _compare_with_earlier(task, task.earlier, result, reference, recipe)
@@ -272,7 +274,8 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
     write_result(layout, montage, montage_png(solved.reference, solved.result))
     outcome = judge(solved.result, solved.loaded.findings)
-    return StudyAnswer(outcome, summarize(solved.result, outcome), kept, {**describe(solved), "montage": montage})
+    used = " ".join(finding.message for finding in solved.loaded.findings if finding.code == "series-used")
+    return StudyAnswer(outcome, f"{summarize(solved.result, outcome)} {used}".strip(), kept, {**describe(solved), "montage": montage})
 
 
 def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:

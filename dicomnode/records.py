@@ -115,11 +115,41 @@ class SetAside:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One graded remark: stable code, plain sentence (no patient data), the tag and value that was seen."""
+
+    code: str
+    grade: Grade
+    message: str
+    value: str = ""
+
+
+@dataclass(frozen=True)
 class Series:
-    """The instances of one series, in the order in which they came."""
+    """The instances of one series, or of one stack of slices where those two are not the same; in the order in which they came.
+
+    Attributes
+    ----------
+    SeriesInstanceUID
+        Of a stack that is spread over several series, that of the first.
+    stack_number
+        From 1 where a series holds several stacks; 0 where it is one.
+    joined
+        Every Series Instance UID of a stack that is spread over several series; empty where it is one.
+    findings
+        What the reader should know of how the stack was split off or put together.
+    """
 
     SeriesInstanceUID: str
     instances: tuple[IndexedInstance, ...]
+    stack_number: int = 0
+    joined: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What this stack is called among those of its study: the UID, and the stack's number where the series holds several."""
+        return f"{self.SeriesInstanceUID}/{self.stack_number}" if self.stack_number else self.SeriesInstanceUID
 
 
 @dataclass(frozen=True)
@@ -128,16 +158,6 @@ class Study:
 
     StudyInstanceUID: str
     series: tuple[Series, ...]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One graded remark: stable code, plain sentence (no patient data), the tag and value that was seen."""
-
-    code: str
-    grade: Grade
-    message: str
-    value: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from dicomnode.network.probe import Probe, probe_destination
 from dicomnode.network.tls import acceptor_context, expires_in_days, fingerprint_of
 from dicomnode.records import Offer
 from dicomnode.settings.config import Config, DestinationSettings
-from pipeline.bundles.bundle import find_bundle
 from pipeline.errors import BundleError
+from pipeline.segmenters.families import find_bundle
 
 _EXPIRES_SOON_DAYS = 30
 _EVERY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound

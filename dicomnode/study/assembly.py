@@ -9,9 +9,11 @@ from typing import Any
 
 from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Series, Study
 from dicomnode.settings.config import SelectionSettings, StudySettings
-from dicomnode.study.checks import announced_count, check_series, count_findings, is_refused, regularity_findings
+from dicomnode.study.checks import announced_count, check_series, count_findings, is_refused, regularity_findings, stray_count
 from dicomnode.study.choice import Selection
+from dicomnode.study.joining import join_series
 from dicomnode.study.selection import select_series
+from dicomnode.study.splitting import split_series
 from dicomnode.study.stacks import choose_stack, frame_count
 
 
@@ -25,12 +27,16 @@ class Completeness:
 
 
 def assemble(StudyInstanceUID: str, instances: Iterable[IndexedInstance]) -> Study:
-    """Group the instances of a study into series, ordered by Series Number and UID; an instance that came twice counts once."""
+    """Group the instances of a study into series, ordered by Series Number and UID; an instance that came twice counts once.
+
+    A series that holds several stacks becomes one `Series` for each, and series that are one stack become one.
+    """
     groups: dict[str, dict[str, IndexedInstance]] = defaultdict(dict)
     for instance in instances:
         groups[instance.header.SeriesInstanceUID].setdefault(instance.header.SOPInstanceUID, instance)
     series = [Series(uid, tuple(members.values())) for uid, members in groups.items()]
-    return Study(StudyInstanceUID, tuple(sorted(series, key=_series_order)))
+    stacks = [stack for item in sorted(series, key=_series_order) for stack in split_series(item)]
+    return Study(StudyInstanceUID, join_series(stacks))
 
 
 def series_completeness(series: Series, listed: int | None = None) -> Completeness:
@@ -47,8 +53,10 @@ def series_completeness(series: Series, listed: int | None = None) -> Completene
     if broken is not None:
         return Completeness(False, broken.message, findings)
     count, announced = len(choice.stack.slices), announced_count(series, choice.stack)
-    if listed is not None and len(series.instances) < listed:
-        return Completeness(False, f"{len(series.instances)} of {listed} images that the archive lists are there", findings)
+    if listed is not None and len(series.instances) + stray_count(series) < listed:
+        return Completeness(
+            False, f"{len(series.instances) + stray_count(series)} of {listed} images that the archive lists are there", findings
+        )
     if announced is None and listed is None:
         return Completeness(False, f"{count} slices without a gap, but no header says how many there should be", findings)
     if announced is not None and announced > count:
@@ -85,7 +93,7 @@ def readiness(
         for `quiet_s`.
     """
     selection = select_series(study, selection_settings)
-    verdicts = {role: _judge(study, uid, role, selection_settings, (listed or {}).get(uid)) for role, uid in selection.roles.items()}
+    verdicts = {role: _judge(chosen.series, role, selection_settings, listed or {}) for role, chosen in selection.chosen.items()}
     evidence = _evidence(study, selection, verdicts)
     quiet_s = now - last_received_at
     complete = set(verdicts) == {"t1", "flair"} and all(verdict.complete for verdict in verdicts.values())
@@ -103,9 +111,11 @@ def _series_order(series: Series) -> tuple[int, str]:
     return (2**31 if number is None else number, series.SeriesInstanceUID)
 
 
-def _judge(study: Study, uid: str, role: Role, settings: SelectionSettings, listed: int | None) -> Completeness:
-    series = next(item for item in study.series if item.SeriesInstanceUID == uid)
-    verdict = series_completeness(series, listed)
+def _judge(series: Series, role: Role, settings: SelectionSettings, listed: Mapping[str, int]) -> Completeness:
+    # An archive lists whole series: where a series holds several stacks, its count says nothing of one of them.
+    counts = [] if series.stack_number else [listed.get(uid) for uid in series.joined or (series.SeriesInstanceUID,)]
+    numbers = [count for count in counts if count is not None]
+    verdict = series_completeness(series, sum(numbers) if numbers and len(numbers) == len(counts) else None)
     findings = check_series(series, role, settings)
     if verdict.complete and is_refused(findings):
         return Completeness(False, next(item.message for item in findings if item.grade == "refuse"), findings)
@@ -113,14 +123,14 @@ def _judge(study: Study, uid: str, role: Role, settings: SelectionSettings, list
 
 
 def _sentence(verdicts: dict[Role, Completeness]) -> str:
-    said = [f"{role.upper()}: {verdict.reason.rstrip('.')}" for role, verdict in sorted(verdicts.items())]
-    said += [f"no {role.upper()} yet" for role in ("flair", "t1") if role not in verdicts]
-    return "; ".join(said)
+    reasons = [f"{role.upper()}: {verdict.reason.rstrip('.')}" for role, verdict in sorted(verdicts.items())]
+    reasons += [f"no {role.upper()} yet" for role in ("flair", "t1") if role not in verdicts]
+    return "; ".join(reasons)
 
 
 def _evidence(study: Study, selection: Selection, verdicts: dict[Role, Completeness]) -> dict[str, Any]:
     return {
-        "series": {series.SeriesInstanceUID: frame_count(series) for series in study.series},
+        "series": {series.key: frame_count(series) for series in study.series},
         "roles": dict(selection.roles),
         "complete": {role: verdict.complete for role, verdict in verdicts.items()},
         "selection": dict(selection.reasons),

@@ -6,6 +6,7 @@ this module copies named elements only.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +18,11 @@ from pydicom.errors import InvalidDicomError
 
 from dicomnode.errors import UnreadableInstance
 from dicomnode.records import InstanceHeader
+from dicomnode.spool.opening import open_instance
 from dicomnode.study.bombs import CountedFile, refuse_bombs
 from dicomnode.study.classes import asks_for_answer, is_image
 from dicomnode.study.elements import read_integer, read_number, read_private_number, read_text, read_texts, read_uid
-from dicomnode.study.frames import FrameFacts, read_frames
+from dicomnode.study.frames import FrameFacts, fill_from_converted, read_frames
 from dicomnode.study.person import mark_identity
 from dicomnode.study.sequence_elements import read_agent_attribute, read_sequence_elements
 from dicomnode.uids import is_uid
@@ -61,8 +63,11 @@ def read_header(path: Path) -> InstanceHeader:
         try:
             with path.open("rb") as file:
                 refuse_bombs(file)
+            with open_instance(path) as file:
+                size_bytes = file.seek(0, os.SEEK_END)
+                file.seek(0)
                 dataset = _parse(file)
-                _refuse_truncated(dataset, file, path.stat().st_size)
+                _refuse_truncated(dataset, file, size_bytes)
                 return _describe(dataset)
         except UnreadableInstance as problem:
             raise _name_file_in_dataset(path, problem) from None
@@ -123,6 +128,7 @@ def _refuse_truncated(dataset: FileDataset, file: BinaryIO, size_bytes: int) -> 
 
 
 def _describe(dataset: Dataset) -> InstanceHeader:
+    dataset = fill_from_converted(dataset)
     facts = read_frames(dataset)
     return InstanceHeader(
         SOPInstanceUID=read_uid(dataset, "SOPInstanceUID"),
@@ -194,6 +200,7 @@ def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
         "FrameTypes": list(facts.frame_types),
         "EchoTimes": list(facts.echo_times),
         "TemporalPositionIndices": list(facts.temporal_indices),
+        "FrameKinds": [list(kind) for kind in facts.frame_kinds] if len(set(facts.frame_kinds)) > 1 else None,
         "SlicesAnnounced": _announced(dataset),
         "SamplesPerPixel": read_integer(dataset, "SamplesPerPixel"),
         "PixelSpacings": len(set(facts.pixel_spacings)) if len(set(facts.pixel_spacings)) > 1 else None,

@@ -13,6 +13,7 @@ from pydicom.errors import InvalidDicomError
 
 from dicomnode.errors import StudyRefused
 from dicomnode.records import IndexedInstance
+from dicomnode.spool.opening import open_instance
 from dicomnode.study.classes import MR_STORAGE
 from dicomnode.study.elements import read_whole
 
@@ -40,7 +41,8 @@ def read_texts(path: Path, keywords: Sequence[str]) -> tuple[str, ...] | None:
         # An unknown character set is only warned about; the text is then taken as Latin-1, the same each time.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+            with open_instance(path) as file:
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(keywords))
             return tuple(read_whole(header, keyword) for keyword in keywords)
     except (InvalidDicomError, OSError, ValueError, KeyError, EOFError):
         return None

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+from pipeline.bundles.family import Family
+from pipeline.bundles.manifest import FamilySpec
+from pipeline.bundles.values import Values
 
 PLANES = ("axial", "coronal", "sagittal")
 PLANE_GRAPHS = {plane: f"model-{plane}.onnx" for plane in PLANES}
 
 
 @dataclass(frozen=True)
-class TriplanarSpec:
-    """One 2D network for each plane; `thresholds` is the probability at which each plane votes when the output's default threshold is asked for."""
+class TriplanarSpec(FamilySpec):
+    """One 2D network for each plane.
+
+    Attributes
+    ----------
+    thresholds
+        Probability at which each plane votes when the output's default threshold is asked for.
+    """
 
     thresholds: Mapping[str, float]
+
+
+def find_files_problem(names: Collection[str], spec: FamilySpec) -> str:
+    """Return what is wrong with the graphs that a manifest lists; empty when nothing is."""
+    del spec
+    graphs = PLANE_GRAPHS.values()
+    return "" if set(names) == set(graphs) else f"the family triplanar needs {', '.join(graphs)}"
+
+
+def read_table(values: Values) -> TriplanarSpec:
+    """Read the table; a threshold for each plane."""
+    thresholds = values.shares("triplanar.thresholds", PLANES)
+    if absent := [plane for plane in PLANES if plane not in thresholds]:
+        raise values.problem("triplanar.thresholds", f"needs a number between 0 and 1 for {', '.join(absent)} too")
+    return TriplanarSpec(thresholds)
+
+
+FAMILY = Family("triplanar", find_files_problem, "triplanar", read_table)
