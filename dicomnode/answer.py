@@ -240,7 +240,7 @@ def _load_role(chosen: ChosenSeries, task: StudyTask, work_dir: Path) -> tuple[V
     for finding in chosen.findings:
         if finding.grade == "refuse":
             raise StudyRefused(finding.message, code=finding.code)
-    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir)
+    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir, chosen.choice)
     return volume, source, (*chosen.findings, *remarks)
 
 

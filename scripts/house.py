@@ -85,7 +85,7 @@ ROOMS = (
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
     # Known to every room.
-    Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic",)),
+    Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic", "pydantic_core")),
     Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("settings")),
     Room("dicomnode.uids", "what a UID is; every room may ask"),
     Room("dicomnode.errors", "the error tree, split by what happens next", _pipeline("errors")),
