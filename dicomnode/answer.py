@@ -177,7 +177,7 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     refusals: list[StudyRefused] = []
     for role in _reference_first(selection.roles):
         try:
-            volume, source, remarks = _load_role(selection.chosen[role], task, work_dir)
+            volume, source, remarks = _load_role(selection.by_role[role], task, work_dir)
         except StudyRefused as refusal:
             refusals.append(refusal)
             # Of this grade, so that no report claims the absence of lesions or that every algorithm succeeded.
