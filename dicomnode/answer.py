@@ -315,7 +315,7 @@ def judge(result: PipelineResult, findings: Sequence[Finding]) -> Outcome:
     """
     if result.lesions:
         return Outcome.LESIONS
-    return Outcome.NEGATIVE if may_claim_absence((*findings, *result.findings)) else Outcome.UNDETERMINED
+    return Outcome.NEGATIVE if may_claim_absence(result.used, (*findings, *result.findings)) else Outcome.UNDETERMINED
 
 
 def summarize(result: PipelineResult, outcome: Outcome) -> str:

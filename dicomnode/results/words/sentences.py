@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dicomnode.results.words.measured import state
 from dicomnode.states import Outcome
@@ -15,11 +15,18 @@ Findings = Sequence[Finding]
 
 LONG_STRING = 64
 """Characters of a LO value (PS3.5 6.2)."""
-# Findings of the pipeline after which a negative result does not exclude a lesion.
-_LEAVES_DOUBT = frozenset({"brain-not-covered", "no-flair", "outside-trained-range", "low-snr", "motion-suspected"})
+# Findings after which a negative result does not exclude a lesion: of the image, of what was left out of it, and of what it is.
+_LEAVES_DOUBT = frozenset(
+    {
+        *("brain-not-covered", "no-flair", "outside-trained-range", "low-snr", "motion-suspected"),
+        *("slices-left-out", "stack-in-parts", "instances-missing", "instances-unreadable", "spacing-contradicts-header", "empty-slices"),
+        *("contrast-enhanced-flair", "witnesses-contradict"),
+    }
+)
 _LIMITS_QUALITY = frozenset({"brain-not-covered", "low-snr", "motion-suspected"})
 _SIDES = {"left": ", left", "right": ", right", "both": ", both sides", "unknown": ""}
 WARNING = "AI result, not for primary diagnosis"
+UNDETERMINED = "The images do not allow to say that there is none."
 NO_ABSENCE = "Absence of a segmentation does not mean absence of a lesion."
 _OPENING = {
     Outcome.REFUSED: "This study was not analysed for stroke lesions.",
@@ -67,9 +74,15 @@ def was_refused(findings: Findings) -> bool:
     return any(finding.grade == "refuse" for finding in findings)
 
 
-def may_claim_absence(findings: Findings) -> bool:
-    """Return whether finding nothing means that nothing is there: all inputs were used, and they show the whole brain on a FLAIR."""
-    return not was_refused(findings) and _LEAVES_DOUBT.isdisjoint(finding.code for finding in findings)
+def may_claim_absence(used: Collection[str], findings: Findings) -> bool:
+    """Return whether finding nothing means that nothing is there: a FLAIR was used in full, and no input was refused.
+
+    Parameters
+    ----------
+    used
+        Roles of the images that were segmented (`PipelineResult.used`).
+    """
+    return "flair" in used and not was_refused(findings) and _LEAVES_DOUBT.isdisjoint(finding.code for finding in findings)
 
 
 def is_limited(findings: Findings) -> bool:
