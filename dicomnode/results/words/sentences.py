@@ -7,13 +7,11 @@ import textwrap
 import unicodedata
 from collections.abc import Collection, Sequence
 
-from dicomnode.records import Finding as NodeFinding
 from dicomnode.results.words.measured import state
 from dicomnode.states import Outcome
-from pipeline.records import Finding as PipelineFinding
-from pipeline.records import Lesion, PipelineResult
+from pipeline.records import Finding, Lesion, PipelineResult
 
-Findings = Sequence[NodeFinding | PipelineFinding]
+Findings = Sequence[Finding]
 
 LONG_STRING = 64
 """Characters of a LO value (PS3.5 6.2)."""
@@ -181,7 +179,7 @@ def describe_remarks(findings: Findings) -> list[str]:
     return list(dict.fromkeys(f"{finding.grade.capitalize()}: {plain_ascii(_with_value(finding))}" for finding in ordered))
 
 
-def _with_value(finding: NodeFinding | PipelineFinding) -> str:
+def _with_value(finding: Finding) -> str:
     """Return the message, with the value that was seen where it does not say it itself."""
     if not finding.value or finding.value in finding.message:
         return finding.message
