@@ -178,7 +178,7 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     refusals: list[StudyRefused] = []
     for role in _reference_first(selection.roles):
         try:
-            volume, source, remarks = _load_role(selection.chosen[role], task, work_dir)
+            volume, source, remarks = _load_role(selection.by_role[role], task, work_dir)
         except StudyRefused as refusal:
             refusals.append(refusal)
             # Of this grade, so that no report claims the absence of lesions or that every algorithm succeeded.
@@ -241,7 +241,7 @@ def _load_role(chosen: ChosenSeries, task: StudyTask, work_dir: Path) -> tuple[V
     for finding in chosen.findings:
         if finding.grade == "refuse":
             raise StudyRefused(finding.message, code=finding.code)
-    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir)
+    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir, chosen.choice)
     return volume, source, (*chosen.findings, *remarks)
 
 
