@@ -216,10 +216,11 @@ class PromptProvider(DULServiceProvider):
 
     def _hand_over(self, command: Any, dataset: bytes) -> None:
         """Give the library a whole message, as if it had come in one PDU."""
-        primitive = P_DATA()
-        primitive.presentation_data_value_list = [(command.context_id, b"\x03" + command.encoded)]
+        # The library checks for lists, and declares tuples.
+        primitive: Any = P_DATA()
+        primitive.presentation_data_value_list = [[command.context_id, b"\x03" + command.encoded]]
         if command.has_dataset:
-            primitive.presentation_data_value_list.append((command.context_id, b"\x02" + dataset))
+            primitive.presentation_data_value_list.append([command.context_id, b"\x02" + dataset])
         try:
             self.assoc.dimse.receive_primitive(primitive)
         except Exception as problem:
