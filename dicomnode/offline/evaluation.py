@@ -14,7 +14,7 @@ import numpy as np
 
 from dicomnode.errors import NodeError, StudyRefused
 from dicomnode.offline.masks import Pair, pair_masks, read_pair, read_pairs_problem
-from pipeline.errors import PipelineError
+from pipeline.errors import CaseRefused, PipelineError
 from pipeline.evaluate.case import CaseScore, score_case
 from pipeline.evaluate.comparison import DICE_MARGIN, Comparison, compare_methods
 from pipeline.evaluate.plots import plot_bland_altman, plot_boxes, plot_volumes
@@ -108,7 +108,7 @@ def _score(method: str, pairs: Sequence[Pair], minimum_lesion_ml: float, progres
         progress(f"{method}: {number} of {len(pairs)}: {pair.name}")
         try:
             scores.append(score_case(pair.name, *read_pair(pair), minimum_lesion_ml))
-        except (StudyRefused, PipelineError) as problem:
+        except CaseRefused as problem:
             refused.append((pair, problem))
     if refused:
         raise read_pairs_problem(refused)

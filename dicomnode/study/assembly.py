@@ -9,12 +9,12 @@ from typing import Any
 
 from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Series, Study
 from dicomnode.settings.config import SelectionSettings, StudySettings
-from dicomnode.study.checks import announced_count, check_series, count_findings, is_refused, regularity_findings, stray_count
-from dicomnode.study.choice import Selection
+from dicomnode.study.checks import announced_count, count_findings, is_refused, regularity_findings, stray_count
+from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.joining import join_series
 from dicomnode.study.selection import select_series
 from dicomnode.study.splitting import split_series
-from dicomnode.study.stacks import choose_stack, frame_count
+from dicomnode.study.stacks import StackChoice, choose_stack, frame_count
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ def assemble(StudyInstanceUID: str, instances: Iterable[IndexedInstance]) -> Stu
     return Study(StudyInstanceUID, join_series(stacks))
 
 
-def series_completeness(series: Series, listed: int | None = None) -> Completeness:
+def series_completeness(series: Series, listed: int | None = None, choice: StackChoice | None = None) -> Completeness:
     """Judge by evidence: no gap, equal distances, and a count that agrees: of the headers, or of what an archive lists.
 
     Positions alone do not do: a series that is still arriving in order has no gap either. `listed` is how many instances an archive
-    lists of the series; None when it was not asked.
+    lists of the series; None when it was not asked. `choice` is the stack of the series, where it was chosen before.
     """
-    choice = choose_stack(series)
+    choice = choose_stack(series) if choice is None else choice
     if choice.stack is None:
         return Completeness(False, choice.findings[0].message, choice.findings)
     findings = (*choice.findings, *regularity_findings(choice.stack))
@@ -93,7 +93,7 @@ def readiness(
         for `quiet_s`.
     """
     selection = select_series(study, selection_settings)
-    verdicts = {role: _judge(chosen.series, role, selection_settings, listed or {}) for role, chosen in selection.chosen.items()}
+    verdicts = {role: _judge(selected, listed or {}) for role, selected in selection.by_role.items()}
     evidence = _evidence(study, selection, verdicts)
     quiet_s = now - last_received_at
     complete = set(verdicts) == {"t1", "flair"} and all(verdict.complete for verdict in verdicts.values())
@@ -111,14 +111,14 @@ def _series_order(series: Series) -> tuple[int, str]:
     return (2**31 if number is None else number, series.SeriesInstanceUID)
 
 
-def _judge(series: Series, role: Role, settings: SelectionSettings, listed: Mapping[str, int]) -> Completeness:
+def _judge(selected: ChosenSeries, listed: Mapping[str, int]) -> Completeness:
+    series = selected.series
     # An archive lists whole series: where a series holds several stacks, its count says nothing of one of them.
     counts = [] if series.stack_number else [listed.get(uid) for uid in series.joined or (series.SeriesInstanceUID,)]
     numbers = [count for count in counts if count is not None]
-    verdict = series_completeness(series, sum(numbers) if numbers and len(numbers) == len(counts) else None)
-    findings = check_series(series, role, settings)
-    if verdict.complete and is_refused(findings):
-        return Completeness(False, next(item.message for item in findings if item.grade == "refuse"), findings)
+    verdict = series_completeness(series, sum(numbers) if numbers and len(numbers) == len(counts) else None, selected.choice)
+    if verdict.complete and is_refused(selected.findings):
+        return Completeness(False, next(item.message for item in selected.findings if item.grade == "refuse"), selected.findings)
     return verdict
 
 

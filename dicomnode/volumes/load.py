@@ -16,7 +16,7 @@ from dicomnode.errors import StudyRefused
 from dicomnode.records import Finding, Role, Series, SourceFrame, SourceSeries
 from dicomnode.study.checks import is_mosaic, regularity_findings
 from dicomnode.study.lattice import fit_lattice, place_on_lattice
-from dicomnode.study.stacks import Stack, choose_stack
+from dicomnode.study.stacks import Stack, StackChoice, choose_stack
 from dicomnode.volumes.multiframe import enhanced_copy, is_one_enhanced
 from dicomnode.volumes.orientation import common_orientation
 from dicomnode.volumes.pixels import DecodedSlice, classic_copies, decode_stack, fill_padding
@@ -24,7 +24,9 @@ from dicomnode.volumes.witnesses import compare_witnesses, convert_with_dicom2ni
 from pipeline.records import Array, Volume
 
 
-def load_volume(series: Series, role: Role, spool_root: Path, work_dir: Path) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
+def load_volume(
+    series: Series, role: Role, spool_root: Path, work_dir: Path, choice: StackChoice | None = None
+) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
     """Convert a series.
 
     Parameters
@@ -33,6 +35,8 @@ def load_volume(series: Series, role: Role, spool_root: Path, work_dir: Path) ->
         What relative instance paths are relative to.
     work_dir
         Folder for the converter's own file.
+    choice
+        The stack of the series, where it was chosen before.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def load_volume(series: Series, role: Role, spool_root: Path, work_dir: Path) ->
     StudyRefused
         With the code of the check or conversion that failed.
     """
-    stack = _usable_stack(series)
+    stack = _usable_stack(series, choice)
     orientation = common_orientation(stack)
     normal = np.cross(orientation[:3], orientation[3:])
     decoded = fill_padding(decode_stack(stack, spool_root))
@@ -60,10 +64,10 @@ def load_volume(series: Series, role: Role, spool_root: Path, work_dir: Path) ->
     return volume, _source(series, role, stack, spool_root), findings
 
 
-def _usable_stack(series: Series) -> Stack:
+def _usable_stack(series: Series, choice: StackChoice | None) -> Stack:
     if is_mosaic(series):
         raise StudyRefused("The series is a Siemens mosaic, which is not supported.", code="mosaic-not-supported")
-    choice = choose_stack(series)
+    choice = choose_stack(series) if choice is None else choice
     findings = choice.findings if choice.stack is None else regularity_findings(choice.stack)
     for finding in findings:
         if finding.grade == "refuse":
