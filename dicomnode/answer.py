@@ -15,7 +15,7 @@ from typing import Any
 from dicomnode import __version__
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
-from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, Selection, Series, SetAside, SourceSeries, Study
+from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, SetAside, SourceSeries
 from dicomnode.results.build import build_answer
 from dicomnode.results.companions.preview import montage_png
 from dicomnode.results.last_resort.report import UnansweredStudy
@@ -28,7 +28,7 @@ from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble
-from dicomnode.study.checks import check_series
+from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.person import check_one_person
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
@@ -37,9 +37,10 @@ from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
+from pipeline.plan import Recipe
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import run_pipeline
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the networks inside the package, a checkout next to it.
@@ -167,14 +168,14 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     study = assemble(task.StudyInstanceUID, task.instances)
     selection = select_series(study, task.config.selection)
     spool = task.config.storage.spool
-    check_one_person((spool / _series(study, uid).instances[0].path for uid in selection.roles.values()), "T1 and FLAIR are")
+    check_one_person((spool / chosen.series.instances[0].path for chosen in selection.chosen.values()), "T1 and FLAIR are")
     findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
     volumes: dict[Role, Volume] = {}
     sources: list[SourceSeries] = []
     refusals: list[StudyRefused] = []
     for role in _reference_first(selection.roles):
         try:
-            volume, source, remarks = _load_role(study, selection.roles[role], role, task, work_dir)
+            volume, source, remarks = _load_role(selection.chosen[role], task, work_dir)
         except StudyRefused as refusal:
             refusals.append(refusal)
             # Of this grade, so that no report claims the absence of lesions or that every algorithm succeeded.
@@ -233,20 +234,12 @@ def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
     return [role for role in order if role in roles]
 
 
-def _load_role(
-    study: Study, series_uid: str, role: Role, task: StudyTask, work_dir: Path
-) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
-    series = _series(study, series_uid)
-    remarks = check_series(series, role, task.config.selection)
-    for remark in remarks:
-        if remark.grade == "refuse":
-            raise StudyRefused(remark.message, code=remark.code)
-    volume, source, more = load_volume(series, role, task.config.storage.spool, work_dir)
-    return volume, source, (*remarks, *more)
-
-
-def _series(study: Study, series_uid: str) -> Series:
-    return next(series for series in study.series if series.SeriesInstanceUID == series_uid)
+def _load_role(chosen: ChosenSeries, task: StudyTask, work_dir: Path) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
+    for finding in chosen.findings:
+        if finding.grade == "refuse":
+            raise StudyRefused(finding.message, code=finding.code)
+    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir)
+    return volume, source, (*chosen.findings, *remarks)
 
 
 def _nothing_selected(selection: Selection) -> StudyRefused:
@@ -326,6 +319,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         "roles": dict(loaded.selection.roles),
         "used": [source.role for source in loaded.sources],
         "selection": dict(loaded.selection.reasons),
+        "choice": loaded.selection.record(),
         "findings": [vars(finding) for finding in (*loaded.findings, *result.findings)],
         "steps": [
             {"name": step.name, "seconds": round(step.seconds, 3), "cached": step.cached, "parameters": dict(step.parameters)}
@@ -344,6 +338,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         ],
         "models": [vars(model) for model in result.models],
         "threshold": result.threshold,
+        "plan": result.plan.digest(),
     }
 
 

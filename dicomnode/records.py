@@ -151,15 +151,6 @@ class Readiness:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which series fills which role, and why each series was or was not taken (series UID -> sentence)."""
-
-    roles: Mapping[Role, str]
-    reasons: Mapping[str, str]
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
 class SourceFrame:
     """Where one slice of a volume came from. `frame_number` counts from 1; 1 for classic instances."""
 

@@ -1,7 +1,7 @@
-"""Results of slow steps, kept by the content that they came from, so that the same step on the same voxels is not done twice.
+"""Results of slow steps, stored by the content that they came from, so that the same step on the same voxels is not done twice.
 
 Rules for this file:
-1. A key holds everything that the result depends on: voxels, affines, network, parameters. Who asks, and when, is not in it.
+1. A key is the plan's digest up to the step, and the voxels and affines that go in. Who asks, and when, is not in it.
 2. Entries are plain arrays and JSON (NPZ without pickles). One that cannot be read is no entry: it is removed and made again.
 3. An entry appears whole or not at all (written beside, then renamed), and the oldest go when the folder grows over its limit.
 """
@@ -13,25 +13,29 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.records import Array, Volume
+from pipeline.journal import Journal
+from pipeline.preprocess.extract_brain import Brain
+from pipeline.preprocess.register import Registration
+from pipeline.records import Array, Finding, Plan, StepRecord, Volume
+from pipeline.segmenters.case import Answer, Case
 
-FORMAT = 1
-"""Part of every key: raise it when a step changes what it computes from the same parameters."""
+FORMAT = 2
+"""Part of every key: raise it when an entry's arrays or facts change."""
 _FACTS = "facts"
 _SUFFIX = ".npz"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a step came to: named arrays, and facts of JSON types."""
+    """A step's result: named arrays, and facts of JSON types."""
 
     arrays: Mapping[str, Array]
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +49,7 @@ class StepCache:
     limit_bytes: int
 
     def find(self, key: str) -> Entry | None:
-        """Return the entry of a key, or None; what is found becomes the newest."""
+        """Return the entry of a key, or None; an entry that is read becomes the newest."""
         path = self._path(key)
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -60,7 +64,7 @@ class StepCache:
             return None
         return Entry(arrays, facts)
 
-    def keep(self, key: str, entry: Entry) -> None:
+    def store(self, key: str, entry: Entry) -> None:
         """Store an entry; a folder that cannot be written to costs time, never the answer."""
         facts = np.frombuffer(json.dumps(dict(entry.facts)).encode(), np.uint8)
         with suppress(OSError):
@@ -95,25 +99,105 @@ class StepCache:
                     path.unlink()
 
 
-def make_key(step: str, *parts: Any) -> str:
+Inferred = tuple[Volume, dict[str, Any]]
+
+
+def remember_brain(cache: StepCache | None, plan: Plan, image: Volume, compute: Callable[[], Inferred]) -> Inferred:
+    """Return the brain extractor's probability in an image, and the parameters of the step."""
+    if cache is None:
+        return compute()
+    key = make_key("brain", plan.digest("brain"), image)
+    entry = cache.find(key)
+    if entry is not None:
+        return _unpack("probability", entry), {**entry.facts["parameters"], "cached": True}
+    probability, parameters = compute()
+    facts = {"parameters": parameters, "probability_frame": probability.frame_of_reference_uid}
+    cache.store(key, Entry(_pack("probability", probability), facts))
+    return probability, parameters
+
+
+def remember_registration(
+    cache: StepCache | None,
+    plan: Plan,
+    images: tuple[Volume, Volume],
+    brains: tuple[Brain, Brain],
+    compute: Callable[[], Registration],
+) -> tuple[Registration, bool]:
+    """Return the rigid motion between two images (reference, moving), and whether it was remembered; a failure never is."""
+    if cache is None:
+        return compute(), False
+    key = make_key("register", plan.digest("register"), *images, *(brain.soft for brain in brains))
+    entry = cache.find(key)
+    if entry is not None:
+        return Registration(link=np.asarray(entry.arrays["link"], np.float64), **entry.facts), True
+    registration = compute()
+    facts = {name: value for name, value in asdict(registration).items() if name != "link"}
+    cache.store(key, Entry({"link": registration.link}, facts))
+    return registration, False
+
+
+def remember_answer(cache: StepCache | None, plan: Plan, case: Case, journal: Journal, compute: Callable[[], Answer]) -> Answer:
+    """Return a segmenter's answer; its step records and findings are remembered with it.
+
+    The network's plan holds the operator's threshold, which no probability depends on: the key leaves it out, so that a replay with another
+    threshold finds the answer. The agreement of several passes is counted at one threshold; at another one such an answer is computed again.
+    """
+    if cache is None:
+        return compute()
+    links = {role: link.tolist() for role, link in case.links.items()}
+    key = make_key(
+        "infer", plan.digest("infer"), list(case.images), *case.images.values(), links, case.brain.soft,
+        case.reference.affine, list(case.reference.shape),
+    )  # fmt: skip
+    entry = cache.find(key)
+    if entry is not None and entry.facts["threshold"] in (None, plan.lesion.threshold):
+        journal.steps += [StepRecord(name, parameters, 0.0, cached=True) for name, parameters in entry.facts["steps"]]
+        journal.findings += [Finding(**finding) for finding in entry.facts["findings"]]
+        agreement = _unpack("agreement", entry) if "agreement" in entry.arrays else None
+        return Answer(_unpack("probability", entry), agreement)
+    steps, findings = len(journal.steps), len(journal.findings)
+    answer = compute()
+    facts = {
+        "threshold": None if answer.agreement is None else plan.lesion.threshold,
+        "steps": [[step.name, dict(step.parameters)] for step in journal.steps[steps:]],
+        "findings": [asdict(finding) for finding in journal.findings[findings:]],
+        "probability_frame": answer.probability.frame_of_reference_uid,
+    }
+    arrays = _pack("probability", answer.probability)
+    if answer.agreement is not None:
+        arrays |= _pack("agreement", answer.agreement)
+        facts["agreement_frame"] = answer.agreement.frame_of_reference_uid
+    cache.store(key, Entry(arrays, facts))
+    return answer
+
+
+def _pack(name: str, volume: Volume) -> dict[str, Array]:
+    return {name: volume.array, f"{name}_affine": volume.affine}
+
+
+def _unpack(name: str, entry: Entry) -> Volume:
+    return Volume(entry.arrays[name], entry.arrays[f"{name}_affine"], entry.facts[f"{name}_frame"])
+
+
+def make_key(step: str, *inputs: Any) -> str:
     """Return the key of a step: SHA-256 over its name and everything that it depends on.
 
     Parameters
     ----------
-    parts
+    inputs
         Volumes, arrays, and JSON types.
     """
     digest = hashlib.sha256(f"{FORMAT} {step}".encode())
-    for part in parts:
-        digest.update(_digest(part))
+    for value in inputs:
+        digest.update(_digest(value))
     return digest.hexdigest()
 
 
-def _digest(part: Any) -> bytes:
-    if isinstance(part, Volume):
-        return _digest(part.array) + _digest(part.affine) + hashlib.sha256(part.frame_of_reference_uid.encode()).digest()
-    if isinstance(part, np.ndarray):
-        head = hashlib.sha256(f"{part.dtype.str} {part.shape}".encode())
-        head.update(np.ascontiguousarray(part).data)
+def _digest(value: Any) -> bytes:
+    if isinstance(value, Volume):
+        return _digest(value.array) + _digest(value.affine) + hashlib.sha256(value.frame_of_reference_uid.encode()).digest()
+    if isinstance(value, np.ndarray):
+        head = hashlib.sha256(f"{value.dtype.str} {value.shape}".encode())
+        head.update(np.ascontiguousarray(value).data)
         return head.digest()
-    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).digest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()

@@ -10,12 +10,13 @@ import numpy as np
 
 from pipeline.geometry import Affine, apply_affine, voxel_volume_mm3
 from pipeline.journal import Journal
+from pipeline.plan import Recipe
 from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find_brain_problem
 from pipeline.preprocess.register import apply_registration, plan_registration
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation
 from pipeline.preprocess.resample import plan_mask_grid, sample_linear
 from pipeline.records import Array, Change, Earlier, FollowUp, LesionChange, PipelineResult, Volume
-from pipeline.run import Recipe, extract_brains
+from pipeline.run import extract_brains
 
 SMALLEST_OVERLAP = 0.1
 """Share of the smaller of two lesions that the other must cover."""
@@ -46,7 +47,6 @@ def follow_up(result: PipelineResult, reference: Volume, earlier: Earlier, recip
     return replace(
         result,
         steps=tuple(journal.steps),
-        parameters={step.name: dict(step.parameters) for step in journal.steps},
         follow_up=FollowUp(earlier.identity, earlier.date, changes),
     )
 
@@ -96,7 +96,7 @@ def compare_lesions(labels: Volume, earlier: Volume, link: Affine, tracking_uids
 def _register(result: PipelineResult, reference: Volume, earlier: Earlier, recipe: Recipe) -> tuple[Affine, dict[str, Any]]:
     today = apply_orientation(reference, plan_orientation(reference))
     before = apply_orientation(earlier.image, plan_orientation(earlier.image))
-    brain = extract_brains({result.reference_role: before}, recipe, Journal())[result.reference_role]
+    brain = extract_brains({result.reference_role: before}, recipe, result.plan, Journal())[result.reference_role]
     if (problem := find_brain_problem(brain)) is not None:
         raise problem
     here = _coarse_brain(result.brain_mask)

@@ -8,8 +8,10 @@ axis 2 towards the patient's left.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +22,7 @@ from pipeline.errors import GeometryError, ImageError
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
 Role = Literal["t1", "flair"]
+ROLES: tuple[Role, ...] = ("t1", "flair")
 Grade = Literal["info", "warning", "refuse"]
 Laterality = Literal["left", "right", "both", "unknown"]
 Change = Literal["new", "grown", "shrunk", "unchanged", "gone", "not imaged"]
@@ -64,7 +67,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step did: its name, the parameters that it decided on (JSON types), seconds it took, whether it was done before."""
+    """A line of the log: a step's name, the parameters that it decided on (JSON types), its seconds, whether it was done before."""
 
     name: str
     parameters: Mapping[str, Any]
@@ -144,7 +147,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which network answered: copied into every result, and part of every result's UID."""
+    """Which network answered: copied into every result."""
 
     name: str
     version: str
@@ -152,6 +155,108 @@ class ModelIdentity:
     sha256: str
     statement: str
     licence: str
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """How one network is run on one case.
+
+    Attributes
+    ----------
+    manifest_sha256
+        Over every key of the manifest.
+    graphs
+        File name to SHA-256.
+    threshold
+        Probability at or above which one pass, plane, fold or member calls a voxel lesion (or brain).
+    bias_correction
+        Whether N4 divides the images by their bias field first.
+    provider, threads
+        What runs the graphs, and on how many threads: the last bits of a probability depend on both.
+    members
+        The networks of an ensemble, in the order in which their answers are combined.
+    """
+
+    model: ModelIdentity
+    manifest_sha256: str
+    graphs: Mapping[str, str]
+    threshold: float
+    bias_correction: bool
+    provider: str
+    threads: int
+    members: tuple[NetworkPlan, ...] = ()
+
+
+@dataclass(frozen=True)
+class LesionRule:
+    """What makes lesions of probabilities.
+
+    Attributes
+    ----------
+    peak
+        Probability that a lesion must reach somewhere; at or below the threshold it asks for nothing.
+    peaks
+        The same by channel combination, for where an image does not reach; empty where the operator sets one peak for all.
+    """
+
+    threshold: float
+    peak: float
+    peaks: Mapping[str, float]
+    minimum_volume_mm3: float
+    connectivity: int
+    brain_margin_mm: float
+
+    @property
+    def asks_for_peak(self) -> bool:
+        """Whether a lesion must reach more than the threshold somewhere."""
+        return self.peak > self.threshold
+
+
+Stage = Literal["brain", "register", "infer", "lesions"]
+STAGES: tuple[Stage, ...] = ("brain", "register", "infer", "lesions")
+"""The stages of an answer in their order; each depends on the plans of those before it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that an answer depends on besides the voxels of its images. `pipeline.plan.make_plan` makes it.
+
+    Attributes
+    ----------
+    algorithm
+        Number of the program's own rules: another one means other results from the same numbers.
+    roles
+        The images that the lesion network answers from, the reference first.
+    left_out
+        Images that the case has and that were not used.
+    """
+
+    algorithm: int
+    brain: NetworkPlan
+    lesion: NetworkPlan
+    rule: LesionRule
+    roles: tuple[Role, ...]
+    left_out: tuple[Role, ...] = ()
+
+    @property
+    def models(self) -> tuple[ModelIdentity, ModelIdentity]:
+        """The lesion network and the brain extractor."""
+        return (self.lesion.model, self.brain.model)
+
+    def digest(self, until: Stage = "lesions") -> str:
+        """Return the SHA-256 over the plan's stages up to and with `until`: equal digests, equal answers of equal images."""
+        stages: dict[Stage, Any] = {
+            "brain": asdict(self.brain),
+            "register": [],
+            # Votes are counted at the rule's threshold, and the rule comes later: a replay with another threshold shares this stage.
+            "infer": {name: value for name, value in asdict(self.lesion).items() if name != "threshold"},
+            "lesions": [asdict(self.rule), self.roles, self.left_out],
+        }
+        digest = hashlib.sha256(f"algorithm {self.algorithm}".encode())
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            text = json.dumps([stage, stages[stage]], sort_keys=True)
+            digest = hashlib.sha256(digest.digest() + text.encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,24 +323,25 @@ class PipelineResult:
 
     Attributes
     ----------
-    reference_role
-        Role whose grid everything lies on: "flair", or "t1" when there is no FLAIR or the network's manifest names the T1.
+    plan
+        Everything that the answer depends on besides its images.
+    links
+        Role to the 4x4 from the reference's mm (LPS) to that image's mm; the reference's own is the identity.
     labels
         uint16, 0 background, 1..N the lesions.
     probability
         float32, 0..1, lesion probability.
     brain_mask
         uint8, 0 or 1.
-    threshold
-        Probability at or above which a voxel counts as lesion.
+    steps
+        What was done, in order: a log for people. No code reads it.
     agreement
         float32, 0..1: share of the network's passes (mirrored images, folds, planes, members) that call the voxel lesion, before the
         limit to the brain and the minimum volume. None where the network answered once.
-    used
-        The roles whose images were segmented, reference first.
     """
 
-    reference_role: Role
+    plan: Plan
+    links: Mapping[Role, npt.NDArray[np.float64]]
     labels: Volume
     probability: Volume
     brain_mask: Volume
@@ -243,9 +349,25 @@ class PipelineResult:
     measurements: tuple[Measurement, ...]
     steps: tuple[StepRecord, ...]
     findings: tuple[Finding, ...]
-    models: tuple[ModelIdentity, ...]
-    threshold: float
-    parameters: Mapping[str, Any] = field(default_factory=dict)
     agreement: Volume | None = None
-    used: tuple[Role, ...] = ()
     follow_up: FollowUp | None = None
+
+    @property
+    def reference_role(self) -> Role:
+        """Role whose grid everything lies on."""
+        return self.plan.roles[0]
+
+    @property
+    def used(self) -> tuple[Role, ...]:
+        """The roles whose images were segmented, reference first."""
+        return self.plan.roles
+
+    @property
+    def models(self) -> tuple[ModelIdentity, ModelIdentity]:
+        """The lesion network and the brain extractor."""
+        return self.plan.models
+
+    @property
+    def threshold(self) -> float:
+        """Probability at or above which a voxel counts as lesion."""
+        return self.plan.rule.threshold

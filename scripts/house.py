@@ -108,7 +108,7 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
-            *_pipeline("bundles", "cache", "errors", "followup", "inference", "records", "run"),
+            *_pipeline("bundles", "cache", "errors", "followup", "inference", "plan", "records", "run"),
         ),
     ),
     Room(
@@ -128,7 +128,12 @@ ROOMS = (
     Room(
         "dicomnode.offline.cases",
         "`dicomnode segment`: the same image path on files",
-        (*_PLAIN, *_dicomnode("answer", "offline.bids", "offline.folders", "results", "study", "volumes"), *_VOLUMES_IN, *_pipeline("run")),
+        (
+            *_PLAIN,
+            *_dicomnode("answer", "offline.bids", "offline.folders", "results", "study", "volumes"),
+            *_VOLUMES_IN,
+            *_pipeline("plan", "run"),
+        ),
     ),
     Room(
         "dicomnode.offline.batch",
@@ -257,21 +262,25 @@ ROOMS = (
         (
             *_VOLUMES_IN,
             *_pipeline("bundles", "cache", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure", "quality"),
-            "pipeline.remembered",
+            "pipeline.plan",
         ),
         ("numpy",),
     ),
-    Room("pipeline.cache", "results of slow steps by the content that they came from", _pipeline("records"), ("numpy",)),
     Room(
-        "pipeline.remembered",
-        "brain extraction, registration and inference with a memory",
-        (*_VOLUMES_IN, *_pipeline("bundles", "cache", "journal", "preprocess", "segmenters")),
+        "pipeline.cache",
+        "results of slow steps by the content that they came from",
+        (*_VOLUMES_IN, *_pipeline("journal", "preprocess", "segmenters.case")),
         ("numpy",),
+    ),
+    Room(
+        "pipeline.plan",
+        "`make_plan`: everything that an answer depends on besides the voxels",
+        _pipeline("bundles", "cache", "errors", "records"),
     ),
     Room(
         "pipeline.followup",
         "today's lesions against those of an earlier study",
-        (*_VOLUMES_IN, *_pipeline("journal", "preprocess", "run")),
+        (*_VOLUMES_IN, *_pipeline("journal", "plan", "preprocess", "run")),
         ("numpy",),
     ),
     Room(
@@ -325,6 +334,7 @@ ROOMS = (
                 "journal",
                 "geometry",
                 "records",
+                "plan",
                 "run",
                 "evaluate",
                 "preprocess",

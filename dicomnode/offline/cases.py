@@ -26,7 +26,8 @@ from dicomnode.states import Outcome
 from dicomnode.study.headers import is_answerable, read_header
 from dicomnode.volumes.nifti import read_nifti
 from pipeline.errors import PipelineError
-from pipeline.records import PipelineResult
+from pipeline.plan import make_plan
+from pipeline.records import ROLES, PipelineResult
 from pipeline.run import run_pipeline
 
 Progress = Callable[[str], None]
@@ -150,19 +151,22 @@ def nifti_case(files: Mapping[Role, Path]) -> OfflineCase:
 
 
 def answer_key(task: OfflineTask) -> str:
-    """Return a hash of what is read and of every setting that the answer depends on.
+    """Return a hash of the input and of every setting that the answer depends on.
+
+    Which series of a DICOM study are its T1 and FLAIR is decided later, so its plan is that for every image that the network can take.
 
     Raises
     ------
     PipelineError
-        A configured bundle is missing.
+        A configured bundle is missing, or was not trained for these images.
     """
     recipe = build_recipe(task.config)
+    roles = tuple(task.case.files) or ROLES
     settings = {
         "software": __version__,
-        "models": [recipe.lesion.sha256, recipe.brain.sha256],
-        "pipeline": task.config.pipeline.model_dump(mode="json", exclude={"models", "cache"}),
+        "plan": make_plan(recipe, roles).digest(),
         "selection": task.config.selection.model_dump(mode="json") if task.case.instances else {},
+        "results": task.config.results.model_dump(mode="json") if task.case.instances else {},
         "instances": sorted(instance.header.SOPInstanceUID for instance in task.case.instances),
         "earlier": _digest(task.case.earlier.segmentation) if task.case.earlier else "",
         "files": {role: _digest(path) for role, path in task.case.files.items()},
@@ -172,7 +176,12 @@ def answer_key(task: OfflineTask) -> str:
 
 def find_finished(task: OfflineTask) -> bool:
     """Return whether an earlier run answered this case from the same input with the same settings."""
-    return is_finished(task.output, task.case.label, answer_key(task))
+    try:
+        key = answer_key(task)
+    except PipelineError:
+        # Whatever it is, answering the case says it by name.
+        return False
+    return is_finished(task.output, task.case.label, key)
 
 
 def answer_case(task: OfflineTask, progress: Progress | None = None) -> OfflineAnswer:

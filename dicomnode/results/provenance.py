@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,7 +22,7 @@ from pydicom.valuerep import DA, DT, TM
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import clip_at_sentence, plain_ascii
-from pipeline.records import ModelIdentity, PipelineResult
+from pipeline.records import ModelIdentity, PipelineResult, Plan
 
 MANUFACTURER = "dicomnode project"
 PRODUCT = "dicomnode-stroke"
@@ -75,21 +75,15 @@ def plan_provenance(context: AnswerContext, result: PipelineResult | None, *fact
     facts
         What tells answers of the same inputs apart when there is no result: reason code, sentence.
     """
-    lesion_step = dict(result.parameters.get("find_lesions", {})) if result else {}
     named = {
         "study": context.StudyInstanceUID,
         # With its role: a site's rule may turn the roles of two series round.
         "inputs": sorted([source.role, frame.SOPInstanceUID] for source in context.sources for frame in source.frames),
-        "models": [[model.name, model.version, model.sha256] for model in result.models] if result else [],
+        "plan": None if result is None else result.plan.digest(),
         "software": context.software_version,
-        "threshold": None if result is None else result.threshold,
-        "minimum_volume_mm3": lesion_step.get("minimum_volume_mm3"),
-        "bias_correction": bool(result.parameters.get("correct_bias")) if result else None,
         "settings": context.settings.model_dump(mode="json"),
         "facts": list(facts),
     }
-    if result is not None and "drop_faint" in result.parameters:
-        named["peak"] = result.parameters["drop_faint"]["peak"]
     if result is not None and result.follow_up is not None:
         named["earlier"] = result.follow_up.earlier
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
@@ -109,22 +103,36 @@ def describe_equipment(models: Sequence[ModelIdentity], software_version: str, p
     return [_equipment(model.name, model.version, device_uid(model), plain_ascii(model.statement), provenance) for model in models]
 
 
-def identify_algorithm(result: PipelineResult) -> hd.AlgorithmIdentificationSequence:
+@dataclass(frozen=True)
+class Algorithm:
+    """The lesion network and what it ran with, in the words that SEG, report, pages and sidecars share."""
+
+    name: str
+    version: str
+    parameters: Mapping[str, str]
+
+
+def describe_algorithm(plan: Plan) -> Algorithm:
+    """Return what every result says of how the lesions were found; all texts are ASCII."""
+    model, rule = plan.lesion.model, plan.rule
+    parameters = {"threshold": f"{rule.threshold:g}"}
+    if rule.asks_for_peak:
+        parameters["peak"] = f"{rule.peak:g}"
+    parameters["minimum_volume_mm3"] = f"{rule.minimum_volume_mm3:g}"
+    parameters |= {"sha256": model.sha256, "plan": plan.digest(), "statement": plain_ascii(model.statement)}
+    return Algorithm(plain_ascii(model.name), plain_ascii(model.version), parameters)
+
+
+def identify_algorithm(plan: Plan) -> hd.AlgorithmIdentificationSequence:
     """Return the Algorithm Identification macro of the lesion network (PS3.3 10.16)."""
-    model = lesion_model(result)
-    parameters = {"threshold": f"{result.threshold:g}", "sha256": model.sha256, "statement": plain_ascii(model.statement)}
+    algorithm = describe_algorithm(plan)
     return hd.AlgorithmIdentificationSequence(
-        name=clip_at_sentence(model.name),
+        name=clip_at_sentence(algorithm.name),
         family=codes.ARTIFICIAL_INTELLIGENCE,
-        version=clip_at_sentence(model.version),
+        version=clip_at_sentence(algorithm.version),
         source=MANUFACTURER,
-        parameters=parameters,
+        parameters=dict(algorithm.parameters),
     )
-
-
-def lesion_model(result: PipelineResult) -> ModelIdentity:
-    """Return the network that found the lesions: the first of the result."""
-    return result.models[0]
 
 
 def freeze_document(dataset: Dataset, provenance: Provenance) -> None:

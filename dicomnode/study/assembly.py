@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Selection, Series, Study
+from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Series, Study
 from dicomnode.settings.config import SelectionSettings, StudySettings
 from dicomnode.study.checks import announced_count, check_series, count_findings, is_refused, regularity_findings
+from dicomnode.study.choice import Selection
 from dicomnode.study.selection import select_series
 from dicomnode.study.stacks import choose_stack, frame_count
 
@@ -123,4 +124,5 @@ def _evidence(study: Study, selection: Selection, verdicts: dict[Role, Completen
         "roles": dict(selection.roles),
         "complete": {role: verdict.complete for role, verdict in verdicts.items()},
         "selection": dict(selection.reasons),
+        "choice": selection.record(),
     }

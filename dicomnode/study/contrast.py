@@ -1,138 +1,122 @@
-"""T1, FLAIR or something else, read from the physics of the sequence; the description is the last and weakest witness.
+"""T1, FLAIR or something else: the witnesses of a series weighed against each other, physics before words.
 
-Order of the evidence: Acquisition Contrast (enhanced objects); sequence family with echo, repetition and inversion time;
-the vendor's sequence name; the description. The thresholds are wide enough for 1.5 T to 7 T and narrow enough to part
-T1 from proton density and FLAIR from STIR and T2.
+Order of the evidence: which image of an acquisition it is (MP2RAGE); Acquisition Contrast of enhanced objects; the physics
+(`weighting`); the vendor's sequence name; the names that people gave. Witnesses that contradict each other are written down:
+a role that only words or only a sequence name would give is then not given; one that the physics gives is given with a finding.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dicomnode.records import InstanceHeader, Role
+from dicomnode.study.names import Names, names_of
+from dicomnode.study.variants import is_uniform
+from dicomnode.study.weighting import Certainty, Weighting, read_weighting, timing_of
 
 Evidence = Literal["attributes", "sequence name", "description", "none"]
 
 # PS3.3 C.8.13.3.1: contrast of a whole image; other defined terms are neither T1 nor FLAIR.
 _ACQUISITION_CONTRAST: dict[str, Role] = {"T1": "t1", "FLUID_ATTENUATED": "flair"}
-_UNTOLD = frozenset({"", "UNKNOWN", "MIXED"})
+_SILENT_CONTRASTS = frozenset({"", "UNKNOWN", "MIXED"})
 
-_FLAIR_TI_MS = (1500, 3200)
-_T1_TI_MS = (250, 1450)
-_T1_OF_TISSUE_MS = 1000.0
-
-_FLAIR_WORDS = re.compile(r"flair|dark.?fluid|tirm")
-_T1_WORDS = re.compile(r"t1|mp.?rage|bravo|spgr|tfl3d")
-_OTHER_WORDS = re.compile(r"\bdir\b|double.?inversion|stir\b|t2.?star|t2\*")
-_FLAIR_SEQUENCES = re.compile(r"^\*?(spcir|spcirR|tir2d|tir_rr|cubeflair|3d_?flair)", re.IGNORECASE)
-_T1_SEQUENCES = re.compile(r"^\*?(tfl3d|fl3d1|mprage|efgre3d|3dfgre|bravo)", re.IGNORECASE)
+_FLAIR_SEQUENCES = re.compile(r"^\*?(spcir|tir_rr|cubeflair|3d_?flair|flair)", re.IGNORECASE)
+_T1_SEQUENCES = re.compile(r"^\*?(tfl3d|mprage|efgre3d|3dfgre|bravo|t1tfe|t1ffe)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """What a series shows: a role or None, by which evidence, and the reading in words."""
+    """What a series shows: a role or None, by which evidence, the reading in words, and what contradicts it ("" when nothing)."""
 
     role: Role | None
     evidence: Evidence
     reason: str
+    contradiction: str = ""
 
 
-def read_contrast(header: InstanceHeader) -> Contrast:
-    """Return the contrast that a header's attributes speak for."""
-    told = header.AcquisitionContrast
-    timing = _timing_words(header)
-    if told == "T2" and _is_fluid_attenuated(header):
+def read_contrast(header: InstanceHeader, names: Names | None = None) -> Contrast:
+    """Return the contrast that the witnesses speak for.
+
+    Parameters
+    ----------
+    header
+        Header of the series' first instance.
+    names
+        The names that are evidence about the series; None when it is looked at alone.
+    """
+    names = names_of(header) if names is None else names
+    if is_uniform(header, names.all_concepts):
+        return Contrast("t1", "attributes", "uniform T1-weighted image of an MP2RAGE")
+    weighting = read_weighting(header)
+    if header.AcquisitionContrast not in _SILENT_CONTRASTS:
+        return _doubt(_by_acquisition_contrast(header, weighting), names)
+    if weighting.certainty >= Certainty.LIKELY:
+        return _doubt(Contrast(weighting.role, "attributes", weighting.reason), names)
+    if weighting.certainty == Certainty.OPEN:
+        return _by_names_within(weighting, names)
+    return _without_timing(header, names)
+
+
+def _by_acquisition_contrast(header: InstanceHeader, weighting: Weighting) -> Contrast:
+    stated = header.AcquisitionContrast[:16]
+    if stated == "T2" and weighting.role == "flair":
         # Some scanners name a T2-weighted FLAIR by its weighting.
-        return Contrast("flair", "attributes", f"Acquisition Contrast T2 with fluid attenuation: {timing}")
-    if told not in _UNTOLD:
-        return Contrast(_ACQUISITION_CONTRAST.get(told), "attributes", f"Acquisition Contrast {told[:16]}")
-    if header.EchoTime and header.RepetitionTime:
-        return _by_timing(header, timing)
-    if _FLAIR_SEQUENCES.match(header.SequenceName):
-        return Contrast("flair", "sequence name", "sequence name of a FLAIR, timing absent")
-    if _T1_SEQUENCES.match(header.SequenceName):
-        return Contrast("t1", "sequence name", "sequence name of a T1, timing absent")
-    return _by_description(header, "no sequence timing in the headers")
+        return Contrast("flair", "attributes", f"Acquisition Contrast T2 with fluid attenuation: {timing_of(header)}")
+    role = _ACQUISITION_CONTRAST.get(header.AcquisitionContrast)
+    reading = Contrast(role, "attributes", f"Acquisition Contrast {stated}")
+    if role is None or weighting.certainty < Certainty.LIKELY or weighting.role == role:
+        return reading
+    contradiction = f"Acquisition Contrast is {stated}, and the timing says otherwise ({weighting.reason})"
+    if role == "flair" and weighting.role == "t1":
+        # A T1 with nulled fluid is fluid-attenuated too, and still a T1.
+        return Contrast("t1", "attributes", weighting.reason, contradiction)
+    return Contrast(None, "attributes", contradiction, contradiction)
 
 
-def words_of(header: InstanceHeader) -> str:
-    """Return what people called the series, in lower case and with blanks between the words: "t1 mprage sag +c"."""
-    return re.sub(r"[^a-z0-9+*]+", " ", f"{header.SeriesDescription} {header.ProtocolName}".lower()).strip()
+def _doubt(reading: Contrast, names: Names) -> Contrast:
+    """Add what the names say against a reading; they never overrule it."""
+    named = names.weightings
+    listed = " and ".join(sorted(name.upper() for name in named))
+    against_t1 = reading.role == "t1" and bool(named) and "t1" not in named
+    against_flair = reading.role == "flair" and ("t1" in named or named == {"pd"})
+    if not reading.contradiction and (against_t1 or against_flair):
+        return replace(
+            reading, contradiction=f"its name says {listed}, and its physics says {str(reading.role).upper()} ({reading.reason})"
+        )
+    if reading.role is None and not reading.contradiction and named and named <= {"flair", "t2"} and "flair" in named:
+        return replace(reading, contradiction=f"its name says FLAIR, and its physics says otherwise ({reading.reason})")
+    return reading
 
 
-def _by_timing(header: InstanceHeader, timing: str) -> Contrast:
-    if _OTHER_WORDS.search(words_of(header)):
-        return Contrast(None, "description", f"{timing}; described as another contrast (DIR, STIR or T2*)")
-    spin_echo = _is_spin_echo(header)
-    echo, repetition = header.EchoTime or 0.0, header.RepetitionTime or 0.0
-    inversion = header.InversionTime or 0.0
-    # A gradient echo loses its signal at such echo times, so a long echo means refocusing whatever the family says.
-    long_echo = echo >= 60
-    if spin_echo is not False and long_echo and repetition >= 4000:
-        return _fluid_attenuated_or_t2(header, timing)
-    if long_echo or echo > 35:
-        return Contrast(None, "attributes", f"T2 or T2* weighted: {timing}")
-    if _T1_TI_MS[0] <= inversion <= _T1_TI_MS[1]:
-        return Contrast("t1", "attributes", f"T1 weighted by inversion: {timing}")
-    if spin_echo:
-        weighted = repetition <= 1100 and not inversion
-        return Contrast("t1" if weighted else None, "attributes", f"{'T1' if weighted else 'proton density or other'} spin echo: {timing}")
-    return _gradient_echo(header, timing)
+def _by_names_within(weighting: Weighting, names: Names) -> Contrast:
+    """Read a series whose physics leaves two readings open; a name may only choose between those two."""
+    named = names.weightings
+    if weighting.kind == "T2":
+        if "flair" in named and "t1" not in named:
+            return Contrast(
+                "flair", "description", f"long echo and repetition without inversion time, described as FLAIR: {weighting.reason}"
+            )
+        return Contrast(None, "attributes", weighting.reason)
+    if "t1" in named and "t2" not in named:
+        return Contrast("t1", "description", f"{weighting.reason}; described as T1")
+    undecided = "and its name does not decide" if not named else "and its name says another contrast"
+    return Contrast(None, "none", f"{weighting.reason}, {undecided}")
 
 
-def _is_fluid_attenuated(header: InstanceHeader) -> bool:
-    long = (header.EchoTime or 0.0) >= 60 and (header.RepetitionTime or 0.0) >= 4000
-    return long and _FLAIR_TI_MS[0] <= (header.InversionTime or 0.0) <= _FLAIR_TI_MS[1]
-
-
-def _fluid_attenuated_or_t2(header: InstanceHeader, timing: str) -> Contrast:
-    if _is_fluid_attenuated(header):
-        return Contrast("flair", "attributes", f"fluid-attenuated inversion recovery: {timing}")
-    if header.InversionTime:
-        return Contrast(None, "attributes", f"inversion time does not null fluid: {timing}")
-    if "IR" in header.ScanningSequence:
-        return Contrast("flair", "attributes", f"inversion recovery with long echo and repetition: {timing}")
-    if _FLAIR_WORDS.search(words_of(header)):
-        return Contrast("flair", "description", f"long echo and repetition without inversion time, described as FLAIR: {timing}")
-    return Contrast(None, "attributes", f"T2 weighted: {timing}")
-
-
-def _gradient_echo(header: InstanceHeader, timing: str) -> Contrast:
-    echo, repetition, flip = header.EchoTime or 0.0, header.RepetitionTime or 0.0, header.FlipAngle
-    balanced = "SS" in header.SequenceVariant and "SP" not in header.SequenceVariant
-    if echo > 12 or repetition > 3500 or balanced:
-        return Contrast(None, "attributes", f"not T1 weighted gradient echo: {timing}")
-    if repetition > 1000 and "MP" in header.SequenceVariant:
-        return Contrast("t1", "attributes", f"magnetization-prepared gradient echo: {timing}")
-    if repetition <= 500 and flip is not None:
-        ernst = math.degrees(math.acos(math.exp(-repetition / _T1_OF_TISSUE_MS)))
-        if flip >= 0.8 * ernst:
-            return Contrast("t1", "attributes", f"spoiled gradient echo, flip {flip:g} degrees: {timing}")
-        return Contrast(None, "attributes", f"flip {flip:g} degrees is too small for T1 weighting: {timing}")
-    return _by_description(header, f"gradient echo of unclear weighting, {timing}")
-
-
-def _by_description(header: InstanceHeader, why: str) -> Contrast:
-    words = words_of(header)
-    flair, t1 = bool(_FLAIR_WORDS.search(words)), bool(_T1_WORDS.search(words))
-    if flair != t1 and not _OTHER_WORDS.search(words):
-        return Contrast("flair" if flair else "t1", "description", f"{why}; taken from the description alone")
-    return Contrast(None, "none", f"{why}, and the description does not decide")
-
-
-def _is_spin_echo(header: InstanceHeader) -> bool | None:
-    """Return the family of the sequence, None when the headers do not say."""
-    pulse = str(header.extra.get("EchoPulseSequence", ""))
-    if pulse in {"SPIN", "GRADIENT"}:
-        return pulse == "SPIN"
-    if "GR" in header.ScanningSequence:
-        return False
-    return True if "SE" in header.ScanningSequence else None
-
-
-def _timing_words(header: InstanceHeader) -> str:
-    named = (("TE", header.EchoTime), ("TR", header.RepetitionTime), ("TI", header.InversionTime))
-    return ", ".join(f"{name} {value:.4g} ms" for name, value in named if value is not None)
+def _without_timing(header: InstanceHeader, names: Names) -> Contrast:
+    """Read a series without timing: by the vendor's sequence name and the names together, never against each other."""
+    sequence = header.SequenceName or str(header.extra.get("PulseSequenceName", ""))
+    by_sequence: Role | None = "flair" if _FLAIR_SEQUENCES.match(sequence) else "t1" if _T1_SEQUENCES.match(sequence) else None
+    named = names.weightings
+    missing = "no sequence timing in the headers"
+    if {"t1", "flair"} <= named or (by_sequence == "t1" and named and "t1" not in named) or (by_sequence == "flair" and "t1" in named):
+        listed = " and ".join(sorted(name.upper() for name in named))
+        contradiction = f"{missing}, and the names contradict each other ({listed}{f', sequence {sequence[:16]}' if sequence else ''})"
+        return Contrast(None, "none", contradiction, contradiction)
+    if by_sequence is not None:
+        return Contrast(by_sequence, "sequence name", f"sequence name of a {by_sequence.upper()}, timing absent")
+    if "flair" in named or named == {"t1"}:
+        return Contrast("flair" if "flair" in named else "t1", "description", f"{missing}; taken from the description alone")
+    return Contrast(None, "none", f"{missing}, and the description does not decide")

@@ -74,11 +74,21 @@ def read_items(dataset: Dataset, key: str) -> Sequence[Dataset]:
 
 def read_private_number(dataset: Dataset, group: int, creator: str, element: int) -> float | None:
     """Return a private element's number, found by its creator (PS3.5 7.8.1)."""
+    tag = _private_tag(dataset, group, creator, element)
+    return None if tag is None else read_number(dataset, tag)
+
+
+def read_private_text(dataset: Dataset, group: int, creator: str, element: int) -> str:
+    """Return a private element's first value as text, found by its creator (PS3.5 7.8.1)."""
+    tag = _private_tag(dataset, group, creator, element)
+    return "" if tag is None else read_text(dataset, tag)
+
+
+def _private_tag(dataset: Dataset, group: int, creator: str, element: int) -> BaseTag | None:
     try:
-        tag = dataset.private_block(group, creator).get_tag(element)
+        return dataset.private_block(group, creator).get_tag(element)
     except _UNUSABLE:
         return None
-    return read_number(dataset, tag)
 
 
 def _raw_text(dataset: Dataset, tag: BaseTag) -> list[str] | None:
@@ -95,8 +105,8 @@ def _to_text(value: Any) -> str:
 def _to_number(value: Any) -> float | None:
     if isinstance(value, int | float):
         return float(value) if math.isfinite(value) else None
-    found = _NUMBER.match(_to_text(value))
-    if found is None:
+    match = _NUMBER.match(_to_text(value))
+    if match is None:
         return None
-    number = float(found.group().replace(",", "."))
+    number = float(match.group().replace(",", "."))
     return number if math.isfinite(number) else None

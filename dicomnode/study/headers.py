@@ -18,8 +18,9 @@ from pydicom.tag import Tag
 from dicomnode.errors import UnreadableInstance
 from dicomnode.records import InstanceHeader
 from dicomnode.study.bombs import CountedFile, refuse_bombs
-from dicomnode.study.elements import read_integer, read_items, read_number, read_private_number, read_text, read_texts
+from dicomnode.study.elements import read_integer, read_number, read_private_number, read_text, read_texts
 from dicomnode.study.frames import FrameFacts, read_frames
+from dicomnode.study.sequence_elements import read_agent_attribute, read_sequence_elements
 
 _CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
 _ENHANCED_MR = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4")
@@ -45,8 +46,6 @@ _UNANSWERED_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1
 _UID_CHARACTERS = frozenset("0123456789.")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-# What is typed in where no agent was given.
-_NO_AGENT = frozenset({"", "0", "-", "n", "no", "none", "nil", "n/a", "na", "no contrast", "non contrast", "without", "without contrast"})
 _IMAGE_ELEMENTS = ("Rows", "Columns", "BitsAllocated")
 
 
@@ -143,7 +142,7 @@ def _describe(dataset: Dataset) -> InstanceHeader:
         ImagesInAcquisition=read_integer(dataset, "ImagesInAcquisition"),
         NumberOfSeriesRelatedInstances=read_integer(dataset, "NumberOfSeriesRelatedInstances"),
         NumberOfTemporalPositions=read_integer(dataset, "NumberOfTemporalPositions"),
-        ContrastBolusAgent=_was_agent_given(dataset),
+        ContrastBolusAgent=read_agent_attribute(dataset) == "given",
         PhotometricInterpretation=read_text(dataset, "PhotometricInterpretation").upper(),
         LossyImageCompression=read_text(dataset, "LossyImageCompression"),
         SequenceName=read_text(dataset, "SequenceName") or read_text(dataset, "PulseSequenceName"),
@@ -157,11 +156,6 @@ def _describe(dataset: Dataset) -> InstanceHeader:
         **_from_frames(facts),
         extra=_extra(dataset, facts),
     )
-
-
-def _was_agent_given(dataset: Dataset) -> bool:
-    told = read_text(dataset, "ContrastBolusAgent").lower()
-    return told not in _NO_AGENT or bool(read_items(dataset, "ContrastBolusAgentSequence"))
 
 
 def _from_frames(facts: FrameFacts) -> dict[str, Any]:
@@ -186,6 +180,7 @@ def _codes(dataset: Dataset, keyword: str) -> tuple[str, ...]:
 def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
     """Return what only some scanners say; JSON types, absent keys left out."""
     seen: dict[str, Any] = {
+        **read_sequence_elements(dataset),
         "AcquisitionDateTime": _acquisition_time(dataset),
         "EchoTrainLength": read_number(dataset, "EchoTrainLength"),
         "ScanOptions": list(_codes(dataset, "ScanOptions")),

@@ -6,10 +6,11 @@ What a manifest leaves out is refused, not guessed; the keys are laid down in `d
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,13 @@ class Manifest:
         """SHA-256 of the graph; of several, or of an ensemble's members, that of their hashes, one a line."""
         digests = list(self.family_spec.members.values() if isinstance(self.family_spec, EnsembleSpec) else self.graphs.values())
         return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 over every key of the manifest, prose included; not over where the bundle lies."""
+        values = {field.name: getattr(self, field.name) for field in fields(Manifest)}
+        text = json.dumps(values, sort_keys=True, default=asdict)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def least_shape(self) -> tuple[int, int, int]:

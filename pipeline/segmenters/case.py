@@ -32,22 +32,6 @@ class Case:
     reference: Grid
 
 
-@dataclass(frozen=True)
-class Asked:
-    """How a network is to be run.
-
-    Attributes
-    ----------
-    threshold
-        Probability at or above which one pass, plane, fold or member calls a voxel lesion: what `Answer.agreement` counts.
-    """
-
-    threshold: float
-    bias_correction: bool = True
-    threads: int = 1
-    provider: str = "cpu"
-
-
 @dataclass(frozen=True, eq=False)
 class Answer:
     """A segmenter's answer, on any grid in the reference's frame of reference.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.bundles.bundle import Bundle
-    from pipeline.run import Recipe
+    from pipeline.plan import Recipe
     from pipeline.training.tasks import Task
 
 
@@ -103,7 +103,7 @@ def settle_held_out(bundle: Bundle, task: Task, paths: Sequence[Path], threads: 
 
 def read_recipe(models: Path, lesion: str, brain: str, threads: int) -> Recipe:
     """Return the recipe of two bundles, each by FOLDER, NAME or NAME/VERSION."""
-    from pipeline.run import Recipe
+    from pipeline.plan import Recipe
 
     return Recipe(read_bundle(models, lesion), read_bundle(models, brain), threads=threads)
 

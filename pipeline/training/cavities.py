@@ -11,9 +11,9 @@ import torch
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.inference.session import open_network
+from pipeline.plan import Recipe
 from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.records import Volume
-from pipeline.run import Recipe
 from pipeline.training.implant import paint_cases
 from pipeline.training.measure_real import combinations_of, find_nothing, run_case, score_lesion
 from pipeline.training.pool import VALIDATION_SEED

@@ -16,7 +16,7 @@ from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.bundles.families import GRAPH
 from pipeline.geometry import Grid
 from pipeline.inference.session import open_network
-from pipeline.segmenters.case import Asked
+from pipeline.plan import plan_network
 from pipeline.segmenters.families import INFER
 from pipeline.segmenters.patch3d.segment import Channels
 from pipeline.segmenters.proposal3d.segment import propose
@@ -164,7 +164,7 @@ def _numbers(
 
 def _as_predictor(bundle: Bundle) -> Callable[[Float], Float]:
     """Return the bundle as a function of one prepared sample (channel, slice, row, column), by the code that the node runs."""
-    asked = Asked(bundle.output.threshold, threads=torch.get_num_threads())
+    asked = plan_network(bundle, (), threads=torch.get_num_threads())
 
     def predict(image: Float) -> Float:
         return INFER[bundle.family](bundle, sample_channels(image), asked)[0].probability.array

@@ -12,10 +12,10 @@ import numpy as np
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.inference.voting import majority, move_threshold
+from pipeline.plan import plan_network
 from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.postprocess.threshold import apply_threshold
 from pipeline.records import FloatArray
-from pipeline.segmenters.case import Asked
 from pipeline.segmenters.ensemble.spec import EnsembleSpec
 from pipeline.segmenters.families import INFER
 from pipeline.training.family_export import sample_channels
@@ -113,7 +113,9 @@ def answer_sample(bundle: Bundle, image: FloatArray, roles: Sequence[str], threa
     """Return the probability on one prepared sample; an ensemble's members answer at their own thresholds."""
     common = bundle.output.threshold_for(roles)
     if not isinstance(bundle.family_spec, EnsembleSpec):
-        return INFER[bundle.family](bundle, sample_channels(image), Asked(common, threads=threads))[0].probability.array
+        return INFER[bundle.family](bundle, sample_channels(image), plan_network(bundle, (), threshold=common, threads=threads))[
+            0
+        ].probability.array
     maps = [move_threshold(answer_sample(each, image, roles, threads), each.output.threshold_for(roles), common) for each in bundle.members]
     stacked = np.stack(maps)
     return majority(stacked) if bundle.family_spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)

@@ -17,10 +17,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from pipeline.plan import Recipe
 from pipeline.preprocess.register import read_affine
 from pipeline.preprocess.threads import one_thread
 from pipeline.records import Role, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import run_pipeline
 from pipeline.training.measure_real import find_nothing
 from pipeline.training.real_cases import RealCase
 from pipeline.training.synthesis.appearance import draw_lesion_state, paint_lesion

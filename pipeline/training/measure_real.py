@@ -18,8 +18,9 @@ from pipeline.errors import PipelineError
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.geometry import voxel_volume_mm3
 from pipeline.journal import Journal
+from pipeline.plan import Recipe
 from pipeline.records import PipelineResult, Volume
-from pipeline.run import Recipe, Segmenter, run_pipeline
+from pipeline.run import Segmenter, run_pipeline
 from pipeline.segmenters.case import Case
 from pipeline.training.pictures import draw_overlay
 from pipeline.training.real_cases import RealCase, ms_cases, single_cases

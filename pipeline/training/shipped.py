@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.plan import Recipe
 from pipeline.records import Volume
-from pipeline.run import Recipe
 from pipeline.training.measure_real import Row, measure_truths
 from pipeline.training.pool import VALIDATION_SEED
 from pipeline.training.real_cases import RealCase

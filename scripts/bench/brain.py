@@ -29,11 +29,12 @@ from pipeline.bundles.bundle import find_bundle
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.geometry import grid_of, voxel_volume_mm3
 from pipeline.journal import Journal
+from pipeline.plan import Recipe, make_plan
 from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation
 from pipeline.preprocess.resample import sample_linear
 from pipeline.records import Role, Volume
-from pipeline.run import Recipe, extract_brains
+from pipeline.run import extract_brains
 from pipeline.training.measure_real import score_brain
 from pipeline.training.real_cases import RealCase, ms_cases, single_cases
 from pipeline.training.volumes import resample
@@ -89,7 +90,7 @@ def extract_with_mindgrab(weights: dict[str, Tensor], volume: Volume) -> Volume:
 def extract_with_ours(recipe: Recipe, volume: Volume, role: Role) -> Volume:
     """Return our mask on the image's own grid, by the node's own steps."""
     image = apply_orientation(volume, plan_orientation(volume))
-    brain = extract_brains({role: image}, recipe, Journal())[role]
+    brain = extract_brains({role: image}, recipe, make_plan(recipe, [role]), Journal())[role]
     return volume.with_array((sample_linear(brain.soft, grid_of(volume)) >= brain.threshold).astype(np.uint8))
 
 

@@ -23,12 +23,13 @@ from pipeline.bundles.bundle import Bundle, find_bundle, list_bundles
 from pipeline.geometry import grid_of, voxel_volume_mm3
 from pipeline.inference.benchmark import peak_memory_mb
 from pipeline.journal import Journal
+from pipeline.plan import Recipe, plan_network
 from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.postprocess.threshold import apply_threshold
 from pipeline.preprocess.resample import sample_linear
 from pipeline.records import Role, Volume
-from pipeline.run import Recipe, run_pipeline
-from pipeline.segmenters.case import Asked, Case
+from pipeline.run import run_pipeline
+from pipeline.segmenters.case import Case
 from pipeline.segmenters.families import segment_case
 from pipeline.training.held_out import score_bundle, summarise_bundle, write_scores
 from pipeline.training.pictures import draw_overlay
@@ -126,7 +127,7 @@ def _ask(bundle: Bundle, case: Case, out: Path) -> dict[str, Any]:
     roles = [role for role in bundle.channels if role in case.images]
     threshold, journal = bundle.output.threshold_for(roles), Journal()
     started = time.process_time()
-    answer = segment_case(bundle, case, Asked(threshold), journal)
+    answer = segment_case(bundle, case, plan_network(bundle, list(case.images), threshold=threshold), journal)
     seconds = time.process_time() - started
     found = answer.probability
     inside = sample_linear(case.brain.soft, grid_of(found)) >= case.brain.threshold

@@ -16,12 +16,13 @@ from pipeline.bundles.bundle import find_bundle
 from pipeline.geometry import grid_of, spacing_mm
 from pipeline.journal import Journal
 from pipeline.measure.midplane import find_midplane
+from pipeline.plan import Recipe, make_plan
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation
 from pipeline.preprocess.resample import sample_linear
 from pipeline.quality.gates import measure_quality
 from pipeline.quality.trained_range import QUANTILES, measure_quantiles, take_core
 from pipeline.records import Role, Volume
-from pipeline.run import Recipe, extract_brains
+from pipeline.run import extract_brains
 
 FIRST_SEED = 5_000_000
 """Subjects that no training run and no validation draws."""
@@ -30,7 +31,7 @@ FIRST_SEED = 5_000_000
 def judge(name: str, role: Role, volume: Volume, recipe: Recipe) -> None:
     """Print one row of the table of real heads."""
     image = apply_orientation(volume, plan_orientation(volume))
-    brain = extract_brains({role: image}, recipe, Journal())[role]
+    brain = extract_brains({role: image}, recipe, make_plan(recipe, [role]), Journal())[role]
     quality = measure_quality(image, brain, recipe.lesion.input.spacing_mm)
     inside = sample_linear(brain.soft, grid_of(image)) >= brain.threshold
     plane = find_midplane(image, image.with_array(inside.astype(np.uint8)))

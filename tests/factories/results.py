@@ -14,7 +14,20 @@ from dicomnode.records import Role, SourceFrame, SourceSeries
 from dicomnode.results.records import AnswerContext
 from dicomnode.settings.config import ResultSettings
 from pipeline.geometry import index_to_lps, voxel_volume_mm3
-from pipeline.records import FollowUp, Lesion, LesionChange, LongAxis, Measurement, ModelIdentity, PipelineResult, StepRecord, Volume
+from pipeline.records import (
+    FollowUp,
+    Lesion,
+    LesionChange,
+    LesionRule,
+    LongAxis,
+    Measurement,
+    ModelIdentity,
+    NetworkPlan,
+    PipelineResult,
+    Plan,
+    StepRecord,
+    Volume,
+)
 from tests.factories.dicom import PhantomSeries, phantom_study
 
 CREATED_AT = 1_772_000_000.25
@@ -29,6 +42,15 @@ MODELS = (
     ),
     ModelIdentity("brain-extractor-3mm", "0.1.0", "patch3d", "cd" * 32, "Trained on synthetic data only. For research use.", "Apache-2.0"),
 )
+
+
+def make_plan(role: Role = "flair", **rule: Any) -> Plan:
+    """Return the plan of an answer from one image; `rule` replaces fields of its lesion rule."""
+    lesion, brain = (NetworkPlan(model, "12" * 32, {"model.onnx": model.sha256}, 0.5, True, "cpu", 1) for model in MODELS)
+    values: dict[str, Any] = {
+        "threshold": 0.5, "peak": 0.0, "peaks": {}, "minimum_volume_mm3": 50.0, "connectivity": 26, "brain_margin_mm": 0.0,
+    }  # fmt: skip
+    return Plan(2, brain, lesion, LesionRule(**{**values, **rule}), (role,))
 
 
 # What became of the phantom's two lesions and of two earlier ones; one of them was outside the images.
@@ -63,7 +85,8 @@ def make_result(labels: npt.NDArray[Any], volume: Volume, role: Role = "flair") 
     )
     grid = volume.with_array
     return PipelineResult(
-        reference_role=role,
+        plan=make_plan(role),
+        links={role: np.eye(4)},
         labels=grid(labels),
         probability=grid((labels > 0).astype(np.float32) * np.float32(0.9)),
         brain_mask=grid((volume.array > 0).astype(np.uint8)),
@@ -71,9 +94,6 @@ def make_result(labels: npt.NDArray[Any], volume: Volume, role: Role = "flair") 
         measurements=measurements,
         steps=(StepRecord("find_lesions", {"minimum_volume_mm3": 50.0}, 0.1),),
         findings=(),
-        models=MODELS,
-        threshold=0.5,
-        parameters={"find_lesions": {"minimum_volume_mm3": 50.0}},
     )
 
 

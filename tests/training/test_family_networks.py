@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.bundles.bundle import load_bundle, verify_bundle
-from pipeline.segmenters.case import Asked
+from pipeline.plan import plan_network
 from pipeline.segmenters.families import INFER
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
@@ -144,7 +144,7 @@ def test_both_bundles_are_written_verified_and_run(pool: Pool, tmp_path: Path) -
     for folder in folders:
         bundle = load_bundle(folder)
         verify_bundle(bundle)
-        answer, used = INFER[bundle.family](bundle, sample_channels(image), Asked(0.5))
+        answer, used = INFER[bundle.family](bundle, sample_channels(image), plan_network(bundle, (), threshold=0.5))
         assert answer.probability.array.shape == SMALL.shape
         assert 0 <= answer.probability.array.min() <= answer.probability.array.max() <= 1
         card = (folder / "CARD.md").read_text()

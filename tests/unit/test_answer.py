@@ -11,12 +11,13 @@ import pytest
 from dicomnode import answer
 from dicomnode.answer import LoadedStudy, StudyTask, load_study, solve_study
 from dicomnode.errors import StudyRefused
-from dicomnode.records import Selection, SourceSeries
+from dicomnode.records import SourceSeries
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import read_back
 from dicomnode.settings.config import parse_config
+from dicomnode.study.choice import ChosenSeries, Selection
+from pipeline.plan import Recipe, make_plan
 from pipeline.records import PipelineResult, Role, Volume
-from pipeline.run import Recipe
 from tests.factories.dicom import phantom_study
 from tests.factories.headers import make_series
 from tests.factories.onnx import known_brain_bundle, lesion_manifest, threshold_graph, write_bundle
@@ -44,7 +45,7 @@ def test_a_network_that_takes_the_t1_alone_answers_on_the_t1_of_a_study_with_bot
     def found_on_the_t1(inputs: Mapping[Role, Volume], recipe: Recipe, progress: object) -> PipelineResult:
         assert set(recipe.lesion.choose_channels(inputs)) == {"t1"}
         result = make_result(phantom.series["t1"].truth, inputs["t1"], "t1")
-        return replace(result, used=("t1",), models=(recipe.lesion.identity, recipe.brain.identity))
+        return replace(result, plan=make_plan(recipe, ["t1"]))
 
     monkeypatch.setattr(answer, "load_study", lambda _task, _folder: loaded)
     monkeypatch.setattr(answer, "run_pipeline", found_on_the_t1)
@@ -65,8 +66,8 @@ def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(tmp_path: 
     t1 = make_series("t1", plane="sagittal", count=80, spacing_mm=2.0)
     flair = make_series("flair")
 
-    def load(_study: object, uid: str, role: Role, *_others: object) -> tuple[Volume, object, tuple[()]]:
-        if role == "flair":
+    def load(chosen: ChosenSeries, *_others: object) -> tuple[Volume, object, tuple[()]]:
+        if chosen.role == "flair":
             raise StudyRefused("3 slices are missing inside the series.", code="missing-slices")
         return volume, object(), ()
 

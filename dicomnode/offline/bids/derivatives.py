@@ -18,6 +18,7 @@ from dicomnode import __version__
 from dicomnode.offline.bids.names import BIDS_VERSION, SUFFIX_OF, CaseLabel
 from dicomnode.records import Role
 from dicomnode.results.companions.preview import montage_png
+from dicomnode.results.provenance import describe_algorithm
 from dicomnode.results.words.lesion_table import lesion_row
 from dicomnode.results.words.sentences import WARNING
 from dicomnode.volumes.nifti import write_nifti
@@ -167,6 +168,8 @@ def _made_by(result: PipelineResult, origin: Origin) -> dict[str, Any]:
     return {
         "Warning": WARNING,
         "Threshold": result.threshold,
+        "Algorithm": asdict(describe_algorithm(result.plan)),
+        "Plan": result.plan.digest(),
         "Models": [asdict(model) for model in result.models],
         "SoftwareVersion": __version__,
         "Measurements": {each.name: {"Value": each.value, "Units": each.unit, "Method": each.method} for each in result.measurements},

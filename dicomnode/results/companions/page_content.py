@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dicomnode.results.companions.page import PageContent
+from dicomnode.results.provenance import describe_algorithm
 from dicomnode.results.seg.segments import SegmentPlan
 from dicomnode.results.words.sentences import NO_ABSENCE, Findings, describe_lesions, describe_place, describe_remarks, plain_ascii
 from pipeline.records import PipelineResult
@@ -35,6 +36,8 @@ def describe_result(result: PipelineResult, plans: Sequence[SegmentPlan], findin
         for lesion in result.lesions[:_ROWS]
     ]
     networks = [f"{model.name} {model.version}: {plain_ascii(model.statement)}" for model in result.models]
+    numbers = (f"{name} {value}" for name, value in describe_algorithm(result.plan).parameters.items() if name != "statement")
+    networks.append(f"Lesions: {', '.join(numbers)}")
     return PageContent("Stroke lesion report", sentences, heads + rows if rows else (), networks)
 
 

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicomnode.records import SourceFrame
-from dicomnode.results.provenance import Provenance, lesion_model
+from dicomnode.results.provenance import Provenance, describe_algorithm
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.changes import changes_told, evaluate_changes, measure_earlier
 from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
@@ -30,7 +30,7 @@ from dicomnode.results.words.sentences import (
     was_refused,
 )
 from dicomnode.settings.config import ResultForm
-from pipeline.records import LongAxis, Measurement, PipelineResult
+from pipeline.records import LongAxis, Measurement, PipelineResult, Plan
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
 
@@ -68,18 +68,19 @@ def build_lesion_report(
         conclusion=codes.SOME_SUCCEEDED_WITH_FINDINGS if was_refused(findings) else codes.ALL_SUCCEEDED_WITH_FINDINGS,
         lesion=codes.PRESENT,
         sentences=sentences,
-        statement=plain_ascii(lesion_model(result).statement),
+        statement=plain_ascii(result.plan.lesion.model.statement),
         plan=plan,
     )
     return build_document(report, [*(header for series in evidence for header in series), segmentation], plan)
 
 
-def describe_algorithm(result: PipelineResult) -> sr.AlgorithmIdentification:
+def cite_algorithm(plan: Plan) -> sr.AlgorithmIdentification:
     """Return the lesion network as TID 4019; its words agree with the Contributing Equipment item (IHE AIR)."""
-    model = lesion_model(result)
-    peak = [f"peak {result.parameters['drop_faint']['peak']:g}"] if "drop_faint" in result.parameters else []
-    parameters = [f"threshold {result.threshold:g}", *peak, f"sha256 {model.sha256}", plain_ascii(model.statement)]
-    return sr.AlgorithmIdentification(name=model.name, version=model.version, parameters=parameters, family=codes.ARTIFICIAL_INTELLIGENCE)
+    algorithm = describe_algorithm(plan)
+    parameters = [value if name == "statement" else f"{name} {value}" for name, value in algorithm.parameters.items()]
+    return sr.AlgorithmIdentification(
+        name=algorithm.name, version=algorithm.version, parameters=parameters, family=codes.ARTIFICIAL_INTELLIGENCE
+    )
 
 
 def place_long_axis(axis: LongAxis, frame: SourceFrame, SOPClassUID: UID, *, multiframe: bool) -> sr.CoordinatesForMeasurement:
@@ -110,7 +111,7 @@ def _describe_all(context: AnswerContext, result: PipelineResult, header: Datase
         tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("all lesions"), identifier="All lesions"),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN)],
-        algorithm_id=describe_algorithm(result),
+        algorithm_id=cite_algorithm(result.plan),
         measurements=[
             *(make_measurement(item) for item in known),
             make_measurement(greatest, [_coordinates(longest.long_axis, context, header)]),
@@ -131,7 +132,7 @@ def _describe_segment(plan: SegmentPlan, context: AnswerContext, result: Pipelin
         ),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN, codes.SIDES.get(plan.laterality))],
-        algorithm_id=describe_algorithm(result),
+        algorithm_id=cite_algorithm(result.plan),
         measurements=[*(make_measurement(item) for item in measure_segment(plan) if item.name != "long_axis"), *measure_earlier(changes)],
         qualitative_evaluations=evaluate_changes(changes) or None,
     )

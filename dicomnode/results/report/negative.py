@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicomnode.results.provenance import Provenance, lesion_model
+from dicomnode.results.provenance import Provenance
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.changes import changes_told, evaluate_changes
 from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
-from dicomnode.results.report.lesions import describe_algorithm
+from dicomnode.results.report.lesions import cite_algorithm
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import (
     Findings,
@@ -49,7 +49,7 @@ def build_negative_report(
         tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("all lesions"), identifier="All lesions"),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN)],
-        algorithm_id=describe_algorithm(result),
+        algorithm_id=cite_algorithm(result.plan),
         measurements=[make_measurement(item) for item in result.measurements if item.name in codes.MEASURED],
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion), *evaluate_changes(changes_told(result))],
     )
@@ -61,7 +61,7 @@ def build_negative_report(
         conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS if was_refused(findings) else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
         lesion=lesion,
         sentences=[*describe_lesions(result, 0, 0), *describe_changes(result), *remarks],
-        statement=plain_ascii(lesion_model(result).statement),
+        statement=plain_ascii(result.plan.lesion.model.statement),
         plan=plan,
     )
     return build_document(report, [header for series in evidence for header in series], plan)

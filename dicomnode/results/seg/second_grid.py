@@ -32,11 +32,10 @@ class SecondGrid:
 
 def find_second_grid(volume: Volume | None, sources: Sequence[SourceSeries], result: PipelineResult) -> SecondGrid | None:
     """Return the T1 of a study whose result lies on the FLAIR; None where there is none, or none was registered."""
-    found = dict(result.parameters.get("register", {})).get("t1")
     source = next((source for source in sources[1:] if source.role == "t1"), None)
-    if volume is None or source is None or found is None:
+    if volume is None or source is None or "t1" not in result.links:
         return None
-    return SecondGrid(volume, source, np.asarray(found["link"], dtype=np.float64))
+    return SecondGrid(volume, source, result.links["t1"])
 
 
 def move_labels(labels: Volume, grid: SecondGrid) -> Array:

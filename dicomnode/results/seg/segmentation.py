@@ -24,7 +24,6 @@ from dicomnode.results.provenance import (
     describe_equipment,
     freeze_document,
     identify_algorithm,
-    lesion_model,
 )
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.seg.segments import SegmentPlan, cielab_color, draw_segments, segment_color
@@ -136,7 +135,7 @@ def _encode(
     description: Mapping[str, Any],
 ) -> Dataset:
     """Return a SEG: what every one of ours has, and what `description` (arguments of highdicom's) says of this one."""
-    model = lesion_model(result)
+    model = result.plan.lesion.model
     dataset = hd.seg.Segmentation(
         source_images=headers,
         series_instance_uid=provenance.uid(form.kind, "series"),
@@ -176,7 +175,7 @@ def _describe_segment(plan: SegmentPlan, result: PipelineResult) -> hd.seg.Segme
         segmented_property_category=codes.ABNORMAL_STRUCTURE,
         segmented_property_type=codes.LESION_OF_BRAIN,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=identify_algorithm(result),
+        algorithm_identification=identify_algorithm(result.plan),
         tracking_uid=plan.tracking_uid,
         tracking_id=plan.tracking_id,
         anatomic_regions=[codes.BRAIN],

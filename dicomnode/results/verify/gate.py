@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -176,7 +175,7 @@ def _expected_parts(form: ResultForm, result: PipelineResult, second: Volume | N
     if not result.lesions:
         return {"sr", *_ALWAYS.intersection(form.objects)}
     parts: set[ResultKind] = {"seg", "sr", *form.objects}
-    if second is None or "t1" not in dict(result.parameters.get("register", {})):
+    if second is None or "t1" not in result.links:
         parts.discard("seg-t1")
     return parts
 
@@ -203,7 +202,7 @@ def _verify_form(
         check_probability(dataset, volume, result, context.sources[0])
     for dataset in by_kind.get(form.kind_of("seg-t1"), []):
         check_segments(dataset, result)
-        link = np.asarray(result.parameters["register"]["t1"]["link"], dtype=float)
+        link = result.links["t1"]
         assert second is not None
         source = next(source for source in context.sources if source.role == "t1")
         check_second_mask(dataset, second, link, result, source)

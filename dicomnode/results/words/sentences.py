@@ -80,8 +80,8 @@ def is_limited(findings: Findings) -> bool:
 
 def describe_cut(result: PipelineResult) -> str:
     """Return the threshold, and the probability that a lesion had to reach somewhere, where one was asked for."""
-    asked = result.parameters.get("drop_faint")
-    return f"{result.threshold:g}" if asked is None else f"{result.threshold:g}, and a peak of at least {asked['peak']:g}"
+    rule = result.plan.rule
+    return f"{rule.threshold:g}, and a peak of at least {rule.peak:g}" if rule.asks_for_peak else f"{rule.threshold:g}"
 
 
 def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int) -> list[str]:

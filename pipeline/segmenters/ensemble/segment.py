@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -11,13 +10,14 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.inference.voting import majority, move_threshold, vote_share
 from pipeline.journal import Journal
 from pipeline.preprocess.resample import plan_mask_grid, sample_linear
-from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.records import NetworkPlan
+from pipeline.segmenters.case import Answer, Case
 from pipeline.segmenters.ensemble.spec import EnsembleSpec
 
-Segment = Callable[[Bundle, Case, Asked, Journal], Answer]
+Segment = Callable[[Bundle, Case, NetworkPlan, Journal], Answer]
 
 
-def segment_members(bundle: Bundle, case: Case, asked: Asked, journal: Journal, segment: Segment) -> Answer:
+def segment_members(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal, segment: Segment) -> Answer:
     """Return the mean or the majority of the members' probabilities, and the share of members that vote for lesion.
 
     Each member is asked at its own threshold, which is then moved onto the ensemble's: a member that cuts at 0.2 says as much with 0.2 as one
@@ -35,13 +35,12 @@ def segment_members(bundle: Bundle, case: Case, asked: Asked, journal: Journal, 
     given = [channel for channel in bundle.channels if channel in case.images]
     common = bundle.output.threshold_for(given)
     maps = []
-    for member in bundle.members:
-        own = member.output.threshold_for([channel for channel in member.channels if channel in case.images])
-        corrected = asked.bias_correction and member.preprocess.bias_correction == "n4"
-        answer = segment(member, case, replace(asked, threshold=own, bias_correction=corrected), journal)
-        maps.append(move_threshold(sample_linear(answer.probability, grid).clip(0.0, 1.0), own, common))
+    for member, member_plan in zip(bundle.members, plan.members, strict=True):
+        answer = segment(member, case, member_plan, journal)
+        on_grid = sample_linear(answer.probability, grid).clip(0.0, 1.0)
+        maps.append(move_threshold(on_grid, member_plan.threshold, common))
     with journal.step("combine_members") as parameters:
         stacked = np.stack(maps)
         parameters.update(rule=spec.rule, members=list(spec.members))
         probability = majority(stacked) if spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
-    return Answer(grid.fill(probability), grid.fill(vote_share(stacked, asked.threshold)))
+    return Answer(grid.fill(probability), grid.fill(vote_share(stacked, plan.threshold)))

@@ -20,8 +20,8 @@ from pipeline.inference.passes import average_passes
 from pipeline.inference.session import Folds, Network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
 from pipeline.preprocess.resample import IDENTITY, sample_linear
-from pipeline.records import FloatArray, Volume
-from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.records import FloatArray, NetworkPlan, Volume
+from pipeline.segmenters.case import Answer, Case
 from pipeline.segmenters.nnunet.case_plan import CasePlan, apply_case, plan_case, undo_case
 from pipeline.segmenters.nnunet.spec import REFERENCE, NnUNetSpec
 
@@ -43,7 +43,7 @@ def window_of(bundle: Bundle) -> Window:
     return Window(bundle.input.spacing_mm, bundle.input.patch, bundle.window.step, bundle.window.gaussian)
 
 
-def segment_case(bundle: Bundle, case: Case, asked: Asked) -> tuple[Answer, dict[str, Any]]:
+def segment_case(bundle: Bundle, case: Case, plan: NetworkPlan) -> tuple[Answer, dict[str, Any]]:
     """Return the answer on the voxels that the network works from, and what was done.
 
     What lies outside the brain is blanked for a network that was trained on extracted brains.
@@ -61,16 +61,16 @@ def segment_case(bundle: Bundle, case: Case, asked: Asked) -> tuple[Answer, dict
     if bundle.input.head == "brain-extracted":
         array = array * (sample_linear(case.brain.soft, grid) >= case.brain.threshold)
     flips = tuple(axis for axis, letter, same in zip((3, 2, 1), spec.orientation, "LPS", strict=True) if letter != same)
-    networks = Folds(bundle, asked.threads, asked.provider)
-    found = predict_votes(networks, spec, window_of(bundle), np.flip(array, flips), spacing_mm(grid.affine), asked.threshold)
+    networks = Folds(bundle, plan.threads, plan.provider)
+    found = predict_votes(networks, spec, window_of(bundle), np.flip(array, flips), spacing_mm(grid.affine), plan.threshold)
 
     def restored(picture: FloatArray) -> Volume:
         return grid.fill(np.ascontiguousarray(np.flip(picture, tuple(axis - 1 for axis in flips))))
 
     used = {
         "conventions": f"nnU-Net v{spec.version}", "folds": len(networks), "mirror_axes": list(spec.mirror_axes), "grid": spec.grid,
-        "box": [list(ends) for ends in found.plan.box], "resampled": list(found.plan.resampled), "threads": asked.threads,
-        "provider": asked.provider,
+        "box": [list(ends) for ends in found.plan.box], "resampled": list(found.plan.resampled), "threads": plan.threads,
+        "provider": plan.provider,
     }  # fmt: skip
     return Answer(restored(found.probability), None if found.votes is None else restored(found.votes)), used
 

@@ -24,8 +24,8 @@ from pipeline.preprocess.correct_bias import apply_bias_correction, plan_bias_co
 from pipeline.preprocess.crop import apply_box, plan_head_box
 from pipeline.preprocess.normalize import apply_normalization
 from pipeline.preprocess.resample import IDENTITY, apply_resampling, plan_mask_grid, sample_linear
-from pipeline.records import FloatArray, Volume
-from pipeline.segmenters.case import Answer, Asked, Case
+from pipeline.records import FloatArray, NetworkPlan, Volume
+from pipeline.segmenters.case import Answer, Case
 
 Mask = npt.NDArray[np.bool_]
 
@@ -39,7 +39,7 @@ class Channels:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare_case(bundle: Bundle, case: Case, asked: Asked, journal: Journal) -> Channels:
+def prepare_case(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal) -> Channels:
     """Return the network's input: resampled around the brain, bias corrected, normalised."""
     with journal.step("resample") as parameters:
         grid = plan_mask_grid(case.brain.mask, bundle.input.spacing_mm, bundle.least_shape)
@@ -47,7 +47,7 @@ def prepare_case(bundle: Bundle, case: Case, asked: Asked, journal: Journal) -> 
         mask = sample_linear(case.brain.soft, grid) >= case.brain.threshold
         parameters.update(channels.parameters)
     with journal.step("correct_bias") as parameters:
-        if asked.bias_correction:
+        if plan.bias_correction:
             channels = correct_channels(bundle, channels, mask)
             parameters.update(channels.parameters)
     with journal.step("normalise") as parameters:
@@ -96,12 +96,12 @@ def normalise_channels(bundle: Bundle, channels: Channels, mask: Mask | None) ->
     return Channels(array, channels.grid, parameters)
 
 
-def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dict[str, Any]]:
+def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer, dict[str, Any]]:
     """Run the network over the grid; see `infer_graph`."""
-    return infer_graph(bundle, channels, asked, GRAPH)
+    return infer_graph(bundle, channels, plan, GRAPH)
 
 
-def infer_graph(bundle: Bundle, channels: Channels, asked: Asked, name: str) -> tuple[Answer, dict[str, Any]]:
+def infer_graph(bundle: Bundle, channels: Channels, plan: NetworkPlan, name: str) -> tuple[Answer, dict[str, Any]]:
     """Run one of the bundle's graphs over the grid and return its answer, float32, and how it was tiled.
 
     Raises
@@ -109,7 +109,7 @@ def infer_graph(bundle: Bundle, channels: Channels, asked: Asked, name: str) -> 
     BundleError
         The graph is not as the manifest says, or answers with NaN or infinite values.
     """
-    network = open_network(bundle, asked.threads, name, asked.provider)
+    network = open_network(bundle, plan.threads, name, plan.provider)
     activate = ACTIVATIONS[bundle.output.activation]
     late = bundle.window.aggregate == "logits"
     mirrors = bundle.window.mirror_axes
@@ -117,15 +117,15 @@ def infer_graph(bundle: Bundle, channels: Channels, asked: Asked, name: str) -> 
         [network],
         mirrors,
         (lambda maps: maps) if late else activate,
-        (lambda maps: (activate(maps) if late else maps) >= asked.threshold) if mirrors else None,
+        (lambda maps: (activate(maps) if late else maps) >= plan.threshold) if mirrors else None,
     )
-    plan = plan_tiles(channels.grid.shape, bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian)
-    maps = apply_tiles(run, channels.array, plan)
+    tiles = plan_tiles(channels.grid.shape, bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian)
+    maps = apply_tiles(run, channels.array, tiles)
     votes = channels.grid.fill(maps[-1]) if mirrors else None
     maps = maps[:-1] if mirrors else maps
     probability = (activate(maps) if late else maps)[0].clip(0.0, 1.0)
-    parameters: dict[str, Any] = {"tiles": len(plan.corners), "patch": list(plan.patch), "aggregate": bundle.window.aggregate}
-    parameters |= {"mirror_axes": list(mirrors), "threads": asked.threads, "provider": asked.provider}
+    parameters: dict[str, Any] = {"tiles": len(tiles.corners), "patch": list(tiles.patch), "aggregate": bundle.window.aggregate}
+    parameters |= {"mirror_axes": list(mirrors), "threads": plan.threads, "provider": plan.provider}
     return Answer(channels.grid.fill(probability), votes), parameters
 
 

@@ -15,8 +15,8 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.bundles.families import GRAPH
 from pipeline.inference.session import Network, open_network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
-from pipeline.records import FloatArray
-from pipeline.segmenters.case import Answer, Asked
+from pipeline.records import FloatArray, NetworkPlan
+from pipeline.segmenters.case import Answer
 from pipeline.segmenters.patch3d.segment import ACTIVATIONS, Channels
 from pipeline.segmenters.proposal3d.proposals import Box, box_of, drop_contained, find_boxes, find_rectangle, group_slices, grow
 from pipeline.segmenters.proposal3d.spec import COARSE_GRAPH, PROPOSAL_GRAPH, ProposalSpec
@@ -25,7 +25,7 @@ SMALLEST_COARSE_VOXELS = 8
 """One voxel of a grid that is twice as coarse."""
 
 
-def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dict[str, Any]]:
+def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer, dict[str, Any]]:
     """Return the probability inside the proposed regions, zero outside them, and which regions these were.
 
     Raises
@@ -36,10 +36,10 @@ def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dic
     spec = bundle.family_spec
     if not isinstance(spec, ProposalSpec):
         raise TypeError(f"{bundle.name} proposes no regions")
-    graphs = {name: _activated(bundle, asked, name) for name in bundle.graphs}
+    graphs = {name: _activated(bundle, plan, name) for name in bundle.graphs}
     boxes, parameters = propose(spec, graphs, channels.array, bundle.input.patch)
     probability = segment_boxes(bundle, graphs[GRAPH], channels.array, boxes)
-    parameters |= {"boxes": [[list(ends) for ends in box] for box in boxes], "threads": asked.threads, "provider": asked.provider}
+    parameters |= {"boxes": [[list(ends) for ends in box] for box in boxes], "threads": plan.threads, "provider": plan.provider}
     return Answer(channels.grid.fill(probability)), parameters
 
 
@@ -78,6 +78,6 @@ def segment_boxes(bundle: Bundle, network: Network, image: FloatArray, boxes: li
     return probability
 
 
-def _activated(bundle: Bundle, asked: Asked, name: str) -> Network:
-    network, activate = open_network(bundle, asked.threads, name, asked.provider), ACTIVATIONS[bundle.output.activation]
+def _activated(bundle: Bundle, plan: NetworkPlan, name: str) -> Network:
+    network, activate = open_network(bundle, plan.threads, name, plan.provider), ACTIVATIONS[bundle.output.activation]
     return lambda patch: activate(network(patch))

@@ -8,13 +8,13 @@ import numpy as np
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.inference.voting import majority, move_threshold, vote_share
-from pipeline.records import FloatArray
-from pipeline.segmenters.case import Answer, Asked
+from pipeline.records import FloatArray, NetworkPlan
+from pipeline.segmenters.case import Answer
 from pipeline.segmenters.patch3d.segment import Channels, infer_graph
 from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, TriplanarSpec
 
 
-def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dict[str, Any]]:
+def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer, dict[str, Any]]:
     """Return the middle one of the planes' probabilities, and the share of planes that vote for lesion.
 
     The middle probability reaches the threshold exactly where at least two planes do, so thresholding it is the majority vote.
@@ -30,7 +30,7 @@ def infer(bundle: Bundle, channels: Channels, asked: Asked) -> tuple[Answer, dic
     maps: list[FloatArray] = []
     parameters: dict[str, Any] = {}
     for plane, name in PLANE_GRAPHS.items():
-        answer, parameters = infer_graph(bundle, channels, asked, name)
+        answer, parameters = infer_graph(bundle, channels, plan, name)
         maps.append(move_threshold(answer.probability.array, spec.thresholds[plane], bundle.output.threshold))
     stacked, fill = np.stack(maps), channels.grid.fill
-    return Answer(fill(majority(stacked)), fill(vote_share(stacked, asked.threshold))), {**parameters, "planes": list(PLANE_GRAPHS)}
+    return Answer(fill(majority(stacked)), fill(vote_share(stacked, plan.threshold))), {**parameters, "planes": list(PLANE_GRAPHS)}

@@ -19,7 +19,7 @@ from PIL import Image
 from dicomnode.offline import batch, cases
 from dicomnode.offline.batch import answer_cases, open_output, write_tables
 from dicomnode.offline.bids.derivatives import read_table
-from dicomnode.offline.cases import OfflineAnswer, OfflineTask, answer_case, bids_cases, dicom_cases, nifti_case
+from dicomnode.offline.cases import OfflineAnswer, OfflineTask, answer_case, bids_cases, dicom_cases, find_finished, nifti_case
 from dicomnode.records import Role
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.author import author_series, derive_uid, write_series
@@ -127,6 +127,24 @@ def test_a_case_is_written_as_bids_derivatives(config: Config, head: Volume, tmp
     assert ((mask > 0) <= (probability >= 0.5)).all()
     kept = np.asarray(nib.load(written(tmp_path / "out", answer, "desc-input_FLAIR.nii.gz")).dataobj)
     assert np.array_equal(kept, np.asarray(nib.load(path).dataobj))
+
+
+def test_a_manifest_that_cuts_elsewhere_is_not_skipped(head: Volume, tmp_path: Path) -> None:
+    known_lesion_bundle(tmp_path / "models")
+    known_brain_bundle(tmp_path / "models")
+    path = save_volume(tmp_path / "flair.nii.gz", head)
+    task = OfflineTask(nifti_case({"flair": path}), settings(tmp_path / "models", tmp_path), tmp_path / "out")
+    answer_case(task)
+    assert find_finished(task)
+
+    manifest = tmp_path / "models" / "known-lesion" / "0.1.0" / "model.toml"
+    as_made = manifest.read_text()
+    for old, new in (('"threshold" = 0.5', '"threshold" = 0.6'), ('"step" = 0.5', '"step" = 0.6')):
+        assert old in as_made
+        manifest.write_text(as_made.replace(old, new))
+        assert not find_finished(task)
+    manifest.write_text(as_made)
+    assert find_finished(task)
 
 
 def with_nan(head: Volume) -> Volume:

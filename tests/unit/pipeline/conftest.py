@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import SimpleITK
 
-from pipeline.run import Recipe
+from pipeline.plan import Recipe
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle
 
 

@@ -8,8 +8,10 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.followup import compare_lesions, follow_up
 from pipeline.geometry import axial_affine
+from pipeline.plan import Recipe
 from pipeline.records import Earlier, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import run_pipeline
+from tests.factories.steps import logged
 from tests.factories.volumes import AXIAL, CORONAL, FRAME, LEFT_BALL, RIGHT_BALL, Ball, draw_head, grid_affine, rotation
 
 SHAPE = (20, 40, 40)
@@ -104,7 +106,7 @@ def test_a_patient_who_lay_otherwise_is_followed(recipe: Recipe) -> None:
     assert followed.follow_up.changes[0].earlier_ml == pytest.approx(LEFT_BALL.volume_ml, rel=0.1)
     assert followed.follow_up.changes[2].earlier_ml == pytest.approx(RIGHT_BALL.volume_ml, rel=0.15)
     assert followed.steps[-1].name == "follow_up"
-    assert followed.parameters["follow_up"]["earlier"] == "2.25.9"
+    assert logged(followed, "follow_up")["earlier"] == "2.25.9"
     assert second.follow_up is None
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.bundles.bundle import find_bundle
 from pipeline.geometry import Affine, apply_affine, same_grid
+from pipeline.plan import Recipe
 from pipeline.records import PipelineResult, Role, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import run_pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,7 @@ def test_a_real_t1_is_brought_onto_its_flair(case: str, real_data: Path, shipped
 
     result = run_pipeline(inputs, shipped)
 
-    link = np.array(result.parameters["register"]["t1"]["link"])
+    link = result.links["t1"]
     points = apply_affine(result.brain_mask.affine, np.argwhere(result.brain_mask.array)[::997])
     apart = np.linalg.norm(apply_affine(link, points) - apply_affine(truth, points), axis=1)
     # The reference is itself a registration of 3 mm slices.

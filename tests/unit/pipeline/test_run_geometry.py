@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.geometry import Affine, apply_affine, same_grid
 from pipeline.journal import Journal
+from pipeline.plan import Recipe
 from pipeline.records import Lesion, PipelineResult, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import run_pipeline
 from pipeline.segmenters.case import Case
 from tests.factories.volumes import AXIAL, CORONAL, LEFT_BALL, RIGHT_BALL, SAGITTAL, Ball, draw_head, grid_affine, rotation
 
@@ -102,7 +103,7 @@ def test_a_moved_t1_is_brought_onto_the_flair(degrees: float, shift_mm: tuple[fl
 
     assert result.reference_role == "flair"
     assert same_grid(result.labels, flair)
-    link = np.array(result.parameters["register"]["t1"]["link"])
+    link = result.links["t1"]
     points = apply_affine(flair.affine, np.argwhere(result.brain_mask.array)[::501])
     apart = np.linalg.norm(apply_affine(to_head @ link, points) - points, axis=1)
     assert apart.max() < 1.0

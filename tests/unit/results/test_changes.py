@@ -14,7 +14,7 @@ from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import read_back, verify_answer
 from dicomnode.results.verify.report import concept, walk_content
 from dicomnode.results.words import codes
-from tests.factories.results import CHANGES, Answered, answered_study, followed, make_result
+from tests.factories.results import CHANGES, Answered, answered_study, followed, make_plan, make_result
 
 GONE_UID = "2.25.777"
 
@@ -87,8 +87,7 @@ def test_the_agreement_is_a_number_of_the_lesion_that_has_one(answered: Answered
 
 
 def test_the_peak_that_was_asked_for_is_told(answered: Answered) -> None:
-    asked = {**answered.result.parameters, "drop_faint": {"peak": 0.9, "dropped": 1}}
-    report = report_of(build(replace(answered, result=replace(answered.result, parameters=asked))))
+    report = report_of(build(replace(answered, result=replace(answered.result, plan=make_plan(peak=0.9)))))
 
     words = [str(item.TextValue) for item in walk_content(report) if item.ValueType == "TEXT"]
     assert any("(probability threshold 0.5, and a peak of at least 0.9)" in text for text in words)

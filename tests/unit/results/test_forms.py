@@ -44,8 +44,7 @@ def in_forms(answered: Answered, *forms: ResultForm) -> Answered:
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
     study = answered_study(tmp_path_factory.mktemp("study"), flair={"shape": (20, 40, 53), "spacing_mm": (7.5, 4.0, 4.25)})
-    parameters = {**study.result.parameters, "register": {"t1": {"link": LINK.tolist()}}}
-    return replace(study, result=replace(study.result, parameters=parameters))
+    return replace(study, result=replace(study.result, links={**study.result.links, "t1": LINK}))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ def test_the_outlines_on_the_t1_lie_where_the_link_says(answered: Answered, seco
 
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == answered.context.sources[1].SeriesInstanceUID
     assert [item.TrackingUID for item in seg.SegmentSequence] == [item.TrackingUID for item in first.SegmentSequence]
-    elsewhere = replace(answered.result, parameters={**answered.result.parameters, "register": {"t1": {"link": np.eye(4).tolist()}}})
+    elsewhere = replace(answered.result, links={**answered.result.links, "t1": np.eye(4)})
     with pytest.raises(ResultRejected, match="other places"):
         verify_answer(results, in_forms(answered, FORMS["t1"]).context, answered.volume, elsewhere, second)
 

@@ -8,7 +8,7 @@ import pytest
 from dicomnode.results.provenance import device_uid, plan_provenance
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.words.sentences import clip_at_sentence, plain_ascii
-from tests.factories.results import MODELS, Answered, answered_study
+from tests.factories.results import MODELS, Answered, answered_study, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +66,17 @@ def test_another_context_gives_other_uids(answered: Answered, change: object) ->
 
 def test_another_network_threshold_or_kind_gives_other_uids(answered: Answered) -> None:
     result, context = answered.result, answered.context
-    build = replace(MODELS[0], sha256="ef" * 32)
-    variants = [
-        result,
-        replace(result, threshold=0.4),
-        replace(result, models=(build, MODELS[1])),
-        replace(result, parameters={"find_lesions": {"minimum_volume_mm3": 1.0}}),
-        replace(result, parameters={**result.parameters, "correct_bias": {"t1": 1}}),
-        replace(result, parameters={**result.parameters, "drop_faint": {"peak": 0.9, "dropped": 0}}),
+    plan, build = result.plan, replace(MODELS[0], sha256="ef" * 32)
+    plans = [
+        plan,
+        make_plan(threshold=0.4),
+        make_plan(minimum_volume_mm3=1.0),
+        make_plan(peak=0.9),
+        replace(plan, lesion=replace(plan.lesion, model=build)),
+        replace(plan, lesion=replace(plan.lesion, bias_correction=False)),
     ]
-    uids = {plan_provenance(context, item).uid(kind) for item in variants for kind in ("seg", "sr")}
+    variants = [replace(result, plan=plan) for plan in plans]
+    uids = {plan_provenance(context, variant).uid(kind) for variant in variants for kind in ("seg", "sr")}
 
     assert len(uids) == 12
     assert device_uid(build) != device_uid(MODELS[0])

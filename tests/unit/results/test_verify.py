@@ -16,7 +16,7 @@ from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import read_back, verify_answer
 from dicomnode.results.verify.mask import read_frames
 from dicomnode.results.verify.report import concept, walk_content
-from tests.factories.results import Answered, answered_study, make_result
+from tests.factories.results import Answered, answered_study, make_plan, make_result
 
 Results = tuple[EncodedResult, ...]
 
@@ -293,7 +293,7 @@ def test_a_result_under_another_label_is_caught(answered: Answered, results: Res
 
 def test_a_result_that_points_to_another_series_than_was_segmented_is_caught(answered: Answered, results: Results) -> None:
     with pytest.raises(ResultRejected, match="lies on the t1"):
-        verify_answer(results, answered.context, answered.volume, replace(answered.result, reference_role="t1"))
+        verify_answer(results, answered.context, answered.volume, replace(answered.result, plan=make_plan("t1")))
 
 
 def test_missing_surplus_and_broken_results_are_caught(answered: Answered, results: Results) -> None:

@@ -11,7 +11,13 @@ from dicomnode.study.contrast import read_contrast
 from tests.factories.headers import make_header
 
 SE, GR, IR = ("SE",), ("GR",), ("IR",)
-UNKNOWN: dict[str, Any] = {"ScanningSequence": (), "SequenceVariant": (), "SeriesDescription": "", "FlipAngle": None}
+UNKNOWN: dict[str, Any] = {
+    "ScanningSequence": (),
+    "SequenceVariant": (),
+    "SeriesDescription": "",
+    "FlipAngle": None,
+    "MRAcquisitionType": "3D",
+}
 
 
 def role_of(TE: float | None, TR: float | None, TI: float | None, **header: Any) -> Role | None:

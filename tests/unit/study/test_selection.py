@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from dicomnode.records import Selection, Series
+from dicomnode.records import Series
 from dicomnode.settings.config import SelectionRule, SelectionSettings
+from dicomnode.study.choice import Selection
 from dicomnode.study.selection import select_series
 from tests.factories.headers import MR, make_series, make_study, without
 
@@ -106,7 +107,7 @@ def test_a_damaged_series_is_still_chosen_so_that_the_checks_name_the_damage() -
         (t1("1.9"), t1("1.1", ProtocolName="t1_mprage_+c")),
         (t1("1.9"), t1("1.1", ImageType=("DERIVED", "SECONDARY", "MPR"))),
         (t1("1.9"), t1("1.1", MRAcquisitionType="2D")),
-        (t1("1.9", spacing_mm=1.2), t1("1.1")),
+        (t1("1.9", spacing_mm=1.2, count=130), t1("1.1")),
         (t1("1.9"), t1("1.1", PixelSpacing=(1.4, 1.4))),
         (flair("1.9"), without(flair("1.1"), [7])),
         (flair("1.9"), flair("1.1", plane="coronal")),
@@ -119,7 +120,7 @@ def test_the_better_candidate_is_taken_whatever_the_order(better: Series, worse:
     for order in ((better, worse), (worse, better)):
         selection = select(*order)
         assert list(selection.roles.values()) == ["1.9"]
-        assert "another ranks higher" in selection.reasons["1.1"]
+        assert "ranks higher" in selection.reasons["1.1"]
         assert selection.findings == ()
 
 
@@ -161,7 +162,7 @@ def test_a_true_tie_is_not_guessed() -> None:
     assert selection.roles == {"t1": "1.2.3.2"}
     assert codes(selection) == [("selection-ambiguous", "refuse")]
     assert selection.findings[0].value == "1.1 and 1.2"
-    assert all("tied" in selection.reasons[uid] for uid in ("1.1", "1.2"))
+    assert all("nothing ranks one first" in selection.reasons[uid] for uid in ("1.1", "1.2"))
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ import pytest
 from pipeline.bundles.bundle import find_bundle, list_bundles, load_bundle, verify_bundle
 from pipeline.cache import StepCache
 from pipeline.errors import BundleError
+from pipeline.plan import Recipe
 from pipeline.records import PipelineResult, Volume
-from pipeline.run import Recipe, run_pipeline
+from pipeline.run import run_pipeline
 from tests.factories.families import BRIGHT, NEVER, PROPOSAL, write_ensemble, write_proposal, write_triplanar
 from tests.factories.onnx import known_lesion_bundle
+from tests.factories.steps import logged
 from tests.factories.volumes import AXIAL, draw_head, grid_affine
 
 SHAPE, SPACING = (44, 84, 70), (3.4, 2.2, 2.2)
@@ -89,9 +91,9 @@ def test_regions_hold_what_the_whole_brain_pass_finds(
     else:
         # Of a group of slices only the most frequent rectangle is looked at: by the published rule the second lesion is lost.
         assert len(result.lesions) == 1
-    assert result.parameters["infer"]["regions"] >= 1
-    assert (result.parameters["infer"]["groups"] > 0) == (proposal == BRIGHT)
-    assert (result.parameters["infer"]["coarse_regions"] > 0) == (coarse == BRIGHT)
+    assert logged(result, "infer")["regions"] >= 1
+    assert (logged(result, "infer")["groups"] > 0) == (proposal == BRIGHT)
+    assert (logged(result, "infer")["coarse_regions"] > 0) == (coarse == BRIGHT)
 
 
 def test_what_nothing_proposes_is_background(run: Any, tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.bundles.bundle import Bundle, find_bundle, load_bundle, verify_bundle
 from pipeline.errors import BundleError, ImageError
-from pipeline.run import Recipe, run_pipeline
+from pipeline.plan import Recipe
+from pipeline.run import run_pipeline
 from pipeline.segmenters.nnunet.case_plan import apply_case, plan_case, undo_case
 from pipeline.segmenters.nnunet.normalize import apply_nnunet_scheme
 from pipeline.segmenters.nnunet.resample import apply_resize, find_thick_axis, plan_shape
 from pipeline.segmenters.nnunet.segment import Window, predict_array, predict_votes
 from pipeline.segmenters.nnunet.spec import Intensity, NnUNetSpec
 from tests.factories.onnx import lesion_manifest, write_bundle, write_manifest
+from tests.factories.steps import logged
 from tests.factories.volumes import AXIAL, LEFT_BALL, RIGHT_BALL, SAGITTAL, draw_head, grid_affine
 
 
@@ -221,7 +223,7 @@ def test_a_study_through_an_imported_network(known_models: Path, tmp_path: Path,
     assert next(each.value for each in result.measurements if each.name == "total_volume") == pytest.approx(
         LEFT_BALL.volume_ml + RIGHT_BALL.volume_ml, rel=0.1
     )
-    assert result.parameters["infer"]["conventions"] == "nnU-Net v2"
+    assert logged(result, "infer")["conventions"] == "nnU-Net v2"
     assert result.models[0].name == "bright"
 
 
@@ -238,7 +240,7 @@ def test_channels_come_onto_the_grid_that_the_manifest_names(known_models: Path,
 
     places = sorted((lesion.centroid_lps_mm for lesion in result.lesions), key=lambda place: -place[0])
     assert result.labels.array.shape == flair.array.shape
-    assert result.parameters["infer"]["grid"] == "t1"
+    assert logged(result, "infer")["grid"] == "t1"
     assert np.allclose(places, [LEFT_BALL.at_mm, RIGHT_BALL.at_mm], atol=1.5)
 
 
