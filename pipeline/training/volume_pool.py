@@ -33,7 +33,7 @@ class VolumePool:
             It cannot be written, as on a full disk.
         """
         packed = torch.cat(((case.image * _STEPS).round(), case.label[None].float())).to(torch.uint8).numpy()
-        target = self.folder / f"volume-{number:06d}.npy"
+        target = self.path_of(number)
         part = target.with_suffix(f".{os.getpid()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,10 @@ class VolumePool:
         except OSError as problem:
             part.unlink(missing_ok=True)
             raise TrainingProblem(f"{target} could not be written: {problem.strerror}. A volume takes 15 MB") from None
+
+    def path_of(self, number: int) -> Path:
+        """Return where the volume of this number stands."""
+        return self.folder / f"volume-{number:06d}.npy"
 
     def paths(self) -> list[Path]:
         """Return the volumes that are there."""
@@ -54,7 +58,7 @@ def fill_volumes(pool: VolumePool, first_seed: int, count: int, maps: Sequence[P
     torch.set_num_threads(1)
     anatomy = load_anatomy()
     for seed in range(first_seed, first_seed + count * stride, stride):
-        if not (pool.folder / f"volume-{seed:06d}.npy").exists():
+        if not pool.path_of(seed).exists():
             pool.write(seed, synthesise_acute_case(anatomy, seed, maps))
 
 
