@@ -113,7 +113,7 @@ def _load_members(bundle: Bundle) -> tuple[Bundle, ...]:
     Raises
     ------
     BundleError
-        One is missing, another than was named, an ensemble itself, or was not trained for what the ensemble accepts.
+        One is missing, another than was named, or an ensemble itself, or none was trained for what the ensemble accepts.
     """
     if not isinstance(bundle.family_spec, EnsembleSpec):
         return ()
@@ -130,12 +130,14 @@ def _load_members(bundle: Bundle) -> tuple[Bundle, ...]:
             raise BundleError(
                 f"{bundle.name} was made with another {name}: the SHA-256 differs; install that one again", code="model-altered"
             )
-        accepted = {frozenset(combination) for combination in member.input.accepts}
-        lacking = [combination for combination in bundle.input.accepts if frozenset(combination) not in accepted]
-        if member.task != bundle.task or lacking:
-            missing = f"for {'+'.join(lacking[0])}" if lacking else f"for the task {bundle.task!r}"
-            raise BundleError(f"{bundle.name}: its member {name} was not trained {missing}", code="model-manifest-invalid")
+        if member.task != bundle.task:
+            raise BundleError(
+                f"{bundle.name}: its member {name} was not trained for the task {bundle.task!r}", code="model-manifest-invalid"
+            )
         members.append(member)
+    trained = {frozenset(combination) for member in members for combination in member.input.accepts}
+    if lacking := [combination for combination in bundle.input.accepts if frozenset(combination) not in trained]:
+        raise BundleError(f"{bundle.name}: none of its members was trained for {'+'.join(lacking[0])}", code="model-manifest-invalid")
     return tuple(members)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from pipeline.errors import BundleError
@@ -54,8 +54,8 @@ def read_family(family: str, values: Mapping[str, Any], where: str) -> FamilySpe
     if not isinstance(given, dict):
         raise _problem(where, table, f"must be a table, got {given!r}")
     kind = {"triplanar": TriplanarSpec, "proposal": ProposalSpec, "ensemble": EnsembleSpec}[table]
-    known = [each.name for each in fields(kind)]
-    for key in (*sorted(set(given) - set(known)), *(key for key in known if key not in given)):
+    known = {each.name: each.default is MISSING for each in fields(kind)}
+    for key in (*sorted(set(given) - set(known)), *(key for key, required in known.items() if required and key not in given)):
         raise _problem(where, f"{table}.{key}", "is not known" if key in given else "is missing")
     for key, value in given.items():
         if reason := _CHECKS[key](value):

@@ -109,7 +109,9 @@ class Manifest:
     graphs
         File name to SHA-256 of every graph; the one that answers first, then further folds, planes or stages.
     training_data
-        What the network was trained on, in words; empty where the manifest does not say.
+        What the network was trained on, at length; empty where the manifest does not say.
+    trained_on
+        The same in a few words, which every result prints in its statement; empty where the manifest does not say.
     family_spec
         The family's own table; None for the plain family "patch3d".
     nnunet
@@ -134,6 +136,7 @@ class Manifest:
     trained: Mapping[str, Mapping[str, tuple[float, float]]]
     family_spec: FamilySpec | None
     training_data: str
+    trained_on: str
 
     @property
     def sha256(self) -> str:
@@ -199,7 +202,7 @@ class _Reader(Values):
             version=self.text("version"),
             task=self.one_of("task", TASKS),
             family=family,
-            statement=self.text("statement"),
+            statement=self._statement(),
             intended_use=self.text("intended_use"),
             licence=self.text("licence"),
             graphs=self._graphs(family, coarse=isinstance(spec, ProposalSpec) and spec.coarse),
@@ -211,9 +214,17 @@ class _Reader(Values):
             nnunet=self._nnunet() if alone else None,
             family_spec=spec,
             training_data=self.value("training.data", str, ""),
+            trained_on=self.value("trained_on", str, ""),
         )
         self._check_together(manifest)
         return manifest
+
+    def _statement(self) -> str:
+        """Return what every result says about the network; `trained_on` takes the place of a statement about the training data."""
+        trained_on = self.value("trained_on", str, "")
+        if not trained_on:
+            return self.text("statement")
+        return f"Trained on {trained_on}. For research use; not for diagnosis."
 
     def _check_together(self, manifest: Manifest) -> None:
         """Refuse what is right by itself and wrong beside the rest."""

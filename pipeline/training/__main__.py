@@ -38,7 +38,14 @@ app.command("export-triplanar")(family_commands.export_triplanar)
 app.command("export-proposal")(family_commands.export_proposal)
 app.command()(bundle_commands.prove)
 app.command()(bundle_commands.measure)
-app.command()(slice_commands.score_slices)
+for _command in (
+    slice_commands.score_slices,
+    slice_commands.synthesize_volumes,
+    slice_commands.paint_volumes,
+    slice_commands.train_planes,
+    slice_commands.export_planes,
+):
+    app.command()(_command)
 
 TaskName = Annotated[str, typer.Option(help="what is trained: a name in the table of pipeline.training.tasks")]
 Choosing = Annotated[int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")]

@@ -116,7 +116,11 @@ def answer_sample(bundle: Bundle, image: FloatArray, roles: Sequence[str], threa
         return INFER[bundle.family](bundle, sample_channels(image), plan_network(bundle, (), threshold=common, threads=threads))[
             0
         ].probability.array
-    maps = [move_threshold(answer_sample(each, image, roles, threads), each.output.threshold_for(roles), common) for each in bundle.members]
+    fitting = [member for member in bundle.members if member.takes(roles)]
+    maps = [
+        move_threshold(answer_sample(member, image, roles, threads), member.output.threshold_for(roles), common)
+        for member in (fitting[:1] if bundle.family_spec.rule == "first" else fitting)
+    ]
     stacked = np.stack(maps)
     return majority(stacked) if bundle.family_spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
 

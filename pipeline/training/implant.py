@@ -55,7 +55,14 @@ CORTICAL_SHARE = 0.1
 
 
 def paint_cases(
-    recipe: Recipe, cases: Sequence[RealCase], maps: Sequence[Path], each: int = 4, seed: int = 0, *, cavities: bool = False, acute: bool = False
+    recipe: Recipe,
+    cases: Sequence[RealCase],
+    maps: Sequence[Path],
+    each: int = 4,
+    seed: int = 0,
+    *,
+    cavities: bool = False,
+    acute: bool = False,
 ) -> Iterator[RealCase]:
     """Yield up to `each` copies of every head, each with another outline painted in; with `cavities` as a cavity that reaches the cortex.
 

@@ -100,7 +100,7 @@ def subjects_of(folder: Path) -> set[int]:
 
 def _read_plane(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as stream, np.load(stream) as arrays:
             image, mask, subject = arrays["image"], arrays["mask"], arrays["subject"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
         raise SliceError(f"{path} cannot be read as slices with image, mask and subject: {problem}") from None
@@ -109,7 +109,11 @@ def _read_plane(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_
             f"{path}: image {image.dtype} {image.shape}, mask {mask.shape} and subject {subject.shape} do not belong together: needed are "
             "uint8 (person, row, column), a mask of the same shape, and one number a person"
         )
+    try:
+        subject = subject.astype(np.int64)
+    except ValueError:
+        raise SliceError(f"{path}: a subject is no number; people are known by the number in their maps' file names") from None
     numbers, counts = np.unique(subject, return_counts=True)
     if (counts > 1).any():
         raise SliceError(f"{path}: person {int(numbers[counts > 1][0])} stands in it twice")
-    return image, mask.astype(bool), subject.astype(np.int64)
+    return image, mask.astype(bool), subject

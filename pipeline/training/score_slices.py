@@ -74,8 +74,10 @@ def describe_scores(scores: Sequence[SliceScore]) -> str:
     shown = [score for score in scores if score.shown or score.true_px == 0]
     return "\n\n".join(
         [
-            f"{len({score.subject for score in scores})} people, {len(scores)} slices. Dice over slices with at least {SMALLEST_PX} px of lesion; "
-            "in brackets the 95 % interval over people (bootstrap). Found: at least one px of the lesion; empty right: nothing marked where nothing is.",
+            (
+                f"{len({score.subject for score in scores})} people, {len(scores)} slices. Dice over slices with at least {SMALLEST_PX} px of lesion; "
+                "in brackets the 95 % interval over people (bootstrap). Found: at least one px of the lesion; empty right: nothing marked where nothing is."
+            ),
             "### All lesions",
             _plane_table(scores),
             f"### Lesions that show (median over {SHOWN_RATIO} times that of the mirrored place)",

@@ -51,9 +51,10 @@ def answer_slices(bundle: Bundle, slices: Sequence[RealSlice], threads: int = 1)
 def _answer(bundle: Bundle, plan: NetworkPlan, slices: Sequence[RealSlice]) -> list[Float]:
     if isinstance(bundle.family_spec, EnsembleSpec):
         common = bundle.output.threshold_for(ROLES)
+        fitting = [(member, member_plan) for member, member_plan in zip(bundle.members, plan.members, strict=True) if member.takes(ROLES)]
         answers = [
             [move_threshold(probability, member_plan.threshold, common) for probability in _answer(member, member_plan, slices)]
-            for member, member_plan in zip(bundle.members, plan.members, strict=True)
+            for member, member_plan in (fitting[:1] if bundle.family_spec.rule == "first" else fitting)
         ]
         combine = majority if bundle.family_spec.rule == "vote" else _mean
         return [combine(np.stack(maps)) for maps in zip(*answers, strict=True)]

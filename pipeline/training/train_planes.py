@@ -140,9 +140,7 @@ class PlaneTrainer:
     def checkpoint(self, seconds: float) -> Checkpoint:
         """Return the state of this plane."""
         weights = {name: values.clone() for name, values in self.network.state_dict().items()}
-        return Checkpoint(
-            self.architecture, weights, self.average, self.optimiser.state_dict(), self.step, seconds, self.step, seconds
-        )
+        return Checkpoint(self.architecture, weights, self.average, self.optimiser.state_dict(), self.step, seconds, self.step, seconds)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
@@ -256,7 +254,12 @@ def run_planes(
             for name, trainer in trainers.items():
                 trainer.checkpoint(elapsed_s).save(folder / f"{name}-last.pt")
                 torch.save(trainer.average, folder / f"{name}-{int(elapsed_s / 60):04d}.average.pt")
-            row = {"minutes": elapsed_s / 60, "step": trainers["axial"].step, "loss": float(np.mean(losses or [0])), "volumes": source.refresh()}
+            row = {
+                "minutes": elapsed_s / 60,
+                "step": trainers["axial"].step,
+                "loss": float(np.mean(losses or [0])),
+                "volumes": source.refresh(),
+            }
             row |= check(trainers)
             _append(folder / "curve.csv", row)
             report("  ".join(f"{name} {value:.3f}" for name, value in row.items()))

@@ -1,4 +1,4 @@
-"""One 2D network for each plane, and a majority of two of the three (the method of arXiv 2511.07281, of which only the abstract was at hand)."""
+"""One 2D network for each plane, and a majority of two of the three or their mean (the method of arXiv 2511.07281, of which only the abstract was at hand)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, TriplanarSpec
 
 
 def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer, dict[str, Any]]:
-    """Return the middle one of the planes' probabilities, and the share of planes that vote for lesion.
+    """Return the middle one of the planes' probabilities or their mean, and the share of planes that vote for lesion.
 
     The middle probability reaches the threshold exactly where at least two planes do, so thresholding it is the majority vote.
 
@@ -33,4 +33,6 @@ def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer
         answer, parameters = infer_graph(bundle, channels, plan, name)
         maps.append(move_threshold(answer.probability.array, spec.thresholds[plane], bundle.output.threshold))
     stacked, fill = np.stack(maps), channels.grid.fill
-    return Answer(fill(majority(stacked)), fill(vote_share(stacked, plan.threshold))), {**parameters, "planes": list(PLANE_GRAPHS)}
+    probability = majority(stacked) if spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
+    parameters |= {"planes": list(PLANE_GRAPHS), "rule": spec.rule}
+    return Answer(fill(probability), fill(vote_share(stacked, plan.threshold))), parameters

@@ -11,6 +11,15 @@ PLANE_GRAPHS = {plane: f"model-{plane}.onnx" for plane in PLANES}
 
 @dataclass(frozen=True)
 class TriplanarSpec:
-    """One 2D network for each plane; `thresholds` is the probability at which each plane votes when the output's default threshold is asked for."""
+    """One 2D network for each plane, and how their answers become one.
+
+    Attributes
+    ----------
+    thresholds
+        The probability at which each plane votes when the output's default threshold is asked for.
+    rule
+        "vote": the majority of two of the three; "average": the mean of the planes' moved probabilities.
+    """
 
     thresholds: Mapping[str, float]
+    rule: str = "vote"
