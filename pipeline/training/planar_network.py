@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from pipeline.training.network import NEGATIVE_SLOPE, PLANES, Architecture
 
 
+SLICES_AT_ONCE = 2
+"""How many slices an evaluated network works on together."""
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a short cut (He et al. 2016); `stride` halves the slice."""
 
@@ -60,6 +64,16 @@ class PlanarUNet(nn.Module):
         axis = 2 + PLANES[self.architecture.plane]
         batch, count = x.shape[0], x.shape[axis]
         slices = x.movedim(axis, 1).flatten(0, 1)
+        if self.training:
+            outputs = self._segment(slices)
+        else:
+            # A few slices at a time stay in the processor's cache, and an exported graph needs a tenth of the memory.
+            outputs = [torch.cat([self._segment(part)[0] for part in slices.split(SLICES_AT_ONCE)])]
+        stacked = [logits.reshape(batch, count, *logits.shape[1:]).movedim(1, axis) for logits in outputs]
+        return stacked if self.training else stacked[0]
+
+    def _segment(self, slices: Tensor) -> list[Tensor]:
+        """Return logits (slice, 1, row, column) of each supervised level, finest first; of the finest alone in evaluation mode."""
         block = self.architecture.unshuffle
         if block > 1:
             slices = F.pixel_unshuffle(slices, block)
@@ -74,10 +88,8 @@ class PlanarUNet(nn.Module):
             slices = self.decode[level](torch.cat((self.up[level](slices), skips[level]), dim=1))
             if level <= (self.architecture.deep_outputs if self.training else 0):
                 logits = self.heads[level](slices)
-                if block > 1:
-                    logits = F.pixel_shuffle(logits, block)
-                outputs.append(logits.reshape(batch, count, *logits.shape[1:]).movedim(1, axis))
-        return outputs[::-1] if self.training else outputs[-1]
+                outputs.append(F.pixel_shuffle(logits, block) if block > 1 else logits)
+        return outputs[::-1]
 
 
 def mirror_difference(x: Tensor) -> Tensor:

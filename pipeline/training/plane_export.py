@@ -61,8 +61,11 @@ class PlaneProvenance:
 
 def read_average(path: Path, plane: str) -> Network:
     """Return one plane's network with the averaged weights of a file, in evaluation mode, batch normalisation folded."""
-    average: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    network = build_network(plane_architecture(plane))
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    # The first run kept bare weights; later ones keep whole checkpoints.
+    average: dict[str, Tensor] = content.get("average", content)
+    widths = tuple(average[f"encode.{level}.first.weight"].shape[0] for level in range(sum(name.startswith("up.") for name in average) // 2 + 1))
+    network = build_network(plane_architecture(plane, widths))
     network.load_state_dict(average)
     return fold_normalisation(network.eval())
 

@@ -10,7 +10,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,10 @@ EMPTY_WEIGHT = 0.15
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
-def plane_architecture(plane: str, widths: tuple[int, ...] = (24, 48, 96, 160)) -> Architecture:
+WIDTHS = (24, 48, 96, 160)
+
+
+def plane_architecture(plane: str, widths: tuple[int, ...] = WIDTHS) -> Architecture:
     """Return the architecture of one plane's network: residual, batch normalised, on blocks of 2 x 2 pixels."""
     return Architecture(("t1", "flair"), widths, deep_outputs=1, pyramid=False, plane=plane, unshuffle=2)
 
@@ -51,6 +54,10 @@ class PlaneSchedule:
         Length of the whole run, all planes and pieces together.
     piece_minutes
         This process stops after so long with a checkpoint; the same command goes on.
+    steps
+        The run also ends after so many steps, all planes together.
+    widths
+        Of the networks' levels.
     batch
         Slices of one step.
     real_share
@@ -70,6 +77,8 @@ class PlaneSchedule:
     learning_rate: float = 2e-3
     check_every_s: float = 300.0
     seed: int = 0
+    steps: int = 100_000_000
+    widths: tuple[int, ...] = WIDTHS
 
     def rate(self, step: int, progress: float) -> float:
         """Return the learning rate: linear warm-up, then a cosine over the run's progress (0..1)."""
@@ -161,8 +170,11 @@ class SliceSource:
     """Draws batches of one plane: real slices of people to train on, and slices of the pool's volumes at any position."""
 
     def __init__(self, slices: list[RealSlice], pool: VolumePool, schedule: PlaneSchedule, generator: torch.Generator) -> None:
-        self.real = {plane: [s for s in slices if s.plane == plane] for plane in PLANES}
-        self.with_lesion = {plane: [s for s in group if s.mask.any()] for plane, group in self.real.items()}
+        self.real = {plane: [item for item in slices if item.plane == plane] for plane in PLANES}
+        self.with_lesion = {plane: [item for item in group if item.mask.any()] for plane, group in self.real.items()}
+        for plane, group in self.with_lesion.items():
+            if schedule.real_share > 0 and not group:
+                raise TrainingProblem(f"no {plane} slice of a person to train on shows a lesion")
         self.pool, self.schedule, self.generator = pool, schedule, generator
         self._paths: list[Path] = []
         self._occupied: dict[Path, dict[str, tuple[list[int], list[int]]]] = {}
@@ -227,49 +239,76 @@ def run_planes(
     check: Callable[[dict[str, PlaneTrainer]], dict[str, float]],
     report: Callable[[str], None] = print,
 ) -> None:
-    """Train until the time is used up; run again on the same folder to go on where it stopped.
+    """Train until the time or the steps are used up; run again on the same folder to go on where it stopped.
 
     Raises
     ------
     TrainingProblem
-        There is no synthetic volume, or a checkpoint cannot be read or written.
+        There is no synthetic volume or no real slice of a plane, or a checkpoint cannot be read or written.
     """
-    trainers, before_s = {}, 0.0
-    for plane in PLANES:
-        last = folder / f"{plane}-last.pt"
-        start = load_checkpoint(last, plane_architecture(plane)) if last.exists() else None
-        trainers[plane] = PlaneTrainer(plane, plane_architecture(plane), start)
-        before_s = max(before_s, start.run_seconds if start else 0.0)
-    generator = torch.Generator().manual_seed(schedule.seed + int(before_s))
-    source = SliceSource(slices, pool, schedule, generator)
+    run = _open_run(schedule, folder)
+    source = SliceSource(slices, pool, schedule, torch.Generator().manual_seed(schedule.seed + int(run.before_s)))
     if source.refresh() == 0:
         raise TrainingProblem(f"no volumes in {pool.folder}: run `synthesize-volumes` first")
-    started = time.monotonic()
-    checked_s, losses = before_s, list[float]()
-    for count, plane in enumerate(_in_turn()):
-        elapsed_s = before_s + time.monotonic() - started
-        progress = elapsed_s / (60 * schedule.minutes)
-        piece_over = schedule.piece_minutes is not None and elapsed_s - before_s > 60 * schedule.piece_minutes
-        if elapsed_s - checked_s > schedule.check_every_s or progress >= 1 or piece_over:
-            for name, trainer in trainers.items():
-                trainer.checkpoint(elapsed_s).save(folder / f"{name}-last.pt")
-                torch.save(trainer.average, folder / f"{name}-{int(elapsed_s / 60):04d}.average.pt")
-            row = {
-                "minutes": elapsed_s / 60,
-                "step": trainers["axial"].step,
-                "loss": float(np.mean(losses or [0])),
-                "volumes": source.refresh(),
-            }
-            row |= check(trainers)
-            _append(folder / "curve.csv", row)
-            report("  ".join(f"{name} {value:.3f}" for name, value in row.items()))
-            checked_s, losses = before_s + time.monotonic() - started, []
-            if progress >= 1 or piece_over:
+    checked_s, losses = run.before_s, list[float]()
+    try:
+        for plane in _in_turn():
+            elapsed_s = run.elapsed_s()
+            progress = max(elapsed_s / (60 * schedule.minutes), run.steps() / schedule.steps)
+            piece_over = schedule.piece_minutes is not None and elapsed_s - run.before_s > 60 * schedule.piece_minutes
+            finished = progress >= 1 or piece_over
+            if finished or elapsed_s - checked_s > schedule.check_every_s:
+                run.save(keep=True)
+                row = {"minutes": elapsed_s / 60, "step": run.steps() / len(PLANES), "loss": float(np.mean(losses or [0]))}
+                row |= {"volumes": source.refresh(), **check(run.trainers)}
+                _append(folder / "curve.csv", row)
+                report("  ".join(f"{name} {value:.3f}" for name, value in row.items()))
+                checked_s, losses = run.elapsed_s(), []
+            if finished:
                 return
-        trainer = trainers[plane]
-        losses.append(trainer.train_step(*source.draw(plane), schedule.rate(trainer.step, progress)))
-        if count in (30, 300):
-            report(f"{count} steps in {time.monotonic() - started:.0f} s, loss {np.mean(losses):.3f}")
+            trainer = run.trainers[plane]
+            losses.append(trainer.train_step(*source.draw(plane), schedule.rate(trainer.step, progress)))
+    except KeyboardInterrupt:
+        run.save(keep=False)
+        report(f"interrupted at step {run.steps()}, which is saved; run the same command again to go on")
+        raise
+
+
+@dataclass
+class _Run:
+    """The three trainers and their clock."""
+
+    folder: Path
+    trainers: dict[str, PlaneTrainer]
+    before_s: float
+    started: float
+
+    def elapsed_s(self) -> float:
+        """Return the seconds of training, over all pieces."""
+        return self.before_s + time.monotonic() - self.started
+
+    def steps(self) -> int:
+        """Return the steps of all planes together."""
+        return sum(trainer.step for trainer in self.trainers.values())
+
+    def save(self, *, keep: bool) -> None:
+        """Write what the run goes on from, and with `keep` also the averaged weights of this minute."""
+        seconds = self.elapsed_s()
+        for plane, trainer in self.trainers.items():
+            checkpoint = trainer.checkpoint(seconds)
+            checkpoint.save(self.folder / f"{plane}-last.pt")
+            if keep:
+                replace(checkpoint, weights=checkpoint.average, optimiser={}).save(self.folder / f"{plane}-{int(seconds / 60):04d}.average.pt")
+
+
+def _open_run(schedule: PlaneSchedule, folder: Path) -> _Run:
+    trainers, before_s = {}, 0.0
+    for plane in PLANES:
+        last, architecture = folder / f"{plane}-last.pt", plane_architecture(plane, schedule.widths)
+        start = load_checkpoint(last, architecture) if last.exists() else None
+        trainers[plane] = PlaneTrainer(plane, architecture, start)
+        before_s = max(before_s, start.run_seconds if start else 0.0)
+    return _Run(folder, trainers, before_s, time.monotonic())
 
 
 def _in_turn() -> Iterator[str]:
@@ -291,7 +330,7 @@ def score_planes(trainers: dict[str, PlaneTrainer], slices: list[RealSlice], hel
     row = {}
     generator = torch.Generator().manual_seed(1)
     for plane, trainer in trainers.items():
-        group = [s for s in slices if s.plane == plane]
+        group = [item for item in slices if item.plane == plane]
         stacked = []
         for item in group:
             flair = torch.from_numpy(np.ascontiguousarray(item.image))[None].clamp(0, 3)
