@@ -7,7 +7,7 @@ worker that sees the spool, and a study that kills its worker harms nothing else
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,16 @@ from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.refuse import refuse
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
 from dicomnode.results.verify.gate import verify_answer
+from dicomnode.results.words.sentences import may_claim_absence
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble
 from dicomnode.study.choice import ChosenSeries, Selection
-from dicomnode.study.person import check_one_person
+from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
-from pipeline.bundles.bundle import find_bundle
 from pipeline.cache import StepCache
 from pipeline.errors import PipelineError
 from pipeline.followup import follow_up
@@ -41,6 +41,7 @@ from pipeline.plan import Recipe
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
+from pipeline.segmenters.families import find_bundle
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the networks inside the package, a checkout next to it.
@@ -125,6 +126,8 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     # An image that could not be brought onto the reference was left out on the way; which one is the reference, the manifest says.
     by_role = {source.role: source for source in loaded.sources}
     loaded = replace(loaded, sources=tuple(by_role[role] for role in result.used if role in by_role))
+    shown = loaded.selection.findings_of_use([source.role for source in loaded.sources])
+    loaded = replace(loaded, findings=(*loaded.findings, *shown))
     reference = loaded.volumes[result.reference_role]
     if task.earlier is not None:
         result = _compare_with_earlier(task, task.earlier, result, reference, recipe)
@@ -168,7 +171,7 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     study = assemble(task.StudyInstanceUID, task.instances)
     selection = select_series(study, task.config.selection)
     spool = task.config.storage.spool
-    check_one_person((spool / chosen.series.instances[0].path for chosen in selection.chosen.values()), "T1 and FLAIR are")
+    check_one_person((spool / path for path in one_of_each_identity(task.instances)), "The images of the study are")
     findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
     volumes: dict[Role, Volume] = {}
     sources: list[SourceSeries] = []
@@ -238,7 +241,7 @@ def _load_role(chosen: ChosenSeries, task: StudyTask, work_dir: Path) -> tuple[V
     for finding in chosen.findings:
         if finding.grade == "refuse":
             raise StudyRefused(finding.message, code=finding.code)
-    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir)
+    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir, chosen.choice)
     return volume, source, (*chosen.findings, *remarks)
 
 
@@ -269,8 +272,9 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     layout = SpoolLayout(task.config.storage.spool)
     montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
     write_result(layout, montage, montage_png(solved.reference, solved.result))
-    outcome = Outcome.LESIONS if solved.result.lesions else Outcome.NEGATIVE
-    return StudyAnswer(outcome, summarize(solved.result), kept, {**describe(solved), "montage": montage})
+    outcome = judge(solved.result, solved.loaded.findings)
+    used = " ".join(finding.message for finding in solved.loaded.findings if finding.code == "series-used")
+    return StudyAnswer(outcome, f"{summarize(solved.result, outcome)} {used}".strip(), kept, {**describe(solved), "montage": montage})
 
 
 def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:
@@ -279,6 +283,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
     used = {frame.path for source in sources for frame in source.frames}
     received = [instance.received_at for instance in task.instances if spool / instance.path in used]
     any_instance = task.instances[0] if task.instances else task.set_aside[0]
+    marks = {spool / instance.path: instance.header.identity_mark for instance in task.instances}
     return AnswerContext(
         StudyInstanceUID=task.StudyInstanceUID,
         revision=task.revision,
@@ -289,6 +294,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
         template=sources[0].frames[0].path if sources else spool / any_instance.path,
         forms=task.config.forms,
         earlier_reports=task.earlier_reports,
+        identity_mark=next((mark for path, mark in marks.items() if not used or path in used), ""),
     )
 
 
@@ -303,8 +309,20 @@ def _keep(task: StudyTask, encoded: tuple[EncodedResult, ...]) -> tuple[ResultFi
     return tuple(kept)
 
 
-def summarize(result: PipelineResult) -> str:
+def judge(result: PipelineResult, findings: Sequence[Finding]) -> Outcome:
+    """Return what the results say, as their report does: finding nothing is no absence where an input was left out or no FLAIR was used.
+
+    `findings` are those of the choice and loading of series.
+    """
+    if result.lesions:
+        return Outcome.LESIONS
+    return Outcome.NEGATIVE if may_claim_absence((*findings, *result.findings)) else Outcome.UNDETERMINED
+
+
+def summarize(result: PipelineResult, outcome: Outcome) -> str:
     """Return the answer in one sentence."""
+    if outcome is Outcome.UNDETERMINED:
+        return "No lesion found, but the images do not allow to say that there is none; the findings say why."
     if not result.lesions:
         return "No lesion found."
     total_ml = sum(m.value for m in result.measurements if m.name == "total_volume")

@@ -39,6 +39,8 @@ _NOTICE_S = 10.0
 # How often a run is looked at, and the longest wait for the answer of one that is done.
 _LOOK_S = 0.05
 _FETCH_S = 60.0
+# A worker imports the libraries of the image path first.
+_FIRST_WORKER_S = 120.0
 _SETTINGS = {
     # By default Dask gives a task that kills its worker to three more workers; a poison study must not do that.
     "distributed.scheduler.allowed-failures": 0,
@@ -103,6 +105,8 @@ class Compute:
                     scratch = self._own_scratch = Path(tempfile.mkdtemp(prefix="dicomnode-"))
                 self._cluster = start_workers(settings.memory_limit_mb, workers, security, scratch)
                 self._client = Client(self._cluster, set_as_default=False, security=security)
+                # Whoever has a Compute can use it: `READY=1` is said afterwards.
+                self._client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
         except (OSError, RuntimeError, DaskTimeoutError) as problem:
             target = settings.scheduler or "a worker process on this machine"
             raise StartError(f"compute.scheduler: {target} cannot be reached or started: {problem}") from None

@@ -3,9 +3,11 @@
 NodeError
 |- StartError               stop at start: the command prints the message and exits with `exit_code`
 |  |- ConfigError           a setting is wrong (all problems together, each with its key)
+|  |- ProcessLost           a side of `serve` cannot start or ends again and again: its exit code is handed on
 |  `- PortError             the listener could not bind
 |- PeerError                answer the peer: carries the DIMSE `status` that goes on the wire
 |  |- OutOfResources        0xA700: no disk, spool not writable
+|  |- NotUnderstood         0xC000: a UID of the request is none
 |  `- NotAllowed            0x0124: peer may not do this
 |- UnreadableInstance       the instance is kept and set aside; the study goes on without it
 |- StudyRefused             the study is answered with a report that says why; carries the reason `code`
@@ -48,6 +50,14 @@ class ConfigError(StartError):
         self.problems = tuple(problems)
 
 
+class ProcessLost(StartError):
+    """A side of the node cannot start, or ends again and again; its own exit code is handed on to systemd."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class PortError(StartError):
     """The listener could not bind its address."""
 
@@ -62,6 +72,12 @@ class OutOfResources(PeerError):
     """0xA700: the instance could not be made safe (disk full, spool not writable). The peer may retry."""
 
     status = 0xA700
+
+
+class NotUnderstood(PeerError):
+    """0xC000: the request names what cannot be kept, such as a UID that is none. Sending it again does not help."""
+
+    status = 0xC000
 
 
 class NotAllowed(PeerError):

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import structlog
 from pydicom import dcmread
 
-from dicomnode.errors import ConfigError, NodeError, RetryLater
+from dicomnode.errors import NodeError, RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.handlers import AnswerStore, store_handler
 from dicomnode.network.query import SeriesEntry, find_series, find_studies
 from dicomnode.network.retrieve import Retrieved, retrieve
 from dicomnode.records import SendOutcome
 from dicomnode.settings.config import Config, DestinationSettings, FetchSettings
+from dicomnode.settings.references import find_source
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 
@@ -41,28 +42,6 @@ class Pulled:
 def is_mr(series: SeriesEntry) -> bool:
     """Return whether a series may hold MR images: what is listed without a Modality may."""
     return series.Modality in ("MR", "")
-
-
-def find_source(config: Config, name: str) -> DestinationSettings:
-    """Return whom a name means: a destination, the AE title of a peer with a port, or AE@host:port; `ConfigError` when nobody."""
-    for destination in config.destinations:
-        if destination.name == name and not destination.url:
-            return destination
-    for peer in config.peers:
-        if peer.ae_title == name and peer.port and (peer.host or len(peer.hosts) == 1):
-            return peer.as_destination(config.tls, peer.hosts[0] if peer.hosts else "")
-    address = parse_address(name)
-    if address is not None:
-        return address
-    raise ConfigError([f"{name!r} is no destination, no peer with host and port, and not of the form AE@host:port"])
-
-
-def parse_address(text: str) -> DestinationSettings | None:
-    """Read `AE@host:port`; None when it is not of this form."""
-    match = re.fullmatch(r"(?P<ae>[^@]{1,16})@(?P<host>[^:@]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", text)
-    if not match or not 1 <= int(match["port"]) <= 65535:
-        return None
-    return DestinationSettings(name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
 
 
 def store_into(config: Config, ledger: Ledger, clock: Callable[[], float]) -> AnswerStore:

@@ -19,7 +19,9 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from uuid import uuid4
 
 import structlog
@@ -42,6 +44,7 @@ from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble, readiness
 from dicomnode.study.earlier import find_earlier
 from dicomnode.study.headers import is_answerable, read_header
+from dicomnode.study.person import agree_on_patient
 
 log = structlog.get_logger()
 
@@ -84,6 +87,7 @@ def index_instances(place: Workplace) -> int:
     for instance_id, received in rows:
         try:
             header = read_header(place.layout.root / received.path)
+            _keep_order(place.layout.root / received.path, received.received_at)
         except UnreadableInstance as problem:
             log.warning("instance_unreadable", sop_instance_uid=received.SOPInstanceUID, reason=str(problem))
             place.ledger.instances.record_unreadable(instance_id, str(problem), place.now(), StudyInstanceUID=problem.StudyInstanceUID)
@@ -175,15 +179,28 @@ def _assess(place: Workplace, job: Job, known_until: float) -> Readiness:
     uid = job.StudyInstanceUID
     last_received_at = place.ledger.instances.last_received_at(uid)
     try:
-        study = assemble(uid, place.ledger.instances.of_study(uid))
+        instances = place.ledger.instances.of_study(uid)
+        study = assemble(uid, instances)
         listed = place.ledger.fetches.counts(uid, place.config.study.settle_s) if place.config.fetch.counts else None
-        return readiness(study, place.config.selection, place.config.study, last_received_at, known_until, listed)
+        verdict = readiness(study, place.config.selection, place.config.study, last_received_at, known_until, listed)
+        quiet_at = last_received_at + place.config.study.quiet_s
+        if verdict.ready and known_until < quiet_at and not agree_on_patient(instances):
+            reason = "its images do not agree on patient and order; the rest of a correction may follow"
+            return replace(verdict, ready=False, reason=reason, due_at=quiet_at)
+        return verdict
     except RetryLater:
         raise
     except Exception as bug:  # noqa: BLE001  whatever is in one study must not stop the others
         log.error("assessment_crashed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__)  # noqa: TRY400
         quiet = known_until - last_received_at >= place.config.study.quiet_s
         return Readiness(quiet, f"Whether it is complete cannot be judged ({type(bug).__name__}); taken as it is.")
+
+
+def _keep_order(path: Path, received_at: float) -> None:
+    """Give a file the time at which it last became the newest version: a ledger that is made from the spool lists in this order."""
+    with suppress(OSError):
+        if abs(path.stat().st_mtime - received_at) > 1.0:
+            os.utime(path, (received_at, received_at))
 
 
 def _waits_for_fetch(place: Workplace, job: Job, verdict: Readiness, *, unread: bool) -> bool:

@@ -7,10 +7,13 @@ Messages of DICOM libraries and of exceptions that are not our own may quote hea
 from __future__ import annotations
 
 import logging
+import math
 import sys
+import threading
+import time
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any, TextIO
@@ -34,7 +37,7 @@ ALLOWED_KEYS = frozenset(
         *("state", "status", "outcome", "verdict", "reason", "code", "error", "attempt", "attempts", "owner"),
         # How much, how long.
         *("count", "instances", "results", "series", "size_bytes", "free_bytes", "memory_mb", "seconds", "duration_s", "retry_at"),
-        *("added", "removed", "missing", "set_aside", "transaction", "safe", "failed"),
+        *("added", "removed", "missing", "set_aside", "transaction", "safe", "failed", "resends"),
         # The node itself.
         *(
             "contexts",
@@ -73,8 +76,18 @@ PATIENT_WORDS = (
 
 _QUIET_LOGGERS = ("pydicom", "pynetdicom", "highdicom", "dicom2nifti", "distributed", "apscheduler", "alembic", "sqlalchemy")
 _TRUSTED_LOGGERS = ("apscheduler", "alembic")
-# What pynetdicom calls an error and we tell by name: a peer without storage commitment is none.
-_TOLD_BY_US = frozenset({"No accepted presentation contexts"})
+# What pynetdicom calls an error and is none: a peer without storage commitment, one that is idle, one that hung up. Where it matters
+# to a delivery or a request, our own event says so with the peer's name.
+_ORDINARY_ENDINGS = frozenset(
+    {
+        "No accepted presentation contexts",
+        "Network timeout reached",
+        "Connection closed while waiting for DIMSE message",
+        "DIMSE timeout reached while waiting for message response",
+    }
+)
+_REPEAT_AFTER_S = 600.0
+"""What a library says at one place is written again after this time, with the count of what was left out."""
 _OUR_PACKAGES = ("dicomnode", "pipeline")
 
 
@@ -106,8 +119,9 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    handler.addFilter(lambda record: record.msg not in _TOLD_BY_US)
-    warnings.showwarning = _log_warning
+    handler.addFilter(lambda record: record.msg not in _ORDINARY_ENDINGS)
+    handler.addFilter(OncePerPlace().filter_record)
+    warnings.showwarning = _warning_logger(OncePerPlace())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -142,14 +156,57 @@ def withhold_library_text(_logger: WrappedLogger, _method: str, event: EventDict
     if record.name.split(".")[0] not in _TRUSTED_LOGGERS:
         event["event"] = "library_message"
         event["where"] = f"{Path(record.pathname).name}:{record.lineno}"
+    if getattr(record, "left_out", 0):
+        event["count"] = record.left_out + 1  # type: ignore[attr-defined]
     return event
 
 
-def _log_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
-) -> None:
-    # Not the message: pydicom quotes the value that it warns of.
-    structlog.get_logger().warning("python_warning", kind=category.__name__, where=f"{Path(filename).name}:{lineno}")
+class OncePerPlace:
+    """Lets the first message of a place through, and the next one after a while; counts what it leaves out. Thread-safe.
+
+    Parameters
+    ----------
+    clock
+        Seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._written: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def left_out(self, *place: str) -> int | None:
+        """Return how many messages of a place were left out since the last one, or None when this one is to be left out, too."""
+        now = self._clock()
+        with self._lock:
+            written_at, count = self._written.get(place, (-math.inf, 0))
+            if now - written_at < _REPEAT_AFTER_S:
+                self._written[place] = (written_at, count + 1)
+                return None
+            self._written[place] = (now, 0)
+            return count
+
+    def filter_record(self, record: logging.LogRecord) -> bool:
+        """Serve as a filter of a logging handler."""
+        if record.name.split(".")[0] in _TRUSTED_LOGGERS:
+            return True
+        count = self.left_out(record.name, record.pathname, str(record.lineno), record.levelname)
+        record.left_out = count or 0
+        return count is not None
+
+
+def _warning_logger(places: OncePerPlace) -> Callable[..., None]:
+    def log_warning(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+    ) -> None:
+        count = places.left_out(category.__name__, filename, str(lineno))
+        if count is None:
+            return
+        repeats = {"count": count + 1} if count else {}
+        # Not the message: pydicom quotes the value that it warns of.
+        structlog.get_logger().warning("python_warning", kind=category.__name__, where=f"{Path(filename).name}:{lineno}", **repeats)
+
+    return log_warning
 
 
 def _renderer(settings: LogSettings, stream: TextIO) -> Processor:

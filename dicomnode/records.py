@@ -39,6 +39,8 @@ class ReceivedInstance:
 class InstanceHeader:
     """What study assembly and selection need of one instance; no patient data. Absent elements are None or empty.
 
+    `identity_mark` differs where two instances of a study carry another patient or order; it does not say whom.
+
     Geometry is per frame: classic instances have one entry. `ImageOrientationPatient` has 6, `ImagePositionPatient` 3 numbers (mm, LPS).
     """
 
@@ -81,6 +83,7 @@ class InstanceHeader:
     PhotometricInterpretation: str = ""
     LossyImageCompression: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    identity_mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,41 @@ class SetAside:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One graded remark: stable code, plain sentence (no patient data), the tag and value that was seen."""
+
+    code: str
+    grade: Grade
+    message: str
+    value: str = ""
+
+
+@dataclass(frozen=True)
 class Series:
-    """The instances of one series, in the order in which they came."""
+    """The instances of one series, or of one stack of slices where those two are not the same; in the order in which they came.
+
+    Attributes
+    ----------
+    SeriesInstanceUID
+        Of a stack that is spread over several series, that of the first.
+    stack_number
+        From 1 where a series holds several stacks; 0 where it is one.
+    joined
+        Every Series Instance UID of a stack that is spread over several series; empty where it is one.
+    findings
+        What the reader should know of how the stack was split off or put together.
+    """
 
     SeriesInstanceUID: str
     instances: tuple[IndexedInstance, ...]
+    stack_number: int = 0
+    joined: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What this stack is called among those of its study: the UID, and the stack's number where the series holds several."""
+        return f"{self.SeriesInstanceUID}/{self.stack_number}" if self.stack_number else self.SeriesInstanceUID
 
 
 @dataclass(frozen=True)
@@ -125,16 +158,6 @@ class Study:
 
     StudyInstanceUID: str
     series: tuple[Series, ...]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One graded remark: stable code, plain sentence (no patient data), the tag and value that was seen."""
-
-    code: str
-    grade: Grade
-    message: str
-    value: str = ""
 
 
 @dataclass(frozen=True)
@@ -301,3 +324,8 @@ class SendOutcome:
     def refuses_class(self) -> bool:
         """Return whether the peer took the presentation context and then said that it does not support the SOP class (PS3.7 C.5.18)."""
         return self.status == 0x0122
+
+    @property
+    def is_coerced(self) -> bool:
+        """Return whether it is stored and the peer changed elements of it, perhaps the study that it belongs to (PS3.4 B.2.3)."""
+        return self.verdict == "ok" and self.status == 0xB000

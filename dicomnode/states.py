@@ -51,6 +51,7 @@ class Outcome(StrEnum):
 
     LESIONS = "lesions"
     NEGATIVE = "negative"
+    UNDETERMINED = "undetermined"
     REFUSED = "refused"
     FAILED = "failed"
 

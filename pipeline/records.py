@@ -89,7 +89,7 @@ class Finding:
 class Measurement:
     """One number: what it is, its value, its UCUM unit, how it was obtained.
 
-    `name` is the key of `dicomnode.results.words.codes`: "volume", "total_volume", "lesion_count", "long_axis", ...
+    `name` is the key of `dicomnode.results.words.measured`: "volume", "total_volume", "lesion_count", "long_axis", ...
     """
 
     name: str

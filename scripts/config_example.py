@@ -1,6 +1,6 @@
 """Write config/dicomnode.toml from dicomnode/settings/config.py: `python -m scripts.config_example`.
 
-In the file a line `# text` is help; a line `#key = value` is a setting that is off: take the `#` away and give it your value.
+In the file a line `# text` is help; a line `#key = value` is a setting that is off. No table is open, so that tables can be appended.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dicomnode.settings.config import Config
+from dicomnode.settings.config import Config, table_of
 
 TARGET = Path(__file__).resolve().parent.parent / "config" / "dicomnode.toml"
 
 HEADER = """\
-# Configuration of dicomnode. Every setting is here with its default; what you do not change you may delete.
-# A line "# text" is help. A line "#key = value" is a setting that is off: take the # away and give it your value.
+# Configuration of dicomnode. Every setting is here with its default, and all are off: the file is valid as it is.
+# A line "# text" is help. A line "#key = value" is a setting: take the # away, and the one of its "#[table]", and give it your value.
+# Or write your own tables at the end of the file; what you do not change you may delete.
 # `dicomnode config check --config FILE` names every problem with its key; `dicomnode doctor --config FILE` tries it out.
 # Written from dicomnode/settings/config.py by `python -m scripts.config_example`.
 """
@@ -69,22 +70,17 @@ def _table(model: type[BaseModel], name: str) -> Iterator[str]:
     """Give the lines of one table: its own settings, then the tables below it (TOML's order)."""
     fields = model.model_fields
     for key, field in fields.items():
-        if _model_of(field) is None:
+        if table_of(field) is None:
             yield from _setting(f"{name}.{key}".lstrip("."), key, field)
     for key, field in fields.items():
-        below = _model_of(field)
+        below = table_of(field)
         if below is None:
             continue
         full = f"{name}.{key}".lstrip(".")
-        many = field.default == ()
         yield ""
         yield from _help(below.__doc__ or "")
-        if many:
-            yield f"#[[{full}]]"
-            yield from (line if line.startswith(("#", " ")) or not line else f"#{line}" for line in _table(below, full))
-        else:
-            yield f"[{full}]"
-            yield from _table(below, full)
+        yield f"#[[{full}]]" if field.default == () else f"#[{full}]"
+        yield from _table(below, full)
 
 
 def _setting(full: str, key: str, field: FieldInfo) -> Iterator[str]:
@@ -93,19 +89,11 @@ def _setting(full: str, key: str, field: FieldInfo) -> Iterator[str]:
     if field.is_required() or (default in {None, (), "", 0} and full in EXAMPLES):
         yield f"#{key} = {_toml(EXAMPLES[full])}"
     else:
-        yield f"{key} = {_toml(default)}"
+        yield f"#{key} = {_toml(default)}"
 
 
 def _help(text: str) -> list[str]:
     return textwrap.wrap(" ".join(text.split()), 120, initial_indent="# ", subsequent_indent="# ")
-
-
-def _model_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the table that a field holds, itself or in a tuple."""
-    for kind in (field.annotation, *get_args(field.annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
 
 
 def _toml(value: Any) -> str:

@@ -33,9 +33,6 @@ _PLAIN = _dicomnode("records", "states", "errors", "settings", "uids", "audit.ev
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
-# One folder each in `pipeline/segmenters/`.
-_FAMILIES = ("patch3d", "triplanar", "proposal3d", "ensemble", "nnunet")
-
 # What the builders of results share.
 _BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
 
@@ -60,7 +57,7 @@ ROOMS = (
     Room(
         "dicomnode.commands.doctor",
         "first checks of a set-up",
-        (*_PLAIN, *_dicomnode("answer", "delivery", "ledger", "network"), *_pipeline("bundles", "errors")),
+        (*_PLAIN, *_dicomnode("answer", "delivery", "ledger", "network"), *_pipeline("errors", "segmenters.families")),
     ),
     Room(
         "dicomnode.commands.demo",
@@ -84,10 +81,11 @@ ROOMS = (
         (),
         ("cryptography", "distributed"),
     ),
+    Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
     # Known to every room.
-    Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic",)),
+    Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic", "pydantic_core")),
     Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("settings")),
     Room("dicomnode.uids", "what a UID is; every room may ask"),
     Room("dicomnode.errors", "the error tree, split by what happens next"),
@@ -108,7 +106,7 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
-            *_pipeline("bundles", "cache", "errors", "followup", "inference", "plan", "records", "run"),
+            *_pipeline("cache", "errors", "followup", "inference", "plan", "records", "run", "segmenters.families"),
         ),
     ),
     Room(
@@ -164,13 +162,18 @@ ROOMS = (
         "dicomnode.network",
         "associations, handlers, peers; C-STORE, storage commitment, query/retrieve, DICOMweb",
         _PLAIN,
-        ("dicomweb_client", "pydicom", "pynetdicom", "requests"),
+        ("pydicom", "pynetdicom", "requests"),
     ),
     Room(
         "dicomnode.spool",
         "every path; durable writing; recovery",
         _dicomnode("audit.events", "records", "errors", "uids", "ledger"),
         ("pydicom",),
+    ),
+    Room(
+        "dicomnode.spool.opening",
+        "a stored instance opened for reading, its dataset cleaned of file meta information",
+        _dicomnode("spool.part10"),
     ),
     Room(
         "dicomnode.ledger",
@@ -181,7 +184,7 @@ ROOMS = (
     Room(
         "dicomnode.study",
         "headers; instances -> series -> study; which series fills which role; graded findings",
-        _dicomnode("records", "errors", "settings", "uids"),
+        _dicomnode("records", "errors", "settings", "spool.opening", "uids"),
         ("numpy", "pydicom"),
     ),
     Room(
@@ -192,13 +195,13 @@ ROOMS = (
     Room(
         "dicomnode.volumes",
         "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
-        (*_dicomnode("records", "errors", "study"), *_VOLUMES_IN),
+        (*_dicomnode("records", "errors", "spool.opening", "study"), *_VOLUMES_IN),
         ("dicom2nifti", "gdcm", "highdicom", "nibabel", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results",
         "an answer as finished DICOM objects; each is read back and compared before it leaves",
-        (*_PLAIN, *_VOLUMES_IN),
+        (*_PLAIN, "dicomnode.spool.opening", *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
     Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("settings", "records")),
@@ -206,7 +209,7 @@ ROOMS = (
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
-        (*_dicomnode("records", "states"), *_pipeline("records")),
+        (*_dicomnode("errors", "records", "states"), *_pipeline("records")),
         ("pydicom",),
     ),
     Room(
@@ -227,10 +230,11 @@ ROOMS = (
         (*_PLAIN, *_BUILDERS, *_VOLUMES_IN, *_dicomnode("results.report", "results.seg")),
         ("PIL", "highdicom", "manimgx_fonts_cjk", "numpy", "pydicom", "pymupdf_fonts"),
     ),
+    # The gate shares nothing with the builders: no report, seg, companions, words, headers or provenance.
     Room(
         "dicomnode.results.verify",
         "the last gate: the bytes of every object against the bytes of the source",
-        (*_dicomnode("settings", "errors", "records", "results"), *_VOLUMES_IN),
+        (*_dicomnode("errors", "records", "settings", "results.records"), *_VOLUMES_IN),
         ("numpy", "pydicom"),
     ),
     Room(
@@ -252,7 +256,7 @@ ROOMS = (
     Room(
         "pipeline.bundles",
         "a model bundle: its manifest read strictly, its files and hashes, what it needs",
-        _pipeline("errors", "records", *(f"segmenters.{family}.spec" for family in _FAMILIES)),
+        _pipeline("errors", "records"),
         ("numpy", "onnxruntime"),
     ),
     Room("pipeline.journal", "what one run did and noticed: step records, findings", _pipeline("records")),

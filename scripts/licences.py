@@ -20,7 +20,6 @@ PRODUCT = "dicomnode-stroke"
 
 READ_BY_HAND = {
     "dcm2niix": "BSD-2-Clause",  # license.txt of its repository; a test tool, not installed on a node
-    "dicomweb-client": "MIT",  # its metadata names the file LICENSE
     "numpy": "BSD-3-Clause",  # of numpy's own code; the parts that it carries are listed in its licence file
     "scipy": "BSD-3-Clause",  # the metadata hold the whole text
     "jinja2": "BSD-3-Clause",  # only as a class in the metadata

@@ -13,7 +13,7 @@ import typer
 
 from dicomnode import __version__
 from dicomnode.commands import files, models, node, story
-from dicomnode.errors import NodeError, StartError
+from dicomnode.errors import ConfigError, NodeError, StartError
 from dicomnode.processes import app
 from dicomnode.records import Role
 from dicomnode.settings.config import Config, load_config
@@ -26,6 +26,10 @@ models_cli = typer.Typer(no_args_is_help=True, help="The model bundles.")
 cli.add_typer(config_cli, name="config")
 cli.add_typer(models_cli, name="models")
 
+FilesConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="DICOMNODE_CONFIG", help="TOML file; without it the defaults: no node is needed here."),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -40,23 +44,38 @@ def main() -> None:
     try:
         cli()
     except StartError as problem:
-        _stop(problem, problem.exit_code)
+        _stop(str(problem), problem.exit_code)
     except NodeError as problem:
-        _stop(problem, 1)
+        _stop(str(problem), 1)
+    except OSError as problem:
+        # A disk that is full, a folder that may not be written to: the operating system has said it all.
+        if not problem.filename:
+            raise
+        _stop(f"{problem.filename}: {problem.strerror}", 1)
 
 
-def _stop(problem: NodeError, code: int) -> NoReturn:
-    typer.echo(f"dicomnode: {problem}", err=True)
+def _stop(words: str, code: int) -> NoReturn:
+    typer.echo(f"dicomnode: {words}", err=True)
     sys.exit(code)
 
 
 def _path(config: Path | None) -> Path | None:
-    return config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    try:
+        return config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    except PermissionError:
+        raise ConfigError(
+            [f"{DEFAULT_CONFIG}: may not be read by this user; run it as the service user (sudo -u dicomnode), or give --config"]
+        ) from None
 
 
 def _load(config: Path | None) -> Config:
     path = _path(config)
     return load_config(path) if path else Config()
+
+
+def _load_for_files(config: Path | None) -> Config:
+    """Read the configuration that is named; work on files needs no node, so the node's own is not looked at."""
+    return load_config(config) if config else Config()
 
 
 @cli.callback(invoke_without_command=True)
@@ -114,13 +133,13 @@ def segment(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Answer again what an earlier run answered with the same settings.")
     ] = False,
-    config: ConfigOption = None,
+    config: FilesConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Segment DICOM studies, NIfTI volumes or a BIDS dataset offline, by the path that the node uses."""
     given: dict[Role, Path | None] = {"flair": flair, "t1": t1}
     images = {role: path for role, path in given.items() if path}
-    chosen = files.choose(_load(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache)
+    chosen = files.choose(_load_for_files(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache)
     fine = files.segment(chosen, inputs or [], output, images, select, jobs, overwrite, as_json, prior)
     raise typer.Exit(0 if fine else 1)
 
@@ -134,11 +153,11 @@ def bids(
     ] = None,
     dates: Annotated[bool, typer.Option("--dates", help="Write when each session was; without it no day is in the dataset.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Convert again what an earlier run converted.")] = False,
-    config: ConfigOption = None,
+    config: FilesConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn DICOM studies into a BIDS dataset without names; faces are not removed."""
-    raise typer.Exit(0 if files.bids(_load(config), inputs, output, link, dates, overwrite, as_json) else 1)
+    raise typer.Exit(0 if files.bids(_load_for_files(config), inputs, output, link, dates, overwrite, as_json) else 1)
 
 
 @cli.command()
@@ -172,10 +191,10 @@ def send(
     calling: Annotated[str, typer.Option("--calling", help="AE title that we call ourselves.")] = "SIMULATOR",
     timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait for an answer, in seconds.")] = 60,
     tls: Annotated[bool, typer.Option("--tls", help="With TLS, by the [tls] of the configuration.")] = False,
-    config: ConfigOption = None,
+    config: FilesConfigOption = None,
 ) -> None:
     """Send DICOM files by C-STORE, as a scanner does."""
-    raise typer.Exit(0 if node.send(inputs, to, calling, timeout_s, _load(config).tls if tls else None) else 1)
+    raise typer.Exit(0 if node.send(inputs, to, calling, timeout_s, _load_for_files(config).tls if tls else None) else 1)
 
 
 @cli.command()
@@ -254,26 +273,26 @@ def config_show(config: ConfigOption = None) -> None:
 
 
 @models_cli.command("list")
-def models_list(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def models_list(config: FilesConfigOption = None, as_json: JsonOption = False) -> None:
     """List the model bundles."""
-    models.list_models(_load(config), as_json)
+    models.list_models(_load_for_files(config), as_json)
 
 
 @models_cli.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="name or name/version")], config: ConfigOption = None) -> None:
+def models_show(name: Annotated[str, typer.Argument(help="name or name/version")], config: FilesConfigOption = None) -> None:
     """Print a bundle's manifest and card."""
-    models.show_model(_load(config), name)
+    models.show_model(_load_for_files(config), name)
 
 
 @models_cli.command("verify")
 def models_verify(
     name: Annotated[str | None, typer.Argument(help="name or name/version; all when absent")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out the comparison with torch.")] = False,
-    config: ConfigOption = None,
+    config: FilesConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check hashes, graph and a run of each bundle; where torch is installed, compare its answers with torch's on 30 cases."""
-    raise typer.Exit(0 if models.verify_models(_load(config), name, as_json, quick=quick) else 1)
+    raise typer.Exit(0 if models.verify_models(_load_for_files(config), name, as_json, quick=quick) else 1)
 
 
 @models_cli.command("import-nnunet")
@@ -301,11 +320,11 @@ def models_import_nnunet(
     case: Annotated[
         list[Path] | None, typer.Option("--case", help="A case to compare with the original on (.npz); without it synthetic ones.")
     ] = None,
-    config: ConfigOption = None,
+    config: FilesConfigOption = None,
 ) -> None:
     """Install a trained nnU-Net as a bundle, after it answered as the original does."""
     models.import_nnunet(
-        _load(config),
+        _load_for_files(config),
         source,
         case or [],
         channels=channels,
@@ -328,26 +347,26 @@ def models_import_nnunet(
 def models_import_onnx(
     file: Annotated[Path, typer.Argument(help="The ONNX file.")],
     manifest: Annotated[Path, typer.Option("--manifest", help="A model.toml that says what it is (docs/model-bundle.md).")],
-    config: ConfigOption = None,
+    config: FilesConfigOption = None,
 ) -> None:
     """Install an ONNX file as a bundle."""
-    models.import_onnx(_load(config), file, manifest)
+    models.import_onnx(_load_for_files(config), file, manifest)
 
 
 @models_cli.command("remove")
 def models_remove(
-    name: Annotated[str, typer.Argument(help="name/version, or name when there is one")], config: ConfigOption = None
+    name: Annotated[str, typer.Argument(help="name/version, or name when there is one")], config: FilesConfigOption = None
 ) -> None:
     """Take a bundle away."""
-    models.remove_model(_load(config), name)
+    models.remove_model(_load_for_files(config), name)
 
 
 @models_cli.command("benchmark")
 def models_benchmark(
     name: Annotated[str | None, typer.Argument(help="name or name/version; all when absent")] = None,
     provider: Annotated[list[str] | None, typer.Option("--provider", help="cpu, cuda or openvino; without it all that are there.")] = None,
-    config: ConfigOption = None,
+    config: FilesConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure seconds and peak memory of bundles per provider."""
-    raise typer.Exit(0 if models.benchmark_models(_load(config), name, provider or [], as_json) else 1)
+    raise typer.Exit(0 if models.benchmark_models(_load_for_files(config), name, provider or [], as_json) else 1)

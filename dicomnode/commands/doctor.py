@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +20,12 @@ from dicomnode.delivery.learn import remember
 from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.probe import Probe, probe_destination
+from dicomnode.network.sender import echo
 from dicomnode.network.tls import acceptor_context, expires_in_days, fingerprint_of
 from dicomnode.records import Offer
 from dicomnode.settings.config import Config, DestinationSettings
-from pipeline.bundles.bundle import find_bundle
 from pipeline.errors import BundleError
+from pipeline.segmenters.families import find_bundle
 
 _EXPIRES_SOON_DAYS = 30
 _EVERY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound
@@ -59,6 +61,8 @@ def _storage(config: Config) -> Iterator[Check]:
         yield Check("storage", "problem", f"{root} is not writable", "give it to the service user")
         return
     else:
+        if root.stat().st_mode & 0o007:
+            yield Check("storage", "warning", f"{root} is open to every user", f"the next start closes it; by hand: chmod 0700 {root}")
         free_mb = shutil.disk_usage(root).free // 2**20
         level: Literal["ok", "problem"] = "ok" if free_mb > config.storage.minimum_free_mb else "problem"
         advice = "" if level == "ok" else "free some space or lower storage.minimum_free_mb: every instance is answered 0xA700 now"
@@ -134,14 +138,37 @@ def _running_listener(config: Config, announcement: Path) -> Check:
     if network.tls and config.tls.certificate is not None:
         ourselves = ourselves.model_copy(update={"tls_fingerprint": fingerprint_of(config.tls.certificate)})
         ourselves.introduce(config.tls)
-    probe = probe_destination(ourselves, network.ae_title, 10.0)
-    if not probe.problem:
+    if not _takes_us(config):
+        # A call would be rejected, logged and audited, as a stranger's is.
+        seen = f"{network.ae_title} listens at port {port}; it takes known callers only, so it was not called"
+        return Check("listener", "ok", seen) if _is_bound(port) else Check("listener", "problem", f"nothing listens at port {port}", stale)
+    # C-ECHO only: offering what results need would be logged as contexts that were rejected.
+    outcome = echo(ourselves, network.ae_title, 10.0)
+    if outcome.verdict == "ok":
         return Check("listener", "ok", f"{network.ae_title} answers C-ECHO at port {port}")
-    if probe.calling_not_known:
-        # As configured: whoever is not in [[peers]] is rejected, and so are we.
-        return Check("listener", "ok", f"{network.ae_title} listens at port {port}; it takes known callers only")
-    # The probe's own advice is on archives.
-    return Check("listener", "problem", probe.problem, stale)
+    return Check("listener", "problem", outcome.reason, stale)
+
+
+def _takes_us(config: Config) -> bool:
+    """Return whether the node takes an association that this machine makes under the node's own AE title."""
+    network = config.network
+    if network.accept_unknown_peers != "never":
+        return True
+    return any(peer.ae_title == network.ae_title and _covers_loopback(peer.hosts) for peer in config.peers)
+
+
+def _covers_loopback(hosts: tuple[str, ...]) -> bool:
+    return not hosts or any(ip_address("127.0.0.1") in ip_network(host, strict=False) for host in hosts)
+
+
+def _is_bound(port: int) -> bool:
+    """Return whether a process listens at a port of this machine (proc(5))."""
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with suppress(OSError):
+            rows = (row.split() for row in table.read_text().splitlines()[1:])
+            if any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows):
+                return True
+    return False
 
 
 def _senders(config: Config) -> Iterator[Check]:

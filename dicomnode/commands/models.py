@@ -22,7 +22,7 @@ _Found = TypeVar("_Found")
 
 def list_models(config: Config, as_json: bool) -> None:
     """Print the bundles that are there."""
-    from pipeline.bundles.bundle import list_bundles
+    from pipeline.segmenters.families import list_bundles
 
     names = ("name", "version", "task", "family", "channels", "MB", "sha256", "licence")
     rows, statements = [], []
@@ -44,7 +44,7 @@ def list_models(config: Config, as_json: bool) -> None:
 
 def show_model(config: Config, name: str) -> None:
     """Print a bundle's manifest and card."""
-    from pipeline.bundles.bundle import find_bundle
+    from pipeline.segmenters.families import find_bundle
 
     folder = _found(lambda: find_bundle(_folder(config), name)).folder
     for file in ("model.toml", "CARD.md"):
@@ -57,8 +57,9 @@ def verify_models(config: Config, name: str | None, as_json: bool, *, quick: boo
 
     Where torch is installed, a bundle that was exported here is also run beside torch on its proof's cases, unless `quick`.
     """
-    from pipeline.bundles.bundle import find_bundle, list_bundles, verify_bundle
+    from pipeline.bundles.bundle import verify_bundle
     from pipeline.errors import BundleError
+    from pipeline.segmenters.families import find_bundle, list_bundles
 
     models = _folder(config)
     bundles = [_found(lambda: find_bundle(models, name))] if name else list_bundles(models)
@@ -178,8 +179,8 @@ def remove_model(config: Config, name: str) -> None:
 
 def benchmark_models(config: Config, name: str | None, providers: Sequence[str], as_json: bool) -> bool:
     """Measure bundles per provider; False when one could not be measured."""
-    from pipeline.bundles.bundle import find_bundle, list_bundles
-    from pipeline.inference.benchmark import benchmark_bundle
+    from pipeline.segmenters.benchmark import benchmark_bundle
+    from pipeline.segmenters.families import find_bundle, list_bundles
 
     bundles = [_found(lambda: find_bundle(_folder(config), name))] if name else _found(lambda: list_bundles(_folder(config)))
     figures = []

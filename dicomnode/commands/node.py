@@ -55,9 +55,10 @@ def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float, tls: T
 
 def pull(config: Config, study: str, source: str, as_json: bool) -> bool:
     """Fetch the MR series of a study; False when not every image came."""
-    from dicomnode.fetch import find_source, store_into
     from dicomnode.fetch import pull as fetch
+    from dicomnode.fetch import store_into
     from dicomnode.processes.app import open_ledger
+    from dicomnode.settings.references import find_source
 
     peer = find_source(config, source)
     with closing(open_ledger(config)) as ledger, spinner(as_json) as progress:
@@ -79,7 +80,7 @@ def pull(config: Config, study: str, source: str, as_json: bool) -> bool:
 
 def parse_peer(text: str) -> DestinationSettings:
     """Read `AE@host:port`."""
-    from dicomnode.fetch import parse_address
+    from dicomnode.settings.references import parse_address
 
     address = parse_address(text)
     if address is None:

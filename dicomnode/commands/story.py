@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,6 +23,8 @@ STATUS_COLUMNS = ("study", "received", "images", "state", "outcome", "reason", "
 NO_STUDY = "no study"
 """The state that `status` shows for instances that can be of no study."""
 
+# Findings that the lines of the choice show already.
+_IN_THE_CHOICE = frozenset({"series-used", "series-not-used"})
 # Instances of no study are shown one line a sender, a reason and an hour.
 _GROUPED_S = 3600.0
 
@@ -158,9 +160,8 @@ def _job(job: JobStory) -> Iterator[str]:
     outcome = f", {job.outcome}" if job.outcome else ""
     yield f"Revision {job.revision}: {job.state}{outcome} ({job.attempts} tries): {job.reason}"
     detail = job.detail
-    for uid, reason in detail.get("selection", {}).items():
-        yield f"  series {uid}: {reason}"
-    yield from _findings(detail.get("findings", ()))
+    yield from _choice(detail.get("choice") or detail.get("evidence", {}).get("choice", ()))
+    yield from _findings([finding for finding in detail.get("findings", ()) if finding["code"] not in _IN_THE_CHOICE])
     for name, remarks in detail.get("destinations", {}).items():
         yield from (f"  to {name}: {remark}" for remark in remarks)
     if detail.get("steps"):
@@ -169,6 +170,17 @@ def _job(job: JobStory) -> Iterator[str]:
         yield f"  lesion {lesion['label']}: {lesion['volume_ml']:.2f} ml"
     for result in job.results:
         yield f"  {result.kind} {result.SOPInstanceUID}"
+
+
+def _choice(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what each series of the study was used as, or why it was not; the rows are `Selection.record`."""
+    for row in rows:
+        name = f"series {'' if row['SeriesNumber'] is None else row['SeriesNumber']}".rstrip()
+        described = f" {row['SeriesDescription']!r}" if row["SeriesDescription"] else ""
+        apart = "" if row["spacing_mm"] is None else f", {row['spacing_mm']:.2f} mm apart"
+        extent = ", ".join(text for text in (row["acquired"], row["plane"], f"{row['slice_count']} slices{apart}") if text)
+        use = f"used as {row['role'].upper()}" if row["use"] == "used" else "not used"
+        yield f"  {name}{described} ({extent}): {use}: {row['reason']}"
 
 
 def _findings(findings: Sequence[Mapping[str, str]]) -> Iterator[str]:

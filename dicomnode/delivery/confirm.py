@@ -118,7 +118,8 @@ class _Inquirer:
         """Storage commitment first; C-FIND where that is the way, or where a request was not answered in time."""
         late = [one for one in group if one.TransactionUID is not None]
         fresh = [one for one in group if one.TransactionUID is None]
-        if destination.confirm == "find":
+        if destination.confirm == "find" or destination.url:
+            # DICOMweb has no storage commitment.
             self._look_up(destination, group, may_ask=False)
         elif destination.confirm == "commitment":
             self._request(destination, group)
@@ -131,9 +132,12 @@ class _Inquirer:
     def _request(self, destination: DestinationSettings, group: list[Unconfirmed]) -> None:
         """Ask for storage commitment; what was asked for often enough without an answer is given up."""
         settings = self.config.delivery
-        for one in (one for one in group if one.tries >= settings.confirm_tries):
-            wait = f"no report on storage commitment within {settings.confirm_wait_s:g} s, asked {one.tries} times"
-            self._give_up(one, f"the peer answered success but did not prove it: {wait}; see that it knows our AE title, host and port")
+        exhausted = [one for one in group if one.tries >= settings.confirm_tries]
+        if exhausted and destination.confirm == "auto":
+            self._look_up(destination, exhausted, may_ask=False, is_last_way=True)
+        else:
+            for one in exhausted:
+                self._give_up(one, self._no_report(one))
         group = [one for one in group if one.tries < settings.confirm_tries]
         if not group:
             return
@@ -159,8 +163,15 @@ class _Inquirer:
             for one in group:
                 self._give_up(one, f"the peer answered success but cannot prove it: {outcome.reason}; set confirm to find or none")
 
-    def _look_up(self, destination: DestinationSettings, group: list[Unconfirmed], *, may_ask: bool) -> None:
-        """Look for the objects by C-FIND; `may_ask` says that storage commitment is offered, should there be no C-FIND."""
+    def _no_report(self, one: Unconfirmed) -> str:
+        wait = f"no report on storage commitment within {self.config.delivery.confirm_wait_s:g} s, asked {one.tries} times"
+        return f"the peer answered success but did not prove it: {wait}; see that it knows our AE title, host and port"
+
+    def _look_up(self, destination: DestinationSettings, group: list[Unconfirmed], *, may_ask: bool, is_last_way: bool = False) -> None:
+        """Look for the objects by C-FIND; `may_ask` says that storage commitment is offered, should there be no C-FIND.
+
+        `is_last_way` says that storage commitment was asked for often enough and nothing was reported.
+        """
         keys = [
             InstanceKey(one.delivery.StudyInstanceUID, one.delivery.result.SeriesInstanceUID, one.delivery.result.SOPInstanceUID)
             for one in group
@@ -176,15 +187,18 @@ class _Inquirer:
             self._request(destination, group)
         else:
             for one in group:
-                if destination.confirm == "find":
+                if is_last_way:
+                    self._give_up(one, self._no_report(one))
+                elif destination.confirm == "find":
                     self._give_up(one, f"the peer answered success but cannot prove it: {found.reason}; set confirm to commitment or none")
                 else:
                     self._leave(one, f"the peer answered success and has no way to prove it ({found.reason})")
 
     def _judge_found(self, one: Unconfirmed, found: frozenset[str]) -> None:
+        settings = self.config.delivery
         if one.delivery.result.SOPInstanceUID in found:
             self._confirm(one, "the peer lists it (query)")
-        elif one.tries + 1 >= self.config.delivery.confirm_tries:
+        elif one.tries + 1 >= settings.confirm_tries and self.now() - one.sent_at >= settings.index_wait_s:
             self._not_kept(one, "the peer answered success and does not list it (query)")
         else:
             self._wait([one], "the peer does not list it yet (query)", tried=True)

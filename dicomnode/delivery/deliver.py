@@ -173,7 +173,7 @@ class _Courier:
 
     def _record(self, holder: str, delivery: Delivery, outcome: SendOutcome, ahead_s: float = 0.0) -> None:
         now = self.now()
-        state, next_attempt_at, confirm_at = DeliveryState.SENT, None, self._confirm_at(delivery.destination, now)
+        state, next_attempt_at, confirm_at = DeliveryState.SENT, None, self._confirm_at(delivery.destination, outcome, now)
         if outcome.verdict != "ok":
             retry = outcome.verdict == "transient"
             next_attempt_at = plan_retry(delivery.attempts, delivery.first_failed_at, now, self.config.delivery) if retry else None
@@ -194,12 +194,16 @@ class _Courier:
             destination=delivery.destination,
             state=state.value,
             status=outcome.status,
+            reason=outcome.reason,
             attempt=delivery.attempts,
         )
 
-    def _confirm_at(self, name: str, now: float) -> float | None:
-        asked_after = any(one.name == name and one.confirm != "none" for one in self.config.destinations)
-        return now + self.config.delivery.confirm_first_s if asked_after else None
+    def _confirm_at(self, name: str, outcome: SendOutcome, now: float) -> float | None:
+        """Return when to ask after what was sent. An archive that changed it may list it elsewhere, so its word is believed there."""
+        ways = [destination.confirm for destination in self.config.destinations if destination.name == name]
+        if not ways or ways[0] == "none" or (outcome.is_coerced and ways[0] != "commitment"):
+            return None
+        return now + self.config.delivery.confirm_first_s
 
     def _audit(self, delivery: Delivery, *, arrived: bool) -> None:
         at = next((one for one in self.config.destinations if one.name == delivery.destination), None)

@@ -15,7 +15,7 @@ from sqlalchemy import Table, and_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from dicomnode.ledger.database import Database
-from dicomnode.ledger.schema import archive_counts, commitment_requests, deliveries, fetches, jobs, offers, studies
+from dicomnode.ledger.schema import archive_askings, archive_counts, commitment_requests, deliveries, fetches, jobs, offers, studies
 from dicomnode.states import DeliveryState, JobState
 
 TOLERANCE_S = 30.0
@@ -69,5 +69,6 @@ def _mends(now: float, lease_s: float, fetch_wait_s: float, learn_s: float) -> l
         (fetches, fetches.c.due_at > future + fetch_wait_s, {"due_at": now}),
         (offers, offers.c.ask_at > future + learn_s, {"ask_at": now}),
         (archive_counts, archive_counts.c.asked_at > future, {"asked_at": now, "since": now}),
+        (archive_askings, archive_askings.c.asked_at > future, {"asked_at": now}),
         (commitment_requests, and_(commitment_requests.c.due_at > now, asked_later), {"due_at": now, "asked_at": now}),
     ]

@@ -1,7 +1,7 @@
 """The diary of a study: append-only, in the same transaction as the change that it tells of.
 
 What the ledger itself writes: opened, ready, claimed, lease-expired, released, encoded, failed, done, superseded, retried, replayed, sent-again,
-conflict, own-result, sent, confirmed, not-confirmable, not-kept, fetched, fetch-delayed, delivery-delayed, delivery-given-up, withdrawn.
+conflict, corrected, own-result, sent, confirmed, not-confirmable, not-kept, fetched, fetch-delayed, delivery-delayed, delivery-given-up, withdrawn.
 """
 
 from __future__ import annotations

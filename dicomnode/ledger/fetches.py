@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.events import add_event
-from dicomnode.ledger.schema import archive_counts, fetches
+from dicomnode.ledger.schema import archive_askings, archive_counts, fetches
 
 
 class Fetches:
@@ -46,19 +46,19 @@ class Fetches:
 
     def counted_at(self, StudyInstanceUID: str) -> float | None:
         """Return when the archive was last asked how many images it lists of a study."""
-        asked = select(func.max(archive_counts.c.asked_at)).where(archive_counts.c.StudyInstanceUID == StudyInstanceUID)
+        asking = select(archive_askings.c.asked_at).where(archive_askings.c.StudyInstanceUID == StudyInstanceUID)
         with self._database.read() as connection:
-            at: float | None = connection.execute(asked).scalar_one()
+            at: float | None = connection.execute(asking).scalar_one_or_none()
             return at
 
     def note_counts(self, StudyInstanceUID: str, counts: Mapping[str, int], now: float) -> None:
         """Note how many images an archive lists per series."""
         of_study = archive_counts.c.StudyInstanceUID == StudyInstanceUID
         with self._database.write() as connection:
-            known = {row.SeriesInstanceUID: row for row in connection.execute(select(archive_counts).where(of_study))}
+            last = {row.SeriesInstanceUID: row for row in connection.execute(select(archive_counts).where(of_study))}
             connection.execute(delete(archive_counts).where(of_study))
             for series, count in counts.items():
-                before = known.get(series)
+                before = last.get(series)
                 since = before.since if before is not None and before.instances == count else now
                 row = {
                     "SeriesInstanceUID": series,
@@ -71,11 +71,10 @@ class Fetches:
 
     def note_asked(self, StudyInstanceUID: str, now: float) -> None:
         """Note that an archive was asked, whatever it said: one that lists nothing, or is away, is not asked again at once."""
-        # Under the study's own UID, which is no series'.
-        row = {"SeriesInstanceUID": StudyInstanceUID, "StudyInstanceUID": StudyInstanceUID, "instances": 0, "since": now, "asked_at": now}
+        of_study = archive_askings.c.StudyInstanceUID == StudyInstanceUID
         with self._database.write() as connection:
-            connection.execute(delete(archive_counts).where(archive_counts.c.SeriesInstanceUID == StudyInstanceUID))
-            connection.execute(insert(archive_counts).values(**row))
+            if connection.execute(update(archive_askings).where(of_study).values(asked_at=now)).rowcount == 0:
+                connection.execute(insert(archive_askings).values(StudyInstanceUID=StudyInstanceUID, asked_at=now))
 
     def counts(self, StudyInstanceUID: str, still_s: float) -> dict[str, int]:
         """Return the counts per series that did not change for `still_s`: an archive may be receiving the study itself."""

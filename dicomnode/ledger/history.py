@@ -12,7 +12,7 @@ from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import from_json, header_from_json
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.instances import choose_used
-from dicomnode.ledger.schema import Reading, deliveries, events, instances, jobs, results, studies
+from dicomnode.ledger.schema import HAS_VERSIONS, NOT_INDEXED, Reading, deliveries, events, instances, jobs, results, studies
 from dicomnode.ledger.shown import (
     DeliveryLine,
     EventLine,
@@ -31,7 +31,7 @@ from dicomnode.states import DeliveryState, JobState
 # Instances of one sender with a longer pause between them are shown as two transfers.
 _PAUSE_S = 60.0
 _Line = TypeVar("_Line")
-_WITHOUT_STUDY = and_(instances.c.reading == Reading.UNREADABLE.value, instances.c.StudyInstanceUID.is_(None))
+_WITHOUT_STUDY = and_(NOT_INDEXED, instances.c.reading == Reading.UNREADABLE.value, instances.c.StudyInstanceUID.is_(None))
 
 
 class History:
@@ -53,7 +53,7 @@ class History:
                 destinations=_per_destination(connection),
                 instances=_per_reading(connection),
                 without_study=connection.execute(select(func.count()).where(_WITHOUT_STUDY)).scalar_one(),
-                conflicts=connection.execute(select(func.count()).select_from(instances).where(instances.c.arrival > 0)).scalar_one(),
+                conflicts=connection.execute(select(func.count()).select_from(instances).where(HAS_VERSIONS)).scalar_one(),
                 studies=connection.execute(select(func.count()).select_from(studies)).scalar_one(),
                 oldest_waiting_since=connection.execute(oldest_waiting).scalar_one(),
                 oldest_ready_since=connection.execute(oldest_ready).scalar_one(),
@@ -149,7 +149,7 @@ def _per_destination(connection: Connection) -> dict[str, dict[str, int]]:
 def _per_reading(connection: Connection) -> dict[str, int]:
     """Count instances; the few that are not plainly indexed have an index of their own, so that a million costs little."""
     reading = instances.c.reading
-    counted = select(reading, func.count()).where(reading != Reading.INDEXED.value).group_by(reading)
+    counted = select(reading, func.count()).where(NOT_INDEXED).group_by(reading)
     counts = {row[0]: row[1] for row in connection.execute(counted)}
     total = connection.execute(select(func.count()).select_from(instances)).scalar_one()
     counts[Reading.INDEXED.value] = total - sum(counts.values())

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from dicomnode.errors import NodeError, RetryLater, StateError
 from dicomnode.ledger import revisions
 from dicomnode.ledger.database import Database
-from dicomnode.ledger.encoding import header_to_json, indexed_from_row, received_from_row, received_to_columns
+from dicomnode.ledger.encoding import from_json, header_to_json, indexed_from_row, received_from_row, received_to_columns
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.gather import Gather
 from dicomnode.ledger.schema import Reading, instances, results, studies
@@ -52,10 +52,12 @@ class Instances:
         except Exception as fault:  # noqa: BLE001  raised to the thread that called with it
             return fault
 
-    def paths(self) -> set[str]:
-        """Return the spool paths of every listed instance."""
+    def paths_below(self, folder: str) -> set[str]:
+        """Return the spool paths of the listed instances in a folder, itself a path without a slash at its end."""
+        # "0" follows "/" in ASCII: the range is what begins with the folder and a slash, and an index finds it.
+        below = and_(instances.c.path > f"{folder}/", instances.c.path < f"{folder}0")
         with self._database.read() as connection:
-            return set(connection.execute(select(instances.c.path)).scalars())
+            return set(connection.execute(select(instances.c.path).where(below)).scalars())
 
     def unindexed(self, limit: int) -> list[tuple[int, ReceivedInstance]]:
         """Return instances whose header has not been read, oldest first."""
@@ -75,7 +77,8 @@ class Instances:
     def record_header(self, instance_id: int, header: InstanceHeader, now: float, *, reopens: bool = True) -> None:
         """Note what an instance is; open its study's job, or supersede one that began without it and open the next revision.
 
-        Duplicates, conflicts, our own results and a second reading never supersede; nor does anything with `reopens` false.
+        Other bytes for an instance that is there supersede when they carry another patient or order: that is a correction. Other conflicts,
+        duplicates, our own results and a second reading never supersede; nor does anything with `reopens` false.
         """
         # Encoded before the lock: many-framed headers take their time, and reception waits for the lock.
         encoded = header_to_json(header)
@@ -96,11 +99,13 @@ class Instances:
                 # An archive that routes our own results back to us must not start the study again.
                 add_event(connection, header.StudyInstanceUID, "own-result", origin, now)
                 return
+            earlier = _earlier_version(connection, row, header.StudyInstanceUID) if row.arrival else None
+            corrects = earlier is not None and _mark(earlier) != header.identity_mark
             if row.arrival:
-                add_event(connection, header.StudyInstanceUID, "conflict", origin, now)
-                if _has_earlier(connection, row, header.StudyInstanceUID):
-                    revisions.note_sent_again(connection, header.StudyInstanceUID, now)
-                    return
+                add_event(connection, header.StudyInstanceUID, "corrected" if corrects else "conflict", origin, now)
+            if earlier is not None and not corrects:
+                revisions.note_sent_again(connection, header.StudyInstanceUID, now)
+                return
             revisions.admit_content(connection, header.StudyInstanceUID, now, reopens)
 
     def record_unreadable(self, instance_id: int, reason: str, now: float, *, StudyInstanceUID: str = "") -> None:
@@ -146,12 +151,29 @@ class Instances:
 
 
 def choose_used(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
-    """Return the rows of a study's instances that count, in their order: of several versions with one SOP Instance UID the first."""
-    first: dict[str, int] = {}
-    indexed = [row for row in rows if row.reading == Reading.INDEXED.value]
-    for row in indexed:
-        first[row.SOPInstanceUID] = min(row.arrival, first.get(row.SOPInstanceUID, row.arrival))
-    return [row for row in indexed if row.arrival == first[row.SOPInstanceUID]]
+    """Return the rows of a study's instances that count, in their order: of several versions with one SOP Instance UID one.
+
+    The newest patient and order count, as the sender may have corrected them; of the versions that carry those, the first.
+    """
+    versions: dict[str, list[Row[Any]]] = {}
+    for row in rows:
+        if row.reading == Reading.INDEXED.value:
+            versions.setdefault(row.SOPInstanceUID, []).append(row)
+    used = {_choose_version(of_one_uid).id for of_one_uid in versions.values()}
+    return [row for row in rows if row.id in used]
+
+
+def _choose_version(rows: Sequence[Row[Any]]) -> Row[Any]:
+    if len(rows) == 1:
+        return rows[0]
+    by_arrival = sorted(rows, key=lambda row: int(row.arrival))
+    newest_mark = _mark(by_arrival[-1])
+    return next(row for row in by_arrival if _mark(row) == newest_mark)
+
+
+def _mark(row: Row[Any]) -> str:
+    """Return the identity mark of an indexed row; rows of before 0.5.0 have none, which counts as another patient."""
+    return str(from_json(row.header).get("identity_mark", "")) if row.header else ""
 
 
 def _add_again(connection: Connection, instance: ReceivedInstance) -> AddOutcome:
@@ -160,6 +182,7 @@ def _add_again(connection: Connection, instance: ReceivedInstance) -> AddOutcome
     for row in rows:
         if row.sha256 == instance.sha256:
             _note_again(connection, row, instance.received_at)
+            _make_newest(connection, row, rows, instance.received_at)
             return "duplicate"
     arrival = max((row.arrival for row in rows), default=-1) + 1
     connection.execute(_ADD, _columns(instance, arrival))
@@ -179,6 +202,16 @@ def _note_again(connection: Connection, row: Row[Any], received_at: float) -> No
         connection.execute(update(instances).where(instances.c.id == row.id).values(received_at=received_at))
 
 
+def _make_newest(connection: Connection, row: Row[Any], rows: Sequence[Row[Any]], received_at: float) -> None:
+    """Let a version count again that another patient had replaced: a correction was taken back. Its header is read anew, as of what just came."""
+    of_study = [other for other in rows if other.reading == Reading.INDEXED.value and other.StudyInstanceUID == row.StudyInstanceUID]
+    if row.reading != Reading.INDEXED.value or _mark(_choose_version(of_study)) == _mark(row):
+        return
+    arrival = max(other.arrival for other in rows) + 1
+    values = {"arrival": arrival, "reading": Reading.NEW.value, "received_at": received_at}
+    connection.execute(update(instances).where(instances.c.id == row.id).values(**values))
+
+
 def _columns(instance: ReceivedInstance, arrival: int) -> dict[str, Any]:
     return {**received_to_columns(instance), "arrival": arrival, "reading": Reading.NEW.value}
 
@@ -190,14 +223,16 @@ def _fetch(connection: Connection, instance_id: int) -> Row[Any]:
     return row
 
 
-def _has_earlier(connection: Connection, row: Row[Any], StudyInstanceUID: str) -> bool:
+def _earlier_version(connection: Connection, row: Row[Any], StudyInstanceUID: str) -> Row[Any] | None:
+    """Return the version of an instance that counted before this one came; None when its study had none."""
     earlier = and_(
         instances.c.SOPInstanceUID == row.SOPInstanceUID,
         instances.c.StudyInstanceUID == StudyInstanceUID,
         instances.c.reading == Reading.INDEXED.value,
         instances.c.arrival < row.arrival,
     )
-    return connection.execute(select(instances.c.id).where(earlier).limit(1)).first() is not None
+    rows = connection.execute(select(instances).where(earlier)).all()
+    return _choose_version(rows) if rows else None
 
 
 def _refresh_study(connection: Connection, StudyInstanceUID: str, received_at: float, grows: bool) -> None:

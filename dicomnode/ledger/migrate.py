@@ -7,11 +7,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.database import Database
+from dicomnode.ledger.schema import metadata
 
 # Any number that nothing else in the same PostgreSQL database locks: "dicomnode" on a telephone keypad.
 _ADVISORY_LOCK = 342666633
@@ -23,13 +24,14 @@ def migrate(database: Database) -> None:
     Raises
     ------
     StartError
-        The file is not a ledger, or a newer version of the node made it.
+        The file is not a ledger, a newer version of the node made it, or a table or column of it is gone.
     """
     try:
         with database.write() as connection:
             if not database.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
             _upgrade(connection)
+            _check_tables(connection)
     except CommandError as problem:
         raise StartError(f"the ledger was made by another version of dicomnode: {problem}") from problem
     except RetryLater as problem:
@@ -54,3 +56,18 @@ def _upgrade(connection: Connection) -> None:
     head = ScriptDirectory.from_config(config).get_current_head()
     if MigrationContext.configure(connection).get_current_revision() != head:
         upgrade(config, "head")
+
+
+def _check_tables(connection: Connection) -> None:
+    """Raise `StartError` when the revision promises more than is there: found later, it would fail one study after the other."""
+    inspector = inspect(connection)
+    tables = set(inspector.get_table_names())
+    missing = sorted(metadata.tables.keys() - tables)
+    for name in sorted(metadata.tables.keys() & tables):
+        columns = {column["name"] for column in inspector.get_columns(name)}
+        missing += [f"{name}.{column.name}" for column in metadata.tables[name].columns if column.name not in columns]
+    if missing:
+        raise StartError(
+            f"the ledger lacks {', '.join(missing)}: restore it from a backup, or move it away and start again: "
+            "a new one is made from the spool"
+        )

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, delete, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from dicomnode.ledger.database import Database
-from dicomnode.ledger.schema import Reading, archive_counts, deliveries, events, fetches, instances, jobs, results, studies
+from dicomnode.ledger.schema import Reading, archive_askings, archive_counts, deliveries, events, fetches, instances, jobs, results, studies
 from dicomnode.states import DeliveryState, JobState
 
 _UNFINISHED_JOB = tuple(state.value for state in JobState if state not in (JobState.DONE, JobState.FAILED, JobState.SUPERSEDED))
@@ -81,7 +81,7 @@ def _forget_study(connection: Connection, StudyInstanceUID: str) -> None:
     job_ids = select(jobs.c.id).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
     connection.execute(delete(deliveries).where(deliveries.c.job_id.in_(job_ids)))
     connection.execute(delete(results).where(results.c.job_id.in_(job_ids)))
-    for table in (jobs, instances, events, fetches, archive_counts, studies):
+    for table in (jobs, instances, events, fetches, archive_counts, archive_askings, studies):
         connection.execute(delete(table).where(table.c.StudyInstanceUID == StudyInstanceUID))
 
 

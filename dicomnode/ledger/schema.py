@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint, text
 
 metadata = MetaData(
     naming_convention={
@@ -64,11 +64,17 @@ instances = Table(
     UniqueConstraint("SOPInstanceUID", "sha256"),
     UniqueConstraint("SOPInstanceUID", "arrival"),
     Index("ix_instances_StudyInstanceUID", "StudyInstanceUID"),
+    Index("ix_instances_path", "path"),
     sqlite_autoincrement=True,
 )
 # Partial, so that finding the few unread ones among many stays cheap, and so does storing one.
 _unread = instances.c.reading == Reading.NEW.value
 Index("ix_instances_unread", instances.c.id, sqlite_where=_unread, postgresql_where=_unread)
+NOT_INDEXED = instances.c.reading != text("'indexed'")
+"""What is plainly indexed has no place in the index of the others; a query needs these very words to find it."""
+Index("ix_instances_not_indexed", instances.c.reading, sqlite_where=NOT_INDEXED, postgresql_where=NOT_INDEXED)
+HAS_VERSIONS = instances.c.arrival > text("0")
+Index("ix_instances_versions", instances.c.arrival, sqlite_where=HAS_VERSIONS, postgresql_where=HAS_VERSIONS)
 
 jobs = Table(
     "jobs",
@@ -134,6 +140,7 @@ deliveries = Table(
     Index("ix_deliveries_state_destination_next_attempt_at", "state", "destination", "next_attempt_at"),
     Index("ix_deliveries_TransactionUID", "TransactionUID"),
     Index("ix_deliveries_job_id", "job_id"),
+    Index("ix_deliveries_StudyInstanceUID", "StudyInstanceUID"),
     sqlite_autoincrement=True,
 )
 
@@ -187,6 +194,14 @@ archive_counts = Table(
     Column("since", Double, nullable=False),
     Column("asked_at", Double, nullable=False),
     Index("ix_archive_counts_StudyInstanceUID", "StudyInstanceUID"),
+)
+
+# When an archive was last asked for the counts of a study, whatever it said.
+archive_askings = Table(
+    "archive_askings",
+    metadata,
+    Column("StudyInstanceUID", String, primary_key=True),
+    Column("asked_at", Double, nullable=False),
 )
 
 # What a destination accepts (SOP Class UID -> transfer syntaxes), as it last said; without `learned_at` it has not been heard. What it accepts and

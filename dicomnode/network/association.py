@@ -1,79 +1,168 @@
-"""`Receiver`: the listener. It checks who calls, negotiates, and hands every request to `handlers`."""
+"""`Receiver`: the listener. It checks who calls, and hands every request to `handlers`."""
 
 from __future__ import annotations
 
+import contextlib
+import selectors
 import socket
-import socketserver
 import ssl
-import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 from pynetdicom import AE, _config, evt
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.transport import AssociationServer
 
-from dicomnode.audit.events import MINOR_FAILURE, Audit, AuditEvent, silent
+from dicomnode.audit.events import Audit, silent
 from dicomnode.errors import PortError
-from dicomnode.network.contexts import VERIFICATION, accepted_contexts
-from dicomnode.network.handlers import AddInstance, AnswerStore, InstanceWriter, answer_echo, store_handler, usual_way
-from dicomnode.network.limits import Doorkeeper, PeerShares, ReceiveMemory
-from dicomnode.network.peers import PERMANENT, Rejection, busy, check_caller
-from dicomnode.network.reactor import PromptRequestHandler
-from dicomnode.network.tls import A_ASSOCIATE_RQ, HandshakeProblem, acceptor_context, certificate_of, explain
+from dicomnode.network.acceptor import Service, open_association
+from dicomnode.network.contexts import VERIFICATION
+from dicomnode.network.handlers import AddInstance, InstanceWriter, answer_echo, store_handler
+from dicomnode.network.limits import Places, ReceiveMemory
+from dicomnode.network.lobby import HalfOpen, Lobby
+from dicomnode.network.peers import Rejection, busy, check_caller, foreign_context, foreign_version, is_peer_address
+from dicomnode.network.refusals import Refusal, Refusals
+from dicomnode.network.request import AssociationRequest, encode_abort, encode_reject
+from dicomnode.network.tls import acceptor_context, certificate_of
 from dicomnode.settings.config import Config
+from dicomnode.uids import is_uid
 
 log = structlog.get_logger()
 
 _POLL_S = 0.2
+_SOON_S = 0.01
+# Where no file handle is left: for so long nobody new is accepted.
+_EXHAUSTED_S = 0.1
+# The library counts every connection; `limits.Places` counts associations.
+_NO_LIMIT = 1_000_000
 
 
-class _Server(ThreadedAssociationServer):
-    """A listener that bursts of connections do not overrun. A TLS handshake is the connection's own thread's: the listener waits for nobody."""
+class _Server(AssociationServer):
+    """The listener's socket and its loop: one thread that accepts, reads requests, and lets in who may come.
+
+    Parameters
+    ----------
+    config
+        Who we are, who may call, limits.
+    entity, handlers
+        The library's application entity and (event, handler) pairs.
+    service
+        What associations serve with.
+    decide
+        Returns why a caller is turned away; None lets it in.
+    tls
+        The context of the listener; None: plain.
+    """
 
     request_queue_size = 128
-    daemon_threads = True
-    answer_store: AnswerStore
-    memory: ReceiveMemory
-    doorkeeper: Doorkeeper
-    audit: Audit
-    tls: ssl.SSLContext | None = None
-    looked_at = 0.0
-    """When the listener's loop last came round (`time.monotonic`)."""
+
+    def __init__(
+        self,
+        config: Config,
+        handlers: list[Any],
+        service: Service,
+        decide: Callable[[HalfOpen, AssociationRequest], Rejection | None],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        entity, network = service.entity, config.network
+        super().__init__(entity, (network.bind, network.port), network.ae_title, entity.supported_contexts, evt_handlers=handlers)
+        self.memory, self.places = ReceiveMemory(network), Places(network)
+        self._service, self._decide = service, decide
+        self._selector = selectors.DefaultSelector()
+        self._lobby = Lobby(
+            self._selector,
+            tls,
+            network.acse_timeout_s,
+            self.memory,
+            service.refusals,
+            lambda host: is_peer_address(config, host),
+            self._welcome,
+            time.monotonic,
+        )
+        self._stopping, self._stopped = False, threading.Event()
+        self.looked_at = time.monotonic()
+        """When the loop last came round (`time.monotonic`)."""
 
     def service_actions(self) -> None:
         """Note, each time that the loop comes round, that it does."""
         super().service_actions()
         self.looked_at = time.monotonic()
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Let a connection in, or close it before it has cost a thread."""
-        host = str(client_address[0])
-        if self.doorkeeper.lets_in(host, Counter(peer_host(one) for one in self.active_associations if not one.is_established)):
-            return True
-        detail = "more connections than network.maximum_associations at once that are no association"
-        self.audit(AuditEvent("connections-cut", MINOR_FAILURE, peer_host=host, detail=detail))
-        return False
+    def run(self) -> None:
+        """Accept, read and let in, until `end`."""
+        listening: Any = self.socket
+        listening.setblocking(False)
+        self._selector.register(listening, selectors.EVENT_READ)
+        served_at = 0.0
+        try:
+            while not self._stopping:
+                for key, _events in self._selector.select(_SOON_S if self._lobby.answer() else _POLL_S):
+                    if key.data is None:
+                        self._accept(listening)
+                    else:
+                        self._lobby.advance(key.data)
+                if (now := time.monotonic()) - served_at >= _POLL_S:
+                    served_at = now
+                    self._lobby.expire()
+                    self._service.refusals.flush()
+                    self.service_actions()
+        finally:
+            self._lobby.close()
+            self._selector.close()
+            self._stopped.set()
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Make the association of a connection, in its own thread."""
-        with self.doorkeeper.waiting(str(client_address[0])):
-            super().process_request_thread(request, client_address)
+    def end(self) -> None:
+        """Stop accepting, and close what is no association."""
+        self._stopping = True
+        self._stopped.wait(5.0)
+        self.server_close()
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Do the TLS handshake where it is due, then what the library does."""
-        if self.tls is not None:
-            request = _secured(self.tls, request, str(client_address[0]), self.ae.acse_timeout, self.audit)
-            if request is None:
-                return
-        super().finish_request(request, client_address)
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connection, address = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError as problem:
+            # The caller is gone already, or there are no more handles: those who hold them go by and by.
+            log.warning("connection_not_accepted", reason=problem.strerror)
+            time.sleep(_EXHAUSTED_S)
+            return
+        try:
+            self._lobby.admit(connection, address)
+        except Exception as problem:  # noqa: BLE001  one caller must not end the listener
+            log.warning("connection_failed", host=str(address[0]), error=type(problem).__name__)
+            connection.close()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what a connection that could not be made into an association ended with; the library would print it."""
-        log.warning("connection_failed", host=str(client_address[0]), error=type(sys.exception()).__name__)
+    def _welcome(self, caller: HalfOpen, request: AssociationRequest) -> tuple[Refusal, bytes] | None:
+        """Open the association of a complete request, or say why not."""
+        titles = {"calling_ae": request.calling_ae, "called_ae": request.called_ae}
+        rejection = self._decide(caller, request) or self._shortage(caller, request)
+        if rejection is not None:
+            refusal = Refusal("association_rejected", caller.host, rejection.kind, rejection.advice, "association-refused", **titles)
+            return refusal, encode_reject(rejection.result, rejection.source, rejection.reason)
+        connection = self._lobby.hand_over(caller)
+        try:
+            association = open_association(self._service, self, request, connection, caller.address, caller.account)
+            self.places.take(request.calling_ae, caller.host, lambda: _is_open(association))
+            association.start()
+        except Exception as problem:  # noqa: BLE001  no thread left, or a fault of the library: this caller's only
+            with contextlib.suppress(OSError):
+                connection.send(encode_abort(0))
+            connection.close()
+            caller.account.close()
+            reason = f"the association could not be opened: {type(problem).__name__}"
+            self._service.refusals.note(
+                Refusal(
+                    "association_broken_off", caller.host, reason, "see that the machine has threads left", "association-refused", **titles
+                )
+            )
+        return None
+
+    def _shortage(self, caller: HalfOpen, request: AssociationRequest) -> Rejection | None:
+        shortage = self.places.shortage(request.calling_ae, caller.host)
+        return busy(shortage) if shortage else None
 
 
 class Receiver:
@@ -108,14 +197,11 @@ class Receiver:
         self._audit = audit
         self.congested = False
         """Set while the node has more open studies than it may: new associations are then refused for the moment."""
-        self._shares = PeerShares(config.network)
         self._answer_store = store_handler(writer, add_instance, clock)
         self._handlers: list[Any] = [
-            (evt.EVT_REQUESTED, self._check_and_offer),
             (evt.EVT_ACCEPTED, _log_contexts),
             (evt.EVT_ABORTED, _log_abort),
             (evt.EVT_C_ECHO, answer_echo),
-            (evt.EVT_C_STORE, usual_way(self._answer_store)),
             *services,
         ]
         self._server: _Server | None = None
@@ -126,18 +212,15 @@ class Receiver:
         _config.LOG_HANDLER_LEVEL = "none"
         network = self._config.network
         tls = acceptor_context(self._config.tls) if network.tls else None
+        refusals = Refusals(self._audit, time.monotonic)
+        service = Service(_entity(self._config), self._answer_store, refusals, network.other_objects)
         try:
-            server: Any = _entity(self._config).make_server(
-                (network.bind, network.port), evt_handlers=self._handlers, server_class=_Server, request_handler=PromptRequestHandler
-            )
+            server = _Server(self._config, self._handlers, service, self._decide, tls)
         except (OSError, OverflowError) as problem:
             reason = getattr(problem, "strerror", None) or str(problem)
             raise PortError(f"cannot listen on {network.bind}:{network.port}: {reason}; set network.bind and network.port") from problem
-        server.answer_store, server.tls, server.audit = self._answer_store, tls, self._audit
-        server.memory, server.doorkeeper = ReceiveMemory(network), Doorkeeper(network)
-        server.looked_at = time.monotonic()
         self._server = server
-        threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="listener", daemon=True).start()
+        threading.Thread(target=server.run, name="listener", daemon=True).start()
         host, port = server.server_address[:2]
         return str(host), int(port)
 
@@ -150,43 +233,29 @@ class Receiver:
         server, self._server = self._server, None
         if server is None:
             return
-        # The library's own shutdown also looks for the server in a list that only its own start fills.
-        socketserver.BaseServer.shutdown(server)
-        server.server_close()
+        server.end()
         end = time.monotonic() + timeout_s
         while server.active_associations and time.monotonic() < end:
             time.sleep(0.02)
         for association in server.active_associations:
             association.abort()
 
-    def _check_and_offer(self, event: Any) -> None:
-        """Reject who may not call, else offer what fits the proposal. Runs before the library negotiates."""
-        association, proposal = event.assoc, event.assoc.requestor.primitive
-        host = association.requestor.address or ""
+    def _decide(self, caller: HalfOpen, request: AssociationRequest) -> Rejection | None:
+        """Return why a caller may not come in, but for its place."""
+        if not request.speaks_version_1:
+            return foreign_version()
+        if not request.is_dicom:
+            return foreign_context()
         rejection = check_caller(
             self._config,
-            called_ae=proposal.called_ae_title,
-            calling_ae=proposal.calling_ae_title,
-            host=host,
-            certificate=certificate_of(association.dul.socket.socket),
-        ) or self._check_room(association, proposal.calling_ae_title, host)
-        if rejection is None:
-            contexts = accepted_contexts(proposal.presentation_context_definition_list, self._config.network.other_objects)
-            association.acceptor.supported_contexts = contexts
-            return
-        log.warning("association_rejected", calling_ae=proposal.calling_ae_title, host=host, advice=rejection.advice)
-        if rejection.result == PERMANENT:
-            self._audit(AuditEvent("association-refused", MINOR_FAILURE, proposal.calling_ae_title, host, detail=rejection.advice))
-        association.acse.send_reject(rejection.result, rejection.source, rejection.reason)
-        association.kill()
-
-    def _check_room(self, association: Any, calling_ae: str, host: str) -> Rejection | None:
-        """Return a rejection for the moment when the node, or the share of this peer, is full."""
-        if self.congested:
+            called_ae=request.called_ae,
+            calling_ae=request.calling_ae,
+            host=caller.host,
+            certificate=certificate_of(caller.connection),
+        )
+        if rejection is None and self.congested:
             return busy("more studies wait than network.maximum_open_studies")
-        if self._shares.take(calling_ae.strip(), host, lambda: _is_open(association)):
-            return None
-        return busy(f"{calling_ae.strip()!r} from {host} has as many associations as network.maximum_associations_per_peer allows")
+        return rejection
 
 
 def _is_open(association: Any) -> bool:
@@ -194,39 +263,10 @@ def _is_open(association: Any) -> bool:
     return association.is_alive() and not (association.is_released or association.is_aborted or association.is_rejected)
 
 
-def peer_host(association: Any) -> str:
-    """Return the address of the other end."""
-    return association.requestor.address or ""
-
-
-def _secured(context: ssl.SSLContext, connection: socket.socket, host: str, timeout_s: float | None, audit: Audit) -> ssl.SSLSocket | None:
-    """Do the TLS handshake of a caller; None, and the connection is closed, when it fails."""
-    connection.settimeout(timeout_s)
-    try:
-        first = connection.recv(1, socket.MSG_PEEK)
-        if not first:
-            # Somebody looked whether the port is open.
-            connection.close()
-            return None
-        if first == A_ASSOCIATE_RQ:
-            problem = HandshakeProblem("plain DICOM on a port that takes TLS only", "turn TLS on at the peer")
-        else:
-            secured = context.wrap_socket(connection, server_side=True)
-            # From here on the timeouts are options of the socket (`reactor`).
-            secured.settimeout(None)
-            return secured
-    except OSError as failed:
-        problem = explain(failed)
-    connection.close()
-    log.warning("tls_handshake_failed", host=host, reason=problem.seen, advice=problem.advice)
-    audit(AuditEvent("handshake-failed", MINOR_FAILURE, peer_host=host, detail=problem.seen))
-    return None
-
-
 def _entity(config: Config) -> AE:
     network = config.network
     entity = AE(ae_title=network.ae_title)
-    entity.maximum_associations = network.maximum_associations
+    entity.maximum_associations = _NO_LIMIT
     entity.maximum_pdu_size = network.maximum_pdu_bytes
     entity.acse_timeout = network.acse_timeout_s
     entity.dimse_timeout = network.dimse_timeout_s
@@ -242,8 +282,9 @@ def _log_contexts(event: Any) -> None:
     log.info("association_accepted", **peer, contexts=len(association.accepted_contexts))
     for context in association.rejected_contexts:
         # Without this line nobody finds out why a modality's images do not arrive while its reports do.
-        syntaxes = [str(syntax) for syntax in context.transfer_syntax]
-        log.warning("context_rejected", **peer, SOPClassUID=str(context.abstract_syntax), transfer_syntaxes=syntaxes, reason=context.status)
+        uids = [str(context.abstract_syntax or ""), *(str(syntax) for syntax in context.transfer_syntax)]
+        SOPClassUID, *syntaxes = [uid if is_uid(uid) else "(no UID)" for uid in uids]
+        log.warning("context_rejected", **peer, SOPClassUID=SOPClassUID, transfer_syntaxes=syntaxes, reason=context.status)
 
 
 def _log_abort(event: Any) -> None:

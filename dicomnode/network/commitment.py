@@ -24,6 +24,7 @@ from dicomnode.network.contexts import COMMITMENT
 from dicomnode.network.dial import TAKES_NONE, associated, unanswered
 from dicomnode.records import CommitmentReport, SendOutcome, SOPReference
 from dicomnode.settings.config import DestinationSettings
+from dicomnode.uids import is_uid
 
 log = structlog.get_logger()
 
@@ -88,7 +89,7 @@ def report_handler(journal: JournalReport) -> Callable[[Any], tuple[int, None]]:
     def answer_report(event: Any) -> tuple[int, None]:
         try:
             report = decode_report(event.event_information)
-            if not report.TransactionUID:
+            if not is_uid(report.TransactionUID):
                 return status.INVALID_ARGUMENT, None
             if journal(report):
                 log.info("commitment_reported", transaction=report.TransactionUID, safe=len(report.committed), failed=len(report.failed))

@@ -21,6 +21,7 @@ from dicomnode.network.commitment import JournalReport, decode_references, repor
 from dicomnode.network.peers import peer_of
 from dicomnode.records import CommitmentReport, CommitmentRequest, ReceivedInstance, SendOutcome, SOPReference
 from dicomnode.settings.config import Config
+from dicomnode.uids import is_uid
 
 log = structlog.get_logger()
 
@@ -31,6 +32,8 @@ _PATIENCE_S = 5.0
 _IDLE_S = 2.0
 _WAITS_S = (5.0, 30.0, 120.0, 600.0, 3600.0)
 _GIVE_UP_S = 72 * 3600.0
+# A study of 10,000 instances is a large one; a longer list costs seconds of everybody's time.
+_LARGEST_REQUEST = 10_000
 _NO_PORT = "the peer hung up and has no port in [[peers]], so it cannot be told"
 
 Holds = Callable[[ReceivedInstance], bool]
@@ -65,6 +68,10 @@ def examine(request: CommitmentRequest, stored: dict[str, list[ReceivedInstance]
         else:
             failed.append((reference, reason))
     return CommitmentReport(request.TransactionUID, tuple(committed), tuple(failed))
+
+
+def _is_legal(reference: SOPReference) -> bool:
+    return is_uid(reference.SOPClassUID) and is_uid(reference.SOPInstanceUID)
 
 
 def _failure(reference: SOPReference, found: list[ReceivedInstance], holds: Holds) -> int | None:
@@ -137,8 +144,13 @@ class CommitmentProvider:
             return status.NO_SUCH_ACTION
         information = event.action_information
         TransactionUID = str(information.get("TransactionUID", ""))
-        references = decode_references(information.get("ReferencedSOPSequence"))
-        if not TransactionUID or not references:
+        items = information.get("ReferencedSOPSequence") or ()
+        if len(items) > _LARGEST_REQUEST:
+            log.warning("commitment_refused", instances=len(items), reason="more references than one request may have")
+            return status.RESOURCE_LIMITATION
+        references = decode_references(items)
+        if not is_uid(TransactionUID) or not references or not all(map(_is_legal, references)):
+            log.warning("commitment_refused", instances=len(items), reason="no Transaction UID, no reference, or one that is no UID")
             return status.INVALID_ARGUMENT
         requestor = event.assoc.requestor
         calling_ae, now = requestor.ae_title.strip(), self._clock()

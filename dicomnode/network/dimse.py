@@ -1,92 +1,152 @@
-"""C-STORE on the wire: a request put together out of P-DATA, and its response. Pure functions of bytes.
+"""DIMSE messages on the wire: put together out of P-DATA, and the responses that are given without the library. Pure functions of bytes.
 
 Rules for this file:
-1. Only what every storage sender does is understood here: a request whose command set lies whole in one fragment. Whatever is said
-   another way is left to pynetdicom (`StoreAssembler.add` returns False), which answers the same, only slower.
-2. A dataset is never looked into.
+1. Every message is put together here, whatever its kind and however it is cut, so that one account counts all of it.
+2. A dataset is never looked into, but for the first elements (`dataset_identity`).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
+
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicomnode.errors import NodeError
+from dicomnode.uids import is_uid
 
 _P_DATA_TF = 0x04
-_C_STORE_RQ = 0x0001
-_C_STORE_RSP = 0x8001
+C_STORE_RQ = 0x0001
+_RESPONSE = 0x8000
 _NO_DATASET = 0x0101
+# A command set has a few hundred bytes; a list of 10,000 references to commit has some 1.5 MB.
+_LARGEST_COMMAND_BYTES = 16 * 2**10
+LARGEST_OTHER_BYTES = 2 * 2**20
+"""Largest dataset of a message that is no C-STORE."""
 
 # Elements of group 0000, PS3.7 E.1.
 _GROUP_LENGTH = 0x0000
 _AFFECTED_SOP_CLASS_UID = 0x0002
+_REQUESTED_SOP_CLASS_UID = 0x0003
 _COMMAND_FIELD = 0x0100
 _MESSAGE_ID = 0x0110
 _MESSAGE_ID_RESPONDED_TO = 0x0120
 _COMMAND_DATASET_TYPE = 0x0800
 _STATUS = 0x0900
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
+_REQUESTED_SOP_INSTANCE_UID = 0x1001
 
 
 class ProtocolFault(NodeError):
     """What the peer sent is no P-DATA-TF PDU, or comes in an order that PS3.7 does not allow."""
 
 
+class Account(Protocol):
+    """What putting a message together needs of `limits.MemoryAccount`."""
+
+    def allow(self, held_bytes: int, more_bytes: int) -> bool:
+        """Take more for a message."""
+
+    def charge(self, more_bytes: int) -> None:
+        """Take a little, whatever else is taken."""
+
+    def settle(self) -> None:
+        """Give everything back."""
+
+
 @dataclass(frozen=True)
-class StoreCommand:
-    """The command set of a C-STORE-RQ (PS3.7 9.3.1.1). UIDs are kept as they were encoded, padding included."""
+class Command:
+    """A command set (PS3.7 9.3, 10.3). UIDs are kept as they were encoded, padding included; `encoded` is all of it."""
 
     context_id: int
+    field: int
     message_id: int
     has_dataset: bool
     encoded_class: bytes
     encoded_instance: bytes
+    encoded: bytes = b""
+
+    @property
+    def is_store(self) -> bool:
+        """Whether it is a C-STORE-RQ."""
+        return self.field == C_STORE_RQ
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it is a request and no response."""
+        return not self.field & _RESPONSE
 
 
-class StoreAssembler:
-    """One association's C-STORE request while it arrives. `command` is None between two messages.
+class MessageAssembler:
+    """One association's message while it arrives. `command` is None until its command set is there.
 
-    `allow` is asked before bytes are kept: how many there are, how many come. When it says no, the dataset is dropped, the rest of it is
-    read and forgotten, and `too_large` says so.
+    The account is asked before bytes of a dataset are kept. When it says no, the dataset is dropped, the rest of it is read and
+    forgotten, and `too_large` says so.
     """
 
-    def __init__(self) -> None:
-        self.command: StoreCommand | None = None
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self.reset()
+
+    def reset(self) -> None:
+        """Make ready for the next message. The dataset's memory is given away, not cleared: somebody may still hold it."""
+        self.command: Command | None = None
         self.dataset = bytearray()
         self.complete = self.too_large = False
-        self.allow: Callable[[int, int], bool] = lambda _held_bytes, _more_bytes: True
+        self._begun = bytearray()
+        self._context_id = 0
 
-    def add(self, body: memoryview) -> bool:
-        """Take the variable field of a P-DATA-TF PDU (PS3.8 9.3.5); False when it belongs to another kind of message.
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of a message is there."""
+        return self.command is None and not self._begun
+
+    def add(self, body: memoryview) -> None:
+        """Take the variable field of a P-DATA-TF PDU (PS3.8 9.3.5).
 
         Raises
         ------
         ProtocolFault
-            The PDU is broken, or something else comes in the middle of a dataset.
+            The PDU or the command set is broken, or something else comes in the middle of a message.
         """
         for context_id, control, fragment in fragments(body):
             if self.complete:
                 raise ProtocolFault("a fragment comes after the end of its message")
+            if not self.is_idle and context_id != self._context_id:
+                raise ProtocolFault("another message comes in the middle of one")
+            self._context_id = context_id
             if self.command is None:
-                self.command = _parse_store_request(context_id, control, bytes(fragment))
-                if self.command is None:
-                    return False
-                self.complete = not self.command.has_dataset
-            elif control & 1 or context_id != self.command.context_id:
+                self._add_command(control, fragment)
+            elif control & 1:
                 raise ProtocolFault("another message comes in the middle of a dataset")
             else:
-                self._keep(fragment)
+                self._add_dataset(fragment)
                 self.complete = bool(control & 2)
-        return True
 
-    def reset(self) -> None:
-        """Make ready for the next message. The dataset's memory is given away, not cleared: somebody may still hold it."""
-        self.command, self.dataset, self.complete, self.too_large = None, bytearray(), False, False
+    def _add_command(self, control: int, fragment: memoryview) -> None:
+        if not control & 1:
+            raise ProtocolFault("a dataset comes without a command set")
+        if len(self._begun) + len(fragment) > _LARGEST_COMMAND_BYTES:
+            raise ProtocolFault("a command set that nobody means")
+        if not control & 2:
+            # Else an endless row of empty fragments would count as reading on.
+            if not fragment:
+                raise ProtocolFault("an empty fragment of a command set")
+            self._account.charge(len(fragment))
+            self._begun += fragment
+            return
+        self.command = parse_command(self._context_id, bytes(self._begun) + bytes(fragment))
+        self.complete = not self.command.has_dataset
 
-    def _keep(self, fragment: memoryview) -> None:
-        if not self.too_large and self.allow(len(self.dataset), len(fragment)):
+    def _add_dataset(self, fragment: memoryview) -> None:
+        is_store = self.command is not None and self.command.is_store
+        if self.too_large:
+            return
+        if not is_store and len(self.dataset) + len(fragment) > LARGEST_OTHER_BYTES:
+            self._account.settle()
+        elif self._account.allow(len(self.dataset), len(fragment)):
             self.dataset += fragment
             return
         self.too_large, self.dataset = True, bytearray()
@@ -106,16 +166,16 @@ def fragments(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         offset = end
 
 
-def encode_store_response(command: StoreCommand, status: int) -> bytes:
-    """Return the P-DATA-TF PDU that holds the C-STORE-RSP (PS3.7 9.3.1.2)."""
+def encode_response(command: Command, status: int) -> bytes:
+    """Return the P-DATA-TF PDU of a response without dataset (PS3.7 9.3, 10.3); a UID that is none is not echoed."""
     elements = b"".join(
         (
-            _element(_AFFECTED_SOP_CLASS_UID, command.encoded_class),
-            _element(_COMMAND_FIELD, struct.pack("<H", _C_STORE_RSP)),
+            _uid_element(_AFFECTED_SOP_CLASS_UID, command.encoded_class),
+            _element(_COMMAND_FIELD, struct.pack("<H", command.field | _RESPONSE)),
             _element(_MESSAGE_ID_RESPONDED_TO, struct.pack("<H", command.message_id)),
             _element(_COMMAND_DATASET_TYPE, struct.pack("<H", _NO_DATASET)),
             _element(_STATUS, struct.pack("<H", status)),
-            _element(_AFFECTED_SOP_INSTANCE_UID, command.encoded_instance),
+            _uid_element(_AFFECTED_SOP_INSTANCE_UID, command.encoded_instance),
         )
     )
     message = _element(_GROUP_LENGTH, struct.pack("<L", len(elements))) + elements
@@ -129,39 +189,80 @@ def decode_uid(encoded: bytes) -> str:
     return encoded.decode("ascii", "replace").rstrip("\0 ")
 
 
-def _parse_store_request(context_id: int, control: int, fragment: bytes) -> StoreCommand | None:
-    """Return the request of a fragment that is the whole command set of a C-STORE-RQ, else None."""
-    if control & 3 != 3:
-        return None
-    values = _parse_command(fragment)
-    if _number(values, _COMMAND_FIELD) != _C_STORE_RQ or _MESSAGE_ID not in values:
-        return None
-    return StoreCommand(
+def parse_command(context_id: int, encoded: bytes) -> Command:
+    """Read a command set (Implicit VR Little Endian, PS3.7 6.3.1).
+
+    Raises
+    ------
+    ProtocolFault
+        It is not one from end to end, or has no command field, or is a request without a message ID.
+    """
+    values: dict[int, bytes] = {}
+    offset = 0
+    while offset < len(encoded):
+        group, element, length = struct.unpack_from("<HHL", encoded, offset) if offset + 8 <= len(encoded) else (1, 0, 0)
+        end = offset + 8 + length
+        if group != 0 or end > len(encoded):
+            raise ProtocolFault("a command set cannot be read")
+        values[element] = encoded[offset + 8 : end]
+        offset = end
+    field, message_id = _number(values, _COMMAND_FIELD), _number(values, _MESSAGE_ID)
+    if field is None or (message_id is None and not field & _RESPONSE and field != _C_CANCEL_RQ):
+        raise ProtocolFault("a command set without command field or message ID")
+    return Command(
         context_id=context_id,
-        message_id=_number(values, _MESSAGE_ID),
+        field=field,
+        message_id=message_id or 0,
         has_dataset=_number(values, _COMMAND_DATASET_TYPE) != _NO_DATASET,
-        encoded_class=values.get(_AFFECTED_SOP_CLASS_UID, b""),
-        encoded_instance=values.get(_AFFECTED_SOP_INSTANCE_UID, b""),
+        encoded_class=values.get(_AFFECTED_SOP_CLASS_UID, values.get(_REQUESTED_SOP_CLASS_UID, b"")),
+        encoded_instance=values.get(_AFFECTED_SOP_INSTANCE_UID, values.get(_REQUESTED_SOP_INSTANCE_UID, b"")),
+        encoded=encoded,
     )
 
 
-def _parse_command(encoded: bytes) -> dict[int, bytes]:
-    """Return the elements of a command set (Implicit VR Little Endian, PS3.7 6.3.1); empty when it is not one from end to end."""
-    values: dict[int, bytes] = {}
-    offset = 0
-    while offset + 8 <= len(encoded):
-        group, element, length = struct.unpack_from("<HHL", encoded, offset)
-        end = offset + 8 + length
-        if group != 0 or end > len(encoded):
-            return {}
-        values[element] = encoded[offset + 8 : end]
-        offset = end
-    whole = offset == len(encoded) and values.get(_GROUP_LENGTH) == struct.pack("<L", len(encoded) - 12)
-    return values if whole else {}
+def dataset_identity(encoded: bytes | bytearray, TransferSyntaxUID: str) -> tuple[str | None, str | None]:
+    """Return SOP Class UID and SOP Instance UID as the dataset has them, each None where it does not stand among the first elements.
+
+    Only elements before and up to (0008,0018) are walked over, none is decoded: a few microseconds. What cannot be walked over (deflated,
+    another encoding than negotiated, a sequence of undefined length) is left to who reads the headers.
+    """
+    endian = ">" if TransferSyntaxUID == ExplicitVRBigEndian else "<"
+    implicit = TransferSyntaxUID == ImplicitVRLittleEndian
+    SOPClassUID = SOPInstanceUID = None
+    offset, end = 0, min(len(encoded), _LOOKED_AT_BYTES)
+    while offset + 12 <= end:
+        group, element = struct.unpack_from(f"{endian}HH", encoded, offset)
+        if (group, element) > (0x0008, 0x0018):
+            break
+        if implicit:
+            header, (length,) = 8, struct.unpack_from("<L", encoded, offset + 4)
+        elif bytes(encoded[offset + 4 : offset + 6]) in _LONG_VRS:
+            header, (length,) = 12, struct.unpack_from(f"{endian}L", encoded, offset + 8)
+        else:
+            header, (length,) = 8, struct.unpack_from(f"{endian}H", encoded, offset + 6)
+        value = offset + header
+        offset = value + length
+        if offset > end:
+            break
+        if (group, element) == (0x0008, 0x0016):
+            SOPClassUID = decode_uid(bytes(encoded[value:offset]))
+        elif (group, element) == (0x0008, 0x0018):
+            SOPInstanceUID = decode_uid(bytes(encoded[value:offset]))
+    return SOPClassUID, SOPInstanceUID
 
 
-def _number(values: dict[int, bytes], element: int) -> int:
-    return int.from_bytes(values.get(element, b""), "little")
+_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_LOOKED_AT_BYTES = 8 * 2**10
+_C_CANCEL_RQ = 0x0FFF
+
+
+def _number(values: dict[int, bytes], element: int) -> int | None:
+    value = values.get(element, b"")
+    return int.from_bytes(value, "little") if len(value) == 2 else None
+
+
+def _uid_element(element: int, value: bytes) -> bytes:
+    return _element(element, value) if is_uid(decode_uid(value)) else b""
 
 
 def _element(element: int, value: bytes) -> bytes:

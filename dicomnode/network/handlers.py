@@ -117,21 +117,3 @@ def store_handler(writer: InstanceWriter, add_instance: AddInstance, clock: Call
         raise OutOfResources("the instance was removed while it was listed")
 
     return answer_store
-
-
-def usual_way(answer: AnswerStore) -> Callable[[Any], int]:
-    """Return the same handler for pynetdicom's own event, for requests that `reactor` leaves to the library."""
-
-    def answer_event(event: Any) -> int:
-        return answer(
-            StoreRequest(
-                SOPClassUID=str(event.request.AffectedSOPClassUID),
-                SOPInstanceUID=str(event.request.AffectedSOPInstanceUID),
-                TransferSyntaxUID=str(event.context.transfer_syntax),
-                encoded_dataset=event.encoded_dataset(include_meta=False),
-                calling_ae=event.assoc.requestor.ae_title.strip(),
-                peer_host=event.assoc.requestor.address or "",
-            )
-        )
-
-    return answer_event

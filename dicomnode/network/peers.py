@@ -9,27 +9,33 @@ from dicomnode.network.tls import Certificate
 from dicomnode.settings.config import Config, PeerSettings
 
 # (result, source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
-PERMANENT = 1
-_CALLED_NOT_RECOGNIZED = (PERMANENT, 1, 7)
-_CALLING_NOT_RECOGNIZED = (PERMANENT, 1, 3)
-_LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+_CALLED_NOT_RECOGNIZED = (1, 1, 7, "called AE title not recognized")
+_CALLING_NOT_RECOGNIZED = (1, 1, 3, "calling AE title not recognized")
+_CONTEXT_NOT_SUPPORTED = (1, 1, 2, "application context not supported")
+_VERSION_NOT_SUPPORTED = (1, 2, 2, "protocol version not supported")
+_LOCAL_LIMIT_EXCEEDED = (2, 3, 2, "local limit exceeded")
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a caller is turned away: the A-ASSOCIATE-RJ triple (PS3.8 Table 9-21), and what the administrator should change."""
+    """Why a caller is turned away: the A-ASSOCIATE-RJ triple (PS3.8 Table 9-21), its words, and what the administrator should change."""
 
     result: int
     source: int
     reason: int
+    kind: str
     advice: str
 
 
 def check_caller(config: Config, *, called_ae: str, calling_ae: str, host: str, certificate: Certificate | None = None) -> Rejection | None:
     """Return why an association is rejected, or None when the caller may come in. Leading and trailing spaces do not count.
 
+    A title is empty when what came is none (`request`).
+
     With TLS a peer is an AE title, an address and a certificate: all three have to fit one entry.
     """
+    if not calling_ae.strip():
+        return Rejection(*_CALLING_NOT_RECOGNIZED, "what the peer calls itself is no AE title: set one there, 1 to 16 characters of ASCII")
     if config.network.require_called_ae and called_ae.strip() != config.network.ae_title:
         return Rejection(*_CALLED_NOT_RECOGNIZED, f"the peer calls {called_ae.strip()!r}: set it to {config.network.ae_title!r} there")
     same_title = [peer for peer in config.peers if peer.ae_title == calling_ae.strip()]
@@ -53,6 +59,21 @@ def check_caller(config: Config, *, called_ae: str, calling_ae: str, host: str, 
 def peer_of(config: Config, calling_ae: str, host: str) -> PeerSettings | None:
     """Return the [[peers]] entry of a caller."""
     return next((peer for peer in config.peers if peer.ae_title == calling_ae.strip() and _host_fits(peer, host)), None)
+
+
+def is_peer_address(config: Config, host: str) -> bool:
+    """Return whether an address is one that a [[peers]] entry names."""
+    return any(peer.hosts and _host_fits(peer, host) for peer in config.peers)
+
+
+def foreign_version() -> Rejection:
+    """Return the rejection of who speaks another version of the upper layer protocol."""
+    return Rejection(*_VERSION_NOT_SUPPORTED, "the peer does not speak version 1 of the DICOM upper layer protocol: ask its vendor")
+
+
+def foreign_context() -> Rejection:
+    """Return the rejection of who asks for another application than DICOM."""
+    return Rejection(*_CONTEXT_NOT_SUPPORTED, "the peer asks for another application context than DICOM's: ask its vendor")
 
 
 def busy(advice: str) -> Rejection:

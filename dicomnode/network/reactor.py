@@ -2,11 +2,12 @@
 
 Out of the box one association takes some 350 instances of 131 kB a second here, however fast the disk is: each waits for the 1 ms sleeps
 of two threads, is read in pieces of 4 kB, and has its command set decoded and encoded element by element (1.5 ms). Below, the thread that
-reads a C-STORE answers it. Negotiation, release, abort, timeouts, C-ECHO and every unusual message stay pynetdicom's.
+reads a C-STORE answers it. Negotiation, release, abort, timeouts and every other service stay pynetdicom's.
 
 Rules for this file:
 1. It changes how fast things are said, never what is said.
 2. It leans on inner names of pynetdicom 3.0; tests/loopback/test_receive_reactor.py fails when one of them changes its meaning.
+3. Whatever is raised in a thread of an association ends the whole of it: both threads, its socket, its memory, its place.
 """
 
 from __future__ import annotations
@@ -14,181 +15,237 @@ from __future__ import annotations
 import contextlib
 import queue
 import select
-import socket
-import ssl
 import struct
+import time
+from collections.abc import Callable
 from typing import Any
 
-import structlog
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
-from pynetdicom.transport import AssociationSocket, RequestHandler
+from pynetdicom.pdu_primitives import P_DATA
 
-from dicomnode.network.dimse import ProtocolFault, StoreAssembler, decode_uid, encode_store_response, fragments
+from dicomnode.network import status
+from dicomnode.network.dimse import MessageAssembler, ProtocolFault, decode_uid, encode_response
 from dicomnode.network.handlers import AnswerStore, StoreRequest
-from dicomnode.network.limits import MemoryAccount, ReceiveMemory
-from dicomnode.network.timers import make_steady
-
-log = structlog.get_logger()
+from dicomnode.network.limits import MemoryAccount
+from dicomnode.network.store_check import StoreFault, check_store
+from dicomnode.network.timers import SteadyTimer
+from dicomnode.network.transport import PromptSocket
 
 # Longest wait before the threads look at their timers and at each other's queues.
 _WAIT_S = 0.005
+_PAUSE_S = 0.001
 _HEADER_BYTES = 6
 _P_DATA_TF = 0x04
-# Nobody may have us reserve more than this by a length field; senders keep to the maximum that we announce.
-_LARGEST_PDU_BYTES = 64 * 2**20
-_DATA_TRANSFER = "Sta6"
+_AWAITING_REQUEST, _DECIDING, _DATA_TRANSFER, _AWAITING_CLOSE = "Sta2", "Sta3", "Sta6", "Sta13"
 
-
-class PromptSocket(AssociationSocket):
-    """Reads a whole PDU with as few calls as the kernel allows, and can take back what was read."""
-
-    _unread = b""
-    _buffer = bytearray()
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Return `nr_bytes` bytes, fewer when the peer has closed."""
-        return bytearray(self.read(nr_bytes))
-
-    def read(self, count: int) -> memoryview:
-        """Return `count` bytes, fewer when the peer has closed; they are valid until the next call."""
-        if count > _LARGEST_PDU_BYTES:
-            raise ConnectionAbortedError("the peer announces a PDU that nobody means")
-        if len(self._buffer) < count:
-            self._buffer = bytearray(count)
-        view = memoryview(self._buffer)[:count]
-        taken, self._unread = self._unread[:count], self._unread[count:]
-        view[: len(taken)] = taken
-        done = len(taken)
-        while done < count:
-            # TLS takes no flags, and gives a record of at most 16 KiB a call.
-            flags = 0 if isinstance(self.socket, ssl.SSLSocket) else socket.MSG_WAITALL
-            received = self.socket.recv_into(view[done:], 0, flags)  # type: ignore[union-attr]
-            if not received:
-                break
-            done += received
-        return view[:done]
-
-    def _shutdown_socket(self) -> None:
-        super()._shutdown_socket()
-        # Where the peer has reset the connection the library gets no further than the shutdown.
-        if self.socket is not None:
-            self.socket.close()
-
-    def unread(self, data: bytes) -> None:
-        """Give back what was read, so that it is read again."""
-        self._unread = data + self._unread
-
-
-def _has_decrypted(connection: socket.socket | None) -> bool:
-    """Return whether TLS holds bytes that are read from the socket already: `select` would wait for others."""
-    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
+NoteFault = Callable[[str], None]
+"""Takes why an association is broken off, or an instance refused: a sentence of ours."""
 
 
 class PromptProvider(DULServiceProvider):
-    """The upper layer's thread: sleeps in `select` until the peer says something, and answers C-STORE itself."""
+    """The upper layer's thread: sleeps in `select` until the peer says something, and answers C-STORE itself.
 
-    answer_store: AnswerStore
-    assembler: StoreAssembler
-    account: MemoryAccount
-    # What the library has been given of one message that it reads itself.
-    left_bytes = 0
-    largest_bytes = 0
-    # Context ID -> transfer syntax of what was accepted; known once the peer speaks.
-    syntaxes: dict[int, str] | None = None
+    Parameters
+    ----------
+    association
+        Whose provider it is.
+    account
+        Counts what is being received.
+    answer_store
+        Answers a C-STORE.
+    note_broken, note_refused
+        Told why the association is broken off, and why an instance is refused.
+    """
+
+    socket: PromptSocket | None
+
+    def __init__(
+        self, association: Any, account: MemoryAccount, answer_store: AnswerStore, note_broken: NoteFault, note_refused: NoteFault
+    ) -> None:
+        super().__init__(association)
+        self._idle_timer, self.artim_timer = SteadyTimer(60), SteadyTimer(30)
+        self.state_machine = PromptStateMachine(self)
+        self._run_loop_delay = 0  # The wait is in `_is_transport_event`.
+        self.daemon = True
+        self.account, self._answer_store = account, answer_store
+        self.note_broken, self._note_refused = note_broken, note_refused
+        self._assembler = MessageAssembler(account)
+        # Context ID -> abstract and transfer syntax of what was accepted; known once the peer speaks.
+        self._contexts: dict[int, tuple[str, str]] | None = None
+
+    def run_reactor(self) -> None:
+        """Run until the association ends; whatever is raised ends it."""
+        try:
+            super().run_reactor()
+        except Exception as problem:  # noqa: BLE001  rule 3
+            self.note_broken(f"a fault of ours or of the library: {type(problem).__name__}")
+        finally:
+            self._kill_thread = True
+            self._assembler.reset()
+            self.account.close()
+
+    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:
+        """Return the next primitive; a wait ends when this thread has ended, since nothing can come then."""
+        end = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        while True:
+            primitive = super().receive_pdu(wait=wait, timeout=_WAIT_S if wait else None)
+            if primitive is not None or not wait or time.monotonic() > end:
+                return primitive
+            if not self.is_alive():
+                return super().receive_pdu(wait=False)
 
     def _is_transport_event(self) -> bool:
-        connection: Any = self.socket.socket if self.socket is not None else None
-        waits = connection is not None and self.event_queue.empty() and self.state_machine.current_state != "Sta13"
-        if waits and not _has_decrypted(connection):
+        line, state = self.socket, self.state_machine.current_state
+        if state == _AWAITING_CLOSE:
+            return self._await_close(line)
+        # Nothing is read while an answer of ours is due: one message at a time is counted, and no flood of them waits in a queue.
+        if state == _DECIDING or (state == _DATA_TRANSFER and self.assoc.is_serving):
+            time.sleep(_PAUSE_S)
+            return False
+        if self.account.taken_bytes and self._assembler.is_idle:
+            # What the library was handed is answered.
+            self.account.settle()
+        connection: Any = line.socket if line is not None else None
+        if line is not None and connection is not None and self.event_queue.empty() and not line.has_unread:
             # A socket that the other thread has closed: the library's own look, next, makes an event of it.
             with contextlib.suppress(OSError, ValueError):
                 select.select([connection], [], [], _WAIT_S)
         return super()._is_transport_event()
 
+    def _await_close(self, line: PromptSocket | None) -> bool:
+        """After a rejection, a release or an abort: wait no longer than the peer still says something."""
+        if line is None or line.socket is None:
+            self.event_queue.put("Evt17")
+        elif not line.drain():
+            line.close()
+        return True
+
     def _read_pdu_data(self) -> None:
         if self.state_machine.current_state != _DATA_TRANSFER:
             super()._read_pdu_data()
             return
+        if self._contexts is None:
+            self._begin_transfer()
         try:
             # The rest of a dataset is on its way: reading on is quicker than going round the library's loop.
-            while self._read_store():
+            while self._read_message():
                 pass
-        except (ProtocolFault, ConnectionAbortedError):
+        except (ProtocolFault, ConnectionAbortedError) as fault:
+            self.note_broken(str(fault))
             self.event_queue.put("Evt19")
         except OSError:
             self.event_queue.put("Evt17")
+        except Exception as problem:  # noqa: BLE001  rule 3
+            self.note_broken(f"a fault of ours: {type(problem).__name__}")
+            self.event_queue.put("Evt19")
 
-    def _read_store(self) -> bool:
-        """Read one PDU; True when it belongs to a C-STORE that is not complete yet."""
-        connection: Any = self.socket
-        header = bytes(connection.read(_HEADER_BYTES))
+    def _begin_transfer(self) -> None:
+        """Note what was negotiated, before the first PDU is read."""
+        line: Any = self.socket
+        line.accept_up_to(self.assoc.acceptor.maximum_length)
+        self._contexts = {
+            context.context_id or 0: (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+            for context in self.assoc.accepted_contexts
+        }
+
+    def _read_message(self) -> bool:
+        """Read one PDU; True when it belongs to a message that is not complete yet, and reading on is worth it."""
+        line: Any = self.socket
+        header = bytes(line.read(_HEADER_BYTES))
         kind, length = struct.unpack(">BxL", header) if len(header) == _HEADER_BYTES else (0, 0)
         if kind != _P_DATA_TF:
-            connection.unread(header)
+            line.unread(header)
             super()._read_pdu_data()
             return False
-        body = connection.read(length)
+        body = line.read(length)
         if len(body) < length:
             raise ConnectionResetError
         # The library looks at the clock between two calls of `_read_pdu_data`; a large object over a slow line stays in one.
         self._idle_timer.restart()
-        if not self.assembler.add(body):
-            self._count_left(body)
-            connection.unread(header + bytes(body))
-            super()._read_pdu_data()
-            return False
-        if self.assembler.complete:
-            self._answer()
-        return self.assembler.command is not None
-
-    def _count_left(self, body: memoryview) -> None:
-        """Hold a message that the library reads itself to the same size as others; it would keep whatever comes."""
-        last_control = 0
-        for _context, control, fragment in fragments(body):
-            self.left_bytes += len(fragment)
-            last_control = control
-        if last_control & 2:
-            self.left_bytes = 0
-        elif self.left_bytes > self.largest_bytes:
-            raise ProtocolFault("a message that is larger than network.maximum_instance_mb")
-
-    def _answer(self) -> None:
+        self._assembler.add(body)
+        command = self._assembler.command
+        if command is not None and command.context_id not in (self._contexts or {}):
+            raise ProtocolFault("a message under a presentation context that was not accepted")
+        if not self._assembler.complete:
+            return command is not None
         try:
-            self._answer_from(self.assembler.dataset)
+            self._take_message()
         finally:
-            self.account.settle()
+            self._assembler.reset()
+        return False
 
-    def _answer_from(self, dataset: bytearray) -> None:
-        command, too_large = self.assembler.command, self.assembler.too_large
-        self.assembler.reset()
-        if self.syntaxes is None:
-            self.syntaxes = {context.context_id or 0: str(context.transfer_syntax[0]) for context in self.assoc.accepted_contexts}
-        if command is None or command.context_id not in self.syntaxes:
-            raise ProtocolFault("a request under a presentation context that was not accepted")
+    def _take_message(self) -> None:
+        """Answer a C-STORE, hand every other message to the library."""
+        command, dataset, too_large = self._assembler.command, self._assembler.dataset, self._assembler.too_large
+        if command is None:
+            raise ProtocolFault("a message without a command set")
+        if command.is_store:
+            self._assembler.reset()
+            try:
+                self._send(encode_response(command, self._answer(command, dataset, too_large)))
+            finally:
+                self.account.settle()
+        elif too_large:
+            if not command.is_request:
+                raise ProtocolFault("a response that is larger than anything we ask for")
+            self._note_refused("a request with more data than the node takes: ask for less at a time")
+            self._send(encode_response(command, status.RESOURCE_LIMITATION))
+        else:
+            self._hand_over(command, bytes(dataset))
+
+    def _answer(self, command: Any, dataset: bytearray, too_large: bool) -> int:
+        abstract_syntax, transfer_syntax = self._contexts[command.context_id]  # type: ignore[index]
         requestor = self.assoc.requestor
         request = StoreRequest(
             SOPClassUID=decode_uid(command.encoded_class),
             SOPInstanceUID=decode_uid(command.encoded_instance),
-            TransferSyntaxUID=self.syntaxes[command.context_id],
+            TransferSyntaxUID=transfer_syntax,
             encoded_dataset=dataset,
             calling_ae=requestor.ae_title.strip(),
             peer_host=requestor.address or "",
             too_large=too_large,
         )
-        self.socket.send(encode_store_response(command, self.answer_store(request)))  # type: ignore[union-attr]
+        fault: StoreFault | None = check_store(request, abstract_syntax)
+        if fault is not None:
+            self._note_refused(fault.reason)
+            return fault.status
+        return self._answer_store(request)
+
+    def _hand_over(self, command: Any, dataset: bytes) -> None:
+        """Give the library a whole message, as if it had come in one PDU."""
+        primitive = P_DATA()
+        primitive.presentation_data_value_list = [[command.context_id, b"\x03" + command.encoded]]
+        if command.has_dataset:
+            primitive.presentation_data_value_list.append([command.context_id, b"\x02" + dataset])
+        try:
+            self.assoc.dimse.receive_primitive(primitive)
+        except Exception as problem:
+            raise ProtocolFault("a message that cannot be read") from problem
+
+    def _send(self, pdu: Any) -> None:
+        if isinstance(pdu, bytes):
+            if self.socket is not None:
+                self.socket.send(pdu)
+            return
+        super()._send(pdu)
 
 
 class PromptStateMachine(StateMachine):
     """The state machine of PS3.8 9.2: whatever a peer says out of turn ends its association, and not the thread with an exception."""
 
+    dul: PromptProvider
+
     def do_action(self, event: str) -> None:
         """Do what the table says of an event; where it says nothing, or that fails, break off."""
+        state = self.current_state
+        if state == _AWAITING_REQUEST and event not in ("Evt6", "Evt17"):
+            self.dul.note_broken("the request for an association cannot be decoded")
         try:
             super().do_action(event)
         except Exception as problem:  # noqa: BLE001  the library raises whatever happened in the middle of an action
-            log.warning("association_broken_off", state=self.current_state, error=type(problem).__name__)
+            self.dul.note_broken(f"an event out of turn in state {state}: {type(problem).__name__}")
             association = self.dul.assoc
             if self.dul.socket is not None:
                 self.dul.socket.close()
@@ -206,33 +263,3 @@ class PromptMessages(DIMSEServiceProvider):
             return self.msg_queue.get(timeout=self.dimse_timeout if block else _WAIT_S)
         except queue.Empty:
             return None, None
-
-
-class PromptRequestHandler(RequestHandler):
-    """Makes the association of a new connection. Its server has `answer_store` and `memory`."""
-
-    def _create_association(self) -> Any:
-        connection: socket.socket = self.request
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Without them a peer that stops in the middle of a PDU, or reads no answers, would hold its thread for ever. As options of the
-        # socket and not as Python's own timeout, which makes the socket non-blocking: one call could not read a whole PDU then.
-        timeout_s = self.ae.network_timeout or 0
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))
-        association: Any = super()._create_association()
-        # pynetdicom names these classes in its constructors and gives no other way to choose them.
-        association.dul.__class__ = PromptProvider
-        make_steady(association.dul)
-        association.dul.socket.__class__ = PromptSocket
-        association.dimse.__class__ = PromptMessages
-        association.dul.answer_store = self.server.answer_store  # type: ignore[attr-defined]
-        memory: ReceiveMemory = self.server.memory  # type: ignore[attr-defined]
-        provider = association.dul
-        provider.state_machine.__class__ = PromptStateMachine
-        provider.assembler = StoreAssembler()
-        provider.account = memory.account(lambda: not provider.ident or provider.is_alive(), provider.assembler.reset)
-        provider.assembler.allow = provider.account.allow
-        association.dul.largest_bytes = memory.largest_bytes
-        association.dul._run_loop_delay = 0  # noqa: SLF001 - the wait is in PromptProvider
-        association.dul.daemon = True
-        return association

@@ -30,9 +30,15 @@ from dicomnode.settings.config import DestinationSettings
 GET = UID(StudyRootQueryRetrieveInformationModelGet)
 MOVE = UID(StudyRootQueryRetrieveInformationModelMove)
 NOT_OFFERED = "the peer offers neither C-GET nor C-MOVE"
+NO_ROLE = (
+    "the peer takes C-GET but answers no role selection (PS3.7 D.3.3.4), so it cannot send us images that way, and it offers no C-MOVE: "
+    "have it send the study itself"
+)
 
 _NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _PENDING = (0xFF00, 0xFF01)
+# PS3.4 Table C.4-3: unable to perform sub-operations; SOP class not supported.
+_CANNOT_SEND = (0xA702, 0x0122)
 # PS3.4 Table C.4-2: the peer does not know where we are.
 _MOVE_DESTINATION_UNKNOWN = 0xA801
 
@@ -56,11 +62,25 @@ def retrieve(
     timeout_s: float,
     store: AnswerStore,
 ) -> Retrieved:
-    """Have a peer send MR series of a study: by C-GET into `store`, or, where it has no C-GET, by C-MOVE to our own listener."""
-    by_get = _by_get(peer, _keys(StudyInstanceUID, SeriesInstanceUIDs), calling_ae, timeout_s, store)
-    if by_get.outcome.reason not in (TAKES_NONE, NOT_OFFERED):
+    """Have a peer send MR series of a study: by C-GET into `store`, or by C-MOVE to our own listener.
+
+    C-MOVE is the way where there is no C-GET, where a peer takes C-GET without the role that it needs for sending (PS3.7 D.3.3.4),
+    and where not one image came by C-GET because the peer could not send.
+    """
+    keys = _keys(StudyInstanceUID, SeriesInstanceUIDs)
+    by_get = _by_get(peer, keys, calling_ae, timeout_s, store)
+    if not _is_hopeless(by_get):
         return by_get
-    return _by_move(peer, _keys(StudyInstanceUID, SeriesInstanceUIDs), calling_ae, timeout_s)
+    by_move = _by_move(peer, keys, calling_ae, timeout_s)
+    return by_get if by_move.outcome.reason == NOT_OFFERED and by_get.outcome.reason != TAKES_NONE else by_move
+
+
+def _is_hopeless(by_get: Retrieved) -> bool:
+    """Return whether C-GET brought nothing and never will: it is not offered, or its sub-operations cannot be performed."""
+    outcome = by_get.outcome
+    if outcome.reason in (TAKES_NONE, NOT_OFFERED, NO_ROLE):
+        return True
+    return by_get.completed == 0 and outcome.status in _CANNOT_SEND
 
 
 def _by_get(peer: DestinationSettings, keys: list[Dataset], calling_ae: str, timeout_s: float, store: AnswerStore) -> Retrieved:
@@ -71,6 +91,9 @@ def _by_get(peer: DestinationSettings, keys: list[Dataset], calling_ae: str, tim
             return Retrieved(association)
         if not any(context.abstract_syntax == GET for context in association.accepted_contexts):
             return Retrieved(SendOutcome("permanent", NOT_OFFERED))
+        # Without the role of a provider on one context at least, every C-STORE of the peer would be refused.
+        if not any(context.as_scp for context in association.accepted_contexts if context.abstract_syntax != GET):
+            return Retrieved(SendOutcome("permanent", NO_ROLE))
         return _each(keys, "C-GET", lambda identifier: association.send_c_get(identifier, GET))
 
 

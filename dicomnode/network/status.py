@@ -17,9 +17,11 @@ PROCESSING_FAILURE = 0x0110
 NO_SUCH_INSTANCE = 0x0112
 INVALID_ARGUMENT = 0x0115
 CLASS_INSTANCE_CONFLICT = 0x0119
+SOP_CLASS_NOT_SUPPORTED = 0x0122
 NO_SUCH_ACTION = 0x0123
 RESOURCE_LIMITATION = 0x0213
 OUT_OF_RESOURCES = 0xA700
+DATASET_DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
 
@@ -50,12 +52,40 @@ ANSWERED = (
         "too little free space, the disk refuses, or the ledger is locked; send it again later",
         "PS3.4 B.2.3",
     ),
-    Answer(CANNOT_UNDERSTAND, "C-STORE", "Error: Cannot understand", "the request has no dataset or no SOP Instance UID", "PS3.4 B.2.3"),
+    Answer(
+        SOP_CLASS_NOT_SUPPORTED,
+        "C-STORE",
+        "Refused: SOP class not supported",
+        "the SOP class is not that of the presentation context, or the context is for no storage class",
+        "PS3.7 C.5.18",
+    ),
+    Answer(
+        DATASET_DOES_NOT_MATCH,
+        "C-STORE",
+        "Error: Data set does not match SOP class",
+        "SOP Class UID or SOP Instance UID of the dataset are others than those of the request",
+        "PS3.4 B.2.3",
+    ),
+    Answer(
+        CANNOT_UNDERSTAND,
+        "C-STORE",
+        "Error: Cannot understand",
+        "the request has no dataset, or the SOP Instance UID of request or dataset is no UID",
+        "PS3.4 B.2.3",
+    ),
     Answer(PROCESSING_FAILURE, "C-STORE", "Processing failure", "an unexpected fault of the node; it is in the log", "PS3.7 C.5.15"),
     Answer(SUCCESS, "N-ACTION", "Success", "the request for storage commitment is in the ledger; the report follows", "PS3.4 J.3.2"),
-    Answer(INVALID_ARGUMENT, "N-ACTION", "Invalid argument value", "no Transaction UID or no reference", "PS3.7 C.5.9"),
+    Answer(
+        INVALID_ARGUMENT, "N-ACTION", "Invalid argument value", "no Transaction UID, no reference, or one that is no UID", "PS3.7 C.5.9"
+    ),
     Answer(NO_SUCH_ACTION, "N-ACTION", "No such action", "the Action Type ID is not 1", "PS3.7 10.1.4.1.10"),
-    Answer(RESOURCE_LIMITATION, "N-ACTION", "Resource limitation", "the ledger is locked; ask again later", "PS3.7 C.5.19"),
+    Answer(
+        RESOURCE_LIMITATION,
+        "N-ACTION",
+        "Resource limitation",
+        "more than 10,000 references or 2 MiB in one request, or the ledger is locked",
+        "PS3.7 C.5.19",
+    ),
     Answer(PROCESSING_FAILURE, "N-ACTION", "Processing failure", "an unexpected fault of the node; it is in the log", "PS3.7 C.5.15"),
     Answer(SUCCESS, "N-EVENT-REPORT", "Success", "the report on a transaction of ours is in the ledger", "PS3.4 J.3.3"),
     Answer(INVALID_ARGUMENT, "N-EVENT-REPORT", "Invalid argument value", "the Transaction UID is not one of ours", "PS3.7 C.5.9"),
@@ -90,7 +120,8 @@ JUDGED = (
     Judgement(0x0210, 0x0212, "permanent", "the peer does not understand the request", "PS3.7 C.5"),
     Judgement(0xA700, 0xA7FF, "transient", "out of resources", "PS3.4 B.2.3"),
     Judgement(0xA900, 0xA9FF, "permanent", "the dataset does not match its SOP class", "PS3.4 B.2.3"),
-    Judgement(0xB000, 0xBFFF, "ok", "stored, with a warning", "PS3.4 B.2.3"),
+    Judgement(0xB000, 0xB000, "ok", "stored, with coercion: the archive changed some of its elements", "PS3.4 B.2.3"),
+    Judgement(0xB001, 0xBFFF, "ok", "stored, with a warning", "PS3.4 B.2.3"),
     Judgement(0xFE00, 0xFE00, "transient", "cancelled by the peer", "PS3.7 C.2"),
     Judgement(0xC000, 0xCFFF, "permanent", "the peer cannot understand the object", "PS3.4 B.2.3"),
 )

@@ -6,19 +6,19 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dicomnode import __version__
-from dicomnode.answer import StudyTask, build_recipe, refusal_of, solve_study, summarize
+from dicomnode.answer import StudyTask, build_recipe, judge, refusal_of, solve_study, summarize
 from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance, describe_bug
 from dicomnode.offline.bids.dataset import find_bids_cases
 from dicomnode.offline.bids.derivatives import Origin, is_finished, write_answer
 from dicomnode.offline.bids.names import CaseLabel, entities_of, hashed_label
 from dicomnode.offline.bids.place import case_folder, clear
 from dicomnode.offline.folders import files_below
-from dicomnode.records import EarlierStudy, IndexedInstance, Role, SetAside
+from dicomnode.records import EarlierStudy, Finding, IndexedInstance, Role, SetAside
 from dicomnode.results.records import EncodedResult
 from dicomnode.results.seg.earlier import referenced_series
 from dicomnode.settings.config import Config
@@ -84,7 +84,7 @@ class OfflineAnswer:
     @property
     def is_answered(self) -> bool:
         """Whether there is a segmentation, now or from an earlier run."""
-        return self.outcome in (Outcome.LESIONS, Outcome.NEGATIVE, "skipped")
+        return self.outcome in (Outcome.LESIONS, Outcome.NEGATIVE, Outcome.UNDETERMINED, "skipped")
 
 
 def find_studies(inputs: Iterable[Path], progress: Progress) -> Mapping[str, tuple[IndexedInstance, ...]]:
@@ -209,7 +209,7 @@ def _answer_into(folder: Path, task: OfflineTask, progress: Progress | None) -> 
         return Outcome.REFUSED, f"{refusal.code}: {refusal}"
     used = {role: volumes[role] for role in result.used}
     write_answer(folder, task.case.label, used, result, Origin(task.case.uris, {}, answer_key(task)))
-    return _found(result)
+    return _conclude(result, ())
 
 
 def _answer_study(folder: Path, task: OfflineTask, progress: Progress | None) -> tuple[Outcome, str]:
@@ -232,11 +232,12 @@ def _answer_study(folder: Path, task: OfflineTask, progress: Progress | None) ->
     }
     used = {role: volume for role, volume in solved.loaded.volumes.items() if role in series}
     write_answer(folder, task.case.label, used, solved.result, Origin({}, facts, answer_key(task)))
-    return _found(solved.result)
+    return _conclude(solved.result, solved.loaded.findings)
 
 
-def _found(result: PipelineResult) -> tuple[Outcome, str]:
-    return (Outcome.LESIONS if result.lesions else Outcome.NEGATIVE), summarize(result)
+def _conclude(result: PipelineResult, findings: Sequence[Finding]) -> tuple[Outcome, str]:
+    outcome = judge(result, findings)
+    return outcome, summarize(result, outcome)
 
 
 def _files(inputs: Iterable[Path]) -> Iterable[Path]:

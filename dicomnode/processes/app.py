@@ -22,11 +22,12 @@ import structlog
 from dicomnode.audit.events import AuditEvent, Source
 from dicomnode.audit.syslog import SyslogSender, connector
 from dicomnode.audit.trail import AuditTrail
-from dicomnode.errors import RetryLater, StartError
+from dicomnode.errors import ConfigError, ProcessLost, RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
 from dicomnode.processes.lookout import Lookout
-from dicomnode.processes.supervise import Side
+from dicomnode.processes.root import prepare_root
+from dicomnode.processes.supervise import MOST_DEATHS, Side
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 
@@ -39,16 +40,13 @@ log = structlog.get_logger()
 WATCHDOG_S = 10.0
 # The listener's loop comes round several times a second.
 LISTENER_SILENT_S = 30.0
+# How long systemd is to wait on, each time it is told that a side is still starting.
+STARTING_S = 60
 
 
 def open_ledger(config: Config) -> Ledger:
     """Make the node's folder (private to the user) and open the ledger in it."""
-    try:
-        config.storage.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as problem:
-        raise StartError(f"storage.root: {config.storage.root} cannot be made: {problem.strerror}") from None
-    if not os.access(config.storage.root, os.W_OK):
-        raise StartError(f"storage.root: {config.storage.root} is not writable for this user")
+    prepare_root(config.storage.root)
     return Ledger.open(config.storage.database_url)
 
 
@@ -175,24 +173,38 @@ def run_serve(config: Config, config_path: Path | None) -> None:
     arguments = ["--config", str(config_path)] if config_path else []
     # Before there are children: a SIGTERM in between would leave them behind.
     stop = _stop_event()
-    sides = {side: Side([sys.executable, "-m", "dicomnode", side, *arguments]) for side in ("receive", "work")}
-    notifier = sdnotify.SystemdNotifier()
-    notifier.notify("READY=1")
+    # -P: what lies in the folder that the node is started in is not taken for a module (a `socket.py`, say).
+    sides = {side: Side([sys.executable, "-P", "-m", "dicomnode", side, *arguments]) for side in ("receive", "work")}
+    notifier, is_ready = sdnotify.SystemdNotifier(), False
     try:
         while not stop.wait(0.5):
-            notifier.notify("WATCHDOG=1")
             for name, side in sides.items():
-                if side.kill_if_silent(time.monotonic()):
-                    log.error("process_killed", side=name, advice="it gave no sign of life for a minute; the log says what hangs")
-                if side.restart_if_dead(time.monotonic()):
-                    log.warning("process_restarted", side=name)
-                if side.never_started(StartError.exit_code):
-                    raise StartError(f"`dicomnode {name}` could not start; its message stands above")
+                _look_after(name, side)
+            if not is_ready and all(side.is_ready for side in sides.values()):
+                is_ready = True
+                notifier.notify("READY=1")
+            # A large spool takes its time to be read; both sides say so by being alive.
+            notifier.notify("WATCHDOG=1" if is_ready else f"EXTEND_TIMEOUT_USEC={STARTING_S * 10**6}")
     finally:
         for side in sides.values():
             side.process.terminate()
         for side in sides.values():
             side.wait(20.0)
+
+
+def _look_after(name: str, side: Side) -> None:
+    """Kill a side that hangs, start one again that died; `ProcessLost` when that does not help."""
+    if side.kill_if_silent(time.monotonic()):
+        log.error("process_killed", side=name, advice="it gave no sign of life for a minute; the log says what hangs")
+    if side.restart_if_dead(time.monotonic()):
+        log.warning("process_restarted", side=name)
+    code = side.start_failure((ConfigError.exit_code, StartError.exit_code))
+    if code is not None:
+        raise ProcessLost(f"`dicomnode {name}` could not start; its message stands above", code)
+    code = side.lost_code(StartError.exit_code)
+    if code is not None:
+        log.error("process_lost", side=name, code=code, advice="it ended again and again right after its start; the log says why")
+        raise ProcessLost(f"`dicomnode {name}` ended {MOST_DEATHS} times in a row, the last time with {code}", code)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,7 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode import flow
 from dicomnode.audit.events import AuditEvent
-from dicomnode.errors import where
+from dicomnode.errors import NodeError, where
 from dicomnode.flow import Workplace
 from dicomnode.processes.lookout import Lookout
 from dicomnode.spool.retention import remove_expired_studies
@@ -25,6 +27,9 @@ logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 # A timer that is silent for so long hangs. Work is not measured by it: computing and sending give signs of life on their way.
 SILENT_S = 1800.0
+# After failures a timer waits 1, 2, 4 ... seconds, at most so long.
+LONGEST_WAIT_S = 60.0
+_LOGGED_COUNTS = frozenset(10**power for power in range(9))
 # One large object over a slow line gives none, and takes its time.
 _SILENT_TIMEOUTS = 60
 
@@ -62,7 +67,7 @@ def _remove_expired(place: Workplace) -> int:
 
 def start_schedule(place: Workplace, lookout: Lookout) -> BackgroundScheduler:
     """Start the timers in threads of their own and return the running scheduler; `lookout` sees whether each comes round."""
-    table = timers(place)
+    table, failures = timers(place), Failures()
     executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table))}
     scheduler = BackgroundScheduler(timezone="UTC", executors=executors)
     silent_s = max(SILENT_S, _SILENT_TIMEOUTS * place.config.delivery.timeout_s)
@@ -71,7 +76,7 @@ def start_schedule(place: Workplace, lookout: Lookout) -> BackgroundScheduler:
         scheduler.add_job(
             _guarded,
             "interval",
-            args=(timer, place, lookout),
+            args=(timer, place, lookout, failures),
             seconds=timer.interval_s,
             id=timer.name,
             coalesce=True,
@@ -104,8 +109,46 @@ def _answer_until_idle(place: Workplace) -> None:
                 return
 
 
-def _guarded(timer: Timer, place: Workplace, lookout: Lookout) -> None:
-    """Log what a run raises; the next one starts afresh. Whenever a run looks at the clock or audits something, it is alive."""
+class Failures:
+    """Which timers fail, how often in a row, and when each may run again. Thread-safe.
+
+    Parameters
+    ----------
+    clock
+        Seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        # Timer -> failures in a row, not before, and the failure that was logged last.
+        self._failing: dict[str, tuple[int, float, tuple[str, ...]]] = {}
+
+    def may_run(self, name: str) -> bool:
+        """Return whether the wait after the last failure is over."""
+        with self._lock:
+            return name not in self._failing or self._clock() >= self._failing[name][1]
+
+    def note(self, name: str, *fault: str) -> int | None:
+        """Note a failure, and wait longer after each; return how many there were in a row when it is to be logged.
+
+        A fault that stays the same is logged at its 1st, 10th, 100th ... time.
+        """
+        with self._lock:
+            count, _, before = self._failing.get(name, (0, 0.0, ()))
+            count = count + 1 if before == fault else 1
+            wait_s = min(LONGEST_WAIT_S, 2.0 ** min(count - 1, 16))
+            self._failing[name] = (count, self._clock() + wait_s, fault)
+            return count if count in _LOGGED_COUNTS else None
+
+    def clear(self, name: str) -> None:
+        """Note a run that went well."""
+        with self._lock:
+            self._failing.pop(name, None)
+
+
+def _guarded(timer: Timer, place: Workplace, lookout: Lookout, failures: Failures) -> None:
+    """Log what a run raises, and run again later; whenever a run looks at the clock or audits something, it is alive."""
     with lookout.run(timer.name) as alive:
 
         def now() -> float:
@@ -116,7 +159,16 @@ def _guarded(timer: Timer, place: Workplace, lookout: Lookout) -> None:
             alive()
             place.audit(event)
 
+        if not failures.may_run(timer.name):
+            return
         try:
             timer.action(replace(place, now=now, audit=audit))
+            failures.clear(timer.name)
         except Exception as problem:  # noqa: BLE001  a timer that stops would stop the node
-            log.error("timer_failed", timer=timer.name, where=where(problem), error=type(problem).__name__)  # noqa: TRY400  a full traceback shows values
+            # Only our own messages are free of header values.
+            reason = str(problem) if isinstance(problem, NodeError) else ""
+            count = failures.note(timer.name, type(problem).__name__, where(problem), reason)
+            if count is not None:
+                log.error(  # noqa: TRY400  a full traceback shows values
+                    "timer_failed", timer=timer.name, where=where(problem), error=type(problem).__name__, reason=reason, count=count
+                )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import time
 
@@ -11,6 +12,10 @@ import time
 _STEADY_S = 60.0
 # The sides feed the watchdog every 10 s. As long as systemd's WatchdogSec in systemd/.
 SILENT_S = 60.0
+# As many times in a row a process may end soon after its start; the waits between add up to four minutes.
+MOST_DEATHS = 12
+# struct ucred of unix(7): pid, uid, gid.
+_CREDENTIALS = struct.Struct("3i")
 # Who looked away himself (the machine slept) cannot say that the other was silent.
 _LOOKED_AWAY_S = 5.0
 
@@ -19,7 +24,7 @@ class Side:
     """One supervised child process; restarts wait 1, 2, 4 ... 30 seconds while it keeps dying.
 
     The child speaks to it as it would to systemd (sd_notify), through a socket that lies in no folder: a full or read-only disk is
-    no silence.
+    no silence. Whoever else sends there, another user or a child of the child, is not listened to.
     """
 
     def __init__(self, command: list[str]) -> None:
@@ -28,6 +33,10 @@ class Side:
         # The kernel gives it an abstract address (unix(7), autobind).
         self._signs.bind("")
         self._signs.setblocking(False)
+        # The kernel then says who sent a message (unix(7), SCM_CREDENTIALS).
+        self._signs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.is_ready = False
+        """Whether the process that runs now said READY=1."""
         self._heard_at: float | None = None
         self._looked_at = time.monotonic()
         self._deaths = 0
@@ -66,13 +75,24 @@ class Side:
         self.process.kill()
         return True
 
-    def never_started(self, exit_code: int) -> bool:
-        """Return whether the process said by `exit_code` that it cannot start, and never did: a wrong set-up, which somebody must mend.
+    def start_failure(self, exit_codes: tuple[int, ...]) -> int | None:
+        """Return the exit code by which the process said that it cannot start, and never did: a wrong set-up, which somebody must change.
 
         One that ran before is started again: what it needs (a Dask scheduler, a database server) will come back, and the other
         side must not stop for it.
         """
-        return self.process.poll() == exit_code and not self._was_steady
+        code = self.process.poll()
+        return code if code in exit_codes and not self._was_steady else None
+
+    def lost_code(self, waiting_code: int) -> int | None:
+        """Return the exit code (128 and the number of a signal) of a process that ended too often in a row, or None.
+
+        `waiting_code` is what it ends with while something that it needs is away: as long as that takes, it is started again.
+        """
+        code = self.process.poll()
+        if code is None or self._deaths < MOST_DEATHS or (code == waiting_code and self._was_steady):
+            return None
+        return 128 - code if code < 0 else code or 1
 
     def wait(self, timeout_s: float) -> None:
         """Wait for the end after a terminate; kill what does not end."""
@@ -84,18 +104,26 @@ class Side:
         self._signs.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._hear()
-        self._heard_at = None
+        self._drain()
+        self._heard_at, self.is_ready = None, False
         # Only the supervisor speaks to systemd: a child's READY=1 would be taken for ours.
         address = "@" + self._signs.getsockname()[1:].decode("ascii")
         return subprocess.Popen(self._command, env={**os.environ, "NOTIFY_SOCKET": address})
 
     def _hear(self) -> bool:
         """Take what the child has said; return whether it said anything."""
-        heard = False
+        own = [text for sender, text in self._drain() if sender == self.process.pid]
+        self.is_ready = self.is_ready or any("READY=1" in text.splitlines() for text in own)
+        return bool(own)
+
+    def _drain(self) -> list[tuple[int, str]]:
+        """Take every message that waits, each with the process that sent it."""
+        messages: list[tuple[int, str]] = []
         while True:
             try:
-                self._signs.recv(4096)
+                data, ancillary, _flags, _address = self._signs.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
             except BlockingIOError:
-                return heard
-            heard = True
+                return messages
+            for level, kind, content in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                    messages.append((_CREDENTIALS.unpack(content)[0], data.decode("utf-8", "replace")))

@@ -77,6 +77,8 @@ def _remove_unless_locked(folder: Path) -> None:
 
 def start_workers(memory_limit_mb: int, workers: int, security: Security, scratch: Path) -> SpecCluster:
     """Start a scheduler in this process and workers in processes of their own; all listen on the loopback address, by TLS only."""
+    # Python would take a `socket.py` of the working folder for its own, in every process that is started from here (-P).
+    os.environ["PYTHONSAFEPATH"] = "1"
     address = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
     worker = {
         "cls": Nanny,

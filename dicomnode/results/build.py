@@ -155,8 +155,8 @@ def _open_workshop(
     grids = {grid.source.role: grid.volume} if grid else {}
     evidence = [read_source(source, volume if number == 0 else grids.get(source.role)) for number, source in enumerate(context.sources)]
     plans = plan_segments(result, context.settings.maximum_segments, provenance)
-    raw = read_header(context.sources[0].frames[0].path)
-    remarks = (*findings, *result.findings, *find_lost_identity(raw))
+    raw = read_header(context.template)
+    remarks: Findings = (*findings, *result.findings, *find_lost_identity(raw))
     return _Workshop(context, volume, result, remarks, provenance, evidence, plans, grid, repair_identity(raw))
 
 

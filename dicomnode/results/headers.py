@@ -27,6 +27,7 @@ from pydicom.valuerep import DSfloat, PersonName, format_number_as_ds, validate_
 
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.records import Finding, SourceSeries
+from dicomnode.spool.opening import open_instance
 from dicomnode.uids import is_uid
 from pipeline.records import Volume
 
@@ -70,12 +71,16 @@ def read_header(path: Path) -> Dataset:
         # An unknown character set is only warned about; the text is then taken as Latin-1.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            with open_instance(path) as file:
+                dataset = pydicom.dcmread(file, stop_before_pixels=True)
             for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY, *_IMAGE):
                 dataset.get(keyword)
     except (InvalidDicomError, OSError, ValueError, KeyError, EOFError) as problem:
         raise StudyRefused("A source image could not be read again; send the study again.", code="source-unreadable") from problem
     return dataset
+
+
+_FUNCTIONAL_GROUPS = frozenset({"SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"})
 
 
 def repair_identity(source: Dataset) -> Dataset:
@@ -146,6 +151,8 @@ def choose_character_set(source: Dataset, identity: Dataset) -> str:
 def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Dataset]:
     """Return the repaired headers of a series in the order of its frames: one per slice, or one multi-frame header.
 
+    Where the slices are frames of several multi-frame instances (a concatenation), each slice gets a header of its own.
+
     Parameters
     ----------
     volume
@@ -158,6 +165,10 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
     """
     paths = list(dict.fromkeys(frame.path for frame in source.frames))
     raw = [read_header(path) for path in paths]
+    if len(raw) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in raw):
+        by_path = dict(zip(paths, raw, strict=True))
+        paths = [frame.path for frame in source.frames]
+        raw = [_take_frame(by_path[frame.path], frame.frame_number) for frame in source.frames]
     if len(raw) != len(source.frames) and not (len(raw) == 1 and "NumberOfFrames" in raw[0]):
         raise StudyRefused(
             "The slices of the reference series are not frames of its images (a mosaic?); send the series as one image per slice.",
@@ -176,6 +187,20 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
             )
     _repair_geometry(headers, raw, volume)
     return headers
+
+
+def _take_frame(header: Dataset, frame_number: int) -> Dataset:
+    """Return a multi-frame header with the geometry of one frame at the top level, as a single-frame image has it."""
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        return header
+    taken = Dataset()
+    taken.file_meta = header.file_meta
+    taken.update({element.tag: element for element in header if element.keyword not in _FUNCTIONAL_GROUPS})
+    frame = header.PerFrameFunctionalGroupsSequence[frame_number - 1]
+    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence"):
+        taken.update(_macro(frame, shared, keyword))
+    return taken
 
 
 def carry_identity(dataset: Dataset, identity: Dataset) -> None:

@@ -84,6 +84,8 @@ def plan_provenance(context: AnswerContext, result: PipelineResult | None, *fact
         "settings": context.settings.model_dump(mode="json"),
         "facts": list(facts),
     }
+    if context.identity_mark:
+        named["patient"] = context.identity_mark
     if result is not None and result.follow_up is not None:
         named["earlier"] = result.follow_up.earlier
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()

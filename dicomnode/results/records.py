@@ -25,6 +25,8 @@ class AnswerContext:
         In which forms the answer is made; no UID depends on which others there are.
     earlier_reports
         Reports of earlier revisions that have reached somebody, the newest first.
+    identity_mark
+        Another one where the source carries another patient or order: results for a corrected patient have UIDs of their own.
     """
 
     StudyInstanceUID: str
@@ -36,6 +38,7 @@ class AnswerContext:
     template: Path
     forms: tuple[ResultForm, ...] = (PLAIN_FORM,)
     earlier_reports: tuple[ResultFile, ...] = ()
+    identity_mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,21 @@ Rules for this file and for `dicomnode/settings/`, where the tables are:
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from dicomnode.errors import ConfigError
 from dicomnode.settings.destinations import DestinationSettings, TlsSettings
 from dicomnode.settings.forms import PLAIN_FORM, PictureForm, ReportForm, ResultForm, ResultKind, SegmentationForm
 from dicomnode.settings.network import NetworkSettings, PeerSettings
+from dicomnode.settings.references import did_you_mean, reference_problems
 from dicomnode.settings.section import Section
 from dicomnode.settings.storage import AuditSettings, LogSettings, StorageSettings
 from dicomnode.settings.study import FetchSettings, SelectionRule, SelectionSettings, StudySettings
@@ -94,31 +99,81 @@ class Config(Section):
             destination.introduce(self.tls)
         return self
 
+    @model_validator(mode="after")
+    def _names_mean_something(self) -> Config:
+        problems = list(reference_problems(self))
+        if problems:
+            raise PydanticCustomError("references", "{problems}", {"problems": "\n".join(problems)})
+        return self
+
 
 def parse_config(values: dict[str, Any]) -> Config:
     """Check the values of a TOML file; raise `ConfigError` with every problem, each with its key."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError([_problem(item) for item in error.errors()]) from None
+        raise ConfigError([line for item in error.errors() for line in _problems(item)]) from None
 
 
 def load_config(path: Path) -> Config:
     """Read and check a TOML file; raise `ConfigError` with every problem."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        # An editor of Windows may put a byte-order mark in front.
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file; copy config/dicomnode.toml and edit it"]) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise ConfigError([f"{path}: {problem}"]) from None
+    except OSError as problem:
+        raise ConfigError([f"{path}: cannot be read: {problem.strerror}"]) from None
+    except UnicodeDecodeError as problem:
+        raise ConfigError([f"{path}: is not UTF-8 text (byte {problem.start + 1}); save it as UTF-8"]) from None
+    except tomllib.TOMLDecodeError as problem:
+        twice = "; a table stands in the file once, with all of its settings" if "twice" in str(problem) else ""
+        raise ConfigError([f"{path}: {problem}{twice}"]) from None
     return parse_config(values)
 
 
-def _problem(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "configuration"
+def _problems(item: Any) -> list[str]:
+    """Return the lines of one problem of pydantic's, each with its key; positions are counted from 1."""
+    if item["type"] == "references":
+        return str(item["msg"]).splitlines()
+    location = item["loc"]
+    key = _key(location) or "configuration"
     if item["type"] == "extra_forbidden":
-        return f"{key}: there is no such setting"
+        return [f"{key}: there is no such setting{_suggestion(location)}"]
     # A whole table, or an address that may hold a password, is not quoted.
     quoted = item["type"] != "missing" and not isinstance(item["input"], dict | BaseModel) and "url" not in key
-    seen = f" (got {item['input']!r})" if quoted else ""
-    return f"{key}: {item['msg'].removeprefix('Value error, ')}{seen}"
+    value = f" (got {item['input']!r})" if quoted else ""
+    nearest = ""
+    if item["type"] == "literal_error" and isinstance(item["input"], str):
+        nearest = did_you_mean(item["input"], re.findall(r"'([^']+)'", item["ctx"]["expected"]))
+    return [f"{key}: {item['msg'].removeprefix('Value error, ')}{value}{nearest}"]
+
+
+def _key(location: Sequence[str | int]) -> str:
+    """Write a location as people count: the second peer is peers[2]."""
+    key = ""
+    for step in location:
+        key += f"[{step + 1}]" if isinstance(step, int) else f".{step}" if key else step
+    return key
+
+
+def _suggestion(location: Sequence[str | int]) -> str:
+    """Return the setting that an unknown one may mean: near in its table, or of the same name in another."""
+    *parents, name = location
+    table: type[BaseModel] = Config
+    for step in parents:
+        if isinstance(step, str) and step in table.model_fields:
+            table = table_of(table.model_fields[step]) or table
+    nearest = did_you_mean(str(name), list(table.model_fields))
+    if nearest:
+        return nearest
+    elsewhere = [f"[{key}]" for key, field in Config.model_fields.items() if (below := table_of(field)) and str(name) in below.model_fields]
+    return f"; it belongs into {' or '.join(elsewhere)}" if elsewhere else ""
+
+
+def table_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the table that a field holds, itself or in a tuple."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None

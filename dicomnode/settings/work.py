@@ -102,6 +102,11 @@ class DeliverySettings(Section):
         60, gt=0, description="Longest wait for its report on a storage commitment, in seconds; then it is asked anew."
     )
     confirm_tries: int = Field(3, ge=1, description="Answers without proof after which an object counts as not kept.")
+    index_wait_s: float = Field(
+        600,
+        ge=0,
+        description="An object that a destination took but does not list counts as not kept after this time at the earliest, in seconds.",
+    )
     resends: int = Field(
         3, ge=0, description="An object that a destination took and did not keep is sent so often again, then given up and shown."
     )

@@ -113,7 +113,8 @@ class Archive:
         stored = {context.abstract_syntax for context in AllStoragePresentationContexts}
         for uid in (stored | {SegmentationStorage, ParametricMapStorage, LabelMapSegmentationStorage}) - self.refuse:
             # By C-GET it sends on the association of who asks (PS3.7 D.3.3.4).
-            entity.add_supported_context(uid or "", syntaxes, scu_role=True, scp_role="get" in self.manners.retrieve)
+            roles = {"scu_role": True, "scp_role": "get" in self.manners.retrieve} if self.manners.selects_roles else {}
+            entity.add_supported_context(uid or "", syntaxes, **roles)
         entity.add_supported_context(Verification)
         if self.manners.breaks_off_at:
             # So that even a small object comes in several pieces.

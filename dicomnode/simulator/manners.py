@@ -32,8 +32,12 @@ class Manners:
         Host and port of who asked, for reports on a new association and for C-MOVE: AE title -> (host, port).
     find
         C-FIND: not offered; at every level; the IMAGE level fails.
+    lists_late
+        So many C-FIND requests it answers with nothing, as an archive does whose index is behind.
     retrieve
         Which of C-GET and C-MOVE it offers.
+    selects_roles
+        It answers the role selection that C-GET needs (PS3.7 D.3.3.4); without it nothing can be sent to who asks.
     """
 
     keeps_nothing: bool = False
@@ -45,7 +49,9 @@ class Manners:
     loses: frozenset[str] = frozenset()
     report_to: dict[str, tuple[str, int]] = field(default_factory=dict)
     find: Literal["none", "image", "series"] = "none"
+    lists_late: int = 0
     retrieve: frozenset[Literal["get", "move"]] = frozenset()
+    selects_roles: bool = True
 
     def address_of(self, ae_title: str) -> tuple[str, int] | None:
         """Return where somebody listens, as the archive was told."""

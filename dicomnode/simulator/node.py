@@ -60,7 +60,7 @@ class NodeProcesses:
     def start(self, side: Side) -> None:
         """Start one side."""
         with self.log.open("ab") as output:
-            command = [sys.executable, "-m", "dicomnode", side, "--config", str(self.config)]
+            command = [sys.executable, "-P", "-m", "dicomnode", side, "--config", str(self.config)]
             self._processes[side] = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
     def kill(self, side: Side) -> None:

@@ -110,6 +110,9 @@ class Shelves:
         if level == "IMAGE" and self.manners.find == "series":
             yield _UNABLE, None
             return
+        if self.manners.lists_late > 0:
+            self.manners.lists_late -= 1
+            return
         groups: dict[str, list[Dataset]] = {}
         for instance in self._matching(keys):
             groups.setdefault(str(instance.get(_LEVELS[level])), []).append(instance)

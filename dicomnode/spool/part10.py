@@ -1,23 +1,44 @@
-"""The DICOM file format around bytes that are not decoded: file meta information written and measured, the dataset left alone.
+"""The DICOM file format around bytes that are not decoded: file meta information written, read back and measured; the dataset left alone.
 
 Rules for this file:
 1. A dataset is bytes here; nothing below opens one.
+2. What `encode_file_meta` writes, `decode_file_meta` reads back the same: the ledger's row comes from what is written.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID
 
 # Preamble, prefix, and (0002,0000) with its 4 byte value: the group length says where the dataset begins.
 _FIXED_BYTES = 128 + 4 + 12
+# VRs with two reserved bytes and a length of four (PS3.5 7.1.2).
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_HOST_SCHEME = "dicom://"
 
 HEAD_BYTES = _FIXED_BYTES
 """What `dataset_offset` needs to see of a file."""
 
 
-def encode_file_meta(*, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae: str) -> bytes:
+@dataclass(frozen=True)
+class FileMeta:
+    """What the file meta information says of an instance that was received (PS3.10 7.1).
+
+    `stored_SOPInstanceUID` is the value with its padding: 0.4.0 made file names from UIDs that end in what looks like padding.
+    """
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+    TransferSyntaxUID: str
+    calling_ae: str
+    peer_host: str
+    stored_SOPInstanceUID: str
+
+
+def encode_file_meta(*, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae: str, peer_host: str = "") -> bytes:
     """Return preamble, prefix and File Meta Information for a dataset that was received (PS3.10 7.1).
 
     Written by hand because it is made for every instance before it is acknowledged; pydicom needs 0.3 ms for it.
@@ -31,9 +52,31 @@ def encode_file_meta(*, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID
             _short(0x0012, b"UI", PYDICOM_IMPLEMENTATION_UID, b"\0"),
             _short(0x0013, b"SH", "DICOMNODE", b" "),
             _short(0x0016, b"AE", calling_ae, b" "),
+            # Source Presentation Address: who sent it is not lost with the ledger.
+            _long(0x0026, b"UR", _HOST_SCHEME + peer_host) if peer_host else b"",
         )
     )
     return b"\0" * 128 + b"DICM" + struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements)) + elements
+
+
+def decode_file_meta(head: bytes) -> FileMeta | None:
+    """Return what a file that starts with `head` (all of its file meta information) says; None when it is no such file."""
+    end = dataset_offset(head)
+    if not end or len(head) < end:
+        return None
+    try:
+        values = {element: value.decode("ascii", "replace") for element, value in _elements(head, _FIXED_BYTES, end)}
+    except struct.error:
+        return None
+    stored = values.get(0x0003, "")
+    return FileMeta(
+        SOPClassUID=_text(values.get(0x0002, "")),
+        SOPInstanceUID=_text(stored),
+        TransferSyntaxUID=_text(values.get(0x0010, "")),
+        calling_ae=_text(values.get(0x0016, "")),
+        peer_host=_text(values.get(0x0026, "")).removeprefix(_HOST_SCHEME),
+        stored_SOPInstanceUID=stored,
+    )
 
 
 def dataset_offset(head: bytes) -> int:
@@ -44,7 +87,31 @@ def dataset_offset(head: bytes) -> int:
     return _FIXED_BYTES + int(group_length)
 
 
+def _elements(head: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    while start < end:
+        group, element, vr, length = struct.unpack_from("<HH2sH", head, start)
+        start += 8
+        if vr in _LONG_VRS:
+            (length,) = struct.unpack_from("<L", head, start)
+            start += 4
+        if group != 0x0002 or start + length > end:
+            raise struct.error("no element of the file meta information")
+        yield element, head[start : start + length]
+        start += length
+
+
+def _text(stored: str) -> str:
+    """Return a value without padding; what no database and no terminal takes is shown as a question mark."""
+    return "".join(character if character.isprintable() else "?" for character in stored.strip(" \0"))
+
+
 def _short(element: int, vr: bytes, value: str, padding: bytes) -> bytes:
     encoded = value.encode("ascii", "replace")
     encoded += padding * (len(encoded) % 2)
     return struct.pack("<HH2sH", 0x0002, element, vr, len(encoded)) + encoded
+
+
+def _long(element: int, vr: bytes, value: str) -> bytes:
+    encoded = value.encode("ascii", "replace")
+    encoded += b" " * (len(encoded) % 2)
+    return struct.pack("<HH2sHL", 0x0002, element, vr, 0, len(encoded)) + encoded

@@ -1,31 +1,40 @@
-"""What is done at start: the spool is the truth, and the ledger's rows are derived from it again."""
+"""What is done at start: the spool is the truth, and the ledger's rows are derived from it again.
+
+Rules for this file:
+1. What was acknowledged comes back. Only a file whose bytes no longer fit the hash in its name is set aside, or one that the ledger cannot hold.
+2. One file never keeps the node from starting.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import structlog
-from pydicom.filereader import read_file_meta_info
 
+from dicomnode.errors import RetryLater
 from dicomnode.records import AddOutcome, ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout
-from dicomnode.spool.part10 import dataset_offset
-from dicomnode.spool.writer import TEMPORARY_SUFFIX
+from dicomnode.spool.part10 import FileMeta, dataset_offset, decode_file_meta
+from dicomnode.spool.writer import TEMPORARY_SUFFIX, describe_instance
+from dicomnode.uids import is_uid
 
 log = structlog.get_logger()
 
 _SHOWN_PATHS = 20
+_INSTANCE_NAME = re.compile(r"[0-9a-f]{32}-(?P<content>[0-9a-f]{32})\.dcm")
 
 
 class InstanceLedger(Protocol):
     """What recovery needs of the ledger."""
 
-    def paths(self) -> set[str]:
-        """Return the spool paths of every listed instance."""
+    def paths_below(self, folder: str) -> set[str]:
+        """Return the spool paths of the listed instances in a folder."""
 
     def add(self, instance: ReceivedInstance) -> AddOutcome:
         """List an instance."""
@@ -33,7 +42,7 @@ class InstanceLedger(Protocol):
 
 @dataclass(frozen=True)
 class RecoveryReport:
-    """What was found: counts of files.
+    """What recovery did: counts of files.
 
     `added` had no row, `removed` were half written (never acknowledged), `set_aside` do not fit their own hash, `missing` have a row only.
     """
@@ -45,69 +54,94 @@ class RecoveryReport:
 
 
 def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryReport:
-    """Sweep half received files, and list every whole instance that the ledger does not know. Only for a moment when nobody receives."""
+    """Sweep half received files, and list every whole instance that has no row. Only for a moment when nobody receives."""
     layout.prepare()
     removed = _remove(layout.incoming.glob(f"*/.*{TEMPORARY_SUFFIX}"))
-    # One listing per folder and no stat per file: a spool of 14 days has some hundred thousand.
-    found = {f"incoming/{folder.name}/{path.name}" for folder in layout.incoming.iterdir() if folder.is_dir() for path in folder.iterdir()}
-    known = instances.paths()
-    added = set_aside = 0
-    for path in sorted(found - known):
-        try:
-            instance = read_instance(layout, path)
-        except OSError as problem:
-            # What cannot be opened may still be whole: it stays, and the next start looks again.
-            log.error("file_not_readable", path=path, reason=problem.strerror)  # noqa: TRY400  a traceback says no more
-            continue
-        if instance is None:
-            log.warning("damaged_file_set_aside", path=path)
-            (layout.root / path).replace(layout.aside / Path(path).name)
-            set_aside += 1
-        else:
-            instances.add(instance)
-            added += 1
-    missing = sorted(known - found)
+    unlisted: list[tuple[int, str]] = []
+    missing: list[str] = []
+    # Folder by folder, so that a spool of a million instances needs no memory for all of their names at once.
+    for folder in sorted(path for path in layout.incoming.iterdir() if path.is_dir()):
+        listed, present = instances.paths_below(f"incoming/{folder.name}"), set(_paths_in(layout, folder))
+        unlisted += [(_modified_at(layout.root / path), path) for path in present - listed]
+        missing += sorted(listed - present)
+    # As they came: of several versions of one instance the ledger counts the order.
+    outcomes = [_list_file(layout, instances, path) for _, path in sorted(unlisted)]
     for path in missing[:_SHOWN_PATHS]:
         log.error("file_missing", path=path)
-    return RecoveryReport(added, removed, set_aside, len(missing))
+    return RecoveryReport(outcomes.count("added"), removed, outcomes.count("set-aside"), len(missing))
 
 
 def read_instance(layout: SpoolLayout, path: str) -> ReceivedInstance | None:
     """Derive the ledger's row from a stored file: its file meta, its bytes, its time. None when it is not whole.
 
-    The peer's address is not in the file: it comes back empty. Raises `OSError` when the file cannot be read.
+    Raises `OSError` when the file cannot be read.
     """
     file = layout.root / path
     data = file.read_bytes()
     offset = dataset_offset(data[:144])
-    if not offset or len(data) <= offset:
-        return None
-    try:
-        meta = read_file_meta_info(file)
-    except OSError:
-        raise
-    except Exception:  # noqa: BLE001 - pydicom may fail in any way on garbage, and one damaged file must not stop the node from starting
+    meta = decode_file_meta(data[:offset])
+    if meta is None or len(data) <= offset:
         return None
     sha256 = hashlib.sha256(memoryview(data)[offset:]).hexdigest()
-    SOPInstanceUID = str(meta.get("MediaStorageSOPInstanceUID", ""))
-    if layout.instance_path(SOPInstanceUID, sha256) != path:
+    if not _fits_name(layout, path, meta, sha256):
         return None
-    return ReceivedInstance(
-        SOPInstanceUID=SOPInstanceUID,
-        SOPClassUID=str(meta.get("MediaStorageSOPClassUID", "")),
-        TransferSyntaxUID=str(meta.get("TransferSyntaxUID", "")),
-        path=path,
-        sha256=sha256,
-        size_bytes=len(data) - offset,
-        calling_ae=str(meta.get("SourceApplicationEntityTitle", "")),
-        peer_host="",
-        received_at=file.stat().st_mtime,
-    )
+    size_bytes, received_at = len(data) - offset, file.stat().st_mtime
+    return describe_instance(data[:offset], path=path, sha256=sha256, size_bytes=size_bytes, received_at=received_at)
 
 
 def sweep_half_results(layout: SpoolLayout) -> int:
     """Remove results that were not written to their end. Only for a moment when nobody works: `receive` may start while results are written."""
     return _remove(layout.results.glob(f"*/*/.*{TEMPORARY_SUFFIX}"))
+
+
+def _paths_in(layout: SpoolLayout, folder: Path) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        yield from (f"incoming/{folder.name}/{entry.name}" for entry in entries)
+
+
+def _modified_at(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        # Retention may have removed it at this moment; reading it will say so.
+        return 0
+
+
+def _list_file(layout: SpoolLayout, instances: InstanceLedger, path: str) -> str:
+    """List one file; return "added", "set-aside" or "not-readable"."""
+    try:
+        instance = read_instance(layout, path)
+    except OSError as problem:
+        # What cannot be opened may still be whole: it stays, and the next start looks again.
+        log.error("file_not_readable", path=path, reason=problem.strerror)  # noqa: TRY400  a traceback says no more
+        return "not-readable"
+    if instance is None:
+        return _set_aside(layout, path, "its bytes no longer fit the hash in its name")
+    try:
+        instances.add(instance)
+    except RetryLater:
+        raise
+    except Exception as problem:  # noqa: BLE001  whatever the database has against this row, the others come back
+        return _set_aside(layout, path, f"the ledger cannot hold it ({type(problem).__name__})")
+    return "added"
+
+
+def _set_aside(layout: SpoolLayout, path: str, reason: str) -> str:
+    log.warning("damaged_file_set_aside", path=path, reason=reason)
+    (layout.root / path).replace(layout.aside / Path(path).name)
+    return "set-aside"
+
+
+def _fits_name(layout: SpoolLayout, path: str, meta: FileMeta, sha256: str) -> bool:
+    """Return whether a file is what its name says: the same dataset, received under the same UID."""
+    name = _INSTANCE_NAME.fullmatch(Path(path).name)
+    if name is None or not sha256.startswith(name["content"]):
+        return False
+    if not is_uid(meta.SOPInstanceUID):
+        # 0.4.0 acknowledged such UIDs, and cannot have written every one of them as it came: the hash of the dataset has to do.
+        return True
+    stored = meta.stored_SOPInstanceUID
+    return any(layout.instance_path(uid, sha256) == path for uid in (meta.SOPInstanceUID, stored, stored[:-1]))
 
 
 def _remove(files: Iterable[Path]) -> int:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import structlog
 
-from dicomnode.errors import OutOfResources
+from dicomnode.errors import NotUnderstood, OutOfResources
 from dicomnode.records import ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout, make_durable_folders
-from dicomnode.spool.part10 import HEAD_BYTES, dataset_offset, encode_file_meta
+from dicomnode.spool.part10 import HEAD_BYTES, dataset_offset, decode_file_meta, encode_file_meta
+from dicomnode.uids import is_uid
 
 log = structlog.get_logger()
 
@@ -67,30 +68,30 @@ class SpoolWriter:
 
         Raises
         ------
+        NotUnderstood
+            A UID that is none. Nothing is written: such a name could not be read back.
         OutOfResources
             Too little free space, or the disk refused.
         """
+        for keyword, uid in (("SOP Class", SOPClassUID), ("SOP Instance", SOPInstanceUID), ("Transfer Syntax", TransferSyntaxUID)):
+            if not is_uid(uid):
+                raise NotUnderstood(f"the {keyword} UID of the request is no UID (PS3.5 9.1)")
         sha256 = hashlib.sha256(encoded_dataset).hexdigest()
         path = self.layout.instance_path(SOPInstanceUID, sha256)
-        meta = encode_file_meta(
-            SOPClassUID=SOPClassUID, SOPInstanceUID=SOPInstanceUID, TransferSyntaxUID=TransferSyntaxUID, calling_ae=calling_ae
+        head = encode_file_meta(
+            SOPClassUID=SOPClassUID,
+            SOPInstanceUID=SOPInstanceUID,
+            TransferSyntaxUID=TransferSyntaxUID,
+            calling_ae=calling_ae,
+            peer_host=peer_host,
         )
         try:
             self._require_space(len(encoded_dataset))
-            write_durably(self.layout.root / path, (meta, encoded_dataset), keep_existing=True)
+            write_durably(self.layout.root / path, (head, encoded_dataset), keep_existing=True, modified_at=now)
         except OSError as problem:
             raise OutOfResources(f"the spool cannot be written: {problem.strerror}") from problem
-        return ReceivedInstance(
-            SOPInstanceUID=SOPInstanceUID,
-            SOPClassUID=SOPClassUID,
-            TransferSyntaxUID=TransferSyntaxUID,
-            path=path,
-            sha256=sha256,
-            size_bytes=len(encoded_dataset),
-            calling_ae=calling_ae,
-            peer_host=peer_host,
-            received_at=now,
-        )
+        # The row comes from what is written, so that the one which recovery makes of the file is the same.
+        return describe_instance(head, path=path, sha256=sha256, size_bytes=len(encoded_dataset), received_at=now)
 
     def holds(self, instance: ReceivedInstance) -> bool:
         """Return whether an instance's file is there."""
@@ -120,6 +121,24 @@ class SpoolWriter:
         raise OutOfResources("less free space than storage.minimum_free_mb, or not yet storage.resume_free_mb again")
 
 
+def describe_instance(head: bytes, *, path: str, sha256: str, size_bytes: int, received_at: float) -> ReceivedInstance:
+    """Return the ledger's row of a file that starts with `head`; `ValueError` when that is no file meta information."""
+    meta = decode_file_meta(head)
+    if meta is None:
+        raise ValueError("no file meta information")
+    return ReceivedInstance(
+        SOPInstanceUID=meta.SOPInstanceUID,
+        SOPClassUID=meta.SOPClassUID,
+        TransferSyntaxUID=meta.TransferSyntaxUID,
+        path=path,
+        sha256=sha256,
+        size_bytes=size_bytes,
+        calling_ae=meta.calling_ae,
+        peer_host=meta.peer_host,
+        received_at=received_at,
+    )
+
+
 def write_result(layout: SpoolLayout, relative_path: str, data: bytes) -> str:
     """Store a finished result durably, replacing an earlier one, and return the SHA-256 of its bytes; raise `OutOfResources`."""
     path = layout.root / relative_path
@@ -131,27 +150,31 @@ def write_result(layout: SpoolLayout, relative_path: str, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_durably(path: Path, parts: Sequence[bytes | bytearray], *, keep_existing: bool) -> None:
+def write_durably(path: Path, parts: Sequence[bytes | bytearray], *, keep_existing: bool, modified_at: float | None = None) -> None:
     """Write `parts` one after the other to `path`, private to the user; raise `OSError` and leave nothing behind when that fails.
 
-    With `keep_existing` a file of the same size stays as it is: its name says that it holds the same bytes.
+    With `keep_existing` a DICOM file whose dataset is as long as the last part stays as it is: its name says that it holds the same bytes.
+    `modified_at` becomes the file's time (seconds since the epoch).
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if not (keep_existing and _size_bytes(path.name, folder) == sum(len(part) for part in parts)):
-            _write_and_rename(path.name, parts, folder)
+        if not (keep_existing and _dataset_bytes(path.name, folder) == len(parts[-1])):
+            _write_and_rename(path.name, parts, folder, modified_at)
         # Also for a file that was there: whoever renamed it may not have got as far as this.
         os.fsync(folder)
     finally:
         os.close(folder)
 
 
-def _write_and_rename(name: str, parts: Sequence[bytes | bytearray], folder: int) -> None:
+def _write_and_rename(name: str, parts: Sequence[bytes | bytearray], folder: int, modified_at: float | None) -> None:
     temporary = f".{name}.{os.getpid()}.{next(_serial)}{TEMPORARY_SUFFIX}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         try:
             _write_all(handle, parts)
+            if modified_at is not None:
+                nanoseconds = round(modified_at * 1e9)
+                os.utime(handle, ns=(nanoseconds, nanoseconds))
             os.fsync(handle)
             # The pages are on the disk; given back, they take the next instance without the kernel looking for fresh ones. Where memory
             # is not at hand (a virtual machine, a full page cache) that is a third of the time of a write.
@@ -174,8 +197,14 @@ def _write_all(handle: int, parts: Sequence[bytes | bytearray]) -> None:
             left[0] = left[0][written:]
 
 
-def _size_bytes(name: str, folder: int) -> int:
+def _dataset_bytes(name: str, folder: int) -> int:
+    """Return how long the dataset in a stored instance is; -1 when there is no such file."""
     try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
-    except FileNotFoundError:
+        handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError:
         return -1
+    try:
+        offset = dataset_offset(os.read(handle, HEAD_BYTES))
+        return os.fstat(handle).st_size - offset if offset else -1
+    finally:
+        os.close(handle)

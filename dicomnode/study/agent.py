@@ -38,7 +38,7 @@ class AgentEvidence:
 
 def agent_evidence(study: Study, names: Mapping[str, Names]) -> dict[str, AgentEvidence]:
     """Return the evidence of every series of a study, by Series Instance UID."""
-    headers = {series.SeriesInstanceUID: series.instances[0].header for series in study.series}
+    headers = {series.key: series.instances[0].header for series in study.series}
     alone = {uid: AgentEvidence(_attribute(header), names[uid].agent) for uid, header in headers.items()}
     first = min((time for uid, header in headers.items() if alone[uid].is_given and (time := acquired_at(header))), default="")
     return {

@@ -9,10 +9,12 @@ from typing import Any
 
 from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Series, Study
 from dicomnode.settings.config import SelectionSettings, StudySettings
-from dicomnode.study.checks import announced_count, check_series, count_findings, is_refused, regularity_findings
-from dicomnode.study.choice import Selection
+from dicomnode.study.checks import announced_count, count_findings, is_refused, regularity_findings, stray_count
+from dicomnode.study.choice import ChosenSeries, Selection
+from dicomnode.study.joining import join_series
 from dicomnode.study.selection import select_series
-from dicomnode.study.stacks import choose_stack, frame_count
+from dicomnode.study.splitting import split_series
+from dicomnode.study.stacks import StackChoice, choose_stack, frame_count
 
 
 @dataclass(frozen=True)
@@ -25,21 +27,25 @@ class Completeness:
 
 
 def assemble(StudyInstanceUID: str, instances: Iterable[IndexedInstance]) -> Study:
-    """Group the instances of a study into series, ordered by Series Number and UID; an instance that came twice counts once."""
+    """Group the instances of a study into series, ordered by Series Number and UID; an instance that came twice counts once.
+
+    A series that holds several stacks becomes one `Series` for each, and series that are one stack become one.
+    """
     groups: dict[str, dict[str, IndexedInstance]] = defaultdict(dict)
     for instance in instances:
         groups[instance.header.SeriesInstanceUID].setdefault(instance.header.SOPInstanceUID, instance)
     series = [Series(uid, tuple(members.values())) for uid, members in groups.items()]
-    return Study(StudyInstanceUID, tuple(sorted(series, key=_series_order)))
+    stacks = [stack for item in sorted(series, key=_series_order) for stack in split_series(item)]
+    return Study(StudyInstanceUID, join_series(stacks))
 
 
-def series_completeness(series: Series, listed: int | None = None) -> Completeness:
+def series_completeness(series: Series, listed: int | None = None, choice: StackChoice | None = None) -> Completeness:
     """Judge by evidence: no gap, equal distances, and a count that agrees: of the headers, or of what an archive lists.
 
     Positions alone do not do: a series that is still arriving in order has no gap either. `listed` is how many instances an archive
-    lists of the series; None when it was not asked.
+    lists of the series; None when it was not asked. `choice` is the stack of the series, where it was chosen before.
     """
-    choice = choose_stack(series)
+    choice = choose_stack(series) if choice is None else choice
     if choice.stack is None:
         return Completeness(False, choice.findings[0].message, choice.findings)
     findings = (*choice.findings, *regularity_findings(choice.stack))
@@ -47,8 +53,10 @@ def series_completeness(series: Series, listed: int | None = None) -> Completene
     if broken is not None:
         return Completeness(False, broken.message, findings)
     count, announced = len(choice.stack.slices), announced_count(series, choice.stack)
-    if listed is not None and len(series.instances) < listed:
-        return Completeness(False, f"{len(series.instances)} of {listed} images that the archive lists are there", findings)
+    if listed is not None and len(series.instances) + stray_count(series) < listed:
+        return Completeness(
+            False, f"{len(series.instances) + stray_count(series)} of {listed} images that the archive lists are there", findings
+        )
     if announced is None and listed is None:
         return Completeness(False, f"{count} slices without a gap, but no header says how many there should be", findings)
     if announced is not None and announced > count:
@@ -85,7 +93,7 @@ def readiness(
         for `quiet_s`.
     """
     selection = select_series(study, selection_settings)
-    verdicts = {role: _judge(study, uid, role, selection_settings, (listed or {}).get(uid)) for role, uid in selection.roles.items()}
+    verdicts = {role: _judge(chosen, listed or {}) for role, chosen in selection.chosen.items()}
     evidence = _evidence(study, selection, verdicts)
     quiet_s = now - last_received_at
     complete = set(verdicts) == {"t1", "flair"} and all(verdict.complete for verdict in verdicts.values())
@@ -103,24 +111,26 @@ def _series_order(series: Series) -> tuple[int, str]:
     return (2**31 if number is None else number, series.SeriesInstanceUID)
 
 
-def _judge(study: Study, uid: str, role: Role, settings: SelectionSettings, listed: int | None) -> Completeness:
-    series = next(item for item in study.series if item.SeriesInstanceUID == uid)
-    verdict = series_completeness(series, listed)
-    findings = check_series(series, role, settings)
-    if verdict.complete and is_refused(findings):
-        return Completeness(False, next(item.message for item in findings if item.grade == "refuse"), findings)
+def _judge(chosen: ChosenSeries, listed: Mapping[str, int]) -> Completeness:
+    series = chosen.series
+    # An archive lists whole series: where a series holds several stacks, its count says nothing of one of them.
+    counts = [] if series.stack_number else [listed.get(uid) for uid in series.joined or (series.SeriesInstanceUID,)]
+    numbers = [count for count in counts if count is not None]
+    verdict = series_completeness(series, sum(numbers) if numbers and len(numbers) == len(counts) else None, chosen.choice)
+    if verdict.complete and is_refused(chosen.findings):
+        return Completeness(False, next(item.message for item in chosen.findings if item.grade == "refuse"), chosen.findings)
     return verdict
 
 
 def _sentence(verdicts: dict[Role, Completeness]) -> str:
-    said = [f"{role.upper()}: {verdict.reason.rstrip('.')}" for role, verdict in sorted(verdicts.items())]
-    said += [f"no {role.upper()} yet" for role in ("flair", "t1") if role not in verdicts]
-    return "; ".join(said)
+    reasons = [f"{role.upper()}: {verdict.reason.rstrip('.')}" for role, verdict in sorted(verdicts.items())]
+    reasons += [f"no {role.upper()} yet" for role in ("flair", "t1") if role not in verdicts]
+    return "; ".join(reasons)
 
 
 def _evidence(study: Study, selection: Selection, verdicts: dict[Role, Completeness]) -> dict[str, Any]:
     return {
-        "series": {series.SeriesInstanceUID: frame_count(series) for series in study.series},
+        "series": {series.key: frame_count(series) for series in study.series},
         "roles": dict(selection.roles),
         "complete": {role: verdict.complete for role, verdict in verdicts.items()},
         "selection": dict(selection.reasons),

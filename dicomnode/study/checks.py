@@ -13,7 +13,11 @@
 | photometric-not-supported | refuse | not MONOCHROME2 |
 | instances-missing | warning | fewer than the headers announce, though the positions have no gap |
 | spacing-contradicts-header | warning | every second slice may be missing: the distance is a multiple of Spacing Between Slices |
-| lossy-compression, orientation-jitter | warning, info | told, not refused |
+| stray-images, slices-left-out | warning | images that do not belong to the stack, or not to its even spacing, were left out |
+| stack-in-parts | warning | slices of the same kind lie in another series and could not be joined to these |
+| joined-series | info | the stack was put together from several series |
+| positions-rounded | info | positions deviate from equal distances, within what scanners round, and were evened out |
+| lossy-compression, orientation-jitter | warning, info | said, not refused |
 
 A missing Frame of Reference UID is refused, not replaced: SEG and SR must carry the source's (PS3.3 C.8.20.2), and one that
 we made up would claim that the result may be overlaid on nothing else.
@@ -21,14 +25,21 @@ we made up would claim that the result may be overlaid on nothing else.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import numpy as np
 
-from dicomnode.records import Finding, Role, Series
+from dicomnode.records import Finding, InstanceHeader, Role, Series
 from dicomnode.settings.config import SelectionSettings
-from dicomnode.study.stacks import PERPENDICULAR_TOLERANCE, Stack, StackChoice, choose_stack
+from dicomnode.study.lattice import Lattice, fit_lattice
+from dicomnode.study.stacks import Stack, StackChoice, choose_stack
 
 # The brain is longer than it is high, so a stack of coronal slices must reach further than one of axial slices.
 _COVERAGE_FACTOR = {"axial": 1.0, "sagittal": 1.1, "coronal": 1.5}
+
+EVENED_MM = 0.05
+"""Deviations from equal distances that are larger are said."""
 
 # What says "this is no volume of a head" rather than "this head volume is damaged".
 NOT_A_VOLUME = frozenset(
@@ -80,34 +91,69 @@ def plane_of(stack: Stack) -> str:
 
 
 def regularity_findings(stack: Stack) -> tuple[Finding, ...]:
-    """Return what keeps the slices from being one gap-free, equidistant, perpendicular grid."""
+    """Return what keeps the slices from being one gap-free, equidistant, perpendicular grid, and what was evened out."""
     if len(stack.slices) < 2:
         return ()
-    distances, spacing = np.diff(stack.offsets_mm), stack.spacing_mm
-    deviating = distances[np.abs(distances - spacing) > stack.tolerance_mm]
-    if deviating.size:
-        return (_gap_finding(distances, deviating, spacing),)
-    line = stack.positions[-1] - stack.positions[0]
-    length = float(np.linalg.norm(line))
-    if 1 - abs(float(line @ stack.normal)) / length > PERPENDICULAR_TOLERANCE:
-        angle = float(np.degrees(np.arccos(min(1.0, abs(float(line @ stack.normal)) / length))))
-        message = f"The slices are shifted against each other by {angle:.1f} degrees (gantry tilt), which is not supported."
-        return (Finding("sheared-stack", "refuse", message, f"{angle:.2f}"),)
-    along = (stack.positions - stack.positions[0]) @ line / length
-    aside = float(np.linalg.norm(stack.positions - stack.positions[0] - np.outer(along, line / length), axis=1).max())
-    if aside > 0.1:
-        message = f"The slices do not lie on one line: the largest deviation is {aside:.2f} mm."
-        return (Finding("uneven-spacing", "refuse", message, f"{aside:.3f}"),)
+    gap = _gap_finding(stack)
+    if gap is not None:
+        return (gap,)
+    lattice = fit_lattice(stack.positions, stack.normal)
+    irregular = _irregular(stack, lattice)
+    if irregular is not None:
+        return (irregular,)
+    if max(lattice.along_mm, lattice.aside_mm) > EVENED_MM:
+        deviation_mm = max(lattice.along_mm, lattice.aside_mm)
+        message = f"Slice positions are rounded: they deviate by up to {deviation_mm:.2f} mm from equal distances and were evened out."
+        return (Finding("positions-rounded", "info", message, f"{deviation_mm:.3f}"),)
     return ()
+
+
+def _gap_finding(stack: Stack) -> Finding | None:
+    """Return the finding where a distance is so large, or so small, that a slice is missing or between two others."""
+    distances = np.diff(stack.offsets_mm)
+    spacing_mm = stack.spacing_mm
+    if float(np.abs(distances - spacing_mm).max()) <= 0.5 * spacing_mm:
+        return None
+    # With many slices missing the median is no slice distance; the smallest one is then.
+    for base_mm in (spacing_mm, float(distances.min())):
+        multiples = distances / base_mm if base_mm > 0 else distances
+        missing = int(np.rint(multiples).sum()) - len(distances)
+        if base_mm > 0 and missing > 0 and distances.min() > 0.5 * base_mm and np.abs(multiples - np.rint(multiples)).max() < 0.15:
+            subject = "1 slice is" if missing == 1 else f"{missing} slices are"
+            message = f"{subject} missing inside the series (distance {distances.max():.2f} mm instead of {base_mm:.2f} mm); send it again."
+            return Finding("missing-slices", "refuse", message, str(missing))
+    return _uneven(f"The slices are not equidistant: {distances.min():.2f} to {distances.max():.2f} mm apart.", distances)
+
+
+def _irregular(stack: Stack, lattice: Lattice) -> Finding | None:
+    distances = np.diff(stack.offsets_mm)
+    if lattice.along_mm > lattice.tolerance_mm:
+        message = (
+            f"The slices are not equidistant: {distances.min():.2f} to {distances.max():.2f} mm apart, "
+            f"up to {lattice.along_mm:.2f} mm from equal distances; {lattice.tolerance_mm:.2f} mm is allowed."
+        )
+        return _uneven(message, distances)
+    if lattice.is_sheared:
+        angle = float(np.degrees(np.arccos(min(1.0, lattice.cosine))))
+        message = f"The slices are shifted against each other by {angle:.1f} degrees (gantry tilt), which is not supported."
+        return Finding("sheared-stack", "refuse", message, f"{angle:.2f}")
+    if lattice.aside_mm > lattice.aside_tolerance_mm:
+        message = f"The slices do not lie on one line: the largest deviation is {lattice.aside_mm:.2f} mm."
+        return Finding("uneven-spacing", "refuse", message, f"{lattice.aside_mm:.3f}")
+    return None
+
+
+def _uneven(message: str, distances: np.ndarray) -> Finding:
+    return Finding("uneven-spacing", "refuse", message, f"{distances.min():.3f}..{distances.max():.3f}")
 
 
 def count_findings(series: Series, stack: Stack) -> tuple[Finding, ...]:
     """Return a warning when the headers announce more, or closer, slices than there are."""
-    told = series.instances[0].header.SpacingBetweenSlices
-    ratio = stack.spacing_mm / told if told and told > 0 else 1.0
-    thick = series.instances[0].header.SliceThickness or 0.0
+    announced_mm = series.instances[0].header.SpacingBetweenSlices
+    ratio = stack.mean_spacing_mm / announced_mm if announced_mm and announced_mm > 0 else 1.0
+    thickness_mm = series.instances[0].header.SliceThickness or 0.0
     # Some write the gap instead of the distance; that is not thicker than the slice.
-    if told and told >= thick > 0 and ratio > 1.5 and abs(ratio - round(ratio)) < 0.02:
+    if announced_mm and announced_mm >= thickness_mm > 0 and ratio > 1.5 and abs(ratio - round(ratio)) < 0.02:
         message = f"The slices are {stack.spacing_mm:.2f} mm apart, {round(ratio)} times their Spacing Between Slices; some may be missing."
         return (Finding("spacing-contradicts-header", "warning", message, f"{stack.spacing_mm:.3f}"),)
     expected = announced_count(series, stack)
@@ -122,15 +168,34 @@ def announced_count(series: Series, stack: Stack) -> int | None:
 
     Counts that cover several stacks (a series of repeats) are divided evenly before they are compared.
     """
-    first = series.instances[0].header
-    numbers = [first.ImagesInAcquisition, first.extra.get("SlicesAnnounced"), first.NumberOfSeriesRelatedInstances]
-    if len(series.instances) == 1 and first.NumberOfFrames > 1:
-        return first.NumberOfFrames
-    known = [int(number) for number in numbers if number]
-    if not known:
+    members: dict[str, list[InstanceHeader]] = defaultdict(list)
+    for instance in series.instances:
+        members[instance.header.SeriesInstanceUID].append(instance.header)
+    counts = [_announced_by(headers) for headers in members.values()]
+    numbers = {number for count in counts for number in count}
+    if not numbers:
         return None
-    total = sum(max(1, instance.header.NumberOfFrames) for instance in series.instances)
-    return len(stack.slices) if total in known or len(stack.slices) in known else max(known)
+    total = sum(max(1, instance.header.NumberOfFrames) for instance in series.instances) + stray_count(series)
+    if total in numbers or len(stack.slices) in numbers:
+        return len(stack.slices)
+    if len(counts) == 1:
+        return max(numbers)
+    # A stack spread over several series: each may announce its own images, or the whole.
+    own = sum(max(count, default=0) for count in counts)
+    return len(stack.slices) if own == total else max(numbers) if len(set(map(frozenset, counts))) == 1 else own
+
+
+def stray_count(series: Series) -> int:
+    """Return how many images were left out of a series because they do not belong to its stack; headers and archives count them."""
+    return sum(int(finding.value) for finding in series.findings if finding.code == "stray-images")
+
+
+def _announced_by(headers: Sequence[InstanceHeader]) -> set[int]:
+    first = headers[0]
+    if len(headers) == 1 and first.NumberOfFrames > 1:
+        return {first.NumberOfFrames}
+    numbers = (first.ImagesInAcquisition, first.extra.get("SlicesAnnounced"), first.NumberOfSeriesRelatedInstances)
+    return {int(number) for number in numbers if number}
 
 
 def _image_findings(series: Series) -> list[Finding]:
@@ -163,18 +228,6 @@ def _extent_findings(stack: Stack, role: Role, settings: SelectionSettings) -> l
         message = f"The slices are {stack.spacing_mm:.1f} mm apart; at most {limit:g} mm is supported."
         findings.append(Finding("slices-too-thick", "refuse", message, f"{stack.spacing_mm:.2f}"))
     return findings
-
-
-def _gap_finding(distances: np.ndarray, deviating: np.ndarray, spacing: float) -> Finding:
-    multiples = distances / spacing if spacing > 0 else distances
-    whole = np.abs(multiples - np.rint(multiples)).max() < 0.05
-    if whole and spacing > 0:
-        missing = int(np.rint(multiples).sum()) - len(distances)
-        told = "1 slice is" if missing == 1 else f"{missing} slices are"
-        message = f"{told} missing inside the series (distance {deviating.max():.2f} mm instead of {spacing:.2f} mm); send it again."
-        return Finding("missing-slices", "refuse", message, str(missing))
-    message = f"The slices are not equidistant: {distances.min():.2f} to {distances.max():.2f} mm apart."
-    return Finding("uneven-spacing", "refuse", message, f"{distances.min():.3f}..{distances.max():.3f}")
 
 
 def _jitter_findings(stack: Stack) -> list[Finding]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,20 +75,36 @@ class Selection:
     @property
     def roles(self) -> dict[Role, str]:
         """Role -> Series Instance UID."""
-        return {role: chosen.series.SeriesInstanceUID for role, chosen in self.chosen.items()}
+        return {role: chosen.series.key for role, chosen in self.chosen.items()}
 
     @property
     def reasons(self) -> dict[str, str]:
         """Series Instance UID -> the sentence why it is used or not."""
         reasons = {losing.summary.SeriesInstanceUID: f"not used: {losing.reason}" for losing in self.losing}
         for role, chosen in self.chosen.items():
-            reasons[chosen.series.SeriesInstanceUID] = f"used as {role.upper()}: {chosen.reason}"
+            reasons[chosen.series.key] = f"used as {role.upper()}: {chosen.reason}"
         return reasons
 
     def sentences(self) -> tuple[str, ...]:
         """Return the choice for people, a sentence a series, used ones first."""
         used = [f"Used as {role.upper()}: {chosen.summary.sentence}." for role, chosen in self.chosen.items()]
         return (*used, *(f"Not used: {losing.summary.name}: {losing.reason.rstrip('.')}." for losing in self.losing))
+
+    def findings_of_use(self, used: Collection[Role]) -> tuple[Finding, ...]:
+        """Return the choice as findings of a report: the series that were used, and every candidate that lost, with its reason.
+
+        `used` are the roles that the networks took; a series that was chosen and not taken is among the losing ones.
+        """
+        findings = []
+        for role, chosen in self.chosen.items():
+            if role in used:
+                findings.append(Finding("series-used", "info", f"The {role.upper()} is {chosen.summary.sentence}."))
+            else:
+                message = f"The {role.upper()}, {chosen.summary.sentence}, was not used for the lesions."
+                findings.append(Finding("series-not-used", "info", message))
+        lost = [losing for losing in self.losing if losing.role is not None]
+        messages = [f"Not used: {losing.summary.sentence}: {losing.reason.rstrip('.')}." for losing in lost]
+        return (*findings, *(Finding("series-not-used", "info", message) for message in messages))
 
     def record(self) -> list[dict[str, Any]]:
         """Return the choice as JSON values, a row a series: what `status`, `why`, pages and `answer.json` show."""
@@ -101,7 +117,7 @@ def summarise_series(series: Series, choice: StackChoice | None = None) -> Serie
     header = series.instances[0].header
     stack = None if choice is None else choice.stack
     return SeriesSummary(
-        SeriesInstanceUID=series.SeriesInstanceUID,
+        SeriesInstanceUID=series.key,
         SeriesNumber=header.SeriesNumber,
         SeriesDescription=header.SeriesDescription,
         acquired=_readable_time(acquired_at(header)),

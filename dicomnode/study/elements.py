@@ -50,6 +50,15 @@ def read_text(dataset: Dataset, key: str | BaseTag) -> str:
     return next(iter(read_texts(dataset, key)), "")
 
 
+def read_whole(dataset: Dataset, key: str | BaseTag) -> str:
+    r"""Return all values of an element as they stand, with a backslash between them; without padding, "" when there is none.
+
+    For identifiers: the first value of `4711\08` is another patient's.
+    """
+    values = (value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in read_values(dataset, key))
+    return "\\".join(value.strip(" \0") for value in values)
+
+
 def read_numbers(dataset: Dataset, key: str | BaseTag) -> tuple[float, ...]:
     """Return all values as finite numbers; empty when one of them is not a number."""
     numbers = [_to_number(value) for value in read_values(dataset, key)]

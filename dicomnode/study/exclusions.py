@@ -6,7 +6,7 @@ import re
 
 from dicomnode.records import InstanceHeader, Series
 from dicomnode.study.checks import is_mosaic
-from dicomnode.study.headers import MR_STORAGE
+from dicomnode.study.classes import MR_STORAGE
 from dicomnode.study.names import Names, names_of
 from dicomnode.study.stacks import is_not_magnitude
 from dicomnode.study.variants import dixon_image, image_types, is_uniform

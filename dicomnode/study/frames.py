@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from dicomnode.study.elements import read_integer, read_items, read_number, read_numbers, read_text, read_texts
+from dicomnode.study.elements import read_integer, read_items, read_number, read_numbers, read_text, read_texts, read_values
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,44 @@ class FrameFacts:
     frame_types: tuple[str, ...] = ()
     echo_times: tuple[float, ...] = ()
     temporal_indices: tuple[int, ...] = ()
+    frame_kinds: tuple[FrameKind, ...] = ()
+
+
+# What a converter of classic images may leave unassigned (PS3.3 C.7.6.16.2.25.1 and .2), and selection weighs.
+_CONVERTED = (
+    *("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "EchoTrainLength", "MagneticFieldStrength"),
+    *("ScanningSequence", "SequenceVariant", "SequenceName", "ScanOptions", "MRAcquisitionType", "AngioFlag", "DiffusionBValue"),
+    *("ContrastBolusAgent", "ContrastBolusAgentSequence", "SeriesDescription", "ProtocolName", "BodyPartExamined", "ImageType"),
+    *("SliceThickness", "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "NumberOfTemporalPositions"),
+    *("AcquisitionDate", "AcquisitionTime", "PatientPosition"),
+)
+
+
+def fill_from_converted(dataset: Dataset) -> Dataset:
+    """Return a dataset in which a Legacy Converted Enhanced image says at the top level what its converter left unassigned.
+
+    Looked at are (0020,9170) Unassigned Shared and, of the first frame, (0020,9171) Unassigned Per-frame Converted Attributes Sequence,
+    which lie inside the functional groups.
+    """
+    shared = next(iter(read_items(dataset, "SharedFunctionalGroupsSequence")), Dataset())
+    frame = next(iter(read_items(dataset, "PerFrameFunctionalGroupsSequence")), Dataset())
+    sources = [
+        *read_items(shared, "UnassignedSharedConvertedAttributesSequence"),
+        *read_items(frame, "UnassignedPerFrameConvertedAttributesSequence"),
+    ]
+    if not sources:
+        return dataset
+    filled = Dataset()
+    filled.update(dataset)
+    for source in sources:
+        for keyword in _CONVERTED:
+            if keyword in source and not read_values(filled, keyword):
+                filled[keyword] = source[keyword]
+    return filled
+
+
+FrameKind = tuple[str, float | None, tuple[str, ...], str]
+"""Stack ID, inversion time, frame type and complex image component of one frame."""
 
 
 def read_frames(dataset: Dataset) -> FrameFacts:
@@ -84,7 +122,7 @@ def _enhanced(dataset: Dataset, per_frame: Sequence[Dataset], shared: Dataset) -
         SpacingBetweenSlices=read_number(measures, "SpacingBetweenSlices"),
         EchoTime=echo,
         RepetitionTime=read_number(timing, "RepetitionTime"),
-        InversionTime=read_number(first.group("MRModifierSequence"), "InversionTimes"),
+        InversionTime=first.inversion(),
         FlipAngle=read_number(timing, "FlipAngle"),
         AcquisitionContrast=contrast.upper(),
         FrameType=_frame_type(first),
@@ -92,6 +130,7 @@ def _enhanced(dataset: Dataset, per_frame: Sequence[Dataset], shared: Dataset) -
         frame_types=tuple(sorted({"\\".join(_frame_type(item)) for item in groups} - {""})),
         echo_times=tuple(sorted({time for time in (item.echo() for item in groups) if time is not None})),
         temporal_indices=tuple(sorted({index for index in (item.temporal() for item in groups) if index is not None})),
+        frame_kinds=tuple(item.kind() for item in groups),
     )
 
 
@@ -118,9 +157,20 @@ class _Groups:
         effective = read_number(item, "EffectiveEchoTime")
         return read_number(item, "EchoTime") if effective is None else effective
 
+    def inversion(self) -> float | None:
+        """Return the inversion time in ms."""
+        times = read_number(self.group("MRModifierSequence"), "InversionTimes")
+        return read_number(self.top, "InversionTime") if times is None else times
+
     def temporal(self) -> int | None:
         """Return the temporal position index."""
         return read_integer(self.group("FrameContentSequence"), "TemporalPositionIndex")
+
+    def kind(self) -> FrameKind:
+        """Return what tells this frame's stack from others of the instance."""
+        frame_type = self.group("MRImageFrameTypeSequence")
+        component = read_text(frame_type, "ComplexImageComponent").upper()
+        return read_text(self.group("FrameContentSequence"), "StackID"), self.inversion(), _frame_type(self), component
 
 
 def _frame_type(groups: _Groups) -> tuple[str, ...]:

@@ -1,61 +1,46 @@
 """What one stored instance says about itself, read once, without its pixels; tolerant of what real headers get wrong.
 
-Nothing of the patient is kept: `InstanceHeader` has no field for it, and this module copies named elements only.
+Nothing of the patient is kept but a mark that says whether two instances of a study carry the same patient (`person.mark_identity`);
+this module copies named elements only.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import Tag
 
 from dicomnode.errors import UnreadableInstance
 from dicomnode.records import InstanceHeader
+from dicomnode.spool.opening import open_instance
 from dicomnode.study.bombs import CountedFile, refuse_bombs
-from dicomnode.study.elements import read_integer, read_number, read_private_number, read_text, read_texts
-from dicomnode.study.frames import FrameFacts, read_frames
+from dicomnode.study.classes import asks_for_answer, is_image
+from dicomnode.study.elements import read_integer, read_number, read_private_number, read_text, read_texts, read_whole
+from dicomnode.study.frames import FrameFacts, fill_from_converted, read_frames
+from dicomnode.study.person import mark_identity
 from dicomnode.study.sequence_elements import read_agent_attribute, read_sequence_elements
+from dicomnode.uids import is_uid
 
-_CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
-_ENHANCED_MR = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4")
-
-MR_STORAGE = frozenset({_CLASSIC_MR, *_ENHANCED_MR})
-"""MR, Enhanced MR, Enhanced MR Color and Legacy Converted Enhanced MR Image Storage (PS3.4 B.5)."""
-
-# Storage classes that come with studies but do not ask for an answer: our own SEG and SR coming back, other reports,
-# presentation states, key objects, registrations, plans, waveforms, documents (PS3.4 B.5).
-_UNANSWERED = (
-    "1.2.840.10008.5.1.4.1.1.66",
-    "1.2.840.10008.5.1.4.1.1.88.",
-    "1.2.840.10008.5.1.4.1.1.11.",
-    "1.2.840.10008.5.1.4.1.1.9.",
-    "1.2.840.10008.5.1.4.1.1.104.",
-    "1.2.840.10008.5.1.4.1.1.481.",
-    "1.2.840.10008.5.1.4.1.1.7.",
-    "1.2.840.10008.5.1.4.34.",
-    "1.2.840.10008.5.1.4.43.",
-)
-# Secondary Capture, Parametric Map, MR Spectroscopy: no image that a scanner sends for reading as a volume.
-_UNANSWERED_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.30", "1.2.840.10008.5.1.4.1.1.4.2"})
-_UID_CHARACTERS = frozenset("0123456789.")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_IMAGE_ELEMENTS = ("Rows", "Columns", "BitsAllocated")
+# Pixel Data, Float Pixel Data, Double Float Pixel Data (PS3.3 C.7.6.3, C.7.6.24).
+_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_IDENTITY = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
+# "DICM", and the group of the file meta information that follows it (PS3.10 7.1).
+_FILE_PREFIX = b"DICM\x02\x00"
+# A whole file where a dataset belongs: its prefix stands behind the file meta information that reception wrote.
+_SEARCHED_BYTES = 2048
 
 
 def is_answerable(header: InstanceHeader) -> bool:
     """Return whether a study with this instance waits for an answer: an image does, a report or a segmentation does not."""
-    return _asks_for_answer(header.SOPClassUID)
-
-
-def _asks_for_answer(SOPClassUID: str) -> bool:
-    return SOPClassUID not in _UNANSWERED_CLASSES and not SOPClassUID.startswith(_UNANSWERED)
+    return asks_for_answer(header.SOPClassUID)
 
 
 def read_header(path: Path) -> InstanceHeader:
@@ -69,7 +54,8 @@ def read_header(path: Path) -> InstanceHeader:
     Raises
     ------
     UnreadableInstance
-        "not-dicom", "truncated", "identity-missing", "too-..." or "unreadable", then a sentence. A truncated image still says which study it is of.
+        "not-dicom", "file-in-dataset", "truncated", "identity-missing", "too-..." or "unreadable", then a sentence. As far as it can be
+        read, the error says which study the instance is of.
     """
     # pydicom warns about each odd value; what matters of it becomes a finding.
     with warnings.catch_warnings():
@@ -77,14 +63,18 @@ def read_header(path: Path) -> InstanceHeader:
         try:
             with path.open("rb") as file:
                 refuse_bombs(file)
+            with open_instance(path) as file:
+                size_bytes = file.seek(0, os.SEEK_END)
+                file.seek(0)
                 dataset = _parse(file)
-                _refuse_truncated(dataset, file, path.stat().st_size)
+                _refuse_truncated(dataset, file, size_bytes)
                 return _describe(dataset)
-        except UnreadableInstance:
-            raise
+        except UnreadableInstance as problem:
+            raise _name_file_in_dataset(path, problem) from None
         except Exception as problem:  # noqa: BLE001 - see below
             # Whatever bytes a peer sent, the node goes on: pydicom may fail in any way on garbage, also lazily, and nested too deep.
-            raise UnreadableInstance(f"unreadable: the file cannot be read ({type(problem).__name__})") from None
+            unreadable = UnreadableInstance(f"unreadable: the file cannot be read ({type(problem).__name__})")
+            raise _name_file_in_dataset(path, unreadable) from None
 
 
 def _parse(file: BinaryIO) -> FileDataset:
@@ -92,45 +82,58 @@ def _parse(file: BinaryIO) -> FileDataset:
         dataset = pydicom.dcmread(cast("BinaryIO", CountedFile(file)), stop_before_pixels=True, force=True)
     except (InvalidDicomError, EOFError):
         raise UnreadableInstance("not-dicom: the file is not a DICOM instance") from None
-    identity = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
-    missing = [keyword for keyword in identity if not _is_uid(read_text(dataset, keyword))]
-    if len(missing) == len(identity):
+    # Whole values: the first of two would be another object's name.
+    missing = [keyword for keyword in _IDENTITY if not is_uid(read_whole(dataset, keyword))]
+    if len(missing) == len(_IDENTITY):
         raise UnreadableInstance("not-dicom: the file has none of the identifiers of a DICOM instance")
     if missing:
-        raise UnreadableInstance(f"identity-missing: {', '.join(missing)} is absent or not a UID")
+        study = "" if "StudyInstanceUID" in missing else read_whole(dataset, "StudyInstanceUID")
+        raise UnreadableInstance(f"identity-missing: {', '.join(missing)} is absent or not a UID", StudyInstanceUID=study)
     return dataset
 
 
+def _name_file_in_dataset(path: Path, problem: UnreadableInstance) -> UnreadableInstance:
+    """Return the error that says more, where a sender put a whole file, preamble and all, into the dataset."""
+    if problem.StudyInstanceUID:
+        return problem
+    try:
+        with path.open("rb") as file:
+            twice = file.read(_SEARCHED_BYTES).count(_FILE_PREFIX) > 1
+    except OSError:
+        return problem
+    sentence = "file-in-dataset: a whole DICOM file, preamble and all, was sent where only its dataset belongs; correct the sender"
+    return UnreadableInstance(sentence) if twice else problem
+
+
 def _refuse_truncated(dataset: FileDataset, file: BinaryIO, size_bytes: int) -> None:
-    """Refuse an image whose file ends before its pixels do; pydicom itself reads on silently."""
-    syntax = read_text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID")
-    image = read_text(dataset, "SOPClassUID") in MR_STORAGE or any(Tag(keyword) in dataset for keyword in _IMAGE_ELEMENTS)
-    if syntax == _DEFLATED or not image:
+    """Refuse an image whose file ends before its pixels do; pydicom itself reads on silently.
+
+    What has no pixels by its class (MR Spectroscopy, Raw Data, a report), and a private class without any, is whole without them.
+    """
+    if read_text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID") == _DEFLATED:
         return
-    study = read_text(dataset, "StudyInstanceUID") if _asks_for_answer(read_text(dataset, "SOPClassUID")) else ""
-    remaining = size_bytes - file.tell()
+    study, remaining = read_whole(dataset, "StudyInstanceUID"), size_bytes - file.tell()
     if remaining <= 0:
-        raise UnreadableInstance("truncated: the file ends before the pixel data", StudyInstanceUID=study)
+        if is_image(read_whole(dataset, "SOPClassUID")):
+            raise UnreadableInstance("truncated: the file ends before the pixel data", StudyInstanceUID=study)
+        return
     little, implicit = dataset.original_encoding[1], dataset.original_encoding[0]
     head = file.read(12)
-    length = int.from_bytes(head[4:8] if implicit else head[8:12], "little" if little else "big")
+    order: Literal["little", "big"] = "little" if little else "big"
+    if int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order) not in _PIXEL_TAGS:
+        return
+    length = int.from_bytes(head[4:8] if implicit else head[8:12], order)
     if length != _UNDEFINED_LENGTH and length > remaining - (8 if implicit else 12):
         raise UnreadableInstance("truncated: the pixel data are shorter than the header says", StudyInstanceUID=study)
 
 
-def _is_uid(text: str) -> bool:
-    return 0 < len(text) <= 64 and set(text) <= _UID_CHARACTERS and not text.endswith(".")
-
-
 def _describe(dataset: Dataset) -> InstanceHeader:
+    dataset = fill_from_converted(dataset)
     facts = read_frames(dataset)
     return InstanceHeader(
-        SOPInstanceUID=read_text(dataset, "SOPInstanceUID"),
-        SOPClassUID=read_text(dataset, "SOPClassUID"),
-        StudyInstanceUID=read_text(dataset, "StudyInstanceUID"),
-        SeriesInstanceUID=read_text(dataset, "SeriesInstanceUID"),
+        **{keyword: read_whole(dataset, keyword) for keyword in _IDENTITY},
         Modality=read_text(dataset, "Modality").upper(),
-        FrameOfReferenceUID=read_text(dataset, "FrameOfReferenceUID"),
+        FrameOfReferenceUID=read_whole(dataset, "FrameOfReferenceUID"),
         Rows=read_integer(dataset, "Rows") or 0,
         Columns=read_integer(dataset, "Columns") or 0,
         NumberOfFrames=read_integer(dataset, "NumberOfFrames") or 1,
@@ -155,6 +158,7 @@ def _describe(dataset: Dataset) -> InstanceHeader:
         ImageType=_codes(dataset, "ImageType") or facts.FrameType,
         **_from_frames(facts),
         extra=_extra(dataset, facts),
+        identity_mark=mark_identity(dataset),
     )
 
 
@@ -193,6 +197,7 @@ def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
         "FrameTypes": list(facts.frame_types),
         "EchoTimes": list(facts.echo_times),
         "TemporalPositionIndices": list(facts.temporal_indices),
+        "FrameKinds": [list(kind) for kind in facts.frame_kinds] if len(set(facts.frame_kinds)) > 1 else None,
         "SlicesAnnounced": _announced(dataset),
         "SamplesPerPixel": read_integer(dataset, "SamplesPerPixel"),
         "PixelSpacings": len(set(facts.pixel_spacings)) if len(set(facts.pixel_spacings)) > 1 else None,

@@ -54,7 +54,7 @@ def names_of(header: InstanceHeader) -> Names:
 
 def names_in(study: Study) -> dict[str, Names]:
     """Return the names of every series, Series Instance UID -> names, without those that different contrasts share."""
-    headers = {series.SeriesInstanceUID: series.instances[0].header for series in study.series}
+    headers = {series.key: series.instances[0].header for series in study.series}
     shared = _shared_names(headers.values())
     names = {}
     for uid, header in headers.items():

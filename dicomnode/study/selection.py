@@ -286,7 +286,7 @@ def _nothing_usable(rejected: list[_Rejected]) -> Finding:
 
 
 def _key(series: Series) -> str:
-    return series.SeriesInstanceUID
+    return series.key
 
 
 def _matching_rule(header: InstanceHeader, rules: tuple[SelectionRule, ...]) -> SelectionRule | None:

@@ -6,7 +6,7 @@ the headers say, never by the order in which instances came.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.records import Finding, IndexedInstance, InstanceHeader, Series
+from dicomnode.study.lattice import find_off_lattice
 
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of direction cosines within one stack."""
-PERPENDICULAR_TOLERANCE = 1e-3
-"""Largest 1 - cosine between the stack's line and the slice normal: beyond it the stack is sheared (gantry tilt)."""
+STRAY_SHARE = 0.1
+"""Part of a stack's slices that may be left out because they do not fit to the others."""
+SAME_POSITION_MM = 0.01
+"""Slices nearer than that lie at one position."""
 
 _NOT_MAGNITUDE = frozenset({"P", "R", "I", "PHASE", "PHASE MAP", "REAL", "IMAGINARY"})
 
@@ -53,6 +56,11 @@ class Stack:
         return float(np.median(np.diff(self.offsets_mm))) if len(self.slices) > 1 else 0.0
 
     @property
+    def mean_spacing_mm(self) -> float:
+        """Mean distance of neighbouring slices: less touched by rounded positions than the median, where no slice is missing."""
+        return float(self.offsets_mm[-1] - self.offsets_mm[0]) / (len(self.slices) - 1) if len(self.slices) > 1 else 0.0
+
+    @property
     def coverage_mm(self) -> float:
         """How far the slices reach along the normal, half a spacing beyond the outer ones included."""
         return float(self.offsets_mm[-1] - self.offsets_mm[0]) + self.spacing_mm
@@ -81,8 +89,10 @@ def list_slices(series: Series) -> tuple[Slice, ...]:
     slices = []
     for instance in series.instances:
         header = instance.header
-        for index, (position, orientation) in enumerate(zip(header.positions, header.orientations, strict=False)):
-            slices.append(Slice(instance, index + 1, position, orientation))
+        # Where a multi-frame instance was split, the header names the frames of this stack.
+        numbers = header.extra.get("FrameNumbers") or range(1, len(header.positions) + 1)
+        for number, position, orientation in zip(numbers, header.positions, header.orientations, strict=False):
+            slices.append(Slice(instance, int(number), position, orientation))
     return tuple(slices)
 
 
@@ -104,7 +114,8 @@ def build_stack(slices: Sequence[Slice]) -> Stack:
 def choose_stack(series: Series) -> StackChoice:
     """Find the stack of slices that stands for a series, or say by name why there is none.
 
-    A stack acquired twice is settled by Acquisition Number: the last acquisition that covers every position is taken.
+    A stack acquired twice is decided by Acquisition Number: the last acquisition that covers every position is taken. A few slices that
+    lie beside the lattice of all others are left out, with a finding.
     """
     slices = list_slices(series)
     refusal = _missing_geometry(series, slices) or _not_one_grid(series)
@@ -115,14 +126,37 @@ def choose_stack(series: Series) -> StackChoice:
     if refusal is not None:
         return StackChoice(None, (refusal,))
     stack = build_stack(slices)
-    if not has_duplicates(stack):
-        return StackChoice(stack, ())
-    return _last_acquisition(stack)
+    choice = StackChoice(stack, ())
+    if has_duplicates(stack):
+        choice = _last_acquisition(stack)
+    elif len(stack.slices) > 2:
+        choice = _without_strays(stack)
+    return StackChoice(choice.stack, (*series.findings, *choice.findings))
 
 
 def has_duplicates(stack: Stack) -> bool:
     """Return whether two slices lie at one position."""
-    return len(stack.slices) > 1 and bool((np.diff(stack.offsets_mm) < 0.01).any())
+    return len(stack.slices) > 1 and bool((np.diff(stack.offsets_mm) < SAME_POSITION_MM).any())
+
+
+def _without_strays(stack: Stack) -> StackChoice:
+    """Leave out the few slices that do not fit into the even spacing of all others."""
+    strays = find_off_lattice(stack.positions, stack.normal, STRAY_SHARE)
+    if not strays:
+        return StackChoice(stack, ())
+    rest = build_stack([item for index, item in enumerate(stack.slices) if index not in strays])
+    if float(np.ptp(np.diff(rest.offsets_mm))) > 0.5 * rest.spacing_mm:
+        return StackChoice(stack, ())
+    return StackChoice(
+        rest, (_left_out(len(strays), len(rest.slices), "lies beside the even spacing of", "lie beside the even spacing of"),)
+    )
+
+
+def _left_out(count: int, remaining: int, singular: str, plural: str) -> Finding:
+    subject = f"1 slice of the series {singular}" if count == 1 else f"{count} slices of the series {plural}"
+    verb = "was" if count == 1 else "were"
+    message = f"{subject} the other {remaining} and {verb} left out."
+    return Finding("slices-left-out", "warning", message, str(count))
 
 
 def _missing_geometry(series: Series, slices: tuple[Slice, ...]) -> Finding | None:
@@ -131,8 +165,11 @@ def _missing_geometry(series: Series, slices: tuple[Slice, ...]) -> Finding | No
         return _refuse("pixel-matrix-missing", "The instances have no Rows or Columns, so they hold no image.")
     missing = frame_count(series) - len(slices)
     if missing:
-        what = f"{missing} of {frame_count(series)} frames have no Image Position or Image Orientation (Patient)"
-        return _refuse("geometry-missing", f"{what}; their place in the patient is unknown.", str(missing))
+        message = (
+            f"{missing} of {frame_count(series)} frames have no Image Position or Image Orientation (Patient); "
+            "where they lie in the patient is unknown."
+        )
+        return _refuse("geometry-missing", message, str(missing))
     spacings = [instance.header.PixelSpacing for instance in series.instances]
     if not all(len(spacing) == 2 and min(spacing) > 0 for spacing in spacings):
         return _refuse("geometry-missing", "Instances have no usable Pixel Spacing, so the size of their voxels is unknown.")
@@ -161,8 +198,8 @@ def _not_one_grid(series: Series) -> Finding | None:
 
 def _magnitude_only(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
     """Drop phase, real and imaginary images where magnitude images stand beside them (PS3.3 C.8.3.1.1.1)."""
-    kept = tuple(item for item in slices if not is_not_magnitude(item.instance.header))
-    return kept or slices
+    magnitude = tuple(item for item in slices if not is_not_magnitude(item.instance.header))
+    return magnitude or slices
 
 
 def is_not_magnitude(header: InstanceHeader) -> bool:
@@ -178,11 +215,11 @@ def _several_groups(slices: tuple[Slice, ...]) -> Finding | None:
         ("mixed-pixel-spacing", "pixel spacings", lambda item: tuple(map(_rounded, item.header.PixelSpacing)), "PixelSpacings"),
     )
     instances = {id(item.instance): item.instance for item in slices}.values()
-    for code, what, key, inside in splits:
+    for code, noun, key, inside in splits:
         count = len({key(instance) for instance in instances})
         count = max([count, *(_count(instance.header.extra.get(inside)) for instance in instances)])
         if count > 1:
-            return _refuse(code, f"The series holds {count} different {what}; send one volume a series.", str(count))
+            return _refuse(code, f"The series holds {count} different {noun}; send one volume a series.", str(count))
     return None
 
 
@@ -195,20 +232,40 @@ def _several_orientations(slices: tuple[Slice, ...]) -> Finding | None:
 
 
 def _last_acquisition(stack: Stack) -> StackChoice:
-    """Settle duplicate positions by Acquisition Number, later ones first; only a complete acquisition is taken."""
+    """Decide duplicate positions by Acquisition Number, later ones first; only a complete acquisition is taken."""
     groups: dict[int, list[Slice]] = defaultdict(list)
     for item in stack.slices:
         number = item.instance.header.AcquisitionNumber
         groups[-1 if number is None else number].append(item)
-    positions = 1 + int((np.diff(stack.offsets_mm) >= 0.01).sum())
+    positions = 1 + int((np.diff(stack.offsets_mm) >= SAME_POSITION_MM).sum())
     for number in sorted(groups, reverse=True) if len(groups) > 1 else ():
         candidate = build_stack(groups[number])
         if len(candidate.slices) == positions and not has_duplicates(candidate):
             message = f"Slices were acquired {len(groups)} times; Acquisition Number {number}, the last complete one, was used."
             return StackChoice(candidate, (Finding("repeated-acquisition", "warning", message, str(number)),))
-    twice = len(stack.slices) - positions
-    message = f"{twice} slices lie at the position of another one and Acquisition Number does not separate them."
-    return StackChoice(None, (_refuse("duplicate-positions", message, str(twice)),))
+    surplus = len(stack.slices) - positions
+    if surplus <= max(1, int(STRAY_SHARE * positions)):
+        rest = build_stack(_last_at_each_position(stack))
+        return StackChoice(rest, (_left_out(surplus, positions, "lies at the position of one of", "lie at positions of"),))
+    message = f"{surplus} slices lie at the position of another one and Acquisition Number does not separate them."
+    return StackChoice(None, (_refuse("duplicate-positions", message, str(surplus)),))
+
+
+def _last_at_each_position(stack: Stack) -> list[Slice]:
+    """Return one slice a position: of several, the one whose Image Type most slices have, then the one with the highest Instance Number."""
+    types = Counter(item.instance.header.ImageType for item in stack.slices)
+    groups: list[list[Slice]] = []
+    for index, item in enumerate(stack.slices):
+        if index and stack.offsets_mm[index] - stack.offsets_mm[index - 1] < SAME_POSITION_MM:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+
+    def rank(item: Slice) -> tuple[int, int, str]:
+        header = item.instance.header
+        return types[header.ImageType], header.InstanceNumber or 0, header.SOPInstanceUID
+
+    return [max(group, key=rank) for group in groups]
 
 
 def _rounded(number: float | None) -> float | None:

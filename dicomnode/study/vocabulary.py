@@ -244,7 +244,7 @@ VOCABULARY: tuple[Term, ...] = (
         "angiography",
         "vendor",
         any="tof*, *tof, 3dtof*, 2dtof*, mra, mrv, mra*, ce mra, angio*, *angio, inflow*, s3di*, 3di mc*, ti3d*, inhance*, quiss, trance, native space, fbi, fsbb mra, "
-        "pca, pca3d*, pc mra, pcmra, 3dpc, 2dpc, pc3d*, pc2d*, phase contrast, phasecontrast, velocity, venc*, flow encod*, qflow, q flow, twist, tricks, 4d trak, venography, "
+        "pca, pca3d*, pc mra, pcmra, 3dpc, 2dpc, pc3d*, pc2d*, phase contrast, phasecontrast, velocity, venc*, flow encod*, qflow, q flow, twist, tricks, 4d trak, venography, venous, pc ven*, pc art*, pc 3d*, pc 2d*, "
         "venogra*, veno, willis, cow, carotid*, vibe angio, time of flight, timeofflight, mrangio*, haste angio, mip, mips, mip*, vwi, vessel wall",
     ),
     *_rows(
@@ -416,7 +416,7 @@ VOCABULARY: tuple[Term, ...] = (
         "vendor",
         any="fiesta*, ciss, truefi*, true fi*, trufi*, trufisp, bssfp, ssfp, b ffe, bffe, btfe, b tfe, balanced, xeta fiesta, dess, true ssfp",
     ),
-    *_rows("synthetic", "vendor", any="synthetic*, synth*, symri*, magic, syn, mdme, synmri*, syntac, synthsr, qalas"),
+    *_rows("synthetic", "vendor", any="synthetic*, synth*, symri*, sy mri, magic, syn, mdme, synmri*, syntac, synthsr, qalas"),
     *_rows(
         "synthetic",
         "term",

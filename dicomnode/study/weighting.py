@@ -130,7 +130,7 @@ def _inverted_gradient_echo(header: InstanceHeader) -> Weighting:
         return _none("second inversion image", "inversion time of a second MP2RAGE image or of no T1 weighting", header)
     if repetition >= 3900:
         return _none("first inversion image", "repetition time of an MP2RAGE, whose inversion images are no T1", header)
-    if repetition >= 1500 and inversion < 540 and not _is_low_field(header):
+    if repetition >= 1500 and inversion < 540:
         return _none("white matter nulled", "inversion time that nulls white matter (FGATIR)", header)
     if inversion < 200 or (repetition < 1500 and (header.EchoTime or 0) > 12):
         return _none("other inversion", "inversion time of no T1 weighting", header)
@@ -139,7 +139,7 @@ def _inverted_gradient_echo(header: InstanceHeader) -> Weighting:
 
 def _inverted_spin_echo(header: InstanceHeader) -> Weighting:
     inversion, repetition = header.InversionTime or 0.0, header.RepetitionTime or 0.0
-    if _is_low_field(header) and 150 <= inversion <= 700 and repetition >= 600:
+    if _is_low_field(header) and 150 <= inversion <= 700 and 600 <= repetition <= 1950:
         return _role("t1", "T1 weighted by inversion", header)
     if repetition < 1200:
         certainty = Certainty.LIKELY if inversion >= 300 else Certainty.OPEN
@@ -210,12 +210,18 @@ def _gradient_echo(header: InstanceHeader) -> Weighting:
         return _none("unclear gradient echo", "gradient echo of unclear weighting, no flip angle", header, Certainty.OPEN)
     if flip < 0.8 * ernst_angle(repetition):
         return _none("low flip", f"flip {flip:g} degrees is too small for T1 weighting", header)
+    other = _other_reading(header, repetition, flip)
     words = f"spoiled gradient echo, flip {flip:g} degrees"
+    return _role("t1", words + other, header, Certainty.OPEN if other else Certainty.LIKELY)
+
+
+def _other_reading(header: InstanceHeader, repetition: float, flip: float) -> str:
+    """Return what a spoiled gradient echo with the timing of a T1 may be as well; "" when nothing else has that timing."""
     if 15 <= repetition < 60 and flip < 28:
-        return _role("t1", f"{words}, T1 or an inflow or susceptibility image", header, Certainty.OPEN)
-    if repetition < 4:
-        return _role("t1", f"{words}, T1 or a fast scout", header, Certainty.OPEN)
-    return _role("t1", words, header, Certainty.LIKELY)
+        return ", T1 or an inflow or susceptibility image"
+    if 10 <= repetition < 15 and flip < 1.3 * ernst_angle(repetition) and "MP" not in header.SequenceVariant:
+        return ", T1 or a phase-contrast image"
+    return ", T1 or a fast scout" if repetition < 4 else ""
 
 
 def _slow_gradient_echo(header: InstanceHeader) -> Weighting:

@@ -6,6 +6,7 @@ are Rows and Columns of the frames exactly as stored.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,18 @@ import numpy.typing as npt
 from dicomnode.errors import StudyRefused
 from dicomnode.records import Finding, Role, Series, SourceFrame, SourceSeries
 from dicomnode.study.checks import is_mosaic, regularity_findings
-from dicomnode.study.stacks import Stack, choose_stack
+from dicomnode.study.lattice import fit_lattice, place_on_lattice
+from dicomnode.study.stacks import Stack, StackChoice, choose_stack
 from dicomnode.volumes.multiframe import enhanced_copy, is_one_enhanced
 from dicomnode.volumes.orientation import common_orientation
-from dicomnode.volumes.pixels import DecodedSlice, classic_copies, decode_stack
+from dicomnode.volumes.pixels import DecodedSlice, classic_copies, decode_stack, fill_padding
 from dicomnode.volumes.witnesses import compare_witnesses, convert_with_dicom2nifti, convert_with_highdicom
 from pipeline.records import Array, Volume
 
-# Half of what two slice distances may differ; a slice that lies further from its place on the grid was put at another index.
-_POSITION_TOLERANCE_MM = 0.1
 
-
-def load_volume(series: Series, role: Role, spool_root: Path, work_dir: Path) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
+def load_volume(
+    series: Series, role: Role, spool_root: Path, work_dir: Path, choice: StackChoice | None = None
+) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
     """Convert a series.
 
     Parameters
@@ -34,6 +35,8 @@ def load_volume(series: Series, role: Role, spool_root: Path, work_dir: Path) ->
         What relative instance paths are relative to.
     work_dir
         Folder for the converter's own file.
+    choice
+        The stack of the series, where it was chosen before.
 
     Returns
     -------
@@ -45,25 +48,26 @@ def load_volume(series: Series, role: Role, spool_root: Path, work_dir: Path) ->
     StudyRefused
         With the code of the check or conversion that failed.
     """
-    stack = _usable_stack(series)
+    stack = _usable_stack(series, choice)
     orientation = common_orientation(stack)
     normal = np.cross(orientation[:3], orientation[3:])
-    decoded = decode_stack(stack, spool_root)
+    decoded = fill_padding(decode_stack(stack, spool_root))
+    placed = _place(decoded, stack, normal)
     enhanced = is_one_enhanced(stack)
-    copies = [enhanced_copy(decoded, orientation, spool_root)] if enhanced else classic_copies(decoded, orientation)
+    copies = [enhanced_copy(placed, orientation, spool_root)] if enhanced else classic_copies(placed, orientation)
     array, affine = convert_with_dicom2nifti(copies, normal, work_dir / f"{role}.nii")
     compare_witnesses((array, affine), convert_with_highdicom(copies, normal, stack.tolerance_mm))
-    _compare_with_source(array, affine, decoded)
+    _compare_with_source(array, affine, decoded, stack)
     findings = _voxel_findings(array)
     values = np.ascontiguousarray(array, dtype=np.float32)
     volume = Volume(values, affine, series.instances[0].header.FrameOfReferenceUID)
     return volume, _source(series, role, stack, spool_root), findings
 
 
-def _usable_stack(series: Series) -> Stack:
+def _usable_stack(series: Series, choice: StackChoice | None) -> Stack:
     if is_mosaic(series):
         raise StudyRefused("The series is a Siemens mosaic, which is not supported.", code="mosaic-not-supported")
-    choice = choose_stack(series)
+    choice = choose_stack(series) if choice is None else choice
     findings = choice.findings if choice.stack is None else regularity_findings(choice.stack)
     for finding in findings:
         if finding.grade == "refuse":
@@ -75,14 +79,25 @@ def _usable_stack(series: Series) -> Stack:
     return choice.stack
 
 
-def _compare_with_source(array: Array, affine: npt.NDArray[np.float64], decoded: tuple[DecodedSlice, ...]) -> None:
+def _place(decoded: tuple[DecodedSlice, ...], stack: Stack, normal: npt.NDArray[np.float64]) -> tuple[DecodedSlice, ...]:
+    """Return the slices at evenly spaced positions; those of the headers where they are even already."""
+    positions = place_on_lattice(stack.positions, normal)
+    return tuple(
+        replace(item, source=replace(item.source, position=tuple(float(value) for value in position)))
+        for item, position in zip(decoded, positions, strict=True)
+    )
+
+
+def _compare_with_source(array: Array, affine: npt.NDArray[np.float64], decoded: tuple[DecodedSlice, ...], stack: Stack) -> None:
     """Refuse unless slice k of the volume holds the pixels, and lies at the position, of source slice k."""
     if array.shape != (len(decoded), *decoded[0].stored.shape):
         raise StudyRefused(f"The converted volume has shape {array.shape}, not that of the source.", code="geometry-disagreement")
     expected_mm = np.array([item.source.position for item in decoded])
-    found_mm = affine[:3, 3] + np.outer(np.arange(len(decoded)), affine[:3, 0])
-    apart_mm = float(np.linalg.norm(expected_mm - found_mm, axis=1).max())
-    if apart_mm > _POSITION_TOLERANCE_MM:
+    converted_mm = affine[:3, 3] + np.outer(np.arange(len(decoded)), affine[:3, 0])
+    apart_mm = float(np.linalg.norm(expected_mm - converted_mm, axis=1).max())
+    # A slice that lies further from its place on the grid than rounding explains was put at another index.
+    lattice = fit_lattice(stack.positions, stack.normal)
+    if apart_mm > float(np.hypot(lattice.tolerance_mm, lattice.aside_tolerance_mm)):
         sentence = f"Slices of the converted volume lie up to {apart_mm:.2f} mm from where their headers place them."
         raise StudyRefused(sentence, code="geometry-disagreement")
     for index in sorted({0, len(decoded) // 3, len(decoded) // 2, len(decoded) - 1}):

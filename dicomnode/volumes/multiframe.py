@@ -13,12 +13,13 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
+from dicomnode.spool.opening import open_instance
 from dicomnode.study.stacks import Stack
 from dicomnode.volumes.pixels import DecodedSlice, describe_pixels, native_meta
 
 ENHANCED_MR = frozenset({"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"})
 
-_KEPT = (
+_CARRIED = (
     "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
@@ -34,15 +35,16 @@ _KEPT = (
 def is_one_enhanced(stack: Stack) -> bool:
     """Return whether the stack is exactly the frames of one Enhanced MR instance."""
     first = stack.slices[0].instance
-    one = all(item.instance is first for item in stack.slices)
-    return one and first.header.SOPClassUID in ENHANCED_MR and len(stack.slices) == first.header.NumberOfFrames > 1
+    whole = all(item.instance is first for item in stack.slices) and len(stack.slices) == first.header.NumberOfFrames > 1
+    return whole and first.header.SOPClassUID in ENHANCED_MR
 
 
 def enhanced_copy(slices: Sequence[DecodedSlice], orientation: Sequence[float], spool_root: Path) -> Dataset:
     """Return a copy of the instance that `slices` come from, frames in the order of the stack."""
-    source = pydicom.dcmread(spool_root / slices[0].source.instance.path, stop_before_pixels=True, force=True)
+    with open_instance(spool_root / slices[0].source.instance.path) as file:
+        source = pydicom.dcmread(file, stop_before_pixels=True, force=True)
     copy = Dataset()
-    for keyword in _KEPT:
+    for keyword in _CARRIED:
         if keyword in source:
             copy[keyword] = source[keyword]
     header = slices[0].source.instance.header

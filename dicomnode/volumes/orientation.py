@@ -34,7 +34,9 @@ def _turned(row: Vector, column: Vector, stack: Stack) -> tuple[Vector, Vector]:
     """Project both directions onto the plane perpendicular to the line of the slices."""
     if len(stack.slices) < 2:
         return row, column
-    line = _unit(stack.positions[-1] - stack.positions[0])
+    # The line that fits best through all positions: two rounded ones would tilt it.
+    number = np.arange(len(stack.slices)) - (len(stack.slices) - 1) / 2
+    line = _unit(number @ stack.positions)
     return row - line * float(line @ row), column - line * float(line @ column)
 
 

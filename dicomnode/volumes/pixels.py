@@ -8,19 +8,23 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 from dicomnode.errors import StudyRefused
+from dicomnode.records import InstanceHeader
+from dicomnode.spool.opening import open_instance
 from dicomnode.study.elements import read_items, read_number
 from dicomnode.study.stacks import Slice, Stack
 from dicomnode.volumes import extended_jpeg
+from dicomnode.volumes.padding import background_of, find_padding
 from pipeline.records import Array
 
 extended_jpeg.register()
@@ -30,11 +34,15 @@ _RESCALE = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
 
 @dataclass(frozen=True, eq=False)
 class DecodedSlice:
-    """One slice as stored: (row, column) integers, and the dataset that holds its modality transform."""
+    """One slice as stored: (row, column) integers, the dataset that holds its modality transform, and which pixels are padding.
+
+    `padding` is None where the instance declares no Pixel Padding Value.
+    """
 
     source: Slice
     stored: Array
     transform: Dataset
+    padding: npt.NDArray[np.bool_] | None = None
 
     def values(self) -> Array:
         """Return the modality values (rescale or LUT applied)."""
@@ -60,20 +68,38 @@ def decode_stack(stack: Stack, spool_root: Path) -> tuple[DecodedSlice, ...]:
             item = stack.slices[index]
             if item.frame_number > len(frames):
                 raise StudyRefused("An instance holds fewer frames than its header describes.", code="pixel-data-unreadable")
-            decoded[index] = DecodedSlice(item, frames[item.frame_number - 1], _transform(dataset, item.frame_number - 1))
+            stored = frames[item.frame_number - 1]
+            decoded[index] = DecodedSlice(item, stored, _transform(dataset, item.frame_number - 1), find_padding(stored, dataset))
     return tuple(decoded[index] for index in range(len(stack.slices)))
 
 
+def fill_padding(slices: Sequence[DecodedSlice]) -> tuple[DecodedSlice, ...]:
+    """Return the slices with padding made background: no signal, or the lowest value of the stack where that is below zero."""
+    padded = [item for item in slices if item.padding is not None and item.padding.any()]
+    if not padded:
+        return tuple(slices)
+    images = (item.values() if item.padding is None else item.values()[~item.padding] for item in slices)
+    lowest = min((float(image.min()) for image in images if image.size), default=0.0)
+    return tuple(_filled(item, lowest) for item in slices)
+
+
+def _filled(item: DecodedSlice, lowest: float) -> DecodedSlice:
+    if item.padding is None or not item.padding.any():
+        return item
+    background = background_of(lowest, item.transform, item.stored[~item.padding])
+    return replace(item, stored=np.where(item.padding, background, item.stored).astype(item.stored.dtype))
+
+
 def classic_copies(slices: Sequence[DecodedSlice], orientation: Sequence[float]) -> list[Dataset]:
-    """Return one MR Image Storage instance per slice, numbered in the order of the stack.
+    """Return one MR Image Storage instance per slice, numbered in the order of the stack; all in the first one's series.
 
     dicom2nifti parts time points by the order of Instance Number; the stack is sorted already, so it is numbered anew.
     """
-    return [_classic_copy(item, orientation, number) for number, item in enumerate(slices, start=1)]
+    first = slices[0].source.instance.header
+    return [_classic_copy(item, orientation, number, first) for number, item in enumerate(slices, start=1)]
 
 
-def _classic_copy(item: DecodedSlice, orientation: Sequence[float], number: int) -> Dataset:
-    header = item.source.instance.header
+def _classic_copy(item: DecodedSlice, orientation: Sequence[float], number: int, header: InstanceHeader) -> Dataset:
     copy = Dataset()
     copy.update({element.tag: element for element in item.transform})
     copy.SOPClassUID = MRImageStorage
@@ -120,7 +146,8 @@ def _decode_file(path: Path) -> tuple[Dataset, Array]:
         # Decoders warn about headers that contradict the codestream; what they decode is checked below.
         warnings.simplefilter("ignore")
         try:
-            dataset = pydicom.dcmread(path, force=True)
+            with open_instance(path) as file:
+                dataset = pydicom.dcmread(file, force=True)
             frames = dataset.pixel_array
         except Exception as problem:  # noqa: BLE001 - five decoder libraries, each with exceptions of its own
             sentence = f"The pixel data of an instance cannot be decoded ({type(problem).__name__}); send the series again."

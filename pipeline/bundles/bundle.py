@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.bundles.families import GRAPH
-from pipeline.bundles.manifest import MANIFEST, Manifest, read_manifest
+from pipeline.bundles.family import Family
+from pipeline.bundles.manifest import GRAPH, MANIFEST, Manifest
+from pipeline.bundles.reader import read_manifest
 from pipeline.errors import BundleError
 from pipeline.records import FloatArray, ModelIdentity
-from pipeline.segmenters.ensemble.spec import EnsembleSpec
 
 if TYPE_CHECKING:
     import onnxruntime
 
+Families = Mapping[str, Family]
 _ALLOWED_SUFFIXES = (".onnx", ".toml", ".md", ".png")
 
 
@@ -83,7 +84,7 @@ class Bundle(Manifest):
         return tuple(channel for channel in self.channels if channel in chosen)
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: Path, families: Families) -> Bundle:
     """Read and check one bundle: manifest complete, only allowed files, hash right.
 
     The hash is remembered by the file's size and time, so a warm process does not read the graph again.
@@ -93,7 +94,7 @@ def load_bundle(folder: Path) -> Bundle:
     BundleError
         With code "model-missing", "model-manifest-invalid", "model-altered" or "model-unusable".
     """
-    bundle = Bundle(**vars(read_manifest(folder / MANIFEST)), folder=folder)
+    bundle = Bundle(**vars(read_manifest(folder / MANIFEST, families)), folder=folder)
     if (bundle.name, bundle.version) != (folder.parent.name, folder.name):
         raise BundleError(
             f"{bundle.name}/{bundle.version} lies in {folder.parent.name}/{folder.name}; the folder must be called as the manifest says",
@@ -104,10 +105,10 @@ def load_bundle(folder: Path) -> Bundle:
         stat = (folder / name).stat()
         if _sha256(folder / name, stat.st_size, stat.st_mtime_ns) != digest:
             raise BundleError(f"{folder / name}: the SHA-256 differs from the manifest's; install the bundle again", code="model-altered")
-    return replace(bundle, members=_load_members(bundle))
+    return replace(bundle, members=_load_members(bundle, families))
 
 
-def _load_members(bundle: Bundle) -> tuple[Bundle, ...]:
+def _load_members(bundle: Bundle, families: Families) -> tuple[Bundle, ...]:
     """Return the bundles of an ensemble, each as the manifest names it and fit to be asked in its stead.
 
     Raises
@@ -115,17 +116,15 @@ def _load_members(bundle: Bundle) -> tuple[Bundle, ...]:
     BundleError
         One is missing, another than was named, or an ensemble itself, or none was trained for what the ensemble accepts.
     """
-    if not isinstance(bundle.family_spec, EnsembleSpec):
-        return ()
     models, members = bundle.folder.parent.parent, []
-    for name, digest in bundle.family_spec.members.items():
+    for name, digest in bundle.family_spec.member_digests.items():
         if not (models / name / MANIFEST).exists():
             raise BundleError(
                 f"{bundle.name} needs {name}, which is not in {models}; install it, or remove {bundle.name}", code="model-missing"
             )
-        if read_manifest(models / name / MANIFEST).family == bundle.family:
+        if read_manifest(models / name / MANIFEST, families).family_spec.member_digests:
             raise BundleError(f"{bundle.name}: its member {name} is an ensemble itself", code="model-manifest-invalid")
-        member = load_bundle(models / name)
+        member = load_bundle(models / name, families)
         if member.sha256 != digest:
             raise BundleError(
                 f"{bundle.name} was made with another {name}: the SHA-256 differs; install that one again", code="model-altered"
@@ -136,12 +135,13 @@ def _load_members(bundle: Bundle) -> tuple[Bundle, ...]:
             )
         members.append(member)
     trained = {frozenset(combination) for member in members for combination in member.input.accepts}
-    if lacking := [combination for combination in bundle.input.accepts if frozenset(combination) not in trained]:
+    lacking = [combination for combination in bundle.input.accepts if frozenset(combination) not in trained]
+    if members and lacking:
         raise BundleError(f"{bundle.name}: none of its members was trained for {'+'.join(lacking[0])}", code="model-manifest-invalid")
     return tuple(members)
 
 
-def list_bundles(models_dir: Path) -> list[Bundle]:
+def list_bundles(models_dir: Path, families: Families) -> list[Bundle]:
     """Return every bundle below `models_dir`, by name, oldest version first.
 
     Raises
@@ -150,10 +150,10 @@ def list_bundles(models_dir: Path) -> list[Bundle]:
         One of them is not usable; the message names it.
     """
     folders = sorted(path.parent for path in models_dir.glob(f"*/*/{MANIFEST}"))
-    return sorted((load_bundle(folder) for folder in folders), key=lambda bundle: (bundle.name, _version_key(bundle.version)))
+    return sorted((load_bundle(folder, families) for folder in folders), key=lambda bundle: (bundle.name, _version_key(bundle.version)))
 
 
-def find_bundle(models_dir: Path, name: str) -> Bundle:
+def find_bundle(models_dir: Path, name: str, families: Families) -> Bundle:
     """Return the bundle "name/version", or the newest version of "name".
 
     Raises
@@ -169,7 +169,7 @@ def find_bundle(models_dir: Path, name: str) -> Bundle:
         raise BundleError(
             f"there is no model bundle {name!r} in {models_dir}; `dicomnode models list` shows what is there", code="model-missing"
         )
-    return load_bundle(folders[-1])
+    return load_bundle(folders[-1], families)
 
 
 def open_graph(bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = False) -> onnxruntime.InferenceSession:

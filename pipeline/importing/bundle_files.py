@@ -14,10 +14,10 @@ from typing import Any
 
 import onnx
 
-from pipeline.bundles.bundle import Bundle, load_bundle
-from pipeline.bundles.families import GRAPH
-from pipeline.bundles.manifest import MANIFEST
+from pipeline.bundles.bundle import Bundle
+from pipeline.bundles.manifest import GRAPH, MANIFEST
 from pipeline.importing.problem import ImportProblem
+from pipeline.segmenters.families import load_bundle
 
 _NAME = r"[a-z0-9][a-z0-9.-]{0,63}"
 

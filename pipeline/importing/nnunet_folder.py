@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from pipeline.bundles.bundle import Bundle, find_bundle, verify_bundle
+from pipeline.bundles.bundle import Bundle, verify_bundle
 from pipeline.importing.archive import find_results, open_source
 from pipeline.importing.bundle_files import graph_name, staged_bundle, write_bundle
 from pipeline.importing.graph import INPUT, OUTPUT, write_graph
@@ -19,6 +19,7 @@ from pipeline.importing.parity import Original, choose_cases
 from pipeline.importing.problem import ImportProblem
 from pipeline.importing.trained import Trained, read_trained
 from pipeline.importing.weights import FLOAT16, WANTED, Choice, choose_weights
+from pipeline.segmenters.families import find_bundle
 from pipeline.segmenters.nnunet.segment import Window
 from pipeline.segmenters.nnunet.spec import ORIENTATIONS, REFERENCE, NnUNetSpec
 

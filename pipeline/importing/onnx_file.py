@@ -15,10 +15,11 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from pipeline.bundles.bundle import Bundle, find_bundle, load_bundle, verify_bundle
-from pipeline.bundles.families import GRAPH
+from pipeline.bundles.bundle import Bundle, verify_bundle
+from pipeline.bundles.manifest import GRAPH
 from pipeline.importing.bundle_files import staged_bundle, write_manifest
 from pipeline.importing.problem import ImportProblem
+from pipeline.segmenters.families import find_bundle, load_bundle
 
 LARGEST_OPSET = 21
 LARGEST_SCHEMA = 1

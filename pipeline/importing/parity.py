@@ -74,10 +74,10 @@ def original_answer(original: Original, case: Case) -> FloatArray:
 
 def answer_of(bundle: Bundle, case: Case, threads: int) -> FloatArray:
     """Return the lesion probability by a bundle, ONNX Runtime on the CPU."""
-    if bundle.nnunet is None:
+    if not isinstance(bundle.family_spec, NnUNetSpec):
         raise ImportProblem(f"{bundle.name} is no nnU-Net")
     _, array, spacing = case
-    return predict_array(Folds(bundle, threads), _unmirrored(bundle.nnunet), window_of(bundle), array, spacing)[0]
+    return predict_array(Folds(bundle, threads), _unmirrored(bundle.family_spec), window_of(bundle), array, spacing)[0]
 
 
 def _unmirrored(spec: NnUNetSpec) -> NnUNetSpec:

@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 
-from pipeline.bundles.manifest import MANIFEST, read_manifest
+from pipeline.bundles.manifest import MANIFEST
 from pipeline.errors import BundleError
 from pipeline.importing.problem import ImportProblem
-from pipeline.segmenters.ensemble.spec import EnsembleSpec
+from pipeline.segmenters.families import read_manifest
 
 
 def remove_bundle(models: Path, name: str) -> tuple[str, ...]:
@@ -51,7 +51,6 @@ def _ensembles_of(models: Path, member: str) -> list[str]:
     found = []
     for path in sorted(models.glob(f"*/*/{MANIFEST}")):
         with contextlib.suppress(BundleError):
-            spec = read_manifest(path).family_spec
-            if isinstance(spec, EnsembleSpec) and member in spec.members:
+            if member in read_manifest(path).family_spec.member_digests:
                 found.append(f"{path.parent.parent.name}/{path.parent.name}")
     return found

@@ -9,7 +9,7 @@ from typing import overload
 import numpy as np
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.bundles.families import GRAPH
+from pipeline.bundles.manifest import GRAPH
 from pipeline.errors import BundleError
 from pipeline.inference.providers import open_session
 from pipeline.records import FloatArray

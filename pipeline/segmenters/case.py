@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.geometry import Affine, Grid
 from pipeline.preprocess.extract_brain import Brain
-from pipeline.records import Volume
+from pipeline.records import FloatArray, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,15 @@ class Case:
     links: Mapping[str, Affine]
     brain: Brain
     reference: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """The network's input on its own grid, (channel, slice, row, column), and what was done to each channel."""
+
+    array: FloatArray
+    grid: Grid
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

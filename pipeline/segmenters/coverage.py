@@ -17,8 +17,7 @@ from pipeline.geometry import Grid
 from pipeline.journal import Journal
 from pipeline.preprocess.resample import IDENTITY, sample_linear
 from pipeline.records import Finding, FloatArray
-from pipeline.segmenters.case import Answer, Case
-from pipeline.segmenters.patch3d.segment import Channels
+from pipeline.segmenters.case import Answer, Case, Channels
 
 SMALLEST_SHARE = 0.001
 """Share of the brain outside an image below which it is the rounding of the edge, not a missing part."""

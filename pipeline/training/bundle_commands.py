@@ -23,7 +23,7 @@ def prove(
     """Write the proof of a bundle whose training weights are gone: its shipped weights in torch, ONNX Float32 and Float16."""
     import torch
 
-    from pipeline.bundles.bundle import load_bundle
+    from pipeline.segmenters.families import load_bundle
     from pipeline.training.proof import Proof, run_forms, write_proof
 
     torch.set_num_threads(threads)
@@ -110,8 +110,8 @@ def read_recipe(models: Path, lesion: str, brain: str, threads: int) -> Recipe:
 
 def read_bundle(models: Path, name: str) -> Bundle:
     """Return the bundle in a folder of its own, or the one that `models` has under NAME or NAME/VERSION."""
-    from pipeline.bundles.bundle import find_bundle, load_bundle
     from pipeline.bundles.manifest import MANIFEST
+    from pipeline.segmenters.families import find_bundle, load_bundle
 
     folder = Path(name).resolve()
     return load_bundle(folder) if (folder / MANIFEST).exists() else find_bundle(models, name)

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from pipeline.bundles.bundle import Bundle, load_bundle
-from pipeline.bundles.families import GRAPH
+from pipeline.bundles.bundle import Bundle
+from pipeline.bundles.manifest import GRAPH
 from pipeline.geometry import Grid
 from pipeline.inference.session import open_network
 from pipeline.plan import plan_network
-from pipeline.segmenters.families import INFER
-from pipeline.segmenters.patch3d.segment import Channels
+from pipeline.segmenters.case import Channels
+from pipeline.segmenters.families import infer_channels, load_bundle
 from pipeline.segmenters.proposal3d.segment import propose
 from pipeline.segmenters.proposal3d.spec import COARSE_GRAPH, PROPOSAL_GRAPH, ProposalSpec
 from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS
@@ -167,7 +167,7 @@ def _as_predictor(bundle: Bundle) -> Callable[[Float], Float]:
     asked = plan_network(bundle, (), threads=torch.get_num_threads())
 
     def predict(image: Float) -> Float:
-        return INFER[bundle.family](bundle, sample_channels(image), asked)[0].probability.array
+        return infer_channels(bundle, sample_channels(image), asked)[0].probability.array
 
     return predict
 

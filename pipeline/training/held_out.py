@@ -17,7 +17,7 @@ from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.postprocess.threshold import apply_threshold
 from pipeline.records import FloatArray
 from pipeline.segmenters.ensemble.spec import EnsembleSpec
-from pipeline.segmenters.families import INFER
+from pipeline.segmenters.families import infer_channels
 from pipeline.training.family_export import sample_channels
 from pipeline.training.pool import read_sample
 from pipeline.training.problem import TrainingProblem
@@ -98,7 +98,7 @@ def _check(bundle: Bundle, task: Task) -> None:
     if bundle.task != task.name:
         raise TrainingProblem(f"{name} was made for the task {bundle.task!r}, the samples are of {task.name!r}")
     for each in (bundle, *bundle.members):
-        if each.nnunet is not None:
+        if each.segmenter == "nnunet":
             raise TrainingProblem(
                 f"{each.name} prepares its images by nnU-Net's rules, the samples are prepared by ours: leave --samples away"
             )
@@ -113,9 +113,8 @@ def answer_sample(bundle: Bundle, image: FloatArray, roles: Sequence[str], threa
     """Return the probability on one prepared sample; an ensemble's members answer at their own thresholds."""
     common = bundle.output.threshold_for(roles)
     if not isinstance(bundle.family_spec, EnsembleSpec):
-        return INFER[bundle.family](bundle, sample_channels(image), plan_network(bundle, (), threshold=common, threads=threads))[
-            0
-        ].probability.array
+        plan = plan_network(bundle, (), threshold=common, threads=threads)
+        return infer_channels(bundle, sample_channels(image), plan)[0].probability.array
     fitting = [member for member in bundle.members if member.takes(roles)]
     maps = [
         move_threshold(answer_sample(member, image, roles, threads), member.output.threshold_for(roles), common)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from pipeline.training.network import NEGATIVE_SLOPE, PLANES, Architecture
 
-
 SLICES_AT_ONCE = 2
 """How many slices an evaluated network works on together."""
 

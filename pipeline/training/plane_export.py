@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pipeline.bundles.bundle import Bundle, load_bundle
+from pipeline.bundles.bundle import Bundle
+from pipeline.segmenters.families import load_bundle
 from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, PLANES
 from pipeline.training.build import Network, build_network
 from pipeline.training.bundle_writer import BUNDLES, BundleText, Numbers, write_card, write_manifest
@@ -64,7 +65,9 @@ def read_average(path: Path, plane: str) -> Network:
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     # The first run kept bare weights; later ones keep whole checkpoints.
     average: dict[str, Tensor] = content.get("average", content)
-    widths = tuple(average[f"encode.{level}.first.weight"].shape[0] for level in range(sum(name.startswith("up.") for name in average) // 2 + 1))
+    widths = tuple(
+        average[f"encode.{level}.first.weight"].shape[0] for level in range(sum(name.startswith("up.") for name in average) // 2 + 1)
+    )
     network = build_network(plane_architecture(plane, widths))
     network.load_state_dict(average)
     return fold_normalisation(network.eval())

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.bundles.families import GRAPH
+from pipeline.bundles.manifest import GRAPH
 from pipeline.errors import BundleError
 from pipeline.training.agreement import Agreement, CaseAgreement, ProofCase, compare, prove_equivalence, summarise
 from pipeline.training.checkpoint import CheckpointError

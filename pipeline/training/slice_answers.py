@@ -19,9 +19,10 @@ from pipeline.plan import plan_network
 from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.preprocess.resample import sample_linear
 from pipeline.records import NetworkPlan, Volume
+from pipeline.segmenters.case import Channels
 from pipeline.segmenters.ensemble.spec import EnsembleSpec
-from pipeline.segmenters.families import INFER
-from pipeline.segmenters.patch3d.segment import Channels, infer_graph, normalise_channels, resample_channels
+from pipeline.segmenters.families import infer_channels
+from pipeline.segmenters.patch3d.segment import infer_graph, normalise_channels, resample_channels
 from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, PLANES, TriplanarSpec
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_slices import RealSlice
@@ -143,7 +144,7 @@ def _answer_slab(bundle: Bundle, plan: NetworkPlan, item: RealSlice, image: Floa
     middle = bundle.input.patch[axis] // 2
     view = np.moveaxis(array, axis + 1, 0)
     view[middle - SLAB_VOXELS // 2 : middle + SLAB_VOXELS // 2 + 1] = image
-    answer = INFER[bundle.family](bundle, _channels(bundle, array), plan)[0].probability.array
+    answer = infer_channels(bundle, _channels(bundle, array), plan)[0].probability.array
     return _to_slice(bundle, item, answer.take(middle, axis=axis))
 
 

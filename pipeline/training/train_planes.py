@@ -298,7 +298,9 @@ class _Run:
             checkpoint = trainer.checkpoint(seconds)
             checkpoint.save(self.folder / f"{plane}-last.pt")
             if keep:
-                replace(checkpoint, weights=checkpoint.average, optimiser={}).save(self.folder / f"{plane}-{int(seconds / 60):04d}.average.pt")
+                replace(checkpoint, weights=checkpoint.average, optimiser={}).save(
+                    self.folder / f"{plane}-{int(seconds / 60):04d}.average.pt"
+                )
 
 
 def _open_run(schedule: PlaneSchedule, folder: Path) -> _Run:

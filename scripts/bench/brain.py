@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from dicomnode.answer import SHIPPED_MODELS
-from pipeline.bundles.bundle import find_bundle
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.geometry import grid_of, voxel_volume_mm3
 from pipeline.journal import Journal
@@ -35,6 +34,7 @@ from pipeline.preprocess.reorient import apply_orientation, plan_orientation
 from pipeline.preprocess.resample import sample_linear
 from pipeline.records import Role, Volume
 from pipeline.run import extract_brains
+from pipeline.segmenters.families import find_bundle
 from pipeline.training.measure_real import score_brain
 from pipeline.training.real_cases import RealCase, ms_cases, single_cases
 from pipeline.training.volumes import resample

@@ -19,9 +19,8 @@ from typing import Any
 import torch
 
 from dicomnode.answer import SHIPPED_MODELS
-from pipeline.bundles.bundle import Bundle, find_bundle, list_bundles
+from pipeline.bundles.bundle import Bundle
 from pipeline.geometry import grid_of, voxel_volume_mm3
-from pipeline.inference.benchmark import peak_memory_mb
 from pipeline.journal import Journal
 from pipeline.plan import Recipe, plan_network
 from pipeline.postprocess.components import apply_components, apply_peak
@@ -29,8 +28,9 @@ from pipeline.postprocess.threshold import apply_threshold
 from pipeline.preprocess.resample import sample_linear
 from pipeline.records import Role, Volume
 from pipeline.run import run_pipeline
+from pipeline.segmenters.benchmark import peak_memory_mb
 from pipeline.segmenters.case import Case
-from pipeline.segmenters.families import segment_case
+from pipeline.segmenters.families import find_bundle, list_bundles, segment_case
 from pipeline.training.held_out import score_bundle, summarise_bundle, write_scores
 from pipeline.training.pictures import draw_overlay
 from pipeline.training.pool import write_validation_set

@@ -149,39 +149,41 @@ def _row(answer: Path, pick: Callable[[Any], Any]) -> tuple[dict[str, Any], Any]
 
 def child(bundle: str, case: str, answer: str, provider: str, threads: str) -> None:
     """Answer the case once in this process and write what it took."""
-    from pipeline.bundles.bundle import load_bundle
-    from pipeline.inference.benchmark import peak_memory_mb
     from pipeline.inference.session import open_network
+    from pipeline.segmenters.benchmark import peak_memory_mb
+    from pipeline.segmenters.families import load_bundle
     from pipeline.segmenters.nnunet.segment import predict_array, window_of
+    from pipeline.segmenters.nnunet.spec import NnUNetSpec
 
     loaded = load_bundle(Path(bundle))
-    if loaded.nnunet is None:
+    if not isinstance(loaded.family_spec, NnUNetSpec):
         raise SystemExit(f"{bundle} is no nnU-Net")
     with np.load(case) as content:
         array, spacing = content["array"].astype(np.float32), tuple(float(size) for size in content["spacing"])
     networks = [open_network(loaded, int(threads), name, provider) for name in loaded.graphs]
     started, cpu_started = time.perf_counter(), time.process_time()
-    probability, _ = predict_array(networks, loaded.nnunet, window_of(loaded), array, (spacing[0], spacing[1], spacing[2]))
+    probability, _ = predict_array(networks, loaded.family_spec, window_of(loaded), array, (spacing[0], spacing[1], spacing[2]))
     seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     np.savez(answer, probability=probability, seconds=seconds, cpu_s=cpu_s, peak_mb=peak_memory_mb())
 
 
 def compare_weights(folder: Path, original: str) -> dict[str, Any]:
     """Two one-sided tests of the Dice of Float16 against Float32 weights, a briefly trained network on held-out balls."""
-    from pipeline.bundles.bundle import load_bundle
     from pipeline.inference.session import open_network
+    from pipeline.segmenters.families import load_bundle
     from pipeline.segmenters.nnunet.segment import predict_array, window_of
+    from pipeline.segmenters.nnunet.spec import NnUNetSpec
 
     run([original, str(ORIGINAL), "make", str(folder / "small"), json.dumps(SMALL)])
     scores: list[list[float]] = []
     for kind in ("float32", "float16"):
         bundle = load_bundle(install(folder, "small", kind))
-        if bundle.nnunet is None:
+        if not isinstance(bundle.family_spec, NnUNetSpec):
             raise SystemExit("the small network is no nnU-Net")
         network, row = open_network(bundle, 2), []
         for seed in range(CASES):
             image, truth = ball(seed)
-            found = predict_array([network], bundle.nnunet, window_of(bundle), image[np.newaxis], (1.0, 1.0, 1.0))[0] >= 0.5
+            found = predict_array([network], bundle.family_spec, window_of(bundle), image[np.newaxis], (1.0, 1.0, 1.0))[0] >= 0.5
             row.append(2 * int((found & truth).sum()) / (int(found.sum()) + int(truth.sum())))
         scores.append(row)
     test = paired_tost(scores[1], scores[0], MARGIN)

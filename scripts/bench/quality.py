@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from dicomnode.answer import SHIPPED_MODELS
-from pipeline.bundles.bundle import find_bundle
 from pipeline.geometry import grid_of, spacing_mm
 from pipeline.journal import Journal
 from pipeline.measure.midplane import find_midplane
@@ -23,6 +22,7 @@ from pipeline.quality.gates import measure_quality
 from pipeline.quality.trained_range import QUANTILES, measure_quantiles, take_core
 from pipeline.records import Role, Volume
 from pipeline.run import extract_brains
+from pipeline.segmenters.families import find_bundle
 
 FIRST_SEED = 5_000_000
 """Subjects that no training run and no validation draws."""

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from dicomnode.answer import SHIPPED_MODELS
-from pipeline.bundles.bundle import find_bundle
 from pipeline.plan import Recipe
 from pipeline.records import PipelineResult, Role, Volume
 from pipeline.run import run_pipeline
+from pipeline.segmenters.families import find_bundle
 from scripts.bench.node import clinical_study
 
 STATUS = Path("/proc/self/status")

@@ -16,8 +16,8 @@ from dicomnode.answer import SolvedStudy, StudyTask, solve_study
 from dicomnode.errors import StudyRefused
 from dicomnode.offline.cases import find_prior, find_studies
 from dicomnode.records import EarlierStudy, IndexedInstance
+from dicomnode.results.verify.content import walk_content
 from dicomnode.results.verify.gate import read_back
-from dicomnode.results.verify.report import walk_content
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.author import Patient
 from dicomnode.study.earlier import find_earlier

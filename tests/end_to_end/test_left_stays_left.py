@@ -19,7 +19,7 @@ import pytest
 from dicomnode import answer
 from dicomnode.offline.bids.derivatives import read_table
 from dicomnode.offline.cases import OfflineTask, answer_case, dicom_cases
-from dicomnode.results.verify.report import concept, walk_content
+from dicomnode.results.verify.content import concept, walk_content
 from dicomnode.results.words import codes
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.states import Outcome

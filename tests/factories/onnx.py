@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundles.bundle import Bundle, load_bundle
+from pipeline.bundles.bundle import Bundle
+from pipeline.segmenters.families import load_bundle
 
 
 def threshold_graph(

@@ -16,13 +16,13 @@ import onnx
 import pytest
 import torch
 
-from pipeline.bundles.bundle import list_bundles
 from pipeline.errors import BundleError
 from pipeline.importing import parity
 from pipeline.importing import weights as weights_room
 from pipeline.importing.nnunet_folder import NnUNetOptions, import_nnunet
 from pipeline.importing.problem import ImportProblem
 from pipeline.importing.reference import reference_network
+from pipeline.segmenters.families import list_bundles
 from tests.importing.nnunet_original import configuration
 
 OPTIONS = NnUNetOptions(("t1", "flair"), "tiny", mirroring=False)

@@ -16,6 +16,7 @@ from pipeline.importing.parity import compare
 from pipeline.inference.providers import available_providers
 from pipeline.inference.session import open_network
 from pipeline.segmenters.nnunet.segment import predict_array, window_of
+from pipeline.segmenters.nnunet.spec import spec_of
 from tests.importing.conftest import Scene, make_scenes
 from tests.importing.unchecked import unchecked
 
@@ -65,9 +66,8 @@ def imported(scene: Scene, models: Path, weights: str) -> Imported:
 
 
 def answer(bundle: Bundle, scene: Scene, provider: str = "cpu") -> Any:
-    assert bundle.nnunet is not None
     networks = [open_network(bundle, 2, name, provider) for name in bundle.graphs]
-    probability, _ = predict_array(networks, bundle.nnunet, window_of(bundle), scene.array, scene.spacing)
+    probability, _ = predict_array(networks, spec_of(bundle), window_of(bundle), scene.array, scene.spacing)
     return probability
 
 

@@ -19,6 +19,7 @@ from pipeline.importing.parity import compare
 from pipeline.importing.problem import ImportProblem
 from pipeline.inference.session import open_network
 from pipeline.segmenters.nnunet.segment import predict_array, window_of
+from pipeline.segmenters.nnunet.spec import spec_of
 from tests.importing.unchecked import unchecked
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,15 +35,14 @@ def test_answers_as_version_1_did(name: str, tmp_path: Path, monkeypatch: pytest
     options = NnUNetOptions(channels, "old", mirroring=mirroring, weights="float32")
 
     bundle = import_nnunet(GOLDEN / name, tmp_path, options).bundle
-    assert bundle.nnunet is not None
     networks = [open_network(bundle, 1, graph) for graph in bundle.graphs]
     spacing = tuple(float(size) for size in case["spacing"])
-    answer, _ = predict_array(networks, bundle.nnunet, window_of(bundle), case["array"].astype(np.float32), spacing)  # type: ignore[arg-type]
+    answer, _ = predict_array(networks, spec_of(bundle), window_of(bundle), case["array"].astype(np.float32), spacing)  # type: ignore[arg-type]
 
     found = compare(name, "nnunet 1.7.1", answer, golden)
     print(found.row())  # noqa: T201 - the figures of docs/benchmarks.md
     assert golden.std() > 0.01
-    assert bundle.nnunet.version == 1
+    assert spec_of(bundle).version == 1
     assert bundle.window.aggregate == "probabilities"
     assert found.mean_difference < 1e-4
     assert found.mask_difference < 1e-4

@@ -16,12 +16,13 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from dicomnode.errors import NodeError
-from dicomnode.fetch import find_source, pull, store_into
+from dicomnode.fetch import pull, store_into
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.commitment_scp import CommitmentProvider
 from dicomnode.network.sender import send_files
 from dicomnode.settings.config import DestinationSettings, parse_config
+from dicomnode.settings.references import find_source
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout

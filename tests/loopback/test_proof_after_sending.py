@@ -43,13 +43,20 @@ class Node:
         self.results = freeze_results(self.layout, STUDY, 1)
         self.ledger.jobs.finish(job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", self.results, {"pacs": ("seg", "sr")}, {}), 40)
 
-    def config(self, confirm: str) -> Config:
+    def config(self, confirm: str, index_wait_s: float = 0) -> Config:
         destination = {"name": "pacs", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": self.archive.port, "confirm": confirm}
         return parse_config(
             {
                 "network": {"port": 0, "ae_title": AE_TITLE},
                 "destinations": [destination],
-                "delivery": {"timeout_s": 5, "confirm_first_s": 0, "confirm_wait_s": 60, "confirm_tries": 2, "resends": 2},
+                "delivery": {
+                    "timeout_s": 5,
+                    "confirm_first_s": 0,
+                    "confirm_wait_s": 60,
+                    "confirm_tries": 2,
+                    "index_wait_s": index_wait_s,
+                    "resends": 2,
+                },
             }
         )
 
@@ -60,12 +67,13 @@ class Node:
         self.archive.manners.report_to[AE_TITLE] = ("127.0.0.1", receiver.start()[1])
         self.receiver = receiver
 
-    def run(self, confirm: str = "auto", seconds_later: float = 0.0) -> None:
+    def run(self, confirm: str = "auto", seconds_later: float = 0.0, index_wait_s: float = 0) -> None:
         """Do what the timers do, once."""
         self.clock += seconds_later
-        deliver_due(self.ledger, self.layout, self.config(confirm), lambda: self.clock)
-        confirm_due(self.ledger, self.config(confirm), lambda: self.clock, generate_uid)
-        confirm_due(self.ledger, self.config(confirm), lambda: self.clock, generate_uid)
+        config = self.config(confirm, index_wait_s)
+        deliver_due(self.ledger, self.layout, config, lambda: self.clock)
+        confirm_due(self.ledger, config, lambda: self.clock, generate_uid)
+        confirm_due(self.ledger, config, lambda: self.clock, generate_uid)
         self.ledger.jobs.close_delivered(self.clock)
 
     def restart(self) -> None:
@@ -285,3 +293,20 @@ def test_a_stale_refusal_changes_nothing_and_a_stale_promise_counts(node_and: Ca
     node.run("commitment")
     assert node.states() == ["confirmed", "confirmed"]
     assert not node.ledger.confirmations.report(CommitmentReport("2.25.4", (seg,)), node.clock)
+
+
+def test_an_index_that_is_minutes_behind_is_no_loss(node_and: Callable[..., Node]) -> None:
+    node = node_and(Manners(find="image", lists_late=8))
+    for _ in range(10):
+        node.run(seconds_later=60, index_wait_s=600)
+    assert node.states() == ["confirmed", "confirmed"]
+    assert len(node.archive.received) == 2
+
+
+def test_what_an_archive_files_elsewhere_is_believed_with_a_remark(node_and: Callable[..., Node]) -> None:
+    node = node_and(Manners(find="image", lists_late=10_000), answer=0xB000)
+    node.run()
+    node.run(seconds_later=3600)
+    assert (node.states(), node.job_state()) == (["sent", "sent"], "done")
+    assert len(node.archive.received) == 2
+    assert "0xB000: stored, with coercion: the archive changed some of its elements" in node.why()

@@ -16,7 +16,7 @@ from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification
 
-from dicomnode.network import handlers, reactor
+from dicomnode.network import reactor
 from dicomnode.network.association import Receiver
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
@@ -46,9 +46,8 @@ def associate(port: int) -> Association:
     return calling.associate(port, [*calling.MR_EXPLICIT, (Verification, (ExplicitVRLittleEndian,))])
 
 
-def test_a_store_takes_the_short_way_and_an_echo_the_librarys(listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_takes_the_short_way_and_an_echo_the_librarys(listen: Callable[..., Any]) -> None:
     events: list[Any] = []
-    monkeypatch.setattr(handlers, "usual_way", lambda _: pytest.fail("the store went the library's way"))
     receiver, port = listen()
     receiver._server.bind(evt.EVT_DIMSE_RECV, lambda event: events.append(type(event.message).__name__))
 
@@ -62,9 +61,7 @@ def test_a_store_takes_the_short_way_and_an_echo_the_librarys(listen: Callable[.
     assert events == ["C_ECHO_RQ"]
 
 
-def test_a_command_set_in_pieces_goes_the_librarys_way_and_is_answered_the_same(
-    listen: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_set_in_pieces_is_answered_the_same(listen: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, port = listen()
     association = associate(port)
     whole = association.dimse.__class__.maximum_pdu_size

@@ -125,14 +125,14 @@ def test_an_object_that_the_response_names_is_stored_as_the_file_is(server: Serv
 @pytest.mark.parametrize(
     ("status", "body", "verdict", "words"),
     [
-        (200, {}, "transient", "does not name the object"),
-        (200, stored("2.25.9"), "transient", "does not name the object"),
+        (200, {}, "ok", "asked after by query"),
+        (200, stored("2.25.9"), "ok", "asked after by query"),
         (202, failed(0xA700), "transient", "0xA700: out of resources"),
         (409, failed(0x0122), "permanent", "0x0122: SOP class not supported"),
         (409, failed(0xA900), "permanent", "0xA900"),
         (409, {}, "transient", "HTTP 409"),
         (503, {}, "transient", "HTTP 503"),
-        (401, {}, "permanent", "HTTP 401; see secret_file"),
+        (401, {}, "transient", "HTTP 401; see secret_file"),
         (404, {}, "permanent", "HTTP 404; see url"),
     ],
 )

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.bundles.bundle import load_bundle, verify_bundle
+from pipeline.bundles.bundle import verify_bundle
 from pipeline.plan import plan_network
-from pipeline.segmenters.families import INFER
+from pipeline.segmenters.families import infer_channels, load_bundle
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
 from pipeline.training.family_export import export_proposal, export_triplanar, sample_channels
@@ -144,7 +144,7 @@ def test_both_bundles_are_written_verified_and_run(pool: Pool, tmp_path: Path) -
     for folder in folders:
         bundle = load_bundle(folder)
         verify_bundle(bundle)
-        answer, used = INFER[bundle.family](bundle, sample_channels(image), plan_network(bundle, (), threshold=0.5))
+        answer, used = infer_channels(bundle, sample_channels(image), plan_network(bundle, (), threshold=0.5))
         assert answer.probability.array.shape == SMALL.shape
         assert 0 <= answer.probability.array.min() <= answer.probability.array.max() <= 1
         card = (folder / "CARD.md").read_text()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pipeline.bundles.bundle import load_bundle
+from pipeline.segmenters.families import load_bundle
 from pipeline.training.__main__ import app
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint

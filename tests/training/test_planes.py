@@ -10,7 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pipeline.bundles.bundle import load_bundle, verify_bundle
+from pipeline.bundles.bundle import verify_bundle
+from pipeline.segmenters.families import load_bundle
 from pipeline.training.__main__ import app
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import CheckpointError, load_checkpoint

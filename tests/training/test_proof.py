@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from dicomnode.commands.cli import cli
-from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BundleError
+from pipeline.segmenters.families import load_bundle
 from pipeline.training.agreement import CaseAgreement, SlabConvolution, in_slabs
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.bundles.bundle import load_bundle
+from pipeline.segmenters.families import load_bundle
 from pipeline.training.real_slices import SPLITS, RealSlice, SliceError, read_slices, split_of, subjects_of, train_maps
 from pipeline.training.score_slices import area_correlation, describe_scores, find_contrast, median_bias, score_slice
 from pipeline.training.slice_answers import answer_slices, cut_slice

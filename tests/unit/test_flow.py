@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from dicomnode.compute import Compute
 from dicomnode.errors import OutOfResources
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.shown import plain
-from dicomnode.records import InstanceHeader
+from dicomnode.records import InstanceHeader, Readiness
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import JobState, Outcome
@@ -168,3 +169,30 @@ def test_a_full_disk_uses_up_no_tries(bench: Bench, monkeypatch: pytest.MonkeyPa
     bench.answers.append(StudyAnswer(Outcome.NEGATIVE, "No lesion found.", ()))
     assert flow.answer_next(bench.place)
     assert bench.states() == {"2.25.1": "encoded"}
+
+
+def test_a_study_waits_while_a_correction_of_its_patient_arrives(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete = Readiness(True, "complete by evidence")
+    monkeypatch.setattr(flow, "readiness", lambda *_: complete)
+    marks = {1: "aaaaaaaa", 2: "aaaaaaaa"}
+    real = bench.read_header
+    monkeypatch.setattr(
+        flow, "read_header", lambda path: replace(real(path), identity_mark=marks[int(real(path).SOPInstanceUID.rsplit(".", 1)[1])])
+    )
+    bench.receive(1, "2.25.1", at=990.0)
+    bench.receive(2, "2.25.1", at=990.0)
+    marks[1] = "bbbbbbbb"
+    flow.index_instances(bench.place)
+
+    assert flow.assess_studies(bench.place) == 0
+    bench.now = 990.0 + bench.place.config.study.quiet_s
+    assert flow.assess_studies(bench.place) == 1
+
+
+def test_a_file_carries_the_time_at_which_it_became_the_newest(tmp_path: Path, bench: Bench) -> None:
+    path = bench.place.layout.root / received(1).path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"bytes")
+    bench.receive(1, "2.25.1", at=500.0)
+    flow.index_instances(bench.place)
+    assert path.stat().st_mtime == 500.0

@@ -69,6 +69,14 @@ def violations(root: Path) -> list[str]:
             "import dicomnode.network.association",
             "dicomnode.delivery.deliver imports dicomnode.network.association",
         ),
+        *(
+            (
+                f"dicomnode/results/verify/{builder}.py",
+                f"import dicomnode.results.{builder}",
+                f"dicomnode.results.verify.{builder} imports dicomnode.results.{builder}",
+            )
+            for builder in ("report", "seg", "companions", "words", "headers", "provenance", "last_resort")
+        ),
         ("dicomnode/errors.py", "def late():\n    from . import records", "dicomnode.errors imports ."),
         ("dicomnode/utils.py", "", "dicomnode.utils is in no room of scripts/house.py"),
     ],
@@ -78,7 +86,7 @@ def test_a_planted_violation_is_caught(tmp_path: Path, file: str, line: str, ver
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert violations(tmp_path) == []
-    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(line)
 
     assert violations(tmp_path) == [verdict]

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicomnode.errors import RetryLater
-from dicomnode.log import ALLOWED_KEYS, PATIENT_WORDS, configure_logging
+from dicomnode.log import ALLOWED_KEYS, PATIENT_WORDS, OncePerPlace, configure_logging
 from dicomnode.settings.config import LogSettings
 from dicomnode.states import JobState
 
@@ -202,11 +202,10 @@ def test_no_allowed_key_names_patient_data() -> None:
 
 def log_calls(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr in METHODS
-            and ast.unparse(node.func.value) == "log"
+        if isinstance(node, ast.Call) and any(
+            isinstance(function, ast.Attribute) and function.attr in METHODS and ast.unparse(function.value) == "log"
+            # Also `(log.info if fine else log.warning)(...)`.
+            for function in ([node.func.body, node.func.orelse] if isinstance(node.func, ast.IfExp) else [node.func])
         ):
             yield node
 
@@ -215,7 +214,9 @@ def faults(source: str) -> list[str]:
     """One line for each log call whose event is not a plain constant or whose key would be dropped."""
     found = []
     for call in log_calls(ast.parse(source)):
-        if len(call.args) != 1 or not isinstance(call.args[0], ast.Constant):
+        events = call.args[0] if call.args else None
+        choices = [events.body, events.orelse] if isinstance(events, ast.IfExp) else [events]
+        if len(call.args) != 1 or not all(isinstance(event, ast.Constant) for event in choices):
             found.append(f"line {call.lineno}: the event must be one constant")
         keys = [keyword.arg for keyword in call.keywords if keyword.arg not in (None, "exc_info")]
         found += [f"line {call.lineno}: {key} is not in ALLOWED_KEYS" for key in keys if key not in ALLOWED_KEYS]
@@ -224,6 +225,7 @@ def faults(source: str) -> list[str]:
 
 def test_the_gate_below_can_fail() -> None:
     assert faults('log.info("x", PatientName=1)') == ["line 1: PatientName is not in ALLOWED_KEYS"]
+    assert faults('(log.info if a else log.warning)("x" if a else "y", PatientName=1)') == ["line 1: PatientName is not in ALLOWED_KEYS"]
     assert faults('log.info(f"x {name}")') == ["line 1: the event must be one constant"]
 
 
@@ -232,3 +234,26 @@ def test_every_log_call_of_the_node_writes_allowed_keys_and_constant_events(repo
     found = {str(path.relative_to(repo_root)): faults(path.read_text(encoding="utf-8")) for path in modules}
     assert {path: lines for path, lines in found.items() if lines} == {}
     assert sum(len(list(log_calls(ast.parse(path.read_text(encoding="utf-8"))))) for path in modules) > 5
+
+
+def test_what_a_library_repeats_is_written_once_with_its_count() -> None:
+    now = 0.0
+    places = OncePerPlace(lambda: now)
+    assert [places.left_out("pydicom", "values.py", "7") for _ in range(150)] == [0, *[None] * 149]
+    assert places.left_out("pydicom", "values.py", "8") == 0
+    now = 601.0
+    assert places.left_out("pydicom", "values.py", "7") == 149
+
+
+def test_one_sentence_of_a_library_stands_there_once(written: Callable[[], list[dict[str, Any]]]) -> None:
+    show = warnings.showwarning
+    for number in range(150):
+        logging.getLogger("pydicom").warning("value %d", number)
+        show("value", UserWarning, "values.py", 7)
+    assert [line["event"] for line in written()] == ["library_message", "python_warning"]
+
+
+@pytest.mark.parametrize("message", ["Network timeout reached", "No accepted presentation contexts"])
+def test_an_idle_association_is_no_error(written: Callable[[], list[dict[str, Any]]], message: str) -> None:
+    logging.getLogger("pynetdicom.association").error(message)
+    assert written() == []

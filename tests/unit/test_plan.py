@@ -14,11 +14,10 @@ import pytest
 from dicomnode.answer import SHIPPED_MODELS
 from dicomnode.results.provenance import plan_provenance
 from dicomnode.results.records import AnswerContext
-from pipeline.bundles.bundle import find_bundle, load_bundle
-from pipeline.bundles.manifest import read_manifest
 from pipeline.errors import BundleError
 from pipeline.plan import Recipe, make_plan
 from pipeline.records import Plan
+from pipeline.segmenters.families import find_bundle, load_bundle, read_manifest
 from tests.factories.onnx import write_manifest
 from tests.factories.results import Answered, answered_study
 

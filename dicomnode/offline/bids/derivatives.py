@@ -19,30 +19,12 @@ from dicomnode.offline.bids.names import BIDS_VERSION, SUFFIX_OF, CaseLabel
 from dicomnode.records import Role
 from dicomnode.results.companions.preview import montage_png
 from dicomnode.results.provenance import describe_algorithm
-from dicomnode.results.words.lesion_table import lesion_row
+from dicomnode.results.words.lesion_table import COLUMN_WORDS, lesion_row
 from dicomnode.results.words.sentences import WARNING
 from dicomnode.volumes.nifti import write_nifti
 from pipeline.records import Lesion, ModelIdentity, PipelineResult, Volume
 
 IGNORED = ("figures", "dicom", "cases.tsv", "lesions.csv")
-_COLUMN_WORDS: Mapping[str, Mapping[str, str]] = {
-    "laterality": {"Description": "Side of the patient's own midsagittal plane"},
-    "volume_ml": {"Description": "Volume", "Units": "mL"},
-    "long_axis_mm": {"Description": "Longest diameter within a slice", "Units": "mm"},
-    "maximum_3d_diameter_mm": {"Description": "Longest diameter in space", "Units": "mm"},
-    "mean_flair": {"Description": "Mean of the FLAIR, in the units of the image"},
-    "mirrored_flair": {"Description": "Mean of the FLAIR at the mirrored place, in the units of the image"},
-    "mean_t1": {"Description": "Mean of the T1, in the units of the image"},
-    "mirrored_t1": {"Description": "Mean of the T1 at the mirrored place, in the units of the image"},
-    "x_lps_mm": {"Description": "Centre, to the patient's left", "Units": "mm"},
-    "y_lps_mm": {"Description": "Centre, to posterior", "Units": "mm"},
-    "z_lps_mm": {"Description": "Centre, to the head", "Units": "mm"},
-    "mean_probability": {"Description": "Mean of the network's own, uncalibrated, probability"},
-    "x_mni_mm": {"Description": "Centre in the MNI template (ICBM 152 2009a), to the right; affine registration", "Units": "mm"},
-    "y_mni_mm": {"Description": "Centre in the MNI template, to the front", "Units": "mm"},
-    "z_mni_mm": {"Description": "Centre in the MNI template, to the head", "Units": "mm"},
-    "mean_agreement": {"Description": "How far the network's passes agreed, 0 to 1"},
-}
 _MASK = "label-L_mask"
 _LESIONS = "desc-lesions_dseg"
 
@@ -111,7 +93,7 @@ def write_answer(folder: Path, label: CaseLabel, volumes: Mapping[Role, Volume],
     images: dict[str, tuple[Volume, dict[str, Any]]] = {
         "label-L_probseg": (result.probability, {"Description": "Lesion probability of each voxel, before the threshold."}),
         "desc-brain_mask": (result.brain_mask, {"Type": "Brain"}),
-        _LESIONS: (result.labels, {"Manual": False, "Description": "One label a lesion, largest first.", **_COLUMN_WORDS}),
+        _LESIONS: (result.labels, {"Manual": False, "Description": "One label a lesion, largest first.", **COLUMN_WORDS}),
         _MASK: (result.labels.with_array((result.labels.array > 0).astype("uint8")), {"Type": "Lesion", **_made_by(result, origin)}),
     }
     if result.agreement is not None:

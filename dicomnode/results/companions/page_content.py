@@ -16,9 +16,10 @@ _REMARKS = 6
 
 def describe_result(result: PipelineResult, plans: Sequence[SegmentPlan], findings: Findings) -> PageContent:
     """Return the page of a result with lesions, or of one without."""
-    remarks = describe_remarks(findings)
+    series = [plain_ascii(finding.message) for finding in findings if finding.code == "series-used"]
+    remarks = describe_remarks([finding for finding in findings if finding.code != "series-used"])
     # The first sentence is the total; single lesions stand in the table.
-    sentences = [*describe_lesions(result, 0, 0)[:1], *remarks[:_REMARKS]]
+    sentences = [*describe_lesions(result, 0, 0)[:1], *series, *remarks[:_REMARKS]]
     hidden = len(result.lesions) - _ROWS
     if hidden > 0:
         sentences.append(f"The table shows the {_ROWS} largest lesions; {hidden} more are in the structured report.")

@@ -15,6 +15,7 @@ from dicomnode.results.headers import first_frame_header
 from dicomnode.results.provenance import MANUFACTURER, PRODUCT, Provenance, derive_uid, describe_equipment, device_uid, freeze_document
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.words import codes
+from dicomnode.results.words.measured import row_of
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
 from dicomnode.settings.config import PLAIN_FORM, ReportForm, ResultForm
 from pipeline.records import Measurement, ModelIdentity
@@ -56,10 +57,10 @@ _CLASSES: Mapping[ReportForm, type[sr.EnhancedSR | sr.ComprehensiveSR | sr.Compr
 
 
 def make_measurement(measurement: Measurement, coordinates: Sequence[sr.CoordinatesForMeasurement] | None = None) -> sr.Measurement:
-    """Return a pipeline measurement as NUM (TID 300), coded by `codes.MEASURED`."""
-    coded = codes.MEASURED[measurement.name]
+    """Return a pipeline measurement as NUM (TID 300), coded by its row of the table."""
+    coded = row_of(measurement.name)
     return sr.Measurement(
-        name=coded.name,
+        name=coded.concept,
         # A DS value has 16 characters at most; six significant digits are more than any of these is good for.
         value=float(f"{measurement.value:.6g}"),
         unit=coded.unit,

@@ -105,7 +105,6 @@ def place_long_axis(axis: LongAxis, frame: SourceFrame, SOPClassUID: UID, *, mul
 
 def _describe_all(context: AnswerContext, result: PipelineResult, header: Dataset, provenance: Provenance) -> Group:
     longest = max(result.lesions, key=lambda lesion: lesion.long_axis.length_mm)
-    known = [item for item in result.measurements if item.name in codes.MEASURED]
     greatest = Measurement("greatest_long_axis", longest.long_axis.length_mm, "mm", "")
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("all lesions"), identifier="All lesions"),
@@ -113,7 +112,7 @@ def _describe_all(context: AnswerContext, result: PipelineResult, header: Datase
         finding_sites=[sr.FindingSite(codes.BRAIN)],
         algorithm_id=cite_algorithm(result.plan),
         measurements=[
-            *(make_measurement(item) for item in known),
+            *(make_measurement(item) for item in result.measurements),
             make_measurement(greatest, [_coordinates(longest.long_axis, context, header)]),
         ],
         qualitative_evaluations=evaluate_changes(changes_told(result)) or None,
@@ -154,7 +153,7 @@ def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
     if len(plan.lesions) == 1:
         lesion = plan.lesions[0]
         agreed = () if lesion.mean_agreement is None else (Measurement("agreement", 100 * lesion.mean_agreement, "%", ""),)
-        return (*(item for item in lesion.measurements if item.name in codes.MEASURED), *agreed)
+        return (*lesion.measurements, *agreed)
     volumes = [item for lesion in plan.lesions for item in lesion.measurements if item.name == "volume"]
     return (Measurement("volume", sum(item.value for item in volumes), volumes[0].unit, volumes[0].method),)
 

@@ -50,7 +50,7 @@ def build_negative_report(
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN)],
         algorithm_id=cite_algorithm(result.plan),
-        measurements=[make_measurement(item) for item in result.measurements if item.name in codes.MEASURED],
+        measurements=[make_measurement(item) for item in result.measurements],
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion), *evaluate_changes(changes_told(result))],
     )
     remarks = describe_remarks(findings)

@@ -26,6 +26,7 @@ from dicomnode.results.provenance import (
     identify_algorithm,
 )
 from dicomnode.results.records import AnswerContext
+from dicomnode.results.seg.references import stand_in, write_back
 from dicomnode.results.seg.segments import SegmentPlan, cielab_color, draw_segments, segment_color
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
@@ -90,7 +91,7 @@ def build_segmentation(
         "segment_descriptions": [_describe_segment(plan, result) for plan in plans],
         "content_label": "STROKE_LESIONS",
     }
-    return _encode(context, result, headers, provenance, form, description)
+    return _encode(context, result, headers, context.sources[0], provenance, form, description)
 
 
 def build_probability(context: AnswerContext, result: PipelineResult, headers: Sequence[Dataset], provenance: Provenance) -> Dataset:
@@ -106,7 +107,7 @@ def build_probability(context: AnswerContext, result: PipelineResult, headers: S
         "content_label": "LESION_PROB",
     }
     form = SegmentationPlan("probability", series_offset=5, title=title)
-    return _encode(context, result, headers, provenance, form, description)
+    return _encode(context, result, headers, context.sources[0], provenance, form, description)
 
 
 def order_as_source(values: Array, reference: SourceSeries, headers: Sequence[Dataset]) -> Array:
@@ -130,14 +131,16 @@ def _encode(
     context: AnswerContext,
     result: PipelineResult,
     headers: Sequence[Dataset],
+    source: SourceSeries,
     provenance: Provenance,
     form: SegmentationPlan,
     description: Mapping[str, Any],
 ) -> Dataset:
     """Return a SEG: what every one of ours has, and what `description` (arguments of highdicom's) says of this one."""
     model = result.plan.lesion.model
+    stand_ins = stand_in(headers, source, provenance)
     dataset = hd.seg.Segmentation(
-        source_images=headers,
+        source_images=stand_ins.headers,
         series_instance_uid=provenance.uid(form.kind, "series"),
         series_number=context.settings.series_number_base + form.series_offset,
         series_description=clip_at_sentence(f"{form.title} ({WARNING})"),
@@ -160,6 +163,7 @@ def _encode(
         contributing_equipment=describe_equipment(result.models, context.software_version, provenance),
         **description,
     )
+    write_back(dataset, stand_ins.images)
     for item in dataset.SegmentSequence:
         item.SegmentDescription = plain_ascii(model.statement)
     # highdicom leaves out what is optional in General Series; without a body part dciodvfy asks for Laterality.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,9 +13,8 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results.companions.pdf import as_seen
-from dicomnode.results.companions.preview import BANNER, choose_key_slices
-from dicomnode.results.verify.report import concept, walk_content
+from dicomnode.results.verify.content import concept, walk_content
+from dicomnode.results.verify.source import texts_of
 from pipeline.geometry import spacing_mm
 from pipeline.records import Array, PipelineResult
 
@@ -21,6 +22,7 @@ _MARK = "not for primary diagnosis"
 _YELLOW = (255, 220, 0)
 _COLORED = 60
 _TOLERANCE_PIXELS = 4.0
+_ON_THE_PAGE = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber")
 
 
 def check_mark(dataset: Dataset) -> None:
@@ -29,45 +31,50 @@ def check_mark(dataset: Dataset) -> None:
         raise ResultRejected(f"the series of the {dataset.Modality} object does not say that it is {_MARK}")
 
 
-def check_pictures(objects: Sequence[Dataset], result: PipelineResult | None, source: SourceSeries | None) -> None:
+def check_pictures(objects: Sequence[Dataset], result: PipelineResult | None, series: SourceSeries | None) -> None:
     """Refuse pictures without the warning in their pixels, or whose outlines do not lie where the lesions are in their slice.
 
     Parameters
     ----------
-    result, source
+    result, series
         None when the pictures are a notice.
     """
     frames = [frame for dataset in objects for frame in _frames(dataset)]
-    if not all((frame[-BANNER:] == _YELLOW).all(axis=-1).any() for frame in frames):
+    # A picture is a square with the warning in a band below it.
+    side = int(objects[0].Columns)
+    if not all(len(frame) > side and (frame[side:] == _YELLOW).all(axis=-1).any() for frame in frames):
         raise ResultRejected("a picture does not bear the warning")
-    slices = sorted(choose_key_slices(result.labels.array)) if result is not None and result.lesions else []
+    slices = _stated_slices(objects, 0 if result is None else len(result.labels.array))
     if len(frames) != 1 + len(slices):
         raise ResultRejected(f"{len(frames)} pictures instead of {1 + len(slices)}")
-    if result is None or source is None:
+    if result is None or series is None:
         return
+    if bool(slices) != bool(result.lesions) or (slices and _main_slice(result) not in slices):
+        raise ResultRejected("the pictures do not show the slice in which the largest lesion is largest")
     for index, frame in zip(slices, frames[1:], strict=True):
-        _check_outlines(frame[:-BANNER], result.labels.array[index], spacing_mm(result.labels.affine)[1:])
+        _check_outlines(frame[:side], result.labels.array[index], spacing_mm(result.labels.affine)[1:])
     shown = {str(image.ReferencedSOPInstanceUID) for dataset in objects for image in dataset.get("SourceImageSequence", [])}
-    if shown != {source.frames[index].SOPInstanceUID for index in slices} and len({frame.path for frame in source.frames}) > 1:
+    if shown != {series.frames[index].SOPInstanceUID for index in slices} and len({frame.path for frame in series.frames}) > 1:
         raise ResultRejected("the pictures name other images than those that they show")
 
 
 def check_pdf(dataset: Dataset) -> None:
-    """Refuse a page that is no PDF, or does not bear the patient's name letter by letter, or not the warning."""
+    """Refuse a page that is no PDF, or does not bear what identifies the patient as the header does, or not the warning."""
     data = bytes(dataset.EncapsulatedDocument)[: int(dataset.EncapsulatedDocumentLength)]
     if not data.startswith(b"%PDF-") or not data.rstrip().endswith(b"%%EOF"):
         raise ResultRejected("the page is not a whole PDF file")
     lines = read_lines(data)
-    name = str(dataset.PatientName)
-    if name and as_seen(name) not in lines:
-        raise ResultRejected("the page does not bear the patient's name as the header does")
+    for keyword in _ON_THE_PAGE:
+        text = "\\".join(texts_of(dataset, keyword))
+        if text and not any(_is_same_text(line, text) for line in lines):
+            raise ResultRejected(f"the page does not bear the {keyword} as the header does")
     if not any(_MARK in line for line in lines):
         raise ResultRejected("the page does not bear the warning")
 
 
-def check_key_objects(dataset: Dataset, segmentation: Dataset, source: SourceSeries) -> None:
+def check_key_objects(dataset: Dataset, segmentation: Dataset, series: SourceSeries) -> None:
     """Refuse key objects that point to something else than images of the reference series and their SEG."""
-    images = {frame.SOPInstanceUID for frame in source.frames}
+    images = {frame.SOPInstanceUID for frame in series.frames}
     named = [
         str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for item in walk_content(dataset) if "ReferencedSOPSequence" in item
     ]
@@ -103,6 +110,27 @@ def _read_line(line: str, fonts: Sequence[Mapping[int, str]]) -> str:
 def _read_map(stream: bytes) -> dict[int, str]:
     entries = re.findall(rb"^<([0-9a-f]{2})> <([0-9a-f]{4,})>$", stream, flags=re.MULTILINE)
     return {int(code, 16): bytes.fromhex(letter.decode("ascii")).decode("utf-16-be") for code, letter in entries}
+
+
+def _is_same_text(line: str, text: str) -> bool:
+    """Return whether a line is a text; the letters of scripts that run from the right may stand in the order in which they are seen."""
+    if line == text:
+        return True
+    return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text) and Counter(line) == Counter(text)
+
+
+def _stated_slices(objects: Sequence[Dataset], slice_count: int) -> list[int]:
+    """Return the slices that the captions name, counted from 0."""
+    stated = [match for dataset in objects for match in re.findall(r"Slice (\d+) of (\d+)", str(dataset.ImageComments))]
+    if any(int(count) != slice_count or not 1 <= int(number) <= slice_count for number, count in stated):
+        raise ResultRejected("a picture names a slice that the image does not have")
+    return [int(number) - 1 for number, _ in stated]
+
+
+def _main_slice(result: PipelineResult) -> int:
+    """Return the slice with the most voxels of the lesion with the most voxels; of equals, the first."""
+    sizes = np.bincount(result.labels.array.ravel())[1:]
+    return int((result.labels.array == 1 + int(sizes.argmax())).sum(axis=(1, 2)).argmax())
 
 
 def _frames(dataset: Dataset) -> Array:

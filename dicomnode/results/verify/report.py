@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
-from dicomnode.results.report.changes import changes_told
-from dicomnode.results.verify.mask import list_segments
-from dicomnode.results.words import codes
+from dicomnode.results.verify import expected_codes
+from dicomnode.results.verify.content import code_of, code_values, concept, number_of, text_of, walk_content
+from dicomnode.results.verify.mask import lesions_of_segments, list_segments, side_of
+from dicomnode.results.verify.numbers import check_numbers
+from dicomnode.results.verify.source import SourceStudy
 from pipeline.geometry import apply_affine, voxel_volume_mm3
-from pipeline.records import PipelineResult
+from pipeline.records import LesionChange, PipelineResult
 
 _RELATIVE_TOLERANCE = 1e-4
+_GROUP, _TRACKING_UID, _REFERENCED_SEGMENT = "125007", "112040", "121191"
+_LATERALITY, _FRAME_OF_REFERENCE = "272741003", "112227"
+_SUMMARY = "111017"
+_ALGORITHM_NAME, _ALGORITHM_VERSION = "111001", "111003"
 
 
-def check_report(report: Dataset, segmentation: Dataset | None, result: PipelineResult, sources: Sequence[SourceSeries]) -> None:
-    """Refuse a report whose references, tracking UIDs, numbers or lines differ from what was found.
+def check_report(
+    report: Dataset, segmentation: Dataset | None, result: PipelineResult, sources: Sequence[SourceSeries], source: SourceStudy
+) -> None:
+    """Refuse a report whose references, tracking UIDs, codes, numbers or lines differ from what the pipeline measured.
 
     Parameters
     ----------
@@ -29,106 +37,147 @@ def check_report(report: Dataset, segmentation: Dataset | None, result: Pipeline
     Raises
     ------
     ResultRejected
-        With the first difference that was seen.
+        With the first difference.
     """
-    _check_references(report, segmentation, sources)
-    groups = [item for item in walk_content(report) if concept(item) == "125007"]
+    _check_evidence(report, segmentation, sources)
+    _check_frames_of_reference(report, source)
+    groups = [item for item in walk_content(report) if concept(item) == _GROUP]
+    _check_verdict(report, result)
+    _check_algorithm(groups, result)
     _check_changes(groups, segmentation, result)
     if segmentation is None:
         _check_negative(report, groups)
-        return
+    else:
+        _check_groups(groups, segmentation, result, sources[0])
+    check_numbers(groups, None if segmentation is None else len(list_segments(segmentation)), result)
+
+
+def check_refusal_report(report: Dataset) -> None:
+    """Refuse a report of a study that was not analysed which claims that a lesion is present or absent."""
+    if set(code_values(report, _SUMMARY)) != expected_codes.NONE_SUCCEEDED:
+        raise ResultRejected("the refusal's summary is not that nothing succeeded")
+    if set(code_values(report, expected_codes.LESION_OF_BRAIN[0])) != {expected_codes.UNDETERMINED}:
+        raise ResultRejected("the refusal claims to know whether there is a lesion")
+
+
+def _check_groups(groups: Sequence[Dataset], segmentation: Dataset, result: PipelineResult, reference: SourceSeries) -> None:
     segments = {int(item.SegmentNumber): str(item.TrackingUID) for item in list_segments(segmentation)}
-    seen = {}
+    by_number: dict[int, str] = {}
     for group in groups:
         for item in walk_content(group):
-            if item.ValueType == "IMAGE" and concept(item) == "121191":
+            if item.ValueType == "IMAGE" and concept(item) == _REFERENCED_SEGMENT:
                 number = int(item.ReferencedSOPSequence[0].ReferencedSegmentNumber)
-                seen[number] = _text(group, "112040")
+                by_number[number] = text_of(group, _TRACKING_UID)
                 _check_volume(group, number, segments, result)
             if item.ValueType == "SCOORD":
-                _check_line(group, item, segments, result, sources[0])
-    if seen != segments:
+                _check_line(group, item, segments, result, reference)
+    if by_number != segments:
         raise ResultRejected("the report's tracking UIDs differ from the segments'")
-    drawn = {_text(group, "112040") for group in groups if any(item.ValueType == "SCOORD" for item in walk_content(group))}
+    drawn = {text_of(group, _TRACKING_UID) for group in groups if any(item.ValueType == "SCOORD" for item in walk_content(group))}
     if not set(segments.values()) <= drawn:
         raise ResultRejected("a lesion has no line in the report")
+    _check_sides(groups, segments, result)
 
 
-def walk_content(item: Dataset) -> Iterator[Dataset]:
-    """Yield every content item below one, depth first."""
-    for child in item.get("ContentSequence", []):
-        yield child
-        yield from walk_content(child)
-
-
-def concept(item: Dataset) -> str:
-    """Return the code value of a content item's concept name, or nothing."""
-    names = item.get("ConceptNameCodeSequence")
-    return str(names[0].CodeValue) if names else ""
-
-
-def _check_references(report: Dataset, segmentation: Dataset | None, sources: Sequence[SourceSeries]) -> None:
-    known = {frame.SOPInstanceUID for source in sources for frame in source.frames}
-    known |= {str(segmentation.SOPInstanceUID)} if segmentation is not None else set()
+def _check_evidence(report: Dataset, segmentation: Dataset | None, sources: Sequence[SourceSeries]) -> None:
+    expected = {frame.SOPInstanceUID for series in sources for frame in series.frames}
+    expected |= {str(segmentation.SOPInstanceUID)} if segmentation is not None else set()
     evidence = {
         str(instance.ReferencedSOPInstanceUID)
         for study in report.CurrentRequestedProcedureEvidenceSequence
         for series in study.ReferencedSeriesSequence
         for instance in series.ReferencedSOPSequence
-        if study.StudyInstanceUID == report.StudyInstanceUID
     }
-    if evidence != known:
+    if evidence != expected:
         raise ResultRejected("the report's evidence differs from the images and results that it is about")
-    for item in walk_content(report):
-        for reference in item.get("ReferencedSOPSequence", []):
-            if reference.ReferencedSOPInstanceUID not in known:
-                raise ResultRejected("the report points to an instance that is not of this study")
-        if item.ValueType == "IMAGE" and item.RelationshipType == "INFERRED FROM":
-            raise ResultRejected("an image below coordinates must be SELECTED FROM")
+    if any(item.ValueType == "IMAGE" and item.RelationshipType == "INFERRED FROM" for item in walk_content(report)):
+        raise ResultRejected("an image below coordinates must be SELECTED FROM")
+
+
+def _check_frames_of_reference(report: Dataset, source: SourceStudy) -> None:
+    expected = {instance.FrameOfReferenceUID for instance in source.instances.values()}
+    stated = {str(item.UID) for item in walk_content(report) if concept(item) == _FRAME_OF_REFERENCE}
+    if not stated or not stated <= expected:
+        raise ResultRejected("the report has another frame of reference than the images")
+
+
+def _check_verdict(report: Dataset, result: PipelineResult) -> None:
+    """Hold title, summary and the answer to "is there a lesion" against whether there is one."""
+    positive = bool(result.lesions)
+    title = expected_codes.POSITIVE_TITLE if positive else expected_codes.NEGATIVE_TITLE
+    if code_of(report.ConceptNameCodeSequence[0]) != title:
+        raise ResultRejected("the report's title is not that of a report with lesions" if positive else "the report's title is wrong")
+    summaries = set(code_values(report, _SUMMARY))
+    if not summaries or not summaries <= (expected_codes.WITH_FINDINGS if positive else expected_codes.WITHOUT_FINDINGS):
+        raise ResultRejected("the report's summary contradicts what the pipeline measured")
+    verdicts = set(code_values(report, expected_codes.LESION_OF_BRAIN[0]))
+    allowed = {expected_codes.PRESENT} if positive else {expected_codes.ABSENT, expected_codes.UNDETERMINED}
+    if len(verdicts) != 1 or not verdicts <= allowed:
+        raise ResultRejected("the report's verdict on lesions contradicts what the pipeline measured")
+    if verdicts == {expected_codes.ABSENT} and result.reference_role != "flair":
+        raise ResultRejected("the report says that lesions are absent although no FLAIR was segmented")
+
+
+def _check_algorithm(groups: Sequence[Dataset], result: PipelineResult) -> None:
+    model = result.models[0]
+    stated = {(text_of(group, _ALGORITHM_NAME), text_of(group, _ALGORITHM_VERSION)) for group in groups} - {("", "")}
+    if stated != {(model.name, model.version)}:
+        raise ResultRejected("the report names another algorithm than the one that ran")
+
+
+def _check_sides(groups: Sequence[Dataset], segments: Mapping[int, str], result: PipelineResult) -> None:
+    for number, lesions in lesions_of_segments(len(segments), result).items():
+        side = side_of(lesions)
+        for group in groups:
+            stated = set(code_values(group, _LATERALITY))
+            if text_of(group, _TRACKING_UID) == segments[number] and stated != ({side} if side else set()):
+                raise ResultRejected("the report's laterality of a lesion differs from the pipeline's")
 
 
 def _check_changes(groups: Sequence[Dataset], segmentation: Dataset | None, result: PipelineResult) -> None:
     """Hold the coded changes against the comparison: each under the lesion that it is of."""
-    told = [
-        (_text(group, "112040"), str(item.ConceptCodeSequence[0].CodeValue), _text(item, "112040"))
+    stated = [
+        (text_of(group, _TRACKING_UID), str(item.ConceptCodeSequence[0].CodeValue), text_of(item, _TRACKING_UID))
         for group in groups
         for item in walk_content(group)
-        if concept(item) == codes.CHANGE.value
+        if concept(item) == expected_codes.CHANGE
     ]
-    whole = next((_text(group, "112040") for group in groups), "")
-    wanted = [(whole, codes.CHANGES[change.kind].value, change.tracking_uid) for change in changes_told(result)]
+    changes: Sequence[LesionChange] = result.follow_up.changes if result.follow_up else ()
+    whole = next((text_of(group, _TRACKING_UID) for group in groups), "")
+    expected = [(whole, expected_codes.CHANGES[change.kind], change.tracking_uid) for change in changes if change.label is None]
     if segmentation is not None:
         uids = {int(item.SegmentNumber): str(item.TrackingUID) for item in list_segments(segmentation)}
-        # The last segment may stand for all lesions from its number on.
-        shared = result.lesions[len(uids) - 1 :]
-        for lesion in (*result.lesions[: len(uids) - 1], *(shared if len(shared) == 1 else ())):
-            wanted += [(uids[lesion.label], codes.CHANGES[change.kind].value, "") for change in changes_told(result, [lesion])]
-    if sorted(told) != sorted(wanted):
-        raise ResultRejected(f"the report tells the changes {told}, the comparison found {wanted}")
+        for number, lesions in lesions_of_segments(len(uids), result).items():
+            # One code cannot stand for several lesions of one segment.
+            own = [change for change in changes if len(lesions) == 1 and change.label == lesions[0].label]
+            expected += [(uids[number], expected_codes.CHANGES[change.kind], "") for change in own]
+    if sorted(stated) != sorted(expected):
+        raise ResultRejected("the report's changes differ from the comparison with the earlier study")
 
 
 def _check_negative(report: Dataset, groups: Sequence[Dataset]) -> None:
-    counts = [_number(item) for group in groups for item in walk_content(group) if concept(item) == "246206008"]
+    counts = [number_of(item) for group in groups for item in walk_content(group) if concept(item) == "246206008"]
     if counts != [0.0]:
         raise ResultRejected("the negative report does not say that there are no lesions")
     if any(item.ValueType == "SCOORD" for item in walk_content(report)):
         raise ResultRejected("the negative report draws a line")
 
 
-def _check_volume(group: Dataset, number: int, segments: dict[int, str], result: PipelineResult) -> None:
+def _check_volume(group: Dataset, number: int, segments: Mapping[int, str], result: PipelineResult) -> None:
+    """Count the mask's voxels anew: the pipeline's own number may be wrong too."""
     labels = result.labels.array
     inside = labels >= number if number == len(segments) else labels == number
     volume_ml = np.count_nonzero(inside) * voxel_volume_mm3(result.labels.affine) / 1000
-    stated = [_number(item) for item in walk_content(group) if concept(item) == "118565006"]
+    stated = [number_of(item) for item in walk_content(group) if concept(item) == "118565006"]
     if len(stated) != 1 or not np.isclose(stated[0], volume_ml, rtol=_RELATIVE_TOLERANCE):
         raise ResultRejected(f"segment {number} has {volume_ml:.4g} ml, the report says {stated}")
 
 
-def _check_line(group: Dataset, item: Dataset, segments: dict[int, str], result: PipelineResult, reference: SourceSeries) -> None:
+def _check_line(group: Dataset, item: Dataset, segments: Mapping[int, str], result: PipelineResult, reference: SourceSeries) -> None:
     """Hold a long axis against the mask: both ends in the lesion, on the named image, as long as stated."""
     image = item.ContentSequence[0].ReferencedSOPSequence[0]
-    place = (str(image.ReferencedSOPInstanceUID), int(image.get("ReferencedFrameNumber") or 1))
-    slices = [k for k, frame in enumerate(reference.frames) if (frame.SOPInstanceUID, frame.frame_number) == place]
+    frame_name = (str(image.ReferencedSOPInstanceUID), int(image.get("ReferencedFrameNumber") or 1))
+    slices = [k for k, frame in enumerate(reference.frames) if (frame.SOPInstanceUID, frame.frame_number) == frame_name]
     if len(slices) != 1 or len(item.GraphicData) != 4:
         raise ResultRejected("a line of the report lies on no slice of the reference series")
     # SCOORD is (column, row) from the outer corner of the first pixel (PS3.3 C.18.6.1.2).
@@ -137,22 +186,11 @@ def _check_line(group: Dataset, item: Dataset, segments: dict[int, str], result:
     # An end lies on the edge of a pixel: a hundredth of a pixel further in, it lies in the pixel.
     inward = np.sign(index[::-1] - index) * 0.01
     labels = result.labels.array[tuple(np.rint(index + inward).astype(int).T)]
-    numbers = [number for number, uid in segments.items() if uid == _text(group, "112040")]
+    numbers = [number for number, uid in segments.items() if uid == text_of(group, _TRACKING_UID)]
     last = len(segments)
     if (labels == 0).any() or (numbers and (np.minimum(labels, last) != numbers[0]).any()):
         raise ResultRejected("a line of the report ends outside its lesion")
     start, end = apply_affine(result.labels.affine, index)
-    stated = [_number(parent) for parent in walk_content(group) if any(child is item for child in parent.get("ContentSequence", []))]
+    stated = [number_of(parent) for parent in walk_content(group) if any(child is item for child in parent.get("ContentSequence", []))]
     if not np.isclose(stated[0], np.linalg.norm(end - start), rtol=_RELATIVE_TOLERANCE):
         raise ResultRejected("a line of the report is not as long as stated")
-
-
-def _number(item: Dataset) -> float:
-    return float(item.MeasuredValueSequence[0].NumericValue)
-
-
-def _text(group: Dataset, code: str) -> str:
-    for item in walk_content(group):
-        if concept(item) == code:
-            return str(item.get("UID") or item.get("TextValue") or "")
-    return ""

@@ -7,7 +7,6 @@ Traps that this table avoids (PS3.16): `codes.SCT.Stroke` is a stroke unit, `cod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pydicom.sr.coding import Code
 
@@ -92,41 +91,3 @@ CHANGES: Mapping[str, Code] = {
 
 NOT_IN_DICTIONARY = frozenset({MILLILITER, QUALITATIVE_EVALUATIONS})
 """Used by PS3.16 (TID 1500) or UCUM, but absent from pydicom's dictionaries; so are those of our own scheme."""
-
-
-@dataclass(frozen=True)
-class MeasuredQuantity:
-    """How a pipeline `Measurement` is coded: concept name, unit, and the modifiers of TID 300."""
-
-    name: Code
-    unit: Code
-    derivation: Code | None = None
-    method: Code | None = None
-    finding_site: Code | None = None
-    topographical_modifier: Code | None = None
-
-
-MEASURED: Mapping[str, MeasuredQuantity] = {
-    "volume": MeasuredQuantity(VOLUME, MILLILITER, method=SUM_OF_SEGMENTED_VOXELS),
-    "total_volume": MeasuredQuantity(VOLUME, MILLILITER, derivation=TOTAL, method=SUM_OF_SEGMENTED_VOXELS),
-    "brain_volume": MeasuredQuantity(VOLUME, MILLILITER, method=SUM_OF_SEGMENTED_VOXELS, finding_site=BRAIN),
-    "lesion_count": MeasuredQuantity(NUMBER_OF_LESIONS, NO_UNITS),
-    "lesion_load": MeasuredQuantity(RATIO, PERCENT),
-    "long_axis": MeasuredQuantity(LONG_AXIS, MILLIMETER),
-    "greatest_long_axis": MeasuredQuantity(LONG_AXIS, MILLIMETER, derivation=MAXIMUM),
-    "maximum_3d_diameter": MeasuredQuantity(MAXIMUM_3D_DIAMETER, MILLIMETER),
-    # No code names FLAIR: it is neither T1 nor T2 weighted in the sense of 110804 and 110805.
-    "mean_intensity_flair": MeasuredQuantity(MR_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN),
-    "mean_intensity_t1": MeasuredQuantity(T1_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN),
-    "mirrored_intensity_flair": MeasuredQuantity(
-        MR_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN, finding_site=BRAIN, topographical_modifier=CONTRALATERAL
-    ),
-    "mirrored_intensity_t1": MeasuredQuantity(
-        T1_SIGNAL_INTENSITY, NO_UNITS, derivation=MEAN, finding_site=BRAIN, topographical_modifier=CONTRALATERAL
-    ),
-    # The network's mean probability, which is not calibrated: the words of the report say so.
-    "certainty": MeasuredQuantity(CERTAINTY_OF_FINDING, PERCENT, derivation=MEAN),
-    "agreement": MeasuredQuantity(AGREEMENT, PERCENT, derivation=MEAN),
-    "earlier_volume": MeasuredQuantity(EARLIER_VOLUME, MILLILITER, method=SUM_OF_SEGMENTED_VOXELS),
-}
-"""Key: `pipeline.records.Measurement.name`."""

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from dicomnode.records import Finding as NodeFinding
+from dicomnode.results.words.measured import state
 from dicomnode.states import Outcome
 from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult
@@ -97,14 +98,16 @@ def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int)
     sentences = [total]
     if merged:
         sentences.append(f"The {merged} smallest lesions are merged in segment {maximum_segments}.")
-    for lesion in result.lesions[: maximum_segments - 1 if merged else None]:
-        volume_ml = next(item.value for item in lesion.measurements if item.name == "volume")
-        sentences.append(
-            f"Lesion {lesion.label}{_SIDES[lesion.laterality]}: {volume_ml:.2f} ml, longest in-plane axis "
-            f"{lesion.long_axis.length_mm:.1f} mm, centre at {describe_place(lesion.centroid_lps_mm)} mm in the scanner's coordinates{_describe_mni(lesion)}; "
-            f"{describe_certainty(lesion)}."
-        )
-    return sentences
+    single = result.lesions[: maximum_segments - 1 if merged else None]
+    return [*sentences, *map(_describe_lesion, single)]
+
+
+def _describe_lesion(lesion: Lesion) -> str:
+    return (
+        f"Lesion {lesion.label}{_SIDES[lesion.laterality]}: {state(lesion.measurements)}, "
+        f"centre at {describe_place(lesion.centroid_lps_mm)} mm in the scanner's coordinates{_describe_mni(lesion)}; "
+        f"{describe_certainty(lesion)}."
+    )
 
 
 def _describe_mni(lesion: Lesion) -> str:

@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.errors import BundleError
 from pipeline.geometry import Affine, Grid, Shape, Triple, same_grid, spacing_mm
 from pipeline.inference.passes import average_passes
 from pipeline.inference.session import Folds, Network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
+from pipeline.journal import Journal
 from pipeline.preprocess.resample import IDENTITY, sample_linear
 from pipeline.records import FloatArray, NetworkPlan, Volume
 from pipeline.segmenters.case import Answer, Case
 from pipeline.segmenters.nnunet.case_plan import CasePlan, apply_case, plan_case, undo_case
-from pipeline.segmenters.nnunet.spec import REFERENCE, NnUNetSpec
+from pipeline.segmenters.nnunet.spec import REFERENCE, NnUNetSpec, spec_of
 
 Mask = npt.NDArray[np.bool_]
 
@@ -43,36 +43,49 @@ def window_of(bundle: Bundle) -> Window:
     return Window(bundle.input.spacing_mm, bundle.input.patch, bundle.window.step, bundle.window.gaussian)
 
 
-def segment_case(bundle: Bundle, case: Case, plan: NetworkPlan) -> tuple[Answer, dict[str, Any]]:
-    """Return the answer on the voxels that the network works from, and what was done.
+def segment_case(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal) -> Answer:
+    """Return the answer on the voxels that the network works from.
 
-    What lies outside the brain is blanked for a network that was trained on extracted brains.
+    It resamples and normalises by its own rules, from the voxels as they were read. What lies outside the brain is blanked for a network that
+    was trained on extracted brains.
 
     Raises
     ------
     PipelineError
         The image is empty, the network cannot be run, or it answers with NaN or infinite values.
     """
-    spec = bundle.nnunet
-    if spec is None:
-        raise BundleError(f"{bundle.name} is no nnU-Net: its manifest has no such table", code="model-manifest-invalid")
-    grid = _working_grid(spec, case)
-    array = np.stack([_on_grid(case.images[channel], grid, case.links.get(channel, IDENTITY)) for channel in bundle.channels])
-    if bundle.input.head == "brain-extracted":
-        array = array * (sample_linear(case.brain.soft, grid) >= case.brain.threshold)
-    flips = tuple(axis for axis, letter, same in zip((3, 2, 1), spec.orientation, "LPS", strict=True) if letter != same)
-    networks = Folds(bundle, plan.threads, plan.provider)
-    found = predict_votes(networks, spec, window_of(bundle), np.flip(array, flips), spacing_mm(grid.affine), plan.threshold)
+    spec = spec_of(bundle)
+    with journal.step("infer") as parameters:
+        # Every channel on the voxels of the image that the network was trained to work from, in the reference's mm.
+        grid = _working_grid(spec, case)
+        links = [case.links.get(channel, IDENTITY) for channel in bundle.channels]
+        array = np.stack([_on_grid(case.images[name], grid, link) for name, link in zip(bundle.channels, links, strict=True)])
+        if bundle.input.head == "brain-extracted":
+            array = array * (sample_linear(case.brain.soft, grid) >= case.brain.threshold)
+        # Our axes grow to head, posterior and left (LPS from the last to the first); those of the training images may run the other way.
+        turned = tuple(axis for axis, letter, ours in zip((3, 2, 1), spec.orientation, "LPS", strict=True) if letter != ours)
+        networks = Folds(bundle, plan.threads, plan.provider)
+        image = np.flip(array, turned)
+        prediction = predict_votes(networks, spec, window_of(bundle), image, spacing_mm(grid.affine), plan.threshold)
+        parameters.update(_describe_run(spec, prediction, plan), folds=len(networks))
 
-    def restored(picture: FloatArray) -> Volume:
-        return grid.fill(np.ascontiguousarray(np.flip(picture, tuple(axis - 1 for axis in flips))))
+    def restore(maps: FloatArray) -> Volume:
+        # The maps have no channel axis, so each axis is one less.
+        return grid.fill(np.ascontiguousarray(np.flip(maps, tuple(axis - 1 for axis in turned))))
 
-    used = {
-        "conventions": f"nnU-Net v{spec.version}", "folds": len(networks), "mirror_axes": list(spec.mirror_axes), "grid": spec.grid,
-        "box": [list(ends) for ends in found.plan.box], "resampled": list(found.plan.resampled), "threads": plan.threads,
+    return Answer(restore(prediction.probability), None if prediction.votes is None else restore(prediction.votes))
+
+
+def _describe_run(spec: NnUNetSpec, prediction: Prediction, plan: NetworkPlan) -> dict[str, Any]:
+    return {
+        "conventions": f"nnU-Net v{spec.version}",
+        "mirror_axes": list(spec.mirror_axes),
+        "grid": spec.grid,
+        "box": [list(ends) for ends in prediction.plan.box],
+        "resampled": list(prediction.plan.resampled),
+        "threads": plan.threads,
         "provider": plan.provider,
-    }  # fmt: skip
-    return Answer(restored(found.probability), None if found.votes is None else restored(found.votes)), used
+    }
 
 
 def _working_grid(spec: NnUNetSpec, case: Case) -> Grid:

@@ -6,10 +6,14 @@ Axes are nnU-Net's: (slice, row, column) of the image in `orientation`, and afte
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from pipeline.bundles.family import Family
+from pipeline.bundles.manifest import GRAPH, FamilySpec, Manifest
+from pipeline.bundles.values import Values
 from pipeline.errors import BundleError
 
 SCHEMES = ("zscore", "ct", "none", "rescale-0-1", "rgb-0-1")
@@ -28,7 +32,7 @@ class Intensity:
 
 
 @dataclass(frozen=True)
-class NnUNetSpec:
+class NnUNetSpec(FamilySpec):
     """The conventions of one imported nnU-Net.
 
     Attributes
@@ -67,45 +71,36 @@ class NnUNetSpec:
         """Return the table as it is written."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
+    def count_maps(self, activation: str) -> int:
+        """Return how many maps a graph gives: one a class."""
+        del activation
+        return self.classes
 
-def read_nnunet(values: Mapping[str, Any], channels: tuple[str, ...], where: str) -> NnUNetSpec:
-    """Read the table; `where` names the manifest in messages.
 
-    Raises
-    ------
-    BundleError
-        A key is missing or wrong; the message names it.
-    """
+def find_files_problem(names: Collection[str], spec: FamilySpec) -> str:
+    """Return what is wrong with the graphs that a manifest lists; empty when nothing is."""
+    del spec
+    fits = GRAPH in names and all(re.fullmatch(r"fold-[0-9]+\.onnx", name) for name in set(names) - {GRAPH})
+    return "" if fits else f"must list {GRAPH}, and fold-1.onnx and so on"
 
-    def problem(key: str, what: str) -> BundleError:
-        return BundleError(f"{where}: nnunet.{key}: {what}", code="model-manifest-invalid")
 
-    def row(key: str, kind: type, length: int | None = None) -> tuple[Any, ...]:
-        items = values.get(key)
-        if not isinstance(items, list) or any(type(item) is not kind for item in items) or length not in (None, len(items)):
-            raise problem(key, f"must be a list of {kind.__name__}" + (f", {length} of them" if length else ""))
-        return tuple(items)
-
-    def one_of(key: str, known: tuple[Any, ...], default: Any = None) -> Any:
-        if values.get(key, default) not in known:
-            raise problem(key, f"{values.get(key)!r} is not one of {list(known)}")
-        return values.get(key, default)
-
-    strange = sorted(set(values) - set(NnUNetSpec.__dataclass_fields__))
-    if strange:
-        raise problem(strange[0], "is not known")
+def read_table(values: Values) -> NnUNetSpec:
+    """Read the table; lists by channel must be as long as `input.channels`."""
+    values.declare(key.name for key in fields(NnUNetSpec))
+    channels = values.texts("input.channels")
+    transpose = values.row("nnunet.transpose", int, 3)
     spec = NnUNetSpec(
-        version=one_of("version", (1, 2)),
-        transpose=row("transpose", int, 3),
-        planar=one_of("planar", (True, False)),
-        schemes=row("schemes", str, len(channels)),
-        masked=row("masked", bool, len(channels)),
-        mirror_axes=row("mirror_axes", int),
-        classes=one_of("classes", tuple(range(2, 256))),
-        lesion_classes=row("lesion_classes", int),
-        orientation=one_of("orientation", ORIENTATIONS),
-        grid=one_of("grid", (REFERENCE, *channels), REFERENCE),
-        intensity=tuple(_intensity(each, problem) for each in values.get("intensity", [])),
+        version=values.one_of("nnunet.version", (1, 2)),
+        transpose=(transpose[0], transpose[1], transpose[2]),
+        planar=values.value("nnunet.planar", bool),
+        schemes=values.row("nnunet.schemes", str, len(channels)),
+        masked=values.row("nnunet.masked", bool, len(channels)),
+        mirror_axes=values.row("nnunet.mirror_axes", int),
+        classes=values.one_of("nnunet.classes", tuple(range(2, 256))),
+        lesion_classes=values.row("nnunet.lesion_classes", int),
+        orientation=values.one_of("nnunet.orientation", ORIENTATIONS),
+        grid=values.one_of("nnunet.grid", (REFERENCE, *channels), REFERENCE),
+        intensity=tuple(_read_intensity(entry, values) for entry in values.value("nnunet.intensity", list, [])),
     )
     checks = (
         ("transpose", sorted(spec.transpose) == [0, 1, 2]),
@@ -114,14 +109,39 @@ def read_nnunet(values: Mapping[str, Any], channels: tuple[str, ...], where: str
         ("lesion_classes", bool(spec.lesion_classes) and set(spec.lesion_classes) <= set(range(1, spec.classes))),
         ("intensity", len(spec.intensity) == len(channels) if "ct" in spec.schemes else True),
     )
-    for key, right in checks:
-        if not right:
-            raise problem(key, f"{values.get(key)!r} cannot be")
+    for key, fits in checks:
+        if not fits:
+            raise values.problem(f"nnunet.{key}", f"{getattr(spec, key)!r} cannot be")
     return spec
 
 
-def _intensity(values: Any, problem: Any) -> Intensity:
+def check(manifest: Manifest, values: Values) -> None:
+    """Refuse what contradicts nnU-Net's conventions elsewhere in the manifest."""
+    if manifest.output.activation != "softmax":
+        raise values.problem("output.activation", "an nnU-Net's graph gives logits: softmax")
+    if manifest.window.mirror_axes:
+        raise values.problem("window.mirror_axes", "an nnU-Net's mirroring is said in its own table")
+
+
+def spec_of(bundle: Manifest) -> NnUNetSpec:
+    """Return the conventions of an imported nnU-Net.
+
+    Raises
+    ------
+    BundleError
+        It is another network.
+    """
+    if not isinstance(bundle.family_spec, NnUNetSpec):
+        raise BundleError(f"{bundle.name} is no nnU-Net: its manifest has no such table", code="model-manifest-invalid")
+    return bundle.family_spec
+
+
+def _read_intensity(entry: Any, values: Values) -> Intensity:
     keys = tuple(Intensity.__dataclass_fields__)
-    if not isinstance(values, dict) or set(values) != set(keys) or not all(isinstance(each, float) for each in values.values()):
-        raise problem("intensity", f"each needs the numbers {', '.join(keys)}")
-    return Intensity(**values)
+    numbers = isinstance(entry, dict) and set(entry) == set(keys) and all(isinstance(number, float) for number in entry.values())
+    if not numbers:
+        raise values.problem("nnunet.intensity", f"each needs the numbers {', '.join(keys)}, got {entry!r}")
+    return Intensity(**entry)
+
+
+FAMILY = Family("patch3d", find_files_problem, "nnunet", read_table, check, scheme="nnunet")

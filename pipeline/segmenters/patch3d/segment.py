@@ -7,14 +7,13 @@ tiles are averaged before or after the activation (nnU-Net v1: probabilities, v2
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.bundles.families import GRAPH
+from pipeline.bundles.manifest import GRAPH
 from pipeline.geometry import Affine, Grid
 from pipeline.inference.passes import average_passes
 from pipeline.inference.session import open_network
@@ -25,18 +24,9 @@ from pipeline.preprocess.crop import apply_box, plan_head_box
 from pipeline.preprocess.normalize import apply_normalization
 from pipeline.preprocess.resample import IDENTITY, apply_resampling, plan_mask_grid, sample_linear
 from pipeline.records import FloatArray, NetworkPlan, Volume
-from pipeline.segmenters.case import Answer, Case
+from pipeline.segmenters.case import Answer, Case, Channels
 
 Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Channels:
-    """The network's input on its own grid, (channel, slice, row, column), and what was done to each channel."""
-
-    array: FloatArray
-    grid: Grid
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare_case(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal) -> Channels:

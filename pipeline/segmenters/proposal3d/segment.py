@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.bundles.families import GRAPH
+from pipeline.bundles.manifest import GRAPH
 from pipeline.inference.session import Network, open_network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
 from pipeline.records import FloatArray, NetworkPlan
-from pipeline.segmenters.case import Answer
-from pipeline.segmenters.patch3d.segment import ACTIVATIONS, Channels
+from pipeline.segmenters.case import Answer, Channels
+from pipeline.segmenters.patch3d.segment import ACTIVATIONS
 from pipeline.segmenters.proposal3d.proposals import Box, box_of, drop_contained, find_boxes, find_rectangle, group_slices, grow
 from pipeline.segmenters.proposal3d.spec import COARSE_GRAPH, PROPOSAL_GRAPH, ProposalSpec
 

@@ -9,8 +9,8 @@ import numpy as np
 from pipeline.bundles.bundle import Bundle
 from pipeline.inference.voting import majority, move_threshold, vote_share
 from pipeline.records import FloatArray, NetworkPlan
-from pipeline.segmenters.case import Answer
-from pipeline.segmenters.patch3d.segment import Channels, infer_graph
+from pipeline.segmenters.case import Answer, Channels
+from pipeline.segmenters.patch3d.segment import infer_graph
 from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, TriplanarSpec
 
 

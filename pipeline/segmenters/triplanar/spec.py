@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+from pipeline.bundles.family import Family
+from pipeline.bundles.manifest import FamilySpec
+from pipeline.bundles.values import Values
 
 PLANES = ("axial", "coronal", "sagittal")
 PLANE_GRAPHS = {plane: f"model-{plane}.onnx" for plane in PLANES}
 
+RULES = ("average", "vote")
+
 
 @dataclass(frozen=True)
-class TriplanarSpec:
+class TriplanarSpec(FamilySpec):
     """One 2D network for each plane, and how their answers become one.
 
     Attributes
     ----------
     thresholds
-        The probability at which each plane votes when the output's default threshold is asked for.
+        Probability at which each plane votes when the output's default threshold is asked for.
     rule
         "vote": the majority of two of the three; "average": the mean of the planes' moved probabilities.
     """
 
     thresholds: Mapping[str, float]
     rule: str = "vote"
+
+
+def find_files_problem(names: Collection[str], spec: FamilySpec) -> str:
+    """Return what is wrong with the graphs that a manifest lists; empty when nothing is."""
+    del spec
+    graphs = PLANE_GRAPHS.values()
+    return "" if set(names) == set(graphs) else f"the family triplanar needs {', '.join(graphs)}"
+
+
+def read_table(values: Values) -> TriplanarSpec:
+    """Read the table; a threshold for each plane."""
+    thresholds = values.shares("triplanar.thresholds", PLANES)
+    if absent := [plane for plane in PLANES if plane not in thresholds]:
+        raise values.problem("triplanar.thresholds", f"needs a number between 0 and 1 for {', '.join(absent)} too")
+    return TriplanarSpec(thresholds, values.one_of("triplanar.rule", RULES, "vote"))
+
+
+FAMILY = Family("triplanar", find_files_problem, "triplanar", read_table)

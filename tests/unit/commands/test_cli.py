@@ -7,10 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from dicomnode.commands import cli as cli_module
 from dicomnode.commands.node import parse_peer
 from dicomnode.errors import ConfigError
+from tests.factories.instances import write_instances
 
 
 def dicomnode(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -34,7 +39,7 @@ def test_every_problem_of_a_configuration_is_printed_with_its_key(tmp_path: Path
     assert answer.returncode == 2
     assert "network.port:" in answer.stderr
     assert "network.prot: there is no such setting" in answer.stderr
-    assert "destinations.0: ae_title, host, port missing" in answer.stderr
+    assert "destinations[1]: ae_title, host, port missing" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
@@ -112,3 +117,50 @@ def test_a_missing_model_stops_the_working_side_and_not_every_study(config: Path
 
     assert answer.returncode == 3
     assert "there is no model bundle 'no-such-model'" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["segment", "{tree}/file", "-o", "{file}/out"], ["evaluate", "{tree}", "{tree}", "-o", "{file}/out"], ["demo", "-o", "{file}/out"]],
+    ids=lambda words: words[0],
+)
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, words: list[str]) -> None:
+    tree, file = tmp_path / "tree", tmp_path / "file"
+    file.touch()
+    write_instances(tree, 1)
+    (tree / "file").touch()
+    mask = nibabel.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))
+    nibabel.save(mask, tree / "case.nii.gz")
+
+    answer = dicomnode(*(word.format(tree=tree, file=file) if word != "{tree}/file" else str(tree) for word in words))
+
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    assert [line for line in answer.stderr.splitlines() if line.startswith("dicomnode: ")] == answer.stderr.splitlines()[-1:]
+    assert "Not a directory" in answer.stderr
+
+
+def test_work_on_files_does_not_look_at_the_nodes_own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "dicomnode.toml"
+    broken.write_text("broken [")
+    monkeypatch.setattr(cli_module, "DEFAULT_CONFIG", broken)
+    monkeypatch.delenv("DICOMNODE_CONFIG", raising=False)
+    runner = CliRunner()
+
+    assert runner.invoke(cli_module.cli, ["models", "list", "--json"]).exit_code == 0
+    # Those that are about a node do.
+    assert isinstance(runner.invoke(cli_module.cli, ["status"]).exception, ConfigError)
+    assert isinstance(runner.invoke(cli_module.cli, ["models", "list", "--config", str(broken)]).exception, ConfigError)
+
+
+def test_a_configuration_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forbidden:
+        def exists(self) -> bool:
+            raise PermissionError
+
+    monkeypatch.setattr(cli_module, "DEFAULT_CONFIG", Forbidden())
+    monkeypatch.delenv("DICOMNODE_CONFIG", raising=False)
+    problem = CliRunner().invoke(cli_module.cli, ["status"]).exception
+
+    assert isinstance(problem, ConfigError)
+    assert "run it as the service user" in str(problem)

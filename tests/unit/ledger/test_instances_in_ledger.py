@@ -27,7 +27,7 @@ def test_the_same_bytes_are_listed_once_and_other_bytes_beside_them(ledger: Ledg
         "duplicate",
         "conflict",
     ]
-    assert ledger.instances.paths() == {first.path, other.path, third.path}
+    assert ledger.instances.paths_below("incoming") == {first.path, other.path, third.path}
 
 
 def test_unindexed_instances_come_back_as_they_were_oldest_first(ledger: Ledger) -> None:
@@ -185,3 +185,68 @@ def test_an_unreadable_instance_does_not_reopen_a_study(story: LedgerStory) -> N
 def test_an_unknown_instance_is_a_bug(ledger: Ledger) -> None:
     with pytest.raises(StateError, match="instance 9 "):
         ledger.instances.record_header(9, header(1), 1)
+
+
+def mark_index(story: LedgerStory, mark: str, now: float) -> None:
+    """Read what is unread as the header of a patient with this mark."""
+    for instance_id, instance in story.ledger.instances.unindexed(1000):
+        number = int(instance.SOPInstanceUID.rsplit(".", 1)[1])
+        story.ledger.instances.record_header(instance_id, replace(header(number), identity_mark=mark), now)
+
+
+def used_marks(story: LedgerStory) -> list[str]:
+    return [instance.header.identity_mark for instance in story.ledger.instances.of_study(STUDY)]
+
+
+def test_a_correction_before_the_answer_is_what_counts(story: LedgerStory) -> None:
+    story.receive(1, 2, content="old", at=10)
+    mark_index(story, "aaaaaaaa", 11)
+    assert story.receive(1, 2, content="corrected", at=20) == ["conflict", "conflict"]
+    mark_index(story, "bbbbbbbb", 21)
+    assert used_marks(story) == ["bbbbbbbb", "bbbbbbbb"]
+    assert [job["revision"] for job in plain(story.ledger.history.of_study(STUDY))["jobs"]] == [1]
+    assert story.ledger.instances.last_received_at(STUDY) == 20
+    (series,) = plain(story.ledger.history.of_study(STUDY))["series"]
+    assert (series["instances"], series["conflicts"]) == (2, 2)
+
+
+def test_a_correction_after_the_answer_has_the_study_answered_anew(story: LedgerStory) -> None:
+    story.encoded()
+    assert story.receive(1, content="corrected", at=60) == ["conflict"]
+    mark_index(story, "bbbbbbbb", 61)
+    jobs = plain(story.ledger.history.of_study(STUDY))["jobs"]
+    assert [(job["revision"], job["state"]) for job in jobs] == [(1, "superseded"), (2, "waiting")]
+    assert "corrected" in story.happenings()
+    assert sorted(used_marks(story)) == ["", "bbbbbbbb"]
+
+
+def test_other_bytes_for_the_same_patient_change_nothing(story: LedgerStory) -> None:
+    story.receive(1, 2, content="first", at=10)
+    mark_index(story, "aaaaaaaa", 11)
+    paths = [instance.path for instance in story.ledger.instances.of_study(STUDY)]
+    story.receive(1, 2, content="second", at=20)
+    mark_index(story, "aaaaaaaa", 21)
+    assert [instance.path for instance in story.ledger.instances.of_study(STUDY)] == paths
+
+
+def test_a_correction_that_is_taken_back_by_sending_the_first_bytes_again_counts(story: LedgerStory) -> None:
+    story.receive(1, content="old", at=10)
+    mark_index(story, "aaaaaaaa", 11)
+    story.receive(1, content="corrected", at=20)
+    mark_index(story, "bbbbbbbb", 21)
+    assert story.receive(1, content="old", at=30) == ["duplicate"]
+    mark_index(story, "aaaaaaaa", 31)
+    assert used_marks(story) == ["aaaaaaaa"]
+    # The same once more is no news.
+    assert story.receive(1, content="old", at=40) == ["duplicate"]
+    assert story.ledger.instances.unindexed(10) == []
+
+
+def test_one_row_that_the_database_refuses_fails_only_its_own_caller(story: LedgerStory) -> None:
+    broken = replace(received(3), SOPInstanceUID="1.2.\udc80")
+    outcomes = story.ledger.instances._add_all([received(1), broken, received(2)])
+    assert outcomes[::2] == ["new", "new"]
+    assert isinstance(outcomes[1], Exception)
+    with pytest.raises(Exception, match=r"surrogates|encode|UTF"):
+        story.ledger.instances.add(broken)
+    assert len(story.ledger.instances.unindexed(10)) == 2

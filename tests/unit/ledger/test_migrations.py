@@ -114,6 +114,8 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
     },
     # One column more for the destinations of 0004.
     "0005": {},
+    # When an archive was last asked; revision 0006 moves what stood for it in `archive_counts`.
+    "0006": {"archive_askings": [{"StudyInstanceUID": "2.25.2", "asked_at": 60.0}]},
 }
 
 
@@ -204,4 +206,19 @@ def test_the_new_version_goes_on_where_the_old_one_stopped(database: Database, u
     assert ledger.jobs.close_delivered(104) == 1
     lines = list(story(ledger.history.of_study(STUDIES["encoded"])))
     assert any("seg to pacs: sent" in line for line in lines)
+    ledger.close()
+
+
+def test_when_an_archive_was_asked_moves_to_a_table_of_its_own(database: Database, url: str) -> None:
+    for revision in REVISIONS[:5]:
+        migrate_to(database, revision)
+        fill(database, revision)
+    columns = "'2.25.1', '2.25.1', 0, 47.5, 47.5"
+    with database.write() as connection:
+        connection.execute(text(f'INSERT INTO "archive_counts" VALUES ({columns})'))
+    database.close()
+
+    ledger = Ledger.open(url)
+    assert ledger.fetches.counted_at("2.25.1") == 47.5
+    assert ledger.fetches.counts("2.25.1", 0.0) == {"2.25.1.1": 3}
     ledger.close()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,12 @@ def test_a_ledger_of_a_newer_version_stops_the_start(ledger: Ledger, tmp_path: P
 def test_the_folder_of_a_new_ledger_is_private(tmp_path: Path) -> None:
     Ledger.open(sqlite_url(tmp_path / "state")).close()
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["deliveries", "events", "instances"])
+def test_a_ledger_without_a_table_is_named_at_the_start(tmp_path: Path, name: str) -> None:
+    Ledger.open(sqlite_url(tmp_path)).close()
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
+        connection.execute(f"DROP TABLE {name}")
+    with pytest.raises(StartError, match=f"the ledger lacks {name}: restore it"):
+        Ledger.open(sqlite_url(tmp_path))

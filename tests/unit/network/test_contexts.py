@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from pydicom.config import IGNORE
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AllStoragePresentationContexts, build_context
 from pynetdicom.sop_class import _STORAGE_CLASSES, ModalityPerformedProcedureStep, ModalityWorklistInformationFind
@@ -45,8 +46,15 @@ def test_contexts_of_one_class_are_joined_in_the_peers_order() -> None:
         build_context(MR_STORAGE[1], ["1.2.3.4"]),
     ]
 
-    [context] = accepted_contexts(proposed, "keep")
+    context, unknown = accepted_contexts(proposed, "keep")
 
     assert context.abstract_syntax == MR_STORAGE[0]
     assert context.transfer_syntax == [JPEG2000Lossless, ImplicitVRLittleEndian, ExplicitVRLittleEndian]
     assert "1.2.3.4" not in TRANSFER_SYNTAXES
+    # Offered with a syntax that the peer does not propose: result 4, and not 3 (PS3.8 table 9-18).
+    assert unknown.abstract_syntax == MR_STORAGE[1]
+    assert set(unknown.transfer_syntax).isdisjoint(proposed[2].transfer_syntax)
+
+
+def test_what_is_no_uid_is_no_class() -> None:
+    assert [accepts_class(UID(text, validation_mode=IGNORE), "keep") for text in ("", "1.2.", "letters", "1" * 65)] == [False] * 4

@@ -6,14 +6,22 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.uid import MRImageStorage
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, C_STORE_RSP, DIMSEMessage
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.pdu import P_DATA_TF
 
-from dicomnode.network.dimse import ProtocolFault, StoreAssembler, StoreCommand, decode_uid, encode_store_response
+from dicomnode.network.dimse import Command, MessageAssembler, ProtocolFault, dataset_identity, decode_uid, encode_response
+from dicomnode.network.limits import MemoryAccount, ReceiveMemory
+from dicomnode.settings.config import parse_config
 
 UIDS = st.from_regex(r"[1-9](\.[1-9][0-9]{0,5}){1,8}", fullmatch=True)
+
+
+def account() -> MemoryAccount:
+    return ReceiveMemory(parse_config({}).network).account()
 
 
 def bodies(message: DIMSEMessage, primitive: C_STORE | C_ECHO, maximum_pdu: int = 4096, context_id: int = 3) -> list[bytes]:
@@ -33,11 +41,11 @@ def store_request(data: bytes, uid: str = "1.2.3", message_id: int = 7, maximum_
 @given(uid=UIDS, message_id=st.integers(0, 65_535), size=st.integers(1, 20_000), maximum_pdu=st.integers(1024, 8192))
 def test_what_pynetdicom_sends_is_put_together(uid: str, message_id: int, size: int, maximum_pdu: int) -> None:
     data = (b"0123456789abcdef!" * (size // 17 + 1))[:size]
-    assembler = StoreAssembler()
+    assembler = MessageAssembler(account())
 
     for body in store_request(data, uid, message_id, maximum_pdu):
         assert not assembler.complete
-        assert assembler.add(memoryview(body))
+        assembler.add(memoryview(body))
 
     assert assembler.complete
     assert bytes(assembler.dataset) == data
@@ -49,7 +57,7 @@ def test_what_pynetdicom_sends_is_put_together(uid: str, message_id: int, size: 
 @given(uid=UIDS, message_id=st.integers(0, 65_535), status=st.sampled_from([0x0000, 0xA700, 0xC000, 0x0110]))
 def test_pynetdicom_reads_the_response(uid: str, message_id: int, status: int) -> None:
     padded = uid.encode() + b"\0" * (len(uid) % 2)
-    sent = encode_store_response(StoreCommand(5, message_id, True, MRImageStorage.encode() + b"\0", padded), status)
+    sent = encode_response(Command(5, 1, message_id, True, MRImageStorage.encode() + b"\0", padded), status)
 
     pdu = P_DATA_TF()
     pdu.decode(sent)
@@ -65,16 +73,16 @@ def test_pynetdicom_reads_the_response(uid: str, message_id: int, status: int) -
 
 
 def test_the_whole_message_may_come_in_one_pdu() -> None:
-    assembler = StoreAssembler()
+    assembler = MessageAssembler(account())
 
-    assert assembler.add(memoryview(b"".join(store_request(b"data"))))
+    assembler.add(memoryview(b"".join(store_request(b"data"))))
 
     assert assembler.complete
     assert bytes(assembler.dataset) == b"data"
 
 
 def test_after_a_message_comes_the_next() -> None:
-    assembler = StoreAssembler()
+    assembler = MessageAssembler(account())
     for content in (b"first ", b"second"):
         for body in store_request(content):
             assembler.add(memoryview(body))
@@ -84,17 +92,42 @@ def test_after_a_message_comes_the_next() -> None:
         assert (assembler.command, assembler.complete) == (None, False)
 
 
-def test_what_is_no_store_request_is_left_to_the_library() -> None:
+@given(cuts=st.lists(st.integers(1, 60), min_size=1, max_size=8), size=st.integers(1, 3000))
+def test_a_message_in_pieces_is_the_same_message_and_every_byte_is_counted(cuts: list[int], size: int) -> None:
+    memory = ReceiveMemory(parse_config({}).network)
+    counted = memory.account()
+    assembler = MessageAssembler(counted)
+    [body, *rest] = store_request(b"x" * size)
+    command, held = body[6:], 0
+    for cut in cuts:
+        assembler.add(memoryview(struct.pack(">LBB", len(command[:cut]) + 2, 3, 1) + command[:cut]))
+        command, held = command[cut:], held + cut
+        assert memory.held_bytes == held
+        if len(command) < 61:
+            break
+    assembler.add(memoryview(struct.pack(">LBB", len(command) + 2, 3, 3) + command))
+    for body in rest:
+        assembler.add(memoryview(body))
+
+    assert assembler.complete
+    assert assembler.command is not None
+    assert assembler.command.is_store
+    assert bytes(assembler.dataset) == b"x" * size
+    assert memory.held_bytes >= size
+
+
+def test_an_echo_is_put_together_too() -> None:
     echo = C_ECHO()
     echo.MessageID, echo.AffectedSOPClassUID = 1, "1.2.840.10008.1.1"
     [body] = bodies(C_ECHO_RQ(), echo)
-    command = store_request(b"data")[0]
-    in_two = [struct.pack(">LBB", 42, 3, control) + command[start : start + 40] for start, control in ((6, 1), (46, 3))]
+    assembler = MessageAssembler(account())
 
-    assembler = StoreAssembler()
+    assembler.add(memoryview(body))
 
-    assert [assembler.add(memoryview(one)) for one in (body, *in_two)] == [False, False, False]
-    assert assembler.command is None
+    assert assembler.complete
+    assert assembler.command is not None
+    assert (assembler.command.is_store, assembler.command.is_request, assembler.command.has_dataset) == (False, True, False)
+    assert assembler.command.encoded == body[6:]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +141,7 @@ def test_what_is_no_store_request_is_left_to_the_library() -> None:
     ],
 )
 def test_what_breaks_the_protocol_within_a_dataset(broken: bytes) -> None:
-    assembler = StoreAssembler()
+    assembler = MessageAssembler(account())
     assembler.add(memoryview(store_request(b"data")[0]))
 
     with pytest.raises(ProtocolFault):
@@ -116,13 +149,42 @@ def test_what_breaks_the_protocol_within_a_dataset(broken: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_noise_is_refused_or_left_to_the_library(noise: bytes) -> None:
-    assembler = StoreAssembler()
+def test_noise_is_refused(noise: bytes) -> None:
+    assembler = MessageAssembler(account())
     try:
-        taken = assembler.add(memoryview(noise))
+        assembler.add(memoryview(noise))
     except ProtocolFault:
         return
-    assert not taken or noise == b""
+    assert not assembler.complete
+
+
+def encoded(dataset: Dataset, syntax: UID) -> bytes:
+    file = io.BytesIO()
+    dcmwrite(file, dataset, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+@given(uid=UIDS, has_class=st.booleans(), has_instance=st.booleans(), before=st.integers(0, 3))
+def test_the_identity_of_a_dataset(syntax: UID, uid: str, has_class: bool, has_instance: bool, before: int) -> None:
+    dataset = Dataset()
+    dataset.PatientName = "NOT LOOKED AT"
+    for keyword, value in (("SpecificCharacterSet", "ISO_IR 100"), ("ImageType", ["ORIGINAL", "PRIMARY"]), ("StudyDate", "20260101"))[
+        :before
+    ]:
+        setattr(dataset, keyword, value)
+    if has_class:
+        dataset.SOPClassUID = MRImageStorage
+    if has_instance:
+        dataset.SOPInstanceUID = uid
+
+    assert dataset_identity(encoded(dataset, syntax), syntax) == (MRImageStorage if has_class else None, uid if has_instance else None)
+
+
+@given(st.binary(max_size=400), st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]))
+def test_noise_has_no_identity_and_raises_nothing(noise: bytes, syntax: UID) -> None:
+    for uid in dataset_identity(noise, syntax):
+        assert uid is None or isinstance(uid, str)
 
 
 def test_spaces_pad_uids_too() -> None:

@@ -22,7 +22,7 @@ def known_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(known_models: Path) -> Recipe:
-    from pipeline.bundles.bundle import find_bundle
+    from pipeline.segmenters.families import find_bundle
 
     return Recipe(find_bundle(known_models, "known-lesion"), find_bundle(known_models, "known-brain"), bias_correction=False)
 

@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.bundles.bundle import Bundle, find_bundle, list_bundles, load_bundle, open_graph, verify_bundle
+from pipeline.bundles import reader
+from pipeline.bundles.bundle import Bundle, open_graph, verify_bundle
 from pipeline.errors import BundleError
+from pipeline.preprocess import normalize, resample
+from pipeline.quality.trained_range import QUANTILES
+from pipeline.segmenters.families import SEGMENTERS, find_bundle, list_bundles, load_bundle
+from pipeline.segmenters.patch3d.segment import ACTIVATIONS
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle, lesion_manifest, nan_graph, threshold_graph, write_bundle
 
 PATCH = [4, 4, 4]
@@ -80,6 +85,70 @@ def test_a_wrong_manifest_names_its_key(changes: dict[str, Any], key: str, tmp_p
 
     assert problem.code == "model-manifest-invalid"
     assert f": {key}: " in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("table", "slip", "meant"),
+    [
+        ("output", "peakz", "peak"), ("output", "brain_margin", "brain_margin_mm"), ("window", "mirror_axis", "mirror_axes"),
+        ("preprocess", "bias_corection", "bias_correction"), ("", "measurd", "measured"), ("", "preproces", "preprocess"),
+        ("preprocess.normalise_parameters", "cilp", "clip"), ("output.thresholds", "t1+flare", "t1+flair"),
+    ],
+)  # fmt: skip
+def test_a_key_that_nobody_reads_is_refused_with_the_nearest_known_one(table: str, slip: str, meant: str, tmp_path: Path) -> None:
+    path = "__".join((*table.split("."), slip) if table else (slip,))
+    problem = refusal(write_small(tmp_path, **{path: {} if not table else 0.5}))
+
+    assert problem.code == "model-manifest-invalid"
+    assert f": {table + '.' if table else ''}{slip}: is not known; was {meant} meant?" in str(problem)
+
+
+@pytest.mark.parametrize(
+    "key", ["output.threshold", "output.connectivity", "input.patch", "window.step", "licence", "preprocess", "family"]
+)
+def test_a_slip_of_the_pen_in_a_key_that_must_be_there_names_both(key: str, tmp_path: Path) -> None:
+    folder = write_small(tmp_path)
+    manifest = folder / "model.toml"
+    name = key.rpartition(".")[2]
+    slip = name[:2] + name[3:]
+    lines = [
+        line.replace(name, slip, 1) if line.strip('"[').startswith((f"{name}]", f"{name} =", f'{name}" =')) else line
+        for line in manifest.read_text().splitlines()
+    ]
+    manifest.write_text("\n".join(lines))
+
+    assert f"{slip} is not known: was {key}" in str(refusal(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"input__patch": [4.5, 4, 4]}, "input.patch"), ({"window__step": True}, "window.step"), ({"output__connectivity": True}, "output.connectivity"),
+        ({"input__accepts": ["t1"]}, "input.accepts"), ({"preprocess__normalise": "z-scor"}, "preprocess.normalise"),
+        ({"preprocess__normalise_parameters": {"clip": [3.0, 0.0]}}, "preprocess.normalise_parameters.clip"),
+        ({"preprocess__normalise_parameters": {"clip": "wide"}}, "preprocess.normalise_parameters.clip"),
+        ({"preprocess__resample": "cubic"}, "preprocess.resample"), ({"window__mirror_axes": [0, 0]}, "window.mirror_axes"),
+        ({"window__mirror_axes": [False]}, "window.mirror_axes"), ({"trained": {"t1": {"p99": [0.1, 0.7]}}}, "trained.t1.p99"),
+        ({"measured": 3}, "measured"), ({"output": 3}, "output.connectivity"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_refused_by_its_key(changes: dict[str, Any], key: str, tmp_path: Path) -> None:
+    assert f": {key}: " in str(refusal(write_small(tmp_path, **changes)))
+
+
+def test_the_manifest_knows_the_schemes_that_the_program_has() -> None:
+    assert set(reader.RESAMPLINGS) == set(resample.SCHEMES)
+    assert set(reader.NORMALISATIONS) == set(normalize.SCHEMES)
+    assert set(reader.ACTIVATIONS) == set(ACTIVATIONS)
+    assert set(reader.TRAINED) == set(QUANTILES)
+
+
+def test_a_family_is_known_to_bundles_by_its_row_only(repo_root: Path) -> None:
+    words = {"triplanar", "proposal", "nnunet", "patch3d", "EnsembleSpec"}
+    found = {word for path in (repo_root / "pipeline" / "bundles").glob("*.py") for word in words if word in path.read_text()}
+
+    assert found == set()
+    assert {row.family.word for row in SEGMENTERS.values()} == {"patch3d", "triplanar", "proposal3d", "ensemble"}
 
 
 def test_a_bundle_of_a_newer_program_says_so(tmp_path: Path) -> None:

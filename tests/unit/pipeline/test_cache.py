@@ -152,7 +152,8 @@ def test_another_image_or_switch_is_computed(
         return infer(bundle, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(patch3d, "infer", count)  # the brain
-    monkeypatch.setitem(families.INFER, "patch3d", count)  # the lesions
+    row = dataclasses.replace(families.SEGMENTERS["patch3d"], infer=count)
+    monkeypatch.setitem(families.SEGMENTERS, "patch3d", row)  # the lesions
 
     run_pipeline({"flair": flair}, remembering)
     assert calls == []

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BundleError
 from pipeline.inference.session import open_network
+from pipeline.segmenters.families import load_bundle
 from tests.factories.onnx import lesion_manifest, nan_graph, threshold_graph, write_bundle
 
 PATCH = [4, 5, 6]

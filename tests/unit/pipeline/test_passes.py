@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.bundles.bundle import load_bundle
-from pipeline.bundles.manifest import read_manifest
 from pipeline.errors import BundleError
 from pipeline.inference.passes import average_passes, mirrorings
 from pipeline.plan import Recipe
 from pipeline.records import Volume
 from pipeline.run import run_pipeline
+from pipeline.segmenters.families import load_bundle, read_manifest
 from tests.factories.onnx import known_lesion_bundle, lesion_manifest, write_manifest
 from tests.factories.volumes import AXIAL, draw_head, grid_affine
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundles.bundle import find_bundle
 from pipeline.geometry import Affine, apply_affine, same_grid
 from pipeline.plan import Recipe
 from pipeline.records import PipelineResult, Role, Volume
 from pipeline.run import run_pipeline
+from pipeline.segmenters.families import find_bundle
 
 pytestmark = pytest.mark.slow
 

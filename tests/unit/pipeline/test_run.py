@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BrainExtractionError, BundleError, GeometryError, ImageError, PipelineError, RegistrationError
 from pipeline.geometry import apply_affine, same_grid
 from pipeline.journal import Journal
@@ -18,6 +17,7 @@ from pipeline.plan import Recipe
 from pipeline.records import Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.case import Case
+from pipeline.segmenters.families import load_bundle
 from tests.factories.onnx import known_lesion_bundle, lesion_manifest, nan_graph, write_bundle
 from tests.factories.steps import logged
 from tests.factories.volumes import AXIAL, FRAME, LEFT_BALL, SAGITTAL, Ball, draw_head, grid_affine

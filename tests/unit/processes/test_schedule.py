@@ -6,13 +6,15 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
+import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode import flow
 from dicomnode.compute import Compute
+from dicomnode.errors import ConfigError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.processes import schedule
 from dicomnode.processes.lookout import Lookout
@@ -80,3 +82,26 @@ def test_a_timer_that_hangs_is_named_and_the_others_go_on(tmp_path: Path, monkey
     assert still["assess studies"] > named["assess studies"] > 1.0
     assert len(rounds) > before
     assert lookout.overdue() == {}
+
+
+def test_a_timer_that_fails_says_why_once_and_waits_longer_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, tried = 0.0, list[float]()
+
+    def fail(_place: flow.Workplace) -> int:
+        tried.append(now)
+        raise ConfigError(["'pasc' is no destination"])
+
+    failures = schedule.Failures(lambda: now)
+    place = cast("flow.Workplace", flow.Workplace(parse_config({}), cast("Any", None), SpoolLayout(tmp_path), cast("Any", None), "work"))
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3600):
+            schedule._guarded(schedule.Timer("fetch missing", 1.0, fail), place, Lookout(), failures)
+            now += 1
+    assert tried[:6] == [0, 1, 3, 7, 15, 31]
+    assert len(tried) == 65
+    assert [(line["count"], line["reason"]) for line in lines] == [(1, "'pasc' is no destination"), (10, "'pasc' is no destination")]
+
+    now += 100
+    schedule._guarded(schedule.Timer("fetch missing", 1.0, lambda _place: 0), place, Lookout(), failures)
+    assert failures.may_run("fetch missing")
+    assert failures.note("fetch missing", "again") == 1

@@ -18,8 +18,8 @@ from dicomnode.results.build import build_answer, build_refusal
 from dicomnode.results.provenance import plan_provenance
 from dicomnode.results.records import EncodedResult
 from dicomnode.results.seg.segments import count_merged, plan_segments
+from dicomnode.results.verify.content import concept, walk_content
 from dicomnode.results.verify.gate import read_back, verify_answer
-from dicomnode.results.verify.report import concept, walk_content
 from dicomnode.results.words import codes
 from dicomnode.settings.config import ResultSettings
 from dicomnode.states import Outcome

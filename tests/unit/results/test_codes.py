@@ -7,7 +7,6 @@ from pydicom.sr._concepts_dict import concepts
 from pydicom.sr.coding import Code
 
 from dicomnode.results.words import codes
-from pipeline.measure.volume import measure_lesion_count, measure_lesion_load, measure_volume
 
 TABLE = {name: value for name, value in vars(codes).items() if isinstance(value, Code)}
 
@@ -35,9 +34,3 @@ def test_each_code_is_in_the_dictionary_with_its_meaning(name: str) -> None:
 def test_no_two_names_share_a_code() -> None:
     assert len({(code.value, code.scheme_designator) for code in TABLE.values()}) == len(TABLE)
     assert len(TABLE) > 35
-
-
-def test_units_are_those_that_the_pipeline_measures_in() -> None:
-    measured = [measure_volume(1, 1.0), measure_volume(1, 1.0, "total_volume"), measure_lesion_count(1), measure_lesion_load(1, 2)]
-
-    assert [codes.MEASURED[item.name].unit.value for item in measured] == [item.unit for item in measured]

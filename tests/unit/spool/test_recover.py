@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from dicomnode.errors import NotUnderstood
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.records import ReceivedInstance
+from dicomnode.records import AddOutcome, ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.part10 import encode_file_meta
 from dicomnode.spool.recover import RecoveryReport, rebuild_ledger, sweep_half_results
 from dicomnode.spool.writer import SpoolWriter, write_result
 
@@ -14,6 +21,12 @@ from dicomnode.spool.writer import SpoolWriter, write_result
 @pytest.fixture
 def layout(tmp_path: Path) -> SpoolLayout:
     return SpoolLayout(tmp_path / "spool")
+
+
+UIDS = st.lists(st.from_regex(r"[0-9]{1,9}", fullmatch=True), min_size=1, max_size=6).map(".".join).filter(lambda uid: len(uid) <= 64)
+# What may stand in an A-ASSOCIATE-RQ: more than AE allows, letters of other scripts, nothing.
+TITLES = st.text(st.characters(exclude_categories=["Cs"]), max_size=16)
+HOSTS = st.sampled_from(["10.0.0.1", "2001:db8::7", ""])
 
 
 def receive(layout: SpoolLayout, uid: str, data: bytes = b"bytes of a dataset") -> ReceivedInstance:
@@ -73,7 +86,7 @@ def test_a_damaged_file_is_set_aside_and_not_listed(layout: SpoolLayout, tmp_pat
     ledger = open_ledger(tmp_path)
 
     report = rebuild_ledger(layout, ledger.instances)
-    paths = ledger.instances.paths()
+    paths = ledger.instances.paths_below("incoming")
     ledger.close()
 
     assert (report.set_aside, report.added, paths) == (1, 0, set())
@@ -89,7 +102,7 @@ def test_garbage_in_the_file_meta_does_not_stop_the_start(layout: SpoolLayout, t
     ledger = open_ledger(tmp_path)
 
     report = rebuild_ledger(layout, ledger.instances)
-    paths = ledger.instances.paths()
+    paths = ledger.instances.paths_below("incoming")
     ledger.close()
 
     assert (report.set_aside, report.added, paths) == (1, 1, {whole.path})
@@ -118,3 +131,113 @@ def test_a_row_without_file_is_told(layout: SpoolLayout, tmp_path: Path) -> None
     ledger.close()
 
     assert report == RecoveryReport(added=0, removed=0, set_aside=0, missing=1)
+
+
+def rows_of(ledger: Ledger) -> dict[str, dict[str, Any]]:
+    return {row.path: vars(row) | {"received_at": round(row.received_at, 5)} for _, row in ledger.instances.unindexed(1000)}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(UIDS, UIDS, UIDS, TITLES, HOSTS, st.binary(min_size=1, max_size=9)), min_size=1, max_size=8))
+def test_a_ledger_made_from_the_spool_equals_the_lost_one(sent: list[tuple[str, str, str, str, str, bytes]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        layout = SpoolLayout(Path(folder) / "spool")
+        writer, old, new = SpoolWriter(layout, 0), open_ledger(Path(folder), "old"), open_ledger(Path(folder), "new")
+        outcomes = []
+        for number, (uid, sop_class, syntax, title, host, data) in enumerate(sent):
+            instance = writer.write(
+                data,
+                SOPClassUID=sop_class,
+                SOPInstanceUID=uid,
+                TransferSyntaxUID=syntax,
+                calling_ae=title,
+                peer_host=host,
+                now=1_000_000_000.25 + number,
+            )
+            assert (instance.SOPInstanceUID, instance.SOPClassUID, instance.TransferSyntaxUID) == (uid, sop_class, syntax)
+            outcomes.append(old.instances.add(instance))
+
+        report = rebuild_ledger(layout, new.instances)
+
+        assert (report.set_aside, report.added) == (0, len(outcomes) - outcomes.count("duplicate"))
+        assert rows_of(new) == rows_of(old)
+        assert new.history.health().conflicts == old.history.health().conflicts
+        old.close()
+        new.close()
+
+
+@pytest.mark.parametrize("uid", ["", "1.2\\3.4", "1.2\n", "1.2\0", "1.2.\u0663", "name", "1" * 65, "1..2", "1.2."])
+@pytest.mark.parametrize("element", ["SOPInstanceUID", "SOPClassUID", "TransferSyntaxUID"])
+def test_what_is_no_uid_is_refused_before_a_byte_is_written(layout: SpoolLayout, element: str, uid: str) -> None:
+    uids = {"SOPClassUID": "1.2.840.1", "SOPInstanceUID": "1.2", "TransferSyntaxUID": "1.2.840.10008.1.2.1", element: uid}
+    writer = SpoolWriter(layout, 0)
+    with pytest.raises(NotUnderstood, match="no UID") as caught:
+        writer.write(b"data", **uids, calling_ae="SCANNER", peer_host="10.0.0.1", now=5.0)
+    assert caught.value.status == 0xC000
+    assert uid == "" or uid not in str(caught.value)
+    assert [path for path in layout.root.rglob("*") if path.is_file()] == []
+
+
+def write_as_0_4_0(layout: SpoolLayout, uid: str, data: bytes) -> Path:
+    """Write a file as release 0.4.0 did: the name is the hash of the UID as it came, the file holds what ASCII could take of it."""
+    layout.prepare()
+    name = hashlib.sha256(uid.encode("utf-8", "surrogateescape")).hexdigest()
+    path = layout.incoming / name[0] / f"{name[:32]}-{hashlib.sha256(data).hexdigest()[:32]}.dcm"
+    head = encode_file_meta(SOPClassUID="1.2.840.1", SOPInstanceUID=uid, TransferSyntaxUID="1.2.840.10008.1.2.1", calling_ae="OLD")
+    path.write_bytes(head + data)
+    return path
+
+
+@pytest.mark.parametrize("uid", ["1.2\\3.4", "1.2.\u0663", "1.2\0", "1.2.3\0", "1.2\n", "1.2\0003", "Doe^Jane", "1.2 "])
+def test_what_0_4_0_acknowledged_comes_back_whatever_its_uid(layout: SpoolLayout, tmp_path: Path, uid: str) -> None:
+    path = write_as_0_4_0(layout, uid, b"bytes of a dataset")
+    ledger = open_ledger(tmp_path)
+
+    report = rebuild_ledger(layout, ledger.instances)
+
+    assert (report.added, report.set_aside) == (1, 0)
+    ((_, row),) = ledger.instances.unindexed(10)
+    ledger.close()
+    assert layout.root / row.path == path
+    assert row.SOPInstanceUID.isprintable()
+
+
+class _Picky:
+    """A ledger that takes some instances only, as a database of another encoding does."""
+
+    def __init__(self, refused: str) -> None:
+        self.refused = refused
+        self.added: list[str] = []
+
+    def paths_below(self, _folder: str) -> set[str]:
+        return set()
+
+    def add(self, instance: ReceivedInstance) -> AddOutcome:
+        if instance.SOPInstanceUID == self.refused:
+            raise ValueError("invalid byte sequence")
+        self.added.append(instance.SOPInstanceUID)
+        return "new"
+
+
+def test_a_row_that_the_database_refuses_does_not_stop_the_others(layout: SpoolLayout) -> None:
+    for number in range(5):
+        receive(layout, f"1.2.{number}", bytes([number + 1]) * 9)
+    ledger = _Picky("1.2.2")
+
+    report = rebuild_ledger(layout, ledger)
+
+    assert (report.added, report.set_aside) == (4, 1)
+    assert "1.2.2" not in ledger.added
+    assert len(list(layout.aside.iterdir())) == 1
+
+
+def test_files_are_listed_in_the_order_in_which_they_came(layout: SpoolLayout, tmp_path: Path) -> None:
+    names = {"SOPClassUID": "1.2.840.1", "SOPInstanceUID": "1.2.3", "TransferSyntaxUID": "1.2.840.10008.1.2.1", "calling_ae": "SCANNER"}
+    writer = SpoolWriter(layout, 0)
+    sent = [writer.write(bytes([number]) * 9, **names, peer_host="", now=100.0 - number) for number in range(6)]
+    ledger = open_ledger(tmp_path)
+
+    rebuild_ledger(layout, ledger.instances)
+
+    assert [row.path for _, row in ledger.instances.unindexed(10)] == [instance.path for instance in reversed(sent)]
+    ledger.close()

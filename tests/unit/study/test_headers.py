@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,19 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    SegmentationStorage,
+    UID_dictionary,
+)
 
 from dicomnode.errors import UnreadableInstance
 from dicomnode.records import InstanceHeader
+from dicomnode.spool.part10 import encode_file_meta
 from dicomnode.study.headers import is_answerable, read_header
 from tests.factories.dicom import phantom_series
 from tests.factories.headers import make_header
@@ -102,15 +112,97 @@ def test_every_truncation_is_named_or_harmless(tmp_path: Path, multiframe: bool)
             read_header(path)
 
 
-@pytest.mark.parametrize(("SOPClassUID", "asks"), [(MRImageStorage, True), (SegmentationStorage, False)])
-def test_a_truncated_image_says_which_study_waits_for_an_answer(tmp_path: Path, SOPClassUID: str, asks: bool) -> None:
+@pytest.mark.parametrize("SOPClassUID", [MRImageStorage, SegmentationStorage])
+def test_a_truncated_image_says_which_study_it_is_of(tmp_path: Path, SOPClassUID: str) -> None:
     dataset = one_instance(SOPClassUID=SOPClassUID)
     dataset.file_meta.MediaStorageSOPClassUID = SOPClassUID
     path = saved(tmp_path, dataset)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UnreadableInstance, match=r"^truncated: ") as caught:
         read_header(path)
-    assert caught.value.StudyInstanceUID == (dataset.StudyInstanceUID if asks else "")
+    assert caught.value.StudyInstanceUID == dataset.StudyInstanceUID
+
+
+@pytest.mark.parametrize(
+    "SOPClassUID",
+    [
+        uid
+        for uid, (name, kind, *_) in UID_dictionary.items()
+        if kind == "SOP Class" and "Storage" in name and "Image Storage" not in name and uid.startswith("1.2.840.10008.5.1.4")
+    ]
+    + ["1.3.46.670589.11.0.0.12.1", "1.2.3.4"],
+)
+def test_what_has_no_pixels_by_its_class_is_whole_without_them(tmp_path: Path, SOPClassUID: str) -> None:
+    dataset = one_instance(SOPClassUID=SOPClassUID)
+    del dataset.PixelData
+    dataset.file_meta.MediaStorageSOPClassUID = SOPClassUID
+    assert read_header(saved(tmp_path, dataset)).SOPClassUID == SOPClassUID
+
+
+def test_an_image_without_pixels_is_truncated(tmp_path: Path) -> None:
+    dataset = one_instance()
+    del dataset.PixelData
+    with pytest.raises(UnreadableInstance, match=r"^truncated: ") as caught:
+        read_header(saved(tmp_path, dataset))
+    assert caught.value.StudyInstanceUID == dataset.StudyInstanceUID
+
+
+@pytest.mark.parametrize("uid", [b"1.2.03.4", b"00.1.2", b"1." + b"9" * 62])
+def test_uids_as_scanners_write_them_are_carried_letter_by_letter(tmp_path: Path, uid: bytes) -> None:
+    dataset = one_instance(StudyInstanceUID="1." + "7" * 62)
+    path = saved(tmp_path, dataset)
+    padded = uid.ljust(64, b"\0")
+    path.write_bytes(path.read_bytes().replace(b"1." + b"7" * 62, padded))
+    assert read_header(path).StudyInstanceUID == uid.decode()
+
+
+@pytest.mark.parametrize("uid", [b"1.2\\3.4", b"1.2.x", b"1.2.", b".1", b"1..2", b"1.2-3", b"", b"1.2.\xb2"])
+def test_an_instance_whose_study_has_no_uid_is_of_no_study(tmp_path: Path, uid: bytes) -> None:
+    dataset = one_instance(StudyInstanceUID="1." + "7" * 62)
+    path = saved(tmp_path, dataset)
+    path.write_bytes(path.read_bytes().replace(b"1." + b"7" * 62, uid.ljust(64, b"\0")))
+    with pytest.raises(UnreadableInstance, match=r"^identity-missing: StudyInstanceUID") as caught:
+        read_header(path)
+    assert caught.value.StudyInstanceUID == ""
+
+
+def test_an_instance_without_a_series_is_set_aside_under_its_study(tmp_path: Path) -> None:
+    dataset = one_instance(SeriesInstanceUID=None)
+    with pytest.raises(UnreadableInstance, match=r"^identity-missing: SeriesInstanceUID") as caught:
+        read_header(saved(tmp_path, dataset))
+    assert caught.value.StudyInstanceUID == dataset.StudyInstanceUID
+
+
+def test_a_whole_file_where_a_dataset_belongs_is_named(tmp_path: Path) -> None:
+    inner = saved(tmp_path, one_instance()).read_bytes()
+    meta = {"SOPClassUID": MRImageStorage, "SOPInstanceUID": "1.2.3", "calling_ae": "SCANNER"}
+    for TransferSyntaxUID in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):
+        path = tmp_path / "twice.dcm"
+        path.write_bytes(encode_file_meta(**meta, TransferSyntaxUID=TransferSyntaxUID) + inner)
+        with pytest.raises(UnreadableInstance, match=r"^file-in-dataset: "):
+            read_header(path)
+
+
+CORRECTED = {
+    "PatientID": "4711",
+    "IssuerOfPatientID": "HOSPITAL",
+    "PatientBirthDate": "19500101",
+    "PatientSex": "F",
+    "PatientName": "DOE^JANE",
+    "AccessionNumber": "A1",
+    "StudyID": "1",
+}
+
+
+@pytest.mark.parametrize("keyword", CORRECTED)
+def test_the_mark_shows_every_correction_and_nobody(tmp_path: Path, keyword: str) -> None:
+    def mark(**elements: str) -> str:
+        return read_header(saved(tmp_path, one_instance(**(CORRECTED | elements)))).identity_mark
+
+    assert mark() == mark(SeriesDescription="another")
+    assert mark() != mark(**{keyword: "19500102"})
+    assert mark() != mark(StudyInstanceUID="2.25.99")
+    assert re.fullmatch("[0-9a-f]{8}", mark())
 
 
 @pytest.mark.parametrize("multiframe", [False, True])

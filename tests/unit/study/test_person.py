@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from dicomnode.errors import StudyRefused
 from dicomnode.study.person import check_one_person, find_contradictions
 
-SOMEBODY = {"PatientID": "4711", "PatientBirthDate": "19500101", "PatientSex": "F"}
+SOMEBODY = {"PatientID": "4711", "IssuerOfPatientID": "HERE", "PatientBirthDate": "19500101", "PatientSex": "F"}
 
 
 def write(path: Path, **elements: str | None) -> Path:
@@ -33,6 +33,9 @@ def write(path: Path, **elements: str | None) -> Path:
         ({}, ()),
         ({"PatientID": "4712"}, ("PatientID",)),
         ({"PatientBirthDate": "19500102", "PatientSex": "M"}, ("PatientBirthDate", "PatientSex")),
+        # An ID says who only together with its issuer; the first part of an ID is another one.
+        ({"IssuerOfPatientID": "ELSEWHERE"}, ("IssuerOfPatientID",)),
+        ({"PatientID": "4711\\08"}, ("PatientID",)),
         # What one of them does not say is no contradiction, and neither is the padding of one writer.
         ({"PatientID": "", "PatientBirthDate": None, "PatientSex": ""}, ()),
         ({"PatientID": " 4711 "}, ()),
@@ -47,7 +50,7 @@ def test_what_contradicts(tmp_path: Path, other: dict[str, str | None], differin
 
 
 def test_two_that_contradict_each_other_are_found_behind_one_that_says_nothing(tmp_path: Path) -> None:
-    silent = write(tmp_path / "silent", PatientID="", PatientBirthDate="", PatientSex="")
+    silent = write(tmp_path / "silent", PatientID="", IssuerOfPatientID="", PatientBirthDate="", PatientSex="")
 
     assert find_contradictions([silent, write(tmp_path / "a"), write(tmp_path / "b", PatientID="4712")]) == ("PatientID",)
 

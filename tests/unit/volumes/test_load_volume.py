@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -203,12 +202,6 @@ def remove_one(instances: list[Dataset]) -> list[Dataset]:
     return instances[:5] + instances[6:]
 
 
-def repeat_one(instances: list[Dataset]) -> list[Dataset]:
-    again = copy.deepcopy(instances[4])
-    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = "1.2.77"
-    return [*instances, again]
-
-
 def set_on(keyword: str, value: Any, indices: range = range(12)) -> Callable[[list[Dataset]], list[Dataset]]:
     def change(instances: list[Dataset]) -> list[Dataset]:
         for index in indices:
@@ -225,7 +218,6 @@ def set_on(keyword: str, value: Any, indices: range = range(12)) -> Callable[[li
     ("damage", "code"),
     [
         (remove_one, "missing-slices"),
-        (repeat_one, "duplicate-positions"),
         (set_on("FrameOfReferenceUID", "1.2.10", range(6)), "several-frames-of-reference"),
         (set_on("FrameOfReferenceUID", None), "frame-of-reference-missing"),
         (set_on("ImagePositionPatient", None, range(3, 4)), "geometry-missing"),

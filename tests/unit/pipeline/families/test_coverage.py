@@ -14,9 +14,8 @@ from pipeline.journal import Journal
 from pipeline.postprocess.components import apply_peak
 from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.records import Volume
-from pipeline.segmenters.case import Answer, Case
+from pipeline.segmenters.case import Answer, Case, Channels
 from pipeline.segmenters.coverage import answer_uncovered, choose_peaks
-from pipeline.segmenters.patch3d.segment import Channels
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.volumes import AXIAL, draw_head, grid_affine
 

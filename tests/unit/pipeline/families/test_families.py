@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.bundles.bundle import find_bundle, list_bundles, load_bundle, verify_bundle
+from pipeline.bundles.bundle import verify_bundle
 from pipeline.cache import StepCache
 from pipeline.errors import BundleError
 from pipeline.plan import Recipe
 from pipeline.records import PipelineResult, Volume
 from pipeline.run import run_pipeline
+from pipeline.segmenters.families import find_bundle, list_bundles, load_bundle
 from tests.factories.families import BRIGHT, NEVER, PROPOSAL, write_ensemble, write_proposal, write_triplanar
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.steps import logged
@@ -229,7 +230,9 @@ def test_a_graph_of_other_channels_than_the_manifest_is_refused(tmp_path: Path) 
 def test_a_wrong_table_names_its_key(table: dict[str, Any], key: str, tmp_path: Path) -> None:
     folder = write_triplanar(tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), family="proposal3d", proposal=table)
     manifest = folder / "model.toml"
-    manifest.write_text(manifest.read_text().replace("[triplanar]", "[ignored]"))
+    lines = manifest.read_text().splitlines()
+    at = lines.index("[triplanar]")
+    manifest.write_text("\n".join(lines[:at] + lines[at + 2 :]))
 
     assert f": {key}: " in str(_refusal(folder))
 

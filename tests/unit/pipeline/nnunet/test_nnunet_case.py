@@ -10,10 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundles.bundle import Bundle, find_bundle, load_bundle, verify_bundle
+from pipeline.bundles.bundle import Bundle, verify_bundle
 from pipeline.errors import BundleError, ImageError
 from pipeline.plan import Recipe
 from pipeline.run import run_pipeline
+from pipeline.segmenters.families import find_bundle, load_bundle
 from pipeline.segmenters.nnunet.case_plan import apply_case, plan_case, undo_case
 from pipeline.segmenters.nnunet.normalize import apply_nnunet_scheme
 from pipeline.segmenters.nnunet.resample import apply_resize, find_thick_axis, plan_shape

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BundleError
-from pipeline.inference.benchmark import benchmark_bundle
 from pipeline.inference.providers import available_providers, choose_provider
 from pipeline.inference.session import open_network
+from pipeline.segmenters.benchmark import benchmark_bundle
 from tests.factories.onnx import known_brain_bundle
 
 

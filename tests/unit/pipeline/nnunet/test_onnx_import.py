@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BundleError
 from pipeline.importing.onnx_file import import_onnx
 from pipeline.inference.session import open_network
+from pipeline.segmenters.families import load_bundle
 from tests.factories.onnx import lesion_manifest, write_manifest
 
 PATCH = (8, 10, 12)

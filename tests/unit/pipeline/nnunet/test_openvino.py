@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundles.bundle import list_bundles
 from pipeline.inference import providers
 from pipeline.inference.session import open_network
 from pipeline.records import Array
+from pipeline.segmenters.families import list_bundles
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="the openvino extra is not installed")
 

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from pipeline.bundles.bundle import list_bundles
 from pipeline.importing.problem import ImportProblem
 from pipeline.importing.remove import remove_bundle
+from pipeline.segmenters.families import list_bundles
 from tests.factories.families import write_ensemble
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle
 

@@ -15,10 +15,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pipeline.bundles.bundle import Bundle, load_bundle
+from pipeline.bundles.bundle import Bundle
 from pipeline.errors import BundleError
 from pipeline.inference.providers import PROVIDERS, available_providers, open_session
 from pipeline.records import FloatArray
+from pipeline.segmenters.families import load_bundle
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _measure(folder: Path, provider: str, threads: int, patches: int, answers: P
     command = [
         sys.executable,
         "-m",
-        "pipeline.inference.benchmark",
+        "pipeline.segmenters.benchmark",
         str(folder.resolve()),
         provider,
         str(threads),

@@ -1,0 +1,134 @@
+"""The socket of an association: a whole PDU in as few calls as the kernel allows, within a size and a time."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import time
+from typing import Any
+
+from pynetdicom.transport import AssociationSocket
+
+from dicomnode.network.request import LARGEST_REQUEST_BYTES
+
+# A peer that was told our largest PDU may miscount its headers, and some ignore it a little.
+_MARGIN_BYTES = 64 * 2**10
+# What is read and thrown away of a peer that was rejected or aborted and talks on.
+_DRAINED_BYTES = 2**20
+
+
+class PromptSocket(AssociationSocket):
+    """Reads a whole PDU at a time, and can take back what was read.
+
+    Parameters
+    ----------
+    association
+        Whose socket it is.
+    connection
+        The connected socket.
+    first
+        What was read of it already.
+    timeout_s
+        Longest time for one PDU in either direction.
+    """
+
+    def __init__(self, association: Any, connection: socket.socket, first: bytes, timeout_s: float) -> None:
+        super().__init__(association, client_socket=connection)
+        self._unread = first
+        self._buffer = bytearray()
+        self._timeout_s = timeout_s
+        self._largest_bytes = LARGEST_REQUEST_BYTES
+        self._drained_bytes = 0
+
+    def accept_up_to(self, maximum_pdu_bytes: int) -> None:
+        """Take PDUs of the size that was announced, and a margin."""
+        self._largest_bytes = maximum_pdu_bytes + _MARGIN_BYTES
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return `nr_bytes` bytes, fewer when the peer has closed."""
+        return bytearray(self.read(nr_bytes))
+
+    def read(self, count: int) -> memoryview:
+        """Return `count` bytes, fewer when the peer has closed; they are valid until the next call.
+
+        Raises
+        ------
+        ConnectionAbortedError
+            The peer announces a PDU that is larger than it was told.
+        OSError
+            The bytes do not come in time, or the connection is reset.
+        """
+        if count > self._largest_bytes:
+            raise ConnectionAbortedError("a PDU that is larger than network.maximum_pdu_bytes")
+        if len(self._buffer) < count:
+            self._buffer = bytearray(count)
+        view = memoryview(self._buffer)[:count]
+        first, self._unread = self._unread[:count], self._unread[count:]
+        view[: len(first)] = first
+        done, deadline = len(first), time.monotonic() + self._timeout_s
+        # TLS takes no flags, and gives a record of at most 16 KiB a call.
+        flags = 0 if isinstance(self.socket, ssl.SSLSocket) else socket.MSG_WAITALL
+        while done < count:
+            received = self.socket.recv_into(view[done:], 0, flags)  # type: ignore[union-attr]
+            if not received:
+                break
+            done += received
+            if done < count and time.monotonic() > deadline:
+                raise TimeoutError("a PDU that does not end")
+        return view[:done]
+
+    def unread(self, data: bytes) -> None:
+        """Give back what was read, so that it is read again."""
+        self._unread = data + self._unread
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something was read and not used, or waits decrypted: `select` would wait for more."""
+        return bool(self._unread) or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0)
+
+    @property
+    def ready(self) -> bool:
+        """Return whether there is something to read."""
+        return bool(self._unread) or super().ready
+
+    def drain(self) -> bool:
+        """Throw away what a peer says that was rejected or aborted; False when there is nothing (more) to wait for."""
+        self._unread = b""
+        connection = self.socket
+        # Closing with unread bytes would reset the connection, and the peer would miss why.
+        if connection is None or isinstance(connection, ssl.SSLSocket) or self._drained_bytes > _DRAINED_BYTES:
+            return False
+        try:
+            count = len(connection.recv(2**16, socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+        self._drained_bytes += count
+        return count > 0
+
+    def close_now(self) -> None:
+        """Close whatever the library thinks of it, and forget what was read."""
+        connection, self.socket = self.socket, None
+        self._is_connected = False
+        self._unread, self._buffer = b"", bytearray()
+        if connection is not None:
+            # A close alone wakes nobody who reads it in another thread.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def _shutdown_socket(self) -> None:
+        super()._shutdown_socket()
+        # Where the peer has reset the connection the library gets no further than the shutdown.
+        if self.socket is not None:
+            self.socket.close()
+
+
+def set_timeouts(connection: socket.socket, timeout_s: float) -> None:
+    """Bound each call of a blocking socket.
+
+    As options of the socket and not as Python's own timeout, which makes the socket non-blocking: one call could not read a whole PDU then.
+    """
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))

@@ -1,0 +1,174 @@
+"""Every study that is sent is refused by status, or answered, or shown with its reason; never silent, never under another's name.
+
+`DICOMNODE_ODD_STUDIES=5000` with `-m slow` is the long form; its table stands in docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from dicomnode import answer, flow
+from dicomnode.commands.story import NO_STUDY, status_rows, story, stray_story
+from dicomnode.compute import Compute
+from dicomnode.ledger.ledger import Ledger
+from dicomnode.network.handlers import StoreRequest, store_handler
+from dicomnode.settings.config import parse_config
+from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.recover import rebuild_ledger
+from dicomnode.spool.writer import SpoolWriter
+from tests.factories.odd_studies import OddInstance, make_study
+from tests.factories.whole_node import InlineCompute
+
+# pydicom warns about each odd value; in the suite a warning would be an error, in the node it is none.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+_GROUP = 50
+_ROUNDS = 12
+
+
+@dataclass
+class Tally:
+    """What became of studies: counts by their end, and those that have none."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    silent: list[str] = field(default_factory=list)
+    misfiled: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        self.ends += other.ends
+        self.silent += other.silent
+        self.misfiled += other.misfiled
+
+
+def run_group(folder: Path, seeds: Iterable[int]) -> Tally:
+    """Send a group of studies to a fresh node, let it work until nothing is left to do, and look for each of them."""
+    root = folder / "node"
+    root.mkdir(parents=True)
+    config = parse_config({"storage": {"root": str(root), "minimum_free_mb": 1}, "compute": {"attempts": 2}})
+    clock = [1_000_000_000.0]
+    layout, ledger = SpoolLayout(config.storage.spool), Ledger.open(config.storage.database_url)
+    store = store_handler(SpoolWriter(layout, 0), ledger.instances.add, lambda: clock[0])
+    place = flow.Workplace(config, ledger, layout, cast("Compute", InlineCompute()), "work@here", lambda: clock[0])
+    acknowledged: dict[int, list[OddInstance]] = {}
+    refused: Counter[int] = Counter()
+    for seed in seeds:
+        acknowledged[seed] = []
+        for instance in make_study(seed):
+            request = StoreRequest(
+                SOPClassUID=instance.SOPClassUID,
+                SOPInstanceUID=instance.SOPInstanceUID,
+                TransferSyntaxUID=instance.TransferSyntaxUID,
+                encoded_dataset=instance.dataset,
+                calling_ae=instance.calling_ae,
+                peer_host="127.0.0.1",
+            )
+            if store(request) == 0x0000:
+                acknowledged[seed].append(instance)
+            else:
+                refused[seed] += 1
+    for _ in range(_ROUNDS):
+        clock[0] += 600.0
+        while flow.index_instances(place):
+            pass
+        flow.assess_studies(place)
+        while flow.answer_next(place):
+            pass
+    tally = judge_group(config.storage.root / "ledger.sqlite3", ledger, acknowledged)
+    ledger.close()
+    check_recovery(folder, layout, config.storage.root / "ledger.sqlite3")
+    return tally
+
+
+def judge_group(database: Path, ledger: Ledger, acknowledged: dict[int, list[OddInstance]]) -> Tally:
+    """Say where each study ended, from the ledger's own tables and from what `status` and `why` print."""
+    tally = Tally()
+    with sqlite3.connect(database) as tables:
+        query = 'SELECT "SOPInstanceUID", "StudyInstanceUID", "reading", "unreadable_because" FROM "instances"'
+        rows = {row[0]: row[1:] for row in tables.execute(query)}
+        made = (
+            'SELECT j."StudyInstanceUID", j."state", j."outcome", j."reason", (SELECT count(*) FROM "results" r WHERE r."job_id" = j."id")'
+        )
+        jobs = {row[0]: row[1:] for row in tables.execute(made + ' FROM "jobs" j ORDER BY j."revision"')}
+    shown = {row[0]: row for row in status_rows(ledger)}
+    strays = {line.SOPInstanceUID: line for line in ledger.history.without_study(100_000)}
+    groups = [row for row in shown.values() if row[3] == NO_STUDY]
+    assert sum(int(row[2]) for row in groups) == len(strays)
+    for seed, instances in acknowledged.items():
+        if not instances:
+            tally.ends["refused by status"] += 1
+            continue
+        ends = {_end_of(instance, rows, jobs, shown, strays, ledger) for instance in instances}
+        for instance in instances:
+            study = rows.get(instance.SOPInstanceUID, (None,))[0]
+            if study is not None and instance.StudyInstanceUID is not None and study.encode() != instance.StudyInstanceUID:
+                tally.misfiled.append(f"seed {seed}: {instance.SOPInstanceUID} is listed under {study}")
+        if "silent" in ends:
+            tally.silent.append(f"seed {seed}")
+        tally.ends[" and ".join(sorted(ends))] += 1
+    return tally
+
+
+def _end_of(instance: OddInstance, rows: Any, jobs: Any, shown: Any, strays: Any, ledger: Ledger) -> str:
+    row = rows.get(instance.SOPInstanceUID)
+    if row is None:
+        return "silent"
+    study, _, because = row
+    if study is None:
+        stray = strays.get(instance.SOPInstanceUID)
+        told = "\n".join(stray_story([stray])) if stray is not None else ""
+        return "of no study, shown" if because and instance.SOPInstanceUID in told and because in told else "silent"
+    state, outcome, reason, results = jobs.get(study, ("", "", "", 0))
+    history = ledger.history.of_study(study)
+    visible = study in shown and shown[study][5] == reason and history is not None and reason in "\n".join(story(history))
+    if not visible or not reason:
+        return "silent"
+    if state in ("encoded", "done") and results:
+        return f"answered: {outcome}"
+    return "failed, shown" if state == "failed" else "silent"
+
+
+def check_recovery(folder: Path, layout: SpoolLayout, database: Path) -> None:
+    """A ledger made from the spool lists the same instances, in the same order, as the one that was there."""
+    columns = '"SOPInstanceUID", "sha256", "arrival", "SOPClassUID", "TransferSyntaxUID", "path", "size_bytes", "calling_ae", "peer_host"'
+    query = f'SELECT {columns}, round("received_at", 4) FROM "instances" ORDER BY "path"'
+    ledger = Ledger.open(f"sqlite:///{folder / 'again.sqlite3'}")
+    report = rebuild_ledger(layout, ledger.instances)
+    ledger.close()
+    assert report.set_aside == report.missing == 0
+    with sqlite3.connect(database) as old, sqlite3.connect(folder / "again.sqlite3") as new:
+        assert new.execute(query).fetchall() == old.execute(query).fetchall()
+
+
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, studies: int) -> Tally:
+    # It would take over the logging of the whole test process.
+    monkeypatch.setattr(answer, "configure_logging", lambda _settings: None)
+    tally = Tally()
+    for first in range(0, studies, _GROUP):
+        tally.add(run_group(tmp_path / str(first), range(first + 1, min(first + _GROUP, studies) + 1)))
+    assert sum(tally.ends.values()) == studies
+    assert tally.silent == []
+    assert tally.misfiled == []
+    return tally
+
+
+def test_a_hundred_odd_studies_and_none_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tally = check(tmp_path, monkeypatch, 100)
+    # A generator whose studies all end the same way would show nothing.
+    assert {end.split(":")[0] for end in tally.ends} >= {"refused by status", "answered", "of no study, shown"}
+
+
+@pytest.mark.slow
+def test_thousands_of_odd_studies_and_none_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    tally = check(tmp_path, monkeypatch, int(os.environ.get("DICOMNODE_ODD_STUDIES", "500")))
+    for end, count in tally.ends.most_common():
+        record_property(end, count)
