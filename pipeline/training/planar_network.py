@@ -14,9 +14,6 @@ from torch import Tensor, nn
 
 from pipeline.training.network import NEGATIVE_SLOPE, PLANES, Architecture
 
-SLICES_AT_ONCE = 2
-"""How many slices an evaluated network works on together."""
-
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a short cut (He et al. 2016); `stride` halves the slice."""
@@ -63,11 +60,7 @@ class PlanarUNet(nn.Module):
         axis = 2 + PLANES[self.architecture.plane]
         batch, count = x.shape[0], x.shape[axis]
         slices = x.movedim(axis, 1).flatten(0, 1)
-        if self.training:
-            outputs = self._segment(slices)
-        else:
-            # A few slices at a time stay in the processor's cache, and an exported graph needs a tenth of the memory.
-            outputs = [torch.cat([self._segment(part)[0] for part in slices.split(SLICES_AT_ONCE)])]
+        outputs = self._segment(slices)
         stacked = [logits.reshape(batch, count, *logits.shape[1:]).movedim(1, axis) for logits in outputs]
         return stacked if self.training else stacked[0]
 

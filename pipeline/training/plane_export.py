@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.segmenters.families import load_bundle
-from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, PLANES
+from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, PLANES, TriplanarSpec
 from pipeline.training.build import Network, build_network
 from pipeline.training.bundle_writer import BUNDLES, BundleText, Numbers, write_card, write_manifest
 from pipeline.training.network import count_parameters
@@ -25,6 +25,8 @@ from pipeline.training.synthesis.subject import FINE_GRID
 from pipeline.training.train_planes import plane_architecture
 
 MINIMUM_VOLUME_MM3 = 50.0
+SLICES_AT_ONCE = 2
+"""How many slices a graph takes."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ def export_planes(
     folder.mkdir(parents=True, exist_ok=True)
     for plane, name in PLANE_GRAPHS.items():
         with tempfile.TemporaryDirectory() as scratch:
-            full = write_onnx(read_average(averages[plane], plane), FINE_GRID.shape, Path(scratch) / "full.onnx")
+            shape = TriplanarSpec({}, slices=SLICES_AT_ONCE).shape_of(name, FINE_GRID.shape)
+            full = write_onnx(read_average(averages[plane], plane), shape, Path(scratch) / "full.onnx")
         onnx.save(store_as_float16(full), folder / name)
     write_texts(folder, cuts, provenance, measured or {}, sections or {})
     return load_bundle(folder)
@@ -129,7 +132,7 @@ def write_texts(
         measured,
         cuts.peaks or {},
     )
-    write_manifest(folder, text, numbers, ("triplanar", {"thresholds": dict(cuts.planes), "rule": cuts.rule}))
+    write_manifest(folder, text, numbers, ("triplanar", {"thresholds": dict(cuts.planes), "rule": cuts.rule, "slices": SLICES_AT_ONCE}))
     write_card(folder, text, numbers, sections)
 
 

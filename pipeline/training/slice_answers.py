@@ -22,8 +22,9 @@ from pipeline.records import NetworkPlan, Volume
 from pipeline.segmenters.case import Channels
 from pipeline.segmenters.ensemble.spec import EnsembleSpec
 from pipeline.segmenters.families import infer_channels
-from pipeline.segmenters.patch3d.segment import infer_graph, normalise_channels, resample_channels
-from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, PLANES, TriplanarSpec
+from pipeline.segmenters.patch3d.segment import normalise_channels, resample_channels
+from pipeline.segmenters.triplanar.segment import infer_plane
+from pipeline.segmenters.triplanar.spec import PLANES, TriplanarSpec
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_slices import RealSlice
 
@@ -122,7 +123,7 @@ def _answer_planes(bundle: Bundle, plan: NetworkPlan, slices: Sequence[RealSlice
     spec = bundle.family_spec
     assert isinstance(spec, TriplanarSpec)
     answers: dict[int, Float] = {}
-    for axis, (plane, graph) in enumerate(PLANE_GRAPHS.items()):
+    for axis, plane in enumerate(PLANES):
         numbers = [number for number, item in enumerate(slices) if item.plane == plane]
         depth = bundle.input.patch[axis]
         for start in range(0, len(numbers), depth):
@@ -131,7 +132,7 @@ def _answer_planes(bundle: Bundle, plan: NetworkPlan, slices: Sequence[RealSlice
             view = np.moveaxis(array, axis + 1, 0)
             for position, number in enumerate(batch):
                 view[position] = prepared[number]
-            answer = infer_graph(bundle, _channels(bundle, array), plan, graph)[0].probability.array
+            answer = infer_plane(bundle, _channels(bundle, array), plan, plane)[0].probability.array
             for position, number in enumerate(batch):
                 found = move_threshold(answer.take(position, axis=axis), spec.thresholds[plane], bundle.output.threshold)
                 answers[number] = _to_slice(bundle, slices[number], found)

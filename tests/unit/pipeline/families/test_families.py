@@ -16,6 +16,7 @@ from pipeline.plan import Recipe
 from pipeline.records import PipelineResult, Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.families import find_bundle, list_bundles, load_bundle
+from pipeline.segmenters.triplanar.segment import in_slices
 from tests.factories.families import BRIGHT, NEVER, PROPOSAL, write_ensemble, write_proposal, write_triplanar
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.steps import logged
@@ -312,6 +313,25 @@ def test_the_mean_of_three_planes(run: Any, tmp_path: Path) -> None:
 
     assert len(mean.lesions) == 2
     assert alone.lesions == ()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_plane_cut_into_slices_answers_as_the_whole(axis: int, count: int) -> None:
+    """A network of single slices gives the same however many it takes at once; slices of zeros are not asked about."""
+    patch = np.random.default_rng(1).normal(size=(2, 5, 7, 6)).astype(np.float32)
+    np.moveaxis(patch, axis + 1, 0)[:2] = 0.0
+    asked: list[int] = []
+
+    def network(part: np.ndarray) -> np.ndarray:
+        asked.append(part.shape[axis + 1])
+        return np.abs(part).sum(axis=0, keepdims=True)
+
+    answer = in_slices(network, axis, count, skip_empty=True)(patch)
+
+    assert np.array_equal(answer, np.abs(patch).sum(axis=0, keepdims=True))
+    assert set(asked) == {count}
+    assert len(asked) == -(-patch.shape[axis + 1] // count) - 2 // count
 
 
 def test_a_rule_that_is_not_known_is_refused(tmp_path: Path) -> None:
