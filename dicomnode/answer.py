@@ -34,11 +34,10 @@ from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
 from pipeline.cache import StepCache
-from pipeline.errors import PipelineError
+from pipeline.errors import CaseRefused
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
 from pipeline.plan import Recipe
-from pipeline.records import Finding as PipelineFinding
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.families import find_bundle
@@ -100,7 +99,7 @@ def answer_study(task: StudyTask) -> StudyAnswer:
     configure_logging(task.config.log)
     try:
         return _keep_answer(task, solve_study(task))
-    except (StudyRefused, PipelineError) as refusal:
+    except CaseRefused as refusal:
         return refuse_study(task, refusal.code, str(refusal), Outcome.REFUSED)
     except ResultRejected as rejected:
         return refuse_study(task, "result-verification-failed", str(rejected), Outcome.FAILED)
@@ -152,9 +151,9 @@ def _compare_with_earlier(
         if not roles:
             raise StudyRefused("the images under the earlier segmentation are not there any more", code="earlier-images-missing")
         return follow_up(result, reference, read_earlier(study.segmentation, loaded.volumes[roles[0]]), recipe)
-    except (StudyRefused, PipelineError) as problem:
+    except CaseRefused as problem:
         sentence = f"The lesions were not compared with those of the earlier study: {problem}"
-        finding = PipelineFinding("follow-up-failed", "warning", sentence, problem.code)
+        finding = Finding("follow-up-failed", "warning", sentence, problem.code)
         return replace(result, findings=(*result.findings, finding))
 
 
@@ -178,7 +177,7 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     refusals: list[StudyRefused] = []
     for role in _reference_first(selection.roles):
         try:
-            volume, source, remarks = _load_role(selection.chosen[role], task, work_dir)
+            volume, source, remarks = _load_role(selection.by_role[role], task, work_dir)
         except StudyRefused as refusal:
             refusals.append(refusal)
             # Of this grade, so that no report claims the absence of lesions or that every algorithm succeeded.
@@ -217,7 +216,8 @@ def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> t
     """Build the report that says why there is no segmentation; no header can stop it."""
     spool = task.config.storage.spool
     # The newest first: a correction of the patient comes last.
-    arrivals = sorted((*task.instances, *task.set_aside), key=lambda item: item.received_at, reverse=True)
+    everything: list[IndexedInstance | SetAside] = [*task.instances, *task.set_aside]
+    arrivals = sorted(everything, key=lambda item: item.received_at, reverse=True)
     study = UnansweredStudy(
         StudyInstanceUID=task.StudyInstanceUID,
         revision=task.revision,
@@ -282,7 +282,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
     spool = task.config.storage.spool
     used = {frame.path for source in sources for frame in source.frames}
     received = [instance.received_at for instance in task.instances if spool / instance.path in used]
-    any_instance = task.instances[0] if task.instances else task.set_aside[0]
+    any_instance: IndexedInstance | SetAside = task.instances[0] if task.instances else task.set_aside[0]
     marks = {spool / instance.path: instance.header.identity_mark for instance in task.instances}
     return AnswerContext(
         StudyInstanceUID=task.StudyInstanceUID,
@@ -316,13 +316,13 @@ def judge(result: PipelineResult, findings: Sequence[Finding]) -> Outcome:
     """
     if result.lesions:
         return Outcome.LESIONS
-    return Outcome.NEGATIVE if may_claim_absence((*findings, *result.findings)) else Outcome.UNDETERMINED
+    return Outcome.NEGATIVE if may_claim_absence(result.used, (*findings, *result.findings)) else Outcome.UNDETERMINED
 
 
 def summarize(result: PipelineResult, outcome: Outcome) -> str:
     """Return the answer in one sentence."""
     if outcome is Outcome.UNDETERMINED:
-        return "No lesion found, but the images do not allow to say that there is none; the findings say why."
+        return "No lesion was found, but these images cannot rule one out; the findings say why."
     if not result.lesions:
         return "No lesion found."
     total_ml = sum(m.value for m in result.measurements if m.name == "total_volume")

@@ -23,6 +23,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+from pipeline.errors import CaseRefused
+
 
 class NodeError(Exception):
     """Root of everything that the node raises on purpose. Messages carry UIDs, never patient data."""
@@ -102,7 +104,7 @@ class UnreadableInstance(NodeError):
         self.StudyInstanceUID = StudyInstanceUID
 
 
-class StudyRefused(NodeError):
+class StudyRefused(NodeError, CaseRefused):
     """The study cannot be processed; the report that says why goes to the PACS.
 
     Parameters
@@ -114,15 +116,7 @@ class StudyRefused(NodeError):
     """
 
     def __init__(self, message: str, *, code: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_refusal, (str(self), self.code))
-
-
-def _rebuild_refusal(message: str, code: str) -> StudyRefused:
-    return StudyRefused(message, code=code)
+        CaseRefused.__init__(self, message, code=code)
 
 
 class RetryLater(NodeError):

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dicomnode.states import DeliveryState, JobState, Outcome
+from pipeline.records import Finding as Finding  # noqa: PLC0414  rooms of the node import it from here
+from pipeline.records import Grade as Grade  # noqa: PLC0414  rooms of the node import it from here
+from pipeline.records import Role as Role  # noqa: PLC0414  rooms of the node import it from here
 
-Role = Literal["t1", "flair"]
-Grade = Literal["info", "warning", "refuse"]
 AddOutcome = Literal["new", "duplicate", "conflict"]
 
 
@@ -112,16 +113,6 @@ class SetAside:
     path: str
     received_at: float
     reason: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One graded remark: stable code, plain sentence (no patient data), the tag and value that was seen."""
-
-    code: str
-    grade: Grade
-    message: str
-    value: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,10 @@ ALGORITHM = 2
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which networks, and what overrides their manifests (None: the manifest's word)."""
+    """Which networks, and what overrides their manifests (None: the manifest's word).
+
+    `require_head` refuses what does not look like a head; off only for made-up volumes.
+    """
 
     lesion: Bundle
     brain: Bundle
@@ -32,6 +35,7 @@ class Recipe:
     threads: int = 1
     provider: str = "cpu"
     cache: StepCache | None = None
+    require_head: bool = True
 
 
 def make_plan(recipe: Recipe, inputs: Collection[Role], left_out: Collection[Role] = ()) -> Plan:

@@ -28,8 +28,9 @@ from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find
 from pipeline.preprocess.register import Registration, apply_registration, find_registration_remarks, plan_registration
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
 from pipeline.preprocess.resample import IDENTITY, plan_covering_grid
-from pipeline.preprocess.template import find_template_remarks, fit_template
+from pipeline.preprocess.template import TemplateFit, find_template_remarks, fit_template
 from pipeline.quality.gates import find_quality_remarks, measure_quality
+from pipeline.quality.head import find_head_problem, measure_head
 from pipeline.records import Array, Finding, LesionRule, PipelineResult, Plan, Role, Volume
 from pipeline.segmenters.case import Answer, Case
 from pipeline.segmenters.coverage import choose_peaks
@@ -89,11 +90,12 @@ def run_pipeline(
     case = _register(images, brains, recipe, plan, journal)
     if len(case.images) < len(plan.roles):
         plan = make_plan(recipe, list(inputs), [role for role in plan.roles if role not in case.images])
+    fit = _judge_head(case.images[plan.roles[0]], case.brain, recipe, journal)
     _judge_quality(case, brains, recipe, journal)
     # 5 to 8. Resample, correct, normalise, infer.
     answer = _infer(case, recipe, plan, journal, segmenter)
     # 9 to 11. Back to the reference's own voxels, lesions, and where the brain lies in the template.
-    outlines = _outline(answer, case, orientations[plan.roles[0]], recipe, plan, journal)
+    outlines = _outline(answer, case, orientations[plan.roles[0]], fit, recipe, plan, journal)
     # 12. Measurements.
     return _measure(outlines, inputs, case, plan, journal)
 
@@ -186,6 +188,30 @@ def _same_frame(reference: Volume, moving: Volume) -> bool:
     return reference.frame_of_reference_uid == moving.frame_of_reference_uid
 
 
+def _judge_head(image: Volume, brain: Brain, recipe: Recipe, journal: Journal) -> TemplateFit | None:
+    """Return how the brain lies in the template, None where that is not known; refuse what is no head.
+
+    Raises
+    ------
+    BrainExtractionError
+        "not-a-head", with the figures.
+    """
+    with journal.step("judge_head") as parameters:
+        try:
+            fit = fit_template(image, brain)
+        except RuntimeError as failure:
+            # The optimiser found no way to lay the one on the other; its message names its own parameters alone.
+            parameters["template"] = str(failure).strip().splitlines()[-1]
+            fit = None
+        facts = None if fit is None else measure_head(image, brain, fit)
+        if fit is not None and facts is not None:
+            parameters.update({**asdict(fit), "link": fit.link.tolist(), **asdict(facts), "score": facts.score})
+        problem = find_head_problem(facts)
+        if problem is not None and recipe.require_head:
+            raise problem
+    return fit
+
+
 def _judge_quality(case: Case, brains: Mapping[Role, Brain], recipe: Recipe, journal: Journal) -> None:
     with journal.step("judge_quality") as parameters:
         for role, brain in brains.items():
@@ -202,7 +228,9 @@ def _infer(case: Case, recipe: Recipe, plan: Plan, journal: Journal, segmenter: 
     return remember_answer(recipe.cache, plan, case, journal, compute)
 
 
-def _outline(answer: Answer, case: Case, orientation: Orientation, recipe: Recipe, plan: Plan, journal: Journal) -> Outlines:
+def _outline(
+    answer: Answer, case: Case, orientation: Orientation, fit: TemplateFit | None, recipe: Recipe, plan: Plan, journal: Journal
+) -> Outlines:
     # 9. Pieces that the network is nowhere sure of go; then back to the reference's own voxels.
     sure = _drop_faint(answer.probability, case, recipe, plan.rule, journal)
     with journal.step("to_source_grid"):
@@ -224,7 +252,9 @@ def _outline(answer: Answer, case: Case, orientation: Orientation, recipe: Recip
     # 11. Where the brain lies in the template, if there is a lesion to place.
     to_template = None
     if labels.array.any():
-        to_template = _find_template(case.images[plan.roles[0]], case.brain, journal)
+        problem = "the registration to the template failed" if fit is None else fit.problem
+        journal.findings += find_template_remarks(problem)
+        to_template = None if fit is None or problem else fit.link
     return Outlines(labels, probability, brain_mask, agreement, to_template)
 
 
@@ -257,23 +287,6 @@ def _find_lesions(candidate: Volume, brain_mask: Volume, rule: LesionRule, journ
         sentence = "A lesion touches the edge of the imaged volume: its volume may be too small."
         journal.findings.append(Finding("lesion-at-volume-edge", "warning", sentence))
     return limited.with_array(array)
-
-
-def _find_template(image: Volume, brain: Brain, journal: Journal) -> Affine | None:
-    """Return the 4x4 to the MNI template; None, with a remark, when none is believed.
-
-    MNI coordinates are a convenience: no fault here fails a study.
-    """
-    with journal.step("find_template") as parameters:
-        try:
-            fit = fit_template(image, brain)
-        except RuntimeError as failed:
-            problem = f"the registration to the template failed: {str(failed).strip().splitlines()[-1]}"
-            journal.findings += find_template_remarks(problem)
-            return None
-        parameters.update({**asdict(fit), "link": fit.link.tolist()})
-        journal.findings += find_template_remarks(fit.problem)
-        return None if fit.problem else fit.link
 
 
 def _measure(outlines: Outlines, inputs: Mapping[Role, Volume], case: Case, plan: Plan, journal: Journal) -> PipelineResult:

@@ -51,7 +51,7 @@ ROOMS = (
     Room(
         "dicomnode.commands.story",
         "the ledger in words: `status`, `why`, `retry`",
-        _dicomnode("commands.terminal", "errors", "ledger", "processes.app", "settings"),
+        _dicomnode("commands.terminal", "errors", "ledger", "processes.app", "settings", "spool"),
         ("typer",),
     ),
     Room(
@@ -88,8 +88,8 @@ ROOMS = (
     Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic", "pydantic_core")),
     Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("settings")),
     Room("dicomnode.uids", "what a UID is; every room may ask"),
-    Room("dicomnode.errors", "the error tree, split by what happens next"),
-    Room("dicomnode.records", "frozen records that cross rooms", _dicomnode("states")),
+    Room("dicomnode.errors", "the error tree, split by what happens next", _pipeline("errors")),
+    Room("dicomnode.records", "frozen records that cross rooms", (*_dicomnode("states"), *_pipeline("records"))),
     Room("dicomnode.states", "the job and delivery life cycles, one transition table each", _dicomnode("errors")),
     Room("dicomnode.audit.events", "what is audited, with the codes of PS3.15 A.5; JSON and XML"),
     Room("dicomnode.audit", "the append-only audit trail; a copy to a syslog server"),

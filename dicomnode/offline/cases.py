@@ -25,7 +25,7 @@ from dicomnode.settings.config import Config
 from dicomnode.states import Outcome
 from dicomnode.study.headers import is_answerable, read_header
 from dicomnode.volumes.nifti import read_nifti
-from pipeline.errors import PipelineError
+from pipeline.errors import CaseRefused, PipelineError
 from pipeline.plan import make_plan
 from pipeline.records import ROLES, PipelineResult
 from pipeline.run import run_pipeline
@@ -205,7 +205,7 @@ def _answer_into(folder: Path, task: OfflineTask, progress: Progress | None) -> 
     try:
         volumes = {role: read_nifti(path, NIFTI_FRAME_OF_REFERENCE) for role, path in task.case.files.items()}
         result = run_pipeline(volumes, build_recipe(task.config), progress)
-    except (StudyRefused, PipelineError) as refusal:
+    except CaseRefused as refusal:
         return Outcome.REFUSED, f"{refusal.code}: {refusal}"
     used = {role: volumes[role] for role in result.used}
     write_answer(folder, task.case.label, used, result, Origin(task.case.uris, {}, answer_key(task)))
@@ -217,7 +217,7 @@ def _answer_study(folder: Path, task: OfflineTask, progress: Progress | None) ->
     study = StudyTask(uid, 1, task.case.instances, task.config, task.case.set_aside, task.case.earlier)
     try:
         solved = solve_study(study, progress)
-    except (StudyRefused, PipelineError) as refusal:
+    except CaseRefused as refusal:
         _write_objects(folder, refusal_of(study, refusal.code, str(refusal), Outcome.REFUSED))
         return Outcome.REFUSED, f"{refusal.code}: {refusal}"
     except ResultRejected as rejected:

@@ -93,7 +93,7 @@ def readiness(
         for `quiet_s`.
     """
     selection = select_series(study, selection_settings)
-    verdicts = {role: _judge(chosen, listed or {}) for role, chosen in selection.chosen.items()}
+    verdicts = {role: _judge(selected, listed or {}) for role, selected in selection.by_role.items()}
     evidence = _evidence(study, selection, verdicts)
     quiet_s = now - last_received_at
     complete = set(verdicts) == {"t1", "flair"} and all(verdict.complete for verdict in verdicts.values())
@@ -111,14 +111,14 @@ def _series_order(series: Series) -> tuple[int, str]:
     return (2**31 if number is None else number, series.SeriesInstanceUID)
 
 
-def _judge(chosen: ChosenSeries, listed: Mapping[str, int]) -> Completeness:
-    series = chosen.series
+def _judge(selected: ChosenSeries, listed: Mapping[str, int]) -> Completeness:
+    series = selected.series
     # An archive lists whole series: where a series holds several stacks, its count says nothing of one of them.
     counts = [] if series.stack_number else [listed.get(uid) for uid in series.joined or (series.SeriesInstanceUID,)]
     numbers = [count for count in counts if count is not None]
-    verdict = series_completeness(series, sum(numbers) if numbers and len(numbers) == len(counts) else None, chosen.choice)
-    if verdict.complete and is_refused(chosen.findings):
-        return Completeness(False, next(item.message for item in chosen.findings if item.grade == "refuse"), chosen.findings)
+    verdict = series_completeness(series, sum(numbers) if numbers and len(numbers) == len(counts) else None, selected.choice)
+    if verdict.complete and is_refused(selected.findings):
+        return Completeness(False, next(item.message for item in selected.findings if item.grade == "refuse"), selected.findings)
     return verdict
 
 

@@ -68,39 +68,39 @@ class LosingSeries:
 class Selection:
     """The outcome of selection: the chosen series, every other one with its reason, and the findings of the choice."""
 
-    chosen: Mapping[Role, ChosenSeries]
+    by_role: Mapping[Role, ChosenSeries]
     losing: tuple[LosingSeries, ...]
     findings: tuple[Finding, ...]
 
     @property
     def roles(self) -> dict[Role, str]:
         """Role -> Series Instance UID."""
-        return {role: chosen.series.key for role, chosen in self.chosen.items()}
+        return {role: selected.series.key for role, selected in self.by_role.items()}
 
     @property
     def reasons(self) -> dict[str, str]:
         """Series Instance UID -> the sentence why it is used or not."""
         reasons = {losing.summary.SeriesInstanceUID: f"not used: {losing.reason}" for losing in self.losing}
-        for role, chosen in self.chosen.items():
-            reasons[chosen.series.key] = f"used as {role.upper()}: {chosen.reason}"
+        for role, selected in self.by_role.items():
+            reasons[selected.series.key] = f"used as {role.upper()}: {selected.reason}"
         return reasons
 
     def sentences(self) -> tuple[str, ...]:
         """Return the choice for people, a sentence a series, used ones first."""
-        used = [f"Used as {role.upper()}: {chosen.summary.sentence}." for role, chosen in self.chosen.items()]
-        return (*used, *(f"Not used: {losing.summary.name}: {losing.reason.rstrip('.')}." for losing in self.losing))
+        in_use = [f"Used as {role.upper()}: {selected.summary.sentence}." for role, selected in self.by_role.items()]
+        return (*in_use, *(f"Not used: {losing.summary.name}: {losing.reason.rstrip('.')}." for losing in self.losing))
 
-    def findings_of_use(self, used: Collection[Role]) -> tuple[Finding, ...]:
+    def findings_of_use(self, roles_used: Collection[Role]) -> tuple[Finding, ...]:
         """Return the choice as findings of a report: the series that were used, and every candidate that lost, with its reason.
 
-        `used` are the roles that the networks took; a series that was chosen and not taken is among the losing ones.
+        `roles_used` are the roles that the networks took; a series that was chosen and not taken is among the losing ones.
         """
         findings = []
-        for role, chosen in self.chosen.items():
-            if role in used:
-                findings.append(Finding("series-used", "info", f"The {role.upper()} is {chosen.summary.sentence}."))
+        for role, selected in self.by_role.items():
+            if role in roles_used:
+                findings.append(Finding("series-used", "info", f"The {role.upper()} is {selected.summary.sentence}."))
             else:
-                message = f"The {role.upper()}, {chosen.summary.sentence}, was not used for the lesions."
+                message = f"The {role.upper()}, {selected.summary.sentence}, was not used for the lesions."
                 findings.append(Finding("series-not-used", "info", message))
         lost = [losing for losing in self.losing if losing.role is not None]
         messages = [f"Not used: {losing.summary.sentence}: {losing.reason.rstrip('.')}." for losing in lost]
@@ -108,8 +108,8 @@ class Selection:
 
     def record(self) -> list[dict[str, Any]]:
         """Return the choice as JSON values, a row a series: what `status`, `why`, pages and `answer.json` show."""
-        used = [_row(chosen.summary, role, "used", chosen.reason) for role, chosen in self.chosen.items()]
-        return [*used, *(_row(losing.summary, losing.role, "not used", losing.reason, losing.code) for losing in self.losing)]
+        in_use = [_row(selected.summary, role, "used", selected.reason) for role, selected in self.by_role.items()]
+        return [*in_use, *(_row(losing.summary, losing.role, "not used", losing.reason, losing.code) for losing in self.losing)]
 
 
 def summarise_series(series: Series, choice: StackChoice | None = None) -> SeriesSummary:

@@ -76,7 +76,7 @@ def select_series(study: Study, settings: SelectionSettings) -> Selection:
     judged = [_judge(series, surroundings) for series in study.series]
     candidates = [item for item in judged if isinstance(item, Candidate)]
     rejected = [item for item in judged if isinstance(item, _Rejected)]
-    chosen: dict[Role, ChosenSeries] = {}
+    by_role: dict[Role, ChosenSeries] = {}
     losing = [LosingSeries(item.summary, None, item.code, item.reason) for item in rejected]
     findings: list[Finding] = []
     reference: Reference | None = None
@@ -86,15 +86,15 @@ def select_series(study: Study, settings: SelectionSettings) -> Selection:
         findings += remarks
         losing += _losers(ranked, winner)
         if winner is not None:
-            chosen[role] = ChosenSeries(role, winner.series, winner.choice, winner.checks, winner.summary, winner.reason)
+            by_role[role] = ChosenSeries(role, winner.series, winner.choice, winner.checks, winner.summary, winner.reason)
             findings += _remarks(winner)
             if winner.choice.stack is not None:
                 reference = Reference(winner.choice.stack, winner.header.FrameOfReferenceUID)
-    if chosen:
+    if by_role:
         findings += _unusable_claims([role for role in ("flair", "t1") if not any(item.role == role for item in candidates)], rejected)
     elif not any(finding.grade == "refuse" for finding in findings):
         findings.append(_nothing_usable(rejected))
-    return Selection({role: chosen[role] for role in ("t1", "flair") if role in chosen}, tuple(losing), tuple(findings))
+    return Selection({role: by_role[role] for role in ("t1", "flair") if role in by_role}, tuple(losing), tuple(findings))
 
 
 def _judge(series: Series, surroundings: _Surroundings) -> Candidate | _Rejected:
@@ -181,7 +181,7 @@ def _in_time(tied: list[Candidate]) -> list[Candidate] | None:
     for moment in (acquired_at, lambda header: header.AcquisitionNumber or 0):
         moments = [moment(item.header) for item in tied]
         if all(moments) and len(set(moments)) == len(moments):
-            return [item for _, item in sorted(zip(moments, tied, strict=True), key=lambda pair: pair[0])]  # type: ignore[arg-type, return-value]
+            return [item for _, item in sorted(zip(moments, tied, strict=True), key=lambda pair: pair[0])]
     return None
 
 

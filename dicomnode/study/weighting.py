@@ -65,7 +65,7 @@ def is_spin_echo(header: InstanceHeader) -> bool | None:
     """Return the family of the sequence, None when the headers do not say."""
     pulse = header.extra.get("EchoPulseSequence")
     if pulse in {"SPIN", "GRADIENT"}:
-        return pulse == "SPIN"
+        return bool(pulse == "SPIN")
     families = {code for code in header.ScanningSequence if code in {"SE", "GR"}}
     if len(families) == 1:
         return families == {"SE"}
@@ -210,9 +210,9 @@ def _gradient_echo(header: InstanceHeader) -> Weighting:
         return _none("unclear gradient echo", "gradient echo of unclear weighting, no flip angle", header, Certainty.OPEN)
     if flip < 0.8 * ernst_angle(repetition):
         return _none("low flip", f"flip {flip:g} degrees is too small for T1 weighting", header)
-    other = _other_reading(header, repetition, flip)
+    alternative = _other_reading(header, repetition, flip)
     words = f"spoiled gradient echo, flip {flip:g} degrees"
-    return _role("t1", words + other, header, Certainty.OPEN if other else Certainty.LIKELY)
+    return _role("t1", words + alternative, header, Certainty.OPEN if alternative else Certainty.LIKELY)
 
 
 def _other_reading(header: InstanceHeader, repetition: float, flip: float) -> str:

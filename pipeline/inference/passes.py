@@ -36,17 +36,21 @@ def average_passes(
     """
     if not networks:
         raise ValueError("there is no network to ask")
+    # One pass for every subset of the axes: 2 ** len(mirror_axes) of them.
     flips = mirrorings(mirror_axes)
 
     def predict(patch: FloatArray) -> FloatArray:
         total: FloatArray | None = None
         for axes in flips:
+            # Axis 0 of a patch is the channel, so each spatial axis is one further on.
             turned = tuple(1 + axis for axis in axes)
-            seen = np.flip(patch, turned)
+            mirrored = np.flip(patch, turned)
             for network in networks:
-                maps = read(network(seen))
+                maps = read(network(mirrored))
+                # The vote (0 or 1) rides along as one more map: its mean is the share of passes.
                 if vote is not None:
                     maps = np.concatenate([maps, vote(maps).astype(np.float32)])
+                # Turn the maps back, so that all passes lie on the same voxels, and add them up.
                 answer = np.flip(maps, turned)
                 total = answer.copy() if total is None else np.add(total, answer, out=total)
         if total is None:

@@ -11,6 +11,7 @@ def move_threshold(probability: FloatArray, own: float, common: float) -> FloatA
     """Return the probabilities with their odds scaled so that `own` becomes `common`: who voted at `own` votes at `common`."""
     if own == common:
         return probability
+    # odds = p / (1 - p); the factor takes the odds of `own` to those of `common`, and every other probability with them.
     factor = np.float32(common / (1 - common) * (1 - own) / own)
     scaled: FloatArray = probability * factor / (probability * factor + (1 - probability))
     return scaled
@@ -22,6 +23,7 @@ def majority(maps: FloatArray) -> FloatArray:
     A voxel of it reaches a threshold exactly where more than half of the maps do, whatever the threshold: it is a vote that is not yet cut. Of
     three maps it is the median.
     """
+    # Sorted upwards, entry count - k is the largest value that k maps reach; a majority is k = count // 2 + 1.
     count = len(maps)
     chosen: FloatArray = np.sort(maps, axis=0)[count - (count // 2 + 1)]
     return chosen

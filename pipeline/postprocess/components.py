@@ -33,10 +33,12 @@ def apply_peak(probability: FloatArray, threshold: float, peak: float | FloatArr
     mask = probability >= threshold
     if np.all(np.less_equal(peak, threshold)) or not mask.any():
         return probability, 0
+    # Number the pieces at the low threshold, then ask of each whether any of its voxels reaches the peak.
     image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
     pieces = SimpleITK.GetArrayFromImage(SimpleITK.ConnectedComponent(image, connectivity == 26))
     reached = np.zeros(int(pieces.max()) + 1, bool)
     reached[pieces[probability >= peak]] = True
+    # Piece 0 is the background: nothing to drop there.
     reached[0] = True
     faint = ~reached[pieces]
     dropped = int(len(reached) - np.count_nonzero(reached))
@@ -62,6 +64,7 @@ def apply_components(
     """
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(mask))
     pieces = SimpleITK.ConnectedComponent(image, connectivity == 26)
+    # Whole voxels that make up the minimum volume; the small number keeps an exact quotient from being rounded up.
     smallest = max(1, math.ceil(minimum_volume_mm3 / voxel_volume_mm3 - 1e-9))
     relabel = SimpleITK.RelabelComponentImageFilter()
     relabel.SetMinimumObjectSize(smallest)

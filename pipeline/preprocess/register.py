@@ -109,19 +109,25 @@ def apply_registration(
     RegistrationError
         The optimiser failed, the motion is implausible, or the brains do not lie on each other afterwards.
     """
+    # The reference around its brain on cubes of 1.5 mm, blurred to that spacing: the metric is computed on these voxels.
     fixed = to_sitk(sample_gaussian_linear(reference, plan.grid), plan.grid)
     inside = sample_linear(reference_brain.soft, plan.grid) >= reference_brain.threshold
+    # The brain and 4 mm around it: the edge of the brain carries most of the information about a shift.
     mask = SimpleITK.BinaryDilate(to_sitk(inside.astype(np.uint8), plan.grid), (round(MASK_MARGIN_MM / WORKING_SPACING_MM),) * 3)
+    # The moving image on its own cubes (mm of its own frame), with room for the motion.
     around = grid_around(moving_brain, MOVING_SPACING_MM, MOVING_MARGIN_MM)
     floating = to_sitk(sample_gaussian_linear(moving, around), around)
     middle = middle_of(reference_brain)
+    # One thread: the sums of several threads differ in their last bits from run to run.
     with one_thread():
         before = _evaluate(fixed, floating, mask, _to_transform(np.eye(4), middle))
         tries = [_optimise(fixed, floating, mask, _to_transform(start, middle)) for start in plan.starts.values()]
+    # The metric is negative mutual information: the smallest is the best.
     best = min(range(len(tries)), key=lambda k: tries[k][1])
     found, after = tries[best]
     link = read_affine(found)
     name = list(plan.starts)[best]
+    # Headers are overruled only by a gain beyond the optimiser's own noise; else the two frames are taken to coincide.
     if after > before - MINIMUM_GAIN * abs(before):
         link, after, name = np.eye(4), before, "headers, not improved"
     result = Registration(
@@ -140,10 +146,13 @@ def find_registration_remarks(result: Registration) -> list[Finding]:
 
 
 def _check(result: Registration) -> None:
+    # Far from the headers' own position (mm at the brain's middle): plausible only where the headers were not believed at all.
     if result.motion_mm > IMPLAUSIBLE_MOTION_MM and result.start.startswith("headers"):
         raise RegistrationError(f"T1 and FLAIR would have to move {result.motion_mm:.0f} mm", code="registration-implausible")
+    # No head turns so far in a coil.
     if result.rotation_deg > IMPLAUSIBLE_ROTATION_DEG:
         raise RegistrationError(f"T1 and FLAIR would have to turn {result.rotation_deg:.0f} degrees", code="registration-implausible")
+    # The check that needs no metric: the two brains, each found in its own image, must lie on each other (Dice).
     if result.overlap < SMALLEST_OVERLAP:
         raise RegistrationError(
             f"after registration the brains of T1 and FLAIR overlap by {result.overlap:.2f} (Dice); {SMALLEST_OVERLAP} is needed",

@@ -26,6 +26,7 @@ SMALLEST_SHARE = 0.001
 def find_covered(case: Case, grid: Grid, role: str) -> npt.NDArray[np.bool_]:
     """Return the voxels of `grid` (slice, row, column) that lie in the field of view of one image."""
     image = case.images[role]
+    # A volume of ones, sampled as the image is: 1 inside the field of view, less within half a voxel of its edge, 0 beyond.
     reach = sample_linear(image.with_array(np.ones(image.array.shape, np.float32)), grid, case.links.get(role, IDENTITY))
     return reach > 1.0 - 1e-3
 
@@ -43,10 +44,12 @@ class Uncovered:
 def find_uncovered(bundle: Bundle, case: Case, grid: Grid) -> list[Uncovered]:
     """Return what is answered without an image because that does not reach there, or would be if the network could."""
     reference = next(iter(case.images))
+    # The brain on the network's grid: interpolated probability, cut where the extractor cuts it.
     brain = sample_linear(case.brain.soft, grid) >= case.brain.threshold
     found = []
     for role in [role for role in case.images if role != reference and role in bundle.channels]:
         missing = brain & ~find_covered(case, grid, role)
+        # Share of the brain's voxels; a brain of no voxels has no missing part.
         share = float(missing.sum() / max(brain.sum(), 1))
         if share >= SMALLEST_SHARE:
             found.append(Uncovered(role, tuple(other for other in case.images if other != role), missing, share))
@@ -60,6 +63,7 @@ def choose_peaks(bundle: Bundle, case: Case, grid: Grid) -> float | FloatArray:
     parts = [part for part in find_uncovered(bundle, case, grid) if bundle.takes(part.rest)] if bundle.output.peaks else []
     if not parts:
         return usual
+    # Everywhere the peak of all images; where one does not reach, the peak of those that are left.
     peaks = np.full(grid.shape, usual, np.float32)
     for part in parts:
         peaks[part.missing] = bundle.output.peak_for([channel for channel in bundle.channels if channel in part.rest])
@@ -79,6 +83,7 @@ def answer_uncovered(
             journal.findings.append(Finding("part-not-covered", "warning", f"{said}, and the network cannot do without it there."))
             continue
         with journal.step("infer_uncovered") as parameters:
+            # What the network was trained on for an absent image is a channel of zeros; the other channels stay as they are.
             array = channels.array.copy()
             array[bundle.channels.index(part.role)] = 0.0
             without = infer(replace(channels, array=array))
@@ -90,6 +95,7 @@ def answer_uncovered(
 
 
 def _put_together(answer: Answer, without: Answer, missing: npt.NDArray[np.bool_]) -> Answer:
+    # Voxel by voxel: the answer without the image where it does not reach, the answer with all images elsewhere.
     probability = answer.probability.with_array(np.where(missing, without.probability.array, answer.probability.array))
     if answer.agreement is None or without.agreement is None:
         return replace(answer, probability=probability)

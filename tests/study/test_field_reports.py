@@ -63,7 +63,7 @@ def write(datasets: Sequence[Dataset], folder: Path) -> tuple[IndexedInstance, .
 
 
 def described(selection: Selection, role: Any) -> str:
-    return selection.chosen[role].summary.SeriesDescription if role in selection.chosen else ""
+    return selection.by_role[role].summary.SeriesDescription if role in selection.by_role else ""
 
 
 @pytest.mark.parametrize("name", RIGHT)

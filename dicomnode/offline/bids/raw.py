@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dicomnode import __version__
 from dicomnode.answer import LoadedStudy, StudyTask, load_study
-from dicomnode.errors import StudyRefused, describe_bug
+from dicomnode.errors import describe_bug
 from dicomnode.offline.bids.derivatives import read_table, table_text, write_dataset_files, write_json
 from dicomnode.offline.bids.identity import Registry, StudyIdentity
 from dicomnode.offline.bids.names import BIDS_VERSION, SUFFIX_OF, CaseLabel
@@ -27,7 +27,7 @@ from dicomnode.results.headers import read_header as read_dataset
 from dicomnode.settings.config import Config
 from dicomnode.study.headers import read_header
 from dicomnode.volumes.nifti import write_nifti
-from pipeline.errors import PipelineError
+from pipeline.errors import CaseRefused
 
 Studies = Mapping[str, tuple[IndexedInstance, ...]]
 
@@ -111,7 +111,7 @@ def _convert_study(config: Config, uid: str, instances: Sequence[IndexedInstance
             loaded = load_study(StudyTask(uid, 1, tuple(instances), config), Path(work_dir))
         _write_images(loaded, label, folder / "anat")
         return Converted(label, uid, "converted", _told(loaded))
-    except (StudyRefused, PipelineError) as refusal:
+    except CaseRefused as refusal:
         clear(folder)
         return Converted(label, uid, "refused", f"{refusal.code}: {refusal}")
     except Exception as bug:  # noqa: BLE001  one study never stops the others

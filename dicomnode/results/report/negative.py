@@ -18,6 +18,7 @@ from dicomnode.results.report.document import EncodingPlan, build_document, make
 from dicomnode.results.report.lesions import cite_algorithm
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import (
+    UNDETERMINED,
     Findings,
     describe_changes,
     describe_lesions,
@@ -42,9 +43,10 @@ def build_negative_report(
     """Return the report that says that the analysis succeeded and found no lesion.
 
     Where an input was refused on the way, the summary says that not all algorithms succeeded. Absence is not claimed then, nor where
-    a part of the brain was not imaged or no FLAIR was used.
+    the FLAIR was not used in full (`may_claim_absence`).
     """
-    lesion = codes.ABSENT if may_claim_absence(findings) else codes.UNDETERMINED
+    is_absent = may_claim_absence(result.used, findings)
+    lesion = codes.ABSENT if is_absent else codes.UNDETERMINED
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("all lesions"), identifier="All lesions"),
         finding_type=codes.LESION_OF_BRAIN,
@@ -60,7 +62,7 @@ def build_negative_report(
         title=codes.DIAGNOSTIC_IMAGING_REPORT,
         conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS if was_refused(findings) else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
         lesion=lesion,
-        sentences=[*describe_lesions(result, 0, 0), *describe_changes(result), *remarks],
+        sentences=[*describe_lesions(result, 0, 0), *([] if is_absent else [UNDETERMINED]), *describe_changes(result), *remarks],
         statement=plain_ascii(result.plan.lesion.model.statement),
         plan=plan,
     )

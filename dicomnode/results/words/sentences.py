@@ -5,23 +5,28 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from dicomnode.records import Finding as NodeFinding
 from dicomnode.results.words.measured import state
 from dicomnode.states import Outcome
-from pipeline.records import Finding as PipelineFinding
-from pipeline.records import Lesion, PipelineResult
+from pipeline.records import Finding, Lesion, PipelineResult
 
-Findings = Sequence[NodeFinding | PipelineFinding]
+Findings = Sequence[Finding]
 
 LONG_STRING = 64
 """Characters of a LO value (PS3.5 6.2)."""
-# Findings of the pipeline after which a negative result does not exclude a lesion.
-_LEAVES_DOUBT = frozenset({"brain-not-covered", "no-flair", "outside-trained-range", "low-snr", "motion-suspected"})
+# Findings after which a negative result does not exclude a lesion: of the image, of what was left out of it, and of what it is.
+_LEAVES_DOUBT = frozenset(
+    {
+        *("brain-not-covered", "no-flair", "outside-trained-range", "low-snr", "motion-suspected"),
+        *("slices-left-out", "stack-in-parts", "instances-missing", "instances-unreadable", "spacing-contradicts-header", "empty-slices"),
+        *("contrast-enhanced-flair", "witnesses-contradict"),
+    }
+)
 _LIMITS_QUALITY = frozenset({"brain-not-covered", "low-snr", "motion-suspected"})
 _SIDES = {"left": ", left", "right": ", right", "both": ", both sides", "unknown": ""}
 WARNING = "AI result, not for primary diagnosis"
+UNDETERMINED = "The images do not allow to say that there is none."
 NO_ABSENCE = "Absence of a segmentation does not mean absence of a lesion."
 _OPENING = {
     Outcome.REFUSED: "This study was not analysed for stroke lesions.",
@@ -69,9 +74,15 @@ def was_refused(findings: Findings) -> bool:
     return any(finding.grade == "refuse" for finding in findings)
 
 
-def may_claim_absence(findings: Findings) -> bool:
-    """Return whether finding nothing means that nothing is there: all inputs were used, and they show the whole brain on a FLAIR."""
-    return not was_refused(findings) and _LEAVES_DOUBT.isdisjoint(finding.code for finding in findings)
+def may_claim_absence(used: Collection[str], findings: Findings) -> bool:
+    """Return whether finding nothing means that nothing is there: a FLAIR was used in full, and no input was refused.
+
+    Parameters
+    ----------
+    used
+        Roles of the images that were segmented (`PipelineResult.used`).
+    """
+    return "flair" in used and not was_refused(findings) and _LEAVES_DOUBT.isdisjoint(finding.code for finding in findings)
 
 
 def is_limited(findings: Findings) -> bool:
@@ -168,7 +179,7 @@ def describe_remarks(findings: Findings) -> list[str]:
     return list(dict.fromkeys(f"{finding.grade.capitalize()}: {plain_ascii(_with_value(finding))}" for finding in ordered))
 
 
-def _with_value(finding: NodeFinding | PipelineFinding) -> str:
+def _with_value(finding: Finding) -> str:
     """Return the message, with the value that was seen where it does not say it itself."""
     if not finding.value or finding.value in finding.message:
         return finding.message

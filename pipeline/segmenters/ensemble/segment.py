@@ -32,6 +32,7 @@ def segment_members(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Jour
     spec = bundle.family_spec
     if not isinstance(spec, EnsembleSpec):
         raise TypeError(f"{bundle.name} is no ensemble")
+    # One grid for all members (ensemble's spacing, around the brain), on which their answers meet.
     grid = plan_mask_grid(case.brain.mask, bundle.input.spacing_mm, bundle.input.patch)
     given = [channel for channel in bundle.channels if channel in case.images]
     common = bundle.output.threshold_for(given)
@@ -39,6 +40,7 @@ def segment_members(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Jour
     fitting = [(member, member_plan) for member, member_plan in zip(bundle.members, plan.members, strict=True) if member.takes(given)]
     for member, member_plan in fitting[:1] if spec.rule == "first" else fitting:
         answer = segment(member, case, member_plan, journal)
+        # The member's probability at the common voxel centres, and its odds moved so that its own threshold becomes the ensemble's.
         on_grid = sample_linear(answer.probability, grid).clip(0.0, 1.0)
         asked.append(f"{member.name}/{member.version}")
         maps.append(move_threshold(on_grid, member_plan.threshold, common))

@@ -98,14 +98,17 @@ def group_slices(rectangles: Sequence[Rectangle | None], heads: Bool, area_chang
 
 
 def _same_head(first: Bool, other: Bool, area_change: float, head_iou: float) -> bool:
+    # Pixels of the head on the group's first slice, and of both slices together.
     area, union = int(first.sum()), int((first | other).sum())
     if area == 0 or union == 0:
         return area == union
+    # Relative change of the area, and intersection over union of the outlines.
     return abs(int(other.sum()) - area) / area <= area_change and int((first & other).sum()) / union >= head_iou
 
 
 def settle_rectangle(rectangles: Sequence[Rectangle], box_iou: float) -> Rectangle:
     """Return the mean of the most frequent rectangle, or what encloses all of them where none came twice."""
+    # Rectangles that overlap enough with the first of a cluster are the same region.
     clusters: list[list[Rectangle]] = []
     for rectangle in rectangles:
         home = next((cluster for cluster in clusters if cluster[0].overlap(rectangle) >= box_iou), None)
@@ -134,6 +137,7 @@ def box_of(group: Group, box_iou: float) -> Box:
 
 def find_boxes(probability: FloatArray, threshold: float, smallest_voxels: int) -> list[Box]:
     """Return the box of each 26-connected piece of a whole-brain map that has at least `smallest_voxels`."""
+    # 26-connected pieces; bincount gives the voxels of each label.
     labels, _ = ndimage.label(probability >= threshold, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel())
     return [
@@ -147,6 +151,7 @@ def grow(box: Box, least: Sequence[int], shape: Sequence[int]) -> Box:
     """Return the box made at least `least` large about its middle, moved to lie inside `shape`, cut where `shape` is smaller."""
     grown = []
     for (first, last), wanted, room in zip(box, least, shape, strict=True):
+        # As long as asked for, never longer than the image; then moved about its middle until it lies inside.
         size = min(max(last - first, wanted), room)
         start = min(max(0, (first + last - size) // 2), room - size)
         grown.append((start, start + size))
@@ -157,6 +162,7 @@ def drop_contained(boxes: Sequence[Box]) -> list[Box]:
     """Return the boxes without those that lie inside another one, in order."""
     kept: list[Box] = []
     for box in boxes:
+        # A box inside an earlier one adds nothing; one around earlier ones takes their place.
         if not any(_inside(box, other) for other in kept):
             kept = [other for other in kept if not _inside(other, box)] + [box]
     return kept

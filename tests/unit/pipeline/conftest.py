@@ -24,7 +24,9 @@ def known_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(known_models: Path) -> Recipe:
     from pipeline.segmenters.families import find_bundle
 
-    return Recipe(find_bundle(known_models, "known-lesion"), find_bundle(known_models, "known-brain"), bias_correction=False)
+    return Recipe(
+        find_bundle(known_models, "known-lesion"), find_bundle(known_models, "known-brain"), bias_correction=False, require_head=False
+    )
 
 
 @pytest.fixture

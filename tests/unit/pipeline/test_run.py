@@ -24,8 +24,8 @@ from tests.factories.volumes import AXIAL, FRAME, LEFT_BALL, SAGITTAL, Ball, dra
 
 SHAPE, SPACING = (44, 84, 70), (3.4, 2.2, 2.2)
 STEPS = [
-    "check_inputs", "reorient", "extract_brain", "register", "judge_quality", "resample", "correct_bias", "normalise", "infer", "to_source_grid",
-    "find_lesions", "find_template", "measure",
+    "check_inputs", "reorient", "extract_brain", "register", "judge_head", "judge_quality", "resample", "correct_bias", "normalise", "infer", "to_source_grid",
+    "find_lesions", "measure",
 ]  # fmt: skip
 
 

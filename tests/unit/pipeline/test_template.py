@@ -8,15 +8,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from pipeline.errors import BrainExtractionError
 from pipeline.geometry import Affine, Grid, apply_affine, axial_affine
 from pipeline.journal import Journal
 from pipeline.measure.lesion import to_mni
+from pipeline.plan import Recipe
 from pipeline.preprocess import template as room
 from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold
 from pipeline.preprocess.resample import sample_linear
 from pipeline.preprocess.template import TemplateFit, fit_template, load_template
 from pipeline.records import Volume
-from pipeline.run import _find_template
+from pipeline.run import _judge_head
 
 GRID = Grid((60, 76, 64), axial_affine((60, 76, 64), (3.0, 3.0, 3.0), np.array([15.0, -40.0, 60.0])), "1.2.3")
 
@@ -95,7 +97,7 @@ def test_a_bad_fit_says_why(change: dict[str, object], words: str) -> None:
     assert words in dataclasses.replace(good, **change).problem
 
 
-def test_a_failed_registration_leaves_a_remark_and_no_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_registration_is_no_head_and_leaves_no_coordinates(monkeypatch: pytest.MonkeyPatch, recipe: Recipe) -> None:
     image, brain = make_head(lay_out((0.0, 0.0), (1.0, 1.0, 1.0), (-15.0, 40.0, -60.0)))
     journal = Journal(None)
 
@@ -104,6 +106,8 @@ def test_a_failed_registration_leaves_a_remark_and_no_coordinates(monkeypatch: p
 
     monkeypatch.setattr(room, "_optimise", fail)
 
-    assert _find_template(image, brain, journal) is None
-    assert [finding.code for finding in journal.findings] == ["no-template-coordinates"]
-    assert "all samples map outside" in journal.findings[0].message
+    assert _judge_head(image, brain, recipe, journal) is None
+    assert "all samples map outside" in str(journal.steps[-1].parameters["template"])
+    with pytest.raises(BrainExtractionError, match="cannot be laid on the brain template") as refusal:
+        _judge_head(image, brain, dataclasses.replace(recipe, require_head=True), journal)
+    assert refusal.value.code == "not-a-head"

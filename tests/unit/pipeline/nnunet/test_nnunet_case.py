@@ -217,7 +217,9 @@ def test_a_study_through_an_imported_network(known_models: Path, tmp_path: Path,
     bundle = bright_bundle(tmp_path, orientation=orientation)
     verify_bundle(bundle)
 
-    result = run_pipeline({"flair": volume}, Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False))
+    result = run_pipeline(
+        {"flair": volume}, Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False, require_head=False)
+    )
 
     places = sorted((lesion.centroid_lps_mm for lesion in result.lesions), key=lambda place: -place[0])
     assert np.allclose(places, [LEFT_BALL.at_mm, RIGHT_BALL.at_mm], atol=1.0)
@@ -237,7 +239,9 @@ def test_channels_come_onto_the_grid_that_the_manifest_names(known_models: Path,
     manifest["nnunet"] |= {"schemes": ["zscore"] * 2, "masked": [True] * 2, "grid": "t1"}
     bundle = load_bundle(write_bundle(tmp_path, bright_graph((24, 40, 32), 4.0, channels=2), manifest))
 
-    result = run_pipeline({"t1": t1, "flair": flair}, Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False))
+    result = run_pipeline(
+        {"t1": t1, "flair": flair}, Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False, require_head=False)
+    )
 
     places = sorted((lesion.centroid_lps_mm for lesion in result.lesions), key=lambda place: -place[0])
     assert result.labels.array.shape == flair.array.shape
