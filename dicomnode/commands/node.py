@@ -117,4 +117,4 @@ def _print_demo(result: DemoResult) -> None:
     console.print(f"from the last image sent to the answer in the PACS: {result.seconds:.1f} s")
     for name, path in (("SEG", result.seg), ("SR", result.sr), ("SR as text", result.report), ("montage", result.montage)):
         console.print(f"{name}: {path or 'none'}", highlight=False, soft_wrap=True)
-    console.print("The networks were trained on synthetic data only. For research use; not for diagnosis.")
+    console.print("The report says what the networks were trained on. For research use; not for diagnosis.")

@@ -15,7 +15,7 @@ class PipelineSettings(Section):
     """What is computed."""
 
     models: Path | None = Field(None, description="Folder of model bundles; empty: the ones that ship with the node.")
-    lesion_model: str = Field("stroke-lesion-2mm", description="Bundle that finds the lesions: name, or name/version.")
+    lesion_model: str = Field("stroke-lesion-ensemble", description="Bundle that finds the lesions: name, or name/version.")
     brain_model: str = Field("brain-extractor-3mm", description="Bundle that finds the brain: name, or name/version.")
     threshold: float | None = Field(None, gt=0, lt=1, description="Lesion probability threshold; empty: the manifest's.")
     peak: float | None = Field(

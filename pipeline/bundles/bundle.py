@@ -114,7 +114,7 @@ def _load_members(bundle: Bundle, families: Families) -> tuple[Bundle, ...]:
     Raises
     ------
     BundleError
-        One is missing, another than was named, an ensemble itself, or was not trained for what the ensemble accepts.
+        One is missing, another than was named, or an ensemble itself, or none was trained for what the ensemble accepts.
     """
     models, members = bundle.folder.parent.parent, []
     for name, digest in bundle.family_spec.member_digests.items():
@@ -129,12 +129,15 @@ def _load_members(bundle: Bundle, families: Families) -> tuple[Bundle, ...]:
             raise BundleError(
                 f"{bundle.name} was made with another {name}: the SHA-256 differs; install that one again", code="model-altered"
             )
-        accepted = {frozenset(combination) for combination in member.input.accepts}
-        lacking = [combination for combination in bundle.input.accepts if frozenset(combination) not in accepted]
-        if member.task != bundle.task or lacking:
-            missing = f"for {'+'.join(lacking[0])}" if lacking else f"for the task {bundle.task!r}"
-            raise BundleError(f"{bundle.name}: its member {name} was not trained {missing}", code="model-manifest-invalid")
+        if member.task != bundle.task:
+            raise BundleError(
+                f"{bundle.name}: its member {name} was not trained for the task {bundle.task!r}", code="model-manifest-invalid"
+            )
         members.append(member)
+    trained = {frozenset(combination) for member in members for combination in member.input.accepts}
+    lacking = [combination for combination in bundle.input.accepts if frozenset(combination) not in trained]
+    if members and lacking:
+        raise BundleError(f"{bundle.name}: none of its members was trained for {'+'.join(lacking[0])}", code="model-manifest-invalid")
     return tuple(members)
 
 

@@ -114,7 +114,9 @@ class Manifest:
     graphs
         File name to SHA-256 of every graph; the one that answers first, then further folds, planes or stages.
     training_data
-        What the network was trained on, in words; empty where the manifest does not say.
+        What the network was trained on, at length; empty where the manifest does not say.
+    trained_on
+        The same in a few words, which the statement of every result repeats; empty where the manifest does not say.
     family
         The word of the manifest, as every result says it.
     segmenter
@@ -141,6 +143,7 @@ class Manifest:
     trained: Mapping[str, Mapping[str, tuple[float, float]]]
     family_spec: FamilySpec
     training_data: str
+    trained_on: str
 
     @property
     def sha256(self) -> str:

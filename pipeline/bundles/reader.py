@@ -74,7 +74,7 @@ class _Reader(Values):
             task=self.one_of("task", TASKS),
             family=family.word,
             segmenter=segmenter,
-            statement=self.text("statement"),
+            statement=self._statement(),
             intended_use=self.text("intended_use"),
             licence=self.text("licence"),
             input=(network_input := self._input()),
@@ -84,6 +84,7 @@ class _Reader(Values):
             output=self._output(network_input),
             family_spec=(spec := family.read(self)),
             training_data=self.value("training.data", str, ""),
+            trained_on=self.value("trained_on", str, ""),
             graphs=self.value("files", dict, None if family.prepares else {}),
         )
         # For people to read; the program asks for no more than that they are tables.
@@ -93,6 +94,11 @@ class _Reader(Values):
         manifest = replace(manifest, graphs=self._check_graphs(manifest.graphs, family, spec))
         self._check_together(manifest, family)
         return manifest
+
+    def _statement(self) -> str:
+        """Return what every result says about the network; `trained_on` takes the place of the manifest's own words on the training data."""
+        statement, trained_on = self.text("statement"), self.value("trained_on", str, "")
+        return f"Trained on {trained_on}. For research use; not for diagnosis." if trained_on else statement
 
     def _check_schema(self) -> None:
         schema = self.value("schema", int)

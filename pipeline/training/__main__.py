@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from pipeline.training import bundle_commands, family_commands
+from pipeline.training import bundle_commands, family_commands, slice_commands
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.progress import progress_bar
 
@@ -38,6 +38,14 @@ app.command("export-triplanar")(family_commands.export_triplanar)
 app.command("export-proposal")(family_commands.export_proposal)
 app.command()(bundle_commands.prove)
 app.command()(bundle_commands.measure)
+for _command in (
+    slice_commands.score_slices,
+    slice_commands.synthesize_volumes,
+    slice_commands.paint_volumes,
+    slice_commands.train_planes,
+    slice_commands.export_planes,
+):
+    app.command()(_command)
 
 TaskName = Annotated[str, typer.Option(help="what is trained: a name in the table of pipeline.training.tasks")]
 Choosing = Annotated[int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")]

@@ -31,6 +31,12 @@ class BundleText:
     known_failures: tuple[str, ...] = field(default=())
     family: str = "patch3d"
     graphs: tuple[str, ...] = ("model.onnx",)
+    trained_on: str = ""
+
+    @property
+    def statement(self) -> str:
+        """What every result says about the network."""
+        return f"Trained on {self.trained_on}. For research use; not for diagnosis." if self.trained_on else STATEMENT
 
 
 GENERATOR_RANGE = {
@@ -78,6 +84,16 @@ BUNDLES["triplanar"] = replace(
         ("One residual 2D U-Net for each of the axial, coronal and sagittal planes sees the volume slice by slice. A voxel is lesion where two of "
         "the three say so; the share of planes that do is kept as agreement."),
         "The probability that comes out is the middle one of the three: it reaches a threshold exactly where two planes do.",
+        "After the published method (arXiv 2511.07281, of which only the abstract was at hand): depth, widths, loss and training are our own.",
+    ),
+)  # fmt: skip
+BUNDLES["planes"] = replace(
+    BUNDLES["triplanar"], title="Stroke lesions by three planes of 2D networks, trained on real strokes, 1 mm", accepts=(("t1", "flair"), ("flair",)),
+    how=(
+        BUNDLES["lesion"].how[0].replace("2 mm", "1 mm"),
+        BUNDLES["lesion"].how[1],
+        "One residual 2D U-Net for each of the axial, coronal and sagittal planes sees the volume slice by slice, on blocks of 2 x 2 pixels.",
+        "The planes' probabilities are averaged or voted as `triplanar.rule` says; the share of planes that vote for lesion is kept as agreement.",
         "After the published method (arXiv 2511.07281, of which only the abstract was at hand): depth, widths, loss and training are our own.",
     ),
 )  # fmt: skip
@@ -132,7 +148,7 @@ def write_manifest(folder: Path, text: BundleText, numbers: Numbers, table: tupl
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in text.graphs}
     tables: list[tuple[str, Mapping[str, Any]]] = [
         ("", {"schema": 1, "name": text.name, "version": numbers.version, "task": text.task, "family": text.family,
-              "statement": STATEMENT, "intended_use": text.intended_use, "licence": "Apache-2.0"}),
+              "statement": text.statement, **({"trained_on": text.trained_on} if text.trained_on else {}), "intended_use": text.intended_use, "licence": "Apache-2.0"}),
         ("files", digests),
         ("input", {"name": "image", "channels": list(numbers.channels), "accepts": [list(a) for a in text.accepts],
                    "head": text.head, "spacing_mm": list(numbers.spacing_mm), "patch": list(numbers.patch),
@@ -177,7 +193,7 @@ def _toml_value(value: Any) -> str:
 def write_card(folder: Path, text: BundleText, numbers: Numbers, sections: Mapping[str, str]) -> None:
     """Write `CARD.md`; `sections` (heading to Markdown) holds what was measured and seen."""
     parts = [
-        f"# {text.title}", f"`{text.name}` {numbers.version}. **{STATEMENT}**", text.intended_use,
+        f"# {text.title}", f"`{text.name}` {numbers.version}. **{text.statement}**", text.intended_use,
         "## Data", text.data,
         "## Training", "\n".join(f"- {key}: {value}" for key, value in numbers.training.items()),
         "![curve](curve.png)" if (folder / "curve.png").exists() else "",

@@ -115,7 +115,11 @@ def answer_sample(bundle: Bundle, image: FloatArray, roles: Sequence[str], threa
     if not isinstance(bundle.family_spec, EnsembleSpec):
         plan = plan_network(bundle, (), threshold=common, threads=threads)
         return infer_channels(bundle, sample_channels(image), plan)[0].probability.array
-    maps = [move_threshold(answer_sample(each, image, roles, threads), each.output.threshold_for(roles), common) for each in bundle.members]
+    fitting = [member for member in bundle.members if member.takes(roles)]
+    maps = [
+        move_threshold(answer_sample(member, image, roles, threads), member.output.threshold_for(roles), common)
+        for member in (fitting[:1] if bundle.family_spec.rule == "first" else fitting)
+    ]
     stacked = np.stack(maps)
     return majority(stacked) if bundle.family_spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
 

@@ -24,7 +24,7 @@ from pipeline.records import Role, Volume
 from pipeline.run import run_pipeline
 from pipeline.training.measure_real import find_nothing
 from pipeline.training.real_cases import RealCase
-from pipeline.training.synthesis.appearance import draw_lesion_state, paint_lesion
+from pipeline.training.synthesis.appearance import draw_acute_lesion, draw_lesion_state, paint_lesion
 from pipeline.training.synthesis.contrast import Contrast
 from pipeline.training.synthesis.fields import Dice, Grid, sample
 from pipeline.training.synthesis.lesion_maps import read_map
@@ -55,9 +55,19 @@ CORTICAL_SHARE = 0.1
 
 
 def paint_cases(
-    recipe: Recipe, cases: Sequence[RealCase], maps: Sequence[Path], each: int = 4, seed: int = 0, *, cavities: bool = False
+    recipe: Recipe,
+    cases: Sequence[RealCase],
+    maps: Sequence[Path],
+    each: int = 4,
+    seed: int = 0,
+    *,
+    cavities: bool = False,
+    acute: bool = False,
 ) -> Iterator[RealCase]:
-    """Yield up to `each` copies of every head, each with another outline painted in; with `cavities` as a cavity that reaches the cortex."""
+    """Yield up to `each` copies of every head, each with another outline painted in; with `cavities` as a cavity that reaches the cortex.
+
+    With `acute` a lesion looks as real acute strokes do (`draw_acute_lesion`).
+    """
     for number, case in enumerate(cases):
         head, found = prepare_head(recipe, case), 0
         # Few outlines reach the cortex, so more are tried.
@@ -66,7 +76,7 @@ def paint_cases(
                 break
             dice = Dice(seed + 1000 * number + attempt)
             path = maps[dice.integer(len(maps))]
-            painted = paint_outline(head, path, dice, cavity=cavities)
+            painted = paint_outline(head, path, dice, cavity=cavities, acute=acute)
             if painted is not None:
                 found += 1
                 yield add_lesion(case, head, *painted, name=f"{case.name}-{path.name.removesuffix('.nii.gz')}")
@@ -138,10 +148,12 @@ def _as_sitk(array: Float, affine: Affine) -> Any:
     return image
 
 
-def paint_outline(head: PreparedHead, path: Path, dice: Dice, *, cavity: bool = False) -> tuple[Tensor, dict[str, Tensor]] | None:
+def paint_outline(
+    head: PreparedHead, path: Path, dice: Dice, *, cavity: bool = False, acute: bool = False
+) -> tuple[Tensor, dict[str, Tensor]] | None:
     """Return the lesion's mask and what it changes in each image; None when hardly anything of it falls on tissue.
 
-    With `cavity` it is painted as fluid, and None also when it does not reach the cortex.
+    With `cavity` it is painted as fluid, and None also when it does not reach the cortex; with `acute` as `draw_acute_lesion` has it.
     """
     outline = read_map(path)
     index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in PAINT_GRID.shape), indexing="ij"), dim=-1)
@@ -154,7 +166,7 @@ def paint_outline(head: PreparedHead, path: Path, dice: Dice, *, cavity: bool = 
     if int(mask.sum()) < SMALLEST_VOXELS or (cavity and not _is_cortical(mask, head.inside)):
         return None
     shape = LesionShape(mask, depth_of(mask, PAINT_GRID), float(mask.sum()) * PAINT_GRID.voxel_ml, path.name)
-    state = draw_lesion_state(shape, PAINT_GRID, dice, cavity=cavity or None)
+    state = draw_acute_lesion(shape, PAINT_GRID, dice) if acute else draw_lesion_state(shape, PAINT_GRID, dice, cavity=cavity or None)
     return mask, {
         role: paint_lesion(image, state, Contrast(role, means[role]), PAINT_GRID, dice) - image for role, image in head.images.items()
     }

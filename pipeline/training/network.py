@@ -45,6 +45,9 @@ class Architecture:
         less than at the voxels). Its input must be as wide as the brain, and centred on it.
     shrink
         A 3D network works on a grid that is this many times coarser than its input and output.
+    unshuffle
+        A 2D network's first level holds blocks of this many pixels squared as channels (Shi et al. 2016), so the full resolution costs
+        little; its output is spread over the pixels again.
     """
 
     channels: tuple[str, ...]
@@ -54,6 +57,7 @@ class Architecture:
     plane: str = ""
     mirrored: bool = False
     shrink: int = 1
+    unshuffle: int = 1
 
     def __post_init__(self) -> None:
         if not self.channels or len(self.widths) < 2:
@@ -76,6 +80,7 @@ class Architecture:
             str(values.get("plane", "")),
             bool(values.get("mirrored", False)),
             int(values.get("shrink", 1)),
+            int(values.get("unshuffle", 1)),
         )
 
 

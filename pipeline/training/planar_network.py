@@ -37,20 +37,21 @@ class PlanarUNet(nn.Module):
     """Residual encoder and decoder with skip connections over the slices of one plane.
 
     In training mode `forward` returns one logit map per supervised level, finest first; in evaluation mode the finest.
-    Both sizes of a slice must be divisible by 2 to the power (levels - 1).
+    Both sizes of a slice must be divisible by `unshuffle` times 2 to the power (levels - 1).
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
         widths = architecture.widths
-        inputs = len(architecture.channels) * (2 if architecture.mirrored else 1)
+        inputs = len(architecture.channels) * (2 if architecture.mirrored else 1) * architecture.unshuffle**2
         self.encode = nn.ModuleList(
             ResidualBlock(a, b, stride=1 if level == 0 else 2) for level, (a, b) in enumerate(itertools.pairwise((inputs, *widths)))
         )
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.decode = nn.ModuleList(ResidualBlock(2 * a, a) for a in widths[:-1])
-        self.heads = nn.ModuleList(nn.Conv2d(w, 1, 1) for w in widths[: architecture.deep_outputs + 1])
+        outputs = architecture.unshuffle**2
+        self.heads = nn.ModuleList(nn.Conv2d(w, outputs, 1) for w in widths[: architecture.deep_outputs + 1])
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Return logits of shape (batch, 1, slice, row, column), or a list of them in training mode."""
@@ -58,7 +59,17 @@ class PlanarUNet(nn.Module):
             x = torch.cat((x, mirror_difference(x)), dim=1)
         axis = 2 + PLANES[self.architecture.plane]
         batch, count = x.shape[0], x.shape[axis]
-        slices = x.movedim(axis, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        slices = x.movedim(axis, 1).flatten(0, 1)
+        outputs = self._segment(slices)
+        stacked = [logits.reshape(batch, count, *logits.shape[1:]).movedim(1, axis) for logits in outputs]
+        return stacked if self.training else stacked[0]
+
+    def _segment(self, slices: Tensor) -> list[Tensor]:
+        """Return logits (slice, 1, row, column) of each supervised level, finest first; of the finest alone in evaluation mode."""
+        block = self.architecture.unshuffle
+        if block > 1:
+            slices = F.pixel_unshuffle(slices, block)
+        slices = slices.contiguous(memory_format=torch.channels_last)
         skips = []
         for encode in self.encode:
             slices = encode(slices)
@@ -69,8 +80,8 @@ class PlanarUNet(nn.Module):
             slices = self.decode[level](torch.cat((self.up[level](slices), skips[level]), dim=1))
             if level <= (self.architecture.deep_outputs if self.training else 0):
                 logits = self.heads[level](slices)
-                outputs.append(logits.reshape(batch, count, *logits.shape[1:]).movedim(1, axis))
-        return outputs[::-1] if self.training else outputs[-1]
+                outputs.append(F.pixel_shuffle(logits, block) if block > 1 else logits)
+        return outputs[::-1]
 
 
 def mirror_difference(x: Tensor) -> Tensor:

@@ -10,13 +10,17 @@ from pipeline.bundles.family import Family
 from pipeline.bundles.manifest import FamilySpec
 from pipeline.bundles.values import Values
 
-RULES = ("average", "vote")
+RULES = ("average", "vote", "first")
 _WORD = "[A-Za-z0-9][A-Za-z0-9._+-]*"
 
 
 @dataclass(frozen=True)
 class EnsembleSpec(FamilySpec):
-    """Other bundles, "name/version" to the SHA-256 that the bundle goes by, and how their answers become one."""
+    """Other bundles, "name/version" to the SHA-256 that the bundle goes by, and how their answers become one.
+
+    A member that was not trained for the images of a case is not asked. With the rule "first" the first of the others answers alone: so one
+    network can serve a FLAIR, and another a T1 without one.
+    """
 
     rule: str
     members: Mapping[str, str]

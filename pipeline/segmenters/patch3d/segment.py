@@ -16,7 +16,7 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.bundles.manifest import GRAPH
 from pipeline.geometry import Affine, Grid
 from pipeline.inference.passes import average_passes
-from pipeline.inference.session import open_network
+from pipeline.inference.session import Network, open_network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
 from pipeline.journal import Journal
 from pipeline.preprocess.correct_bias import apply_bias_correction, plan_bias_correction
@@ -91,15 +91,22 @@ def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer
     return infer_graph(bundle, channels, plan, GRAPH)
 
 
-def infer_graph(bundle: Bundle, channels: Channels, plan: NetworkPlan, name: str) -> tuple[Answer, dict[str, Any]]:
+def infer_graph(
+    bundle: Bundle, channels: Channels, plan: NetworkPlan, name: str, adapt: Callable[[Network], Network] = lambda network: network
+) -> tuple[Answer, dict[str, Any]]:
     """Run one of the bundle's graphs over the grid and return its answer, float32, and how it was tiled.
+
+    Parameters
+    ----------
+    adapt
+        Makes a function of one patch out of a graph that takes something else.
 
     Raises
     ------
     BundleError
         The graph is not as the manifest says, or answers with NaN or infinite values.
     """
-    network = open_network(bundle, plan.threads, name, plan.provider)
+    network = adapt(open_network(bundle, plan.threads, name, plan.provider))
     activate = ACTIVATIONS[bundle.output.activation]
     late = bundle.window.aggregate == "logits"
     mirrors = bundle.window.mirror_axes

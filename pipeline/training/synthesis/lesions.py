@@ -47,15 +47,15 @@ class LesionShape:
 
 
 def draw_lesions(
-    brain: Brain, grid: Grid, dice: Dice, maps: Sequence[Path] = (), *, empty: float = 0.12, cortical: bool = False
+    brain: Brain, grid: Grid, dice: Dice, maps: Sequence[Path] = (), *, empty: float = 0.12, cortical: bool = False, real: float = 0.5
 ) -> list[LesionShape]:
-    """Draw the lesions of one subject: none with probability `empty`, else one to five; half from `maps` when given."""
+    """Draw the lesions of one subject: none with probability `empty`, else one to five; a share `real` from `maps` when given."""
     if dice.chance(empty):
         return []
     count = 1
     while count < 5 and dice.chance(0.4):
         count += 1
-    use_maps = bool(maps) and dice.chance(0.5)
+    use_maps = bool(maps) and dice.chance(real)
     if use_maps:
         # One map is one patient's whole lesion load, so a second is rare.
         shapes = [draw_real(brain, grid, dice, maps) for _ in range(2 if dice.chance(0.1) else 1)]
