@@ -216,7 +216,8 @@ def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> t
     """Build the report that says why there is no segmentation; no header can stop it."""
     spool = task.config.storage.spool
     # The newest first: a correction of the patient comes last.
-    arrivals = sorted((*task.instances, *task.set_aside), key=lambda item: item.received_at, reverse=True)
+    everything: list[IndexedInstance | SetAside] = [*task.instances, *task.set_aside]
+    arrivals = sorted(everything, key=lambda item: item.received_at, reverse=True)
     study = UnansweredStudy(
         StudyInstanceUID=task.StudyInstanceUID,
         revision=task.revision,
@@ -281,7 +282,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
     spool = task.config.storage.spool
     used = {frame.path for source in sources for frame in source.frames}
     received = [instance.received_at for instance in task.instances if spool / instance.path in used]
-    any_instance = task.instances[0] if task.instances else task.set_aside[0]
+    any_instance: IndexedInstance | SetAside = task.instances[0] if task.instances else task.set_aside[0]
     marks = {spool / instance.path: instance.header.identity_mark for instance in task.instances}
     return AnswerContext(
         StudyInstanceUID=task.StudyInstanceUID,
@@ -321,7 +322,7 @@ def judge(result: PipelineResult, findings: Sequence[Finding]) -> Outcome:
 def summarize(result: PipelineResult, outcome: Outcome) -> str:
     """Return the answer in one sentence."""
     if outcome is Outcome.UNDETERMINED:
-        return "No lesion found, but the images do not allow to say that there is none; the findings say why."
+        return "No lesion was found, but these images cannot rule one out; the findings say why."
     if not result.lesions:
         return "No lesion found."
     total_ml = sum(m.value for m in result.measurements if m.name == "total_volume")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import structlog
-from pydicom import dcmread
 
 from dicomnode.errors import NodeError, RetryLater
 from dicomnode.ledger.ledger import Ledger
@@ -19,10 +18,13 @@ from dicomnode.settings.config import Config, DestinationSettings, FetchSettings
 from dicomnode.settings.references import find_source
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
+from dicomnode.study.person import read_texts
 
 log = structlog.get_logger()
 
 _TRIES = 3
+# Wild cards, and what separates two values: an ID with one of them would ask for the studies of others.
+_MATCHES_OTHERS = frozenset("*?\\")
 _WAIT_S = 15.0
 _COUNT_EVERY_S = 5.0
 LONGEST_WAIT_S = _WAIT_S * 2**_TRIES
@@ -145,10 +147,11 @@ def _fetch_priors(config: Config, ledger: Ledger, clock: Callable[[], float], St
         raise NodeError("no image of the study can be read")
     # Read from the image for this question; the ledger knows no patient.
     path = config.storage.spool / instances[0].path
-    header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "StudyDate"])
-    PatientID, StudyDate = str(header.get("PatientID") or ""), str(header.get("StudyDate") or "")
+    PatientID, StudyDate = read_texts(path, ("PatientID", "StudyDate")) or ("", "")
     if not PatientID or not StudyDate:
         raise NodeError("the images name no Patient ID or Study Date")
+    if set(PatientID) & _MATCHES_OTHERS:
+        raise NodeError("the Patient ID holds characters by which a query means other patients too (PS3.4 C.2.2.2)")
     listed = find_studies(source, PatientID, calling_ae=_calling_ae(config, source), timeout_s=config.delivery.timeout_s)
     if isinstance(listed, SendOutcome):
         raise _error(listed)

@@ -51,7 +51,7 @@ ROOMS = (
     Room(
         "dicomnode.commands.story",
         "the ledger in words: `status`, `why`, `retry`",
-        _dicomnode("commands.terminal", "errors", "ledger", "processes.app", "settings"),
+        _dicomnode("commands.terminal", "errors", "ledger", "processes.app", "settings", "spool"),
         ("typer",),
     ),
     Room(

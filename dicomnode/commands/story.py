@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -33,14 +34,16 @@ def show_status(config: Config, as_json: bool) -> None:
     """Print the studies and where each stands."""
     from dicomnode.ledger.shown import plain
     from dicomnode.processes.app import open_ledger
+    from dicomnode.spool.layout import SpoolLayout
 
     with closing(open_ledger(config)) as ledger:
+        damaged = sorted(SpoolLayout(config.storage.spool).aside.glob("*"))
         if as_json:
             history = ledger.history
             shown = {"health": history.health(), "studies": history.studies(), "without_study": history.without_study()}
-            typer.echo(json.dumps(plain(shown), indent=2))
+            typer.echo(json.dumps({**plain(shown), "set_aside": [path.as_posix() for path in damaged]}, indent=2))
         else:
-            print_rows(STATUS_COLUMNS, status_rows(ledger), as_json=False)
+            print_rows(STATUS_COLUMNS, [*status_rows(ledger), *map(_damaged_row, damaged)], as_json=False)
 
 
 def show_why(config: Config, uid: str, as_json: bool) -> None:
@@ -89,6 +92,11 @@ def status_rows(ledger: Ledger) -> list[list[str]]:
         rows.append((newest.received_at, [newest.SOPInstanceUID, str(len(group)), NO_STUDY, "", newest.reason, ""]))
     newest_first = sorted(rows, key=lambda row: row[0], reverse=True)
     return [[cells[0], clock(received_at), *cells[1:]] for received_at, cells in newest_first]
+
+
+def _damaged_row(path: Path) -> list[str]:
+    reason = "its bytes no longer fit the hash in its name, or the ledger could not hold it; send the study again"
+    return [f"aside/{path.name}", clock(path.stat().st_mtime), "1", "set aside", "", reason, ""]
 
 
 def find_study(ledger: Ledger, text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pydicom.uid import UID_dictionary
+from pydicom.config import IGNORE
+from pydicom.uid import UID
 
 _CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
 _ENHANCED_MR = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4")
@@ -34,9 +35,4 @@ def asks_for_answer(SOPClassUID: str) -> bool:
 
 def is_image(SOPClassUID: str) -> bool:
     """Return whether every object of a class has pixel data; of a class that is not in the standard nothing is expected."""
-    return "Image Storage" in UID_dictionary.get(SOPClassUID, ("",))[0]
-
-
-def class_name(SOPClassUID: str) -> str:
-    """Return what the standard calls a class, or its UID where it is a private one."""
-    return UID_dictionary.get(SOPClassUID, (SOPClassUID,))[0] or SOPClassUID
+    return "Image Storage" in UID(SOPClassUID, IGNORE).name

@@ -59,6 +59,16 @@ def read_whole(dataset: Dataset, key: str | BaseTag) -> str:
     return "\\".join(value.strip(" \0") for value in values)
 
 
+def read_uid(dataset: Dataset, keyword: str) -> str:
+    """Return a UID letter by letter, without its padding only, "" when there is none.
+
+    From the bytes, where they are not decoded yet: pydicom takes away a newline at the end, and what is left is another UID.
+    """
+    tag = Tag(keyword)
+    encoded = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
+    return encoded.decode("latin-1").strip(" \0") if isinstance(encoded, bytes) else read_whole(dataset, keyword)
+
+
 def read_numbers(dataset: Dataset, key: str | BaseTag) -> tuple[float, ...]:
     """Return all values as finite numbers; empty when one of them is not a number."""
     numbers = [_to_number(value) for value in read_values(dataset, key)]

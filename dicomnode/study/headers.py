@@ -21,7 +21,7 @@ from dicomnode.records import InstanceHeader
 from dicomnode.spool.opening import open_instance
 from dicomnode.study.bombs import CountedFile, refuse_bombs
 from dicomnode.study.classes import asks_for_answer, is_image
-from dicomnode.study.elements import read_integer, read_number, read_private_number, read_text, read_texts, read_whole
+from dicomnode.study.elements import read_integer, read_number, read_private_number, read_text, read_texts, read_uid
 from dicomnode.study.frames import FrameFacts, fill_from_converted, read_frames
 from dicomnode.study.person import mark_identity
 from dicomnode.study.sequence_elements import read_agent_attribute, read_sequence_elements
@@ -83,11 +83,11 @@ def _parse(file: BinaryIO) -> FileDataset:
     except (InvalidDicomError, EOFError):
         raise UnreadableInstance("not-dicom: the file is not a DICOM instance") from None
     # Whole values: the first of two would be another object's name.
-    missing = [keyword for keyword in _IDENTITY if not is_uid(read_whole(dataset, keyword))]
+    missing = [keyword for keyword in _IDENTITY if not is_uid(read_uid(dataset, keyword))]
     if len(missing) == len(_IDENTITY):
         raise UnreadableInstance("not-dicom: the file has none of the identifiers of a DICOM instance")
     if missing:
-        study = "" if "StudyInstanceUID" in missing else read_whole(dataset, "StudyInstanceUID")
+        study = "" if "StudyInstanceUID" in missing else read_uid(dataset, "StudyInstanceUID")
         raise UnreadableInstance(f"identity-missing: {', '.join(missing)} is absent or not a UID", StudyInstanceUID=study)
     return dataset
 
@@ -112,9 +112,9 @@ def _refuse_truncated(dataset: FileDataset, file: BinaryIO, size_bytes: int) -> 
     """
     if read_text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID") == _DEFLATED:
         return
-    study, remaining = read_whole(dataset, "StudyInstanceUID"), size_bytes - file.tell()
+    study, remaining = read_uid(dataset, "StudyInstanceUID"), size_bytes - file.tell()
     if remaining <= 0:
-        if is_image(read_whole(dataset, "SOPClassUID")):
+        if is_image(read_uid(dataset, "SOPClassUID")):
             raise UnreadableInstance("truncated: the file ends before the pixel data", StudyInstanceUID=study)
         return
     little, implicit = dataset.original_encoding[1], dataset.original_encoding[0]
@@ -131,9 +131,12 @@ def _describe(dataset: Dataset) -> InstanceHeader:
     dataset = fill_from_converted(dataset)
     facts = read_frames(dataset)
     return InstanceHeader(
-        **{keyword: read_whole(dataset, keyword) for keyword in _IDENTITY},
+        SOPInstanceUID=read_uid(dataset, "SOPInstanceUID"),
+        SOPClassUID=read_uid(dataset, "SOPClassUID"),
+        StudyInstanceUID=read_uid(dataset, "StudyInstanceUID"),
+        SeriesInstanceUID=read_uid(dataset, "SeriesInstanceUID"),
         Modality=read_text(dataset, "Modality").upper(),
-        FrameOfReferenceUID=read_whole(dataset, "FrameOfReferenceUID"),
+        FrameOfReferenceUID=read_uid(dataset, "FrameOfReferenceUID"),
         Rows=read_integer(dataset, "Rows") or 0,
         Columns=read_integer(dataset, "Columns") or 0,
         NumberOfFrames=read_integer(dataset, "NumberOfFrames") or 1,

@@ -100,6 +100,9 @@ class LedgerStory:
             job.id, owner, Conclusion(Outcome.LESIONS, "2 lesions", files, destinations, {"lesions": [{"label": 1, "volume_ml": 2.5}]}), now
         )
 
+    def conclude(self, job: Job, outcome: Outcome, reason: str, now: float, owner: str = "work") -> None:
+        self.ledger.jobs.finish(job.id, owner, Conclusion(outcome, reason, (), {}), now)
+
     def newest(self) -> dict[str, Any]:
         job: dict[str, Any] = plain(self.ledger.history.of_study(STUDY))["jobs"][-1]
         return job

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from dicomnode import answer
-from dicomnode.answer import LoadedStudy, StudyTask, load_study, solve_study
+from dicomnode.answer import LoadedStudy, StudyTask, judge, load_study, solve_study, summarize
 from dicomnode.errors import StudyRefused
-from dicomnode.records import SourceSeries
+from dicomnode.records import Finding, SourceSeries
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import read_back
 from dicomnode.settings.config import parse_config
+from dicomnode.states import Outcome
 from dicomnode.study.choice import ChosenSeries, Selection
 from pipeline.plan import Recipe, make_plan
 from pipeline.records import PipelineResult, Role, Volume
@@ -80,3 +83,18 @@ def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(tmp_path: 
     assert list(loaded.volumes) == ["t1"]
     # The negative report claims no absence when a finding of this grade is there.
     assert [(finding.code, finding.grade) for finding in loaded.findings] == [("missing-slices", "refuse")]
+
+
+@pytest.mark.parametrize(
+    ("findings", "outcome"),
+    [
+        ((), Outcome.NEGATIVE),
+        ((Finding("no-flair", "warning", "No FLAIR was used."),), Outcome.UNDETERMINED),
+        ((Finding("gap", "refuse", "The FLAIR series was not used."),), Outcome.UNDETERMINED),
+    ],
+)
+def test_finding_nothing_is_called_what_the_report_calls_it(findings: tuple[Finding, ...], outcome: Outcome) -> None:
+    nothing = cast("PipelineResult", SimpleNamespace(lesions=(), findings=(), measurements=()))
+    assert judge(nothing, findings) is outcome
+    assert ("allow to say" in summarize(nothing, outcome)) is (outcome is Outcome.UNDETERMINED)
+    assert judge(cast("PipelineResult", SimpleNamespace(lesions=(1,), findings=())), findings) is Outcome.LESIONS

@@ -156,7 +156,9 @@ def test_uids_as_scanners_write_them_are_carried_letter_by_letter(tmp_path: Path
     assert read_header(path).StudyInstanceUID == uid.decode()
 
 
-@pytest.mark.parametrize("uid", [b"1.2\\3.4", b"1.2.x", b"1.2.", b".1", b"1..2", b"1.2-3", b"", b"1.2.\xb2"])
+@pytest.mark.parametrize(
+    "uid", [b"1.2\\3.4", b"1.2.x", b"1.2.", b".1", b"1..2", b"1.2-3", b"", b"1.2.\xb2", b"1.2\n", b"1.2\t", b"1.2\0.3"]
+)
 def test_an_instance_whose_study_has_no_uid_is_of_no_study(tmp_path: Path, uid: bytes) -> None:
     dataset = one_instance(StudyInstanceUID="1." + "7" * 62)
     path = saved(tmp_path, dataset)
