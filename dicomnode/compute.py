@@ -103,7 +103,7 @@ class Compute:
             else:
                 if scratch is None:
                     scratch = self._own_scratch = Path(tempfile.mkdtemp(prefix="dicomnode-"))
-                self._cluster = start_workers(settings.memory_limit_mb, workers, security, scratch)
+                self._cluster = start_workers(settings.memory_limit_mb, workers, security or make_temporary_security(), scratch)
                 self._client = Client(self._cluster, set_as_default=False, security=security)
                 # Whoever has a Compute can use it: `READY=1` is said afterwards.
                 self._client.wait_for_workers(1, timeout=_FIRST_WORKER_S)

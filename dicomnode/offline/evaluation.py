@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dicomnode.errors import NodeError, StudyRefused
+from dicomnode.errors import NodeError
 from dicomnode.offline.masks import Pair, pair_masks, read_pair, read_pairs_problem
-from pipeline.errors import CaseRefused, PipelineError
+from pipeline.errors import CaseRefused
 from pipeline.evaluate.case import CaseScore, score_case
 from pipeline.evaluate.comparison import DICE_MARGIN, Comparison, compare_methods
 from pipeline.evaluate.plots import plot_bland_altman, plot_boxes, plot_volumes
@@ -103,7 +103,7 @@ def as_json(found: Evaluation, choices: Choices) -> dict[str, Any]:
 
 def _score(method: str, pairs: Sequence[Pair], minimum_lesion_ml: float, progress: Progress) -> tuple[CaseScore, ...]:
     scores: list[CaseScore] = []
-    refused: list[tuple[Pair, StudyRefused | PipelineError]] = []
+    refused: list[tuple[Pair, CaseRefused]] = []
     for number, pair in enumerate(pairs, start=1):
         progress(f"{method}: {number} of {len(pairs)}: {pair.name}")
         try:

@@ -16,7 +16,7 @@ from dicomnode.errors import NodeError, StudyRefused
 from dicomnode.offline.folders import files_below
 from dicomnode.volumes.nifti import read_nifti
 from dicomnode.volumes.segmentation import SEG_CLASS, read_segmentation
-from pipeline.errors import PipelineError
+from pipeline.errors import CaseRefused
 from pipeline.evaluate.lattice import covering_grid, lay_on_grid
 from pipeline.geometry import grid_of
 from pipeline.records import Volume
@@ -119,7 +119,7 @@ def read_mask(path: Path) -> tuple[Volume, bool]:
     return volume.with_array(labels.astype(np.int64)), True
 
 
-def read_pairs_problem(pairs: Iterable[tuple[Pair, StudyRefused | PipelineError]]) -> NodeError:
+def read_pairs_problem(pairs: Iterable[tuple[Pair, CaseRefused]]) -> NodeError:
     """Return the error that names every pair that cannot be compared."""
     return NodeError(_listed("these cases cannot be compared", [f"{pair.name}: {problem} ({problem.code})" for pair, problem in pairs]))
 

@@ -181,7 +181,7 @@ def _in_time(tied: list[Candidate]) -> list[Candidate] | None:
     for moment in (acquired_at, lambda header: header.AcquisitionNumber or 0):
         moments = [moment(item.header) for item in tied]
         if all(moments) and len(set(moments)) == len(moments):
-            return [item for _, item in sorted(zip(moments, tied, strict=True), key=lambda pair: pair[0])]  # type: ignore[arg-type, return-value]
+            return [item for _, item in sorted(zip(moments, tied, strict=True), key=lambda pair: pair[0])]
     return None
 
 

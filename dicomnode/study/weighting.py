@@ -65,7 +65,7 @@ def is_spin_echo(header: InstanceHeader) -> bool | None:
     """Return the family of the sequence, None when the headers do not say."""
     pulse = header.extra.get("EchoPulseSequence")
     if pulse in {"SPIN", "GRADIENT"}:
-        return pulse == "SPIN"
+        return bool(pulse == "SPIN")
     families = {code for code in header.ScanningSequence if code in {"SE", "GR"}}
     if len(families) == 1:
         return families == {"SE"}

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gdcm
 import numpy as np
-from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import DecodeRunner
+from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 from pydicom.uid import JPEGExtended12Bit
 
 PLUGIN = "gdcm-12-bit"

@@ -6,6 +6,8 @@ is the same bits.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
@@ -53,7 +55,7 @@ def background_of(lowest: float, transform: Dataset, image: Array) -> int:
     return int(np.clip(round((signal - intercept) / slope), limits.min, limits.max))
 
 
-def _as_stored(number: float, dtype: np.dtype[np.generic]) -> int:
+def _as_stored(number: float, dtype: np.dtype[np.integer[Any]]) -> int:
     """Return a value as the stored type holds its bits: 63536 in a signed type of 16 bits is -2000."""
     limits = np.iinfo(dtype)
     whole = int(number)
