@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pynetdicom import AE, build_context
+from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicomnode.errors import StartError
@@ -67,8 +69,8 @@ def probe_destination(destination: DestinationSettings, calling_ae: str, timeout
 
 
 def _not_associated(
-    association, destination: DestinationSettings, calling_ae: str, tls: RequestorTls | None
-) -> Probe | None:  # type: ignore[no-untyped-def]
+    association: Association, destination: DestinationSettings, calling_ae: str, tls: RequestorTls | None
+) -> Probe | None:
     address = f"{destination.host}:{destination.port}"
     if tls is not None and tls.problem is not None:
         words = explain(tls.problem)
@@ -89,7 +91,7 @@ def _not_associated(
     )
 
 
-def _ask(association) -> Probe:  # type: ignore[no-untyped-def]
+def _ask(association: Association) -> Probe:
     try:
         answer = association.send_c_echo()
         services = {str(context.abstract_syntax) for context in association.accepted_contexts}
@@ -106,8 +108,8 @@ def _associate(
     calling_ae: str,
     timeout_s: float,
     tls: RequestorTls | None,
-    opened_sockets,
-):  # type: ignore[no-untyped-def]
+    opened_sockets: Any,
+) -> Association:
     ae = AE(ae_title=calling_ae)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     return ae.associate(
@@ -123,12 +125,12 @@ def _associate(
     )
 
 
-def _reason(association) -> tuple[int, int]:  # type: ignore[no-untyped-def]
-    primitive = association.acceptor.primitive
+def _reason(association: Association) -> tuple[int, int]:
+    primitive: Any = association.acceptor.primitive
     return primitive.result_source, primitive.diagnostic
 
 
-def _advice_on_rejection(association, destination: DestinationSettings, calling_ae: str) -> str:  # type: ignore[no-untyped-def]
+def _advice_on_rejection(association: Association, destination: DestinationSettings, calling_ae: str) -> str:
     """Translate the A-ASSOCIATE-RJ reason (PS3.8 Table 9-21)."""
     source, diagnostic = _reason(association)
     if (source, diagnostic) == (1, 7):

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
 
 from dicomnode.network.tls import explain
 from dicomnode.records import SendOutcome
@@ -260,7 +261,7 @@ def _session(destination: DestinationSettings) -> requests.Session:
         user, colon, password = secret.partition(":")
         if colon:
             # As bytes: requests would take a text for Latin-1.
-            session.auth = (user.encode(), password.encode())
+            session.auth = HTTPBasicAuth(user.encode(), password.encode())
         else:
             session.headers["Authorization"] = f"Bearer {secret}"
     session.mount("https://", _NamedServer(destination))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.run import Recipe
+from pipeline.plan import Recipe
 from pipeline.training.implant import PreparedHead, paint_outline, prepare_head
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_cases import RealCase

@@ -105,7 +105,7 @@ def _resample(bundle: Bundle, item: RealSlice) -> tuple[Float, Mask]:
         >= 0.5
     )
     middle = grid.shape[axis] // 2
-    return array.take(middle, axis=axis + 1), brain.take(middle, axis=axis)
+    return np.moveaxis(array, axis + 1, 0)[middle], np.moveaxis(brain, axis, 0)[middle]
 
 
 def _volume_of(item: RealSlice, values: Float) -> Volume:
@@ -194,7 +194,7 @@ def _to_slice(bundle: Bundle, item: RealSlice, found: Float) -> Float:
     grid, axis = _grid_of(bundle, item.plane), PLANES.index(item.plane)
     slab = np.repeat(np.expand_dims(found, axis), SLAB_VOXELS, axis=axis)
     target = _volume_of(item, item.image)
-    back = sample_linear(grid.fill(slab), Grid(target.array.shape, target.affine, "slice"))  # type: ignore[arg-type]
+    back = sample_linear(grid.fill(slab), Grid(target.array.shape, target.affine, "slice"))
     return np.clip(back.take(EXTRUDED // 2, axis=axis), 0.0, 1.0) * (item.image > 0)
 
 

@@ -138,7 +138,7 @@ class PlaneTrainer:
         levels = [output.movedim(axis, 1)[0] for output in outputs]
         loss = plane_loss(levels, masks)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimiser.step()
         self.step += 1
@@ -175,7 +175,7 @@ class PlaneTrainer:
         for batch in images.split(16):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = network(batch.transpose(0, 1)[None].movedim(2, axis))
-            parts.append(logits.float().movedim(axis, 1)[0, :, 0].sigmoid())  # type: ignore[union-attr]
+            parts.append(logits.float().movedim(axis, 1)[0, :, 0].sigmoid())
         return torch.cat(parts)
 
 

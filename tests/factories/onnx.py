@@ -99,7 +99,9 @@ def lesion_manifest(**changes: Any) -> dict[str, Any]:
         channels, accepts = manifest["input"]["channels"], manifest["input"]["accepts"]
         combinations = {"+".join(channel for channel in channels if channel in roles) for roles in accepts}
         thresholds = manifest["output"]["thresholds"]
-        manifest["output"]["thresholds"] = {name: level for name, level in thresholds.items() if name in combinations}
+        manifest["output"]["thresholds"] = {
+            name: level for name, level in thresholds.items() if name in combinations
+        }
     return manifest
 
 
