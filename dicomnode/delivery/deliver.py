@@ -93,17 +93,17 @@ class _Courier:
         """Send everything that is due for one destination, as long as it answers; return how many deliveries were tried."""
         # A name of its own per round: a lease that ran out and was taken by our next round is not ours any more.
         holder = f"{self.owner}/{name}/{uuid4().hex[:8]}"
-        destination = next((one for one in self.config.destinations if one.name == name), None)
+        destination = next((entry for entry in self.config.destinations if entry.name == name), None)
         try:
             return self._serve_as(holder, name, destination)
         finally:
             self.ledger.deliveries.release_owner(holder, self.now())
 
     def _serve_as(self, holder: str, name: str, destination: DestinationSettings | None) -> int:
-        tried = 0
+        count = 0
         while not self.stopping():
             batch = self.ledger.deliveries.claim(holder, self.now(), self._lease_s, _BATCH, destination=name)
-            tried += len(batch)
+            count += len(batch)
             if destination is None:
                 reason = f"no destination is named {name} in the configuration; add it and retry the study"
                 for delivery in batch:
@@ -112,7 +112,7 @@ class _Courier:
                 break
             if not batch:
                 break
-        return tried
+        return count
 
     def _send_batch(self, holder: str, destination: DestinationSettings, batch: list[Delivery]) -> bool:
         """Send job by job; False when the destination does not answer, and then the rest of the batch waits like the one that was tried."""
@@ -124,8 +124,8 @@ class _Courier:
                 continue
             if self.stopping():
                 break
-            held = self.ledger.deliveries.renew(holder, self.now(), self._lease_s)
-            sendable = self._set_aside_altered(holder, [delivery for delivery in group if delivery.id in held])
+            leased_ids = self.ledger.deliveries.renew(holder, self.now(), self._lease_s)
+            sendable = self._set_aside_altered(holder, [delivery for delivery in group if delivery.id in leased_ids])
             if not sendable:
                 continue
             outcomes = self._send_group(destination, sendable)
@@ -179,16 +179,18 @@ class _Courier:
             next_attempt_at = plan_retry(delivery.attempts, delivery.first_failed_at, now, self.config.delivery) if retry else None
             state = DeliveryState.DUE if next_attempt_at is not None else DeliveryState.GIVEN_UP
             next_attempt_at = next_attempt_at and next_attempt_at - ahead_s
-        kept = self.ledger.deliveries.record(delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at)
+        is_recorded = self.ledger.deliveries.record(
+            delivery.id, state, outcome.reason, now, next_attempt_at, owner=holder, confirm_at=confirm_at
+        )
         if outcome.not_accepted:
             self.ledger.offers.ask_again(delivery.destination, now)
         if outcome.refuses_class:
             # It took the presentation context, so asking it would tell nothing.
             self.ledger.offers.refuse(delivery.destination, delivery.result.SOPClassUID, now)
-        if kept and state in (DeliveryState.SENT, DeliveryState.GIVEN_UP):
+        if is_recorded and state in (DeliveryState.SENT, DeliveryState.GIVEN_UP):
             self._audit(delivery, arrived=state is DeliveryState.SENT)
         (log.info if state is DeliveryState.SENT else log.warning)(
-            "delivery_recorded" if kept else "delivery_taken_over",
+            "delivery_recorded" if is_recorded else "delivery_taken_over",
             study_instance_uid=delivery.StudyInstanceUID,
             sop_instance_uid=delivery.result.SOPInstanceUID,
             destination=delivery.destination,
@@ -206,8 +208,8 @@ class _Courier:
         return now + self.config.delivery.confirm_first_s
 
     def _audit(self, delivery: Delivery, *, arrived: bool) -> None:
-        at = next((one for one in self.config.destinations if one.name == delivery.destination), None)
-        peer_ae, host = (at.ae_title, at.host) if at is not None else (delivery.destination, "")
+        settings = next((entry for entry in self.config.destinations if entry.name == delivery.destination), None)
+        peer_ae, host = (settings.ae_title, settings.host) if settings is not None else (delivery.destination, "")
         outcome, detail = (SUCCESS, "") if arrived else (SERIOUS_FAILURE, "given up")
         classes = {delivery.result.SOPClassUID: 1}
         self.audit(AuditEvent("instances-sent", outcome, peer_ae, host, delivery.StudyInstanceUID, classes, detail))

@@ -36,7 +36,11 @@ class AskOffer(Protocol):
 
 def learn_due(ledger: Ledger, config: Config, now: Callable[[], float], *, ask: AskOffer = ask_offer) -> int:
     """Ask every destination that is due what it accepts, all at once; return how many were asked. DICOMweb has no way to ask."""
-    due = [one for one in config.destinations if not one.url and ledger.offers.is_due(one.name, one.address, now())]
+    due = [
+        destination
+        for destination in config.destinations
+        if not destination.url and ledger.offers.is_due(destination.name, destination.address, now())
+    ]
     if due:
         pupil = _Pupil(ledger, config, now, ask)
         with ThreadPoolExecutor(len(due), thread_name_prefix="learn") as threads:
@@ -56,9 +60,9 @@ def remember(ledger: Ledger, config: Config, destination: DestinationSettings, a
 
 def settle_config(config: Config, ledger: Ledger) -> tuple[Config, dict[str, tuple[str, ...]]]:
     """Return the configuration with nothing left to choose for its destinations, and the remarks on those that get other than the usual."""
-    adapted = [adapt(one, ledger.offers.known(one.name, one.address)) for one in config.destinations]
-    remarks = {one.destination.name: one.remarks for one in adapted if one.remarks}
-    return config.model_copy(update={"destinations": tuple(one.destination for one in adapted)}), remarks
+    adapted = [adapt(destination, ledger.offers.known(destination.name, destination.address)) for destination in config.destinations]
+    remarks = {form.destination.name: form.remarks for form in adapted if form.remarks}
+    return config.model_copy(update={"destinations": tuple(form.destination for form in adapted)}), remarks
 
 
 def find_outdated(ledger: Ledger, config: Config) -> list[str]:
@@ -81,9 +85,9 @@ class _Pupil:
 
     def learn(self, destination: DestinationSettings) -> None:
         calling_ae = destination.calling_ae_title or self.config.network.ae_title
-        said = self.ask(destination, calling_ae=calling_ae, timeout_s=self.config.delivery.timeout_s)
-        if isinstance(said, SendOutcome):
+        accepted = self.ask(destination, calling_ae=calling_ae, timeout_s=self.config.delivery.timeout_s)
+        if isinstance(accepted, SendOutcome):
             self.ledger.offers.postpone(destination.name, destination.address, self.now() + _AGAIN_S)
-            log.info("destination_not_asked", destination=destination.name, reason=said.reason)
+            log.info("destination_not_asked", destination=destination.name, reason=accepted.reason)
         else:
-            remember(self.ledger, self.config, destination, said, self.now())
+            remember(self.ledger, self.config, destination, accepted, self.now())

@@ -23,14 +23,14 @@ def send(files: Sequence[Path], destination: DestinationSettings, *, calling_ae:
 
 
 def find(
-    destination: DestinationSettings, wanted: Sequence[InstanceKey], *, calling_ae: str, timeout_s: float
+    destination: DestinationSettings, instances: Sequence[InstanceKey], *, calling_ae: str, timeout_s: float
 ) -> frozenset[str] | SendOutcome:
     """Return which of the wanted instances a destination lists."""
     if destination.url:
         from dicomnode.network.stow import find_by_qido
 
-        return find_by_qido(destination, wanted, timeout_s=timeout_s)
-    return find_instances(destination, wanted, calling_ae=calling_ae, timeout_s=timeout_s)
+        return find_by_qido(destination, instances, timeout_s=timeout_s)
+    return find_instances(destination, instances, calling_ae=calling_ae, timeout_s=timeout_s)
 
 
 def ask(

@@ -64,6 +64,7 @@ class PromptAssociation(Association):
         entity = service.entity
         super().__init__(entity, "acceptor")
         self._service, self._request, self._host = service, request, host
+        self._account = account
         self._serving = threading.BoundedSemaphore(_AT_ONCE)
         self._served = 0
         self.dimse = PromptMessages(self)
@@ -131,7 +132,7 @@ class PromptAssociation(Association):
         self._line.close_now()
         if not (self.is_released or self.is_rejected):
             self.is_aborted = True
-        self.dul.account.close()
+        self._account.close()
         self.dimse.message = None
         with contextlib.suppress(queue.Empty):
             while True:
@@ -144,8 +145,10 @@ class PromptAssociation(Association):
         self._note("instance_refused", reason, "correct it at the peer and send it again")
 
     def _note(self, event: str, reason: str, advice: str) -> None:
-        titles = {"calling_ae": self._request.calling_ae, "called_ae": self._request.called_ae}
-        self._service.refusals.note(Refusal(event, self._host, reason, advice, audit_kind="association-refused", **titles))
+        request = self._request
+        self._service.refusals.note(
+            Refusal(event, self._host, reason, advice, "association-refused", calling_ae=request.calling_ae, called_ae=request.called_ae)
+        )
 
 
 def open_association(

@@ -137,11 +137,14 @@ class _Server(AssociationServer):
 
     def _welcome(self, caller: HalfOpen, request: AssociationRequest) -> tuple[Refusal, bytes] | None:
         """Open the association of a complete request, or say why not."""
-        titles = {"calling_ae": request.calling_ae, "called_ae": request.called_ae}
+
+        def refusal(event: str, reason: str, advice: str) -> Refusal:
+            return Refusal(event, caller.host, reason, advice, "association-refused", request.calling_ae, request.called_ae)
+
         rejection = self._decide(caller, request) or self._shortage(caller, request)
         if rejection is not None:
-            refusal = Refusal("association_rejected", caller.host, rejection.kind, rejection.advice, "association-refused", **titles)
-            return refusal, encode_reject(rejection.result, rejection.source, rejection.reason)
+            answer = encode_reject(rejection.result, rejection.source, rejection.reason)
+            return refusal("association_rejected", rejection.kind, rejection.advice), answer
         connection = self._lobby.hand_over(caller)
         try:
             association = open_association(self._service, self, request, connection, caller.address, caller.account)
@@ -153,11 +156,7 @@ class _Server(AssociationServer):
             connection.close()
             caller.account.close()
             reason = f"the association could not be opened: {type(problem).__name__}"
-            self._service.refusals.note(
-                Refusal(
-                    "association_broken_off", caller.host, reason, "see that the machine has threads left", "association-refused", **titles
-                )
-            )
+            self._service.refusals.note(refusal("association_broken_off", reason, "see that the machine has threads left"))
         return None
 
     def _shortage(self, caller: HalfOpen, request: AssociationRequest) -> Rejection | None:

@@ -229,11 +229,13 @@ def dataset_identity(encoded: bytes | bytearray, TransferSyntaxUID: str) -> tupl
     endian = ">" if TransferSyntaxUID == ExplicitVRBigEndian else "<"
     implicit = TransferSyntaxUID == ImplicitVRLittleEndian
     SOPClassUID = SOPInstanceUID = None
-    offset, end = 0, min(len(encoded), _LOOKED_AT_BYTES)
+    offset, end, before = 0, min(len(encoded), _LOOKED_AT_BYTES), (0, 0)
     while offset + 12 <= end:
         group, element = struct.unpack_from(f"{endian}HH", encoded, offset)
-        if (group, element) > (0x0008, 0x0018):
+        # Elements ascend (PS3.5 7.1); what does not is no dataset.
+        if not before < (group, element) <= (0x0008, 0x0018):
             break
+        before = (group, element)
         if implicit:
             header, (length,) = 8, struct.unpack_from("<L", encoded, offset + 4)
         elif bytes(encoded[offset + 4 : offset + 6]) in _LONG_VRS:

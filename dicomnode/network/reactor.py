@@ -70,6 +70,7 @@ class PromptProvider(DULServiceProvider):
         self._run_loop_delay = 0  # The wait is in `_is_transport_event`.
         self.daemon = True
         self.account, self._answer_store = account, answer_store
+        self._is_serving: Callable[[], bool] = lambda: association.is_serving
         self.note_broken, self._note_refused = note_broken, note_refused
         self._assembler = MessageAssembler(account)
         # Context ID -> abstract and transfer syntax of what was accepted; known once the peer speaks.
@@ -101,7 +102,7 @@ class PromptProvider(DULServiceProvider):
         if state == _AWAITING_CLOSE:
             return self._await_close(line)
         # Nothing is read while an answer of ours is due: one message at a time is counted, and no flood of them waits in a queue.
-        if state == _DECIDING or (state == _DATA_TRANSFER and self.assoc.is_serving):
+        if state == _DECIDING or (state == _DATA_TRANSFER and self._is_serving()):
             time.sleep(_PAUSE_S)
             return False
         if self.account.taken_bytes and self._assembler.is_idle:
@@ -215,7 +216,8 @@ class PromptProvider(DULServiceProvider):
 
     def _hand_over(self, command: Any, dataset: bytes) -> None:
         """Give the library a whole message, as if it had come in one PDU."""
-        primitive = P_DATA()
+        # The library checks for lists, and declares tuples.
+        primitive: Any = P_DATA()
         primitive.presentation_data_value_list = [[command.context_id, b"\x03" + command.encoded]]
         if command.has_dataset:
             primitive.presentation_data_value_list.append([command.context_id, b"\x02" + dataset])

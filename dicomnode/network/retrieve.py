@@ -94,7 +94,7 @@ def _by_get(peer: DestinationSettings, keys: list[Dataset], calling_ae: str, tim
         # Without the role of a provider on one context at least, every C-STORE of the peer would be refused.
         if not any(context.as_scp for context in association.accepted_contexts if context.abstract_syntax != GET):
             return Retrieved(SendOutcome("permanent", NO_ROLE))
-        return _each(keys, "C-GET", lambda identifier: association.send_c_get(identifier, GET))
+        return _series_by_series(keys, "C-GET", lambda identifier: association.send_c_get(identifier, GET))
 
 
 def _by_move(peer: DestinationSettings, keys: list[Dataset], calling_ae: str, timeout_s: float) -> Retrieved:
@@ -102,17 +102,17 @@ def _by_move(peer: DestinationSettings, keys: list[Dataset], calling_ae: str, ti
     with associated(peer, calling_ae, timeout_s, [build_context(MOVE, list(_NATIVE))]) as association:
         if isinstance(association, SendOutcome):
             return Retrieved(SendOutcome("permanent", NOT_OFFERED) if association.reason == TAKES_NONE else association)
-        return _each(keys, "C-MOVE", lambda identifier: association.send_c_move(identifier, own_ae, MOVE))
+        return _series_by_series(keys, "C-MOVE", lambda identifier: association.send_c_move(identifier, own_ae, MOVE))
 
 
-def _each(keys: list[Dataset], service: str, ask: Callable[[Dataset], Any]) -> Retrieved:
+def _series_by_series(keys: list[Dataset], service: str, ask: Callable[[Dataset], Any]) -> Retrieved:
     """Ask series by series: a peer that stumbles over one has given the others."""
     total = Retrieved(SendOutcome("ok", "every series was sent"), service=service)
     for identifier in keys:
-        one = _follow(service, ask(identifier))
-        outcome = one.outcome if total.outcome.verdict == "ok" else total.outcome
-        total = Retrieved(outcome, total.completed + one.completed, total.failed + one.failed, service)
-        if one.outcome.status is None and one.outcome.verdict != "ok":
+        retrieved = _follow(service, ask(identifier))
+        outcome = retrieved.outcome if total.outcome.verdict == "ok" else total.outcome
+        total = Retrieved(outcome, total.completed + retrieved.completed, total.failed + retrieved.failed, service)
+        if retrieved.outcome.status is None and retrieved.outcome.verdict != "ok":
             break
     return total
 

@@ -48,13 +48,13 @@ def stow_files(files: Sequence[Path], destination: DestinationSettings, *, timeo
         return [_store(service, path, can_ask_later=destination.confirm != "none") for path in files]
 
 
-def find_by_qido(destination: DestinationSettings, wanted: Sequence[InstanceKey], *, timeout_s: float) -> frozenset[str] | SendOutcome:
+def find_by_qido(destination: DestinationSettings, instances: Sequence[InstanceKey], *, timeout_s: float) -> frozenset[str] | SendOutcome:
     """Return which of the wanted SOP Instance UIDs a server lists, in their study or in another that it filed them under."""
     listed: set[str] = set()
     with open_service(destination, timeout_s) as service:
         if isinstance(service, SendOutcome):
             return service
-        for key in wanted:
+        for key in instances:
             answer = _is_listed(service, key)
             if isinstance(answer, SendOutcome):
                 return answer

@@ -112,8 +112,8 @@ class WebService:
 
     def _read(self, response: requests.Response) -> bytes:
         end, body = time.monotonic() + self._timeout_s * _LONGEST_TIMEOUTS, b""
-        for piece in response.iter_content(65536):
-            body += piece
+        for chunk in response.iter_content(65536):
+            body += chunk
             if len(body) > _LARGEST_BODY_BYTES or time.monotonic() > end:
                 raise requests.exceptions.ReadTimeout("the response does not end")
         return body

@@ -12,7 +12,7 @@ from dicomnode.errors import StartError
 
 log = structlog.get_logger()
 
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHER_USERS = stat.S_IRWXG | stat.S_IRWXO
 # What a node makes in its folder; anything else there belongs to somebody else.
 _OURS = frozenset({"spool", "audit", "scratch", "cache", "receive.json", "receive.lock", "work.lock", "offline"})
 _LEDGER_PREFIX = "ledger.sqlite3"
@@ -33,7 +33,7 @@ def prepare_root(root: Path) -> None:
         raise StartError(f"storage.root: {root} cannot be made: {problem.strerror}") from None
     if not os.access(root, os.W_OK | os.X_OK):
         raise StartError(f"storage.root: {root} is not writable for this user")
-    if not status.st_mode & _OTHERS:
+    if not status.st_mode & _OTHER_USERS:
         return
     if status.st_uid != os.getuid():
         # A folder of root's for the group of the service is a usual way to set this up; one for everybody is not.

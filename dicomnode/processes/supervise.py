@@ -112,9 +112,9 @@ class Side:
 
     def _hear(self) -> bool:
         """Take what the child has said; return whether it said anything."""
-        own = [text for sender, text in self._drain() if sender == self.process.pid]
-        self.is_ready = self.is_ready or any("READY=1" in text.splitlines() for text in own)
-        return bool(own)
+        messages_of_child = [text for sender, text in self._drain() if sender == self.process.pid]
+        self.is_ready = self.is_ready or any("READY=1" in text.splitlines() for text in messages_of_child)
+        return bool(messages_of_child)
 
     def _drain(self) -> list[tuple[int, str]]:
         """Take every message that waits, each with the process that sent it."""

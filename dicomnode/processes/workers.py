@@ -54,13 +54,13 @@ def claim_scratch(scratch: Path) -> int:
         fcntl.flock(gate, fcntl.LOCK_EX)
         for folder in scratch.iterdir():
             _remove_unless_locked(folder)
-        own = tempfile.mkdtemp(prefix="worker-", dir=scratch)
-        lock = os.open(own, os.O_RDONLY)
+        folder_of_process = tempfile.mkdtemp(prefix="worker-", dir=scratch)
+        lock = os.open(folder_of_process, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
     finally:
         os.close(gate)
-    tempfile.tempdir = own
-    os.environ["TMPDIR"] = own
+    tempfile.tempdir = folder_of_process
+    os.environ["TMPDIR"] = folder_of_process
     return lock
 
 

@@ -220,6 +220,7 @@ def _evaluate(fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK
 def to_sitk(array: npt.NDArray[np.float32] | npt.NDArray[np.uint8], grid: Grid) -> SimpleITK.Image:
     """Wrap an axial canonical array; SimpleITK's index runs (column, row, slice)."""
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
+    # Axial canonical: column grows along x, row along y, slice along z, so SimpleITK's own axes are the patient's (LPS mm).
     image.SetOrigin(grid.affine[:3, 3].tolist())
     image.SetSpacing([float(grid.affine[0, 2]), float(grid.affine[1, 1]), float(grid.affine[2, 0])])
     return image
@@ -229,6 +230,7 @@ def _to_transform(link: Affine, middle: npt.NDArray[np.float64]) -> SimpleITK.Eu
     transform = SimpleITK.Euler3DTransform()
     transform.SetCenter(middle.tolist())
     transform.SetMatrix(link[:3, :3].ravel().tolist())
+    # About a centre c a point goes to R (p - c) + c + t, so t is what the link does to the centre itself (mm).
     transform.SetTranslation((apply_affine(link, middle) - middle).tolist())
     return transform
 
@@ -248,11 +250,14 @@ def read_affine(transform: SimpleITK.Transform) -> Affine:
 def _overlap(reference: Brain, moving: Brain, moving_image: Volume, link: Affine) -> float:
     """Dice of the two brains on the reference's extractor grid, only where the moving image sees."""
     grid = grid_of(reference.mask)
+    # The moving brain on the reference's voxels.
     there = sample_linear(moving.soft, grid, link) >= moving.threshold
+    # Each voxel of the reference's grid as an index of the moving image; half a voxel beyond its outer centres is its edge.
     points = apply_affine(np.linalg.inv(moving_image.affine) @ link @ grid.affine, np.argwhere(np.ones(grid.shape, bool)))
-    seen = ((points >= -0.5) & (points <= np.array(moving_image.array.shape) - 0.5)).all(axis=1).reshape(grid.shape)
-    here = (reference.mask.array > 0) & seen
-    total = int(here.sum()) + int((there & seen).sum())
+    covered = ((points >= -0.5) & (points <= np.array(moving_image.array.shape) - 0.5)).all(axis=1).reshape(grid.shape)
+    here = (reference.mask.array > 0) & covered
+    # Dice: twice what both share over the sum of the two.
+    total = int(here.sum()) + int((there & covered).sum())
     return 2 * int((here & there).sum()) / total if total else 0.0
 
 
@@ -274,4 +279,5 @@ def _distance(link: Affine, point: npt.NDArray[np.float64]) -> float:
 
 
 def _angle(link: Affine) -> float:
+    # The trace of a rotation by an angle a about any axis is 1 + 2 cos(a).
     return float(np.degrees(np.arccos(np.clip((np.trace(link[:3, :3]) - 1) / 2, -1.0, 1.0))))

@@ -83,7 +83,13 @@ def lesion_manifest(**changes: Any) -> dict[str, Any]:
             "connectivity": 26,
         },
     }
-    return _changed(manifest, changes)
+    manifest = _changed(manifest, changes)
+    if "output__thresholds" not in changes:
+        channels, accepts = manifest["input"]["channels"], manifest["input"]["accepts"]
+        combinations = {"+".join(channel for channel in channels if channel in roles) for roles in accepts}
+        thresholds = manifest["output"]["thresholds"]
+        manifest["output"]["thresholds"] = {name: level for name, level in thresholds.items() if name in combinations}
+    return manifest
 
 
 def brain_manifest(**changes: Any) -> dict[str, Any]:

@@ -47,5 +47,6 @@ def segment_members(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Jour
     with journal.step("combine_members") as parameters:
         stacked = np.stack(maps)
         parameters.update(rule=spec.rule, members=asked)
+        # Either way one map, 0..1; the vote keeps the value that a majority of the members reach.
         probability = majority(stacked) if spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
     return Answer(grid.fill(probability), grid.fill(vote_share(stacked, plan.threshold)))

@@ -64,6 +64,7 @@ def enclose(rectangles: Sequence[Rectangle]) -> Rectangle:
 
 def find_rectangle(heat: FloatArray, threshold: float, smallest_pixels: int) -> Rectangle | None:
     """Return what one slice proposes: the rectangle around every piece of at least `smallest_pixels`; None when there is none."""
+    # 8-connected pieces of the slice at the threshold, and the pixels of each (entry 0 is the background).
     labels, _ = ndimage.label(heat >= threshold, structure=np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())
     places = [place for number, place in enumerate(ndimage.find_objects(labels), start=1) if sizes[number] >= smallest_pixels]
@@ -88,6 +89,7 @@ def group_slices(rectangles: Sequence[Rectangle | None], heads: Bool, area_chang
             groups.append(Group(opened[0][0], opened[-1][0], tuple(rectangle for _, rectangle in opened)))
             opened.clear()
 
+    # A slice without a proposal neither opens nor closes a group; a head that has changed closes it.
     for number, rectangle in enumerate(rectangles):
         if opened and not _same_head(heads[opened[0][0]], heads[number], area_change, head_iou):
             close()

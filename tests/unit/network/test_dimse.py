@@ -4,7 +4,7 @@ import io
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
@@ -38,6 +38,7 @@ def store_request(data: bytes, uid: str = "1.2.3", message_id: int = 7, maximum_
     return bodies(C_STORE_RQ(), request, maximum_pdu)
 
 
+@settings(deadline=None)
 @given(uid=UIDS, message_id=st.integers(0, 65_535), size=st.integers(1, 20_000), maximum_pdu=st.integers(1024, 8192))
 def test_what_pynetdicom_sends_is_put_together(uid: str, message_id: int, size: int, maximum_pdu: int) -> None:
     data = (b"0123456789abcdef!" * (size // 17 + 1))[:size]
@@ -54,6 +55,7 @@ def test_what_pynetdicom_sends_is_put_together(uid: str, message_id: int, size: 
     assert (decode_uid(assembler.command.encoded_class), decode_uid(assembler.command.encoded_instance)) == (MRImageStorage, uid)
 
 
+@settings(deadline=None)
 @given(uid=UIDS, message_id=st.integers(0, 65_535), status=st.sampled_from([0x0000, 0xA700, 0xC000, 0x0110]))
 def test_pynetdicom_reads_the_response(uid: str, message_id: int, status: int) -> None:
     padded = uid.encode() + b"\0" * (len(uid) % 2)
@@ -92,6 +94,7 @@ def test_after_a_message_comes_the_next() -> None:
         assert (assembler.command, assembler.complete) == (None, False)
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(1, 60), min_size=1, max_size=8), size=st.integers(1, 3000))
 def test_a_message_in_pieces_is_the_same_message_and_every_byte_is_counted(cuts: list[int], size: int) -> None:
     memory = ReceiveMemory(parse_config({}).network)
@@ -148,6 +151,7 @@ def test_what_breaks_the_protocol_within_a_dataset(broken: bytes) -> None:
         assembler.add(memoryview(broken))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_noise_is_refused(noise: bytes) -> None:
     assembler = MessageAssembler(account())
@@ -165,6 +169,7 @@ def encoded(dataset: Dataset, syntax: UID) -> bytes:
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+@settings(deadline=None)
 @given(uid=UIDS, has_class=st.booleans(), has_instance=st.booleans(), before=st.integers(0, 3))
 def test_the_identity_of_a_dataset(syntax: UID, uid: str, has_class: bool, has_instance: bool, before: int) -> None:
     dataset = Dataset()
@@ -181,6 +186,7 @@ def test_the_identity_of_a_dataset(syntax: UID, uid: str, has_class: bool, has_i
     assert dataset_identity(encoded(dataset, syntax), syntax) == (MRImageStorage if has_class else None, uid if has_instance else None)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]))
 def test_noise_has_no_identity_and_raises_nothing(noise: bytes, syntax: UID) -> None:
     for uid in dataset_identity(noise, syntax):
