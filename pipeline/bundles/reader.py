@@ -111,10 +111,13 @@ class _Reader(Values):
     def _statement(self) -> str:
         """Return what every result says about the network.
 
-        `trained_on` takes the place of the manifest's own words on the training data.
+        It must repeat `trained_on` where the manifest has that.
         """
         statement, trained_on = self.text("statement"), self.value("trained_on", str, "")
-        return f"Trained on {trained_on}. For research use; not for diagnosis." if trained_on else statement
+        right = f"Trained on {trained_on}. For research use; not for diagnosis."
+        if trained_on and statement != right:
+            raise self.problem("statement", f"must be {right!r}, as trained_on has it")
+        return statement
 
     def _check_schema(self) -> None:
         schema = self.value("schema", int)

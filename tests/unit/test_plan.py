@@ -170,7 +170,7 @@ def test_every_key_of_a_shipped_manifest_is_in_the_plan_or_in_nobodys_hands(
     assert counted["refused"] > 15, counted
 
 
-@pytest.mark.parametrize("member", ["stroke-lesion-2mm", "stroke-lesion-proposal"])
+@pytest.mark.parametrize("member", ["stroke-lesion-2mm", "stroke-lesion-triplanar"])
 def test_a_key_of_a_members_manifest_is_in_the_ensembles_plan(
     member: str, models: Path, answered: Answered
 ) -> None:

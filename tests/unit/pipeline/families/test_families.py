@@ -386,12 +386,17 @@ def test_a_rule_that_is_not_known_is_refused(tmp_path: Path) -> None:
 
 def test_what_a_network_was_trained_on_is_its_statement(tmp_path: Path) -> None:
     plain = load_bundle(write_triplanar(tmp_path / "a", _planes(BRIGHT, BRIGHT, BRIGHT)))
-    told = load_bundle(
-        write_triplanar(tmp_path / "b", _planes(BRIGHT, BRIGHT, BRIGHT), trained_on="7 real FLAIR slices")
+    statement = "Trained on 7 real FLAIR slices. For research use; not for diagnosis."
+    words = {"trained_on": "7 real FLAIR slices"}
+    real = load_bundle(
+        write_triplanar(tmp_path / "b", _planes(BRIGHT, BRIGHT, BRIGHT), statement=statement, **words)
     )
 
     assert plain.trained_on == ""
-    assert told.identity.statement == "Trained on 7 real FLAIR slices. For research use; not for diagnosis."
+    assert real.identity.statement == statement
+    assert "as trained_on has it" in str(
+        _refusal(write_triplanar(tmp_path / "c", _planes(BRIGHT, BRIGHT, BRIGHT), **words))
+    )
 
 
 def test_an_ensemble_of_ensembles_is_refused(tmp_path: Path) -> None:
