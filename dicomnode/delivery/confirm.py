@@ -1,6 +1,7 @@
 """Proof after sending: what a destination took is asked after until it is proved there, sent again, or shown.
 
-Each function is safe to be killed in: who asks holds a delivery by its time, and a transaction is in the ledger before it is on the wire.
+Each function is safe to be killed in: who asks holds a delivery by its time, and a transaction is in the
+ledger before it is on the wire.
 """
 
 from __future__ import annotations
@@ -58,7 +59,12 @@ class Find(Protocol):
     """Looks for instances; see `dicomnode.network.query.find_instances`."""
 
     def __call__(
-        self, destination: DestinationSettings, instances: Sequence[InstanceKey], *, calling_ae: str, timeout_s: float
+        self,
+        destination: DestinationSettings,
+        instances: Sequence[InstanceKey],
+        *,
+        calling_ae: str,
+        timeout_s: float,
     ) -> frozenset[str] | SendOutcome:
         """Find."""
 
@@ -115,7 +121,10 @@ class _Inquirer:
         return True
 
     def _ask_after(self, destination: DestinationSettings, group: list[Unconfirmed]) -> None:
-        """Storage commitment first; C-FIND where that is the way, or where a request was not answered in time."""
+        """Storage commitment first.
+
+        C-FIND where that is the way, or where a request was not answered in time.
+        """
         late = [unproved for unproved in group if unproved.TransactionUID is not None]
         fresh = [unproved for unproved in group if unproved.TransactionUID is None]
         if destination.confirm == "find" or destination.url:
@@ -143,9 +152,15 @@ class _Inquirer:
             return
         TransactionUID, now = self.make_uid(), self.now()
         ids = [unproved.delivery.id for unproved in group]
-        # Written down first: the report may come before this process is asked again, to the other one, or after a restart.
-        self.ledger.confirmations.open_transaction(TransactionUID, destination.name, ids, now + settings.confirm_wait_s, now)
-        references = [SOPReference(unproved.delivery.result.SOPClassUID, unproved.delivery.result.SOPInstanceUID) for unproved in group]
+        # Written down first: the report may come before this process is asked again, to the other one, or
+        # after a restart.
+        self.ledger.confirmations.open_transaction(
+            TransactionUID, destination.name, ids, now + settings.confirm_wait_s, now
+        )
+        references = [
+            SOPReference(unproved.delivery.result.SOPClassUID, unproved.delivery.result.SOPInstanceUID)
+            for unproved in group
+        ]
         outcome = self.ask(
             destination,
             references,
@@ -154,27 +169,56 @@ class _Inquirer:
             timeout_s=settings.timeout_s,
             journal=self._journal,
         )
-        log.info("commitment_requested", destination=destination.name, transaction=TransactionUID, count=len(group), reason=outcome.reason)
+        log.info(
+            "commitment_requested",
+            destination=destination.name,
+            transaction=TransactionUID,
+            count=len(group),
+            reason=outcome.reason,
+        )
         if outcome.verdict == "transient":
             self._wait(group, outcome.reason)
         elif outcome.verdict == "permanent" and destination.confirm == "auto":
             self._look_up(destination, group, may_ask=False)
         elif outcome.verdict == "permanent":
             for unproved in group:
-                self._give_up(unproved, f"the peer answered success but cannot prove it: {outcome.reason}; set confirm to find or none")
+                self._give_up(
+                    unproved,
+                    (
+                        f"the peer answered success but cannot prove it: {outcome.reason}; set confirm to "
+                        "find or none"
+                    ),
+                )
 
     def _no_report(self, unproved: Unconfirmed) -> str:
-        wait = f"no report on storage commitment within {self.config.delivery.confirm_wait_s:g} s, asked {unproved.tries} times"
-        return f"the peer answered success but did not prove it: {wait}; see that it knows our AE title, host and port"
+        wait = (
+            f"no report on storage commitment within {self.config.delivery.confirm_wait_s:g} s, "
+            f"asked {unproved.tries} times"
+        )
+        return (
+            f"the peer answered success but did not prove it: {wait}; see that it knows our AE "
+            "title, host and port"
+        )
 
-    def _look_up(self, destination: DestinationSettings, group: list[Unconfirmed], *, may_ask: bool, is_last_way: bool = False) -> None:
-        """Look for the objects by C-FIND; `may_ask` says that storage commitment is offered, should there be no C-FIND.
+    def _look_up(
+        self,
+        destination: DestinationSettings,
+        group: list[Unconfirmed],
+        *,
+        may_ask: bool,
+        is_last_way: bool = False,
+    ) -> None:
+        """Look for the objects by C-FIND.
+
+        `may_ask` says that storage commitment is offered, should there be no C-FIND.
 
         `is_last_way` says that storage commitment was asked for often enough and nothing was reported.
         """
         keys = [
             InstanceKey(
-                unproved.delivery.StudyInstanceUID, unproved.delivery.result.SeriesInstanceUID, unproved.delivery.result.SOPInstanceUID
+                unproved.delivery.StudyInstanceUID,
+                unproved.delivery.result.SeriesInstanceUID,
+                unproved.delivery.result.SOPInstanceUID,
             )
             for unproved in group
         ]
@@ -193,16 +237,25 @@ class _Inquirer:
                     self._give_up(unproved, self._no_report(unproved))
                 elif destination.confirm == "find":
                     self._give_up(
-                        unproved, f"the peer answered success but cannot prove it: {listed.reason}; set confirm to commitment or none"
+                        unproved,
+                        (
+                            f"the peer answered success but cannot prove it: {listed.reason}; set confirm to "
+                            "commitment or none"
+                        ),
                     )
                 else:
-                    self._leave(unproved, f"the peer answered success and has no way to prove it ({listed.reason})")
+                    self._leave(
+                        unproved, f"the peer answered success and has no way to prove it ({listed.reason})"
+                    )
 
     def _judge_found(self, unproved: Unconfirmed, listed: frozenset[str]) -> None:
         settings = self.config.delivery
         if unproved.delivery.result.SOPInstanceUID in listed:
             self._confirm(unproved, "the peer lists it (query)")
-        elif unproved.tries + 1 >= settings.confirm_tries and self.now() - unproved.sent_at >= settings.index_wait_s:
+        elif (
+            unproved.tries + 1 >= settings.confirm_tries
+            and self.now() - unproved.sent_at >= settings.index_wait_s
+        ):
             self._not_kept(unproved, "the peer answered success and does not list it (query)")
         else:
             self._wait([unproved], "the peer does not list it yet (query)", is_counted=True)
@@ -234,11 +287,19 @@ class _Inquirer:
             retry_at = plan_retry(unproved.tries + 1, unproved.sent_at, now, settings)
             if retry_at is None:
                 self._give_up(
-                    unproved, f"the peer answered success but did not prove it within {settings.give_up_after_hours:g} hours: {reason}"
+                    unproved,
+                    (
+                        "the peer answered success but did not prove it within "
+                        f"{settings.give_up_after_hours:g} hours: {reason}"
+                    ),
                 )
             else:
                 self.ledger.confirmations.postpone(
-                    unproved.delivery.id, retry_at, f"sent, not proved yet: {reason}", now, tries=unproved.tries + is_counted
+                    unproved.delivery.id,
+                    retry_at,
+                    f"sent, not proved yet: {reason}",
+                    now,
+                    tries=unproved.tries + is_counted,
                 )
 
     def _journal(self, report: CommitmentReport) -> bool:

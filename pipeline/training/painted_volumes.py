@@ -1,4 +1,6 @@
-"""Real heads without a stroke, with lesions painted in, as volumes of the pool: what surrounds a stroke is then real at every position.
+"""Real heads without a stroke, with lesions painted in, as volumes of the pool.
+
+What surrounds a stroke is then real at every position.
 
 Heads to train on are never measured: `TRAINING_HEADS` names them.
 """
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.run import Recipe
+from pipeline.plan import Recipe
 from pipeline.training.implant import PreparedHead, paint_outline, prepare_head
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_cases import RealCase
@@ -29,7 +31,9 @@ FIRST_NUMBER = 900_000
 
 
 def training_heads(data: Path) -> Iterator[RealCase]:
-    """Yield the real heads to train on: whole FLAIR of one person, T1 and FLAIR of another, both with multiple sclerosis.
+    """Yield the real heads to train on.
+
+    Whole FLAIR of one person, T1 and FLAIR of another, both with multiple sclerosis.
 
     Raises
     ------
@@ -42,13 +46,27 @@ def training_heads(data: Path) -> Iterator[RealCase]:
         raise TrainingProblem(f"{folder} lacks {', '.join(missing)}")
     whole, flair, t1 = (read_nifti(folder / name) for name in names)
     yield RealCase(TRAINING_HEADS[0], {"flair": whole}, "flair", {"flair": np.eye(4)}, stroke_free=True)
-    yield RealCase(TRAINING_HEADS[1], {"flair": flair, "t1": t1}, "flair", {"flair": np.eye(4), "t1": np.eye(4)}, stroke_free=True)
+    yield RealCase(
+        TRAINING_HEADS[1],
+        {"flair": flair, "t1": t1},
+        "flair",
+        {"flair": np.eye(4), "t1": np.eye(4)},
+        stroke_free=True,
+    )
 
 
 def paint_volumes(
-    recipe: Recipe, heads: Sequence[RealCase], maps: Sequence[Path], pool: VolumePool, count: int, report: Callable[[str], None] = print
+    recipe: Recipe,
+    heads: Sequence[RealCase],
+    maps: Sequence[Path],
+    pool: VolumePool,
+    count: int,
+    report: Callable[[str], None] = print,
 ) -> None:
-    """Write `count` painted copies of each head into the pool; a fifth stays without a lesion. What is there already is left alone."""
+    """Write `count` painted copies of each head into the pool; a fifth stays without a lesion.
+
+    What is there already is left alone.
+    """
     for number, case in enumerate(heads):
         head = prepare_head(recipe, case)
         head = replace(head, images={role: image.clamp_min(0.0) for role, image in head.images.items()})
@@ -74,5 +92,8 @@ def _paint_case(head: PreparedHead, maps: Sequence[Path], dice: Dice) -> Case:
         images = {role: image + painted[1][role] for role, image in images.items()}
         wanted -= 1
     empty = torch.zeros(head.inside.shape)
-    channels = [scale_by_brain_median(images[role], head.inside) if role in images else empty for role in ("t1", "flair")]
+    channels = [
+        scale_by_brain_median(images[role], head.inside) if role in images else empty
+        for role in ("t1", "flair")
+    ]
     return Case(torch.stack(channels), label, ())

@@ -1,4 +1,7 @@
-"""From the three planes' averaged weights to a triplanar bundle at 1 mm: graphs with Float16 weights, manifest, card."""
+"""From the three planes' averaged weights to a triplanar bundle at 1 mm.
+
+Graphs with Float16 weights, manifest, card.
+"""
 
 from __future__ import annotations
 
@@ -63,12 +66,16 @@ class PlaneProvenance:
 
 
 def read_average(path: Path, plane: str) -> Network:
-    """Return one plane's network with the averaged weights of a file, in evaluation mode, batch normalisation folded."""
+    """Return one plane's network with the averaged weights of a file.
+
+    In evaluation mode, batch normalisation folded.
+    """
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     # The first run kept bare weights; later ones keep whole checkpoints.
     average: dict[str, Tensor] = content.get("average", content)
     widths = tuple(
-        average[f"encode.{level}.first.weight"].shape[0] for level in range(sum(name.startswith("up.") for name in average) // 2 + 1)
+        average[f"encode.{level}.first.weight"].shape[0]
+        for level in range(sum(name.startswith("up.") for name in average) // 2 + 1)
     )
     network = build_network(plane_architecture(plane, widths))
     network.load_state_dict(average)
@@ -76,7 +83,10 @@ def read_average(path: Path, plane: str) -> Network:
 
 
 def fold_normalisation(network: Network) -> Network:
-    """Fold every batch normalisation of a planar network into the convolution before it, in place; the answers stay the same."""
+    """Fold every batch normalisation of a planar network into the convolution before it, in place.
+
+    The answers stay the same.
+    """
     for block in network.modules():
         if isinstance(block, ResidualBlock):
             block.first = fuse_conv_bn_eval(block.first, _as_norm(block.norms[0]))
@@ -114,12 +124,23 @@ def export_planes(
 
 
 def write_texts(
-    folder: Path, cuts: PlaneCuts, provenance: PlaneProvenance, measured: Mapping[str, float], sections: Mapping[str, str]
+    folder: Path,
+    cuts: PlaneCuts,
+    provenance: PlaneProvenance,
+    measured: Mapping[str, float],
+    sections: Mapping[str, str],
 ) -> None:
     """Write the manifest and the card of the graphs that lie in `folder`."""
-    text = replace(BUNDLES["planes"], trained_on=provenance.trained_on, data=provenance.data, minimum_volume_mm3=cuts.minimum_volume_mm3)
+    text = replace(
+        BUNDLES["planes"],
+        trained_on=provenance.trained_on,
+        data=provenance.data,
+        minimum_volume_mm3=cuts.minimum_volume_mm3,
+    )
     architecture = plane_architecture(PLANES[0])
-    facts = dict(provenance.facts) | {"parameters_of_each_plane": count_parameters(build_network(architecture))}
+    facts = dict(provenance.facts) | {
+        "parameters_of_each_plane": count_parameters(build_network(architecture))
+    }
     numbers = Numbers(
         folder.name,
         architecture.channels,
@@ -132,7 +153,12 @@ def write_texts(
         measured,
         cuts.peaks or {},
     )
-    write_manifest(folder, text, numbers, ("triplanar", {"thresholds": dict(cuts.planes), "rule": cuts.rule, "slices": SLICES_AT_ONCE}))
+    write_manifest(
+        folder,
+        text,
+        numbers,
+        ("triplanar", {"thresholds": dict(cuts.planes), "rule": cuts.rule, "slices": SLICES_AT_ONCE}),
+    )
     write_card(folder, text, numbers, sections)
 
 

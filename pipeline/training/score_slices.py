@@ -1,4 +1,7 @@
-"""Figures of a bundle on real slices, by plane and by size, with intervals over people; for all lesions, and for those that show on the FLAIR."""
+"""Figures of a bundle on real slices, by plane and by size, with intervals over people.
+
+For all lesions, and for those that show on the FLAIR.
+"""
 
 from __future__ import annotations
 
@@ -50,12 +53,21 @@ def score_slice(item: RealSlice, found: Mask) -> SliceScore:
     """Return the counts of one slice."""
     overlap = count_overlap(found, item.mask)
     return SliceScore(
-        item.plane, item.subject, overlap.dice, overlap.true, overlap.predicted, overlap.both, find_contrast(item) > SHOWN_RATIO
+        item.plane,
+        item.subject,
+        overlap.dice,
+        overlap.true,
+        overlap.predicted,
+        overlap.both,
+        find_contrast(item) > SHOWN_RATIO,
     )
 
 
 def find_contrast(item: RealSlice) -> float:
-    """Return the median of the lesion over that of its mirrored place, or of a ring of 3 to 8 px around it on a sagittal slice; 0 without."""
+    """Return the median of the lesion over that of its mirrored place.
+
+    Or of a ring of 3 to 8 px around it on a sagittal slice; 0 without.
+    """
     brain = item.image > 0
     inside = item.mask & brain
     if item.plane == "sagittal":
@@ -90,7 +102,10 @@ def describe_scores(scores: Sequence[SliceScore]) -> str:
 
 def _plane_table(scores: Sequence[SliceScore]) -> str:
     lines = [
-        "| plane | slices | mean Dice | median Dice | found | empty right | false px on empty | area correlation | median bias |",
+        (
+            "| plane | slices | mean Dice | median Dice | found | empty right | false px on "
+            "empty | area correlation | median bias |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in (*PLANES, "all"):
@@ -117,7 +132,11 @@ def _area_table(scores: Sequence[SliceScore], shown: Sequence[SliceScore]) -> st
     names = [f"{low} to {high}" if high < 1_000_000 else f"{low} and more" for low, high in AREA_BINS]
     lines = ["| plane | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for name in (*PLANES, "all", "all that show"):
-        chosen = [score for score in (shown if name == "all that show" else scores) if name in (score.plane, "all", "all that show")]
+        chosen = [
+            score
+            for score in (shown if name == "all that show" else scores)
+            if name in (score.plane, "all", "all that show")
+        ]
         cells = []
         for low, high in AREA_BINS:
             dices = [score.dice for score in chosen if low <= score.true_px < high]
@@ -129,7 +148,11 @@ def _area_table(scores: Sequence[SliceScore], shown: Sequence[SliceScore]) -> st
 def area_correlation(scores: Sequence[SliceScore]) -> float:
     """Return Pearson's correlation of true and predicted area; NaN where one of them does not vary."""
     true, predicted = np.array([(score.true_px, score.predicted_px) for score in scores], float).T
-    return float(np.corrcoef(true, predicted)[0, 1]) if len(scores) > 1 and true.std() > 0 and predicted.std() > 0 else float("nan")
+    return (
+        float(np.corrcoef(true, predicted)[0, 1])
+        if len(scores) > 1 and true.std() > 0 and predicted.std() > 0
+        else float("nan")
+    )
 
 
 def median_bias(scores: Iterable[SliceScore]) -> float:
@@ -144,6 +167,9 @@ def _with_interval(scores: Sequence[SliceScore], figure: Callable[[Sequence[Slic
         people.setdefault(score.subject, []).append(score)
     groups = list(people.values())
     dice = np.random.default_rng(0)
-    figures = [figure([score for pick in dice.integers(len(groups), size=len(groups)) for score in groups[pick]]) for _ in range(DRAWS)]
+    figures = [
+        figure([score for pick in dice.integers(len(groups), size=len(groups)) for score in groups[pick]])
+        for _ in range(DRAWS)
+    ]
     low, high = np.percentile(figures, (2.5, 97.5))
     return f"{figure(scores):.3f} ({low:.2f} to {high:.2f})"

@@ -1,7 +1,10 @@
-"""What a shipped bundle answers on single real slices: the manifest's own resampling and normalisation, the shipped graphs, the manifest's cuts.
+"""What a shipped bundle answers on single real slices.
 
-A slice is answered by its own plane's network of a triplanar bundle. A 3D network sees it as a slab of `SLAB_VOXELS` equal slices in zeros; an
-ensemble's members are asked one by one and combined as the ensemble says. Bias correction is left out: one slice does not hold a bias field.
+The manifest's own resampling and normalisation, the shipped graphs, the manifest's cuts.
+
+A slice is answered by its own plane's network of a triplanar bundle. A 3D network sees it as a slab of
+`SLAB_VOXELS` equal slices in zeros; an ensemble's members are asked one by one and combined as the ensemble
+says. Bias correction is left out: one slice does not hold a bias field.
 """
 
 from __future__ import annotations
@@ -46,16 +49,25 @@ def answer_slices(bundle: Bundle, slices: Sequence[RealSlice], threads: int = 1)
         The bundle does not take a FLAIR alone.
     """
     if not bundle.takes(ROLES):
-        raise TrainingProblem(f"{bundle.name}/{bundle.version} does not take a FLAIR alone, and the slices have no other image")
+        raise TrainingProblem(
+            f"{bundle.name}/{bundle.version} does not take a FLAIR alone, and the slices have no other image"
+        )
     return _answer(bundle, plan_network(bundle, ROLES, threads=threads), slices)
 
 
 def _answer(bundle: Bundle, plan: NetworkPlan, slices: Sequence[RealSlice]) -> list[Float]:
     if isinstance(bundle.family_spec, EnsembleSpec):
         common = bundle.output.threshold_for(ROLES)
-        fitting = [(member, member_plan) for member, member_plan in zip(bundle.members, plan.members, strict=True) if member.takes(ROLES)]
+        fitting = [
+            (member, member_plan)
+            for member, member_plan in zip(bundle.members, plan.members, strict=True)
+            if member.takes(ROLES)
+        ]
         answers = [
-            [move_threshold(probability, member_plan.threshold, common) for probability in _answer(member, member_plan, slices)]
+            [
+                move_threshold(probability, member_plan.threshold, common)
+                for probability in _answer(member, member_plan, slices)
+            ]
             for member, member_plan in (fitting[:1] if bundle.family_spec.rule == "first" else fitting)
         ]
         combine = majority if bundle.family_spec.rule == "vote" else _mean
@@ -88,9 +100,12 @@ def _resample(bundle: Bundle, item: RealSlice) -> tuple[Float, Mask]:
     volume, grid = _volume_of(item, item.image), _grid_of(bundle, item.plane)
     axis = PLANES.index(item.plane)
     array = resample_channels(bundle, {"flair": volume}, grid, {}).array
-    brain = sample_linear(_volume_of(item, ndimage.binary_fill_holes(item.image > 0).astype(np.float32)), grid) >= 0.5
+    brain = (
+        sample_linear(_volume_of(item, ndimage.binary_fill_holes(item.image > 0).astype(np.float32)), grid)
+        >= 0.5
+    )
     middle = grid.shape[axis] // 2
-    return array.take(middle, axis=axis + 1), brain.take(middle, axis=axis)
+    return np.moveaxis(array, axis + 1, 0)[middle], np.moveaxis(brain, axis, 0)[middle]
 
 
 def _volume_of(item: RealSlice, values: Float) -> Volume:
@@ -108,18 +123,30 @@ def _grid_of(bundle: Bundle, plane: str) -> Grid:
 
 
 def _normalise(bundle: Bundle, resampled: Sequence[tuple[Float, Mask]]) -> list[Float]:
-    """Scale the slices of one person together: the manifest asks for the brain's statistics, and a single slice has only its own."""
+    """Scale the slices of one person together.
+
+    The manifest asks for the brain's statistics, and a single slice has only its own.
+    """
     rows, columns = (max(brain.shape[axis] for _, brain in resampled) for axis in range(2))
     pads = [((0, rows - brain.shape[0]), (0, columns - brain.shape[1])) for _, brain in resampled]
-    stacked = np.stack([np.pad(image, ((0, 0), *pad)) for (image, _), pad in zip(resampled, pads, strict=True)], axis=1)
+    stacked = np.stack(
+        [np.pad(image, ((0, 0), *pad)) for (image, _), pad in zip(resampled, pads, strict=True)], axis=1
+    )
     mask = np.stack([np.pad(brain, pad) for (_, brain), pad in zip(resampled, pads, strict=True)])
     grid = Grid((len(resampled), rows, columns), np.eye(4), "slice")
     scaled = normalise_channels(bundle, Channels(stacked, grid), mask).array
-    return [scaled[:, number, : brain.shape[0], : brain.shape[1]] for number, (_, brain) in enumerate(resampled)]
+    return [
+        scaled[:, number, : brain.shape[0], : brain.shape[1]] for number, (_, brain) in enumerate(resampled)
+    ]
 
 
-def _answer_planes(bundle: Bundle, plan: NetworkPlan, slices: Sequence[RealSlice], prepared: Sequence[Float]) -> list[Float]:
-    """Run each plane's graph on volumes whose slices are different people's: a 2D network does not look from one to the next."""
+def _answer_planes(
+    bundle: Bundle, plan: NetworkPlan, slices: Sequence[RealSlice], prepared: Sequence[Float]
+) -> list[Float]:
+    """Run each plane's graph on volumes whose slices are different people's.
+
+    A 2D network does not look from one to the next.
+    """
     spec = bundle.family_spec
     assert isinstance(spec, TriplanarSpec)
     answers: dict[int, Float] = {}
@@ -134,7 +161,9 @@ def _answer_planes(bundle: Bundle, plan: NetworkPlan, slices: Sequence[RealSlice
                 view[position] = prepared[number]
             answer = infer_plane(bundle, _channels(bundle, array), plan, plane)[0].probability.array
             for position, number in enumerate(batch):
-                found = move_threshold(answer.take(position, axis=axis), spec.thresholds[plane], bundle.output.threshold)
+                found = move_threshold(
+                    answer.take(position, axis=axis), spec.thresholds[plane], bundle.output.threshold
+                )
                 answers[number] = _to_slice(bundle, slices[number], found)
     return [answers[number] for number in range(len(slices))]
 
@@ -150,7 +179,14 @@ def _answer_slab(bundle: Bundle, plan: NetworkPlan, item: RealSlice, image: Floa
 
 
 def _channels(bundle: Bundle, array: Float) -> Channels:
-    return Channels(array, Grid(bundle.input.patch, axial_affine(bundle.input.patch, bundle.input.spacing_mm, (0.0, 0.0, 0.0)), "slice"))
+    return Channels(
+        array,
+        Grid(
+            bundle.input.patch,
+            axial_affine(bundle.input.patch, bundle.input.spacing_mm, (0.0, 0.0, 0.0)),
+            "slice",
+        ),
+    )
 
 
 def _to_slice(bundle: Bundle, item: RealSlice, found: Float) -> Float:
@@ -158,17 +194,24 @@ def _to_slice(bundle: Bundle, item: RealSlice, found: Float) -> Float:
     grid, axis = _grid_of(bundle, item.plane), PLANES.index(item.plane)
     slab = np.repeat(np.expand_dims(found, axis), SLAB_VOXELS, axis=axis)
     target = _volume_of(item, item.image)
-    back = sample_linear(grid.fill(slab), Grid(target.array.shape, target.affine, "slice"))  # type: ignore[arg-type]
+    back = sample_linear(grid.fill(slab), Grid(target.array.shape, target.affine, "slice"))
     return np.clip(back.take(EXTRUDED // 2, axis=axis), 0.0, 1.0) * (item.image > 0)
 
 
 def cut_slice(bundle: Bundle, probability: Float, cuts: Mapping[str, float] | None = None) -> Mask:
-    """Return the lesion of one slice: threshold, peak and smallest piece as the manifest has them for a FLAIR alone.
+    """Return the lesion of one slice.
 
-    The smallest volume V becomes the smallest area V^(2/3), its section through the middle. `cuts` overrides "threshold", "peak", "minimum_volume_mm3".
+    Threshold, peak and smallest piece as the manifest has them for a FLAIR alone.
+
+    The smallest volume V becomes the smallest area V^(2/3), its section through the middle. `cuts` overrides
+    "threshold", "peak", "minimum_volume_mm3".
     """
     output = bundle.output
-    own = {"threshold": output.threshold_for(ROLES), "peak": output.peak_for(ROLES), "minimum_volume_mm3": output.minimum_volume_mm3}
+    own = {
+        "threshold": output.threshold_for(ROLES),
+        "peak": output.peak_for(ROLES),
+        "minimum_volume_mm3": output.minimum_volume_mm3,
+    }
     chosen = own | dict(cuts or {})
     volume = probability[None]
     sure, _ = apply_peak(volume, chosen["threshold"], chosen["peak"], output.connectivity)

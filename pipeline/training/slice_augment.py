@@ -1,6 +1,9 @@
-"""How a slice is varied before a 2D network sees it: position, thickness, window, bias, noise, edge of the brain mask, mirror.
+"""How a slice is varied before a 2D network sees it.
 
-Real slices come from three fixed planes of one registered space. Without these variations a network learns the planes instead of strokes.
+Position, thickness, window, bias, noise, edge of the brain mask, mirror.
+
+Real slices come from three fixed planes of one registered space. Without these variations a network learns
+the planes instead of strokes.
 """
 
 from __future__ import annotations
@@ -82,7 +85,9 @@ def _vary_intensity(image: Tensor, generator: torch.Generator) -> Tensor:
     """Return one image (channel, row, column) as another scanner, window and brain mask would give it."""
     brain = (image > 0.02).any(dim=0, keepdim=True).float()
     if _chance(0.35, generator):
-        image = _thicken(image, int(torch.randint(1, 3, (), generator=generator)), _uniform(2.0, 6.0, generator), generator)
+        image = _thicken(
+            image, int(torch.randint(1, 3, (), generator=generator)), _uniform(2.0, 6.0, generator), generator
+        )
     if _chance(0.3, generator):
         image = _blur(image, _uniform(0.4, 1.1, generator))
     rows, columns = image.shape[-2:]
@@ -111,7 +116,10 @@ def _erode(brain: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _thicken(image: Tensor, axis: int, step: float, generator: torch.Generator) -> Tensor:
-    """Average over slabs of `step` pixels along one in-plane axis and interpolate back, as thick slices across this plane do."""
+    """Average over slabs of `step` pixels along one in-plane axis and interpolate back.
+
+    As thick slices across this plane do.
+    """
     count = image.shape[axis]
     slabs = max(8, round(count / step))
     size = (slabs, image.shape[2]) if axis == 1 else (image.shape[1], slabs)
@@ -125,5 +133,9 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-0.5 * (index / sigma) ** 2)
     kernel = kernel / kernel.sum()
     channels = image.shape[0]
-    across = F.conv2d(image[None], kernel.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1), padding=(3, 0), groups=channels)
-    return F.conv2d(across, kernel.reshape(1, 1, 1, -1).expand(channels, 1, 1, -1), padding=(0, 3), groups=channels)[0]
+    across = F.conv2d(
+        image[None], kernel.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1), padding=(3, 0), groups=channels
+    )
+    return F.conv2d(
+        across, kernel.reshape(1, 1, 1, -1).expand(channels, 1, 1, -1), padding=(0, 3), groups=channels
+    )[0]

@@ -1,7 +1,9 @@
-"""Training of the three planes side by side: each step takes one plane, half of its slices real, half synthetic from any position.
+"""Training of the three planes side by side.
 
-Any moment to stop gives three networks that were trained alike. Every checkpoint of the averaged weights is kept with its scores, so that the
-one to ship is chosen afterwards, on slices and on whole volumes.
+Each step takes one plane, half of its slices real, half synthetic from any position.
+
+Any moment to stop gives three networks that were trained alike. Every checkpoint of the averaged weights is
+kept with its scores, so that the one to ship is chosen afterwards, on slices and on whole volumes.
 """
 
 from __future__ import annotations
@@ -97,7 +99,9 @@ def plane_loss(outputs: list[Tensor], target: Tensor) -> Tensor:
         factor = target.shape[-1] // logits.shape[-1]
         wanted = target if factor == 1 else F.avg_pool2d(target, factor)
         probability = logits.sigmoid()
-        overlap, mass, truth = ((values).flatten(1).sum(1) for values in (probability * wanted, probability, wanted))
+        overlap, mass, truth = (
+            (values).flatten(1).sum(1) for values in (probability * wanted, probability, wanted)
+        )
         dice = 1.0 - (2.0 * overlap + 1.0) / (mass + truth + 1.0)
         weights = torch.where(truth > 0, 1.0, EMPTY_WEIGHT)
         entropy = F.binary_cross_entropy_with_logits(logits, wanted)
@@ -134,7 +138,7 @@ class PlaneTrainer:
         levels = [output.movedim(axis, 1)[0] for output in outputs]
         loss = plane_loss(levels, masks)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimiser.step()
         self.step += 1
@@ -149,7 +153,16 @@ class PlaneTrainer:
     def checkpoint(self, seconds: float) -> Checkpoint:
         """Return the state of this plane."""
         weights = {name: values.clone() for name, values in self.network.state_dict().items()}
-        return Checkpoint(self.architecture, weights, self.average, self.optimiser.state_dict(), self.step, seconds, self.step, seconds)
+        return Checkpoint(
+            self.architecture,
+            weights,
+            self.average,
+            self.optimiser.state_dict(),
+            self.step,
+            seconds,
+            self.step,
+            seconds,
+        )
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
@@ -162,16 +175,23 @@ class PlaneTrainer:
         for batch in images.split(16):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = network(batch.transpose(0, 1)[None].movedim(2, axis))
-            parts.append(logits.float().movedim(axis, 1)[0, :, 0].sigmoid())  # type: ignore[union-attr]
+            parts.append(logits.float().movedim(axis, 1)[0, :, 0].sigmoid())
         return torch.cat(parts)
 
 
 class SliceSource:
-    """Draws batches of one plane: real slices of people to train on, and slices of the pool's volumes at any position."""
+    """Draws batches of one plane.
 
-    def __init__(self, slices: list[RealSlice], pool: VolumePool, schedule: PlaneSchedule, generator: torch.Generator) -> None:
+    Real slices of people to train on, and slices of the pool's volumes at any position.
+    """
+
+    def __init__(
+        self, slices: list[RealSlice], pool: VolumePool, schedule: PlaneSchedule, generator: torch.Generator
+    ) -> None:
         self.real = {plane: [item for item in slices if item.plane == plane] for plane in PLANES}
-        self.with_lesion = {plane: [item for item in group if item.mask.any()] for plane, group in self.real.items()}
+        self.with_lesion = {
+            plane: [item for item in group if item.mask.any()] for plane, group in self.real.items()
+        }
         for plane, group in self.with_lesion.items():
             if schedule.real_share > 0 and not group:
                 raise TrainingProblem(f"no {plane} slice of a person to train on shows a lesion")
@@ -187,8 +207,15 @@ class SliceSource:
     def draw(self, plane: str) -> tuple[Tensor, Tensor]:
         """Return images (sample, 2, row, column) and masks (sample, 1, row, column), varied."""
         real = round(self.schedule.batch * self.schedule.real_share)
-        drawn = [self._draw_real(plane) if index < real else self._draw_synthetic(plane) for index in range(self.schedule.batch)]
-        return vary_slices(torch.stack([image for image, _ in drawn]), torch.stack([mask for _, mask in drawn]), self.generator)
+        drawn = [
+            self._draw_real(plane) if index < real else self._draw_synthetic(plane)
+            for index in range(self.schedule.batch)
+        ]
+        return vary_slices(
+            torch.stack([image for image, _ in drawn]),
+            torch.stack([mask for _, mask in drawn]),
+            self.generator,
+        )
 
     def _integer(self, high: int) -> int:
         return int(torch.randint(high, (), generator=self.generator))
@@ -247,7 +274,9 @@ def run_planes(
         There is no synthetic volume or no real slice of a plane, or a checkpoint cannot be read or written.
     """
     run = _open_run(schedule, folder)
-    source = SliceSource(slices, pool, schedule, torch.Generator().manual_seed(schedule.seed + int(run.before_s)))
+    source = SliceSource(
+        slices, pool, schedule, torch.Generator().manual_seed(schedule.seed + int(run.before_s))
+    )
     if source.refresh() == 0:
         raise TrainingProblem(f"no volumes in {pool.folder}: run `synthesize-volumes` first")
     checked_s, losses = run.before_s, list[float]()
@@ -255,11 +284,17 @@ def run_planes(
         for plane in _in_turn():
             elapsed_s = run.elapsed_s()
             progress = max(elapsed_s / (60 * schedule.minutes), run.steps() / schedule.steps)
-            piece_over = schedule.piece_minutes is not None and elapsed_s - run.before_s > 60 * schedule.piece_minutes
+            piece_over = (
+                schedule.piece_minutes is not None and elapsed_s - run.before_s > 60 * schedule.piece_minutes
+            )
             finished = progress >= 1 or piece_over
             if finished or elapsed_s - checked_s > schedule.check_every_s:
                 run.save(keep=True)
-                row = {"minutes": elapsed_s / 60, "step": run.steps() / len(PLANES), "loss": float(np.mean(losses or [0]))}
+                row = {
+                    "minutes": elapsed_s / 60,
+                    "step": run.steps() / len(PLANES),
+                    "loss": float(np.mean(losses or [0])),
+                }
                 row |= {"volumes": source.refresh(), **check(run.trainers)}
                 _append(folder / "curve.csv", row)
                 report("  ".join(f"{name} {value:.3f}" for name, value in row.items()))
@@ -327,8 +362,13 @@ def _append(path: Path, row: dict[str, float]) -> None:
         writer.writerow({name: f"{value:.4f}" for name, value in row.items()})
 
 
-def score_planes(trainers: dict[str, PlaneTrainer], slices: list[RealSlice], held: list[Path]) -> dict[str, float]:
-    """Return mean Dice on real slices at the best threshold of each plane, and on held-out synthetic volumes at every sixth position."""
+def score_planes(
+    trainers: dict[str, PlaneTrainer], slices: list[RealSlice], held: list[Path]
+) -> dict[str, float]:
+    """Return mean Dice on real slices at the best threshold of each plane.
+
+    And on held-out synthetic volumes at every sixth position.
+    """
     row = {}
     generator = torch.Generator().manual_seed(1)
     for plane, trainer in trainers.items():
@@ -347,8 +387,12 @@ def score_planes(trainers: dict[str, PlaneTrainer], slices: list[RealSlice], hel
         empty = ~truth.flatten(1).any(1)
         row[f"{plane}"] = dices[best]
         row[f"{plane}_at"] = best
-        row[f"{plane}_false_px"] = float((probability[empty] > best).flatten(1).sum(1).float().mean()) if bool(empty.any()) else 0.0
-        row[f"{plane}_synth"] = float(np.mean([_volume_dice(trainer, path, best) for path in held])) if held else 0.0
+        row[f"{plane}_false_px"] = (
+            float((probability[empty] > best).flatten(1).sum(1).float().mean()) if bool(empty.any()) else 0.0
+        )
+        row[f"{plane}_synth"] = (
+            float(np.mean([_volume_dice(trainer, path, best) for path in held])) if held else 0.0
+        )
     return row
 
 

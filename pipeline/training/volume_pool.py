@@ -1,4 +1,7 @@
-"""Synthetic volumes at 1 mm on disk, 8 bit a voxel, from which the planes draw their slices; generators fill it, the trainer reads along."""
+"""Synthetic volumes at 1 mm on disk, 8 bit a voxel, from which the planes draw their slices.
+
+Generators fill it, the trainer reads along.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ class VolumePool:
             part.replace(target)
         except OSError as problem:
             part.unlink(missing_ok=True)
-            raise TrainingProblem(f"{target} could not be written: {problem.strerror}. A volume takes 15 MB") from None
+            raise TrainingProblem(
+                f"{target} could not be written: {problem.strerror}. A volume takes 15 MB"
+            ) from None
 
     def path_of(self, number: int) -> Path:
         """Return where the volume of this number stands."""
@@ -53,8 +58,13 @@ class VolumePool:
         return sorted(self.folder.glob("volume-*.npy"))
 
 
-def fill_volumes(pool: VolumePool, first_seed: int, count: int, maps: Sequence[Path], *, stride: int = 1) -> None:
-    """Make the volumes of the seeds first_seed, first_seed + stride, ... that are not there yet, until `count` seeds are done."""
+def fill_volumes(
+    pool: VolumePool, first_seed: int, count: int, maps: Sequence[Path], *, stride: int = 1
+) -> None:
+    """Make the volumes of the seeds first_seed, first_seed + stride, ...
+
+    That are not there yet, until `count` seeds are done.
+    """
     torch.set_num_threads(1)
     anatomy = load_anatomy()
     for seed in range(first_seed, first_seed + count * stride, stride):

@@ -24,17 +24,28 @@ def write_slices(folder: Path, people: Sequence[int], *, seed: int = 0) -> Path:
         images, masks = [], []
         for person in people:
             lesion = _disc(
-                row, column, rows * generator.uniform(0.4, 0.65), columns * generator.uniform(0.4, 0.7), generator.uniform(6, 16)
+                row,
+                column,
+                rows * generator.uniform(0.4, 0.65),
+                columns * generator.uniform(0.4, 0.7),
+                generator.uniform(6, 16),
             )
             lesion &= brain & ~mark & (person % 3 != 0)
-            image = np.where(lesion, 1.8 * GREY, np.where(mark, 2.4 * GREY, GREY)) + generator.normal(0, 4, (rows, columns))
+            image = np.where(lesion, 1.8 * GREY, np.where(mark, 2.4 * GREY, GREY)) + generator.normal(
+                0, 4, (rows, columns)
+            )
             images.append((image * brain).clip(0, 255).astype(np.uint8))
             masks.append(lesion)
         np.savez(
-            folder / f"{plane}.npz", image=np.stack(images), mask=np.stack(masks), subject=np.array([str(person) for person in people])
+            folder / f"{plane}.npz",
+            image=np.stack(images),
+            mask=np.stack(masks),
+            subject=np.array([str(person) for person in people]),
         )
     return folder
 
 
-def _disc(row: np.ndarray, column: np.ndarray, centre_row: float, centre_column: float, radius: float) -> np.ndarray:
+def _disc(
+    row: np.ndarray, column: np.ndarray, centre_row: float, centre_column: float, radius: float
+) -> np.ndarray:
     return (row - centre_row) ** 2 + (column - centre_column) ** 2 < radius**2

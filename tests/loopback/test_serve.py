@@ -48,14 +48,18 @@ def listener(root: Path) -> dict[str, object]:
 
 
 @pytest.mark.timeout(400)
-def test_a_side_that_dies_is_started_again_and_sigterm_ends_both(node: tuple[subprocess.Popen[bytes], Path]) -> None:
+def test_a_side_that_dies_is_started_again_and_sigterm_ends_both(
+    node: tuple[subprocess.Popen[bytes], Path],
+) -> None:
     process, root = node
     assert eventually(lambda: bool(listener(root)))
     first = listener(root)
     os.kill(int(str(first["pid"])), signal.SIGKILL)
 
     assert eventually(lambda: listener(root).get("pid") not in (None, first["pid"]))
-    peer = DestinationSettings(name="node", ae_title="DICOMNODE", host="127.0.0.1", port=int(str(listener(root)["port"])))
+    peer = DestinationSettings(
+        name="node", ae_title="DICOMNODE", host="127.0.0.1", port=int(str(listener(root)["port"]))
+    )
     assert echo(peer, "TESTER", 10).verdict == "ok"
 
     process.terminate()
@@ -84,7 +88,9 @@ def test_a_side_that_hangs_is_killed_and_started_again(node: tuple[subprocess.Po
     os.kill(int(str(first["pid"])), signal.SIGSTOP)
 
     assert eventually(lambda: listener(root).get("pid") not in (None, first["pid"]), 110)
-    peer = DestinationSettings(name="node", ae_title="DICOMNODE", host="127.0.0.1", port=int(str(listener(root)["port"])))
+    peer = DestinationSettings(
+        name="node", ae_title="DICOMNODE", host="127.0.0.1", port=int(str(listener(root)["port"]))
+    )
     assert echo(peer, "TESTER", 10).verdict == "ok"
 
 

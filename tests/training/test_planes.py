@@ -22,7 +22,13 @@ from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_slices import read_slices
 from pipeline.training.slice_answers import answer_slices
 from pipeline.training.synthesis.subject import FINE_GRID, Case
-from pipeline.training.train_planes import PlaneSchedule, PlaneTrainer, plane_architecture, plane_loss, run_planes
+from pipeline.training.train_planes import (
+    PlaneSchedule,
+    PlaneTrainer,
+    plane_architecture,
+    plane_loss,
+    run_planes,
+)
 from pipeline.training.volume_pool import VolumePool, open_volume, scale_volume
 from tests.factories.slices import write_slices
 
@@ -34,7 +40,9 @@ SCHEDULE = PlaneSchedule(minutes=60.0, steps=STEPS, widths=(8, 16, 24), batch=4)
 def _made_volume(seed: int) -> Case:
     """A ball of brain with a brighter ball in it, T1 and FLAIR."""
     generator = np.random.default_rng(seed)
-    places = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in FINE_GRID.shape), indexing="ij"))
+    places = torch.stack(
+        torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in FINE_GRID.shape), indexing="ij")
+    )
     brain = ((places - torch.tensor([80.0, 96.0, 80.0])[:, None, None, None]) ** 2).sum(0) < 70**2
     centre = torch.from_numpy(generator.uniform([50, 60, 50], [110, 130, 110])).float()
     lesion = ((places - centre[:, None, None, None]) ** 2).sum(0) < generator.uniform(8, 18) ** 2
@@ -88,7 +96,9 @@ def test_the_planes_learn_what_the_slices_show() -> None:
 def test_a_run_becomes_a_bundle_that_answers(run: Path, slices: Path, tmp_path: Path) -> None:
     averages = {plane: next(run.glob(f"{plane}-*.average.pt")) for plane in PLANES}
     provenance = PlaneProvenance("60 made people", "Made slices.", {"seed": 0})
-    bundle = export_planes(averages, tmp_path, version="0.9.0", cuts=PlaneCuts(dict.fromkeys(PLANES, 0.5)), provenance=provenance)
+    bundle = export_planes(
+        averages, tmp_path, version="0.9.0", cuts=PlaneCuts(dict.fromkeys(PLANES, 0.5)), provenance=provenance
+    )
     verify_bundle(bundle)
     people = [item for item in read_slices(slices, "test") if item.subject % 2]
 
@@ -105,7 +115,14 @@ def test_a_run_becomes_a_bundle_that_answers(run: Path, slices: Path, tmp_path: 
 def test_the_same_command_goes_on(slices: Path, pool: VolumePool, tmp_path: Path) -> None:
     train = read_slices(slices, "train")
     piece = PlaneSchedule(minutes=60.0, steps=12, widths=(4, 8), batch=4)
-    run_planes(PlaneSchedule(minutes=60.0, steps=6, widths=(4, 8), batch=4), tmp_path, train, pool, lambda trainers: {}, lambda line: None)
+    run_planes(
+        PlaneSchedule(minutes=60.0, steps=6, widths=(4, 8), batch=4),
+        tmp_path,
+        train,
+        pool,
+        lambda trainers: {},
+        lambda line: None,
+    )
     first = load_checkpoint(tmp_path / "axial-last.pt")
 
     run_planes(piece, tmp_path, train, pool, lambda trainers: {}, lambda line: None)
@@ -118,7 +135,9 @@ def test_the_same_command_goes_on(slices: Path, pool: VolumePool, tmp_path: Path
         assert [float(row["step"]) for row in csv.DictReader(stream)] == [2.0, 4.0]
 
 
-def test_an_interrupted_run_is_saved(slices: Path, pool: VolumePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_saved(
+    slices: Path, pool: VolumePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: object) -> float:
         raise KeyboardInterrupt
 
@@ -137,13 +156,21 @@ def test_what_cannot_be_trained_on_is_named(slices: Path, pool: VolumePool, tmp_
     with pytest.raises(TrainingProblem, match="run `synthesize-volumes` first"):
         run_planes(SCHEDULE, tmp_path, train, VolumePool(tmp_path / "none"), lambda trainers: {})
     with pytest.raises(TrainingProblem, match="no sagittal slice"):
-        run_planes(SCHEDULE, tmp_path, [item for item in train if item.plane != "sagittal"], pool, lambda trainers: {})
+        run_planes(
+            SCHEDULE,
+            tmp_path,
+            [item for item in train if item.plane != "sagittal"],
+            pool,
+            lambda trainers: {},
+        )
     (tmp_path / "axial-last.pt").write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match=r"axial-last\.pt is not a checkpoint"):
         run_planes(SCHEDULE, tmp_path, train, pool, lambda trainers: {})
 
 
-def test_a_full_disk_leaves_no_half_volume(pool: VolumePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_half_volume(
+    pool: VolumePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -159,7 +186,10 @@ def test_the_loss_prefers_the_truth() -> None:
     target[0, 0, 4:9, 4:9] = 1.0
     right, wrong, silent = (12 * (2 * target - 1), -12 * (2 * target - 1), torch.full_like(target, -12.0))
 
-    losses = [float(plane_loss([logits, torch.nn.functional.avg_pool2d(logits, 2)], target)) for logits in (right, silent, wrong)]
+    losses = [
+        float(plane_loss([logits, torch.nn.functional.avg_pool2d(logits, 2)], target))
+        for logits in (right, silent, wrong)
+    ]
 
     assert losses == sorted(losses)
     assert losses[0] < 0.3
@@ -181,15 +211,31 @@ def test_folded_networks_answer_as_before_and_so_does_onnx(plane: str, tmp_path:
 
     assert torch.allclose(Exportable(folded).eval()(image), before, atol=1e-5)
     assert np.allclose(run_session(open_session(graph), image[0].numpy()), before[0, 0].numpy(), atol=1e-5)
-    assert np.allclose(run_session(open_session(store_as_float16(graph)), image[0].numpy()), before[0, 0].numpy(), atol=5e-3)
+    assert np.allclose(
+        run_session(open_session(store_as_float16(graph)), image[0].numpy()), before[0, 0].numpy(), atol=5e-3
+    )
 
 
 def test_score_slices_prints_the_table(run: Path, slices: Path, tmp_path: Path) -> None:
     averages = {plane: next(run.glob(f"{plane}-*.average.pt")) for plane in PLANES}
     export_planes(
-        averages, tmp_path, version="0.9.0", cuts=PlaneCuts(dict.fromkeys(PLANES, 0.5)), provenance=PlaneProvenance("made people", "", {})
+        averages,
+        tmp_path,
+        version="0.9.0",
+        cuts=PlaneCuts(dict.fromkeys(PLANES, 0.5)),
+        provenance=PlaneProvenance("made people", "", {}),
     )
-    command = ["score-slices", "--bundle", "stroke-lesion-triplanar", "--models", str(tmp_path), "--slices", str(slices), "--split", "test"]
+    command = [
+        "score-slices",
+        "--bundle",
+        "stroke-lesion-triplanar",
+        "--models",
+        str(tmp_path),
+        "--slices",
+        str(slices),
+        "--split",
+        "test",
+    ]
 
     ended = CliRunner().invoke(app, [*command, "--csv", str(tmp_path / "scores.csv")])
 

@@ -10,8 +10,22 @@ import pytest
 import torch
 
 from pipeline.segmenters.families import load_bundle
-from pipeline.training.real_slices import SPLITS, RealSlice, SliceError, read_slices, split_of, subjects_of, train_maps
-from pipeline.training.score_slices import area_correlation, describe_scores, find_contrast, median_bias, score_slice
+from pipeline.training.real_slices import (
+    SPLITS,
+    RealSlice,
+    SliceError,
+    read_slices,
+    split_of,
+    subjects_of,
+    train_maps,
+)
+from pipeline.training.score_slices import (
+    area_correlation,
+    describe_scores,
+    find_contrast,
+    median_bias,
+    score_slice,
+)
 from pipeline.training.slice_answers import answer_slices, cut_slice
 from pipeline.training.slice_augment import fit_shape, vary_slices
 from tests.factories.families import BRIGHT, NEVER, write_ensemble, write_triplanar
@@ -38,7 +52,9 @@ def test_people_are_split_once_and_never_shared(folder: Path) -> None:
 
 
 def test_only_the_maps_of_people_to_train_on_are_drawn(folder: Path) -> None:
-    maps = [Path(f"bwsrsub-{number}_lesion.nii.gz") for number in (*PEOPLE, 9001, 9002)] + [Path("atlas.nii.gz")]
+    maps = [Path(f"bwsrsub-{number}_lesion.nii.gz") for number in (*PEOPLE, 9001, 9002)] + [
+        Path("atlas.nii.gz")
+    ]
 
     chosen = train_maps(maps, subjects_of(folder))
 
@@ -72,7 +88,9 @@ def test_slices_lie_as_a_volume_does(folder: Path) -> None:
         ({"subject": np.array(["x"] * 40)}, "no number"),
     ],
 )
-def test_slices_of_another_form_are_refused_by_name(change: dict[str, np.ndarray], word: str, tmp_path: Path) -> None:
+def test_slices_of_another_form_are_refused_by_name(
+    change: dict[str, np.ndarray], word: str, tmp_path: Path
+) -> None:
     folder = write_slices(tmp_path, PEOPLE)
     with np.load(folder / "axial.npz") as arrays:
         np.savez(folder / "axial.npz", **{**arrays, **change})
@@ -95,9 +113,17 @@ def test_a_damaged_or_missing_file_is_refused(tmp_path: Path) -> None:
 def test_varied_slices_keep_their_lesion_in_the_brain(folder: Path) -> None:
     items = [item for item in read_slices(folder) if item.plane == "axial" and item.mask.any()][:6]
     generator = torch.Generator().manual_seed(3)
-    images = torch.stack([fit_shape(torch.from_numpy(np.stack((item.image * 0, item.image))), (192, 160), generator) for item in items])
+    images = torch.stack(
+        [
+            fit_shape(torch.from_numpy(np.stack((item.image * 0, item.image))), (192, 160), generator)
+            for item in items
+        ]
+    )
     masks = torch.stack(
-        [fit_shape(torch.from_numpy(item.mask.astype(np.float32))[None], (192, 160), generator, jitter=0) for item in items]
+        [
+            fit_shape(torch.from_numpy(item.mask.astype(np.float32))[None], (192, 160), generator, jitter=0)
+            for item in items
+        ]
     )
 
     varied, outlines = vary_slices(images, images[:, 1:] * 0 + masks, generator)
@@ -150,8 +176,12 @@ def test_every_family_answers_slices_on_their_own_pixels(folder: Path, tmp_path:
     items = [item for item in read_slices(folder) if item.mask.any()][:3]
     plain = known_lesion_bundle(tmp_path).folder
     planes = write_triplanar(tmp_path, dict.fromkeys(("axial", "coronal", "sagittal"), BRIGHT))
-    silent = write_triplanar(tmp_path, dict.fromkeys(("axial", "coronal", "sagittal"), NEVER), name="known-silent")
-    members = {f"{bundle.name}/{bundle.version}": bundle.sha256 for bundle in map(load_bundle, (plain, planes))}
+    silent = write_triplanar(
+        tmp_path, dict.fromkeys(("axial", "coronal", "sagittal"), NEVER), name="known-silent"
+    )
+    members = {
+        f"{bundle.name}/{bundle.version}": bundle.sha256 for bundle in map(load_bundle, (plain, planes))
+    }
     both = write_ensemble(tmp_path, members)
 
     for models in (plain, planes, both):

@@ -1,4 +1,8 @@
-"""One 2D network for each plane, and a majority of two of the three or their mean (the method of arXiv 2511.07281, of which only the abstract was at hand)."""
+"""One 2D network for each plane.
+
+And a majority of two of the three or their mean (the method of arXiv 2511.07281, of which only the abstract
+was at hand).
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,12 @@ from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, TriplanarSpec
 
 
 def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer, dict[str, Any]]:
-    """Return the middle one of the planes' probabilities or their mean, and the share of planes that vote for lesion.
+    """Return the middle one of the planes' probabilities or their mean.
 
-    The middle probability reaches the threshold exactly where at least two planes do, so thresholding it is the majority vote.
+    And the share of planes that vote for lesion.
+
+    The middle probability reaches the threshold exactly where at least two planes do, so thresholding it is
+    the majority vote.
 
     Raises
     ------
@@ -39,7 +46,9 @@ def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer
     return Answer(fill(probability), fill(vote_share(stacked, plan.threshold))), parameters
 
 
-def infer_plane(bundle: Bundle, channels: Channels, plan: NetworkPlan, plane: str) -> tuple[Answer, dict[str, Any]]:
+def infer_plane(
+    bundle: Bundle, channels: Channels, plan: NetworkPlan, plane: str
+) -> tuple[Answer, dict[str, Any]]:
     """Return what one plane's network says, before its threshold is moved.
 
     Raises
@@ -53,11 +62,16 @@ def infer_plane(bundle: Bundle, channels: Channels, plan: NetworkPlan, plane: st
     if not spec.slices:
         return infer_graph(bundle, channels, plan, name)
     axis, skip = list(PLANE_GRAPHS).index(plane), bundle.output.activation == "in-graph"
-    return infer_graph(bundle, channels, plan, name, lambda network: in_slices(network, axis, spec.slices, skip_empty=skip))
+    return infer_graph(
+        bundle, channels, plan, name, lambda network: in_slices(network, axis, spec.slices, skip_empty=skip)
+    )
 
 
 def in_slices(network: Network, axis: int, count: int, *, skip_empty: bool) -> Network:
-    """Return a function of a whole patch out of one of `count` slices along `axis`; without an image there is no lesion."""
+    """Return a function of a whole patch out of one of `count` slices along `axis`.
+
+    Without an image there is no lesion.
+    """
 
     def run(patch: FloatArray) -> FloatArray:
         stacked = np.moveaxis(patch, axis + 1, 1)
@@ -68,7 +82,9 @@ def in_slices(network: Network, axis: int, count: int, *, skip_empty: bool) -> N
                 continue
             missing = count - part.shape[1]
             filled = np.pad(part, ((0, 0), (0, missing), (0, 0), (0, 0))) if missing else part
-            answer[:, start : start + count] = np.moveaxis(network(np.moveaxis(filled, 1, axis + 1)), axis + 1, 1)[:, : part.shape[1]]
+            answer[:, start : start + count] = np.moveaxis(
+                network(np.moveaxis(filled, 1, axis + 1)), axis + 1, 1
+            )[:, : part.shape[1]]
         return np.moveaxis(answer, 1, axis + 1)
 
     return run

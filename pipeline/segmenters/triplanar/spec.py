@@ -26,7 +26,8 @@ class TriplanarSpec(FamilySpec):
     rule
         "vote": the majority of two of the three; "average": the mean of the planes' moved probabilities.
     slices
-        How many slices a graph takes at once; 0: all of the patch. A few stay in the processor's cache, and empty ones need not be asked about.
+        How many slices a graph takes at once; 0: all of the patch. A few stay in the processor's cache, and
+        empty ones need not be asked about.
     """
 
     thresholds: Mapping[str, float]
@@ -34,7 +35,10 @@ class TriplanarSpec(FamilySpec):
     slices: int = 0
 
     def shape_of(self, graph: str, patch: Shape) -> Shape:
-        """Return the spatial shape of one graph's input: the patch, or `slices` of it along the graph's own axis."""
+        """Return the spatial shape of one graph's input.
+
+        The patch, or `slices` of it along the graph's own axis.
+        """
         axis = list(PLANE_GRAPHS.values()).index(graph)
         sizes = [self.slices if self.slices and number == axis else size for number, size in enumerate(patch)]
         return sizes[0], sizes[1], sizes[2]
@@ -51,7 +55,9 @@ def read_table(values: Values) -> TriplanarSpec:
     """Read the table; a threshold for each plane."""
     thresholds = values.shares("triplanar.thresholds", PLANES)
     if absent := [plane for plane in PLANES if plane not in thresholds]:
-        raise values.problem("triplanar.thresholds", f"needs a number between 0 and 1 for {', '.join(absent)} too")
+        raise values.problem(
+            "triplanar.thresholds", f"needs a number between 0 and 1 for {', '.join(absent)} too"
+        )
     slices = values.value("triplanar.slices", int, 0)
     if slices < 0:
         raise values.problem("triplanar.slices", "must not be negative")

@@ -50,10 +50,12 @@ class Lesion:
 
 
 def draw_acute_lesion(shape: LesionShape, grid: Grid, dice: Dice) -> Lesion:
-    """Draw the state of one lesion as 1,037 real acute strokes look on FLAIR: half acute, a third sub-acute, the rest chronic.
+    """Draw the state of one lesion as 1,037 real acute strokes look on FLAIR.
 
-    A lesion is the brighter the larger it is (ratio to the mirrored place 1.23, 1.33, 1.41, 1.47 for areas of 20 to 100, 100 to 500, 500 to
-    1,500 and more px), and a tenth hardly shows.
+    Half acute, a third sub-acute, the rest chronic.
+
+    A lesion is the brighter the larger it is (ratio to the mirrored place 1.23, 1.33, 1.41, 1.47 for areas of
+    20 to 100, 100 to 500, 500 to 1,500 and more px), and a tenth hardly shows.
     """
     if dice.chance(0.18):
         return draw_lesion_state(shape, grid, dice, cavity=dice.chance(0.6))
@@ -74,7 +76,10 @@ def draw_acute_lesion(shape: LesionShape, grid: Grid, dice: Dice) -> Lesion:
 
 
 def draw_lesion_state(shape: LesionShape, grid: Grid, dice: Dice, *, cavity: bool | None = None) -> Lesion:
-    """Draw chronic (cavity or gliosis) or sub-acute (no cavity) for one shape; `cavity` forces one or the other."""
+    """Draw chronic (cavity or gliosis) or sub-acute (no cavity) for one shape.
+
+    `cavity` forces one or the other.
+    """
     chronic = dice.chance(0.6) if cavity is None else cavity
     cavity = chronic and (cavity is True or dice.chance(0.75))
     strands = smoothstep(smooth_noise(grid, dice.uniform(6.0, 14.0), dice), dice.uniform(0.6, 2.5), 0.8)
@@ -121,7 +126,9 @@ def paint(
     for lesion in lesions:
         inner = paint_lesion(inner, lesion, contrast, grid, dice)
     if transplant is not None:
-        inner = blend(inner, transplant.patches[contrast.kind], transplant.region, transplant.held, grid.spacing_mm)
+        inner = blend(
+            inner, transplant.patches[contrast.kind], transplant.region, transplant.held, grid.spacing_mm
+        )
     return image + smoothstep(brain.edge_mm, 0.0, 2.0) * (inner - image)
 
 
@@ -138,7 +145,9 @@ def paint_lesion(inner: Tensor, lesion: Lesion, contrast: Contrast, grid: Grid, 
     means, depth = contrast.means, lesion.shape.depth
     cover = blur_mm(lesion.shape.mask.float(), lesion.edge_mm, grid)
     share = lesion.flair_cavity_share if contrast.kind == "flair" else 1.0
-    cavity = smoothstep(depth, lesion.cavity_depth * share, 0.15) * lesion.strands if lesion.cavity_depth else None
+    cavity = (
+        smoothstep(depth, lesion.cavity_depth * share, 0.15) * lesion.strands if lesion.cavity_depth else None
+    )
     if contrast.kind == "t1":
         # Part of the tissue's own pattern shows through, and the rest is not flat either.
         level = lesion.t1_level * means["white"] * (1.0 + 0.07 * smooth_noise(grid, 8.0, dice))
@@ -157,8 +166,8 @@ def paint_lesion(inner: Tensor, lesion: Lesion, contrast: Contrast, grid: Grid, 
 def draw_look_alikes(brain: Brain, grid: Grid, dice: Dice, *, elderly: bool = False) -> Tensor | None:
     """Draw white-matter hyperintensities of ageing, the same on both sides, 0..1; None for a young subject.
 
-    They are confounders: never part of the label. Strokes are one-sided, these are not. `elderly` draws them as often as people with acute
-    strokes have them.
+    They are confounders: never part of the label. Strokes are one-sided, these are not. `elderly` draws them
+    as often as people with acute strokes have them.
     """
     cover = torch.zeros(grid.shape)
     drawn = False

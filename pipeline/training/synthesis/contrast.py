@@ -28,7 +28,10 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
 
 KINDS = tuple(RANGES)
 CLINICAL_FLAIR = RANGES["flair"] | {"white": (0.82, 1.04), "deep": (0.9, 1.08), "csf": (0.03, 0.36)}
-"""Grey and white matter as close, and fluid as dark, as in 1,037 clinical FLAIRs (cortex to white matter 1.07, ventricle to white matter 0.22)."""
+"""Grey and white matter as close, and fluid as dark.
+
+As in 1,037 clinical FLAIRs (cortex to white matter 1.07, ventricle to white matter 0.22).
+"""
 
 
 @dataclass(frozen=True)
