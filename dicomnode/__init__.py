@@ -1,3 +1,3 @@
 """Everything that speaks DICOM or runs a service. Read `dicomnode/flow.py` first."""
 
-__version__ = "0.1.0"
+__version__ = "0.5.0"

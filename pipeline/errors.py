@@ -1,17 +1,18 @@
 """The pipeline's errors. Each carries a reason code that the node copies into its report.
 
-    PipelineError              the case cannot be processed; `code` names why
-    |- GeometryError           an affine, a grid or a frame of reference does not fit
-    |- ImageError              the voxels cannot be used (NaN, zero range, empty, wrong shape)
-    |- RegistrationError       T1 and FLAIR could not be brought together
-    |- BrainExtractionError    no plausible brain was found
-    `- BundleError             a model bundle is missing, altered, or does not fit the input
+    CaseRefused                the case gets no segmentation; `code` names why (the node's own refusals are of
+    this kind too) `- PipelineError           the pipeline refuses it
+       |- GeometryError           an affine, a grid or a frame of reference does not fit
+       |- ImageError              the voxels cannot be used (NaN, zero range, empty, wrong shape)
+       |- RegistrationError       T1 and FLAIR could not be brought together
+       |- BrainExtractionError    no plausible brain was found
+       `- BundleError             a model bundle is missing, altered, or does not fit the input
 
-`flow.py` turns a `PipelineError` into a refused study; anything else that is raised is a bug.
+`answer.py` turns a `CaseRefused` into a report that says why; anything else that is raised is a bug.
 """
 
 
-class PipelineError(Exception):
+class CaseRefused(Exception):
     """The case cannot be processed.
 
     Parameters
@@ -22,7 +23,7 @@ class PipelineError(Exception):
         Short kebab-case reason, stable across releases (it is stored and shown).
     """
 
-    default_code = "pipeline-refused"
+    default_code = "refused"
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -33,8 +34,14 @@ class PipelineError(Exception):
         return (_rebuild, (type(self), str(self), self.code))
 
 
-def _rebuild(kind: type[PipelineError], message: str, code: str) -> PipelineError:
+def _rebuild(kind: type[CaseRefused], message: str, code: str) -> CaseRefused:
     return kind(message, code=code)
+
+
+class PipelineError(CaseRefused):
+    """The pipeline cannot process the case."""
+
+    default_code = "pipeline-refused"
 
 
 class GeometryError(PipelineError):

@@ -46,7 +46,13 @@ def diagram(transitions: Mapping[State, frozenset[State]]) -> str:
 
 def meanings(table: Mapping[State, str]) -> str:
     """Return what each state means, as a table."""
-    return "\n".join(["| state | meaning |", "|---|---|", *[f"| `{state.value}` | {meaning} |" for state, meaning in table.items()]])
+    return "\n".join(
+        [
+            "| state | meaning |",
+            "|---|---|",
+            *[f"| `{state.value}` | {meaning} |" for state, meaning in table.items()],
+        ]
+    )
 
 
 def page() -> str:
@@ -61,12 +67,18 @@ Drawn by `python -m scripts.states` from `dicomnode/states.py`; do not edit. Eve
 
 {meanings(JOB_MEANINGS)}
 
-Whether lesions were found, none were, or the study was refused is the job's outcome, not a state: it is answered in each case.
+The outcome of a job is not a state: the study is answered in each case. It is `lesions`, `negative`, `undetermined` (nothing was found, and
+the images do not allow to say that nothing is there: no FLAIR was used, or a part of the brain is missing), `refused` or `failed`.
 
 A study whose processing failed (the outcome, with a failure report or without) is tried again when its images are sent again: whoever reads "processing
 failed" in the PACS need only send it once more. After the quiet time it is assessed anew, with all its tries, and what has not left yet of the failure report is
 withdrawn. This happens three times; then an archive that sends a study back at each report would keep it going for ever, and only `dicomnode retry`, or an
 image that was not there before, begins afresh. The same images of a study that ended well, or was refused, change nothing.
+
+Other bytes under the same SOP Instance UIDs are a correction when they carry another patient or order (name, ID and its issuer, date of birth, sex, accession
+number, Study ID). The newest counts, and a study that was answered already opens its next revision: new results with UIDs of their own, whose report
+names the earlier one as its predecessor. While such a correction arrives, the study waits for the rest of it. When only a half came and `study.quiet_s` has passed,
+the study is refused (`patients-differ`); the other half opens the next revision. Other bytes for the same patient change nothing: the first count.
 
 ## A delivery: one result on its way to one destination
 

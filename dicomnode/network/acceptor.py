@@ -1,4 +1,7 @@
-"""One association that a peer asked for: made of a request that was read and let in, and cleaned up whatever ends it."""
+"""One association that a peer asked for.
+
+Made of a request that was read and let in, and cleaned up whatever ends it.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +63,18 @@ class PromptAssociation(Association):
         The peer's address.
     """
 
-    def __init__(self, service: Service, request: AssociationRequest, connection: socket.socket, account: MemoryAccount, host: str) -> None:
+    def __init__(
+        self,
+        service: Service,
+        request: AssociationRequest,
+        connection: socket.socket,
+        account: MemoryAccount,
+        host: str,
+    ) -> None:
         entity = service.entity
         super().__init__(entity, "acceptor")
         self._service, self._request, self._host = service, request, host
+        self._account = account
         self._serving = threading.BoundedSemaphore(_AT_ONCE)
         self._served = 0
         self.dimse = PromptMessages(self)
@@ -83,7 +94,9 @@ class PromptAssociation(Association):
     def run_reactor(self) -> None:
         """Negotiate and serve until the association ends; whatever is raised ends all of it."""
         try:
-            self.acceptor.supported_contexts = accepted_contexts(self._request.contexts, self._service.other_objects)
+            self.acceptor.supported_contexts = accepted_contexts(
+                self._request.contexts, self._service.other_objects
+            )
             super().run_reactor()
         except Exception as problem:  # noqa: BLE001  no half of an association outlives the other
             self._note_broken(f"a fault of ours or of the library: {type(problem).__name__}")
@@ -106,7 +119,10 @@ class PromptAssociation(Association):
             time.sleep(0.005)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
-        """Serve one message; what cannot be served ends the association instead of leaving the peer without an answer."""
+        """Serve one message.
+
+        What cannot be served ends the association instead of leaving the peer without an answer.
+        """
         if msg.MessageIDBeingRespondedTo is None and not msg.is_valid_request:
             self._note_broken("a request that lacks what PS3.7 asks of it")
             self.abort()
@@ -131,7 +147,7 @@ class PromptAssociation(Association):
         self._line.close_now()
         if not (self.is_released or self.is_rejected):
             self.is_aborted = True
-        self.dul.account.close()
+        self._account.close()
         self.dimse.message = None
         with contextlib.suppress(queue.Empty):
             while True:
@@ -144,8 +160,18 @@ class PromptAssociation(Association):
         self._note("instance_refused", reason, "correct it at the peer and send it again")
 
     def _note(self, event: str, reason: str, advice: str) -> None:
-        titles = {"calling_ae": self._request.calling_ae, "called_ae": self._request.called_ae}
-        self._service.refusals.note(Refusal(event, self._host, reason, advice, audit_kind="association-refused", **titles))
+        request = self._request
+        self._service.refusals.note(
+            Refusal(
+                event,
+                self._host,
+                reason,
+                advice,
+                "association-refused",
+                calling_ae=request.calling_ae,
+                called_ae=request.called_ae,
+            )
+        )
 
 
 def open_association(

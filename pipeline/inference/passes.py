@@ -1,4 +1,7 @@
-"""Several looks at one patch: mirrored images and further networks, averaged, with the share of them that votes for a voxel."""
+"""Several looks at one patch.
+
+Mirrored images and further networks, averaged, with the share of them that votes for a voxel.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pipeline.records import FloatArray
 
 def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
     """Return every combination of the spatial axes, the empty one first."""
-    return [chosen for count in range(len(axes) + 1) for chosen in itertools.combinations(axes, count)]
+    return [axis_set for count in range(len(axes) + 1) for axis_set in itertools.combinations(axes, count)]
 
 
 def average_passes(
@@ -32,21 +35,26 @@ def average_passes(
     read
         What is kept, and averaged, of a network's maps.
     vote
-        Of the maps that were kept, whether they call a voxel lesion, shape (1, *patch); the share of passes that do is one more map at the end.
+        Of the maps that were kept, whether they call a voxel lesion, shape (1, *patch); the share of passes
+        that do is one more map at the end.
     """
     if not networks:
         raise ValueError("there is no network to ask")
+    # One pass for every subset of the axes: 2 ** len(mirror_axes) of them.
     flips = mirrorings(mirror_axes)
 
     def predict(patch: FloatArray) -> FloatArray:
         total: FloatArray | None = None
         for axes in flips:
+            # Axis 0 of a patch is the channel, so each spatial axis is one further on.
             turned = tuple(1 + axis for axis in axes)
-            seen = np.flip(patch, turned)
+            mirrored = np.flip(patch, turned)
             for network in networks:
-                maps = read(network(seen))
+                maps = read(network(mirrored))
+                # The vote (0 or 1) rides along as one more map: its mean is the share of passes.
                 if vote is not None:
                     maps = np.concatenate([maps, vote(maps).astype(np.float32)])
+                # Turn the maps back, so that all passes lie on the same voxels, and add them up.
                 answer = np.flip(maps, turned)
                 total = answer.copy() if total is None else np.add(total, answer, out=total)
         if total is None:

@@ -31,7 +31,10 @@ def encode_claim(syntax: str) -> bytes:
     return struct.pack(f"{order}HH2sH", 2, 0x10, b"UI", len(CLAIMED)) + CLAIMED
 
 
-@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "syntax",
+    [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian],
+)
 @pytest.mark.parametrize("claims", [0, 1, 2])
 def test_a_claim_inside_the_dataset_changes_nothing(tmp_path: Path, syntax: str, claims: int) -> None:
     instance = head_series("flair", "opening")[0]
@@ -49,11 +52,17 @@ def test_a_claim_inside_the_dataset_changes_nothing(tmp_path: Path, syntax: str,
     dataset = content[dataset_offset(content[:144]) :]
     if syntax == DeflatedExplicitVRLittleEndian:
         packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        dataset = packer.compress(encode_claim(syntax) * claims + zlib.decompress(dataset, -zlib.MAX_WBITS)) + packer.flush()
+        dataset = (
+            packer.compress(encode_claim(syntax) * claims + zlib.decompress(dataset, -zlib.MAX_WBITS))
+            + packer.flush()
+        )
     else:
         dataset = encode_claim(syntax) * claims + dataset
     meta = encode_file_meta(
-        SOPClassUID=str(instance.SOPClassUID), SOPInstanceUID=str(instance.SOPInstanceUID), TransferSyntaxUID=str(syntax), calling_ae="MR"
+        SOPClassUID=str(instance.SOPClassUID),
+        SOPInstanceUID=str(instance.SOPInstanceUID),
+        TransferSyntaxUID=str(syntax),
+        calling_ae="MR",
     )
     path = tmp_path / "claimed.dcm"
     path.write_bytes(meta + dataset)

@@ -30,7 +30,9 @@ def declared(value: int, limit: int | None = None, representation: int = 0) -> D
         (np.int16, declared(-32768, -2000, representation=1), [-32768, -2000, -2001]),
     ],
 )
-def test_padding_is_found_in_either_sign_and_as_a_range(dtype: type, dataset: Dataset, padding: list[int]) -> None:
+def test_padding_is_found_in_either_sign_and_as_a_range(
+    dtype: type, dataset: Dataset, padding: list[int]
+) -> None:
     image = np.array([0, 1, 700, 4095], dtype=dtype)
 
     found = find_padding(np.concatenate([image, np.array(padding, dtype=dtype)]), dataset)
@@ -47,7 +49,9 @@ def test_without_a_declaration_nothing_is_padding() -> None:
     ("lowest", "slope", "intercept", "stored"),
     [(3.0, 1.0, 0.0, 0), (-50.0, 1.0, 0.0, -50), (-50.0, 2.0, -100.0, 25), (3.0, 0.5, -10.0, 20)],
 )
-def test_background_is_no_signal_or_the_lowest_value(lowest: float, slope: float, intercept: float, stored: int) -> None:
+def test_background_is_no_signal_or_the_lowest_value(
+    lowest: float, slope: float, intercept: float, stored: int
+) -> None:
     transform = Dataset()
     transform.RescaleSlope, transform.RescaleIntercept = slope, intercept
 
