@@ -1,7 +1,7 @@
 """What a compute worker does: one study's files in, its verified result files out.
 
-`answer_study` is the image path from end to end, one line a stage. It sees no ledger and no network, so it can run on any
-worker that sees the spool, and a study that kills its worker harms nothing else.
+`answer_study` is the image path from end to end, one line a stage. It sees no ledger and no network, so it
+can run on any worker that sees the spool, and a study that kills its worker harms nothing else.
 """
 
 from __future__ import annotations
@@ -119,14 +119,17 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
         loaded = load_study(task, Path(work_dir))
     recipe = build_recipe(task.config)
     # The network may take fewer series than the study has: results point to, and lie on, those that it took.
-    taken = recipe.lesion.choose_channels(loaded.volumes)
-    loaded = replace(loaded, sources=tuple(source for source in loaded.sources if source.role in taken))
+    channels_taken = recipe.lesion.choose_channels(loaded.volumes)
+    loaded = replace(
+        loaded, sources=tuple(source for source in loaded.sources if source.role in channels_taken)
+    )
     result = run_pipeline(loaded.volumes, recipe, progress)
-    # An image that could not be brought onto the reference was left out on the way; which one is the reference, the manifest says.
+    # An image that could not be brought onto the reference was left out on the way; which one is the
+    # reference, the manifest says.
     by_role = {source.role: source for source in loaded.sources}
     loaded = replace(loaded, sources=tuple(by_role[role] for role in result.used if role in by_role))
-    shown = loaded.selection.findings_of_use([source.role for source in loaded.sources])
-    loaded = replace(loaded, findings=(*loaded.findings, *shown))
+    use_findings = loaded.selection.findings_of_use([source.role for source in loaded.sources])
+    loaded = replace(loaded, findings=(*loaded.findings, *use_findings))
     reference = loaded.volumes[result.reference_role]
     if task.earlier is not None:
         result = _compare_with_earlier(task, task.earlier, result, reference, recipe)
@@ -144,13 +147,23 @@ def _compare_with_earlier(
     try:
         series = referenced_series(study.segmentation)
         spool = task.config.storage.spool
-        check_one_person((spool / each.instances[0].path for each in (task, study)), "the two studies are")
+        check_one_person(
+            (spool / study_instances.instances[0].path for study_instances in (task, study)),
+            "the two studies are",
+        )
         with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
-            loaded = load_study(StudyTask(study.StudyInstanceUID, 1, study.instances, task.config), Path(work_dir))
+            loaded = load_study(
+                StudyTask(study.StudyInstanceUID, 1, study.instances, task.config), Path(work_dir)
+            )
         roles = [source.role for source in loaded.sources if source.SeriesInstanceUID == series]
         if not roles:
-            raise StudyRefused("the images under the earlier segmentation are not there any more", code="earlier-images-missing")
-        return follow_up(result, reference, read_earlier(study.segmentation, loaded.volumes[roles[0]]), recipe)
+            raise StudyRefused(
+                "the images under the earlier segmentation are not there any more",
+                code="earlier-images-missing",
+            )
+        return follow_up(
+            result, reference, read_earlier(study.segmentation, loaded.volumes[roles[0]]), recipe
+        )
     except CaseRefused as problem:
         sentence = f"The lesions were not compared with those of the earlier study: {problem}"
         finding = Finding("follow-up-failed", "warning", sentence, problem.code)
@@ -163,14 +176,17 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     Raises
     ------
     StudyRefused
-        No series can be used, or T1 and FLAIR are of different people. When only one of two roles fails, the other is used and a finding says so.
+        No series can be used, or T1 and FLAIR are of different people. When only one of two roles fails, the
+        other is used and a finding says so.
     """
     if not task.instances:
         raise _nothing_readable(task.set_aside)
     study = assemble(task.StudyInstanceUID, task.instances)
     selection = select_series(study, task.config.selection)
     spool = task.config.storage.spool
-    check_one_person((spool / path for path in one_of_each_identity(task.instances)), "The images of the study are")
+    check_one_person(
+        (spool / path for path in one_of_each_identity(task.instances)), "The images of the study are"
+    )
     findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
     volumes: dict[Role, Volume] = {}
     sources: list[SourceSeries] = []
@@ -180,8 +196,11 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
             volume, source, remarks = _load_role(selection.by_role[role], task, work_dir)
         except StudyRefused as refusal:
             refusals.append(refusal)
-            # Of this grade, so that no report claims the absence of lesions or that every algorithm succeeded.
-            findings.append(Finding(refusal.code, "refuse", f"The {role.upper()} series was not used: {refusal}"))
+            # Of this grade, so that no report claims the absence of lesions or that every algorithm
+            # succeeded.
+            findings.append(
+                Finding(refusal.code, "refuse", f"The {role.upper()} series was not used: {refusal}")
+            )
             continue
         volumes[role] = volume
         sources.append(source)
@@ -203,13 +222,17 @@ def build_recipe(config: Config) -> Recipe:
         bias_correction=config.pipeline.bias_correction,
         threads=config.compute.threads,
         provider=choose_provider(config.compute.provider),
-        cache=StepCache(config.pipeline.cache, config.pipeline.cache_limit_mb * 10**6) if config.pipeline.cache else None,
+        cache=StepCache(config.pipeline.cache, config.pipeline.cache_limit_mb * 10**6)
+        if config.pipeline.cache
+        else None,
     )
 
 
 def refuse_study(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> StudyAnswer:
     """Build and keep the report that says why there is no segmentation."""
-    return StudyAnswer(outcome, sentence, _keep(task, refusal_of(task, code, sentence, outcome)), {"code": code})
+    return StudyAnswer(
+        outcome, sentence, _keep(task, refusal_of(task, code, sentence, outcome)), {"code": code}
+    )
 
 
 def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> tuple[EncodedResult, ...]:
@@ -237,12 +260,16 @@ def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
     return [role for role in order if role in roles]
 
 
-def _load_role(chosen: ChosenSeries, task: StudyTask, work_dir: Path) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
-    for finding in chosen.findings:
+def _load_role(
+    series_choice: ChosenSeries, task: StudyTask, work_dir: Path
+) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
+    for finding in series_choice.findings:
         if finding.grade == "refuse":
             raise StudyRefused(finding.message, code=finding.code)
-    volume, source, remarks = load_volume(chosen.series, chosen.role, task.config.storage.spool, work_dir, chosen.choice)
-    return volume, source, (*chosen.findings, *remarks)
+    volume, source, remarks = load_volume(
+        series_choice.series, series_choice.role, task.config.storage.spool, work_dir, series_choice.choice
+    )
+    return volume, source, (*series_choice.findings, *remarks)
 
 
 def _nothing_selected(selection: Selection) -> StudyRefused:
@@ -250,38 +277,55 @@ def _nothing_selected(selection: Selection) -> StudyRefused:
         if finding.grade == "refuse":
             return StudyRefused(finding.message, code=finding.code)
     return StudyRefused(
-        "The study has no series that can be used as T1 or FLAIR; send a brain T1 or FLAIR series.", code="no-usable-series"
+        "The study has no series that can be used as T1 or FLAIR; send a brain T1 or FLAIR series.",
+        code="no-usable-series",
     )
 
 
 def _nothing_readable(set_aside: tuple[SetAside, ...]) -> StudyRefused:
     code, _, sentence = set_aside[0].reason.partition(": ")
-    return StudyRefused(f"None of the {len(set_aside)} images of the study can be read: {sentence}; send them again.", code=code)
+    return StudyRefused(
+        f"None of the {len(set_aside)} images of the study can be read: {sentence}; send them again.",
+        code=code,
+    )
 
 
 def _unreadable_findings(set_aside: tuple[SetAside, ...]) -> tuple[Finding, ...]:
     if not set_aside:
         return ()
     sentence = set_aside[0].reason.partition(": ")[2]
-    message = f"{len(set_aside)} images of the study could not be read and were left out ({sentence}); send them again."
+    message = (
+        f"{len(set_aside)} images of the study could not be read and were left out "
+        f"({sentence}); send them again."
+    )
     return (Finding("instances-unreadable", "warning", message, str(len(set_aside))),)
 
 
 def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
-    kept = _keep(task, solved.encoded)
+    result_files = _keep(task, solved.encoded)
     layout = SpoolLayout(task.config.storage.spool)
     montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
     write_result(layout, montage, montage_png(solved.reference, solved.result))
     outcome = judge(solved.result, solved.loaded.findings)
-    used = " ".join(finding.message for finding in solved.loaded.findings if finding.code == "series-used")
-    return StudyAnswer(outcome, f"{summarize(solved.result, outcome)} {used}".strip(), kept, {**describe(solved), "montage": montage})
+    used_now = " ".join(
+        finding.message for finding in solved.loaded.findings if finding.code == "series-used"
+    )
+    return StudyAnswer(
+        outcome,
+        f"{summarize(solved.result, outcome)} {used_now}".strip(),
+        result_files,
+        {**describe(solved), "montage": montage},
+    )
 
 
 def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:
-    """Say what the results are made from; their date is when the last used instance came, so the same input gives the same bytes."""
+    """Say what the results are made from.
+
+    Their date is when the last used instance came, so the same input gives the same bytes.
+    """
     spool = task.config.storage.spool
-    used = {frame.path for source in sources for frame in source.frames}
-    received = [instance.received_at for instance in task.instances if spool / instance.path in used]
+    used_now = {frame.path for source in sources for frame in source.frames}
+    received = [instance.received_at for instance in task.instances if spool / instance.path in used_now]
     any_instance: IndexedInstance | SetAside = task.instances[0] if task.instances else task.set_aside[0]
     marks = {spool / instance.path: instance.header.identity_mark for instance in task.instances}
     return AnswerContext(
@@ -294,29 +338,37 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
         template=sources[0].frames[0].path if sources else spool / any_instance.path,
         forms=task.config.forms,
         earlier_reports=task.earlier_reports,
-        identity_mark=next((mark for path, mark in marks.items() if not used or path in used), ""),
+        identity_mark=next((mark for path, mark in marks.items() if not used_now or path in used_now), ""),
     )
 
 
 def _keep(task: StudyTask, encoded: tuple[EncodedResult, ...]) -> tuple[ResultFile, ...]:
     """Freeze the objects on disk: these bytes are sent, however often."""
     layout = SpoolLayout(task.config.storage.spool)
-    kept = []
+    result_files = []
     for item in encoded:
         path = layout.result_path(task.StudyInstanceUID, task.revision, item.filename)
         sha256 = write_result(layout, path, item.data)
-        kept.append(ResultFile(item.kind, path, sha256, item.SOPInstanceUID, item.SOPClassUID, item.SeriesInstanceUID))
-    return tuple(kept)
+        result_files.append(
+            ResultFile(item.kind, path, sha256, item.SOPInstanceUID, item.SOPClassUID, item.SeriesInstanceUID)
+        )
+    return tuple(result_files)
 
 
 def judge(result: PipelineResult, findings: Sequence[Finding]) -> Outcome:
-    """Return what the results say, as their report does: finding nothing is no absence where an input was left out or no FLAIR was used.
+    """Return what the results say, as their report does.
+
+    Finding nothing is no absence where an input was left out or no FLAIR was used.
 
     `findings` are those of the choice and loading of series.
     """
     if result.lesions:
         return Outcome.LESIONS
-    return Outcome.NEGATIVE if may_claim_absence(result.used, (*findings, *result.findings)) else Outcome.UNDETERMINED
+    return (
+        Outcome.NEGATIVE
+        if may_claim_absence(result.used, (*findings, *result.findings))
+        else Outcome.UNDETERMINED
+    )
 
 
 def summarize(result: PipelineResult, outcome: Outcome) -> str:
@@ -340,7 +392,12 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         "choice": loaded.selection.record(),
         "findings": [vars(finding) for finding in (*loaded.findings, *result.findings)],
         "steps": [
-            {"name": step.name, "seconds": round(step.seconds, 3), "cached": step.cached, "parameters": dict(step.parameters)}
+            {
+                "name": step.name,
+                "seconds": round(step.seconds, 3),
+                "cached": step.cached,
+                "parameters": dict(step.parameters),
+            }
             for step in result.steps
         ],
         "lesions": [

@@ -2,8 +2,10 @@
 
 Rules for this file:
 1. It runs one function on one argument and knows nothing of studies.
-2. A worker that dies, outgrows its memory or takes too long ends as `RetryLater`; the ledger counts the tries, Dask does not.
-3. Dask runs whatever it is sent. Its parts therefore speak TLS with certificates of both sides, on this machine too, and open no other port.
+2. A worker that dies, outgrows its memory or takes too long ends as `RetryLater`; the ledger counts the
+   tries, Dask does not.
+3. Dask runs whatever it is sent. Its parts therefore speak TLS with certificates of both sides, on this
+   machine too, and open no other port.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ _FETCH_S = 60.0
 # A worker imports the libraries of the image path first.
 _FIRST_WORKER_S = 120.0
 _SETTINGS = {
-    # By default Dask gives a task that kills its worker to three more workers; a poison study must not do that.
+    # By default Dask gives a task that kills its worker to three more workers; a poison study must not do
+    # that.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.worker.daemon": True,
     "distributed.comm.timeouts.connect": "20s",
@@ -52,7 +55,8 @@ _SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.98,
     "distributed.logging.distributed": "error",
-    # What Dask keeps for its dashboard, which we do not have: it grows for an hour, and the profiler looks a hundred times a second.
+    # What Dask keeps for its dashboard, which we do not have: it grows for an hour, and the profiler looks a
+    # hundred times a second.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.admin.system-monitor.log-length": 60,
@@ -73,13 +77,14 @@ class Compute:
     Parameters
     ----------
     settings
-        `scheduler` empty: worker processes on this machine with the given memory limit each, restarted by their nannies;
-        otherwise the address of a Dask scheduler.
+        `scheduler` empty: worker processes on this machine with the given memory limit each, restarted by
+        their nannies; otherwise the address of a Dask scheduler.
     workers
         How many processes on this machine; a scheduler elsewhere has its own.
     scratch
-        Folder, nobody else's, for the temporary files of the workers on this machine. What a killed worker leaves there is removed
-        when the next one starts. Without it a temporary folder is made and removed by `close`.
+        Folder, nobody else's, for the temporary files of the workers on this machine. What a killed worker
+        leaves there is removed when the next one starts. Without it a temporary folder is made and removed by
+        `close`.
 
     Raises
     ------
@@ -87,7 +92,9 @@ class Compute:
         The scheduler cannot be reached, or a certificate file cannot be used.
     """
 
-    def __init__(self, settings: ComputeSettings, timeout_s: float = 20, workers: int = 1, scratch: Path | None = None) -> None:
+    def __init__(
+        self, settings: ComputeSettings, timeout_s: float = 20, workers: int = 1, scratch: Path | None = None
+    ) -> None:
         self._cluster: SpecCluster | None = None
         self._workers = workers
         self._running = 0
@@ -99,11 +106,15 @@ class Compute:
         security = _site_security(settings) if settings.scheduler else make_temporary_security()
         try:
             if settings.scheduler:
-                self._client = Client(settings.scheduler, timeout=timeout_s, set_as_default=False, security=security)
+                self._client = Client(
+                    settings.scheduler, timeout=timeout_s, set_as_default=False, security=security
+                )
             else:
                 if scratch is None:
                     scratch = self._own_scratch = Path(tempfile.mkdtemp(prefix="dicomnode-"))
-                self._cluster = start_workers(settings.memory_limit_mb, workers, security or make_temporary_security(), scratch)
+                self._cluster = start_workers(
+                    settings.memory_limit_mb, workers, security or make_temporary_security(), scratch
+                )
                 self._client = Client(self._cluster, set_as_default=False, security=security)
                 # Whoever has a Compute can use it: `READY=1` is said afterwards.
                 self._client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
@@ -146,18 +157,22 @@ class Compute:
     ) -> Answer:
         """Run `function(argument)` in a worker and return its answer.
 
-        `tick` is called every `tick_s` seconds meanwhile (it renews the lease; what it raises ends the wait and the task).
+        `tick` is called every `tick_s` seconds meanwhile (it renews the lease; what it raises ends the wait
+        and the task).
 
         Raises
         ------
         RetryLater
             The worker died, outgrew its memory, could not be reached, or the time limit was passed.
         """
-        future = self._client.submit(function, argument, pure=False, key=f"{name}-{time.time_ns()}", retries=0)
+        future = self._client.submit(
+            function, argument, pure=False, key=f"{name}-{time.time_ns()}", retries=0
+        )
         now = time.monotonic()
         end, next_tick = now + limit_s, now + tick_s
         try:
-            # Looking is safe from any thread; waiting through Dask with a timeout was seen to fail on a busy machine.
+            # Looking is safe from any thread; waiting through Dask with a timeout was seen to fail on a busy
+            # machine.
             while not future.done():
                 time.sleep(min(_LOOK_S, tick_s))
                 now = time.monotonic()
@@ -191,9 +206,12 @@ class Compute:
             shutil.rmtree(self._own_scratch, ignore_errors=True)
 
     def _stop(self, future: Future[Any]) -> None:
-        """Cancel, and end the process that is on it: Dask cannot interrupt a function that runs. Its nanny starts a new one.
+        """Cancel, and end the process that is on it: Dask cannot interrupt a function that runs.
 
-        `Client.restart_workers` is not used: it was seen to lose the worker for good when two restarts followed each other.
+        Its nanny starts a new one.
+
+        `Client.restart_workers` is not used: it was seen to lose the worker for good when two restarts
+        followed each other.
         """
         if future.done() or self.closed:
             return
@@ -211,7 +229,10 @@ class Compute:
         self._wait_until_gone(set(busy))
 
     def _replace_lost(self) -> None:
-        """Start workers anew that Dask gave up: it does so for good with one that stays away for 15 s or dies in its first start."""
+        """Start workers anew that Dask gave up.
+
+        It does so for good with one that stays away for 15 s or dies in its first start.
+        """
         cluster = self._cluster
         if cluster is None or cluster.loop is None or self.closed:
             return
@@ -227,7 +248,9 @@ class Compute:
     def _wait_until_gone(self, addresses: set[str]) -> None:
         """Wait until the scheduler has noticed: until then it would give the next task to the dead worker."""
         end = time.monotonic() + _NOTICE_S
-        while time.monotonic() < end and addresses & self._client.scheduler_info(n_workers=-1)["workers"].keys():
+        while (
+            time.monotonic() < end and addresses & self._client.scheduler_info(n_workers=-1)["workers"].keys()
+        ):
             time.sleep(0.05)
 
 
@@ -245,10 +268,14 @@ def _site_security(settings: ComputeSettings) -> Security | None:
         context.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as problem:
         raise StartError(
-            f"compute.certificate, compute.key, compute.authorities cannot be used: {type(problem).__name__}: {problem}"
+            "compute.certificate, compute.key, compute.authorities cannot be used: "
+            f"{type(problem).__name__}: {problem}"
         ) from None
     return security_of(certificate, key, authorities)
 
 
 def _no_password() -> str:
-    raise ValueError("the key has a password, which Dask cannot be given; use a key without one, readable for the service user only")
+    raise ValueError(
+        "the key has a password, which Dask cannot be given; use a key without one, readable "
+        "for the service user only"
+    )

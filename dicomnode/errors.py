@@ -77,7 +77,10 @@ class OutOfResources(PeerError):
 
 
 class NotUnderstood(PeerError):
-    """0xC000: the request names what cannot be kept, such as a UID that is none. Sending it again does not help."""
+    """0xC000: the request names what cannot be kept, such as a UID that is none.
+
+    Sending it again does not help.
+    """
 
     status = 0xC000
 
@@ -132,7 +135,10 @@ class StateError(NodeError):
 
 
 class LeaseLost(NodeError):
-    """The job is no longer ours: newer images superseded it, or its lease ran out and another worker took it. Not a fault."""
+    """The job is no longer ours: newer images superseded it, or its lease ran out and another worker took it.
+
+    Not a fault.
+    """
 
 
 class ResultRejected(NodeError):
@@ -141,9 +147,17 @@ class ResultRejected(NodeError):
 
 def where(problem: BaseException) -> str:
     """Return file:line of every frame, innermost last: a traceback without values."""
-    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(problem.__traceback__))
+    return " > ".join(
+        f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(problem.__traceback__)
+    )
 
 
 def describe_bug(problem: BaseException) -> str:
-    """Return what may be shown of an error that is not ours: its message may quote a header, its type and place do not."""
-    return f"the program failed with {type(problem).__name__} at {where(problem).rsplit(' > ', 1)[-1]}; please report it"
+    """Return what may be shown of an error that is not ours.
+
+    Its message may quote a header, its type and place do not.
+    """
+    return (
+        f"the program failed with {type(problem).__name__} at "
+        f"{where(problem).rsplit(' > ', 1)[-1]}; please report it"
+    )

@@ -1,7 +1,8 @@
 """Logging: keyed events to stderr, for people or for machines, and never patient data.
 
-A key is written only when it is in `ALLOWED_KEYS`, whatever its value; the names of dropped keys are written instead.
-Messages of DICOM libraries and of exceptions that are not our own may quote header values, so only their place and type are written.
+A key is written only when it is in `ALLOWED_KEYS`, whatever its value; the names of dropped keys are written
+instead. Messages of DICOM libraries and of exceptions that are not our own may quote header values, so only
+their place and type are written.
 """
 
 from __future__ import annotations
@@ -28,15 +29,42 @@ ALLOWED_KEYS = frozenset(
         # Written by this module.
         *("event", "level", "timestamp", "logger", "where", "exception", "dropped_keys"),
         # Which object.
-        *("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid"),
+        *(
+            "study_instance_uid",
+            "series_instance_uid",
+            "sop_instance_uid",
+            "sop_class_uid",
+            "transfer_syntax_uid",
+        ),
         *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "TransferSyntaxUID"),
         *("job_id", "revision", "delivery_id", "instance_id", "kind", "sha256", "path", "role"),
         # Which peer.
-        *("ae_title", "calling_ae", "called_ae", "host", "port", "peer", "peer_host", "destination", "association"),
+        *(
+            "ae_title",
+            "calling_ae",
+            "called_ae",
+            "host",
+            "port",
+            "peer",
+            "peer_host",
+            "destination",
+            "association",
+        ),
         # What became of it.
         *("state", "status", "outcome", "verdict", "reason", "code", "error", "attempt", "attempts", "owner"),
         # How much, how long.
-        *("count", "instances", "results", "series", "size_bytes", "free_bytes", "memory_mb", "seconds", "duration_s", "retry_at"),
+        *(
+            "count",
+            "instances",
+            "results",
+            "series",
+            "size_bytes",
+            "free_bytes",
+            "memory_mb",
+            "seconds",
+            "duration_s",
+            "retry_at",
+        ),
         *("added", "removed", "missing", "set_aside", "transaction", "safe", "failed", "resends"),
         # The node itself.
         *(
@@ -57,9 +85,22 @@ ALLOWED_KEYS = frozenset(
         ),
     }
 )
-# Parts of the keywords of the Patient module and of other elements that identify (PS3.15 Annex E), without capitals and underscores.
+# Parts of the keywords of the Patient module and of other elements that identify (PS3.15 Annex E), without
+# capitals and underscores.
 PATIENT_WORDS = (
-    *("patient", "birth", "accession", "othername", "mothers", "physician", "operator", "address", "telephone", "ethnic", "occupation"),
+    *(
+        "patient",
+        "birth",
+        "accession",
+        "othername",
+        "mothers",
+        "physician",
+        "operator",
+        "address",
+        "telephone",
+        "ethnic",
+        "occupation",
+    ),
     *(
         "insurance",
         "militaryrank",
@@ -74,10 +115,19 @@ PATIENT_WORDS = (
     ),
 )
 
-_QUIET_LOGGERS = ("pydicom", "pynetdicom", "highdicom", "dicom2nifti", "distributed", "apscheduler", "alembic", "sqlalchemy")
+_QUIET_LOGGERS = (
+    "pydicom",
+    "pynetdicom",
+    "highdicom",
+    "dicom2nifti",
+    "distributed",
+    "apscheduler",
+    "alembic",
+    "sqlalchemy",
+)
 _TRUSTED_LOGGERS = ("apscheduler", "alembic")
-# What pynetdicom calls an error and is none: a peer without storage commitment, one that is idle, one that hung up. Where it matters
-# to a delivery or a request, our own event says so with the peer's name.
+# What pynetdicom calls an error and is none: a peer without storage commitment, one that is idle, one that
+# hung up. Where it matters to a delivery or a request, our own event says so with the peer's name.
 _ORDINARY_ENDINGS = frozenset(
     {
         "No accepted presentation contexts",
@@ -135,16 +185,28 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
 def keep_allowed_keys(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Drop every key that is not allowed or that names patient data; say which."""
     # structlog's own keys carry the record to its formatter, which removes them.
-    kept = {key: value if key.startswith("_") else _plain(value) for key, value in event.items() if key.startswith("_") or _is_allowed(key)}
-    dropped = sorted(set(event) - set(kept))
-    return {**kept, "dropped_keys": dropped} if dropped else kept
+    plain_values = {
+        key: value if key.startswith("_") else _plain(value)
+        for key, value in event.items()
+        if key.startswith("_") or _is_allowed(key)
+    }
+    dropped = sorted(set(event) - set(plain_values))
+    return {**plain_values, "dropped_keys": dropped} if dropped else plain_values
 
 
 def withhold_exception_text(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace `exc_info` by the types and places of the exceptions; only our own messages are kept."""
     event.pop("stack_info", None)
-    given = event.pop("exc_info", None)
-    error = given[1] if isinstance(given, tuple) else given if isinstance(given, BaseException) else sys.exc_info()[1] if given else None
+    exception = event.pop("exc_info", None)
+    error = (
+        exception[1]
+        if isinstance(exception, tuple)
+        else exception
+        if isinstance(exception, BaseException)
+        else sys.exc_info()[1]
+        if exception
+        else None
+    )
     if error is not None:
         event["exception"] = "\n".join(_told(error))
     return event
@@ -162,7 +224,9 @@ def withhold_library_text(_logger: WrappedLogger, _method: str, event: EventDict
 
 
 class OncePerPlace:
-    """Lets the first message of a place through, and the next one after a while; counts what it leaves out. Thread-safe.
+    """Lets the first message of a place through, and the next one after a while; counts what it leaves out.
+
+    Thread-safe.
 
     Parameters
     ----------
@@ -175,15 +239,18 @@ class OncePerPlace:
         self._lock = threading.Lock()
         self._written: dict[tuple[str, ...], tuple[float, int]] = {}
 
-    def left_out(self, *place: str) -> int | None:
-        """Return how many messages of a place were left out since the last one, or None when this one is to be left out, too."""
+    def left_out(self, *key_parts: str) -> int | None:
+        """Return how many messages of a place were left out since the last one.
+
+        Or None when this one is to be left out, too.
+        """
         now = self._clock()
         with self._lock:
-            written_at, count = self._written.get(place, (-math.inf, 0))
+            written_at, count = self._written.get(key_parts, (-math.inf, 0))
             if now - written_at < _REPEAT_AFTER_S:
-                self._written[place] = (written_at, count + 1)
+                self._written[key_parts] = (written_at, count + 1)
                 return None
-            self._written[place] = (now, 0)
+            self._written[key_parts] = (now, 0)
             return count
 
     def filter_record(self, record: logging.LogRecord) -> bool:
@@ -195,16 +262,23 @@ class OncePerPlace:
         return count is not None
 
 
-def _warning_logger(places: OncePerPlace) -> Callable[..., None]:
+def _warning_logger(occurrences: OncePerPlace) -> Callable[..., None]:
     def log_warning(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
     ) -> None:
-        count = places.left_out(category.__name__, filename, str(lineno))
+        count = occurrences.left_out(category.__name__, filename, str(lineno))
         if count is None:
             return
         repeats = {"count": count + 1} if count else {}
         # Not the message: pydicom quotes the value that it warns of.
-        structlog.get_logger().warning("python_warning", kind=category.__name__, where=f"{Path(filename).name}:{lineno}", **repeats)
+        structlog.get_logger().warning(
+            "python_warning", kind=category.__name__, where=f"{Path(filename).name}:{lineno}", **repeats
+        )
 
     return log_warning
 
@@ -226,7 +300,8 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, float):
         return float(value)
-    # A UID of pydicom is a text of another type; anything else that only looks like a text may carry more than it shows.
+    # A UID of pydicom is a text of another type; anything else that only looks like a text may carry more
+    # than it shows.
     if value is None or type(value) in (str, int, bool) or type(value).__module__ == "pydicom.uid":
         return value
     if isinstance(value, PurePath):
@@ -240,14 +315,17 @@ def _plain(value: Any) -> Any:
 
 def _told(error: BaseException) -> list[str]:
     lines: list[str] = []
-    seen: set[int] = set()
+    visited: set[int] = set()
     link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
+    while link is not None and id(link) not in visited:
+        visited.add(id(link))
         ours = type(link).__module__.split(".")[0] in _OUR_PACKAGES
         text = str(link) if ours else _operating_system_text(link)
         lines.append(f"{type(link).__name__}: {text}")
-        lines += [f"  {Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(link.__traceback__)]
+        lines += [
+            f"  {Path(frame.filename).name}:{frame.lineno} {frame.name}"
+            for frame in traceback.extract_tb(link.__traceback__)
+        ]
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return lines
 

@@ -1,6 +1,7 @@
 """Frozen records that cross the node's rooms. Attributes that are DICOM elements carry their keyword.
 
-Times are seconds since the epoch (float, UTC). Paths stored in the ledger are relative to the spool root (POSIX text).
+Times are seconds since the epoch (float, UTC). Paths stored in the ledger are relative to the spool root
+(POSIX text).
 """
 
 from __future__ import annotations
@@ -38,11 +39,15 @@ class ReceivedInstance:
 
 @dataclass(frozen=True)
 class InstanceHeader:
-    """What study assembly and selection need of one instance; no patient data. Absent elements are None or empty.
+    """What study assembly and selection need of one instance; no patient data.
 
-    `identity_mark` differs where two instances of a study carry another patient or order; it does not say whom.
+    Absent elements are None or empty.
 
-    Geometry is per frame: classic instances have one entry. `ImageOrientationPatient` has 6, `ImagePositionPatient` 3 numbers (mm, LPS).
+    `identity_mark` differs where two instances of a study carry another patient or order; it does not say
+    whom.
+
+    Geometry is per frame: classic instances have one entry. `ImageOrientationPatient` has 6,
+    `ImagePositionPatient` 3 numbers (mm, LPS).
     """
 
     SOPInstanceUID: str
@@ -89,7 +94,10 @@ class InstanceHeader:
 
 @dataclass(frozen=True)
 class IndexedInstance:
-    """A stored instance together with its header; `path` is relative to the spool root (or absolute, offline)."""
+    """A stored instance together with its header.
+
+    `path` is relative to the spool root (or absolute, offline).
+    """
 
     path: str
     received_at: float
@@ -99,7 +107,10 @@ class IndexedInstance:
 
 @dataclass(frozen=True)
 class EarlierStudy:
-    """An earlier study of the same patient: its images, and the file of the segmentation that the node made of it."""
+    """An earlier study of the same patient.
+
+    Its images, and the file of the segmentation that the node made of it.
+    """
 
     StudyInstanceUID: str
     instances: tuple[IndexedInstance, ...]
@@ -108,7 +119,10 @@ class EarlierStudy:
 
 @dataclass(frozen=True)
 class SetAside:
-    """A stored instance that cannot be used but says which study it is of; `reason` is a code, a colon and a sentence."""
+    """A stored instance that cannot be used but says which study it is of.
+
+    `reason` is a code, a colon and a sentence.
+    """
 
     path: str
     received_at: float
@@ -117,7 +131,9 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Series:
-    """The instances of one series, or of one stack of slices where those two are not the same; in the order in which they came.
+    """The instances of one series, or of one stack of slices where those two are not the same.
+
+    In the order in which they came.
 
     Attributes
     ----------
@@ -139,8 +155,13 @@ class Series:
 
     @property
     def key(self) -> str:
-        """What this stack is called among those of its study: the UID, and the stack's number where the series holds several."""
-        return f"{self.SeriesInstanceUID}/{self.stack_number}" if self.stack_number else self.SeriesInstanceUID
+        """What this stack is called among those of its study.
+
+        The UID, and the stack's number where the series holds several.
+        """
+        return (
+            f"{self.SeriesInstanceUID}/{self.stack_number}" if self.stack_number else self.SeriesInstanceUID
+        )
 
 
 @dataclass(frozen=True)
@@ -204,7 +225,8 @@ class Job:
 class ResultFile:
     """One finished result object, frozen on disk: the same bytes are sent however often it is sent.
 
-    `path` is relative to the spool root. `kind` is "seg", "sr", ... ; "montage" (PNG) is kept but not delivered.
+    `path` is relative to the spool root. `kind` is "seg", "sr", ... ; "montage" (PNG) is kept but not
+    delivered.
     """
 
     kind: str
@@ -217,7 +239,9 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """How a job ends well: the outcome with its sentence, the results, and which kinds of result go to which destination.
+    """How a job ends well.
+
+    The outcome with its sentence, the results, and which kinds of result go to which destination.
 
     `detail` is added to the job's own and shown; it holds JSON types and records.
     """
@@ -247,7 +271,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a destination said that it accepts: SOP Class UID -> transfer syntaxes, of the results that we know to make."""
+    """What a destination said that it accepts.
+
+    SOP Class UID -> transfer syntaxes, of the results that we know to make.
+    """
 
     accepted: Mapping[str, tuple[str, ...]]
     learned_at: float
@@ -263,7 +290,10 @@ class SOPReference:
 
 @dataclass(frozen=True)
 class CommitmentReport:
-    """What an N-EVENT-REPORT says (PS3.4 J.3.3): instances that are safe, and Failure Reason per instance that is not."""
+    """What an N-EVENT-REPORT says (PS3.4 J.3.3).
+
+    Instances that are safe, and Failure Reason per instance that is not.
+    """
 
     TransactionUID: str
     committed: tuple[SOPReference, ...]
@@ -287,8 +317,9 @@ class CommitmentRequest:
 class Unconfirmed:
     """A delivery that was sent and is to be asked after.
 
-    `tries` counts how often it was asked after since it was sent, `resends` how often it was sent because the peer did not have it.
-    `verdict` is what a storage commitment report said: None when nothing (yet), 0 when it is safe, else the Failure Reason.
+    `tries` counts how often it was asked after since it was sent, `resends` how often it was sent because the
+    peer did not have it. `verdict` is what a storage commitment report said: None when nothing (yet), 0 when
+    it is safe, else the Failure Reason.
     """
 
     delivery: Delivery
@@ -301,7 +332,9 @@ class Unconfirmed:
 
 @dataclass(frozen=True)
 class SendOutcome:
-    """What became of one C-STORE: "ok", "transient" (try again) or "permanent" (stop and show), with the reason.
+    """What became of one C-STORE.
+
+    "ok", "transient" (try again) or "permanent" (stop and show), with the reason.
 
     `not_accepted` says that the peer takes no such SOP class in any transfer syntax that we have.
     """

@@ -11,7 +11,8 @@ _MAXIMUM_LENGTH = 64
 def is_uid(text: str) -> bool:
     """Return whether a text can be carried as a UID, letter by letter.
 
-    Digits and dots, no empty component, at most 64 characters (PS3.5 9.1). A leading zero in a component is let through, although
-    PS3.5 9.1 forbids it: scanners in the field write such UIDs, and a UID that is changed names another object.
+    Digits and dots, no empty component, at most 64 characters (PS3.5 9.1). A leading zero in a component is
+    let through, although PS3.5 9.1 forbids it: scanners in the field write such UIDs, and a UID that is
+    changed names another object.
     """
     return len(text) <= _MAXIMUM_LENGTH and _UID.fullmatch(text) is not None

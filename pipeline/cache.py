@@ -1,9 +1,14 @@
-"""Results of slow steps, stored by the content that they came from, so that the same step on the same voxels is not done twice.
+"""Results of slow steps, stored by the content that they came from.
+
+So that the same step on the same voxels is not done twice.
 
 Rules for this file:
-1. A key is the plan's digest up to the step, and the voxels and affines that go in. Who asks, and when, is not in it.
-2. Entries are plain arrays and JSON (NPZ without pickles). One that cannot be read is no entry: it is removed and made again.
-3. An entry appears whole or not at all (written beside, then renamed), and the oldest go when the folder grows over its limit.
+1. A key is the plan's digest up to the step, and the voxels and affines that go in. Who asks, and when, is
+   not in it.
+2. Entries are plain arrays and JSON (NPZ without pickles). One that cannot be read is no entry: it is removed
+   and made again.
+3. An entry appears whole or not at all (written beside, then renamed), and the oldest go when the folder
+   grows over its limit.
 """
 
 from __future__ import annotations
@@ -102,7 +107,9 @@ class StepCache:
 Inferred = tuple[Volume, dict[str, Any]]
 
 
-def remember_brain(cache: StepCache | None, plan: Plan, image: Volume, compute: Callable[[], Inferred]) -> Inferred:
+def remember_brain(
+    cache: StepCache | None, plan: Plan, image: Volume, compute: Callable[[], Inferred]
+) -> Inferred:
     """Return the brain extractor's probability in an image, and the parameters of the step."""
     if cache is None:
         return compute()
@@ -123,7 +130,10 @@ def remember_registration(
     brains: tuple[Brain, Brain],
     compute: Callable[[], Registration],
 ) -> tuple[Registration, bool]:
-    """Return the rigid motion between two images (reference, moving), and whether it was remembered; a failure never is."""
+    """Return the rigid motion between two images (reference, moving), and whether it was remembered.
+
+    A failure never is.
+    """
     if cache is None:
         return compute(), False
     key = make_key("register", plan.digest("register"), *images, *(brain.soft for brain in brains))
@@ -136,11 +146,14 @@ def remember_registration(
     return registration, False
 
 
-def remember_answer(cache: StepCache | None, plan: Plan, case: Case, journal: Journal, compute: Callable[[], Answer]) -> Answer:
+def remember_answer(
+    cache: StepCache | None, plan: Plan, case: Case, journal: Journal, compute: Callable[[], Answer]
+) -> Answer:
     """Return a segmenter's answer; its step records and findings are remembered with it.
 
-    The network's plan holds the operator's threshold, which no probability depends on: the key leaves it out, so that a replay with another
-    threshold finds the answer. The agreement of several passes is counted at one threshold; at another one such an answer is computed again.
+    The network's plan holds the operator's threshold, which no probability depends on: the key leaves it out,
+    so that a replay with another threshold finds the answer. The agreement of several passes is counted at
+    one threshold; at another one such an answer is computed again.
     """
     if cache is None:
         return compute()
@@ -151,7 +164,9 @@ def remember_answer(cache: StepCache | None, plan: Plan, case: Case, journal: Jo
     )  # fmt: skip
     entry = cache.find(key)
     if entry is not None and entry.facts["threshold"] in (None, plan.lesion.threshold):
-        journal.steps += [StepRecord(name, parameters, 0.0, cached=True) for name, parameters in entry.facts["steps"]]
+        journal.steps += [
+            StepRecord(name, parameters, 0.0, cached=True) for name, parameters in entry.facts["steps"]
+        ]
         journal.findings += [Finding(**finding) for finding in entry.facts["findings"]]
         agreement = _unpack("agreement", entry) if "agreement" in entry.arrays else None
         return Answer(_unpack("probability", entry), agreement)
@@ -195,7 +210,11 @@ def make_key(step: str, *inputs: Any) -> str:
 
 def _digest(value: Any) -> bytes:
     if isinstance(value, Volume):
-        return _digest(value.array) + _digest(value.affine) + hashlib.sha256(value.frame_of_reference_uid.encode()).digest()
+        return (
+            _digest(value.array)
+            + _digest(value.affine)
+            + hashlib.sha256(value.frame_of_reference_uid.encode()).digest()
+        )
     if isinstance(value, np.ndarray):
         head = hashlib.sha256(f"{value.dtype.str} {value.shape}".encode())
         head.update(np.ascontiguousarray(value).data)

@@ -1,7 +1,7 @@
 """The pipeline's errors. Each carries a reason code that the node copies into its report.
 
-    CaseRefused                the case gets no segmentation; `code` names why (the node's own refusals are of this kind too)
-    `- PipelineError           the pipeline refuses it
+    CaseRefused                the case gets no segmentation; `code` names why (the node's own refusals are of
+    this kind too) `- PipelineError           the pipeline refuses it
        |- GeometryError           an affine, a grid or a frame of reference does not fit
        |- ImageError              the voxels cannot be used (NaN, zero range, empty, wrong shape)
        |- RegistrationError       T1 and FLAIR could not be brought together

@@ -1,4 +1,7 @@
-"""The lesions of today against those of an earlier study: the earlier image is registered to today's, and lesions that overlap are one."""
+"""The lesions of today against those of an earlier study.
+
+The earlier image is registered to today's, and lesions that overlap are one.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ SMALLEST_OVERLAP = 0.1
 """Share of the smaller of two lesions that the other must cover."""
 CHANGED_SHARE = 0.25
 CHANGED_ML = 0.2
-"""Both must be passed before a volume counts as changed: less is within what slices and thresholds do. Chosen, not measured on rescans."""
+"""Both must be passed before a volume counts as changed: less is within what slices and thresholds do.
+
+Chosen, not measured on rescans.
+"""
 BRAIN_SPACING_MM = 3.0
 
 
@@ -41,9 +47,11 @@ def follow_up(result: PipelineResult, reference: Volume, earlier: Earlier, recip
     """
     journal = Journal(steps=list(result.steps), findings=list(result.findings))
     with journal.step("follow_up") as parameters:
-        link, found = _register(result, reference, earlier, recipe)
+        link, registration_facts = _register(result, reference, earlier, recipe)
         changes = compare_lesions(result.labels, earlier.labels, link, earlier.tracking_uids)
-        parameters.update(found, changes=[each.kind for each in changes], earlier=earlier.identity)
+        parameters.update(
+            registration_facts, changes=[change.kind for change in changes], earlier=earlier.identity
+        )
     return replace(
         result,
         steps=tuple(journal.steps),
@@ -51,10 +59,13 @@ def follow_up(result: PipelineResult, reference: Volume, earlier: Earlier, recip
     )
 
 
-def compare_lesions(labels: Volume, earlier: Volume, link: Affine, tracking_uids: dict[int, str]) -> tuple[LesionChange, ...]:
+def compare_lesions(
+    labels: Volume, earlier: Volume, link: Affine, tracking_uids: dict[int, str]
+) -> tuple[LesionChange, ...]:
     """Return what became of each lesion: today's by label, then those that are gone.
 
-    Lesions that merged or split are judged by the sum of their volumes; the largest piece keeps the tracking UID.
+    Lesions that merged or split are judged by the sum of their volumes; the largest piece keeps the tracking
+    UID.
 
     Parameters
     ----------
@@ -65,44 +76,73 @@ def compare_lesions(labels: Volume, earlier: Volume, link: Affine, tracking_uids
     tracking_uids
         Earlier label to Tracking UID.
     """
-    here = _place_labels(labels, earlier, link)
-    there = _place_labels(earlier, labels, np.linalg.inv(link).astype(np.float64))
-    volumes = {label: np.count_nonzero(labels.array == label) * voxel_volume_mm3(labels.affine) / 1000 for label in here}
-    before = {label: np.count_nonzero(earlier.array == label) * voxel_volume_mm3(earlier.affine) / 1000 for label in there}
+    today_voxels = _place_labels(labels, earlier, link)
+    earlier_voxels = _place_labels(earlier, labels, np.linalg.inv(link).astype(np.float64))
+    volumes = {
+        label: np.count_nonzero(labels.array == label) * voxel_volume_mm3(labels.affine) / 1000
+        for label in today_voxels
+    }
+    before = {
+        label: np.count_nonzero(earlier.array == label) * voxel_volume_mm3(earlier.affine) / 1000
+        for label in earlier_voxels
+    }
     shared: dict[tuple[int, int], float] = {}
-    for label, seen in here.items():
-        for old in np.unique(seen[seen > 0]).tolist():
-            # Counted from both sides: a lesion thinner than the other grid's slices falls between its voxel centres.
-            share = max(float(np.mean(seen == old)), float(np.mean(there[old] == label))) if old in there else float(np.mean(seen == old))
+    for label, overlap in today_voxels.items():
+        for old in np.unique(overlap[overlap > 0]).tolist():
+            # Counted from both sides: a lesion thinner than the other grid's slices falls between its voxel
+            # centres.
+            share = (
+                max(float(np.mean(overlap == old)), float(np.mean(earlier_voxels[old] == label)))
+                if old in earlier_voxels
+                else float(np.mean(overlap == old))
+            )
             if share >= SMALLEST_OVERLAP:
-                shared[label, old] = float(np.mean(seen == old)) * volumes[label]
+                shared[label, old] = float(np.mean(overlap == old)) * volumes[label]
     changes = []
-    kept: set[int] = set()
-    for label in sorted(here, key=lambda each: -volumes[each]):
+    continued: set[int] = set()
+    for label in sorted(today_voxels, key=lambda change: -volumes[change]):
         group, olds = _group(label, shared)
-        kind = _judge(sum(volumes[each] for each in group), sum(before[old] for old in olds)) if olds else "new"
-        best = max((old for each, old in shared if each == label), key=lambda old: shared[label, old], default=None)
-        uid = tracking_uids.get(best, "") if best is not None and best not in kept else ""
+        kind = (
+            _judge(sum(volumes[change] for change in group), sum(before[old] for old in olds))
+            if olds
+            else "new"
+        )
+        best = max(
+            (old for change, old in shared if change == label),
+            key=lambda old: shared[label, old],
+            default=None,
+        )
+        uid = tracking_uids.get(best, "") if best is not None and best not in continued else ""
         if best is not None:
-            kept.add(best)
-        changes.append(LesionChange(kind, label, tuple(sorted(olds)), uid, volumes[label], sum(before[old] for old in olds)))
+            continued.add(best)
+        changes.append(
+            LesionChange(
+                kind, label, tuple(sorted(olds)), uid, volumes[label], sum(before[old] for old in olds)
+            )
+        )
     matched = {old for _, old in shared}
-    for old in sorted(set(there) - matched):
-        kind = "gone" if float(np.mean(there[old] >= 0)) >= 0.5 else "not imaged"
+    for old in sorted(set(earlier_voxels) - matched):
+        kind = "gone" if float(np.mean(earlier_voxels[old] >= 0)) >= 0.5 else "not imaged"
         changes.append(LesionChange(kind, None, (old,), tracking_uids.get(old, ""), 0.0, before[old]))
-    return tuple(sorted(changes, key=lambda each: (each.label is None, each.label or 0)))
+    return tuple(sorted(changes, key=lambda change: (change.label is None, change.label or 0)))
 
 
-def _register(result: PipelineResult, reference: Volume, earlier: Earlier, recipe: Recipe) -> tuple[Affine, dict[str, Any]]:
+def _register(
+    result: PipelineResult, reference: Volume, earlier: Earlier, recipe: Recipe
+) -> tuple[Affine, dict[str, Any]]:
     today = apply_orientation(reference, plan_orientation(reference))
     before = apply_orientation(earlier.image, plan_orientation(earlier.image))
-    brain = extract_brains({result.reference_role: before}, recipe, result.plan, Journal())[result.reference_role]
+    brain = extract_brains({result.reference_role: before}, recipe, result.plan, Journal())[
+        result.reference_role
+    ]
     if (problem := find_brain_problem(brain)) is not None:
         raise problem
-    here = _coarse_brain(result.brain_mask)
+    today_voxels = _coarse_brain(result.brain_mask)
     same_frame = earlier.image.frame_of_reference_uid == reference.frame_of_reference_uid
-    found = apply_registration(plan_registration(here, brain, same_frame=same_frame), today, before, here, brain)
-    return found.link, {**asdict(found), "link": found.link.tolist()}
+    registration_facts = apply_registration(
+        plan_registration(today_voxels, brain, same_frame=same_frame), today, before, today_voxels, brain
+    )
+    return registration_facts.link, {**asdict(registration_facts), "link": registration_facts.link.tolist()}
 
 
 def _coarse_brain(mask: Volume) -> Brain:
@@ -112,15 +152,20 @@ def _coarse_brain(mask: Volume) -> Brain:
     return apply_brain_threshold(grid.fill(sample_linear(upright, grid)), 0.5)
 
 
-def _place_labels(labels: Volume, other: Volume, link: Affine) -> dict[int, Array]:
-    """Return for each lesion what the other map says at its voxels: a label, 0 for none, -1 outside the image."""
+def _place_labels(labels: Volume, other_labels: Volume, link: Affine) -> dict[int, Array]:
+    """Return for each lesion what the other map says at its voxels.
+
+    A label, 0 for none, -1 outside the image.
+    """
     voxels = np.argwhere(labels.array > 0)
-    places = np.rint(apply_affine(np.linalg.inv(other.affine) @ link @ labels.affine, voxels)).astype(np.intp)
-    inside = ((places >= 0) & (places < other.array.shape)).all(axis=1)
-    seen = np.full(len(voxels), -1, np.int64)
-    seen[inside] = other.array[tuple(places[inside].T)]
-    own = labels.array[tuple(voxels.T)]
-    return {int(label): seen[own == label] for label in np.unique(own)}
+    other_index = np.rint(
+        apply_affine(np.linalg.inv(other_labels.affine) @ link @ labels.affine, voxels)
+    ).astype(np.intp)
+    inside = ((other_index >= 0) & (other_index < other_labels.array.shape)).all(axis=1)
+    overlap = np.full(len(voxels), -1, np.int64)
+    overlap[inside] = other_labels.array[tuple(other_index[inside].T)]
+    own_labels = labels.array[tuple(voxels.T)]
+    return {int(label): overlap[own_labels == label] for label in np.unique(own_labels)}
 
 
 def _group(label: int, shared: dict[tuple[int, int], float]) -> tuple[set[int], set[int]]:
@@ -129,12 +174,14 @@ def _group(label: int, shared: dict[tuple[int, int], float]) -> tuple[set[int], 
     for new, old in shared:
         partners["new", new].add(("old", old))
         partners["old", old].add(("new", new))
-    found, waiting = {("new", label)}, [("new", label)]
+    registration_facts, waiting = {("new", label)}, [("new", label)]
     while waiting:
-        for partner in partners[waiting.pop()] - found:
-            found.add(partner)
+        for partner in partners[waiting.pop()] - registration_facts:
+            registration_facts.add(partner)
             waiting.append(partner)
-    return {number for kind, number in found if kind == "new"}, {number for kind, number in found if kind == "old"}
+    return {number for kind, number in registration_facts if kind == "new"}, {
+        number for kind, number in registration_facts if kind == "old"
+    }
 
 
 def _judge(volume_ml: float, earlier_ml: float) -> Change:

@@ -1,6 +1,9 @@
-"""Pure functions on affines and grids. Indices are (slice, row, column); patient coordinates are LPS mm (PS3.3 C.7.6.2.1.1).
+"""Pure functions on affines and grids.
 
-No image is resampled here; what moves voxels (`reorient`) only permutes and flips axes, so it is exact and can be undone.
+Indices are (slice, row, column); patient coordinates are LPS mm (PS3.3 C.7.6.2.1.1).
+
+No image is resampled here; what moves voxels (`reorient`) only permutes and flips axes, so it is exact and
+can be undone.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ Shape = tuple[int, int, int]
 Triple = tuple[float, float, float]
 
 _CANONICAL = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-"""Rows: the LPS direction of axis 0 (head), axis 1 (posterior), axis 2 (left) of the axial canonical order."""
+"""Rows: the LPS direction of axis 0 (head), axis 1 (posterior), axis 2 (left) of the axial canonical order.
+"""
 LARGEST_SHEAR = 0.02
 """Largest cosine between two axes of a grid that still counts as perpendicular."""
 
@@ -36,13 +40,18 @@ class Grid:
     def fill(self, array: Array) -> Volume:
         """Return `array` as a volume on this grid."""
         if array.shape != self.shape:
-            raise GeometryError(f"shape {array.shape} does not fit the grid {self.shape}", code="grid-mismatch")
+            raise GeometryError(
+                f"shape {array.shape} does not fit the grid {self.shape}", code="grid-mismatch"
+            )
         return Volume(array, self.affine, self.frame_of_reference_uid)
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """How to bring an array into axial canonical order: new axis k is old axis `axes[k]`, reversed where `flips[k]`."""
+    """How to bring an array into axial canonical order.
+
+    New axis k is old axis `axes[k]`, reversed where `flips[k]`.
+    """
 
     axes: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
@@ -172,7 +181,9 @@ def axial_affine(shape: Shape, spacing: Triple, centre_lps_mm: npt.ArrayLike) ->
     """
     affine = np.eye(4)
     affine[:3, :3] = _CANONICAL.T * np.asarray(spacing)
-    affine[:3, 3] = np.asarray(centre_lps_mm, dtype=np.float64) - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
+    affine[:3, 3] = np.asarray(centre_lps_mm, dtype=np.float64) - affine[:3, :3] @ (
+        (np.asarray(shape) - 1) / 2
+    )
     return affine
 
 
@@ -181,12 +192,15 @@ def orientation_of(affine: Affine) -> Orientation:
 
     The permutation with the largest sum of direction cosines is taken, so an oblique grid has one answer too.
 
-    >>> orientation_of(np.diag([1.0, 1.0, 1.0, 1.0]))    # slice to the left, row to posterior, column to the head
-    Orientation(axes=(2, 1, 0), flips=(False, False, False))
+    >>> orientation_of(np.diag([1.0, 1.0, 1.0, 1.0]))    # slice to the left, row to posterior, column to the
+    head Orientation(axes=(2, 1, 0), flips=(False, False, False))
     """
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = _CANONICAL @ directions
-    axes = max(itertools.permutations(range(3)), key=lambda order: sum(abs(cosines[k, axis]) for k, axis in enumerate(order)))
+    axes = max(
+        itertools.permutations(range(3)),
+        key=lambda order: sum(abs(cosines[k, axis]) for k, axis in enumerate(order)),
+    )
     flips = [bool(cosines[k, axis] < 0) for k, axis in enumerate(axes)]
     return Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
 
@@ -194,7 +208,9 @@ def orientation_of(affine: Affine) -> Orientation:
 def reorient(volume: Volume, orientation: Orientation) -> Volume:
     """Permute and flip the axes; every voxel keeps its place in the patient."""
     old_shape = volume.array.shape
-    array = np.flip(volume.array.transpose(orientation.axes), tuple(k for k in range(3) if orientation.flips[k]))
+    array = np.flip(
+        volume.array.transpose(orientation.axes), tuple(k for k in range(3) if orientation.flips[k])
+    )
     step = np.zeros((4, 4))
     step[3, 3] = 1.0
     for k, (axis, flip) in enumerate(zip(orientation.axes, orientation.flips, strict=True)):

@@ -1,7 +1,10 @@
-"""`make_plan`: everything that an answer depends on besides the voxels, in one frozen record, before anything is computed.
+"""`make_plan`: everything that an answer depends on besides the voxels.
+
+In one frozen record, before anything is computed.
 
 Rules for this file:
-1. UIDs of results, keys of the cache, "is finished" and what reports say of the algorithm come from the plan and from nothing else.
+1. UIDs of results, keys of the cache, "is finished" and what reports say of the algorithm come from the plan
+   and from nothing else.
 2. A setting that changes an answer has its place here; `run.py` reads no setting past the plan.
 """
 
@@ -53,14 +56,18 @@ def make_plan(recipe: Recipe, inputs: Collection[Role], left_out: Collection[Rol
     """
     for bundle, task in ((recipe.lesion, "lesion"), (recipe.brain, "brain")):
         if bundle.task != task:
-            raise BundleError(f"{bundle.name} is for the task {bundle.task!r}, not {task!r}", code="model-wrong-task")
-    chosen = recipe.lesion.choose_channels([role for role in inputs if role not in left_out])
+            raise BundleError(
+                f"{bundle.name} is for the task {bundle.task!r}, not {task!r}", code="model-wrong-task"
+            )
+    channels = recipe.lesion.choose_channels([role for role in inputs if role not in left_out])
     reference = recipe.lesion.preprocess.reference
-    roles = tuple(sorted((role for role in inputs if role in chosen), key=lambda role: (role != reference, role)))
-    rule = _plan_rule(recipe, chosen)
+    roles = tuple(
+        sorted((role for role in inputs if role in channels), key=lambda role: (role != reference, role))
+    )
+    rule = _plan_rule(recipe, channels)
     lesion = plan_network(
         recipe.lesion,
-        chosen,
+        channels,
         threshold=rule.threshold,
         bias_correction=recipe.bias_correction,
         threads=recipe.threads,
@@ -79,7 +86,14 @@ def make_plan(recipe: Recipe, inputs: Collection[Role], left_out: Collection[Rol
 def plan_brain(recipe: Recipe) -> NetworkPlan:
     """Return how the brain extractor is run; it is the same for images of every role."""
     threshold = recipe.brain.output.threshold
-    return plan_network(recipe.brain, (), threshold=threshold, bias_correction=False, threads=recipe.threads, provider=recipe.provider)
+    return plan_network(
+        recipe.brain,
+        (),
+        threshold=threshold,
+        bias_correction=False,
+        threads=recipe.threads,
+        provider=recipe.provider,
+    )
 
 
 def plan_network(
@@ -96,14 +110,17 @@ def plan_network(
     Parameters
     ----------
     threshold
-        Where its passes vote; None: where the manifest says. A member of an ensemble always votes where its own manifest says.
+        Where its passes vote; None: where the manifest says. A member of an ensemble always votes where its
+        own manifest says.
     bias_correction
-        Whether N4 may run; it does where the network's own manifest asks for it, which each member of an ensemble decides for itself.
+        Whether N4 may run; it does where the network's own manifest asks for it, which each member of an
+        ensemble decides for itself.
     """
     if threshold is None:
         threshold = bundle.output.threshold_for([channel for channel in bundle.channels if channel in roles])
     members = tuple(
-        plan_network(member, roles, bias_correction=bias_correction, threads=threads, provider=provider) for member in bundle.members
+        plan_network(member, roles, bias_correction=bias_correction, threads=threads, provider=provider)
+        for member in bundle.members
     )
     return NetworkPlan(
         model=bundle.identity,
@@ -123,7 +140,9 @@ def _plan_rule(recipe: Recipe, channels: Collection[str]) -> LesionRule:
         threshold=output.threshold_for(channels) if recipe.threshold is None else recipe.threshold,
         peak=output.peak_for(channels) if recipe.peak is None else recipe.peak,
         peaks=output.peaks if recipe.peak is None else {},
-        minimum_volume_mm3=output.minimum_volume_mm3 if recipe.minimum_volume_mm3 is None else recipe.minimum_volume_mm3,
+        minimum_volume_mm3=output.minimum_volume_mm3
+        if recipe.minimum_volume_mm3 is None
+        else recipe.minimum_volume_mm3,
         connectivity=output.connectivity,
         brain_margin_mm=output.brain_margin_mm,
     )

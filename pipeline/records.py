@@ -61,13 +61,18 @@ class Volume:
     def with_array(self, array: Array) -> Volume:
         """Return the same grid with other voxels; the shape must be the same."""
         if array.shape != self.array.shape:
-            raise GeometryError(f"shape {array.shape} does not fit the grid {self.array.shape}", code="grid-mismatch")
+            raise GeometryError(
+                f"shape {array.shape} does not fit the grid {self.array.shape}", code="grid-mismatch"
+            )
         return Volume(array, self.affine, self.frame_of_reference_uid)
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A line of the log: a step's name, the parameters that it decided on (JSON types), its seconds, whether it was done before."""
+    """A line of the log.
+
+    A step's name, the parameters that it decided on (JSON types), its seconds, whether it was done before.
+    """
 
     name: str
     parameters: Mapping[str, Any]
@@ -89,7 +94,8 @@ class Finding:
 class Measurement:
     """One number: what it is, its value, its UCUM unit, how it was obtained.
 
-    `name` is the key of `dicomnode.results.words.measured`: "volume", "total_volume", "lesion_count", "long_axis", ...
+    `name` is the key of `dicomnode.results.words.measured`: "volume", "total_volume", "lesion_count",
+    "long_axis", ...
     """
 
     name: str
@@ -107,7 +113,8 @@ class LongAxis:
     slice_index
         Index along axis 0 of the reference grid.
     start, end
-        (row, column) of the end points, in voxel-centre coordinates of that slice; on pixel edges, so halves occur.
+        (row, column) of the end points, in voxel-centre coordinates of that slice; on pixel edges, so halves
+        occur.
     length_mm
         Euclidean distance of the end points in patient space.
     """
@@ -120,7 +127,9 @@ class LongAxis:
 
 @dataclass(frozen=True)
 class Lesion:
-    """One connected lesion on the reference grid; `label` is its value in the label map, 1..N by falling volume.
+    """One connected lesion on the reference grid.
+
+    `label` is its value in the label map, 1..N by falling volume.
 
     Attributes
     ----------
@@ -129,9 +138,11 @@ class Lesion:
     laterality
         Side of the patient's own midsagittal plane.
     mean_agreement
-        Mean over the lesion of how far members, planes or folds agreed, 0..1; None where only one network answered.
+        Mean over the lesion of how far members, planes or folds agreed, 0..1; None where only one network
+        answered.
     centroid_mni_mm
-        The centroid in the MNI template (ICBM 152 2009a), RAS mm; None where the affine registration to it was not believed.
+        The centroid in the MNI template (ICBM 152 2009a), RAS mm; None where the affine registration to it
+        was not believed.
     """
 
     label: int
@@ -196,7 +207,8 @@ class LesionRule:
     peak
         Probability that a lesion must reach somewhere; at or below the threshold it asks for nothing.
     peaks
-        The same by channel combination, for where an image does not reach; empty where the operator sets one peak for all.
+        The same by channel combination, for where an image does not reach; empty where the operator sets one
+        peak for all.
     """
 
     threshold: float
@@ -219,7 +231,9 @@ STAGES: tuple[Stage, ...] = ("brain", "register", "infer", "lesions")
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that an answer depends on besides the voxels of its images. `pipeline.plan.make_plan` makes it.
+    """Everything that an answer depends on besides the voxels of its images.
+
+    `pipeline.plan.make_plan` makes it.
 
     Attributes
     ----------
@@ -244,11 +258,15 @@ class Plan:
         return (self.lesion.model, self.brain.model)
 
     def digest(self, until: Stage = "lesions") -> str:
-        """Return the SHA-256 over the plan's stages up to and with `until`: equal digests, equal answers of equal images."""
+        """Return the SHA-256 over the plan's stages up to and with `until`.
+
+        Equal digests, equal answers of equal images.
+        """
         stages: dict[Stage, Any] = {
             "brain": asdict(self.brain),
             "register": [],
-            # Votes are counted at the rule's threshold, and the rule comes later: a replay with another threshold shares this stage.
+            # Votes are counted at the rule's threshold, and the rule comes later: a replay with another
+            # threshold shares this stage.
             "infer": {name: value for name, value in asdict(self.lesion).items() if name != "threshold"},
             "lesions": [asdict(self.rule), self.roles, self.left_out],
         }
@@ -293,9 +311,11 @@ class LesionChange:
     label
         Today's label; None when the lesion is gone or was not imaged today.
     earlier_labels
-        What it is compared with; several where lesions merged, the same ones for several lesions where one split.
+        What it is compared with; several where lesions merged, the same ones for several lesions where one
+        split.
     tracking_uid
-        The earlier lesion's, which goes on; empty for a new lesion and for the smaller pieces of one that split.
+        The earlier lesion's, which goes on; empty for a new lesion and for the smaller pieces of one that
+        split.
     volume_ml, earlier_ml
         Today's own volume, and the sum of what it is compared with.
     """
@@ -336,8 +356,9 @@ class PipelineResult:
     steps
         What was done, in order: a log for people. No code reads it.
     agreement
-        float32, 0..1: share of the network's passes (mirrored images, folds, planes, members) that call the voxel lesion, before the
-        limit to the brain and the minimum volume. None where the network answered once.
+        float32, 0..1: share of the network's passes (mirrored images, folds, planes, members) that call the
+        voxel lesion, before the limit to the brain and the minimum volume. None where the network answered
+        once.
     """
 
     plan: Plan

@@ -1,6 +1,7 @@
 """`run_pipeline`: the numbered steps, top to bottom. Volumes in, lesions and measurements out.
 
-The plan decides, before anything is computed; each step does its share of it and leaves a `StepRecord` for people to read.
+The plan decides, before anything is computed; each step does its share of it and leaves a `StepRecord` for
+people to read.
 """
 
 from __future__ import annotations
@@ -24,8 +25,19 @@ from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.postprocess.threshold import apply_brain_limit, apply_threshold
 from pipeline.postprocess.to_source_grid import apply_to_source_grid
 from pipeline.preprocess.check_inputs import check_inputs, find_input_remarks
-from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold, find_brain_problem, find_coverage_remarks, move_brain
-from pipeline.preprocess.register import Registration, apply_registration, find_registration_remarks, plan_registration
+from pipeline.preprocess.extract_brain import (
+    Brain,
+    apply_brain_threshold,
+    find_brain_problem,
+    find_coverage_remarks,
+    move_brain,
+)
+from pipeline.preprocess.register import (
+    Registration,
+    apply_registration,
+    find_registration_remarks,
+    plan_registration,
+)
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
 from pipeline.preprocess.resample import IDENTITY, plan_covering_grid
 from pipeline.preprocess.template import TemplateFit, find_template_remarks, fit_template
@@ -40,14 +52,17 @@ from pipeline.segmenters.patch3d import segment as patch3d
 
 @dataclass(frozen=True, eq=False)
 class Outlines:
-    """The lesions of a case on the reference's own grid (slice, row, column), and the maps that they were cut from.
+    """The lesions of a case on the reference's own grid (slice, row, column).
+
+    And the maps that they were cut from.
 
     Attributes
     ----------
     labels
         uint16, 0 background, 1..N the lesions.
     to_template
-        4x4 from the reference's mm to the template's mm; None where there is no lesion to place, or no fit was believed.
+        4x4 from the reference's mm to the template's mm; None where there is no lesion to place, or no fit
+        was believed.
     """
 
     labels: Volume
@@ -62,9 +77,15 @@ Segmenter = Callable[[Case, Journal], Volume]
 
 
 def run_pipeline(
-    inputs: Mapping[Role, Volume], recipe: Recipe, progress: Progress | None = None, *, segmenter: Segmenter | None = None
+    inputs: Mapping[Role, Volume],
+    recipe: Recipe,
+    progress: Progress | None = None,
+    *,
+    segmenter: Segmenter | None = None,
 ) -> PipelineResult:
-    """Segment and measure one case; the result lies exactly on the grid of the image that the plan names first.
+    """Segment and measure one case.
+
+    The result lies exactly on the grid of the image that the plan names first.
 
     Parameters
     ----------
@@ -113,7 +134,9 @@ def _check(inputs: Mapping[Role, Volume], recipe: Recipe, journal: Journal) -> P
     return plan
 
 
-def extract_brains(images: Mapping[Role, Volume], recipe: Recipe, plan: Plan, journal: Journal) -> dict[Role, Brain]:
+def extract_brains(
+    images: Mapping[Role, Volume], recipe: Recipe, plan: Plan, journal: Journal
+) -> dict[Role, Brain]:
     """Return the brain in each image (axial canonical order), plausible or not."""
     brains: dict[Role, Brain] = {}
     with journal.step("extract_brain") as parameters:
@@ -121,12 +144,19 @@ def extract_brains(images: Mapping[Role, Volume], recipe: Recipe, plan: Plan, jo
             infer = functools.partial(_infer_brain, role, image, recipe, plan)
             probability, inference = remember_brain(recipe.cache, plan, image, infer)
             brains[role] = apply_brain_threshold(probability, plan.brain.threshold)
-            parameters[role] = {"volume_ml": brains[role].volume_ml, "main_share": brains[role].main_share, **inference}
+            parameters[role] = {
+                "volume_ml": brains[role].volume_ml,
+                "main_share": brains[role].main_share,
+                **inference,
+            }
     return brains
 
 
 def _infer_brain(role: Role, image: Volume, recipe: Recipe, plan: Plan) -> tuple[Volume, dict[str, Any]]:
-    """Return the brain's probability on a grid that covers the whole image, and the parameters of the inference."""
+    """Return the brain's probability on a grid that covers the whole image.
+
+    And the parameters of the inference.
+    """
     bundle = recipe.brain
     grid: Grid = plan_covering_grid(grid_of(image), bundle.input.spacing_mm, bundle.input.patch)
     channel = role if role in bundle.channels else bundle.channels[0]
@@ -135,15 +165,24 @@ def _infer_brain(role: Role, image: Volume, recipe: Recipe, plan: Plan) -> tuple
     return answer.probability, parameters
 
 
-def _lend_brains(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], journal: Journal) -> dict[Role, Brain]:
-    """Return a plausible brain for each image; one that failed takes the other's, where both share a frame of reference."""
+def _lend_brains(
+    images: Mapping[Role, Volume], brains: Mapping[Role, Brain], journal: Journal
+) -> dict[Role, Brain]:
+    """Return a plausible brain for each image.
+
+    One that failed takes the other's, where both share a frame of reference.
+    """
     problems = {role: find_brain_problem(brain) for role, brain in brains.items()}
     plausible = dict(brains)
     for role, problem in problems.items():
         if problem is None:
             continue
         frame = images[role].frame_of_reference_uid
-        lenders = [other for other in brains if problems[other] is None and images[other].frame_of_reference_uid == frame]
+        lenders = [
+            lender
+            for lender in brains
+            if problems[lender] is None and images[lender].frame_of_reference_uid == frame
+        ]
         if not lenders:
             raise problem
         plausible[role] = move_brain(brains[lenders[0]], grid_of(brains[role].mask), IDENTITY)
@@ -152,15 +191,20 @@ def _lend_brains(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], jo
     return plausible
 
 
-def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], recipe: Recipe, plan: Plan, journal: Journal) -> Case:
-    """Bring every other image onto the reference; one that cannot be is left out where the network was trained to do without it.
+def _register(
+    images: Mapping[Role, Volume], brains: Mapping[Role, Brain], recipe: Recipe, plan: Plan, journal: Journal
+) -> Case:
+    """Bring every other image onto the reference.
 
-    The finding has the grade of a refused input, so no report claims the absence of lesions or that all of the analysis succeeded.
+    One that cannot be is left out where the network was trained to do without it.
+
+    The finding has the grade of a refused input, so no report claims the absence of lesions or that all of
+    the analysis succeeded.
     """
-    reference, *others = plan.roles
+    reference, *other_roles = plan.roles
     links: dict[str, Affine] = {reference: IDENTITY}
     with journal.step("register") as parameters:
-        for role in others:
+        for role in other_roles:
             pair, heads = (images[reference], images[role]), (brains[reference], brains[role])
             find_motion = functools.partial(_find_motion, pair, heads)
             try:
@@ -168,13 +212,20 @@ def _register(images: Mapping[Role, Volume], brains: Mapping[Role, Brain], recip
             except RegistrationError as problem:
                 if not recipe.lesion.takes([reference]):
                     raise
-                sentence = f"The {role.upper()} was not used, the result rests on the {reference.upper()} alone: {problem}"
+                sentence = (
+                    f"The {role.upper()} was not used, the result rests on the {reference.upper()} alone: "
+                    f"{problem}"
+                )
                 journal.findings.append(Finding(problem.code, "refuse", sentence))
                 parameters[f"{role}_left_out"] = problem.code
                 continue
             links[role] = motion.link
             journal.findings += find_registration_remarks(motion)
-            parameters[role] = {**asdict(motion), "link": motion.link.tolist(), "same_frame_of_reference": _same_frame(*pair)}
+            parameters[role] = {
+                **asdict(motion),
+                "link": motion.link.tolist(),
+                "same_frame_of_reference": _same_frame(*pair),
+            }
             parameters[role] |= {"cached": True} if is_remembered else {}
     registered: dict[str, Volume] = {role: image for role, image in images.items() if role in links}
     return Case(registered, links, brains[reference], grid_of(images[reference]))
@@ -200,12 +251,15 @@ def _judge_head(image: Volume, brain: Brain, recipe: Recipe, journal: Journal) -
         try:
             fit = fit_template(image, brain)
         except RuntimeError as failure:
-            # The optimiser found no way to lay the one on the other; its message names its own parameters alone.
+            # The optimiser found no way to lay the one on the other; its message names its own parameters
+            # alone.
             parameters["template"] = str(failure).strip().splitlines()[-1]
             fit = None
         facts = None if fit is None else measure_head(image, brain, fit)
         if fit is not None and facts is not None:
-            parameters.update({**asdict(fit), "link": fit.link.tolist(), **asdict(facts), "score": facts.score})
+            parameters.update(
+                {**asdict(fit), "link": fit.link.tolist(), **asdict(facts), "score": facts.score}
+            )
         problem = find_head_problem(facts)
         if problem is not None and recipe.require_head:
             raise problem
@@ -229,7 +283,13 @@ def _infer(case: Case, recipe: Recipe, plan: Plan, journal: Journal, segmenter: 
 
 
 def _outline(
-    answer: Answer, case: Case, orientation: Orientation, fit: TemplateFit | None, recipe: Recipe, plan: Plan, journal: Journal
+    answer: Answer,
+    case: Case,
+    orientation: Orientation,
+    fit: TemplateFit | None,
+    recipe: Recipe,
+    plan: Plan,
+    journal: Journal,
 ) -> Outlines:
     # 9. Pieces that the network is nowhere sure of go; then back to the reference's own voxels.
     sure = _drop_faint(answer.probability, case, recipe, plan.rule, journal)
@@ -258,8 +318,13 @@ def _outline(
     return Outlines(labels, probability, brain_mask, agreement, to_template)
 
 
-def _drop_faint(probability: Volume, case: Case, recipe: Recipe, rule: LesionRule, journal: Journal) -> Volume:
-    """Return the probability without the pieces that nowhere reach the peak; the very same volume when there are none."""
+def _drop_faint(
+    probability: Volume, case: Case, recipe: Recipe, rule: LesionRule, journal: Journal
+) -> Volume:
+    """Return the probability without the pieces that nowhere reach the peak.
+
+    The very same volume when there are none.
+    """
     peak = choose_peaks(recipe.lesion, case, grid_of(probability)) if rule.peaks else rule.peak
     # The map of peaks is float32; the record says what the manifest says.
     highest, lowest = (round(float(end), 6) for end in (np.max(peak), np.min(peak)))
@@ -289,19 +354,32 @@ def _find_lesions(candidate: Volume, brain_mask: Volume, rule: LesionRule, journ
     return limited.with_array(array)
 
 
-def _measure(outlines: Outlines, inputs: Mapping[Role, Volume], case: Case, plan: Plan, journal: Journal) -> PipelineResult:
+def _measure(
+    outlines: Outlines, inputs: Mapping[Role, Volume], case: Case, plan: Plan, journal: Journal
+) -> PipelineResult:
     with journal.step("measure") as parameters:
         labels, brain_mask = outlines.labels, outlines.brain_mask
         voxel_mm3 = voxel_volume_mm3(labels.affine)
         plane = find_midplane(inputs[plan.roles[0]], brain_mask)
-        parameters["midplane"] = {**asdict(plane), "normal": plane.normal.tolist(), "tilt_deg": plane.tilt_deg}
+        parameters["midplane"] = {
+            **asdict(plane),
+            "normal": plane.normal.tolist(),
+            "tilt_deg": plane.tilt_deg,
+        }
         journal.findings += find_midplane_remarks(plane)
         agreement = None if outlines.agreement is None else outlines.agreement.array
         sources = {str(role): (inputs[role], case.links[role]) for role in plan.roles}
-        lesions = measure_lesions(labels, outlines.probability.array, sources, plane, agreement, outlines.to_template)
+        lesions = measure_lesions(
+            labels, outlines.probability.array, sources, plane, agreement, outlines.to_template
+        )
         total = measure_volume(int(np.count_nonzero(labels.array)), voxel_mm3, "total_volume")
         brain = measure_volume(int(np.count_nonzero(brain_mask.array)), voxel_mm3, "brain_volume")
-        measurements = (total, measure_lesion_count(len(lesions)), brain, measure_lesion_load(total.value, brain.value))
+        measurements = (
+            total,
+            measure_lesion_count(len(lesions)),
+            brain,
+            measure_lesion_load(total.value, brain.value),
+        )
     if not np.isfinite([measurement.value for measurement in measurements]).all():
         raise PipelineError("a measurement is not finite", code="measurement-not-finite")
     return PipelineResult(

@@ -36,7 +36,17 @@ SETTINGS = (
 
 def conformance_page() -> str:
     """Return the page."""
-    sections = (_introduction(), _services(), _classes(), _syntaxes(), _policy(), _answers(), _judgements(), _results(), _limits())
+    sections = (
+        _introduction(),
+        _services(),
+        _classes(),
+        _syntaxes(),
+        _policy(),
+        _answers(),
+        _judgements(),
+        _results(),
+        _limits(),
+    )
     return "\n".join(section.strip("\n") + "\n" for section in sections)
 
 
@@ -162,7 +172,10 @@ received; nothing is decoded, converted or coerced before it is acknowledged. A 
 
 def _policy() -> str:
     fields = NetworkSettings.model_fields
-    rows = "\n".join(f"| `network.{name}` | {_shown(fields[name].default)} | {fields[name].description} |" for name in SETTINGS)
+    rows = "\n".join(
+        f"| `network.{name}` | {_shown(fields[name].default)} | {fields[name].description} |"
+        for name in SETTINGS
+    )
     return f"""## Association policy
 
 An association is rejected for good when the called AE title is not ours (source 1, reason 7) or the caller may not call (source 1, reason 3:
@@ -176,7 +189,10 @@ Application context name, implementation class UID and version name are pynetdic
 
 
 def _answers() -> str:
-    rows = "\n".join(f"| 0x{row.status:04X} | {row.service} | {row.meaning} | {row.when} | {row.source} |" for row in ANSWERED)
+    rows = "\n".join(
+        f"| 0x{row.status:04X} | {row.service} | {row.meaning} | {row.when} | {row.source} |"
+        for row in ANSWERED
+    )
     return f"""## Statuses that the node answers
 
 | Status | Service | Meaning | When | Source |
@@ -189,7 +205,9 @@ An instance whose SOP Instance UID is known with other bytes is kept beside the 
 
 
 def _judgements() -> str:
-    rows = "\n".join(f"| {_range(row.first, row.last)} | {row.verdict} | {row.meaning} | {row.source} |" for row in JUDGED)
+    rows = "\n".join(
+        f"| {_range(row.first, row.last)} | {row.verdict} | {row.meaning} | {row.source} |" for row in JUDGED
+    )
     return f"""## Statuses that the node is answered
 
 "ok" is done; "transient" is tried again with growing pauses; "permanent" stops and is shown. An association that is rejected permanently

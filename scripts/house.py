@@ -40,7 +40,10 @@ ROOMS = (
     # The front of the house: words and exit codes, no logic.
     Room("dicomnode.__main__", "`python -m dicomnode`", _dicomnode("commands.cli")),
     Room(
-        "dicomnode.commands", "the command line: what each command does, prints and exits with", ("*",), ("onnx", "rich", "torch", "typer")
+        "dicomnode.commands",
+        "the command line: what each command does, prints and exits with",
+        ("*",),
+        ("onnx", "rich", "torch", "typer"),
     ),
     Room(
         "dicomnode.commands.cli",
@@ -57,7 +60,11 @@ ROOMS = (
     Room(
         "dicomnode.commands.doctor",
         "first checks of a set-up",
-        (*_PLAIN, *_dicomnode("answer", "delivery", "ledger", "network"), *_pipeline("errors", "segmenters.families")),
+        (
+            *_PLAIN,
+            *_dicomnode("answer", "delivery", "ledger", "network"),
+            *_pipeline("errors", "segmenters.families"),
+        ),
     ),
     Room(
         "dicomnode.commands.demo",
@@ -68,7 +75,9 @@ ROOMS = (
     Room("dicomnode.commands.terminal", "one console, tables or JSON, a spinner", (), ("rich", "typer")),
     # The processes.
     Room("dicomnode.processes", "what runs: the processes of a node"),
-    Room("dicomnode.processes.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)),
+    Room(
+        "dicomnode.processes.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)
+    ),
     Room(
         "dicomnode.processes.schedule",
         "what runs how often; it only triggers",
@@ -85,12 +94,23 @@ ROOMS = (
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
     # Known to every room.
-    Room("dicomnode.settings", "every setting once; TOML in, frozen `Config` out", _dicomnode("errors"), ("pydantic", "pydantic_core")),
+    Room(
+        "dicomnode.settings",
+        "every setting once; TOML in, frozen `Config` out",
+        _dicomnode("errors"),
+        ("pydantic", "pydantic_core"),
+    ),
     Room("dicomnode.log", "logging: keyed events, never patient data", _dicomnode("settings")),
     Room("dicomnode.uids", "what a UID is; every room may ask"),
     Room("dicomnode.errors", "the error tree, split by what happens next", _pipeline("errors")),
-    Room("dicomnode.records", "frozen records that cross rooms", (*_dicomnode("states"), *_pipeline("records"))),
-    Room("dicomnode.states", "the job and delivery life cycles, one transition table each", _dicomnode("errors")),
+    Room(
+        "dicomnode.records", "frozen records that cross rooms", (*_dicomnode("states"), *_pipeline("records"))
+    ),
+    Room(
+        "dicomnode.states",
+        "the job and delivery life cycles, one transition table each",
+        _dicomnode("errors"),
+    ),
     Room("dicomnode.audit.events", "what is audited, with the codes of PS3.15 A.5; JSON and XML"),
     Room("dicomnode.audit", "the append-only audit trail; a copy to a syslog server"),
     # The working side.
@@ -106,7 +126,9 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
-            *_pipeline("cache", "errors", "followup", "inference", "plan", "records", "run", "segmenters.families"),
+            *_pipeline(
+                "cache", "errors", "followup", "inference", "plan", "records", "run", "segmenters.families"
+            ),
         ),
     ),
     Room(
@@ -204,8 +226,15 @@ ROOMS = (
         (*_PLAIN, "dicomnode.spool.opening", *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
-    Room("dicomnode.results.records", "what an answer belongs to, and one finished object of it", _dicomnode("settings", "records")),
-    Room("dicomnode.results.last_resort", "the report that no header can stop: the ledger's row and raw bytes, no library"),
+    Room(
+        "dicomnode.results.records",
+        "what an answer belongs to, and one finished object of it",
+        _dicomnode("settings", "records"),
+    ),
+    Room(
+        "dicomnode.results.last_resort",
+        "the report that no header can stop: the ledger's row and raw bytes, no library",
+    ),
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
@@ -265,7 +294,17 @@ ROOMS = (
         "`run_pipeline`: the numbered steps, top to bottom",
         (
             *_VOLUMES_IN,
-            *_pipeline("bundles", "cache", "journal", "preprocess", "inference", "segmenters", "postprocess", "measure", "quality"),
+            *_pipeline(
+                "bundles",
+                "cache",
+                "journal",
+                "preprocess",
+                "inference",
+                "segmenters",
+                "postprocess",
+                "measure",
+                "quality",
+            ),
             "pipeline.plan",
         ),
         ("numpy",),
@@ -327,7 +366,12 @@ ROOMS = (
         ("SimpleITK", "numpy"),
     ),
     Room("pipeline.measure", "one measurement per file", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
-    Room("pipeline.evaluate", "metrics against a truth; two methods compared; plots", (*_VOLUMES_IN,), ("PIL", "numpy", "scipy")),
+    Room(
+        "pipeline.evaluate",
+        "metrics against a truth; two methods compared; plots",
+        (*_VOLUMES_IN,),
+        ("PIL", "numpy", "scipy"),
+    ),
     Room(
         "pipeline.training",
         "synthesis, networks, training, export; only `models verify` looks in, where torch is installed",
@@ -378,7 +422,10 @@ if __name__ == "__main__":
 
     from scripts.house_figures import measure, vague_names
 
-    paths = [Path(name) for name in sys.argv[1:] if not name.startswith("-")] or [Path("dicomnode"), Path("pipeline")]
+    paths = [Path(name) for name in sys.argv[1:] if not name.startswith("-")] or [
+        Path("dicomnode"),
+        Path("pipeline"),
+    ]
     if "--vague" in sys.argv:
         print("\n".join(f"{file}:{line} {name}" for file, line, name in vague_names(paths)))
     elif "--measure" in sys.argv:

@@ -82,7 +82,12 @@ def measure(paths: Sequence[Path]) -> HouseFigures:
     if not sources:
         raise ValueError("no Python module there: name folders or files of the project")
     trees = {file: ast.parse(text) for file, text in sources.items()}
-    functions = [node for tree in trees.values() for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions = [
+        node
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
     module_lines = [len(text.splitlines()) for text in sources.values()]
     function_lines = [_body_lines(function) for function in functions] or [0]
     counted = [_comment_and_code_lines(text) for text in sources.values()]
@@ -97,10 +102,14 @@ def measure(paths: Sequence[Path]) -> HouseFigures:
         function_lines_p95=_percentile(function_lines, 95),
         function_lines_longest=max(function_lines),
         parameters_p95=_percentile([_parameters(function) for function in functions] or [0], 95),
-        comments_per_100=100 * sum(comments for comments, _ in counted) / max(sum(code for _, code in counted), 1),
+        comments_per_100=100
+        * sum(comments for comments, _ in counted)
+        / max(sum(code for _, code in counted), 1),
         vague_per_1000=1000 * sum(map(is_vague, bindings)) / max(len(bindings), 1),
         wide_lines=sum(len(line) > LONGEST_COLUMN for text in sources.values() for line in text.split("\n")),
-        arrows_back=sum(_goes_back(module, target) for module, targets in imports.items() for target in targets),
+        arrows_back=sum(
+            _goes_back(module, target) for module, targets in imports.items() for target in targets
+        ),
         modules_in_cycles=_in_cycles(imports),
     )
 
@@ -108,7 +117,12 @@ def measure(paths: Sequence[Path]) -> HouseFigures:
 def vague_names(paths: Sequence[Path]) -> list[tuple[Path, int, str]]:
     """Return (file, line, name) of each vague binding below `paths`."""
     files = sorted({file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))})
-    return [(file, line, name) for file in files for line, name in _bindings(ast.parse(file.read_text(encoding="utf-8"))) if is_vague(name)]
+    return [
+        (file, line, name)
+        for file in files
+        for line, name in _bindings(ast.parse(file.read_text(encoding="utf-8")))
+        if is_vague(name)
+    ]
 
 
 def is_vague(name: str) -> bool:
@@ -125,7 +139,11 @@ def _percentile(values: Sequence[float], percent: float) -> float:
 def _body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     statements = function.body
     first = statements[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
         statements = statements[1:]
     return (statements[-1].end_lineno or 0) - statements[0].lineno + 1 if statements else 0
 
@@ -139,7 +157,14 @@ def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def _comment_and_code_lines(text: str) -> tuple[int, int]:
     """Return how many lines hold a comment and how many hold code; blank lines and docstrings are neither."""
     comments, code = set[int](), set[int]()
-    layout = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+    layout = {
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENCODING,
+        tokenize.ENDMARKER,
+    }
     starts_statement = True
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -160,7 +185,9 @@ def _bindings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _scope_bindings(body: Sequence[ast.AST], parameters: Sequence[ast.arg]) -> Iterator[tuple[int, str]]:
-    names = {parameter.arg: parameter.lineno for parameter in parameters if parameter.arg not in {"self", "cls"}}
+    names = {
+        parameter.arg: parameter.lineno for parameter in parameters if parameter.arg not in {"self", "cls"}
+    }
     nested: list[tuple[Sequence[ast.AST], list[ast.arg]]] = []
     waiting = list(body)
     while waiting:
@@ -213,16 +240,26 @@ def _imports(tree: ast.Module) -> set[str]:
 
 
 def _goes_back(module: str, target: str) -> bool:
-    rooms = [name.split(".")[1] if name.count(".") and name.startswith("dicomnode.") else "" for name in (module, target)]
+    rooms = [
+        name.split(".")[1] if name.count(".") and name.startswith("dicomnode.") else ""
+        for name in (module, target)
+    ]
     if not all(room in ARROW for room in rooms):
         return False
     # Receiving writes ahead of the arrow: spool and ledger are its two shelves.
-    return ARROW.index(rooms[0]) < ARROW.index(rooms[1]) and set(rooms) != {"spool", "ledger"} and target.count(".") == 1
+    return (
+        ARROW.index(rooms[0]) < ARROW.index(rooms[1])
+        and set(rooms) != {"spool", "ledger"}
+        and target.count(".") == 1
+    )
 
 
 def _in_cycles(imports: dict[str, set[str]]) -> int:
     """Return how many modules can reach themselves by imports."""
-    graph = {module: {target for target in targets if target in imports and target != module} for module, targets in imports.items()}
+    graph = {
+        module: {target for target in targets if target in imports and target != module}
+        for module, targets in imports.items()
+    }
 
     def reaches_itself(start: str) -> bool:
         reached, waiting = set[str](), [*graph[start]]

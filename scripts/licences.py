@@ -43,8 +43,12 @@ def node_packages() -> list[str]:
         name, extra = waiting.pop()
         visited.add((name, extra))
         requirements = [Requirement(text) for text in _requirements(name)]
-        applying = [entry for entry in requirements if entry.marker is None or entry.marker.evaluate({"extra": extra})]
-        waiting.update((canonicalize_name(entry.name), extra) for entry in applying for extra in (*entry.extras, ""))
+        applying = [
+            entry for entry in requirements if entry.marker is None or entry.marker.evaluate({"extra": extra})
+        ]
+        waiting.update(
+            (canonicalize_name(entry.name), extra) for entry in applying for extra in (*entry.extras, "")
+        )
         waiting -= visited
     return sorted({name for name, _ in visited} - {PRODUCT})
 
@@ -52,7 +56,9 @@ def node_packages() -> list[str]:
 def locked_packages() -> list[str]:
     """Return the canonical names of the packages in the node's lock file, sorted."""
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    return sorted(canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, flags=re.MULTILINE))
+    return sorted(
+        canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, flags=re.MULTILINE)
+    )
 
 
 def licence_of(name: str) -> str:
@@ -66,7 +72,11 @@ def licence_of(name: str) -> str:
     stated = metadata.metadata(name)
     if canonicalize_name(name) in READ_BY_HAND:
         return READ_BY_HAND[canonicalize_name(name)]
-    classes = [text.split("::")[-1].strip() for text in stated.get_all("Classifier") or [] if text.startswith("License ::")]
+    classes = [
+        text.split("::")[-1].strip()
+        for text in stated.get_all("Classifier") or []
+        if text.startswith("License ::")
+    ]
     line = stated.get("License-Expression") or (stated.get("License") or "").splitlines()[:1]
     text = line if isinstance(line, str) else "".join(line)
     return text if 0 < len(text) <= 60 else ", ".join(entry for entry in classes if entry != "OSI Approved")
@@ -74,7 +84,10 @@ def licence_of(name: str) -> str:
 
 def is_gpl(licence: str) -> bool:
     """Return whether a licence text names the GPL or the AGPL; the LGPL, which lets a program link, is another licence."""
-    return re.search(r"(?<!L)\bA?GPL|(?<!Lesser )(?<!Library )General Public License", licence) is not None and "Lesser" not in licence
+    return (
+        re.search(r"(?<!L)\bA?GPL|(?<!Lesser )(?<!Library )General Public License", licence) is not None
+        and "Lesser" not in licence
+    )
 
 
 def render() -> str:

@@ -77,7 +77,9 @@ class Load:
         for _ in range(5):
             outcomes = send_files(left, self.peer, calling_ae="SOAK", timeout_s=60)
             taken = {file for file, outcome in zip(left, outcomes, strict=True) if outcome.verdict == "ok"}
-            uids = {str(pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for file in taken}
+            uids = {
+                str(pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for file in taken
+            }
             with self.lock:
                 self.acknowledged |= uids
             left = [file for file in left if file not in taken]
@@ -132,13 +134,19 @@ def slopes(samples: list[tuple[float, dict[str, float]]]) -> dict[str, tuple[flo
     table = {}
     for name in half[0][1]:
         values = np.array([figures[name] for _, figures in half])
-        table[name] = (float(np.median(values)), float(np.polyfit(at_h, values, 1)[0]) if len(half) > 2 else 0.0)
+        table[name] = (
+            float(np.median(values)),
+            float(np.polyfit(at_h, values, 1)[0]) if len(half) > 2 else 0.0,
+        )
     return table
 
 
 def soak(minutes: float, seed: int, folder: Path, pause_s: float = 20.0) -> dict[str, object]:
     """Run, and return what was seen."""
-    with Archive(folder / "pacs") as archive, NodeProcesses(folder, archive.ae_title, archive.port, SETTINGS) as node:
+    with (
+        Archive(folder / "pacs") as archive,
+        NodeProcesses(folder, archive.ae_title, archive.port, SETTINGS) as node,
+    ):
         began = time.monotonic()
         load = Load(node.port(120), folder / "studies", seed, began + 60 * minutes, pause_s)
         senders = [threading.Thread(target=load.send, args=(number,)) for number in range(SENDERS)]
@@ -154,7 +162,8 @@ def soak(minutes: float, seed: int, folder: Path, pause_s: float = 20.0) -> dict
             time.sleep(2)
         node.check()
         stored = {
-            str(pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for file in node.root.rglob("incoming/*/*.dcm")
+            str(pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+            for file in node.root.rglob("incoming/*/*.dcm")
         }
         answers = _answered(folder / "pacs")
     return {
@@ -169,7 +178,9 @@ def soak(minutes: float, seed: int, folder: Path, pause_s: float = 20.0) -> dict
         "unanswered": len(set(load.whole_studies) - set(answers)),
         "answered_twice": sum(answers[uid] > 1 for uid in load.whole_studies),
         "samples": len(samples),
-        "median_and_growth_per_hour": {name: [round(figure, 1) for figure in pair] for name, pair in slopes(samples).items()},
+        "median_and_growth_per_hour": {
+            name: [round(figure, 1) for figure in pair] for name, pair in slopes(samples).items()
+        },
     }
 
 
@@ -184,9 +195,13 @@ def _answered(folder: Path) -> Counter[str]:
 
 def main() -> int:
     """Measure and print; 1 when something was lost, unanswered or answered twice."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--pause-s", type=float, default=20.0, help="each sender waits up to so long between studies")
+    parser.add_argument(
+        "--pause-s", type=float, default=20.0, help="each sender waits up to so long between studies"
+    )
     parser.add_argument("--seed", type=int, default=20261126)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

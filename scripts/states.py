@@ -46,7 +46,13 @@ def diagram(transitions: Mapping[State, frozenset[State]]) -> str:
 
 def meanings(table: Mapping[State, str]) -> str:
     """Return what each state means, as a table."""
-    return "\n".join(["| state | meaning |", "|---|---|", *[f"| `{state.value}` | {meaning} |" for state, meaning in table.items()]])
+    return "\n".join(
+        [
+            "| state | meaning |",
+            "|---|---|",
+            *[f"| `{state.value}` | {meaning} |" for state, meaning in table.items()],
+        ]
+    )
 
 
 def page() -> str:

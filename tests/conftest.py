@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def find_tool(name: str, ci: bool) -> str:
     """Return the path of an outside program; without it fail where `ci` is set and skip elsewhere."""
     # Neither dcmqi's programs, beside the interpreter, nor servers such as Orthanc need be on PATH.
-    found = shutil.which(name) or shutil.which(name, path=f"{Path(sys.executable).parent}:/usr/sbin:/usr/local/sbin")
+    found = shutil.which(name) or shutil.which(
+        name, path=f"{Path(sys.executable).parent}:/usr/sbin:/usr/local/sbin"
+    )
     if found is None:
         reason = f"{name} is not installed"
         if ci:

@@ -1,4 +1,6 @@
-"""What is audited: one table of the node's events with the codes of DICOM audit messages, and one event as JSON or as XML.
+"""What is audited: one table of the node's events with the codes of DICOM audit messages.
+
+And one event as JSON or as XML.
 
 Rules for this file:
 1. No patient data: studies are known by their UIDs. A participant is an AE title, an address, or this node.
@@ -103,19 +105,32 @@ def to_xml(event: AuditEvent, source: Source, now: float, repeated: int = 0) -> 
     """Return the audit message of PS3.15 A.5.1 in UTF-8, without an XML declaration."""
     kind = KINDS[event.kind]
     message = Element("AuditMessage")
-    outcome = {"EventActionCode": kind.action, "EventDateTime": _time(now), "EventOutcomeIndicator": str(event.outcome)}
+    outcome = {
+        "EventActionCode": kind.action,
+        "EventDateTime": _time(now),
+        "EventOutcomeIndicator": str(event.outcome),
+    }
     identification = SubElement(message, "EventIdentification", outcome)
     SubElement(identification, "EventID", _csd(kind.event_id))
     if kind.event_type[0]:
         SubElement(identification, "EventTypeCode", _csd(kind.event_type))
     if event.detail or repeated:
-        more = f" ({repeated} more like it)" if repeated else ""
-        SubElement(identification, "EventOutcomeDescription").text = event.detail + more
+        repetition = f" ({repeated} more like it)" if repeated else ""
+        SubElement(identification, "EventOutcomeDescription").text = event.detail + repetition
     arrives = event.kind == "instances-received"
-    _participant(message, source.ae_title, str(source.pid), source.host, requestor=not arrives, role=_DESTINATION if arrives else _SOURCE)
+    _participant(
+        message,
+        source.ae_title,
+        str(source.pid),
+        source.host,
+        requestor=not arrives,
+        role=_DESTINATION if arrives else _SOURCE,
+    )
     if event.peer_ae or event.peer_host:
         role = _SOURCE if arrives else _DESTINATION
-        _participant(message, event.peer_ae or event.peer_host, "", event.peer_host, requestor=arrives, role=role)
+        _participant(
+            message, event.peer_ae or event.peer_host, "", event.peer_host, requestor=arrives, role=role
+        )
     SubElement(message, "AuditSourceIdentification", {"AuditSourceID": source.ae_title})
     if event.StudyInstanceUID:
         _study(message, event)
@@ -126,7 +141,9 @@ def to_xml(event: AuditEvent, source: Source, now: float, repeated: int = 0) -> 
 _SOURCE, _DESTINATION = ("110153", "Source Role ID"), ("110152", "Destination Role ID")
 
 
-def _participant(message: Element, user: str, alternative: str, host: str, *, requestor: bool, role: tuple[str, str]) -> None:
+def _participant(
+    message: Element, user: str, alternative: str, host: str, *, requestor: bool, role: tuple[str, str]
+) -> None:
     values = {"UserID": user, "UserIsRequestor": str(requestor).lower()}
     if alternative:
         values["AlternativeUserID"] = alternative
@@ -137,7 +154,11 @@ def _participant(message: Element, user: str, alternative: str, host: str, *, re
 
 def _study(message: Element, event: AuditEvent) -> None:
     # Object type 2 is a system object, role 3 a report or study; the ID type is that of PS3.16 CID 404.
-    values = {"ParticipantObjectID": event.StudyInstanceUID, "ParticipantObjectTypeCode": "2", "ParticipantObjectTypeCodeRole": "3"}
+    values = {
+        "ParticipantObjectID": event.StudyInstanceUID,
+        "ParticipantObjectTypeCode": "2",
+        "ParticipantObjectTypeCodeRole": "3",
+    }
     study = SubElement(message, "ParticipantObjectIdentification", values)
     SubElement(study, "ParticipantObjectIDTypeCode", _csd(("110180", "Study Instance UID")))
     description = SubElement(study, "ParticipantObjectDescription") if event.instances else None

@@ -1,4 +1,7 @@
-"""Audit messages to a syslog server: RFC 5424 messages over TLS (RFC 5425) or plain TCP (RFC 6587), from a thread of its own."""
+"""Audit messages to a syslog server.
+
+RFC 5424 messages over TLS (RFC 5425) or plain TCP (RFC 6587), from a thread of its own.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SyslogSender:
-    """Sends in the order of `put`. While the server is away up to 10,000 messages wait; more are dropped and counted in the log.
+    """Sends in the order of `put`.
+
+    While the server is away up to 10,000 messages wait; more are dropped and counted in the log.
 
     The file of `AuditTrail` is the record; this is a copy of it.
 
@@ -86,7 +91,10 @@ class SyslogSender:
 
 
 def _hung_up(connection: socket.socket) -> bool:
-    """Return whether the server has closed the connection: a message that is written then is taken by the kernel and lost."""
+    """Return whether the server has closed the connection.
+
+    A message that is written then is taken by the kernel and lost.
+    """
     connection.setblocking(False)
     try:
         # A syslog server never speaks; with TLS this also takes in its session tickets.
@@ -100,7 +108,10 @@ def _hung_up(connection: socket.socket) -> bool:
 
 
 def frame(kind: str, message: bytes, now: float, host_name: str) -> bytes:
-    """Return an RFC 5424 message with the length in front (octet counting, RFC 5425 4.3.1). PS3.15 A.6: MSGID is DICOM+RFC3881."""
+    """Return an RFC 5424 message with the length in front (octet counting, RFC 5425 4.3.1).
+
+    PS3.15 A.6: MSGID is DICOM+RFC3881.
+    """
     priority = _FACILITY * 8 + KINDS[kind].severity
     stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     header = f"<{priority}>1 {stamp} {host_name or '-'} dicomnode {os.getpid()} DICOM+RFC3881 - "

@@ -2,7 +2,8 @@
 
 Rules for this file:
 1. Auditing never stops what it is about: a line that cannot be written is logged, and the work goes on.
-2. The file is opened for each line, so that it may be renamed at any time (logrotate), and by several processes at once.
+2. The file is opened for each line, so that it may be renamed at any time (logrotate), and by several
+   processes at once.
 """
 
 from __future__ import annotations
@@ -43,7 +44,13 @@ class AuditTrail:
         Seconds since the epoch.
     """
 
-    def __init__(self, folder: Path, source: Source, syslog: SyslogSender | None = None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        syslog: SyslogSender | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._path = folder / FILE
         self._source, self._syslog, self._clock = source, syslog, clock
         self._lock = threading.Lock()
@@ -73,17 +80,22 @@ class AuditTrail:
     def note_configuration(self, text: str) -> None:
         """Audit that the configuration is another one than at the last start; `text` is hashed, not kept."""
         digest = hashlib.sha256(text.encode()).hexdigest()
-        known = self._path.with_name("configuration.sha256")
+        digest_file = self._path.with_name("configuration.sha256")
         try:
-            before = known.read_text(encoding="ascii").strip() if known.exists() else ""
+            before = digest_file.read_text(encoding="ascii").strip() if digest_file.exists() else ""
             if before == digest:
                 return
-            known.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            known.write_text(f"{digest}\n", encoding="ascii")
+            digest_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            digest_file.write_text(f"{digest}\n", encoding="ascii")
         except OSError as problem:
             log.error("audit_not_written", kind="configuration-changed", reason=problem.strerror)  # noqa: TRY400
             return
-        self(AuditEvent("configuration-changed", detail=f"sha256 {digest}" + (f", before {before}" if before else ", first start")))
+        self(
+            AuditEvent(
+                "configuration-changed",
+                detail=f"sha256 {digest}" + (f", before {before}" if before else ", first start"),
+            )
+        )
 
     def close(self) -> None:
         """Give the syslog server a moment for what is on its way."""

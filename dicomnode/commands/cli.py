@@ -1,6 +1,7 @@
 """The commands and their exit codes; no logic.
 
-Exit codes: 0 done; 1 something was found wrong or not done (it is printed); 2 a wrong command line or setting; 3 could not start.
+Exit codes: 0 done; 1 something was found wrong or not done (it is printed); 2 a wrong command line or
+setting; 3 could not start.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from dicomnode.settings.config import Config, load_config
 
 DEFAULT_CONFIG = Path("/etc/dicomnode/dicomnode.toml")
 
-cli = typer.Typer(name="dicomnode", no_args_is_help=True, add_completion=False, help="The stroke-lesion PACS node. For research use only.")
+cli = typer.Typer(
+    name="dicomnode",
+    no_args_is_help=True,
+    add_completion=False,
+    help="The stroke-lesion PACS node. For research use only.",
+)
 config_cli = typer.Typer(no_args_is_help=True, help="Check or show the configuration.")
 models_cli = typer.Typer(no_args_is_help=True, help="The model bundles.")
 cli.add_typer(config_cli, name="config")
@@ -28,12 +34,20 @@ cli.add_typer(models_cli, name="models")
 
 FilesConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", envvar="DICOMNODE_CONFIG", help="TOML file; without it the defaults: no node is needed here."),
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="DICOMNODE_CONFIG",
+        help="TOML file; without it the defaults: no node is needed here.",
+    ),
 ]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", envvar="DICOMNODE_CONFIG", help=f"TOML file; without it {DEFAULT_CONFIG} when that exists, else the defaults."
+        "--config",
+        "-c",
+        envvar="DICOMNODE_CONFIG",
+        help=f"TOML file; without it {DEFAULT_CONFIG} when that exists, else the defaults.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -64,7 +78,12 @@ def _path(config: Path | None) -> Path | None:
         return config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
     except PermissionError:
         raise ConfigError(
-            [f"{DEFAULT_CONFIG}: may not be read by this user; run it as the service user (sudo -u dicomnode), or give --config"]
+            [
+                (
+                    f"{DEFAULT_CONFIG}: may not be read by this user; run it as the service user (sudo -u "
+                    "dicomnode), or give --config"
+                )
+            ]
         ) from None
 
 
@@ -106,7 +125,9 @@ def work(config: ConfigOption = None) -> None:
 
 @cli.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what comes back.")] = Path("demo-out"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what comes back.")] = Path(
+        "demo-out"
+    ),
     timeout_s: Annotated[float, typer.Option("--timeout", help="Give up after so many seconds.")] = 600,
 ) -> None:
     """Send one synthetic study through a whole node and show what comes back."""
@@ -115,23 +136,42 @@ def demo(
 
 @cli.command()
 def segment(
-    inputs: Annotated[list[Path] | None, typer.Argument(help="DICOM files or folders, or a BIDS dataset.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results: a BIDS derivative dataset.")] = Path(
-        "segment-out"
-    ),
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(help="DICOM files or folders, or a BIDS dataset.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results: a BIDS derivative dataset.")
+    ] = Path("segment-out"),
     t1: Annotated[Path | None, typer.Option("--t1", help="T1 as NIfTI, instead of DICOM.")] = None,
     flair: Annotated[Path | None, typer.Option("--flair", help="FLAIR as NIfTI, instead of DICOM.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = None,
-    peak: Annotated[
-        float | None, typer.Option("--peak", min=0.0, max=0.999, help="What a lesion must somewhere reach; 0: nothing.")
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")
     ] = None,
-    prior: Annotated[Path | None, typer.Option("--prior", help="Earlier DICOM study with its seg.dcm, to compare with.")] = None,
-    cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one.")] = None,
-    select: Annotated[str, typer.Option("--select", help="Decides where a BIDS session has several images of a kind, such as run-1.")] = "",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Cases at a time, each in a process of its own.")] = 1,
+    peak: Annotated[
+        float | None,
+        typer.Option("--peak", min=0.0, max=0.999, help="What a lesion must somewhere reach; 0: nothing."),
+    ] = None,
+    prior: Annotated[
+        Path | None, typer.Option("--prior", help="Earlier DICOM study with its seg.dcm, to compare with.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one."),
+    ] = None,
+    select: Annotated[
+        str,
+        typer.Option(
+            "--select", help="Decides where a BIDS session has several images of a kind, such as run-1."
+        ),
+    ] = "",
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", min=1, max=64, help="Cases at a time, each in a process of its own."),
+    ] = 1,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Answer again what an earlier run answered with the same settings.")
+        bool,
+        typer.Option("--overwrite", help="Answer again what an earlier run answered with the same settings."),
     ] = False,
     config: FilesConfigOption = None,
     as_json: JsonOption = False,
@@ -139,8 +179,10 @@ def segment(
     """Segment DICOM studies, NIfTI volumes or a BIDS dataset offline, by the path that the node uses."""
     given: dict[Role, Path | None] = {"flair": flair, "t1": t1}
     images = {role: path for role, path in given.items() if path}
-    chosen = files.choose(_load_for_files(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache)
-    fine = files.segment(chosen, inputs or [], output, images, select, jobs, overwrite, as_json, prior)
+    settings = files.choose(
+        _load_for_files(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache
+    )
+    fine = files.segment(settings, inputs or [], output, images, select, jobs, overwrite, as_json, prior)
     raise typer.Exit(0 if fine else 1)
 
 
@@ -149,33 +191,66 @@ def bids(
     inputs: Annotated[list[Path], typer.Argument(help="DICOM files or folders.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the dataset.")] = Path("bids-out"),
     link: Annotated[
-        Path | None, typer.Option("--link", help="File that links subjects to patients; without it OUTPUT-link.json beside the dataset.")
+        Path | None,
+        typer.Option(
+            "--link",
+            help="File that links subjects to patients; without it OUTPUT-link.json beside the dataset.",
+        ),
     ] = None,
-    dates: Annotated[bool, typer.Option("--dates", help="Write when each session was; without it no day is in the dataset.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Convert again what an earlier run converted.")] = False,
+    dates: Annotated[
+        bool,
+        typer.Option("--dates", help="Write when each session was; without it no day is in the dataset."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Convert again what an earlier run converted.")
+    ] = False,
     config: FilesConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn DICOM studies into a BIDS dataset without names; faces are not removed."""
-    raise typer.Exit(0 if files.bids(_load_for_files(config), inputs, output, link, dates, overwrite, as_json) else 1)
+    raise typer.Exit(
+        0 if files.bids(_load_for_files(config), inputs, output, link, dates, overwrite, as_json) else 1
+    )
 
 
 @cli.command()
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Predicted masks: a folder (NIfTI, BIDS derivatives or DICOM-SEG) or one file.")],
-    truth: Annotated[Path, typer.Argument(help="True masks, as the predictions; cases are matched by subject or by file name.")],
-    against: Annotated[Path | None, typer.Option("--against", help="Predictions of another method, to compare case by case.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables and pictures.")] = Path("evaluate-out"),
-    pattern: Annotated[
-        str | None, typer.Option("--pattern", help="Which files are predictions, such as '**/*_label-L_mask.nii.gz'.")
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="Predicted masks: a folder (NIfTI, BIDS derivatives or DICOM-SEG) or one file."),
+    ],
+    truth: Annotated[
+        Path,
+        typer.Argument(help="True masks, as the predictions; cases are matched by subject or by file name."),
+    ],
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Predictions of another method, to compare case by case.")
     ] = None,
-    truth_pattern: Annotated[str | None, typer.Option("--truth-pattern", help="Which files are truths.")] = None,
-    against_pattern: Annotated[str | None, typer.Option("--against-pattern", help="Which files are the other method's.")] = None,
-    bins: Annotated[str, typer.Option("--bins", help="Where the size bins of true volume part, in ml.")] = "1,5,20,80",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables and pictures.")] = Path(
+        "evaluate-out"
+    ),
+    pattern: Annotated[
+        str | None,
+        typer.Option("--pattern", help="Which files are predictions, such as '**/*_label-L_mask.nii.gz'."),
+    ] = None,
+    truth_pattern: Annotated[
+        str | None, typer.Option("--truth-pattern", help="Which files are truths.")
+    ] = None,
+    against_pattern: Annotated[
+        str | None, typer.Option("--against-pattern", help="Which files are the other method's.")
+    ] = None,
+    bins: Annotated[
+        str, typer.Option("--bins", help="Where the size bins of true volume part, in ml.")
+    ] = "1,5,20,80",
     minimum_lesion_ml: Annotated[
-        float, typer.Option("--minimum-lesion-ml", min=0, help="Smaller lesions are not counted in the lesion-wise figures.")
+        float,
+        typer.Option(
+            "--minimum-lesion-ml", min=0, help="Smaller lesions are not counted in the lesion-wise figures."
+        ),
     ] = 0.0,
-    margin: Annotated[float, typer.Option("--margin", min=1e-9, help="Mean Dice difference that does not matter (TOST).")] = 1e-3,
+    margin: Annotated[
+        float, typer.Option("--margin", min=1e-9, help="Mean Dice difference that does not matter (TOST).")
+    ] = 1e-3,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap intervals.")] = 20240529,
     as_json: JsonOption = False,
 ) -> None:
@@ -189,18 +264,24 @@ def send(
     inputs: Annotated[list[Path], typer.Argument(help="DICOM files or folders.")],
     to: Annotated[str, typer.Option("--to", help="Receiver as AE@host:port.")],
     calling: Annotated[str, typer.Option("--calling", help="AE title that we call ourselves.")] = "SIMULATOR",
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Longest wait for an answer, in seconds.")] = 60,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Longest wait for an answer, in seconds.")
+    ] = 60,
     tls: Annotated[bool, typer.Option("--tls", help="With TLS, by the [tls] of the configuration.")] = False,
     config: FilesConfigOption = None,
 ) -> None:
     """Send DICOM files by C-STORE, as a scanner does."""
-    raise typer.Exit(0 if node.send(inputs, to, calling, timeout_s, _load_for_files(config).tls if tls else None) else 1)
+    raise typer.Exit(
+        0 if node.send(inputs, to, calling, timeout_s, _load_for_files(config).tls if tls else None) else 1
+    )
 
 
 @cli.command()
 def pull(
     study: Annotated[str, typer.Option("--study", help="Study Instance UID.")],
-    source: Annotated[str, typer.Option("--from", help="A destination's name, a peer's AE title, or AE@host:port.")],
+    source: Annotated[
+        str, typer.Option("--from", help="A destination's name, a peer's AE title, or AE@host:port.")
+    ],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -237,19 +318,30 @@ def retry(
 @cli.command()
 def replay(
     study: Annotated[str, typer.Argument(help="Study Instance UID, or the end of one.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("replay-out"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "replay-out"
+    ),
     model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = None,
-    peak: Annotated[
-        float | None, typer.Option("--peak", min=0.0, max=0.999, help="What a lesion must somewhere reach; 0: nothing.")
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")
     ] = None,
-    cache: Annotated[Path | None, typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one.")] = None,
+    peak: Annotated[
+        float | None,
+        typer.Option("--peak", min=0.0, max=0.999, help="What a lesion must somewhere reach; 0: nothing."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one."),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer a received study again into a folder, perhaps with another threshold or model; nothing is sent or changed."""
-    chosen = files.choose(_load(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache)
-    raise typer.Exit(0 if files.replay(chosen, study, output, as_json) else 1)
+    """Answer a received study again into a folder, perhaps with another threshold or model.
+
+    Nothing is sent or changed.
+    """
+    settings = files.choose(_load(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache)
+    raise typer.Exit(0 if files.replay(settings, study, output, as_json) else 1)
 
 
 @cli.command()
@@ -279,7 +371,9 @@ def models_list(config: FilesConfigOption = None, as_json: JsonOption = False) -
 
 
 @models_cli.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="name or name/version")], config: FilesConfigOption = None) -> None:
+def models_show(
+    name: Annotated[str, typer.Argument(help="name or name/version")], config: FilesConfigOption = None
+) -> None:
     """Print a bundle's manifest and card."""
     models.show_model(_load_for_files(config), name)
 
@@ -291,34 +385,62 @@ def models_verify(
     config: FilesConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check hashes, graph and a run of each bundle; where torch is installed, compare its answers with torch's on 30 cases."""
+    """Check hashes, graph and a run of each bundle.
+
+    Where torch is installed, compare its answers with torch's on 30 cases.
+    """
     raise typer.Exit(0 if models.verify_models(_load_for_files(config), name, as_json, quick=quick) else 1)
 
 
 @models_cli.command("import-nnunet")
 def models_import_nnunet(
     source: Annotated[Path, typer.Argument(help="nnU-Net v1 or v2 result folder, or a ZIP of it.")],
-    channels: Annotated[str, typer.Option("--channels", help="Role of each channel in the network's order, such as flair,t1.")],
-    name: Annotated[str | None, typer.Option("--name", help="Name of the bundle; without it the data set's.")] = None,
+    channels: Annotated[
+        str, typer.Option("--channels", help="Role of each channel in the network's order, such as flair,t1.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the bundle; without it the data set's.")
+    ] = None,
     version: Annotated[str, typer.Option("--version", help="Version of the bundle.")] = "1.0.0",
-    orientation: Annotated[str, typer.Option("--orientation", help="Where the training images' column, row and slice index grow.")] = "RAS",
+    orientation: Annotated[
+        str,
+        typer.Option("--orientation", help="Where the training images' column, row and slice index grow."),
+    ] = "RAS",
     head: Annotated[
         str, typer.Option("--head", help="brain-extracted or whole-head: what the training images showed.")
     ] = "brain-extracted",
     folds: Annotated[str, typer.Option("--folds", help="Such as 0,1,4; without it every fold.")] = "",
-    threshold: Annotated[float, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")] = 0.5,
-    minimum_mm3: Annotated[float, typer.Option("--minimum-volume", min=0, help="Smaller lesions are dropped, in mm3.")] = 0.0,
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")
+    ] = 0.5,
+    minimum_mm3: Annotated[
+        float, typer.Option("--minimum-volume", min=0, help="Smaller lesions are dropped, in mm3.")
+    ] = 0.0,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, for the manifest.")] = "",
-    grid: Annotated[str, typer.Option("--grid", help="Whose voxels the channels come onto: t1, flair, or reference.")] = "reference",
-    lesion_labels: Annotated[str, typer.Option("--lesion-label", help="Such as 1,2; without it the one foreground label.")] = "",
+    grid: Annotated[
+        str, typer.Option("--grid", help="Whose voxels the channels come onto: t1, flair, or reference.")
+    ] = "reference",
+    lesion_labels: Annotated[
+        str, typer.Option("--lesion-label", help="Such as 1,2; without it the one foreground label.")
+    ] = "",
     mirroring: Annotated[
-        bool, typer.Option("--mirroring/--no-mirroring", help="Average over flips as in training: up to 8 times the work.")
+        bool,
+        typer.Option(
+            "--mirroring/--no-mirroring", help="Average over flips as in training: up to 8 times the work."
+        ),
     ] = True,
     weights: Annotated[
-        str, typer.Option("--weights", help="float16, float32, or auto: Float16 where every case stays within 1e-4 of the original.")
+        str,
+        typer.Option(
+            "--weights",
+            help="float16, float32, or auto: Float16 where every case stays within 1e-4 of the original.",
+        ),
     ] = "auto",
     case: Annotated[
-        list[Path] | None, typer.Option("--case", help="A case to compare with the original on (.npz); without it synthetic ones.")
+        list[Path] | None,
+        typer.Option(
+            "--case", help="A case to compare with the original on (.npz); without it synthetic ones."
+        ),
     ] = None,
     config: FilesConfigOption = None,
 ) -> None:
@@ -346,7 +468,9 @@ def models_import_nnunet(
 @models_cli.command("import-onnx")
 def models_import_onnx(
     file: Annotated[Path, typer.Argument(help="The ONNX file.")],
-    manifest: Annotated[Path, typer.Option("--manifest", help="A model.toml that says what it is (docs/model-bundle.md).")],
+    manifest: Annotated[
+        Path, typer.Option("--manifest", help="A model.toml that says what it is (docs/model-bundle.md).")
+    ],
     config: FilesConfigOption = None,
 ) -> None:
     """Install an ONNX file as a bundle."""
@@ -355,7 +479,8 @@ def models_import_onnx(
 
 @models_cli.command("remove")
 def models_remove(
-    name: Annotated[str, typer.Argument(help="name/version, or name when there is one")], config: FilesConfigOption = None
+    name: Annotated[str, typer.Argument(help="name/version, or name when there is one")],
+    config: FilesConfigOption = None,
 ) -> None:
     """Take a bundle away."""
     models.remove_model(_load_for_files(config), name)
@@ -364,9 +489,14 @@ def models_remove(
 @models_cli.command("benchmark")
 def models_benchmark(
     name: Annotated[str | None, typer.Argument(help="name or name/version; all when absent")] = None,
-    provider: Annotated[list[str] | None, typer.Option("--provider", help="cpu, cuda or openvino; without it all that are there.")] = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option("--provider", help="cpu, cuda or openvino; without it all that are there."),
+    ] = None,
     config: FilesConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure seconds and peak memory of bundles per provider."""
-    raise typer.Exit(0 if models.benchmark_models(_load_for_files(config), name, provider or [], as_json) else 1)
+    raise typer.Exit(
+        0 if models.benchmark_models(_load_for_files(config), name, provider or [], as_json) else 1
+    )

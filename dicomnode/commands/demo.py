@@ -1,7 +1,10 @@
-"""`dicomnode demo`: an embedded PACS, a scanner simulator and a whole node, with one synthetic study through all of it.
+"""`dicomnode demo`.
 
-The node runs as `dicomnode receive` and `dicomnode work` in processes of their own, as a hospital would run it; only the peers
-are embedded. The study is committed (see `dicomnode/simulator/DEMO_STUDY.md`): its lesions are known, so the answer can be judged.
+An embedded PACS, a scanner simulator and a whole node, with one synthetic study through all of it.
+
+The node runs as `dicomnode receive` and `dicomnode work` in processes of their own, as a hospital would run
+it; only the peers are embedded. The study is committed (see `dicomnode/simulator/DEMO_STUDY.md`): its lesions
+are known, so the answer can be judged.
 """
 
 from __future__ import annotations
@@ -108,20 +111,24 @@ def _send(images: Sequence[Path], port: int) -> None:
         raise NodeError(f"the node refused {len(refused)} images: {refused[0]}")
 
 
-def _wait_for_answer(pacs: Path, timeout_s: float, alive: Callable[[], None], say: Callable[[str], None]) -> dict[str, Path]:
+def _wait_for_answer(
+    pacs: Path, timeout_s: float, alive: Callable[[], None], say: Callable[[str], None]
+) -> dict[str, Path]:
     """Wait until the report and, where it speaks of lesions, the segmentation lie in the archive."""
     end = time.monotonic() + timeout_s
-    seen: dict[str, Path] = {}
+    first_paths: dict[str, Path] = {}
     while time.monotonic() < end:
         alive()
         for path in sorted(pacs.rglob("*.dcm")):
-            if path in seen.values():
+            if path in first_paths.values():
                 continue
             kind = str(pydicom.dcmread(path, specific_tags=["SOPClassUID"]).SOPClassUID)
-            seen[kind] = path
+            first_paths[kind] = path
             say(f"PACS: received {pydicom.uid.UID(kind).name}")
-        if Comprehensive3DSRStorage in seen and (SegmentationStorage in seen or not _reports_lesions(seen[Comprehensive3DSRStorage])):
-            return seen
+        if Comprehensive3DSRStorage in first_paths and (
+            SegmentationStorage in first_paths or not _reports_lesions(first_paths[Comprehensive3DSRStorage])
+        ):
+            return first_paths
         time.sleep(0.5)
     raise NodeError(f"no answer came within {timeout_s:g} seconds; see node.log beside the results")
 
@@ -130,30 +137,41 @@ def _reports_lesions(sr: Path) -> bool:
     return "Referenced Segment" in str(pydicom.dcmread(sr))
 
 
-def _judge(study: np.lib.npyio.NpzFile, received: dict[str, Path], folder: Path, seconds: float) -> DemoResult:
+def _judge(
+    study: np.lib.npyio.NpzFile, received: dict[str, Path], folder: Path, seconds: float
+) -> DemoResult:
     """Compare the segmentation with the planted lesions, on the grid of the series that it outlines."""
     truth = _truth_on_flair(study)
     seg = received.get(SegmentationStorage)
-    found = _read_labels(seg, study) if seg else np.zeros(truth.shape, np.uint16)
+    labels_sent = _read_labels(seg, study) if seg else np.zeros(truth.shape, np.uint16)
     voxel_ml = abs(float(np.linalg.det(study["flair_affine"][:3, :3]))) / 1000
     planted = tuple(
-        PlantedLesion(label, float((truth == label).sum() * voxel_ml), float(100 * (found[truth == label] > 0).mean()))
+        PlantedLesion(
+            label,
+            float((truth == label).sum() * voxel_ml),
+            float(100 * (labels_sent[truth == label] > 0).mean()),
+        )
         for label in np.unique(truth[truth > 0]).tolist()
     )
-    dice = count_overlap(found > 0, truth > 0).dice
-    sizes = tuple(float(n * voxel_ml) for n in np.bincount(found.ravel())[1:])
+    dice = count_overlap(labels_sent > 0, truth > 0).dice
+    sizes = tuple(float(n * voxel_ml) for n in np.bincount(labels_sent.ravel())[1:])
     montage = next(iter(sorted((folder / "node").rglob("montage.png"))), None)
-    kept = Path(shutil.copy(montage, folder / "montage.png")) if montage else None
+    montage_copy = Path(shutil.copy(montage, folder / "montage.png")) if montage else None
     sr = received[Comprehensive3DSRStorage]
     tree = _readable(sr)
     report = folder / "report.txt"
     report.write_text("\n".join(tree) + "\n", encoding="utf-8")
-    sentences = tuple(line.split(": ", 1)[1] for line in tree if line.startswith(("    Finding: ", "    Comment: ")))
-    return DemoResult(seg, sr, kept, report, sentences, sizes, dice, planted, seconds)
+    sentences = tuple(
+        line.split(": ", 1)[1] for line in tree if line.startswith(("    Finding: ", "    Comment: "))
+    )
+    return DemoResult(seg, sr, montage_copy, report, sentences, sizes, dice, planted, seconds)
 
 
 def _truth_on_flair(study: np.lib.npyio.NpzFile) -> Array:
-    """Sample the planted labels, which lie on the T1 grid, at the FLAIR voxels (nearest neighbour, in patient space)."""
+    """Sample the planted labels, which lie on the T1 grid.
+
+    At the FLAIR voxels (nearest neighbour, in patient space).
+    """
     shape = study["flair"].shape
     index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1).reshape(-1, 3)
     points_mm = apply_affine(study["flair_affine"], index)

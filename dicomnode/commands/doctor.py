@@ -62,10 +62,19 @@ def _storage(config: Config) -> Iterator[Check]:
         return
     else:
         if root.stat().st_mode & 0o007:
-            yield Check("storage", "warning", f"{root} is open to every user", f"the next start closes it; by hand: chmod 0700 {root}")
+            yield Check(
+                "storage",
+                "warning",
+                f"{root} is open to every user",
+                f"the next start closes it; by hand: chmod 0700 {root}",
+            )
         free_mb = shutil.disk_usage(root).free // 2**20
         level: Literal["ok", "problem"] = "ok" if free_mb > config.storage.minimum_free_mb else "problem"
-        advice = "" if level == "ok" else "free some space or lower storage.minimum_free_mb: every instance is answered 0xA700 now"
+        advice = (
+            ""
+            if level == "ok"
+            else "free some space or lower storage.minimum_free_mb: every instance is answered 0xA700 now"
+        )
         yield Check("storage", level, f"{root} has {free_mb} MiB free", advice)
     if not config.storage.ledger_url and not (root / "ledger.sqlite3").exists():
         yield Check("ledger", "ok", "not there yet; the first start makes it")
@@ -79,16 +88,24 @@ def _storage(config: Config) -> Iterator[Check]:
 
 def _models(config: Config) -> Iterator[Check]:
     folder = config.pipeline.models or SHIPPED_MODELS
-    for key, name in (("brain_model", config.pipeline.brain_model), ("lesion_model", config.pipeline.lesion_model)):
+    for key, name in (
+        ("brain_model", config.pipeline.brain_model),
+        ("lesion_model", config.pipeline.lesion_model),
+    ):
         try:
             bundle = find_bundle(folder, name)
             yield Check(f"pipeline.{key}", "ok", f"{bundle.name} {bundle.version}: {bundle.statement}")
         except BundleError as problem:
-            yield Check(f"pipeline.{key}", "problem", str(problem), "`dicomnode models list` shows what is there")
+            yield Check(
+                f"pipeline.{key}", "problem", str(problem), "`dicomnode models list` shows what is there"
+            )
 
 
 def _tls(config: Config) -> Iterator[Check]:
-    if not (config.network.tls or any(destination.tls for destination in config.destinations)) or config.tls.certificate is None:
+    if (
+        not (config.network.tls or any(destination.tls for destination in config.destinations))
+        or config.tls.certificate is None
+    ):
         return
     try:
         acceptor_context(config.tls)
@@ -98,14 +115,24 @@ def _tls(config: Config) -> Iterator[Check]:
         return
     if days < 0:
         yield Check(
-            "tls", "problem", f"our certificate expired {-days:.0f} days ago", "renew tls.certificate, and tell the peers that pin it"
+            "tls",
+            "problem",
+            f"our certificate expired {-days:.0f} days ago",
+            "renew tls.certificate, and tell the peers that pin it",
         )
     elif days < _EXPIRES_SOON_DAYS:
         yield Check(
-            "tls", "warning", f"our certificate expires in {days:.0f} days", "renew tls.certificate, and tell the peers that pin it"
+            "tls",
+            "warning",
+            f"our certificate expires in {days:.0f} days",
+            "renew tls.certificate, and tell the peers that pin it",
         )
     else:
-        yield Check("tls", "ok", f"our certificate is good for {days:.0f} days; TLS {config.tls.minimum_version} and newer")
+        yield Check(
+            "tls",
+            "ok",
+            f"our certificate is good for {days:.0f} days; TLS {config.tls.minimum_version} and newer",
+        )
 
 
 def _listener(config: Config) -> Iterator[Check]:
@@ -118,10 +145,18 @@ def _listener(config: Config) -> Iterator[Check]:
         with socket.socket() as probe_socket:
             probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe_socket.bind((network.bind, network.port))
-        yield Check("listener", "warning", f"not running; {network.bind}:{network.port} is free", "start `dicomnode serve`")
+        yield Check(
+            "listener",
+            "warning",
+            f"not running; {network.bind}:{network.port} is free",
+            "start `dicomnode serve`",
+        )
     except OSError as problem:
         yield Check(
-            "listener", "problem", f"{network.bind}:{network.port} cannot be used: {problem.strerror}", "set network.bind and network.port"
+            "listener",
+            "problem",
+            f"{network.bind}:{network.port} cannot be used: {problem.strerror}",
+            "set network.bind and network.port",
         )
 
 
@@ -131,17 +166,27 @@ def _running_listener(config: Config, announcement: Path) -> Check:
     try:
         host, port = (json.loads(announcement.read_text())[key] for key in ("host", "port"))
     except (OSError, ValueError, KeyError) as problem:
-        return Check("listener", "problem", f"{announcement} cannot be read ({type(problem).__name__})", stale)
+        return Check(
+            "listener", "problem", f"{announcement} cannot be read ({type(problem).__name__})", stale
+        )
     host = "127.0.0.1" if host in _EVERY_INTERFACE else host
-    ourselves = DestinationSettings(name="self", ae_title=network.ae_title, host=host, port=port, objects=("sr",), tls=network.tls)
+    ourselves = DestinationSettings(
+        name="self", ae_title=network.ae_title, host=host, port=port, objects=("sr",), tls=network.tls
+    )
     # Called from within, it need not have the name that is in our own certificate: the pin is stricter.
     if network.tls and config.tls.certificate is not None:
         ourselves = ourselves.model_copy(update={"tls_fingerprint": fingerprint_of(config.tls.certificate)})
         ourselves.introduce(config.tls)
     if not _takes_us(config):
         # A call would be rejected, logged and audited, as a stranger's is.
-        seen = f"{network.ae_title} listens at port {port}; it takes known callers only, so it was not called"
-        return Check("listener", "ok", seen) if _is_bound(port) else Check("listener", "problem", f"nothing listens at port {port}", stale)
+        observation = (
+            f"{network.ae_title} listens at port {port}; it takes known callers only, so it was not called"
+        )
+        return (
+            Check("listener", "ok", observation)
+            if _is_bound(port)
+            else Check("listener", "problem", f"nothing listens at port {port}", stale)
+        )
     # C-ECHO only: offering what results need would be logged as contexts that were rejected.
     outcome = echo(ourselves, network.ae_title, 10.0)
     if outcome.verdict == "ok":
@@ -182,22 +227,41 @@ def _senders(config: Config) -> Iterator[Check]:
         )
     strict = [peer.ae_title for peer in config.peers if peer.certificates]
     if strict and not network.tls:
-        yield Check("peers", "problem", f"{strict[0]} must show a certificate, but network.tls is off: it is refused", "set network.tls")
+        yield Check(
+            "peers",
+            "problem",
+            f"{strict[0]} must show a certificate, but network.tls is off: it is refused",
+            "set network.tls",
+        )
     elif not config.peers and network.accept_unknown_peers != "always":
-        yield Check("peers", "warning", "nobody but this machine may send", "add a [[peers]] table for each scanner and PACS")
+        yield Check(
+            "peers",
+            "warning",
+            "nobody but this machine may send",
+            "add a [[peers]] table for each scanner and PACS",
+        )
     else:
-        yield Check("peers", "ok", f"{len(config.peers)} known; unknown callers: {network.accept_unknown_peers}")
+        yield Check(
+            "peers", "ok", f"{len(config.peers)} known; unknown callers: {network.accept_unknown_peers}"
+        )
 
 
 def _destinations(config: Config) -> Iterator[Check]:
     if not config.destinations:
-        yield Check("destinations", "problem", "there is none: results stay in the spool", "add a [[destinations]] table for the PACS")
+        yield Check(
+            "destinations",
+            "problem",
+            "there is none: results stay in the spool",
+            "add a [[destinations]] table for the PACS",
+        )
     for destination in config.destinations:
         name = f"destination {destination.name}"
         if destination.url:
             yield _web_destination(name, destination, config.delivery.timeout_s)
             continue
-        probe = probe_destination(destination, destination.calling_ae_title or config.network.ae_title, config.delivery.timeout_s)
+        probe = probe_destination(
+            destination, destination.calling_ae_title or config.network.ae_title, config.delivery.timeout_s
+        )
         if probe.problem:
             yield Check(name, "problem", probe.problem, probe.advice)
             continue
@@ -207,7 +271,10 @@ def _destinations(config: Config) -> Iterator[Check]:
 
 
 def _remember(config: Config, destination: DestinationSettings, probe: Probe) -> None:
-    """Let the node know what was learned, where it has a ledger: an archive that was put right need not wait for the next round."""
+    """Let the node know what was learned, where it has a ledger.
+
+    An archive that was put right need not wait for the next round.
+    """
     if not config.storage.ledger_url and not (config.storage.root / "ledger.sqlite3").exists():
         return
     # What is wrong with the ledger has a check of its own.
@@ -220,33 +287,59 @@ def _remember(config: Config, destination: DestinationSettings, probe: Probe) ->
 def _acceptance(name: str, destination: DestinationSettings, probe: Probe) -> Check:
     """Say what goes there, and what was left out or changed because it is not accepted."""
     adapted = adapt(destination, Offer(probe.accepted, 0.0))
-    gets = ", ".join(part for part in adapted.destination.form.kinds)
-    seen = f"{destination.ae_title} answers C-ECHO and gets {gets}"
+    gets = ", ".join(object_kind for object_kind in adapted.destination.form.kinds)
+    observation = f"{destination.ae_title} answers C-ECHO and gets {gets}"
     remarks = "; ".join(adapted.remarks)
     if adapted.refused:
-        named = set(adapted.refused) & set(destination.objects) or (destination.report != "auto" and "sr" in adapted.refused)
-        instead = 'leave the choice to the node: objects = ["auto"], report = "auto"' if named else "see that it accepts some result"
-        return Check(name, "problem", f"{seen}, but {remarks}", f"allow these SOP classes there, or {instead}")
-    if adapted.destination.form.objects != destination.form.objects or adapted.destination.form.report != destination.form.report:
-        advice = "nothing has to be done; where these SOP classes are allowed there, it gets the usual objects within delivery.learn_s"
-        return Check(name, "warning", f"{seen}: {remarks}", advice)
-    return Check(name, "ok", f"{seen}: {remarks}" if remarks else seen)
+        named = set(adapted.refused) & set(destination.objects) or (
+            destination.report != "auto" and "sr" in adapted.refused
+        )
+        instead = (
+            'leave the choice to the node: objects = ["auto"], report = "auto"'
+            if named
+            else "see that it accepts some result"
+        )
+        return Check(
+            name, "problem", f"{observation}, but {remarks}", f"allow these SOP classes there, or {instead}"
+        )
+    if (
+        adapted.destination.form.objects != destination.form.objects
+        or adapted.destination.form.report != destination.form.report
+    ):
+        advice = (
+            "nothing has to be done; where these SOP classes are allowed there, it gets the "
+            "usual objects within delivery.learn_s"
+        )
+        return Check(name, "warning", f"{observation}: {remarks}", advice)
+    return Check(name, "ok", f"{observation}: {remarks}" if remarks else observation)
 
 
 def _proof(name: str, destination: DestinationSettings, probe: Probe) -> Check:
     """Say by what the destination can prove that it keeps what it takes, held against `confirm`."""
-    offered = [way for way, offers in (("commitment", probe.commits), ("find", probe.finds)) if offers]
+    offered = [
+        proof_kind for proof_kind, offers in (("commitment", probe.commits), ("find", probe.finds)) if offers
+    ]
     words = {"commitment": "storage commitment", "find": "C-FIND"}
-    seen = (
-        f"proves what it keeps by {' and '.join(words[way] for way in offered)}"
+    observation = (
+        f"proves what it keeps by {' and '.join(words[proof_kind] for proof_kind in offered)}"
         if offered
         else "offers neither storage commitment nor C-FIND"
     )
     if destination.confirm in words and destination.confirm not in offered:
-        return Check(name, "problem", seen, f"destinations.confirm is {destination.confirm}: allow it there for us, or set auto")
+        return Check(
+            name,
+            "problem",
+            observation,
+            f"destinations.confirm is {destination.confirm}: allow it there for us, or set auto",
+        )
     if destination.confirm == "auto" and not offered:
-        return Check(name, "warning", seen, "allow one of them there for us: else its answer to C-STORE is all there is")
-    return Check(name, "ok", seen)
+        return Check(
+            name,
+            "warning",
+            observation,
+            "allow one of them there for us: else its answer to C-STORE is all there is",
+        )
+    return Check(name, "ok", observation)
 
 
 def _web_destination(name: str, destination: DestinationSettings, timeout_s: float) -> Check:
@@ -255,4 +348,9 @@ def _web_destination(name: str, destination: DestinationSettings, timeout_s: flo
     outcome = probe_web(destination, timeout_s)
     if outcome.verdict == "ok":
         return Check(name, "ok", outcome.reason)
-    return Check(name, "problem", outcome.reason, "check url, credentials, [tls] authorities, firewall, and that the service runs")
+    return Check(
+        name,
+        "problem",
+        outcome.reason,
+        "check url, credentials, [tls] authorities, firewall, and that the service runs",
+    )

@@ -37,11 +37,21 @@ def segment(
     as_json: bool,
     prior: Path | None = None,
 ) -> bool:
-    """Segment files offline; False when a case was not answered. `images` are NIfTI files by role, in place of `inputs`."""
+    """Segment files offline; False when a case was not answered.
+
+    `images` are NIfTI files by role, in place of `inputs`.
+    """
     if prior and not inputs:
         raise ConfigError(["segment: --prior goes with DICOM only"])
     if bool(inputs) == bool(images):
-        raise ConfigError(["segment: give either DICOM files or folders or a BIDS dataset, or --t1 and/or --flair with NIfTI files"])
+        raise ConfigError(
+            [
+                (
+                    "segment: give either DICOM files or folders or a BIDS dataset, or --t1 and/or "
+                    "--flair with NIfTI files"
+                )
+            ]
+        )
     with spinner(as_json) as progress:
         cases, raw = _find_cases(inputs, images, select, prior, progress)
     return _answer(config, cases, output, raw, jobs, overwrite, as_json)
@@ -58,21 +68,33 @@ def replay(config: Config, study: str, output: Path, as_json: bool) -> bool:
     with closing(open_ledger(config)) as ledger:
         uid = find_study(ledger, study)
         instances, set_aside = tuple(ledger.instances.of_study(uid)), tuple(ledger.instances.set_aside(uid))
-        earlier = find_earlier(ledger, config.storage.spool, uid, instances) if config.pipeline.follow_up else None
+        earlier = (
+            find_earlier(ledger, config.storage.spool, uid, instances) if config.pipeline.follow_up else None
+        )
     if not instances:
         raise NodeError("none of the study's images can be read; `dicomnode why` says more")
-    case = OfflineCase(hashed_label(uid.encode()), uid, instances=instances, earlier=earlier, set_aside=set_aside)
+    case = OfflineCase(
+        hashed_label(uid.encode()), uid, instances=instances, earlier=earlier, set_aside=set_aside
+    )
     return _answer(config, [case], output, None, 1, True, as_json)
 
 
 def choose(config: Config, **changes: str | float | Path | None) -> Config:
     """Return the configuration with what the command line says otherwise of `[pipeline]`; None says nothing."""
-    chosen = config.pipeline.model_copy(update={key: value for key, value in changes.items() if value is not None})
-    return config.model_copy(update={"pipeline": chosen})
+    pipeline_settings = config.pipeline.model_copy(
+        update={key: value for key, value in changes.items() if value is not None}
+    )
+    return config.model_copy(update={"pipeline": pipeline_settings})
 
 
 def _answer(
-    config: Config, cases: Sequence[OfflineCase], output: Path, raw: Path | None, jobs: int, overwrite: bool, as_json: bool
+    config: Config,
+    cases: Sequence[OfflineCase],
+    output: Path,
+    raw: Path | None,
+    jobs: int,
+    overwrite: bool,
+    as_json: bool,
 ) -> bool:
     from dicomnode.offline import batch
     from dicomnode.offline.cases import OfflineTask
@@ -88,13 +110,19 @@ def _answer(
     failed = [answer for answer in answers if not answer.is_answered]
     if failed and not as_json:
         console.print(
-            f"{len(failed)} of {len(answers)} were not answered: {', '.join(a.name for a in failed)}", style="red", highlight=False
+            f"{len(failed)} of {len(answers)} were not answered: {', '.join(a.name for a in failed)}",
+            style="red",
+            highlight=False,
         )
     return not failed
 
 
 def _find_cases(
-    inputs: Sequence[Path], images: Mapping[Role, Path], select: str, prior: Path | None, progress: Callable[[str], None]
+    inputs: Sequence[Path],
+    images: Mapping[Role, Path],
+    select: str,
+    prior: Path | None,
+    progress: Callable[[str], None],
 ) -> tuple[Sequence[OfflineCase], Path | None]:
     """Return the cases, and the BIDS dataset that they lie in where it is one."""
     from dicomnode.offline.bids.dataset import is_bids
@@ -110,11 +138,23 @@ def _find_cases(
     earlier = find_prior(prior, progress) if prior else None
     cases = bids_cases(datasets[0], select) if datasets else dicom_cases(inputs, progress, earlier)
     if not cases:
-        raise NodeError("no subject was found in the dataset" if datasets else "no DICOM image was found in what was given")
+        raise NodeError(
+            "no subject was found in the dataset"
+            if datasets
+            else "no DICOM image was found in what was given"
+        )
     return cases, datasets[0] if datasets else None
 
 
-def bids(config: Config, inputs: Sequence[Path], output: Path, link: Path | None, dates: bool, overwrite: bool, as_json: bool) -> bool:
+def bids(
+    config: Config,
+    inputs: Sequence[Path],
+    output: Path,
+    link: Path | None,
+    dates: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> bool:
     """Convert DICOM studies into a raw BIDS dataset; False when one was not converted."""
     from dicomnode.offline.bids.identity import load_registry, register, save_registry
     from dicomnode.offline.bids.place import remove_partial
@@ -123,7 +163,14 @@ def bids(config: Config, inputs: Sequence[Path], output: Path, link: Path | None
 
     link = link or output.parent / f"{output.name or 'bids'}-link.json"
     if link.resolve().is_relative_to(output.resolve()):
-        raise ConfigError([f"--link: {link} lies inside the dataset; the file that links subjects to patients must be kept apart"])
+        raise ConfigError(
+            [
+                (
+                    f"--link: {link} lies inside the dataset; the file that links subjects to patients "
+                    "must be kept apart"
+                )
+            ]
+        )
     registry = load_registry(link, secrets.token_bytes(32))
     with spinner(as_json) as progress:
         studies = find_studies(inputs, progress)
@@ -140,7 +187,9 @@ def bids(config: Config, inputs: Sequence[Path], output: Path, link: Path | None
     print_rows(names, [[a.label.stem, a.StudyInstanceUID, a.outcome, a.summary] for a in answers], as_json)
     if not as_json:
         console.print(
-            f"Who is who: {link} (personal data, mode 0600). Faces were not removed from the images.", highlight=False, soft_wrap=True
+            f"Who is who: {link} (personal data, mode 0600). Faces were not removed from the images.",
+            highlight=False,
+            soft_wrap=True,
         )
     return all(answer.outcome in ("converted", "skipped") for answer in answers)
 
@@ -161,19 +210,21 @@ def evaluate(
 
     choices = Choices(_edges(bins), minimum_lesion_ml, margin, seed)
     with spinner(as_json) as progress:
-        found = evaluation.evaluate([Method(*each) for each in predictions], Method(*truth), choices, progress)
+        evaluation_result = evaluation.evaluate(
+            [Method(*method_paths) for method_paths in predictions], Method(*truth), choices, progress
+        )
         progress("drawing")
-        write_evaluation(found, choices, output)
+        write_evaluation(evaluation_result, choices, output)
     if as_json:
-        typer.echo(json.dumps(evaluation.as_json(found, choices), indent=2))
+        typer.echo(json.dumps(evaluation.as_json(evaluation_result, choices), indent=2))
         return
-    _print_evaluation(found)
+    _print_evaluation(evaluation_result)
     console.print(f"cases.csv, summary.json and pictures: {output}", highlight=False, soft_wrap=True)
 
 
 def _edges(text: str) -> tuple[float, ...]:
     try:
-        edges = tuple(float(part) for part in text.split(","))
+        edges = tuple(float(edge_text) for edge_text in text.split(","))
     except ValueError:
         edges = ()
     if not edges or edges[0] <= 0 or any(low >= high for low, high in itertools.pairwise(edges)):
@@ -181,40 +232,69 @@ def _edges(text: str) -> tuple[float, ...]:
     return edges
 
 
-def _print_evaluation(found: Evaluation) -> None:
-    table = Table("figure", *(f"{name} (95 % interval; cases)" for name in found.summaries), title="over the cases")
-    summaries = list(found.summaries.values())
+def _print_evaluation(evaluation_result: Evaluation) -> None:
+    table = Table(
+        "figure",
+        *(f"{name} (95 % interval; cases)" for name in evaluation_result.summaries),
+        title="over the cases",
+    )
+    summaries = list(evaluation_result.summaries.values())
     for figure in summaries[0].means:
         table.add_row(f"mean {figure}", *(_estimate(summary.means[figure]) for summary in summaries))
     table.add_row("lesion F1, all lesions pooled", *(_estimate(summary.pooled_f1) for summary in summaries))
     for figure in summaries[0].agreement:
         table.add_row(f"volumes: {figure}", *(_estimate(summary.agreement[figure]) for summary in summaries))
-    table.add_row("cases of which no lesion was found", *(f"{summary.missed_cases} of {summary.cases}" for summary in summaries))
+    table.add_row(
+        "cases of which no lesion was found",
+        *(f"{summary.missed_cases} of {summary.cases}" for summary in summaries),
+    )
     console.print(table)
-    sizes = Table("method", "true volume, ml", "cases", "mean Dice (95 % interval)", "lesion F1", "mean predicted ml", title="by size")
-    for name, summary in found.summaries.items():
-        for each in summary.bins:
+    sizes = Table(
+        "method",
+        "true volume, ml",
+        "cases",
+        "mean Dice (95 % interval)",
+        "lesion F1",
+        "mean predicted ml",
+        title="by size",
+    )
+    for name, summary in evaluation_result.summaries.items():
+        for method_paths in summary.bins:
             size = (
                 "none"
-                if each.high_ml == 0
-                else f"{each.low_ml:g} to {each.high_ml:g}"
-                if math.isfinite(each.high_ml)
-                else f"over {each.low_ml:g}"
+                if method_paths.high_ml == 0
+                else f"{method_paths.low_ml:g} to {method_paths.high_ml:g}"
+                if math.isfinite(method_paths.high_ml)
+                else f"over {method_paths.low_ml:g}"
             )
-            sizes.add_row(name, size, str(each.cases), _estimate(each.dice), f"{each.lesion_f1:.3f}", f"{each.mean_predicted_ml:.2f}")
+            sizes.add_row(
+                name,
+                size,
+                str(method_paths.cases),
+                _estimate(method_paths.dice),
+                f"{method_paths.lesion_f1:.3f}",
+                f"{method_paths.mean_predicted_ml:.2f}",
+            )
     console.print(sizes)
-    if found.comparison is not None:
-        _print_comparison(found.comparison, list(found.scores))
+    if evaluation_result.comparison is not None:
+        _print_comparison(evaluation_result.comparison, list(evaluation_result.scores))
 
 
 def _print_comparison(comparison: Comparison, names: Sequence[str]) -> None:
     table = Table(
-        "figure", "cases", "mean difference", "median difference", "Wilcoxon p", title=f"{names[0]} minus {names[1]}, case by case"
+        "figure",
+        "cases",
+        "mean difference",
+        "median difference",
+        "Wilcoxon p",
+        title=f"{names[0]} minus {names[1]}, case by case",
     )
     for test in comparison.tests:
         figures = ((test.mean_difference, ".4f"), (test.median_difference, ".4f"), (test.p_value, ".3g"))
         table.add_row(
-            test.metric, str(test.cases), *(format(value, form) if math.isfinite(value) else "not defined" for value, form in figures)
+            test.metric,
+            str(test.cases),
+            *(format(value, form) if math.isfinite(value) else "not defined" for value, form in figures),
         )
     console.print(table)
     tost = comparison.dice_equivalence
@@ -222,7 +302,10 @@ def _print_comparison(comparison: Comparison, names: Sequence[str]) -> None:
         console.print("TOST: not with one case.")
         return
     verdict = "equivalent" if tost.equivalent else "not shown to be equivalent"
-    sentence = f"{verdict} within +-{tost.margin:g} Dice: 90 % interval {tost.low:.5f} to {tost.high:.5f}, p {tost.p_value:.3g}"
+    sentence = (
+        f"{verdict} within +-{tost.margin:g} Dice: 90 % interval {tost.low:.5f} to "
+        f"{tost.high:.5f}, p {tost.p_value:.3g}"
+    )
     console.print(f"TOST: {sentence}.", highlight=False)
 
 

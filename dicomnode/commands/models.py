@@ -1,4 +1,7 @@
-"""What `dicomnode models ...` does and prints; the rooms are imported where they are used, so `--help` is quick."""
+"""What `dicomnode models ...` does and prints.
+
+The rooms are imported where they are used, so `--help` is quick.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,25 @@ def list_models(config: Config, as_json: bool) -> None:
     rows, statements = [], []
     for bundle in _found(lambda: list_bundles(_folder(config))):
         # An ensemble is as large as the bundles that it asks.
-        graphs = [file for each in (bundle.members or (bundle,)) for file in each.folder.glob("*.onnx")]
+        graphs = [file for member in (bundle.members or (bundle,)) for file in member.folder.glob("*.onnx")]
         size_mb = sum(file.stat().st_size for file in graphs) / 1e6
-        cells = (bundle.name, bundle.version, bundle.task, bundle.family, "+".join(bundle.channels), f"{size_mb:.1f}")
+        cells = (
+            bundle.name,
+            bundle.version,
+            bundle.task,
+            bundle.family,
+            "+".join(bundle.channels),
+            f"{size_mb:.1f}",
+        )
         rows.append([*cells, bundle.sha256 if as_json else bundle.sha256[:12], bundle.licence])
         statements.append((bundle.statement, bundle.training_data))
     if as_json:
         columns = (*names, "statement", "training_data")
-        print_rows(columns, [[*row, *said] for row, said in zip(rows, statements, strict=True)], as_json=True)
+        print_rows(
+            columns,
+            [[*row, *statement_cells] for row, statement_cells in zip(rows, statements, strict=True)],
+            as_json=True,
+        )
         return
     print_rows(names, rows, as_json=False)
     for row, (statement, data) in zip(rows, statements, strict=True):
@@ -55,7 +69,8 @@ def show_model(config: Config, name: str) -> None:
 def verify_models(config: Config, name: str | None, as_json: bool, *, quick: bool = False) -> bool:
     """Check bundles; False when one is not as its manifest says.
 
-    Where torch is installed, a bundle that was exported here is also run beside torch on its proof's cases, unless `quick`.
+    Where torch is installed, a bundle that was exported here is also run beside torch on its proof's cases,
+    unless `quick`.
     """
     from pipeline.bundles.bundle import verify_bundle
     from pipeline.errors import BundleError
@@ -68,8 +83,10 @@ def verify_models(config: Config, name: str | None, as_json: bool, *, quick: boo
         for bundle in bundles:
             try:
                 verify_bundle(bundle)
-                seen = "hash, graph and a run agree with the manifest" + ("" if quick else _prove(bundle, progress))
-                rows.append([bundle.name, bundle.version, "ok", seen])
+                verdict = "hash, graph and a run agree with the manifest" + (
+                    "" if quick else _prove(bundle, progress)
+                )
+                rows.append([bundle.name, bundle.version, "ok", verdict])
             except BundleError as problem:
                 rows.append([bundle.name, bundle.version, "problem", str(problem)])
     if not rows:
@@ -145,14 +162,21 @@ def import_nnunet(
     if licence:
         options = replace(options, licence=licence)
     with spinner(quiet=False) as progress:
-        imported = _found(lambda: install(source, _folder(config), options, progress, cases=tuple(cases), threads=config.compute.threads))
+        imported = _found(
+            lambda: install(
+                source, _folder(config), options, progress, cases=tuple(cases), threads=config.compute.threads
+            )
+        )
     choice = imported.choice
     rows = [
-        [str(value) if not isinstance(value, float) else f"{value:.1e}" for value in asdict(parity).values()] for parity in choice.parity
+        [str(value) if not isinstance(value, float) else f"{value:.1e}" for value in asdict(parity).values()]
+        for parity in choice.parity
     ]
     if rows:
         print_rows(tuple(asdict(choice.parity[0])), rows, as_json=False)
-    console.print(f"Weights are kept as {choice.kept}: {choice.because}. {choice.test_words()}", highlight=False)
+    console.print(
+        f"Weights are kept as {choice.kept}: {choice.because}. {choice.test_words()}", highlight=False
+    )
     _say_installed(imported.bundle.name, imported.bundle.version)
 
 
@@ -174,7 +198,10 @@ def remove_model(config: Config, name: str) -> None:
         console.print(f"{removed} was removed", highlight=False)
         for key in ("lesion_model", "brain_model"):
             if getattr(config.pipeline, key).partition("/")[0] == removed.partition("/")[0]:
-                console.print(f"pipeline.{key} still names it: set another one before the node starts again", highlight=False)
+                console.print(
+                    f"pipeline.{key} still names it: set another one before the node starts again",
+                    highlight=False,
+                )
 
 
 def benchmark_models(config: Config, name: str | None, providers: Sequence[str], as_json: bool) -> bool:
@@ -182,7 +209,11 @@ def benchmark_models(config: Config, name: str | None, providers: Sequence[str],
     from pipeline.segmenters.benchmark import benchmark_bundle
     from pipeline.segmenters.families import find_bundle, list_bundles
 
-    bundles = [_found(lambda: find_bundle(_folder(config), name))] if name else _found(lambda: list_bundles(_folder(config)))
+    bundles = (
+        [_found(lambda: find_bundle(_folder(config), name))]
+        if name
+        else _found(lambda: list_bundles(_folder(config)))
+    )
     figures = []
     with spinner(quiet=as_json) as progress:
         for bundle in bundles:
@@ -205,7 +236,20 @@ def benchmark_models(config: Config, name: str | None, providers: Sequence[str],
             ]
             for bundle, row in figures
         ]
-        print_rows(("bundle", "provider", "threads", "load, s", "patch, s", "peak, MiB", "apart from CPU", "problem"), cells, as_json=False)
+        print_rows(
+            (
+                "bundle",
+                "provider",
+                "threads",
+                "load, s",
+                "patch, s",
+                "peak, MiB",
+                "apart from CPU",
+                "problem",
+            ),
+            cells,
+            as_json=False,
+        )
     return not any(row.problem for _, row in figures)
 
 
@@ -216,12 +260,16 @@ def _folder(config: Config) -> Path:
 
 
 def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(label_text.strip() for label_text in text.split(",") if label_text.strip())
 
 
 def _say_installed(name: str, version: str) -> None:
     console.print(
-        f"{name}/{version} is installed; set pipeline.lesion_model to use it. Read its card first: it is not ours.", highlight=False
+        (
+            f"{name}/{version} is installed; set pipeline.lesion_model to use it. Read its card "
+            "first: it is not ours."
+        ),
+        highlight=False,
     )
 
 
@@ -231,7 +279,12 @@ def _need_training_extra() -> None:
         import torch  # noqa: F401
     except ImportError as missing:
         raise ConfigError(
-            [f"importing a network needs {missing.name}: pip install 'dicomnode-stroke[train]' on the machine that imports"]
+            [
+                (
+                    f"importing a network needs {missing.name}: pip install 'dicomnode-stroke[train]' on "
+                    "the machine that imports"
+                )
+            ]
         ) from None
 
 

@@ -1,4 +1,7 @@
-"""What the commands of a node do and print: demo, send, pull, doctor. Each returns whether all was well; rooms are imported where they are used, so `--help` is quick."""
+"""What the commands of a node do and print: demo, send, pull, doctor.
+
+Each returns whether all was well; rooms are imported where they are used, so `--help` is quick.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def demo(folder: Path, timeout_s: float) -> bool:
-    """Run the demo and print what came back; False when the SEG does not cover half of the largest planted lesion."""
+    """Run the demo and print what came back.
+
+    False when the SEG does not cover half of the largest planted lesion.
+    """
     from dicomnode.commands.demo import run_demo
 
     result = run_demo(folder, timeout_s, lambda line: console.print(line, highlight=False))
@@ -35,7 +41,12 @@ def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float, tls: T
     from dicomnode.network.sender import send_files
 
     files = sorted(
-        {file for path in inputs for file in (files_below(path) if path.is_dir() else [path]) if file.is_file() and _is_dicom(file)}
+        {
+            file
+            for path in inputs
+            for file in (files_below(path) if path.is_dir() else [path])
+            if file.is_file() and _is_dicom(file)
+        }
     )
     if not files:
         raise NodeError("no DICOM file was found in what was given")
@@ -46,7 +57,9 @@ def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float, tls: T
             peer = peer.model_copy(update={"tls": True})
             peer.introduce(tls)
         outcomes = send_files(files, peer, calling_ae=calling, timeout_s=timeout_s)
-    failed = [(path, outcome) for path, outcome in zip(files, outcomes, strict=True) if outcome.verdict != "ok"]
+    failed = [
+        (path, outcome) for path, outcome in zip(files, outcomes, strict=True) if outcome.verdict != "ok"
+    ]
     for path, outcome in failed[:20]:
         console.print(f"{path}: {outcome.reason}", style="red", highlight=False)
     console.print(f"{len(files) - len(failed)} of {len(files)} files were acknowledged.")
@@ -65,17 +78,34 @@ def pull(config: Config, study: str, source: str, as_json: bool) -> bool:
         progress(f"asking {peer.ae_title}")
         pulled = fetch(config, store_into(config, ledger, time.time), peer, study)
     came, retrieved = pulled.retrieved.completed, pulled.retrieved
-    whole = retrieved.outcome.verdict == "ok" and (pulled.expected is None or came >= pulled.expected)
+    complete = retrieved.outcome.verdict == "ok" and (pulled.expected is None or came >= pulled.expected)
     if as_json:
-        seen = {"series": len(pulled.series), "images": came, "expected": pulled.expected, "failed": retrieved.failed}
-        typer.echo(json.dumps({"StudyInstanceUID": study, **seen, "service": retrieved.service, "reason": retrieved.outcome.reason}))
-        return whole
+        counts = {
+            "series": len(pulled.series),
+            "images": came,
+            "expected": pulled.expected,
+            "failed": retrieved.failed,
+        }
+        typer.echo(
+            json.dumps(
+                {
+                    "StudyInstanceUID": study,
+                    **counts,
+                    "service": retrieved.service,
+                    "reason": retrieved.outcome.reason,
+                }
+            )
+        )
+        return complete
     expected = "" if pulled.expected is None else f" of {pulled.expected}"
-    console.print(f"{came}{expected} images of {len(pulled.series)} MR series came by {retrieved.service}.", highlight=False)
-    if not whole:
+    console.print(
+        f"{came}{expected} images of {len(pulled.series)} MR series came by {retrieved.service}.",
+        highlight=False,
+    )
+    if not complete:
         console.print(retrieved.outcome.reason, style="red", highlight=False)
     console.print("`dicomnode why` tells what becomes of the study.", highlight=False)
-    return whole
+    return complete
 
 
 def parse_peer(text: str) -> DestinationSettings:
@@ -112,9 +142,16 @@ def _print_demo(result: DemoResult) -> None:
     for lesion in result.planted:
         table.add_row(str(lesion.label), f"{lesion.planted_ml:.1f}", f"{lesion.overlap_percent:.0f}")
     console.print(table)
-    found = ", ".join(f"{size:.1f}" for size in result.found_ml) or "none"
-    console.print(f"found: {len(result.found_ml)} lesions of {found} ml; Dice over all lesions {result.dice:.2f}")
+    volumes_text = ", ".join(f"{size:.1f}" for size in result.found_ml) or "none"
+    console.print(
+        f"found: {len(result.found_ml)} lesions of {volumes_text} ml; Dice over all lesions {result.dice:.2f}"
+    )
     console.print(f"from the last image sent to the answer in the PACS: {result.seconds:.1f} s")
-    for name, path in (("SEG", result.seg), ("SR", result.sr), ("SR as text", result.report), ("montage", result.montage)):
+    for name, path in (
+        ("SEG", result.seg),
+        ("SR", result.sr),
+        ("SR as text", result.report),
+        ("montage", result.montage),
+    ):
         console.print(f"{name}: {path or 'none'}", highlight=False, soft_wrap=True)
-    console.print("The networks were trained on synthetic data only. For research use; not for diagnosis.")
+    console.print("The report says what the networks were trained on. For research use; not for diagnosis.")

@@ -1,4 +1,7 @@
-"""`dicomnode status`, `why` and `retry`: the ledger's story in words. Times are local, for people; `--json` gives it all."""
+"""`dicomnode status`, `why` and `retry`: the ledger's story in words.
+
+Times are local, for people; `--json` gives it all.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,14 @@ def show_status(config: Config, as_json: bool) -> None:
         damaged = sorted(SpoolLayout(config.storage.spool).aside.glob("*"))
         if as_json:
             history = ledger.history
-            shown = {"health": history.health(), "studies": history.studies(), "without_study": history.without_study()}
-            typer.echo(json.dumps({**plain(shown), "set_aside": [path.as_posix() for path in damaged]}, indent=2))
+            overview = {
+                "health": history.health(),
+                "studies": history.studies(),
+                "without_study": history.without_study(),
+            }
+            typer.echo(
+                json.dumps({**plain(overview), "set_aside": [path.as_posix() for path in damaged]}, indent=2)
+            )
         else:
             print_rows(STATUS_COLUMNS, [*status_rows(ledger), *map(_damaged_row, damaged)], as_json=False)
 
@@ -54,14 +63,14 @@ def show_why(config: Config, uid: str, as_json: bool) -> None:
     with closing(open_ledger(config)) as ledger:
         strays = ledger.history.instances_ending_in(uid)
         if strays and not ledger.history.studies_ending_in(uid):
-            shown, lines = plain({"without_study": strays}), stray_story(strays)
+            overview, lines = plain({"without_study": strays}), stray_story(strays)
         else:
             history = ledger.history.of_study(find_study(ledger, uid))
             if history is None:
                 raise NodeError(f"retention removed the study that ends in {uid} at this moment")
-            shown, lines = plain(history), story(history)
+            overview, lines = plain(history), story(history)
     if as_json:
-        typer.echo(json.dumps(shown, indent=2, default=str))
+        typer.echo(json.dumps(overview, indent=2, default=str))
     else:
         for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -74,28 +83,44 @@ def retry(config: Config, uid: str, as_json: bool) -> None:
     with closing(open_ledger(config)) as ledger:
         job = ledger.jobs.retry(find_study(ledger, uid), time.time())
     if as_json:
-        typer.echo(json.dumps({"StudyInstanceUID": job.StudyInstanceUID, "revision": job.revision, "state": job.state.value}))
+        typer.echo(
+            json.dumps(
+                {"StudyInstanceUID": job.StudyInstanceUID, "revision": job.revision, "state": job.state.value}
+            )
+        )
     else:
-        console.print(f"revision {job.revision} is {job.state.value}; `dicomnode why` shows what becomes of it", highlight=False)
+        console.print(
+            f"revision {job.revision} is {job.state.value}; `dicomnode why` shows what becomes of it",
+            highlight=False,
+        )
 
 
 def status_rows(ledger: Ledger) -> list[list[str]]:
-    """Return one row per study, and one per group of instances that can be of no study; the last received first."""
+    """Return one row per study, and one per group of instances that can be of no study.
+
+    The last received first.
+    """
     rows = []
     for study in ledger.history.studies():
         delivered = ", ".join(f"{count} {state}" for state, count in sorted(study.deliveries.items()))
         job = study.job
         cells = (job.state, job.outcome or "", job.reason) if job else ("", "", "")
-        rows.append((study.last_received_at, [study.StudyInstanceUID, str(study.instances), *cells, delivered]))
+        rows.append(
+            (study.last_received_at, [study.StudyInstanceUID, str(study.instances), *cells, delivered])
+        )
     for group in _group(ledger.history.without_study()):
         newest = group[0]
-        rows.append((newest.received_at, [newest.SOPInstanceUID, str(len(group)), NO_STUDY, "", newest.reason, ""]))
+        rows.append(
+            (newest.received_at, [newest.SOPInstanceUID, str(len(group)), NO_STUDY, "", newest.reason, ""])
+        )
     newest_first = sorted(rows, key=lambda row: row[0], reverse=True)
     return [[cells[0], clock(received_at), *cells[1:]] for received_at, cells in newest_first]
 
 
 def _damaged_row(path: Path) -> list[str]:
-    reason = "its bytes no longer fit the hash in its name, or the ledger could not hold it; send the study again"
+    reason = (
+        "its bytes no longer fit the hash in its name, or the ledger could not hold it; send the study again"
+    )
     return [f"aside/{path.name}", clock(path.stat().st_mtime), "1", "set aside", "", reason, ""]
 
 
@@ -109,7 +134,8 @@ def find_study(ledger: Ledger, text: str) -> str:
     if ledger.history.instances_ending_in(text):
         raise NodeError(f"{text} is an instance that can be of no study; `dicomnode why {text}` says why")
     raise NodeError(
-        f"no study ends in {text}: the node has not received it, or retention removed it; `dicomnode status` lists what is there"
+        f"no study ends in {text}: the node has not received it, or retention removed it; "
+        "`dicomnode status` lists what is there"
     )
 
 
@@ -122,22 +148,34 @@ def story(history: StudyHistory) -> Iterator[str]:
     yield from _deliveries(history.deliveries)
     yield "Diary"
     for line in history.events:
-        detail = ", ".join(f"{key}={value}" for key, value in line.detail.items() if not isinstance(value, (dict, list)))
+        detail = ", ".join(
+            f"{key}={value}" for key, value in line.detail.items() if not isinstance(value, (dict, list))
+        )
         yield f"  {clock(line.at)}  {line.event}{': ' + detail if detail else ''}"
 
 
 def stray_story(strays: Sequence[InstanceLine]) -> Iterator[str]:
-    """Yield the story of instances that can be of no study: who sent them, why they are of none, where they are."""
+    """Yield the story of instances that can be of no study.
+
+    Who sent them, why they are of none, where they are.
+    """
     for stray in strays:
         yield f"Instance {stray.SOPInstanceUID} (SOP class {stray.SOPClassUID}), of no study"
         yield f"  received from {stray.calling_ae} at {stray.peer_host} at {clock(stray.received_at)}"
         yield f"  {stray.reason}"
-        yield f"  kept in the spool as {stray.path} until retention removes it; correct it at the sender and send it again"
+        yield (
+            f"  kept in the spool as {stray.path} until retention removes it; correct it at the "
+            "sender and send it again"
+        )
 
 
 def clock(seconds: float | None) -> str:
     """Return a time of the ledger for people."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S") if seconds is not None else "-"
+    return (
+        datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        if seconds is not None
+        else "-"
+    )
 
 
 def _group(strays: Sequence[InstanceLine]) -> list[list[InstanceLine]]:
@@ -154,7 +192,9 @@ def _received(history: StudyHistory) -> Iterator[str]:
         span = f"{clock(transfer.since)} to {clock(transfer.until)}"
         yield f"  {transfer.instances} instances from {transfer.calling_ae} at {transfer.peer_host}, {span}"
     for series in history.series:
-        versions = f", {series.conflicts} kept next to them: same UID, other bytes" if series.conflicts else ""
+        versions = (
+            f", {series.conflicts} kept next to them: same UID, other bytes" if series.conflicts else ""
+        )
         number = "" if series.SeriesNumber is None else f" {series.SeriesNumber}"
         name = series.SeriesDescription or series.ProtocolName
         described = f" {name!r}" if name else ""
@@ -169,7 +209,9 @@ def _job(job: JobStory) -> Iterator[str]:
     yield f"Revision {job.revision}: {job.state}{outcome} ({job.attempts} tries): {job.reason}"
     detail = job.detail
     yield from _choice(detail.get("choice") or detail.get("evidence", {}).get("choice", ()))
-    yield from _findings([finding for finding in detail.get("findings", ()) if finding["code"] not in _IN_THE_CHOICE])
+    yield from _findings(
+        [finding for finding in detail.get("findings", ()) if finding["code"] not in _IN_THE_CHOICE]
+    )
     for name, remarks in detail.get("destinations", {}).items():
         yield from (f"  to {name}: {remark}" for remark in remarks)
     if detail.get("steps"):
@@ -186,7 +228,9 @@ def _choice(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         name = f"series {'' if row['SeriesNumber'] is None else row['SeriesNumber']}".rstrip()
         described = f" {row['SeriesDescription']!r}" if row["SeriesDescription"] else ""
         apart = "" if row["spacing_mm"] is None else f", {row['spacing_mm']:.2f} mm apart"
-        extent = ", ".join(text for text in (row["acquired"], row["plane"], f"{row['slice_count']} slices{apart}") if text)
+        extent = ", ".join(
+            text for text in (row["acquired"], row["plane"], f"{row['slice_count']} slices{apart}") if text
+        )
         use = f"used as {row['role'].upper()}" if row["use"] == "used" else "not used"
         yield f"  {name}{described} ({extent}): {use}: {row['reason']}"
 
@@ -206,4 +250,6 @@ def _deliveries(deliveries: Sequence[DeliveryLine]) -> Iterator[str]:
         if delivery.resends:
             waits += f", sent again {delivery.resends} times"
         tries = f"{delivery.attempts} tries{waits}"
-        yield f"  {delivery.kind} to {delivery.destination}: {delivery.state} ({tries}) {delivery.last_status}"
+        yield (
+            f"  {delivery.kind} to {delivery.destination}: {delivery.state} ({tries}) {delivery.last_status}"
+        )

@@ -1,6 +1,7 @@
 """Proof after sending: what a destination took is asked after until it is proved there, sent again, or shown.
 
-Each function is safe to be killed in: who asks holds a delivery by its time, and a transaction is in the ledger before it is on the wire.
+Each function is safe to be killed in: who asks holds a delivery by its time, and a transaction is in the
+ledger before it is on the wire.
 """
 
 from __future__ import annotations
@@ -58,7 +59,12 @@ class Find(Protocol):
     """Looks for instances; see `dicomnode.network.query.find_instances`."""
 
     def __call__(
-        self, destination: DestinationSettings, wanted: Sequence[InstanceKey], *, calling_ae: str, timeout_s: float
+        self,
+        destination: DestinationSettings,
+        instances: Sequence[InstanceKey],
+        *,
+        calling_ae: str,
+        timeout_s: float,
     ) -> frozenset[str] | SendOutcome:
         """Find."""
 
@@ -95,29 +101,32 @@ class _Inquirer:
         settings = self.config.delivery
         lease_s = settings.timeout_s * _LEASE_TIMEOUTS + settings.confirm_wait_s
         claimed = self.ledger.confirmations.claim(name, self.now(), lease_s, _BATCH)
-        destination = next((one for one in self.config.destinations if one.name == name), None)
-        open_ones = [one for one in claimed if not self._settle_reported(one)]
+        destination = next((entry for entry in self.config.destinations if entry.name == name), None)
+        unreported = [unproved for unproved in claimed if not self._settle_reported(unproved)]
         if destination is None or destination.confirm == "none":
-            for one in open_ones:
-                self._leave(one, "the peer answered success; no proof is asked for")
-        elif open_ones:
-            self._ask_after(destination, open_ones)
+            for unproved in unreported:
+                self._leave(unproved, "the peer answered success; no proof is asked for")
+        elif unreported:
+            self._ask_after(destination, unreported)
         return len(claimed)
 
-    def _settle_reported(self, one: Unconfirmed) -> bool:
-        if one.verdict is None:
+    def _settle_reported(self, unproved: Unconfirmed) -> bool:
+        if unproved.verdict is None:
             return False
-        if one.verdict == 0:
-            self._confirm(one, "the peer committed itself to keep it (storage commitment)")
+        if unproved.verdict == 0:
+            self._confirm(unproved, "the peer committed itself to keep it (storage commitment)")
         else:
-            meaning = _FAILURE_REASONS.get(one.verdict, "a reason that the standard does not know")
-            self._not_kept(one, f"storage commitment failed, 0x{one.verdict:04X}: {meaning}")
+            meaning = _FAILURE_REASONS.get(unproved.verdict, "a reason that the standard does not know")
+            self._not_kept(unproved, f"storage commitment failed, 0x{unproved.verdict:04X}: {meaning}")
         return True
 
     def _ask_after(self, destination: DestinationSettings, group: list[Unconfirmed]) -> None:
-        """Storage commitment first; C-FIND where that is the way, or where a request was not answered in time."""
-        late = [one for one in group if one.TransactionUID is not None]
-        fresh = [one for one in group if one.TransactionUID is None]
+        """Storage commitment first.
+
+        C-FIND where that is the way, or where a request was not answered in time.
+        """
+        late = [unproved for unproved in group if unproved.TransactionUID is not None]
+        fresh = [unproved for unproved in group if unproved.TransactionUID is None]
         if destination.confirm == "find" or destination.url:
             # DICOMweb has no storage commitment.
             self._look_up(destination, group, may_ask=False)
@@ -132,20 +141,26 @@ class _Inquirer:
     def _request(self, destination: DestinationSettings, group: list[Unconfirmed]) -> None:
         """Ask for storage commitment; what was asked for often enough without an answer is given up."""
         settings = self.config.delivery
-        exhausted = [one for one in group if one.tries >= settings.confirm_tries]
+        exhausted = [unproved for unproved in group if unproved.tries >= settings.confirm_tries]
         if exhausted and destination.confirm == "auto":
             self._look_up(destination, exhausted, may_ask=False, is_last_way=True)
         else:
-            for one in exhausted:
-                self._give_up(one, self._no_report(one))
-        group = [one for one in group if one.tries < settings.confirm_tries]
+            for unproved in exhausted:
+                self._give_up(unproved, self._no_report(unproved))
+        group = [unproved for unproved in group if unproved.tries < settings.confirm_tries]
         if not group:
             return
         TransactionUID, now = self.make_uid(), self.now()
-        ids = [one.delivery.id for one in group]
-        # Written down first: the report may come before this process is asked again, to the other one, or after a restart.
-        self.ledger.confirmations.open_transaction(TransactionUID, destination.name, ids, now + settings.confirm_wait_s, now)
-        references = [SOPReference(one.delivery.result.SOPClassUID, one.delivery.result.SOPInstanceUID) for one in group]
+        ids = [unproved.delivery.id for unproved in group]
+        # Written down first: the report may come before this process is asked again, to the other one, or
+        # after a restart.
+        self.ledger.confirmations.open_transaction(
+            TransactionUID, destination.name, ids, now + settings.confirm_wait_s, now
+        )
+        references = [
+            SOPReference(unproved.delivery.result.SOPClassUID, unproved.delivery.result.SOPInstanceUID)
+            for unproved in group
+        ]
         outcome = self.ask(
             destination,
             references,
@@ -154,86 +169,138 @@ class _Inquirer:
             timeout_s=settings.timeout_s,
             journal=self._journal,
         )
-        log.info("commitment_requested", destination=destination.name, transaction=TransactionUID, count=len(group), reason=outcome.reason)
+        log.info(
+            "commitment_requested",
+            destination=destination.name,
+            transaction=TransactionUID,
+            count=len(group),
+            reason=outcome.reason,
+        )
         if outcome.verdict == "transient":
             self._wait(group, outcome.reason)
         elif outcome.verdict == "permanent" and destination.confirm == "auto":
             self._look_up(destination, group, may_ask=False)
         elif outcome.verdict == "permanent":
-            for one in group:
-                self._give_up(one, f"the peer answered success but cannot prove it: {outcome.reason}; set confirm to find or none")
+            for unproved in group:
+                self._give_up(
+                    unproved,
+                    (
+                        f"the peer answered success but cannot prove it: {outcome.reason}; set confirm to "
+                        "find or none"
+                    ),
+                )
 
-    def _no_report(self, one: Unconfirmed) -> str:
-        wait = f"no report on storage commitment within {self.config.delivery.confirm_wait_s:g} s, asked {one.tries} times"
-        return f"the peer answered success but did not prove it: {wait}; see that it knows our AE title, host and port"
+    def _no_report(self, unproved: Unconfirmed) -> str:
+        wait = (
+            f"no report on storage commitment within {self.config.delivery.confirm_wait_s:g} s, "
+            f"asked {unproved.tries} times"
+        )
+        return (
+            f"the peer answered success but did not prove it: {wait}; see that it knows our AE "
+            "title, host and port"
+        )
 
-    def _look_up(self, destination: DestinationSettings, group: list[Unconfirmed], *, may_ask: bool, is_last_way: bool = False) -> None:
-        """Look for the objects by C-FIND; `may_ask` says that storage commitment is offered, should there be no C-FIND.
+    def _look_up(
+        self,
+        destination: DestinationSettings,
+        group: list[Unconfirmed],
+        *,
+        may_ask: bool,
+        is_last_way: bool = False,
+    ) -> None:
+        """Look for the objects by C-FIND.
+
+        `may_ask` says that storage commitment is offered, should there be no C-FIND.
 
         `is_last_way` says that storage commitment was asked for often enough and nothing was reported.
         """
         keys = [
-            InstanceKey(one.delivery.StudyInstanceUID, one.delivery.result.SeriesInstanceUID, one.delivery.result.SOPInstanceUID)
-            for one in group
+            InstanceKey(
+                unproved.delivery.StudyInstanceUID,
+                unproved.delivery.result.SeriesInstanceUID,
+                unproved.delivery.result.SOPInstanceUID,
+            )
+            for unproved in group
         ]
         calling_ae, timeout_s = self._calling_ae(destination), self.config.delivery.timeout_s
-        found = self.find(destination, keys, calling_ae=calling_ae, timeout_s=timeout_s)
-        if not isinstance(found, SendOutcome):
-            for one in group:
-                self._judge_found(one, found)
-        elif found.verdict == "transient":
-            self._wait(group, found.reason)
+        listed = self.find(destination, keys, calling_ae=calling_ae, timeout_s=timeout_s)
+        if not isinstance(listed, SendOutcome):
+            for unproved in group:
+                self._judge_found(unproved, listed)
+        elif listed.verdict == "transient":
+            self._wait(group, listed.reason)
         elif may_ask:
             self._request(destination, group)
         else:
-            for one in group:
+            for unproved in group:
                 if is_last_way:
-                    self._give_up(one, self._no_report(one))
+                    self._give_up(unproved, self._no_report(unproved))
                 elif destination.confirm == "find":
-                    self._give_up(one, f"the peer answered success but cannot prove it: {found.reason}; set confirm to commitment or none")
+                    self._give_up(
+                        unproved,
+                        (
+                            f"the peer answered success but cannot prove it: {listed.reason}; set confirm to "
+                            "commitment or none"
+                        ),
+                    )
                 else:
-                    self._leave(one, f"the peer answered success and has no way to prove it ({found.reason})")
+                    self._leave(
+                        unproved, f"the peer answered success and has no way to prove it ({listed.reason})"
+                    )
 
-    def _judge_found(self, one: Unconfirmed, found: frozenset[str]) -> None:
+    def _judge_found(self, unproved: Unconfirmed, listed: frozenset[str]) -> None:
         settings = self.config.delivery
-        if one.delivery.result.SOPInstanceUID in found:
-            self._confirm(one, "the peer lists it (query)")
-        elif one.tries + 1 >= settings.confirm_tries and self.now() - one.sent_at >= settings.index_wait_s:
-            self._not_kept(one, "the peer answered success and does not list it (query)")
+        if unproved.delivery.result.SOPInstanceUID in listed:
+            self._confirm(unproved, "the peer lists it (query)")
+        elif (
+            unproved.tries + 1 >= settings.confirm_tries
+            and self.now() - unproved.sent_at >= settings.index_wait_s
+        ):
+            self._not_kept(unproved, "the peer answered success and does not list it (query)")
         else:
-            self._wait([one], "the peer does not list it yet (query)", tried=True)
+            self._wait([unproved], "the peer does not list it yet (query)", is_counted=True)
 
-    def _confirm(self, one: Unconfirmed, proof: str) -> None:
-        if self.ledger.confirmations.settle(one.delivery.id, DeliveryState.CONFIRMED, proof, self.now()):
-            self._log(one, DeliveryState.CONFIRMED)
+    def _confirm(self, unproved: Unconfirmed, proof: str) -> None:
+        if self.ledger.confirmations.settle(unproved.delivery.id, DeliveryState.CONFIRMED, proof, self.now()):
+            self._log(unproved, DeliveryState.CONFIRMED)
 
-    def _not_kept(self, one: Unconfirmed, reason: str) -> None:
+    def _not_kept(self, unproved: Unconfirmed, reason: str) -> None:
         """Send it again, later each time; after `delivery.resends` times it is shown instead."""
         settings, now = self.config.delivery, self.now()
-        if one.resends >= settings.resends:
-            self._give_up(one, f"{reason}; sent {one.resends + 1} times")
+        if unproved.resends >= settings.resends:
+            self._give_up(unproved, f"{reason}; sent {unproved.resends + 1} times")
             return
-        resend_at = plan_retry(one.resends + 1, None, now, settings)
-        if self.ledger.confirmations.settle(one.delivery.id, DeliveryState.DUE, reason, now, resend_at):
-            self._log(one, DeliveryState.DUE)
+        resend_at = plan_retry(unproved.resends + 1, None, now, settings)
+        if self.ledger.confirmations.settle(unproved.delivery.id, DeliveryState.DUE, reason, now, resend_at):
+            self._log(unproved, DeliveryState.DUE)
 
-    def _give_up(self, one: Unconfirmed, reason: str) -> None:
-        if self.ledger.confirmations.settle(one.delivery.id, DeliveryState.GIVEN_UP, reason, self.now()):
-            self._log(one, DeliveryState.GIVEN_UP)
+    def _give_up(self, unproved: Unconfirmed, reason: str) -> None:
+        if self.ledger.confirmations.settle(unproved.delivery.id, DeliveryState.GIVEN_UP, reason, self.now()):
+            self._log(unproved, DeliveryState.GIVEN_UP)
 
-    def _leave(self, one: Unconfirmed, reason: str) -> None:
-        self.ledger.confirmations.settle_unproved(one.delivery.id, reason, self.now())
+    def _leave(self, unproved: Unconfirmed, reason: str) -> None:
+        self.ledger.confirmations.settle_unproved(unproved.delivery.id, reason, self.now())
 
-    def _wait(self, group: Sequence[Unconfirmed], reason: str, *, tried: bool = False) -> None:
+    def _wait(self, group: Sequence[Unconfirmed], reason: str, *, is_counted: bool = False) -> None:
         settings, now = self.config.delivery, self.now()
-        for one in group:
-            at = plan_retry(one.tries + 1, one.sent_at, now, settings)
-            if at is None:
+        for unproved in group:
+            retry_at = plan_retry(unproved.tries + 1, unproved.sent_at, now, settings)
+            if retry_at is None:
                 self._give_up(
-                    one, f"the peer answered success but did not prove it within {settings.give_up_after_hours:g} hours: {reason}"
+                    unproved,
+                    (
+                        "the peer answered success but did not prove it within "
+                        f"{settings.give_up_after_hours:g} hours: {reason}"
+                    ),
                 )
             else:
-                self.ledger.confirmations.postpone(one.delivery.id, at, f"sent, not proved yet: {reason}", now, tries=one.tries + tried)
+                self.ledger.confirmations.postpone(
+                    unproved.delivery.id,
+                    retry_at,
+                    f"sent, not proved yet: {reason}",
+                    now,
+                    tries=unproved.tries + is_counted,
+                )
 
     def _journal(self, report: CommitmentReport) -> bool:
         return self.ledger.confirmations.report(report, self.now())
@@ -241,12 +308,12 @@ class _Inquirer:
     def _calling_ae(self, destination: DestinationSettings) -> str:
         return destination.calling_ae_title or self.config.network.ae_title
 
-    def _log(self, one: Unconfirmed, state: DeliveryState) -> None:
+    def _log(self, unproved: Unconfirmed, state: DeliveryState) -> None:
         (log.info if state is DeliveryState.CONFIRMED else log.warning)(
             "delivery_proved" if state is DeliveryState.CONFIRMED else "delivery_not_proved",
-            study_instance_uid=one.delivery.StudyInstanceUID,
-            sop_instance_uid=one.delivery.result.SOPInstanceUID,
-            destination=one.delivery.destination,
+            study_instance_uid=unproved.delivery.StudyInstanceUID,
+            sop_instance_uid=unproved.delivery.result.SOPInstanceUID,
+            destination=unproved.delivery.destination,
             state=state.value,
-            resends=one.resends,
+            resends=unproved.resends,
         )

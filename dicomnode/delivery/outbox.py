@@ -12,11 +12,13 @@ _SECONDS_PER_HOUR = 3600.0
 _LARGEST_EXPONENT = 40
 
 
-def plan_retry(attempts: int, first_failed_at: float | None, now: float, settings: DeliverySettings) -> float | None:
+def plan_retry(
+    attempts: int, first_failed_at: float | None, now: float, settings: DeliverySettings
+) -> float | None:
     """Return when a delivery that has just failed is due again, or None when it is to be given up.
 
-    The wait doubles with each attempt, up to `backoff_maximum_s`. There is no jitter: a destination has one sender at a time.
-    The last try lies exactly at the end of `give_up_after_hours`.
+    The wait doubles with each attempt, up to `backoff_maximum_s`. There is no jitter: a destination has one
+    sender at a time. The last try lies exactly at the end of `give_up_after_hours`.
 
     Parameters
     ----------
@@ -27,7 +29,9 @@ def plan_retry(attempts: int, first_failed_at: float | None, now: float, setting
     now
         Seconds since the epoch.
     """
-    deadline = (now if first_failed_at is None else first_failed_at) + settings.give_up_after_hours * _SECONDS_PER_HOUR
+    deadline = (
+        now if first_failed_at is None else first_failed_at
+    ) + settings.give_up_after_hours * _SECONDS_PER_HOUR
     if now >= deadline:
         return None
     wait_s = settings.backoff_first_s * 2.0 ** min(attempts - 1, _LARGEST_EXPONENT)
@@ -37,10 +41,13 @@ def plan_retry(attempts: int, first_failed_at: float | None, now: float, setting
 def group_by_job(deliveries: Iterable[Delivery]) -> list[list[Delivery]]:
     """Return the deliveries of each job together, the longest due job first.
 
-    Within a job they keep the order in which they were made: a segmentation before the report that refers to it.
+    Within a job they keep the order in which they were made: a segmentation before the report that refers to
+    it.
     """
     groups: dict[int, list[Delivery]] = {}
     for delivery in deliveries:
         groups.setdefault(delivery.job_id, []).append(delivery)
-    longest_due_first = sorted(groups.values(), key=lambda group: min(delivery.next_attempt_at for delivery in group))
+    longest_due_first = sorted(
+        groups.values(), key=lambda group: min(delivery.next_attempt_at for delivery in group)
+    )
     return [sorted(group, key=lambda delivery: delivery.id) for group in longest_due_first]

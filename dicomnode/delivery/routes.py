@@ -12,7 +12,9 @@ from dicomnode.records import SendOutcome, SOPReference
 from dicomnode.settings.config import DestinationSettings
 
 
-def send(files: Sequence[Path], destination: DestinationSettings, *, calling_ae: str, timeout_s: float) -> list[SendOutcome]:
+def send(
+    files: Sequence[Path], destination: DestinationSettings, *, calling_ae: str, timeout_s: float
+) -> list[SendOutcome]:
     """Send files; one outcome per file, in their order."""
     if destination.url:
         # Here and not above: who has no such destination need not load an HTTP client.
@@ -23,14 +25,14 @@ def send(files: Sequence[Path], destination: DestinationSettings, *, calling_ae:
 
 
 def find(
-    destination: DestinationSettings, wanted: Sequence[InstanceKey], *, calling_ae: str, timeout_s: float
+    destination: DestinationSettings, instances: Sequence[InstanceKey], *, calling_ae: str, timeout_s: float
 ) -> frozenset[str] | SendOutcome:
     """Return which of the wanted instances a destination lists."""
     if destination.url:
         from dicomnode.network.stow import find_by_qido
 
-        return find_by_qido(destination, wanted, timeout_s=timeout_s)
-    return find_instances(destination, wanted, calling_ae=calling_ae, timeout_s=timeout_s)
+        return find_by_qido(destination, instances, timeout_s=timeout_s)
+    return find_instances(destination, instances, calling_ae=calling_ae, timeout_s=timeout_s)
 
 
 def ask(
@@ -45,4 +47,6 @@ def ask(
     """Ask a destination for storage commitment; DICOMweb has none."""
     if destination.url:
         return SendOutcome("permanent", NOT_OFFERED)
-    return ask_commitment(destination, references, TransactionUID, calling_ae=calling_ae, timeout_s=timeout_s, journal=journal)
+    return ask_commitment(
+        destination, references, TransactionUID, calling_ae=calling_ae, timeout_s=timeout_s, journal=journal
+    )

@@ -2,8 +2,10 @@
 
 Rules for this file:
 1. It knows no table.
-2. On SQLite a transaction that may write begins IMMEDIATE: a deferred one that finds another writer half-way cannot wait, it fails.
-3. Waiting for the other process is ours: SQLite's own waiting sleeps up to 100 ms at a time, and an acknowledgement waits for this.
+2. On SQLite a transaction that may write begins IMMEDIATE: a deferred one that finds another writer half-way
+   cannot wait, it fails.
+3. Waiting for the other process is ours: SQLite's own waiting sleeps up to 100 ms at a time, and an
+   acknowledgement waits for this.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ _PRAGMAS = (
     # First, so that the ones below wait too.
     f"PRAGMA busy_timeout = {_PATIENCE_S * 1000:.0f}",
     "PRAGMA journal_mode = WAL",
-    # In WAL mode a power cut may take the last commits but never breaks the file; the spool is the truth they are derived from.
+    # In WAL mode a power cut may take the last commits but never breaks the file; the spool is the truth they
+    # are derived from.
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
-    # In pages of 4 KiB. A checkpoint syncs the disk while a sender waits for its answer: four times rarer than by default.
+    # In pages of 4 KiB. A checkpoint syncs the disk while a sender waits for its answer: four times rarer
+    # than by default.
     "PRAGMA wal_autocheckpoint = 4000",
 )
 
@@ -42,7 +46,8 @@ class Database:
     Parameters
     ----------
     url
-        SQLAlchemy URL, such as ``sqlite:////var/lib/dicomnode/ledger.sqlite3``; an in-memory SQLite is refused, two processes share the ledger.
+        SQLAlchemy URL, such as ``sqlite:////var/lib/dicomnode/ledger.sqlite3``; an in-memory SQLite is
+        refused, two processes share the ledger.
 
     Raises
     ------
@@ -55,8 +60,13 @@ class Database:
         self._writer = self._engine.execution_options(ledger_writes=True)
         self.is_sqlite = self._engine.dialect.name == "sqlite"
         # On SQLite every transaction sees one moment; PostgreSQL has to be asked.
-        self._reader = self._engine if self.is_sqlite else self._engine.execution_options(isolation_level="REPEATABLE READ")
-        # SQLite makes a waiting writer sleep and try again; threads of one process wait for each other here, without the sleeping.
+        self._reader = (
+            self._engine
+            if self.is_sqlite
+            else self._engine.execution_options(isolation_level="REPEATABLE READ")
+        )
+        # SQLite makes a waiting writer sleep and try again; threads of one process wait for each other here,
+        # without the sleeping.
         self._one_writer = threading.Lock()
 
     @contextmanager
@@ -67,7 +77,9 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Begin a transaction that may write; it is committed at the end, or rolled back when something is raised.
+        """Begin a transaction that may write.
+
+        It is committed at the end, or rolled back when something is raised.
 
         Raises
         ------
@@ -109,7 +121,9 @@ def _engine(url: str) -> Engine:
     try:
         Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as problem:
-        raise StartError(f"the folder of the ledger {parsed.database} cannot be made: {problem.strerror}") from problem
+        raise StartError(
+            f"the folder of the ledger {parsed.database} cannot be made: {problem.strerror}"
+        ) from problem
     engine = create_engine(parsed, max_overflow=-1, connect_args={"timeout": _PATIENCE_S})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

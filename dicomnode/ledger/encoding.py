@@ -36,7 +36,10 @@ def header_to_json(header: InstanceHeader) -> str:
 
 
 def header_from_json(text: str) -> InstanceHeader:
-    """Return the header that `header_to_json` stored, equal to it. An attribute that this version does not know is left out."""
+    """Return the header that `header_to_json` stored, equal to it.
+
+    An attribute that this version does not know is left out.
+    """
     stored = from_json(text)
     values = {name: _tuples(stored[name]) for name in _HEADER_FIELDS if name in stored and name != "extra"}
     return InstanceHeader(**values, extra=stored.get("extra", {}))

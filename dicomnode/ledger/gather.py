@@ -21,12 +21,15 @@ class _Call(Generic[_Item, _Outcome]):
 
 
 class Gather(Generic[_Item, _Outcome]):
-    """Calls `handle_all` with everything that has piled up, never twice at once; each caller gets its own outcome or exception.
+    """Calls `handle_all` with everything that has piled up, never twice at once.
+
+    Each caller gets its own outcome or exception.
 
     Parameters
     ----------
     handle_all
-        Items -> one outcome or exception per item, in their order; what it raises is raised to every caller of the group.
+        Items -> one outcome or exception per item, in their order; what it raises is raised to every caller
+        of the group.
     """
 
     def __init__(self, handle_all: Callable[[Sequence[_Item]], Sequence[_Outcome | Exception]]) -> None:

@@ -1,4 +1,7 @@
-"""What can be shown: counts and lines for `status`, the whole story of one study for `why`. Reads only; frozen records come out."""
+"""What can be shown: counts and lines for `status`, the whole story of one study for `why`.
+
+Reads only; frozen records come out.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,17 @@ from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import from_json, header_from_json
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.instances import choose_used
-from dicomnode.ledger.schema import HAS_VERSIONS, NOT_INDEXED, Reading, deliveries, events, instances, jobs, results, studies
+from dicomnode.ledger.schema import (
+    HAS_VERSIONS,
+    NOT_INDEXED,
+    Reading,
+    deliveries,
+    events,
+    instances,
+    jobs,
+    results,
+    studies,
+)
 from dicomnode.ledger.shown import (
     DeliveryLine,
     EventLine,
@@ -31,7 +44,9 @@ from dicomnode.states import DeliveryState, JobState
 # Instances of one sender with a longer pause between them are shown as two transfers.
 _PAUSE_S = 60.0
 _Line = TypeVar("_Line")
-_WITHOUT_STUDY = and_(NOT_INDEXED, instances.c.reading == Reading.UNREADABLE.value, instances.c.StudyInstanceUID.is_(None))
+_WITHOUT_STUDY = and_(
+    NOT_INDEXED, instances.c.reading == Reading.UNREADABLE.value, instances.c.StudyInstanceUID.is_(None)
+)
 
 
 class History:
@@ -41,7 +56,10 @@ class History:
         self._database = database
 
     def health(self) -> Health:
-        """Count jobs and deliveries per state and instances per reading, and say since when the oldest of each kind waits."""
+        """Count jobs and deliveries per state and instances per reading.
+
+        And say since when the oldest of each kind waits.
+        """
         oldest_waiting = select(func.min(jobs.c.created_at)).where(jobs.c.state == JobState.WAITING.value)
         oldest_ready = select(func.min(jobs.c.not_before)).where(jobs.c.state == JobState.READY.value)
         undelivered = select(func.min(jobs.c.updated_at)).where(jobs.c.state == JobState.ENCODED.value)
@@ -53,7 +71,9 @@ class History:
                 destinations=_per_destination(connection),
                 instances=_per_reading(connection),
                 without_study=connection.execute(select(func.count()).where(_WITHOUT_STUDY)).scalar_one(),
-                conflicts=connection.execute(select(func.count()).select_from(instances).where(HAS_VERSIONS)).scalar_one(),
+                conflicts=connection.execute(
+                    select(func.count()).select_from(instances).where(HAS_VERSIONS)
+                ).scalar_one(),
                 studies=connection.execute(select(func.count()).select_from(studies)).scalar_one(),
                 oldest_waiting_since=connection.execute(oldest_waiting).scalar_one(),
                 oldest_ready_since=connection.execute(oldest_ready).scalar_one(),
@@ -61,20 +81,41 @@ class History:
             )
 
     def studies(self, limit: int = 100) -> tuple[StudyLine, ...]:
-        """Return one line per study, the last received first: how much came, where its newest job stands, what was delivered."""
-        lately = select(studies).order_by(studies.c.last_received_at.desc(), studies.c.StudyInstanceUID).limit(limit)
+        """Return one line per study, the last received first.
+
+        How much came, where its newest job stands, what was delivered.
+        """
+        lately = (
+            select(studies)
+            .order_by(studies.c.last_received_at.desc(), studies.c.StudyInstanceUID)
+            .limit(limit)
+        )
         # As a subquery, not as a list of values: SQLite takes some thousand values only.
-        chosen = select(lately.subquery().c.StudyInstanceUID)
+        study_uids = select(lately.subquery().c.StudyInstanceUID)
         with self._database.read() as connection:
-            job_of, counts, delivered = _newest_jobs(connection, chosen), _counts(connection, chosen), _delivered(connection, chosen)
+            job_of, counts, delivered = (
+                _newest_jobs(connection, study_uids),
+                _counts(connection, study_uids),
+                _delivered(connection, study_uids),
+            )
             return tuple(
-                _study_line(row, job_of.get(row.StudyInstanceUID), counts.get(row.StudyInstanceUID, (0, 0)), delivered)
+                _study_line(
+                    row, job_of.get(row.StudyInstanceUID), counts.get(row.StudyInstanceUID, (0, 0)), delivered
+                )
                 for row in connection.execute(lately)
             )
 
     def without_study(self, limit: int = 1000) -> tuple[InstanceLine, ...]:
-        """Return the instances that can be of no study, the last received first: acknowledged, kept, and answered by nothing else."""
-        newest = select(instances).where(_WITHOUT_STUDY).order_by(instances.c.received_at.desc(), instances.c.id.desc()).limit(limit)
+        """Return the instances that can be of no study, the last received first.
+
+        Acknowledged, kept, and answered by nothing else.
+        """
+        newest = (
+            select(instances)
+            .where(_WITHOUT_STUDY)
+            .order_by(instances.c.received_at.desc(), instances.c.id.desc())
+            .limit(limit)
+        )
         with self._database.read() as connection:
             return tuple(_instance_line(row) for row in connection.execute(newest))
 
@@ -88,18 +129,31 @@ class History:
             return tuple(connection.execute(ending).scalars())
 
     def instances_ending_in(self, text: str, limit: int = 10) -> tuple[InstanceLine, ...]:
-        """Return the instances of no study whose SOP Instance UID ends in a text, or those whose UID is that text."""
+        """Return the instances of no study whose SOP Instance UID ends in a text.
+
+        Or those whose UID is that text.
+        """
         uid = instances.c.SOPInstanceUID
-        chosen = select(instances).where(_WITHOUT_STUDY).order_by(instances.c.received_at, instances.c.id).limit(limit)
+        study_uids = (
+            select(instances)
+            .where(_WITHOUT_STUDY)
+            .order_by(instances.c.received_at, instances.c.id)
+            .limit(limit)
+        )
         with self._database.read() as connection:
-            rows = connection.execute(chosen.where(uid == text)).all()
-            return tuple(_instance_line(row) for row in rows or connection.execute(chosen.where(uid.endswith(text, autoescape=True))))
+            rows = connection.execute(study_uids.where(uid == text)).all()
+            return tuple(
+                _instance_line(row)
+                for row in rows or connection.execute(study_uids.where(uid.endswith(text, autoescape=True)))
+            )
 
     def of_study(self, StudyInstanceUID: str) -> StudyHistory | None:
         """Return everything that is known of one study; None when it is not known."""
         of_it = select(instances).where(instances.c.StudyInstanceUID == StudyInstanceUID)
         with self._database.read() as connection:
-            study = connection.execute(select(studies).where(studies.c.StudyInstanceUID == StudyInstanceUID)).one_or_none()
+            study = connection.execute(
+                select(studies).where(studies.c.StudyInstanceUID == StudyInstanceUID)
+            ).one_or_none()
             if study is None:
                 return None
             rows = connection.execute(of_it.order_by(instances.c.received_at, instances.c.id)).all()
@@ -111,7 +165,9 @@ class History:
                 series=_series([row for row in rows if row.reading != Reading.UNREADABLE.value]),
                 conflicts=tuple(_instance_line(row) for row in rows if row.arrival),
                 own_results_received=sum(row.reading == Reading.OWN_RESULT.value for row in rows),
-                unreadable=tuple(_instance_line(row) for row in rows if row.reading == Reading.UNREADABLE.value),
+                unreadable=tuple(
+                    _instance_line(row) for row in rows if row.reading == Reading.UNREADABLE.value
+                ),
                 jobs=_jobs(connection, StudyInstanceUID),
                 deliveries=_deliveries(connection, StudyInstanceUID),
                 events=_events(connection, StudyInstanceUID),
@@ -119,11 +175,17 @@ class History:
 
     def segmentations(self, besides: str, limit: int) -> list[tuple[str, str]]:
         """Return (study, spool path) of the newest segmentations of other studies; of each study the newest."""
-        made = select(jobs.c.StudyInstanceUID, results.c.path).join(jobs, jobs.c.id == results.c.job_id)
-        others = made.where(results.c.kind == "seg", jobs.c.StudyInstanceUID != besides).order_by(results.c.id.desc()).limit(limit)
+        result_paths = select(jobs.c.StudyInstanceUID, results.c.path).join(
+            jobs, jobs.c.id == results.c.job_id
+        )
+        other_segmentations = (
+            result_paths.where(results.c.kind == "seg", jobs.c.StudyInstanceUID != besides)
+            .order_by(results.c.id.desc())
+            .limit(limit)
+        )
         newest: dict[str, str] = {}
         with self._database.read() as connection:
-            for study, path in connection.execute(others):
+            for study, path in connection.execute(other_segmentations):
                 newest.setdefault(study, path)
         return list(newest.items())
 
@@ -141,13 +203,18 @@ def _count(connection: Connection, column: Any) -> dict[str, int]:
 def _per_destination(connection: Connection) -> dict[str, dict[str, int]]:
     counted = select(deliveries.c.destination, deliveries.c.state, func.count())
     destinations: dict[str, dict[str, int]] = {}
-    for name, state, count in connection.execute(counted.group_by(deliveries.c.destination, deliveries.c.state)):
+    for name, state, count in connection.execute(
+        counted.group_by(deliveries.c.destination, deliveries.c.state)
+    ):
         destinations.setdefault(name, {})[state] = count
     return destinations
 
 
 def _per_reading(connection: Connection) -> dict[str, int]:
-    """Count instances; the few that are not plainly indexed have an index of their own, so that a million costs little."""
+    """Count instances; the few that are not plainly indexed have an index of their own.
+
+    So that a million costs little.
+    """
     reading = instances.c.reading
     counted = select(reading, func.count()).where(NOT_INDEXED).group_by(reading)
     counts = {row[0]: row[1] for row in connection.execute(counted)}
@@ -156,30 +223,46 @@ def _per_reading(connection: Connection) -> dict[str, int]:
     return {reading.value: counts.get(reading.value, 0) for reading in Reading}
 
 
-def _newest_jobs(connection: Connection, chosen: Any) -> dict[str, Row[Any]]:
-    newest = select(jobs.c.StudyInstanceUID, func.max(jobs.c.revision).label("revision")).where(jobs.c.StudyInstanceUID.in_(chosen))
+def _newest_jobs(connection: Connection, study_uids: Any) -> dict[str, Row[Any]]:
+    newest = select(jobs.c.StudyInstanceUID, func.max(jobs.c.revision).label("revision")).where(
+        jobs.c.StudyInstanceUID.in_(study_uids)
+    )
     revision = newest.group_by(jobs.c.StudyInstanceUID).subquery()
-    of_revision = and_(jobs.c.StudyInstanceUID == revision.c.StudyInstanceUID, jobs.c.revision == revision.c.revision)
+    of_revision = and_(
+        jobs.c.StudyInstanceUID == revision.c.StudyInstanceUID, jobs.c.revision == revision.c.revision
+    )
     return {job.StudyInstanceUID: job for job in connection.execute(select(jobs).join(revision, of_revision))}
 
 
-def _counts(connection: Connection, chosen: Any) -> dict[str, tuple[int, int]]:
+def _counts(connection: Connection, study_uids: Any) -> dict[str, tuple[int, int]]:
     """Count a study's instances and series; several versions of one SOP Instance UID are one instance."""
-    study, uid, series = instances.c.StudyInstanceUID, instances.c.SOPInstanceUID, instances.c.SeriesInstanceUID
-    readable = and_(study.in_(chosen), instances.c.reading == Reading.INDEXED.value)
-    counted = select(study, func.count(uid.distinct()), func.count(series.distinct())).where(readable).group_by(study)
+    study, uid, series = (
+        instances.c.StudyInstanceUID,
+        instances.c.SOPInstanceUID,
+        instances.c.SeriesInstanceUID,
+    )
+    readable = and_(study.in_(study_uids), instances.c.reading == Reading.INDEXED.value)
+    counted = (
+        select(study, func.count(uid.distinct()), func.count(series.distinct()))
+        .where(readable)
+        .group_by(study)
+    )
     return {row[0]: (row[1], row[2]) for row in connection.execute(counted)}
 
 
-def _delivered(connection: Connection, chosen: Any) -> dict[int, dict[str, int]]:
-    counted = select(deliveries.c.job_id, deliveries.c.state, func.count()).where(deliveries.c.StudyInstanceUID.in_(chosen))
+def _delivered(connection: Connection, study_uids: Any) -> dict[int, dict[str, int]]:
+    counted = select(deliveries.c.job_id, deliveries.c.state, func.count()).where(
+        deliveries.c.StudyInstanceUID.in_(study_uids)
+    )
     delivered: dict[int, dict[str, int]] = {}
     for job_id, state, count in connection.execute(counted.group_by(deliveries.c.job_id, deliveries.c.state)):
         delivered.setdefault(job_id, {})[state] = count
     return delivered
 
 
-def _study_line(study: Row[Any], job: Row[Any] | None, counts: tuple[int, int], delivered: Mapping[int, Mapping[str, int]]) -> StudyLine:
+def _study_line(
+    study: Row[Any], job: Row[Any] | None, counts: tuple[int, int], delivered: Mapping[int, Mapping[str, int]]
+) -> StudyLine:
     return StudyLine(
         StudyInstanceUID=study.StudyInstanceUID,
         first_received_at=study.first_received_at,
@@ -203,12 +286,15 @@ def _transfers(rows: Sequence[Row[Any]]) -> tuple[TransferLine, ...]:
             transfers.append(current)
         current.append(row)
     return tuple(
-        TransferLine(rows[0].calling_ae, rows[0].peer_host, rows[0].received_at, rows[-1].received_at, len(rows)) for rows in transfers
+        TransferLine(
+            rows[0].calling_ae, rows[0].peer_host, rows[0].received_at, rows[-1].received_at, len(rows)
+        )
+        for rows in transfers
     )
 
 
 def _series(rows: Sequence[Row[Any]]) -> tuple[SeriesLine, ...]:
-    used = {row.id for row in choose_used(rows)}
+    used_ids = {row.id for row in choose_used(rows)}
     of_series: dict[str, list[Row[Any]]] = {}
     for row in rows:
         of_series.setdefault(row.SeriesInstanceUID, []).append(row)
@@ -216,7 +302,7 @@ def _series(rows: Sequence[Row[Any]]) -> tuple[SeriesLine, ...]:
     for SeriesInstanceUID, members in of_series.items():
         header = header_from_json(members[0].header)
         # Our own results that came back are of no version: they are counted as they are.
-        counted = sum(row.id in used or row.reading == Reading.OWN_RESULT.value for row in members)
+        counted = sum(row.id in used_ids or row.reading == Reading.OWN_RESULT.value for row in members)
         lines.append(
             SeriesLine(
                 SeriesInstanceUID=SeriesInstanceUID,
@@ -229,17 +315,27 @@ def _series(rows: Sequence[Row[Any]]) -> tuple[SeriesLine, ...]:
                 size_bytes=sum(row.size_bytes for row in members),
             )
         )
-    return tuple(sorted(lines, key=lambda line: (line.SeriesNumber is None, line.SeriesNumber or 0, line.SeriesInstanceUID)))
+    return tuple(
+        sorted(
+            lines,
+            key=lambda line: (line.SeriesNumber is None, line.SeriesNumber or 0, line.SeriesInstanceUID),
+        )
+    )
 
 
 def _jobs(connection: Connection, StudyInstanceUID: str) -> tuple[JobStory, ...]:
     of_study = select(jobs).where(jobs.c.StudyInstanceUID == StudyInstanceUID).order_by(jobs.c.revision)
-    files = select(results).join(jobs, jobs.c.id == results.c.job_id).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
+    files = (
+        select(results)
+        .join(jobs, jobs.c.id == results.c.job_id)
+        .where(jobs.c.StudyInstanceUID == StudyInstanceUID)
+    )
     of_job: dict[int, list[ResultLine]] = {}
     for file in connection.execute(files.order_by(results.c.id)):
         of_job.setdefault(file.job_id, []).append(_line(ResultLine, file))
     return tuple(
-        _line(JobStory, row, detail=from_json(row.detail), results=tuple(of_job.get(row.id, ()))) for row in connection.execute(of_study)
+        _line(JobStory, row, detail=from_json(row.detail), results=tuple(of_job.get(row.id, ())))
+        for row in connection.execute(of_study)
     )
 
 

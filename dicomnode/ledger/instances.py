@@ -11,7 +11,13 @@ from sqlalchemy.exc import IntegrityError
 from dicomnode.errors import NodeError, RetryLater, StateError
 from dicomnode.ledger import revisions
 from dicomnode.ledger.database import Database
-from dicomnode.ledger.encoding import from_json, header_to_json, indexed_from_row, received_from_row, received_to_columns
+from dicomnode.ledger.encoding import (
+    from_json,
+    header_to_json,
+    indexed_from_row,
+    received_from_row,
+    received_to_columns,
+)
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.gather import Gather
 from dicomnode.ledger.schema import Reading, instances, results, studies
@@ -28,9 +34,12 @@ class Instances:
         self._gather: Gather[ReceivedInstance, AddOutcome] = Gather(self._add_all)
 
     def add(self, instance: ReceivedInstance) -> AddOutcome:
-        """List an instance that is safe in the spool: "new", "duplicate" (the same bytes) or "conflict" (same UID, other bytes).
+        """List an instance that is safe in the spool.
 
-        Threads that call at the same time share a transaction; what is wrong with one instance is raised to its own thread only.
+        "new", "duplicate" (the same bytes) or "conflict" (same UID, other bytes).
+
+        Threads that call at the same time share a transaction; what is wrong with one instance is raised to
+        its own thread only.
         """
         return self._gather(instance)
 
@@ -54,7 +63,8 @@ class Instances:
 
     def paths_below(self, folder: str) -> set[str]:
         """Return the spool paths of the listed instances in a folder, itself a path without a slash at its end."""
-        # "0" follows "/" in ASCII: the range is what begins with the folder and a slash, and an index finds it.
+        # "0" follows "/" in ASCII: the range is what begins with the folder and a slash, and an index finds
+        # it.
         below = and_(instances.c.path > f"{folder}/", instances.c.path < f"{folder}0")
         with self._database.read() as connection:
             return set(connection.execute(select(instances.c.path).where(below)).scalars())
@@ -63,7 +73,10 @@ class Instances:
         """Return instances whose header has not been read, oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(
-                select(instances).where(instances.c.reading == Reading.NEW.value).order_by(instances.c.id).limit(limit)
+                select(instances)
+                .where(instances.c.reading == Reading.NEW.value)
+                .order_by(instances.c.id)
+                .limit(limit)
             )
             return [(row.id, received_from_row(row)) for row in rows]
 
@@ -71,48 +84,80 @@ class Instances:
         """Return when the first of the instances came whose header has not been read."""
         with self._database.read() as connection:
             first = select(func.min(instances.c.received_at)).where(instances.c.reading == Reading.NEW.value)
-            at: float | None = connection.execute(first).scalar_one()
-            return at
+            oldest_at: float | None = connection.execute(first).scalar_one()
+            return oldest_at
 
-    def record_header(self, instance_id: int, header: InstanceHeader, now: float, *, reopens: bool = True) -> None:
-        """Note what an instance is; open its study's job, or supersede one that began without it and open the next revision.
+    def record_header(
+        self, instance_id: int, header: InstanceHeader, now: float, *, reopens: bool = True
+    ) -> None:
+        """Note what an instance is.
 
-        Other bytes for an instance that is there supersede when they carry another patient or order: that is a correction. Other conflicts,
-        duplicates, our own results and a second reading never supersede; nor does anything with `reopens` false.
+        Open its study's job, or supersede one that began without it and open the next revision.
+
+        Other bytes for an instance that is there supersede when they carry another patient or order: that is
+        a correction. Other conflicts, duplicates, our own results and a second reading never supersede; nor
+        does anything with `reopens` false.
         """
         # Encoded before the lock: many-framed headers take their time, and reception waits for the lock.
         encoded = header_to_json(header)
         with self._database.write() as connection:
             row = _fetch(connection, instance_id)
-            own = (
-                connection.execute(select(results.c.id).where(results.c.SOPInstanceUID == row.SOPInstanceUID).limit(1)).first() is not None
+            own_arrival = (
+                connection.execute(
+                    select(results.c.id).where(results.c.SOPInstanceUID == row.SOPInstanceUID).limit(1)
+                ).first()
+                is not None
             )
-            _refresh_study(connection, header.StudyInstanceUID, row.received_at, grows=not own)
-            values = {"StudyInstanceUID": header.StudyInstanceUID, "SeriesInstanceUID": header.SeriesInstanceUID, "header": encoded}
-            reading = Reading.OWN_RESULT if own else Reading.INDEXED
-            noted = update(instances).where(instances.c.id == instance_id)
-            connection.execute(noted.values(reading=reading.value, unreadable_because=None, indexed_at=now, **values))
-            if row.reading in (Reading.INDEXED.value, Reading.OWN_RESULT.value) and row.StudyInstanceUID == header.StudyInstanceUID:
+            _refresh_study(connection, header.StudyInstanceUID, row.received_at, grows=not own_arrival)
+            values = {
+                "StudyInstanceUID": header.StudyInstanceUID,
+                "SeriesInstanceUID": header.SeriesInstanceUID,
+                "header": encoded,
+            }
+            reading = Reading.OWN_RESULT if own_arrival else Reading.INDEXED
+            update_row = update(instances).where(instances.c.id == instance_id)
+            connection.execute(
+                update_row.values(reading=reading.value, unreadable_because=None, indexed_at=now, **values)
+            )
+            if (
+                row.reading in (Reading.INDEXED.value, Reading.OWN_RESULT.value)
+                and row.StudyInstanceUID == header.StudyInstanceUID
+            ):
                 return
-            origin = {"SOPInstanceUID": row.SOPInstanceUID, "calling_ae": row.calling_ae, "peer_host": row.peer_host}
-            if own:
+            origin = {
+                "SOPInstanceUID": row.SOPInstanceUID,
+                "calling_ae": row.calling_ae,
+                "peer_host": row.peer_host,
+            }
+            if own_arrival:
                 # An archive that routes our own results back to us must not start the study again.
                 add_event(connection, header.StudyInstanceUID, "own-result", origin, now)
                 return
             earlier = _earlier_version(connection, row, header.StudyInstanceUID) if row.arrival else None
             corrects = earlier is not None and _mark(earlier) != header.identity_mark
             if row.arrival:
-                add_event(connection, header.StudyInstanceUID, "corrected" if corrects else "conflict", origin, now)
+                add_event(
+                    connection, header.StudyInstanceUID, "corrected" if corrects else "conflict", origin, now
+                )
             if earlier is not None and not corrects:
                 revisions.note_sent_again(connection, header.StudyInstanceUID, now)
                 return
             revisions.admit_content(connection, header.StudyInstanceUID, now, reopens)
 
-    def record_unreadable(self, instance_id: int, reason: str, now: float, *, StudyInstanceUID: str = "") -> None:
-        """Set an instance aside: kept in the spool, left out of its study. A study of nothing else is answered too, so it gets a job."""
+    def record_unreadable(
+        self, instance_id: int, reason: str, now: float, *, StudyInstanceUID: str = ""
+    ) -> None:
+        """Set an instance aside: kept in the spool, left out of its study.
+
+        A study of nothing else is answered too, so it gets a job.
+        """
         with self._database.write() as connection:
             row = _fetch(connection, instance_id)
-            values: dict[str, Any] = {"reading": Reading.UNREADABLE.value, "unreadable_because": reason, "indexed_at": now}
+            values: dict[str, Any] = {
+                "reading": Reading.UNREADABLE.value,
+                "unreadable_because": reason,
+                "indexed_at": now,
+            }
             if StudyInstanceUID:
                 _refresh_study(connection, StudyInstanceUID, row.received_at, grows=True)
                 values["StudyInstanceUID"] = StudyInstanceUID
@@ -123,44 +168,60 @@ class Instances:
     def set_aside(self, StudyInstanceUID: str) -> list[SetAside]:
         """Return the unreadable instances that say they are of a study, unless they came again whole."""
         with self._database.read() as connection:
-            whole = select(instances.c.SOPInstanceUID).where(instances.c.reading == Reading.INDEXED.value)
+            indexed_uids = select(instances.c.SOPInstanceUID).where(
+                instances.c.reading == Reading.INDEXED.value
+            )
             of_it = and_(
                 instances.c.StudyInstanceUID == StudyInstanceUID,
                 instances.c.reading == Reading.UNREADABLE.value,
-                instances.c.SOPInstanceUID.not_in(whole.where(instances.c.StudyInstanceUID == StudyInstanceUID)),
+                instances.c.SOPInstanceUID.not_in(
+                    indexed_uids.where(instances.c.StudyInstanceUID == StudyInstanceUID)
+                ),
             )
-            rows = connection.execute(select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id))
+            rows = connection.execute(
+                select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id)
+            )
             return [SetAside(row.path, row.received_at, row.unreadable_because) for row in rows]
 
     def of_study(self, StudyInstanceUID: str) -> list[IndexedInstance]:
-        """Return the readable instances of a study in the order in which they came; of several with one UID the first."""
+        """Return the readable instances of a study in the order in which they came.
+
+        Of several with one UID the first.
+        """
         with self._database.read() as connection:
-            of_it = and_(instances.c.StudyInstanceUID == StudyInstanceUID, instances.c.reading == Reading.INDEXED.value)
-            rows = connection.execute(select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id)).all()
+            of_it = and_(
+                instances.c.StudyInstanceUID == StudyInstanceUID, instances.c.reading == Reading.INDEXED.value
+            )
+            rows = connection.execute(
+                select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id)
+            ).all()
             return [indexed_from_row(row) for row in choose_used(rows)]
 
     def last_received_at(self, StudyInstanceUID: str) -> float:
         """Return when the newest instance of a study came; `NodeError` when the study is not known."""
         with self._database.read() as connection:
-            at: float | None = connection.execute(
+            oldest_at: float | None = connection.execute(
                 select(studies.c.last_received_at).where(studies.c.StudyInstanceUID == StudyInstanceUID)
             ).scalar_one_or_none()
-            if at is None:
+            if oldest_at is None:
                 raise NodeError(f"study {StudyInstanceUID} is not known")
-            return at
+            return oldest_at
 
 
 def choose_used(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
-    """Return the rows of a study's instances that count, in their order: of several versions with one SOP Instance UID one.
+    """Return the rows of a study's instances that count, in their order.
 
-    The newest patient and order count, as the sender may have corrected them; of the versions that carry those, the first.
+    Of several versions with one SOP Instance UID one.
+
+    The newest patient and order count, as the sender may have corrected them; of the versions that carry
+    those, the first.
     """
     versions: dict[str, list[Row[Any]]] = {}
     for row in rows:
         if row.reading == Reading.INDEXED.value:
             versions.setdefault(row.SOPInstanceUID, []).append(row)
-    used = {_choose_version(of_one_uid).id for of_one_uid in versions.values()}
-    return [row for row in rows if row.id in used]
+    used_ids = {_choose_version(of_one_uid).id for of_one_uid in versions.values()}
+    return [row for row in rows if row.id in used_ids]
 
 
 def _choose_version(rows: Sequence[Row[Any]]) -> Row[Any]:
@@ -172,13 +233,21 @@ def _choose_version(rows: Sequence[Row[Any]]) -> Row[Any]:
 
 
 def _mark(row: Row[Any]) -> str:
-    """Return the identity mark of an indexed row; rows of before 0.5.0 have none, which counts as another patient."""
+    """Return the identity mark of an indexed row.
+
+    Rows of before 0.5.0 have none, which counts as another patient.
+    """
     return str(from_json(row.header).get("identity_mark", "")) if row.header else ""
 
 
 def _add_again(connection: Connection, instance: ReceivedInstance) -> AddOutcome:
-    """List an instance whose SOP Instance UID is there already: the same bytes once, other bytes beside the first."""
-    rows = connection.execute(select(instances).where(instances.c.SOPInstanceUID == instance.SOPInstanceUID)).all()
+    """List an instance whose SOP Instance UID is there already.
+
+    The same bytes once, other bytes beside the first.
+    """
+    rows = connection.execute(
+        select(instances).where(instances.c.SOPInstanceUID == instance.SOPInstanceUID)
+    ).all()
     for row in rows:
         if row.sha256 == instance.sha256:
             _note_again(connection, row, instance.received_at)
@@ -190,7 +259,10 @@ def _add_again(connection: Connection, instance: ReceivedInstance) -> AddOutcome
 
 
 def _note_again(connection: Connection, row: Row[Any], received_at: float) -> None:
-    """Keep from retention what is acknowledged once more, and try again what failed. Our own results that an archive sends back do neither."""
+    """Keep from retention what is acknowledged once more, and try again what failed.
+
+    Our own results that an archive sends back do neither.
+    """
     if row.reading == Reading.INDEXED.value:
         # Holds the row of the study, as whoever changes its jobs does.
         _refresh_study(connection, row.StudyInstanceUID, received_at, grows=False)
@@ -203,11 +275,19 @@ def _note_again(connection: Connection, row: Row[Any], received_at: float) -> No
 
 
 def _make_newest(connection: Connection, row: Row[Any], rows: Sequence[Row[Any]], received_at: float) -> None:
-    """Let a version count again that another patient had replaced: a correction was taken back. Its header is read anew, as of what just came."""
-    of_study = [other for other in rows if other.reading == Reading.INDEXED.value and other.StudyInstanceUID == row.StudyInstanceUID]
+    """Let a version count again that another patient had replaced: a correction was taken back.
+
+    Its header is read anew, as of what just came.
+    """
+    of_study = [
+        version_row
+        for version_row in rows
+        if version_row.reading == Reading.INDEXED.value
+        and version_row.StudyInstanceUID == row.StudyInstanceUID
+    ]
     if row.reading != Reading.INDEXED.value or _mark(_choose_version(of_study)) == _mark(row):
         return
-    arrival = max(other.arrival for other in rows) + 1
+    arrival = max(version_row.arrival for version_row in rows) + 1
     values = {"arrival": arrival, "reading": Reading.NEW.value, "received_at": received_at}
     connection.execute(update(instances).where(instances.c.id == row.id).values(**values))
 
@@ -217,7 +297,9 @@ def _columns(instance: ReceivedInstance, arrival: int) -> dict[str, Any]:
 
 
 def _fetch(connection: Connection, instance_id: int) -> Row[Any]:
-    row = connection.execute(select(instances).where(instances.c.id == instance_id).with_for_update()).one_or_none()
+    row = connection.execute(
+        select(instances).where(instances.c.id == instance_id).with_for_update()
+    ).one_or_none()
     if row is None:
         raise StateError(f"instance {instance_id} is not in the ledger")
     return row
@@ -236,19 +318,25 @@ def _earlier_version(connection: Connection, row: Row[Any], StudyInstanceUID: st
 
 
 def _refresh_study(connection: Connection, StudyInstanceUID: str, received_at: float, grows: bool) -> None:
-    this = studies.c.StudyInstanceUID == StudyInstanceUID
-    row = connection.execute(select(studies).where(this).with_for_update()).one_or_none()
+    same_study = studies.c.StudyInstanceUID == StudyInstanceUID
+    row = connection.execute(select(studies).where(same_study).with_for_update()).one_or_none()
     if row is None:
-        values = {"StudyInstanceUID": StudyInstanceUID, "first_received_at": received_at, "last_received_at": received_at}
+        values = {
+            "StudyInstanceUID": StudyInstanceUID,
+            "first_received_at": received_at,
+            "last_received_at": received_at,
+        }
         try:
             with connection.begin_nested():
                 connection.execute(insert(studies).values(**values))
             return
         except IntegrityError:
             # Only where writers do not wait for each other (PostgreSQL): another one was first.
-            row = connection.execute(select(studies).where(this).with_for_update()).one()
+            row = connection.execute(select(studies).where(same_study).with_for_update()).one()
     if not grows:
         return
     first, last = min(row.first_received_at, received_at), max(row.last_received_at, received_at)
     if (first, last) != (row.first_received_at, row.last_received_at):
-        connection.execute(update(studies).where(this).values(first_received_at=first, last_received_at=last))
+        connection.execute(
+            update(studies).where(same_study).values(first_received_at=first, last_received_at=last)
+        )

@@ -17,12 +17,18 @@ from dicomnode.states import DeliveryState, JobState, Outcome
 
 _SETTLED = (DeliveryState.CONFIRMED.value, DeliveryState.WITHDRAWN.value)
 # What is sent has arrived when there is nothing to ask after.
-_ARRIVED = or_(deliveries.c.state.in_(_SETTLED), and_(deliveries.c.state == DeliveryState.SENT.value, deliveries.c.confirm_at.is_(None)))
+_ARRIVED = or_(
+    deliveries.c.state.in_(_SETTLED),
+    and_(deliveries.c.state == DeliveryState.SENT.value, deliveries.c.confirm_at.is_(None)),
+)
 _OPEN = (JobState.WAITING.value, JobState.READY.value, JobState.RUNNING.value)
 
 
 class Jobs:
-    """The part of the ledger that answering works with; each verb is one transaction and may raise `RetryLater`."""
+    """The part of the ledger that answering works with.
+
+    Each verb is one transaction and may raise `RetryLater`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -30,21 +36,31 @@ class Jobs:
     def waiting(self) -> list[Job]:
         """Return every job that waits for its study to be complete, oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute(select(jobs).where(jobs.c.state == JobState.WAITING.value).order_by(jobs.c.id))
+            rows = connection.execute(
+                select(jobs).where(jobs.c.state == JobState.WAITING.value).order_by(jobs.c.id)
+            )
             return [job_from_row(row) for row in rows]
 
     def count_open(self) -> int:
         """Return how many studies wait for their answer."""
         with self._database.read() as connection:
-            return int(connection.execute(select(func.count()).select_from(jobs).where(jobs.c.state.in_(_OPEN))).scalar_one())
+            return int(
+                connection.execute(
+                    select(func.count()).select_from(jobs).where(jobs.c.state.in_(_OPEN))
+                ).scalar_one()
+            )
 
     def mark_ready(self, job_id: int, reason: str, evidence: Mapping[str, Any], now: float) -> None:
         """WAITING -> READY, with the reason and what it was seen from."""
         with self._database.write() as connection:
             row = revisions.fetch(connection, job_id)
             detail = from_json(row.detail) | {"evidence": dict(evidence)}
-            revisions.move(connection, row, JobState.READY, now, reason=reason, detail=to_json(detail), not_before=now)
-            revisions.record_event(connection, row, "ready", {"reason": reason, "evidence": dict(evidence)}, now)
+            revisions.move(
+                connection, row, JobState.READY, now, reason=reason, detail=to_json(detail), not_before=now
+            )
+            revisions.record_event(
+                connection, row, "ready", {"reason": reason, "evidence": dict(evidence)}, now
+            )
 
     def claim(self, owner: str, now: float, lease_s: float) -> Job | None:
         """READY -> RUNNING for the job that has been due longest; one whose lease ran out is due."""
@@ -61,36 +77,79 @@ class Jobs:
                 revisions.move(connection, row, JobState.READY, now)
                 revisions.record_event(connection, row, "lease-expired", {"owner": row.owner}, now)
                 row = revisions.fetch(connection, row.id)
-            revisions.move(connection, row, JobState.RUNNING, now, attempts=row.attempts + 1, owner=owner, lease_until=now + lease_s)
-            revisions.record_event(connection, row, "claimed", {"owner": owner, "attempt": row.attempts + 1}, now)
+            revisions.move(
+                connection,
+                row,
+                JobState.RUNNING,
+                now,
+                attempts=row.attempts + 1,
+                owner=owner,
+                lease_until=now + lease_s,
+            )
+            revisions.record_event(
+                connection, row, "claimed", {"owner": owner, "attempt": row.attempts + 1}, now
+            )
             return job_from_row(revisions.fetch(connection, row.id))
 
     def renew(self, job_id: int, owner: str, now: float, lease_s: float) -> bool:
         """Prolong the lease; False when the job is no longer the owner's."""
         with self._database.write() as connection:
-            held = and_(jobs.c.id == job_id, jobs.c.owner == owner, jobs.c.state == JobState.RUNNING.value)
-            return connection.execute(update(jobs).where(held).values(lease_until=now + lease_s)).rowcount == 1
+            is_held = and_(jobs.c.id == job_id, jobs.c.owner == owner, jobs.c.state == JobState.RUNNING.value)
+            return (
+                connection.execute(update(jobs).where(is_held).values(lease_until=now + lease_s)).rowcount
+                == 1
+            )
 
     def release(self, job_id: int, owner: str, reason: str, now: float, retry_at: float) -> None:
         """RUNNING -> READY, not to be claimed before `retry_at`."""
         with self._database.write() as connection:
             row = _running(connection, job_id, owner)
-            revisions.move(connection, row, JobState.READY, now, reason=reason, owner=None, lease_until=None, not_before=retry_at)
+            revisions.move(
+                connection,
+                row,
+                JobState.READY,
+                now,
+                reason=reason,
+                owner=None,
+                lease_until=None,
+                not_before=retry_at,
+            )
             revisions.record_event(connection, row, "released", {"reason": reason, "retry_at": retry_at}, now)
 
     def finish(self, job_id: int, owner: str, conclusion: Conclusion, now: float) -> None:
-        """RUNNING -> ENCODED, with its results and a due delivery for each destination that takes that kind. `LeaseLost` when not `owner`'s."""
+        """RUNNING -> ENCODED, with its results and a due delivery for each destination that takes that kind.
+
+        `LeaseLost` when not `owner`'s.
+        """
         with self._database.write() as connection:
             row = _running(connection, job_id, owner)
             detail = to_json(from_json(row.detail) | dict(conclusion.detail))
             answered = {"outcome": conclusion.outcome.value, "reason": conclusion.reason}
-            revisions.move(connection, row, JobState.ENCODED, now, detail=detail, owner=None, lease_until=None, **answered)
+            revisions.move(
+                connection,
+                row,
+                JobState.ENCODED,
+                now,
+                detail=detail,
+                owner=None,
+                lease_until=None,
+                **answered,
+            )
             for file in conclusion.results:
-                inserted = connection.execute(insert(results).values(job_id=job_id, created_at=now, **result_to_columns(file)))
+                inserted = connection.execute(
+                    insert(results).values(job_id=job_id, created_at=now, **result_to_columns(file))
+                )
                 (result_id,) = inserted.inserted_primary_key or (None,)
-                for destination in (name for name, kinds in conclusion.destinations.items() if file.kind in kinds):
-                    connection.execute(insert(deliveries).values(_due_delivery(row, result_id, destination, now)))
-            sent = {"results": [file.kind for file in conclusion.results], "destinations": sorted(conclusion.destinations)}
+                for destination in (
+                    name for name, kinds in conclusion.destinations.items() if file.kind in kinds
+                ):
+                    connection.execute(
+                        insert(deliveries).values(_due_delivery(row, result_id, destination, now))
+                    )
+            sent = {
+                "results": [file.kind for file in conclusion.results],
+                "destinations": sorted(conclusion.destinations),
+            }
             revisions.record_event(connection, row, "encoded", answered | sent, now)
 
     def earlier_reports(self, StudyInstanceUID: str, revision: int) -> list[ResultFile]:
@@ -103,7 +162,9 @@ class Jobs:
                 select(results)
                 .join(jobs, jobs.c.id == results.c.job_id)
                 .where(jobs.c.StudyInstanceUID == StudyInstanceUID, jobs.c.revision < revision)
-                .where(or_(results.c.kind == "sr", results.c.kind.startswith("sr.")), results.c.id.in_(arrived))
+                .where(
+                    or_(results.c.kind == "sr", results.c.kind.startswith("sr.")), results.c.id.in_(arrived)
+                )
                 .order_by(jobs.c.revision.desc(), results.c.id.desc())
             )
             return [result_from_row(row) for row in connection.execute(reports)]
@@ -112,11 +173,30 @@ class Jobs:
         """RUNNING -> FAILED: not even a report could be made."""
         with self._database.write() as connection:
             row = _running(connection, job_id, owner)
-            revisions.move(connection, row, JobState.FAILED, now, reason=reason, outcome=Outcome.FAILED.value, owner=None, lease_until=None)
+            revisions.move(
+                connection,
+                row,
+                JobState.FAILED,
+                now,
+                reason=reason,
+                outcome=Outcome.FAILED.value,
+                owner=None,
+                lease_until=None,
+            )
             revisions.record_event(connection, row, "failed", {"reason": reason}, now)
 
-    def retry(self, StudyInstanceUID: str, now: float, *, rerun: bool = False, reason: str = "asked for by the operator") -> Job:
-        """Try the newest job of a study again: its undelivered results when it has some and `rerun` is not asked for, else all of it."""
+    def retry(
+        self,
+        StudyInstanceUID: str,
+        now: float,
+        *,
+        rerun: bool = False,
+        reason: str = "asked for by the operator",
+    ) -> Job:
+        """Try the newest job of a study again.
+
+        Its undelivered results when it has some and `rerun` is not asked for, else all of it.
+        """
         with self._database.write() as connection:
             row = revisions.newest_job(connection, StudyInstanceUID)
             if row is None:
@@ -129,11 +209,24 @@ class Jobs:
             if revived:
                 revisions.record_event(connection, row, "retried", {"deliveries": revived}, now)
             elif row.state == JobState.READY.value:
-                connection.execute(update(jobs).where(jobs.c.id == row.id).values(not_before=now, attempts=0, updated_at=now))
+                connection.execute(
+                    update(jobs).where(jobs.c.id == row.id).values(not_before=now, attempts=0, updated_at=now)
+                )
             else:
                 outbox.withdraw_unsent(connection, row.id, now)
-                detail = to_json({key: value for key, value in from_json(row.detail).items() if key != "sent_again"})
-                revisions.move(connection, row, JobState.READY, now, attempts=0, not_before=now, reason=reason, detail=detail)
+                detail = to_json(
+                    {key: value for key, value in from_json(row.detail).items() if key != "sent_again"}
+                )
+                revisions.move(
+                    connection,
+                    row,
+                    JobState.READY,
+                    now,
+                    attempts=0,
+                    not_before=now,
+                    reason=reason,
+                    detail=detail,
+                )
                 revisions.record_event(connection, row, "replayed", {"was": row.state, "reason": reason}, now)
             return job_from_row(revisions.fetch(connection, row.id))
 
@@ -151,11 +244,17 @@ class Jobs:
     def release_owner(self, owner_prefix: str, now: float) -> int:
         """Make ready again what a dead owner was working on: RUNNING -> READY."""
         with self._database.write() as connection:
-            held = and_(jobs.c.state == JobState.RUNNING.value, jobs.c.owner.startswith(owner_prefix, autoescape=True))
-            rows = connection.execute(select(jobs).where(held).with_for_update()).all()
+            is_held = and_(
+                jobs.c.state == JobState.RUNNING.value, jobs.c.owner.startswith(owner_prefix, autoescape=True)
+            )
+            rows = connection.execute(select(jobs).where(is_held).with_for_update()).all()
             for row in rows:
-                revisions.move(connection, row, JobState.READY, now, owner=None, lease_until=None, not_before=now)
-                revisions.record_event(connection, row, "released", {"reason": "the worker stopped", "owner": row.owner}, now)
+                revisions.move(
+                    connection, row, JobState.READY, now, owner=None, lease_until=None, not_before=now
+                )
+                revisions.record_event(
+                    connection, row, "released", {"reason": "the worker stopped", "owner": row.owner}, now
+                )
             return len(rows)
 
 
@@ -176,5 +275,8 @@ def _due_delivery(job: Row[Any], result_id: Any, destination: str, now: float) -
 def _running(connection: Connection, job_id: int, owner: str) -> Row[Any]:
     row = revisions.fetch(connection, job_id)
     if row.state != JobState.RUNNING.value or row.owner != owner:
-        raise LeaseLost(f"job {job_id} of study {row.StudyInstanceUID} is {row.state} and no longer held by {owner}; its result is dropped")
+        raise LeaseLost(
+            f"job {job_id} of study {row.StudyInstanceUID} is {row.state} and no longer held by "
+            f"{owner}; its result is dropped"
+        )
     return row

@@ -1,7 +1,10 @@
-"""`Ledger`: the node's memory, one object a group of tables. Thread-safe; two processes may use one ledger at once.
+"""`Ledger`: the node's memory, one object a group of tables.
+
+Thread-safe; two processes may use one ledger at once.
 
 Rules for this package:
-1. A public method of these objects is one transaction; what several of them do inside theirs is a function that takes the connection.
+1. A public method of these objects is one transaction; what several of them do inside theirs is a function
+   that takes the connection.
 2. Nothing reads a clock: times come in.
 """
 
@@ -24,7 +27,8 @@ from dicomnode.ledger.retention import Retention
 class Ledger:
     """What arrived, what is to be done with it, what became of it.
 
-    Every verb of its parts may raise `RetryLater` when the ledger stays locked or is away; none leaves a change half made.
+    Every verb of its parts may raise `RetryLater` when the ledger stays locked or is away; none leaves a
+    change half made.
     """
 
     def __init__(self, database: Database) -> None:
@@ -42,7 +46,10 @@ class Ledger:
 
     @classmethod
     def open(cls, url: str) -> Ledger:
-        """Open the ledger at a SQLAlchemy URL and bring its tables up to date; `StartError` when that cannot be."""
+        """Open the ledger at a SQLAlchemy URL and bring its tables up to date.
+
+        `StartError` when that cannot be.
+        """
         database = Database(url)
         migrate(database)
         return cls(database)

@@ -38,7 +38,9 @@ def migrate(database: Database) -> None:
         raise StartError(str(problem)) from problem
     except DatabaseError as problem:
         advice = (
-            "; if it is damaged, move ledger.sqlite3* away and start again: a new one is made from the spool" if database.is_sqlite else ""
+            "; if it is damaged, move ledger.sqlite3* away and start again: a new one is made from the spool"
+            if database.is_sqlite
+            else ""
         )
         raise StartError(f"the ledger cannot be opened: {problem.orig}{advice}") from problem
 
@@ -59,13 +61,18 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _check_tables(connection: Connection) -> None:
-    """Raise `StartError` when the revision promises more than is there: found later, it would fail one study after the other."""
+    """Raise `StartError` when the revision promises more than is there.
+
+    Found later, it would fail one study after the other.
+    """
     inspector = inspect(connection)
     tables = set(inspector.get_table_names())
     missing = sorted(metadata.tables.keys() - tables)
     for name in sorted(metadata.tables.keys() & tables):
         columns = {column["name"] for column in inspector.get_columns(name)}
-        missing += [f"{name}.{column.name}" for column in metadata.tables[name].columns if column.name not in columns]
+        missing += [
+            f"{name}.{column.name}" for column in metadata.tables[name].columns if column.name not in columns
+        ]
     if missing:
         raise StartError(
             f"the ledger lacks {', '.join(missing)}: restore it from a backup, or move it away and start again: "

@@ -1,4 +1,7 @@
-"""Steps of jobs inside a transaction that somebody else began: content opens and supersedes revisions. The verbs are in `jobs`."""
+"""Steps of jobs inside a transaction that somebody else began: content opens and supersedes revisions.
+
+The verbs are in `jobs`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ _RESTING = (JobState.DONE.value, JobState.FAILED.value)
 
 
 def admit_content(connection: Connection, StudyInstanceUID: str, now: float, reopens: bool) -> None:
-    """Make sure that new content of a study will be answered: open its first job, or supersede one that began without it.
+    """Make sure that new content of a study will be answered.
+
+    Open its first job, or supersede one that began without it.
 
     The caller holds the row of the study, so that two of these cannot open the same revision.
     """
@@ -37,14 +42,18 @@ def admit_content(connection: Connection, StudyInstanceUID: str, now: float, reo
 def newest_job(connection: Connection, StudyInstanceUID: str) -> Row[Any] | None:
     """Return the row of the job with the highest revision."""
     of_study = select(jobs).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
-    return connection.execute(of_study.order_by(jobs.c.revision.desc()).limit(1).with_for_update()).one_or_none()
+    return connection.execute(
+        of_study.order_by(jobs.c.revision.desc()).limit(1).with_for_update()
+    ).one_or_none()
 
 
 def note_sent_again(connection: Connection, StudyInstanceUID: str, now: float) -> bool:
-    """Have a study whose processing failed wait for a new try, because its images are sent again; return whether it does.
+    """Have a study whose processing failed wait for a new try, because its images are sent again.
 
-    One that ended well, or was refused, does not; nor does one that failed again and again: it may be an archive that sends the
-    study back to us whenever it gets a report.
+    Return whether it does.
+
+    One that ended well, or was refused, does not; nor does one that failed again and again: it may be an
+    archive that sends the study back to us whenever it gets a report.
     """
     row = newest_job(connection, StudyInstanceUID)
     if row is None:
@@ -53,7 +62,12 @@ def note_sent_again(connection: Connection, StudyInstanceUID: str, now: float) -
     if row.state == JobState.WAITING.value:
         return times > 0
     ended = row.state in (JobState.ENCODED.value, JobState.DONE.value, JobState.FAILED.value)
-    if not ended or row.outcome != Outcome.FAILED.value or times >= _SENT_AGAIN or outbox.is_sending(connection, row.id):
+    if (
+        not ended
+        or row.outcome != Outcome.FAILED.value
+        or times >= _SENT_AGAIN
+        or outbox.is_sending(connection, row.id)
+    ):
         return False
     outbox.withdraw_unsent(connection, row.id, now)
     reason, detail = "sent again after it failed", to_json(from_json(row.detail) | {"sent_again": times + 1})
@@ -63,8 +77,15 @@ def note_sent_again(connection: Connection, StudyInstanceUID: str, now: float) -
 
 
 def note_resent(connection: Connection, StudyInstanceUID: str, received_at: float) -> None:
-    """Note that bytes of an answered study were received and acknowledged again, so that it does not expire under the sender's hands."""
-    answered = and_(jobs.c.StudyInstanceUID == StudyInstanceUID, jobs.c.state.in_(_RESTING), jobs.c.updated_at < received_at)
+    """Note that bytes of an answered study were received and acknowledged again.
+
+    So that it does not expire under the sender's hands.
+    """
+    answered = and_(
+        jobs.c.StudyInstanceUID == StudyInstanceUID,
+        jobs.c.state.in_(_RESTING),
+        jobs.c.updated_at < received_at,
+    )
     connection.execute(update(jobs).where(answered).values(updated_at=received_at))
 
 
@@ -77,20 +98,36 @@ def fetch(connection: Connection, job_id: int) -> Row[Any]:
 
 
 def move(connection: Connection, row: Row[Any], target: JobState, now: float, **values: Any) -> None:
-    """Change a job from the state that `row` shows; `StateError` when the table forbids it or somebody was faster."""
+    """Change a job from the state that `row` shows.
+
+    `StateError` when the table forbids it or somebody was faster.
+    """
     advance(JobState(row.state), target)
     unchanged = and_(jobs.c.id == row.id, jobs.c.state == row.state)
-    changed = connection.execute(update(jobs).where(unchanged).values(state=target.value, updated_at=now, **values))
+    changed = connection.execute(
+        update(jobs).where(unchanged).values(state=target.value, updated_at=now, **values)
+    )
     if changed.rowcount != 1:
         raise StateError(f"job {row.id} was changed by somebody else")
 
 
-def record_event(connection: Connection, row: Row[Any], event: str, detail: Mapping[str, Any], now: float) -> None:
+def record_event(
+    connection: Connection, row: Row[Any], event: str, detail: Mapping[str, Any], now: float
+) -> None:
     """Append to the diary of a job's study."""
-    add_event(connection, row.StudyInstanceUID, event, {"job_id": row.id, "revision": row.revision, **detail}, now)
+    add_event(
+        connection, row.StudyInstanceUID, event, {"job_id": row.id, "revision": row.revision, **detail}, now
+    )
 
 
 def _open(connection: Connection, StudyInstanceUID: str, revision: int, now: float) -> None:
-    values = {"StudyInstanceUID": StudyInstanceUID, "revision": revision, "state": JobState.WAITING.value, "attempts": 0}
-    connection.execute(insert(jobs).values(reason="", detail="{}", not_before=now, created_at=now, updated_at=now, **values))
+    values = {
+        "StudyInstanceUID": StudyInstanceUID,
+        "revision": revision,
+        "state": JobState.WAITING.value,
+        "attempts": 0,
+    }
+    connection.execute(
+        insert(jobs).values(reason="", detail="{}", not_before=now, created_at=now, updated_at=now, **values)
+    )
     add_event(connection, StudyInstanceUID, "opened", {"revision": revision}, now)

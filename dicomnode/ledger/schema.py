@@ -1,18 +1,34 @@
-"""The ledger's tables. Columns that are DICOM elements carry their keyword; times are seconds since the epoch (UTC).
+"""The ledger's tables.
+
+Columns that are DICOM elements carry their keyword; times are seconds since the epoch (UTC).
 
 Rules for this file:
-1. Only tables. What may follow what is in `dicomnode.states`; the steps that build these tables are in `migrations`.
+1. Only tables. What may follow what is in `dicomnode.states`; the steps that build these tables are in
+   `migrations`.
 2. Nothing here may be SQLite's alone: PostgreSQL runs the same tables.
 
-A row of `instances` with `arrival` 0 is the first that came with its SOP Instance UID; a later one with other bytes is a
-conflict and counts on from 1. The bytes themselves are in the spool.
+A row of `instances` with `arrival` 0 is the first that came with its SOP Instance UID; a later one with other
+bytes is a conflict and counts on from 1. The bytes themselves are in the spool.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -71,7 +87,8 @@ instances = Table(
 _unread = instances.c.reading == Reading.NEW.value
 Index("ix_instances_unread", instances.c.id, sqlite_where=_unread, postgresql_where=_unread)
 NOT_INDEXED = instances.c.reading != text("'indexed'")
-"""What is plainly indexed has no place in the index of the others; a query needs these very words to find it."""
+"""What is plainly indexed has no place in the index of the others; a query needs these very words to find it.
+"""
 Index("ix_instances_not_indexed", instances.c.reading, sqlite_where=NOT_INDEXED, postgresql_where=NOT_INDEXED)
 HAS_VERSIONS = instances.c.arrival > text("0")
 Index("ix_instances_versions", instances.c.arrival, sqlite_where=HAS_VERSIONS, postgresql_where=HAS_VERSIONS)
@@ -130,7 +147,8 @@ deliveries = Table(
     Column("owner", String),
     Column("lease_until", Double),
     Column("updated_at", Double, nullable=False),
-    # What is sent and has a `confirm_at` is to be asked after then; without one nothing is left to be done for it.
+    # What is sent and has a `confirm_at` is to be asked after then; without one nothing is left to be done
+    # for it.
     Column("sent_at", Double),
     Column("confirm_at", Double),
     Column("confirm_tries", Integer, nullable=False, server_default="0"),
@@ -204,8 +222,8 @@ archive_askings = Table(
     Column("asked_at", Double, nullable=False),
 )
 
-# What a destination accepts (SOP Class UID -> transfer syntaxes), as it last said; without `learned_at` it has not been heard. What it accepts and
-# then refuses by status: SOP Class UID -> when.
+# What a destination accepts (SOP Class UID -> transfer syntaxes), as it last said; without `learned_at` it
+# has not been heard. What it accepts and then refuses by status: SOP Class UID -> when.
 offers = Table(
     "offers",
     metadata,

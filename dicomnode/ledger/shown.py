@@ -1,4 +1,7 @@
-"""The story of the node as frozen records: what `status`, `why` and the web page show. Times are seconds since the epoch."""
+"""The story of the node as frozen records: what `status`, `why` and the web page show.
+
+Times are seconds since the epoch.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,10 @@ class TransferLine:
 
 @dataclass(frozen=True)
 class SeriesLine:
-    """One series: the instances that are used, and those that are kept but not used as another version has the same UID."""
+    """One series: the instances that are used.
+
+    And those that are kept but not used as another version has the same UID.
+    """
 
     SeriesInstanceUID: str
     SeriesNumber: int | None
@@ -164,12 +170,15 @@ class StudyHistory:
     events: tuple[EventLine, ...]
 
 
-def plain(shown: Any) -> Any:
-    """Return these records as JSON types: a record as a mapping of its fields, a tuple as a list; None stays None."""
-    if is_dataclass(shown) and not isinstance(shown, type):
-        return {field.name: plain(getattr(shown, field.name)) for field in fields(shown)}
-    if isinstance(shown, Mapping):
-        return {key: plain(value) for key, value in shown.items()}
-    if isinstance(shown, list | tuple):
-        return [plain(item) for item in shown]
-    return shown
+def plain(record: Any) -> Any:
+    """Return these records as JSON types: a record as a mapping of its fields, a tuple as a list.
+
+    None stays None.
+    """
+    if is_dataclass(record) and not isinstance(record, type):
+        return {field.name: plain(getattr(record, field.name)) for field in fields(record)}
+    if isinstance(record, Mapping):
+        return {key: plain(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [plain(item) for item in record]
+    return record

@@ -1,4 +1,7 @@
-"""One association that a peer asked for: made of a request that was read and let in, and cleaned up whatever ends it."""
+"""One association that a peer asked for.
+
+Made of a request that was read and let in, and cleaned up whatever ends it.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,14 @@ class PromptAssociation(Association):
         The peer's address.
     """
 
-    def __init__(self, service: Service, request: AssociationRequest, connection: socket.socket, account: MemoryAccount, host: str) -> None:
+    def __init__(
+        self,
+        service: Service,
+        request: AssociationRequest,
+        connection: socket.socket,
+        account: MemoryAccount,
+        host: str,
+    ) -> None:
         entity = service.entity
         super().__init__(entity, "acceptor")
         self._service, self._request, self._host = service, request, host
@@ -84,7 +94,9 @@ class PromptAssociation(Association):
     def run_reactor(self) -> None:
         """Negotiate and serve until the association ends; whatever is raised ends all of it."""
         try:
-            self.acceptor.supported_contexts = accepted_contexts(self._request.contexts, self._service.other_objects)
+            self.acceptor.supported_contexts = accepted_contexts(
+                self._request.contexts, self._service.other_objects
+            )
             super().run_reactor()
         except Exception as problem:  # noqa: BLE001  no half of an association outlives the other
             self._note_broken(f"a fault of ours or of the library: {type(problem).__name__}")
@@ -107,7 +119,10 @@ class PromptAssociation(Association):
             time.sleep(0.005)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
-        """Serve one message; what cannot be served ends the association instead of leaving the peer without an answer."""
+        """Serve one message.
+
+        What cannot be served ends the association instead of leaving the peer without an answer.
+        """
         if msg.MessageIDBeingRespondedTo is None and not msg.is_valid_request:
             self._note_broken("a request that lacks what PS3.7 asks of it")
             self.abort()
@@ -147,7 +162,15 @@ class PromptAssociation(Association):
     def _note(self, event: str, reason: str, advice: str) -> None:
         request = self._request
         self._service.refusals.note(
-            Refusal(event, self._host, reason, advice, "association-refused", calling_ae=request.calling_ae, called_ae=request.called_ae)
+            Refusal(
+                event,
+                self._host,
+                reason,
+                advice,
+                "association-refused",
+                calling_ae=request.calling_ae,
+                called_ae=request.called_ae,
+            )
         )
 
 

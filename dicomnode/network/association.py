@@ -22,7 +22,14 @@ from dicomnode.network.contexts import VERIFICATION
 from dicomnode.network.handlers import AddInstance, InstanceWriter, answer_echo, store_handler
 from dicomnode.network.limits import Places, ReceiveMemory
 from dicomnode.network.lobby import HalfOpen, Lobby
-from dicomnode.network.peers import Rejection, busy, check_caller, foreign_context, foreign_version, is_peer_address
+from dicomnode.network.peers import (
+    Rejection,
+    busy,
+    check_caller,
+    foreign_context,
+    foreign_version,
+    is_peer_address,
+)
 from dicomnode.network.refusals import Refusal, Refusals
 from dicomnode.network.request import AssociationRequest, encode_abort, encode_reject
 from dicomnode.network.tls import acceptor_context, certificate_of
@@ -67,7 +74,13 @@ class _Server(AssociationServer):
         tls: ssl.SSLContext | None,
     ) -> None:
         entity, network = service.entity, config.network
-        super().__init__(entity, (network.bind, network.port), network.ae_title, entity.supported_contexts, evt_handlers=handlers)
+        super().__init__(
+            entity,
+            (network.bind, network.port),
+            network.ae_title,
+            entity.supported_contexts,
+            evt_handlers=handlers,
+        )
         self.memory, self.places = ReceiveMemory(network), Places(network)
         self._service, self._decide = service, decide
         self._selector = selectors.DefaultSelector()
@@ -139,7 +152,15 @@ class _Server(AssociationServer):
         """Open the association of a complete request, or say why not."""
 
         def refusal(event: str, reason: str, advice: str) -> Refusal:
-            return Refusal(event, caller.host, reason, advice, "association-refused", request.calling_ae, request.called_ae)
+            return Refusal(
+                event,
+                caller.host,
+                reason,
+                advice,
+                "association-refused",
+                request.calling_ae,
+                request.called_ae,
+            )
 
         rejection = self._decide(caller, request) or self._shortage(caller, request)
         if rejection is not None:
@@ -147,7 +168,9 @@ class _Server(AssociationServer):
             return refusal("association_rejected", rejection.kind, rejection.advice), answer
         connection = self._lobby.hand_over(caller)
         try:
-            association = open_association(self._service, self, request, connection, caller.address, caller.account)
+            association = open_association(
+                self._service, self, request, connection, caller.address, caller.account
+            )
             self.places.take(request.calling_ae, caller.host, lambda: _is_open(association))
             association.start()
         except Exception as problem:  # noqa: BLE001  no thread left, or a fault of the library: this caller's only
@@ -156,7 +179,9 @@ class _Server(AssociationServer):
             connection.close()
             caller.account.close()
             reason = f"the association could not be opened: {type(problem).__name__}"
-            self._service.refusals.note(refusal("association_broken_off", reason, "see that the machine has threads left"))
+            self._service.refusals.note(
+                refusal("association_broken_off", reason, "see that the machine has threads left")
+            )
         return None
 
     def _shortage(self, caller: HalfOpen, request: AssociationRequest) -> Rejection | None:
@@ -178,7 +203,8 @@ class Receiver:
     clock
         Seconds since the epoch.
     services
-        (pynetdicom event, handler) pairs of what is served besides: storage commitment. Without them its requests fail.
+        (pynetdicom event, handler) pairs of what is served besides: storage commitment. Without them its
+        requests fail.
     audit
         Told of every caller that is turned away.
     """
@@ -195,7 +221,10 @@ class Receiver:
         self._config = config
         self._audit = audit
         self.congested = False
-        """Set while the node has more open studies than it may: new associations are then refused for the moment."""
+        """Set while the node has more open studies than it may.
+
+        New associations are then refused for the moment.
+        """
         self._answer_store = store_handler(writer, add_instance, clock)
         self._handlers: list[Any] = [
             (evt.EVT_ACCEPTED, _log_contexts),
@@ -206,7 +235,10 @@ class Receiver:
         self._server: _Server | None = None
 
     def start(self) -> tuple[str, int]:
-        """Listen, and return the address and port that are really bound; raise `StartError` (`PortError`, a TLS file) when that cannot be."""
+        """Listen, and return the address and port that are really bound.
+
+        Raise `StartError` (`PortError`, a TLS file) when that cannot be.
+        """
         # Its own event log is slow and prints what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
         network = self._config.network
@@ -217,14 +249,19 @@ class Receiver:
             server = _Server(self._config, self._handlers, service, self._decide, tls)
         except (OSError, OverflowError) as problem:
             reason = getattr(problem, "strerror", None) or str(problem)
-            raise PortError(f"cannot listen on {network.bind}:{network.port}: {reason}; set network.bind and network.port") from problem
+            raise PortError(
+                f"cannot listen on {network.bind}:{network.port}: {reason}; set network.bind and network.port"
+            ) from problem
         self._server = server
         threading.Thread(target=server.run, name="listener", daemon=True).start()
         host, port = server.server_address[:2]
         return str(host), int(port)
 
     def silent_s(self) -> float:
-        """Return for how many seconds the listener's loop has not come round: it ended, or it hangs, and nobody who calls is heard."""
+        """Return for how many seconds the listener's loop has not come round.
+
+        It ended, or it hangs, and nobody who calls is heard.
+        """
         return 0.0 if self._server is None else time.monotonic() - self._server.looked_at
 
     def stop(self, timeout_s: float) -> None:
@@ -259,7 +296,9 @@ class Receiver:
 
 def _is_open(association: Any) -> bool:
     """Say whether an association is being negotiated or established; its thread may outlive its end a little."""
-    return association.is_alive() and not (association.is_released or association.is_aborted or association.is_rejected)
+    return association.is_alive() and not (
+        association.is_released or association.is_aborted or association.is_rejected
+    )
 
 
 def _entity(config: Config) -> AE:
@@ -283,8 +322,16 @@ def _log_contexts(event: Any) -> None:
         # Without this line nobody finds out why a modality's images do not arrive while its reports do.
         uids = [str(context.abstract_syntax or ""), *(str(syntax) for syntax in context.transfer_syntax)]
         SOPClassUID, *syntaxes = [uid if is_uid(uid) else "(no UID)" for uid in uids]
-        log.warning("context_rejected", **peer, SOPClassUID=SOPClassUID, transfer_syntaxes=syntaxes, reason=context.status)
+        log.warning(
+            "context_rejected",
+            **peer,
+            SOPClassUID=SOPClassUID,
+            transfer_syntaxes=syntaxes,
+            reason=context.status,
+        )
 
 
 def _log_abort(event: Any) -> None:
-    log.warning("association_aborted", calling_ae=event.assoc.requestor.ae_title, host=event.assoc.requestor.address)
+    log.warning(
+        "association_aborted", calling_ae=event.assoc.requestor.ae_title, host=event.assoc.requestor.address
+    )

@@ -52,7 +52,10 @@ def encode_references(references: Iterable[SOPReference]) -> list[Dataset]:
 
 def decode_references(items: Iterable[Dataset] | None) -> tuple[SOPReference, ...]:
     """Return what a Referenced SOP Sequence names; an item without a SOP Instance UID is left out."""
-    pairs = ((str(item.get("ReferencedSOPClassUID", "")), str(item.get("ReferencedSOPInstanceUID", ""))) for item in items or ())
+    pairs = (
+        (str(item.get("ReferencedSOPClassUID", "")), str(item.get("ReferencedSOPInstanceUID", "")))
+        for item in items or ()
+    )
     return tuple(SOPReference(*pair) for pair in pairs if pair[1])
 
 
@@ -75,15 +78,20 @@ def decode_report(information: Dataset) -> CommitmentReport:
     failed = []
     for item in information.get("FailedSOPSequence") or ():
         reason = item.get("FailureReason")
-        failed += [(reference, int(reason or status.PROCESSING_FAILURE)) for reference in decode_references([item])]
+        failed += [
+            (reference, int(reason or status.PROCESSING_FAILURE)) for reference in decode_references([item])
+        ]
     committed = decode_references(information.get("ReferencedSOPSequence"))
     return CommitmentReport(str(information.get("TransactionUID", "")), committed, tuple(failed))
 
 
 def report_handler(journal: JournalReport) -> Callable[[Any], tuple[int, None]]:
-    """Return the N-EVENT-REPORT handler (PS3.4 J.3.3): success only when the report is journalled. It never raises.
+    """Return the N-EVENT-REPORT handler (PS3.4 J.3.3): success only when the report is journalled.
 
-    Its answer has the form that pynetdicom asks for: the status, and no Event Reply, since Storage Commitment has none.
+    It never raises.
+
+    Its answer has the form that pynetdicom asks for: the status, and no Event Reply, since Storage Commitment
+    has none.
     """
 
     def answer_report(event: Any) -> tuple[int, None]:
@@ -92,7 +100,12 @@ def report_handler(journal: JournalReport) -> Callable[[Any], tuple[int, None]]:
             if not is_uid(report.TransactionUID):
                 return status.INVALID_ARGUMENT, None
             if journal(report):
-                log.info("commitment_reported", transaction=report.TransactionUID, safe=len(report.committed), failed=len(report.failed))
+                log.info(
+                    "commitment_reported",
+                    transaction=report.TransactionUID,
+                    safe=len(report.committed),
+                    failed=len(report.failed),
+                )
                 return status.SUCCESS, None
             log.warning("commitment_unknown", transaction=report.TransactionUID)
             return status.INVALID_ARGUMENT, None
@@ -113,13 +126,15 @@ def ask_commitment(
     journal: JournalReport,
     linger_s: float = LINGER_S,
 ) -> SendOutcome:
-    """Ask a peer by N-ACTION to commit itself to instances, and take its report if it comes on this association.
+    """Ask a peer by N-ACTION to commit itself to instances.
+
+    And take its report if it comes on this association.
 
     Returns
     -------
     SendOutcome
-        "ok" when the peer took the request (whatever it then reports), "permanent" with reason `NOT_OFFERED` when it has no such
-        service or refuses the request for good, else "transient".
+        "ok" when the peer took the request (whatever it then reports), "permanent" with reason `NOT_OFFERED`
+        when it has no such service or refuses the request for good, else "transient".
     """
     reported = threading.Event()
     answer = report_handler(journal)
@@ -140,8 +155,13 @@ def ask_commitment(
         return outcome
 
 
-def send_report(destination: DestinationSettings, report: CommitmentReport, *, calling_ae: str, timeout_s: float) -> SendOutcome:
-    """Tell a peer over an association of ours what is safe: we are the SCP there, so the roles are negotiated (PS3.4 J.3.3)."""
+def send_report(
+    destination: DestinationSettings, report: CommitmentReport, *, calling_ae: str, timeout_s: float
+) -> SendOutcome:
+    """Tell a peer over an association of ours what is safe.
+
+    We are the SCP there, so the roles are negotiated (PS3.4 J.3.3).
+    """
     contexts = [build_context(COMMITMENT, list(SYNTAXES))]
     roles = [build_role(COMMITMENT, scp_role=True)]
     with associated(destination, calling_ae, timeout_s, contexts, roles=roles) as association:
@@ -152,18 +172,24 @@ def report_on(association: Association, report: CommitmentReport) -> SendOutcome
     """Send a report over an association that is there."""
     information, event_type = encode_report(report)
     try:
-        answer, _ = association.send_n_event_report(information, event_type, COMMITMENT, StorageCommitmentPushModelInstance)
+        answer, _ = association.send_n_event_report(
+            information, event_type, COMMITMENT, StorageCommitmentPushModelInstance
+        )
     except (RuntimeError, ValueError, AttributeError) as problem:
         return SendOutcome("transient", f"the association broke off ({type(problem).__name__})")
     return _judge(association, getattr(answer, "Status", None))
 
 
-def _request(association: Association, references: Sequence[SOPReference], TransactionUID: str) -> SendOutcome:
+def _request(
+    association: Association, references: Sequence[SOPReference], TransactionUID: str
+) -> SendOutcome:
     information = Dataset()
     information.TransactionUID = TransactionUID
     information.ReferencedSOPSequence = encode_references(references)
     try:
-        answer, _ = association.send_n_action(information, _REQUEST, COMMITMENT, StorageCommitmentPushModelInstance)
+        answer, _ = association.send_n_action(
+            information, _REQUEST, COMMITMENT, StorageCommitmentPushModelInstance
+        )
     except (RuntimeError, ValueError, AttributeError) as problem:
         return SendOutcome("transient", f"the association broke off ({type(problem).__name__})")
     return _judge(association, getattr(answer, "Status", None))

@@ -1,7 +1,10 @@
-"""Storage commitment for those who send to us: N-ACTION is journalled, then what is really on the disk is reported.
+"""Storage commitment for those who send to us.
+
+N-ACTION is journalled, then what is really on the disk is reported.
 
 Rules for this file:
-1. A request is answered 0x0000 only after the ledger has it: what was promised an answer gets one, also after a restart.
+1. A request is answered 0x0000 only after the ledger has it: what was promised an answer gets one, also after
+   a restart.
 2. An instance is called safe when it is listed and its file is there in full length; nothing is decoded.
 """
 
@@ -17,7 +20,13 @@ from pynetdicom.association import Association
 
 from dicomnode.errors import RetryLater
 from dicomnode.network import status
-from dicomnode.network.commitment import JournalReport, decode_references, report_handler, report_on, send_report
+from dicomnode.network.commitment import (
+    JournalReport,
+    decode_references,
+    report_handler,
+    report_on,
+    send_report,
+)
 from dicomnode.network.peers import peer_of
 from dicomnode.records import CommitmentReport, CommitmentRequest, ReceivedInstance, SendOutcome, SOPReference
 from dicomnode.settings.config import Config
@@ -43,7 +52,13 @@ class CommitmentLedger(Protocol):
     """What answering storage commitment needs of the ledger (`dicomnode.ledger.commitments`)."""
 
     def ask(
-        self, calling_ae: str, peer_host: str, TransactionUID: str, references: Sequence[SOPReference], now: float, due_at: float
+        self,
+        calling_ae: str,
+        peer_host: str,
+        TransactionUID: str,
+        references: Sequence[SOPReference],
+        now: float,
+        due_at: float,
     ) -> None:
         """Note a request."""
 
@@ -57,7 +72,9 @@ class CommitmentLedger(Protocol):
         """Return what was received under each UID."""
 
 
-def examine(request: CommitmentRequest, stored: dict[str, list[ReceivedInstance]], holds: Holds) -> CommitmentReport:
+def examine(
+    request: CommitmentRequest, stored: dict[str, list[ReceivedInstance]], holds: Holds
+) -> CommitmentReport:
     """Decide which of the requested instances are safe; Failure Reasons are those of PS3.3 C.14.1.1."""
     committed: list[SOPReference] = []
     failed: list[tuple[SOPReference, int]] = []
@@ -74,14 +91,14 @@ def _is_legal(reference: SOPReference) -> bool:
     return is_uid(reference.SOPClassUID) and is_uid(reference.SOPInstanceUID)
 
 
-def _failure(reference: SOPReference, found: list[ReceivedInstance], holds: Holds) -> int | None:
-    if not found:
+def _failure(reference: SOPReference, stored_instances: list[ReceivedInstance], holds: Holds) -> int | None:
+    if not stored_instances:
         return status.NO_SUCH_INSTANCE
-    of_class = [one for one in found if one.SOPClassUID == reference.SOPClassUID]
+    of_class = [instance for instance in stored_instances if instance.SOPClassUID == reference.SOPClassUID]
     if not of_class:
         return status.CLASS_INSTANCE_CONFLICT
     # Of several with one UID each was acknowledged, so each must be there.
-    return None if all(holds(one) for one in of_class) else status.PROCESSING_FAILURE
+    return None if all(holds(instance) for instance in of_class) else status.PROCESSING_FAILURE
 
 
 class CommitmentProvider:
@@ -99,7 +116,9 @@ class CommitmentProvider:
         Seconds since the epoch.
     """
 
-    def __init__(self, config: Config, ledger: CommitmentLedger, holds: Holds, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, ledger: CommitmentLedger, holds: Holds, clock: Callable[[], float]
+    ) -> None:
         self._config = config
         self._ledger = ledger
         self._holds = holds
@@ -121,7 +140,10 @@ class CommitmentProvider:
         self._thread.join(5.0)
 
     def services(self, journal: JournalReport) -> tuple[tuple[Any, Callable[[Any], Any]], ...]:
-        """Return (pynetdicom event, handler) pairs: requests of others, and reports on what we asked for (kept by `journal`)."""
+        """Return (pynetdicom event, handler) pairs.
+
+        Requests of others, and reports on what we asked for (kept by `journal`).
+        """
         return (
             (evt.EVT_N_ACTION, self.answer_action),
             (evt.EVT_DIMSE_SENT, self._note_sent),
@@ -146,17 +168,27 @@ class CommitmentProvider:
         TransactionUID = str(information.get("TransactionUID", ""))
         items = information.get("ReferencedSOPSequence") or ()
         if len(items) > _LARGEST_REQUEST:
-            log.warning("commitment_refused", instances=len(items), reason="more references than one request may have")
+            log.warning(
+                "commitment_refused", instances=len(items), reason="more references than one request may have"
+            )
             return status.RESOURCE_LIMITATION
         references = decode_references(items)
         if not is_uid(TransactionUID) or not references or not all(map(_is_legal, references)):
-            log.warning("commitment_refused", instances=len(items), reason="no Transaction UID, no reference, or one that is no UID")
+            log.warning(
+                "commitment_refused",
+                instances=len(items),
+                reason="no Transaction UID, no reference, or one that is no UID",
+            )
             return status.INVALID_ARGUMENT
         requestor = event.assoc.requestor
         calling_ae, now = requestor.ae_title.strip(), self._clock()
-        self._ledger.ask(calling_ae, requestor.address or "", TransactionUID, references, now, now + _PATIENCE_S)
+        self._ledger.ask(
+            calling_ae, requestor.address or "", TransactionUID, references, now, now + _PATIENCE_S
+        )
         self._asked[event.assoc] = (calling_ae, TransactionUID)
-        log.info("commitment_asked", calling_ae=calling_ae, transaction=TransactionUID, instances=len(references))
+        log.info(
+            "commitment_asked", calling_ae=calling_ae, transaction=TransactionUID, instances=len(references)
+        )
         return status.SUCCESS
 
     def _note_sent(self, event: Any) -> None:
@@ -211,8 +243,8 @@ class CommitmentProvider:
         now = self._clock()
         wait_s = _WAITS_S[min(request.attempts, len(_WAITS_S) - 1)]
         again = outcome.verdict == "transient" and now - request.asked_at < _GIVE_UP_S
-        said = f"{len(report.committed)} safe, {len(report.failed)} not; {outcome.reason}"
-        self._ledger.record(request, said, now + wait_s if again else None)
+        summary = f"{len(report.committed)} safe, {len(report.failed)} not; {outcome.reason}"
+        self._ledger.record(request, summary, now + wait_s if again else None)
         (log.info if outcome.verdict == "ok" else log.warning)(
             "commitment_answered" if outcome.verdict == "ok" else "commitment_not_told",
             calling_ae=request.calling_ae,

@@ -37,20 +37,22 @@ TAKES_NONE = "the peer takes none of the SOP classes and transfer syntaxes of th
 class _Answers(DIMSEServiceProvider):
     """The message layer of a peer that nobody asks anything.
 
-    The library's own thread looks for requests. It is meant to pause while an answer is waited for, but two sends that follow each
-    other quickly overtake the pause: the thread then takes the answer for a request and drops it, and the sender waits in vain.
+    The library's own thread looks for requests. It is meant to pause while an answer is waited for, but two
+    sends that follow each other quickly overtake the pause: the thread then takes the answer for a request
+    and drops it, and the sender waits in vain.
     """
 
     def get_msg(self, block: bool = False) -> Any:
         """Return the next (context ID, message) to who waits for it, nothing to who only looks.
 
-        The time for an answer does not begin while what it answers is still going out: a large object over a slow line takes its time.
+        The time for an answer does not begin while what it answers is still going out: a large object over a
+        slow line takes its time.
         """
         while block:
             unsent = self.dul.to_provider_queue.qsize()
-            found = super().get_msg(block=True)
-            if found[1] is not None or self.dul.to_provider_queue.qsize() >= unsent:
-                return found
+            message = super().get_msg(block=True)
+            if message[1] is not None or self.dul.to_provider_queue.qsize() >= unsent:
+                return message
         return None, None
 
 
@@ -75,19 +77,22 @@ def associated(
     roles
         Roles to be negotiated (PS3.7 D.3.3.4); none leaves us the SCU of everything.
     serves
-        (pynetdicom event, handler) pairs for what the peer may ask of us on this association; none means that it may not ask.
+        (pynetdicom event, handler) pairs for what the peer may ask of us on this association; none means that
+        it may not ask.
     """
     # Its own event log prints what is sent; and a file goes out as its bytes, without being decoded.
     _config.LOG_HANDLER_LEVEL = "none"
     _config.STORE_SEND_CHUNKED_DATASET = True
     entity = AE(ae_title=destination.calling_ae_title or calling_ae)
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = (
+        timeout_s
+    )
     try:
         tls = RequestorTls(destination) if destination.tls else None
     except StartError as problem:
         yield SendOutcome("transient", str(problem))
         return
-    with closing_sockets() as noted:
+    with closing_sockets() as opened_sockets:
         try:
             association = entity.associate(
                 destination.host,
@@ -95,14 +100,18 @@ def associated(
                 contexts=contexts,
                 ae_title=destination.ae_title,
                 ext_neg=list(roles),
-                evt_handlers=[*noted, (evt.EVT_CONN_OPEN, _prepare, [bool(serves)]), *serves],
+                evt_handlers=[*opened_sockets, (evt.EVT_CONN_OPEN, _prepare, [bool(serves)]), *serves],
                 tls_args=tls.arguments if tls else None,
             )
         except OSError as problem:
             yield SendOutcome("transient", f"{destination.host} cannot be found: {problem.strerror}")
             return
         try:
-            yield association if association.is_established else _no_association(association, tls.problem if tls else None)
+            yield (
+                association
+                if association.is_established
+                else _no_association(association, tls.problem if tls else None)
+            )
         finally:
             hang_up(association)
 
@@ -118,8 +127,8 @@ def closing_sockets() -> Iterator[list[tuple[Any, Any, list[Any]]]]:
         # With TLS the connection is another socket than the one that the request was made with.
         yield [(event, _note_socket, [opened]) for event in (evt.EVT_ACSE_SENT, evt.EVT_CONN_OPEN)]
     finally:
-        for used in opened:
-            used.close()
+        for opened_socket in opened:
+            opened_socket.close()
 
 
 def hang_up(association: Association) -> None:
@@ -135,7 +144,10 @@ def hang_up(association: Association) -> None:
 
 
 def unanswered(association: Association) -> SendOutcome:
-    """Return what became of a request that got no answer: the library breaks off an association on which the time for it ran out."""
+    """Return what became of a request that got no answer.
+
+    The library breaks off an association on which the time for it ran out.
+    """
     if association._sent_abort:  # noqa: SLF001
         return SendOutcome("transient", f"no answer within {association.dimse_timeout:g} s")
     return SendOutcome("transient", "the peer broke the association off")
@@ -155,9 +167,12 @@ def _prepare(event: Any, peer_may_ask: bool) -> None:
     connection: socket.socket = event.assoc.dul.socket.socket
     # Else a small PDU waits for the peer's delayed acknowledgement of the one before it, 40 ms each.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Else a peer that stops reading holds the thread that sends to it for ever, and with it the whole destination.
+    # Else a peer that stops reading holds the thread that sends to it for ever, and with it the whole
+    # destination.
     timeout_s = event.assoc.network_timeout
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))
+    connection.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+    )
 
 
 def _no_association(association: Association, tls_problem: OSError | None) -> SendOutcome:

@@ -1,7 +1,10 @@
-"""DIMSE messages on the wire: put together out of P-DATA, and the responses that are given without the library. Pure functions of bytes.
+"""DIMSE messages on the wire.
+
+Put together out of P-DATA, and the responses that are given without the library. Pure functions of bytes.
 
 Rules for this file:
-1. Every message is put together here, whatever its kind and however it is cut, so that one account counts all of it.
+1. Every message is put together here, whatever its kind and however it is cut, so that one account counts all
+   of it.
 2. A dataset is never looked into, but for the first elements (`dataset_identity`).
 """
 
@@ -58,7 +61,10 @@ class Account(Protocol):
 
 @dataclass(frozen=True)
 class Command:
-    """A command set (PS3.7 9.3, 10.3). UIDs are kept as they were encoded, padding included; `encoded` is all of it."""
+    """A command set (PS3.7 9.3, 10.3).
+
+    UIDs are kept as they were encoded, padding included; `encoded` is all of it.
+    """
 
     context_id: int
     field: int
@@ -82,8 +88,8 @@ class Command:
 class MessageAssembler:
     """One association's message while it arrives. `command` is None until its command set is there.
 
-    The account is asked before bytes of a dataset are kept. When it says no, the dataset is dropped, the rest of it is read and
-    forgotten, and `too_large` says so.
+    The account is asked before bytes of a dataset are kept. When it says no, the dataset is dropped, the rest
+    of it is read and forgotten, and `too_large` says so.
     """
 
     def __init__(self, account: Account) -> None:
@@ -91,7 +97,10 @@ class MessageAssembler:
         self.reset()
 
     def reset(self) -> None:
-        """Make ready for the next message. The dataset's memory is given away, not cleared: somebody may still hold it."""
+        """Make ready for the next message.
+
+        The dataset's memory is given away, not cleared: somebody may still hold it.
+        """
         self.command: Command | None = None
         self.dataset = bytearray()
         self.complete = self.too_large = False
@@ -153,7 +162,10 @@ class MessageAssembler:
 
 
 def fragments(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Give the presentation data values of a P-DATA-TF PDU: context ID, message control header, fragment (PS3.8 9.3.5.1)."""
+    """Give the presentation data values of a P-DATA-TF PDU.
+
+    Context ID, message control header, fragment (PS3.8 9.3.5.1).
+    """
     offset = 0
     while offset < len(body):
         if offset + 6 > len(body):
@@ -167,7 +179,10 @@ def fragments(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
 
 
 def encode_response(command: Command, status: int) -> bytes:
-    """Return the P-DATA-TF PDU of a response without dataset (PS3.7 9.3, 10.3); a UID that is none is not echoed."""
+    """Return the P-DATA-TF PDU of a response without dataset (PS3.7 9.3, 10.3).
+
+    A UID that is none is not echoed.
+    """
     elements = b"".join(
         (
             _uid_element(_AFFECTED_SOP_CLASS_UID, command.encoded_class),
@@ -200,7 +215,9 @@ def parse_command(context_id: int, encoded: bytes) -> Command:
     values: dict[int, bytes] = {}
     offset = 0
     while offset < len(encoded):
-        group, element, length = struct.unpack_from("<HHL", encoded, offset) if offset + 8 <= len(encoded) else (1, 0, 0)
+        group, element, length = (
+            struct.unpack_from("<HHL", encoded, offset) if offset + 8 <= len(encoded) else (1, 0, 0)
+        )
         end = offset + 8 + length
         if group != 0 or end > len(encoded):
             raise ProtocolFault("a command set cannot be read")
@@ -223,8 +240,9 @@ def parse_command(context_id: int, encoded: bytes) -> Command:
 def dataset_identity(encoded: bytes | bytearray, TransferSyntaxUID: str) -> tuple[str | None, str | None]:
     """Return SOP Class UID and SOP Instance UID as the dataset has them, each None where it does not stand among the first elements.
 
-    Only elements before and up to (0008,0018) are walked over, none is decoded: a few microseconds. What cannot be walked over (deflated,
-    another encoding than negotiated, a sequence of undefined length) is left to who reads the headers.
+    Only elements before and up to (0008,0018) are walked over, none is decoded: a few microseconds. What
+    cannot be walked over (deflated, another encoding than negotiated, a sequence of undefined length) is left
+    to who reads the headers.
     """
     endian = ">" if TransferSyntaxUID == ExplicitVRBigEndian else "<"
     implicit = TransferSyntaxUID == ImplicitVRLittleEndian
@@ -253,7 +271,9 @@ def dataset_identity(encoded: bytes | bytearray, TransferSyntaxUID: str) -> tupl
     return SOPClassUID, SOPInstanceUID
 
 
-_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_LONG_VRS = frozenset(
+    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+)
 _LOOKED_AT_BYTES = 8 * 2**10
 _C_CANCEL_RQ = 0x0FFF
 

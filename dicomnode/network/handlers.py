@@ -3,7 +3,8 @@
 Rules for this file:
 1. A handler never raises: the one decorator below turns every fault into a status.
 2. Nothing is decoded: a dataset is bytes here.
-3. 0x0000 is returned in one place, after the spool and the ledger have both returned and the file is still there.
+3. 0x0000 is returned in one place, after the spool and the ledger have both returned and the file is still
+   there.
 """
 
 from __future__ import annotations
@@ -89,13 +90,18 @@ def answer_echo(_event: Any) -> int:
     return status.SUCCESS
 
 
-def store_handler(writer: InstanceWriter, add_instance: AddInstance, clock: Callable[[], float]) -> AnswerStore:
+def store_handler(
+    writer: InstanceWriter, add_instance: AddInstance, clock: Callable[[], float]
+) -> AnswerStore:
     """Return the C-STORE handler (PS3.4 Annex B) that writes with `writer` and lists with `add_instance`."""
 
     @answers_with_status
     def answer_store(request: StoreRequest) -> int:
         if request.too_large:
-            raise OutOfResources("larger than network.maximum_instance_mb, or too much is received at once (network.receive_memory_mb)")
+            raise OutOfResources(
+                "larger than network.maximum_instance_mb, or too much is received at once "
+                "(network.receive_memory_mb)"
+            )
         if not request.SOPInstanceUID or not request.encoded_dataset:
             return status.CANNOT_UNDERSTAND
         for _ in range(_TRIES):
@@ -110,7 +116,9 @@ def store_handler(writer: InstanceWriter, add_instance: AddInstance, clock: Call
             )
             outcome = add_instance(instance)
             if outcome == "conflict":
-                log.warning("other_bytes_for_same_uid", SOPInstanceUID=instance.SOPInstanceUID, path=instance.path)
+                log.warning(
+                    "other_bytes_for_same_uid", SOPInstanceUID=instance.SOPInstanceUID, path=instance.path
+                )
             # Retention may have removed, in between, the file that was there from an earlier transfer.
             if writer.holds(instance):
                 return status.SUCCESS

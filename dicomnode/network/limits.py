@@ -1,4 +1,6 @@
-"""What one peer, and all of them together, may take of the node: memory for what is being received, and associations.
+"""What one peer, and all of them together, may take of the node.
+
+Memory for what is being received, and associations.
 
 Rules for this file:
 1. A limit is looked at before the thing is taken, so that memory never grows first.
@@ -16,7 +18,10 @@ _MIB = 2**20
 
 
 class ReceiveMemory:
-    """How much memory what is being received may take, before and after an association. Thread-safe; one per listener."""
+    """How much memory what is being received may take, before and after an association.
+
+    Thread-safe; one per listener.
+    """
 
     def __init__(self, settings: NetworkSettings) -> None:
         self.largest_bytes = settings.maximum_instance_mb * _MIB
@@ -38,7 +43,10 @@ class ReceiveMemory:
             return self._held()
 
     def take(self, account: MemoryAccount, message_bytes: int, more_bytes: int) -> bool:
-        """Take `more_bytes` for a message that has `message_bytes` already; False, and nothing is taken, when that is too much."""
+        """Take `more_bytes` for a message that has `message_bytes` already.
+
+        False, and nothing is taken, when that is too much.
+        """
         with self._lock:
             if message_bytes + more_bytes > self.largest_bytes or self._held() + more_bytes > self._all_bytes:
                 return False
@@ -63,7 +71,10 @@ class MemoryAccount:
         self.taken_bytes = 0
 
     def allow(self, held_bytes: int, more_bytes: int) -> bool:
-        """Take more for the message that has `held_bytes` already; when that is too much, everything of it is given back."""
+        """Take more for the message that has `held_bytes` already.
+
+        When that is too much, everything of it is given back.
+        """
         if self._memory.take(self, held_bytes, more_bytes):
             return True
         self.settle()
@@ -84,7 +95,9 @@ class MemoryAccount:
 
 
 class Places:
-    """The associations that are served, in all and of each peer, from the moment that one is let in. Thread-safe; one per listener.
+    """The associations that are served, in all and of each peer, from the moment that one is let in.
+
+    Thread-safe; one per listener.
 
     Looking and taking are one step: a hundred requests at once do not all find the same free place.
     """
@@ -95,11 +108,17 @@ class Places:
         self._lock = threading.Lock()
 
     def shortage(self, calling_ae: str, host: str) -> str:
-        """Return why a peer's association finds no place: a sentence that names the setting; empty when there is one."""
+        """Return why a peer's association finds no place: a sentence that names the setting.
+
+        Empty when there is one.
+        """
         with self._lock:
             self._taken = [holder for holder in self._taken if holder[2]()]
             if sum(holder[:2] == (calling_ae, host) for holder in self._taken) >= self._per_peer:
-                return f"{calling_ae!r} from {host} has as many associations as network.maximum_associations_per_peer allows"
+                return (
+                    f"{calling_ae!r} from {host} has as many associations as "
+                    "network.maximum_associations_per_peer allows"
+                )
             if len(self._taken) >= self._in_all:
                 return "as many associations are served as network.maximum_associations allows"
             return ""

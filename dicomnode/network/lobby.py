@@ -1,8 +1,10 @@
-"""Connections that are no association yet: one thread reads all of them, each for so long and so much and no more.
+"""Connections that are no association yet.
+
+One thread reads all of them, each for so long and so much and no more.
 
 Rules for this file:
-1. Nothing here waits: who is silent, drips or sends half of something costs a socket and at most 64 KiB, until the ARTIM time is over
-   (PS3.8 9.1.5, counted from the opening of the connection).
+1. Nothing here waits: who is silent, drips or sends half of something costs a socket and at most 64 KiB,
+   until the ARTIM time is over (PS3.8 9.1.5, counted from the opening of the connection).
 2. Nobody here holds a place of an association, and no crowd of strangers keeps the address of a peer out.
 """
 
@@ -36,8 +38,10 @@ from dicomnode.network.tls import TLS_HANDSHAKE, HandshakeProblem, explain
 PER_HOST = 64
 """Connections of one host that are no association; one more closes the oldest of them."""
 IN_ALL = 256
-"""Connections of all hosts that are no association; one more closes the oldest of the stranger who has most."""
-# A rejection waits so long: a requestor that uses pynetdicom takes one that comes at once for a failed connection, and calls again.
+"""Connections of all hosts that are no association; one more closes the oldest of the stranger who has most.
+"""
+# A rejection waits so long: a requestor that uses pynetdicom takes one that comes at once for a failed
+# connection, and calls again.
 _HESITATION_S = 0.05
 # For so long a caller who was refused may still talk, so that the refusal is not lost in a reset.
 _FAREWELL_S = 2.0
@@ -149,11 +153,19 @@ class Lobby:
         except _WANTED as wanted:
             writes = isinstance(wanted, ssl.SSLWantWriteError)
             if caller in self._callers:
-                self._selector.modify(caller.connection, selectors.EVENT_WRITE if writes else selectors.EVENT_READ, caller)
+                self._selector.modify(
+                    caller.connection, selectors.EVENT_WRITE if writes else selectors.EVENT_READ, caller
+                )
         except OSError:
             self._hung_up(caller)
         except Exception as problem:  # noqa: BLE001  one caller must not end the listener
-            self._note(caller, "connection_cut", f"a fault of ours: {type(problem).__name__}", "report it", "connections-cut")
+            self._note(
+                caller,
+                "connection_cut",
+                f"a fault of ours: {type(problem).__name__}",
+                "report it",
+                "connections-cut",
+            )
             self._leave(caller)
 
     def expire(self) -> None:
@@ -193,11 +205,16 @@ class Lobby:
         if not first:
             self._hung_up(caller)
         elif first[0] == A_ASSOCIATE_RQ:
-            self._handshake_failed(caller, HandshakeProblem("plain DICOM on a port that takes TLS only", "turn TLS on at the peer"))
+            self._handshake_failed(
+                caller,
+                HandshakeProblem("plain DICOM on a port that takes TLS only", "turn TLS on at the peer"),
+            )
         else:
             self._selector.unregister(caller.connection)
             assert self._tls is not None
-            caller.connection = self._tls.wrap_socket(caller.connection, server_side=True, do_handshake_on_connect=False)
+            caller.connection = self._tls.wrap_socket(
+                caller.connection, server_side=True, do_handshake_on_connect=False
+            )
             self._selector.register(caller.connection, selectors.EVENT_READ, caller)
             caller.phase = "handshake"
 
@@ -228,7 +245,11 @@ class Lobby:
                 caller.expected_bytes += struct.unpack(">L", caller.received[2:])[0]
                 if caller.expected_bytes > LARGEST_REQUEST_BYTES:
                     reason = f"a request for an association of more than {LARGEST_REQUEST_BYTES} bytes"
-                    self._dismiss(caller, (reason, "propose fewer contexts, or transfer syntaxes, at the peer"), INVALID_PARAMETER)
+                    self._dismiss(
+                        caller,
+                        (reason, "propose fewer contexts, or transfer syntaxes, at the peer"),
+                        INVALID_PARAMETER,
+                    )
                     return
             if len(caller.received) == caller.expected_bytes:
                 self._decide(caller)
@@ -241,7 +262,9 @@ class Lobby:
         try:
             request = parse_request(encoded)
         except BrokenRequest as fault:
-            self._dismiss(caller, (str(fault), "the peer's software is at fault: ask its vendor"), INVALID_PARAMETER)
+            self._dismiss(
+                caller, (str(fault), "the peer's software is at fault: ask its vendor"), INVALID_PARAMETER
+            )
             return
         refused = self._welcome(caller, request)
         if refused is not None:
@@ -254,7 +277,10 @@ class Lobby:
         self._see_off(caller, encode_abort(abort_reason))
 
     def _see_off(self, caller: HalfOpen, answer: bytes) -> None:
-        """Send the last that is said after a moment, and wait a little for the peer to close: it would lose the answer in a reset."""
+        """Send the last that is said after a moment, and wait a little for the peer to close.
+
+        It would lose the answer in a reset.
+        """
         now = self._clock()
         caller.phase, caller.deadline = "leaving", min(caller.deadline, now + _FAREWELL_S)
         caller.answer, caller.answer_at = answer, now + _HESITATION_S
@@ -287,8 +313,14 @@ class Lobby:
             self._handshake_failed(caller, explain(ConnectionResetError()))
             return
         if caller.phase != "leaving":
-            reason = "it hung up before its request was complete" if caller.received else "it connected, and hung up without a word"
-            self._note(caller, "connection_without_request", reason, _SEE_PEER, is_fault=bool(caller.received))
+            reason = (
+                "it hung up before its request was complete"
+                if caller.received
+                else "it connected, and hung up without a word"
+            )
+            self._note(
+                caller, "connection_without_request", reason, _SEE_PEER, is_fault=bool(caller.received)
+            )
         self._leave(caller)
 
     def _cut(self, caller: HalfOpen) -> None:
@@ -296,10 +328,21 @@ class Lobby:
         self._leave(caller)
 
     def _handshake_failed(self, caller: HalfOpen, problem: HandshakeProblem) -> None:
-        self._refusals.note(Refusal("tls_handshake_failed", caller.host, problem.seen, problem.advice, "handshake-failed"))
+        self._refusals.note(
+            Refusal("tls_handshake_failed", caller.host, problem.seen, problem.advice, "handshake-failed")
+        )
         self._leave(caller)
 
-    def _note(self, caller: HalfOpen, event: str, reason: str, advice: str, audit_kind: str = "", *, is_fault: bool = True) -> None:
+    def _note(
+        self,
+        caller: HalfOpen,
+        event: str,
+        reason: str,
+        advice: str,
+        audit_kind: str = "",
+        *,
+        is_fault: bool = True,
+    ) -> None:
         self._refusals.note(Refusal(event, caller.host, reason, advice, audit_kind, peer_fault=is_fault))
 
     def _leave(self, caller: HalfOpen) -> None:
@@ -317,7 +360,13 @@ def _foreign(received: bytes) -> tuple[str, str]:
     if received[:1] == TLS_HANDSHAKE:
         return "TLS on a port that takes plain DICOM", "turn TLS off at the peer, or on here (network.tls)"
     if received[:1] in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz":
-        return "text (HTTP?) where DICOM was expected", "somebody's browser, or a monitoring check: point it elsewhere"
+        return (
+            "text (HTTP?) where DICOM was expected",
+            "somebody's browser, or a monitoring check: point it elsewhere",
+        )
     if received[0] <= 7:
-        return "another PDU than a request for an association", "the peer's software is at fault: ask its vendor"
+        return (
+            "another PDU than a request for an association",
+            "the peer's software is at fault: ask its vendor",
+        )
     return "something that is no DICOM", _SEE_PEER

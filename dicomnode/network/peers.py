@@ -18,7 +18,10 @@ _LOCAL_LIMIT_EXCEEDED = (2, 3, 2, "local limit exceeded")
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a caller is turned away: the A-ASSOCIATE-RJ triple (PS3.8 Table 9-21), its words, and what the administrator should change."""
+    """Why a caller is turned away.
+
+    The A-ASSOCIATE-RJ triple (PS3.8 Table 9-21), its words, and what the administrator should change.
+    """
 
     result: int
     source: int
@@ -27,38 +30,57 @@ class Rejection:
     advice: str
 
 
-def check_caller(config: Config, *, called_ae: str, calling_ae: str, host: str, certificate: Certificate | None = None) -> Rejection | None:
-    """Return why an association is rejected, or None when the caller may come in. Leading and trailing spaces do not count.
+def check_caller(
+    config: Config, *, called_ae: str, calling_ae: str, host: str, certificate: Certificate | None = None
+) -> Rejection | None:
+    """Return why an association is rejected, or None when the caller may come in.
+
+    Leading and trailing spaces do not count.
 
     A title is empty when what came is none (`request`).
 
     With TLS a peer is an AE title, an address and a certificate: all three have to fit one entry.
     """
     if not calling_ae.strip():
-        return Rejection(*_CALLING_NOT_RECOGNIZED, "what the peer calls itself is no AE title: set one there, 1 to 16 characters of ASCII")
+        return Rejection(
+            *_CALLING_NOT_RECOGNIZED,
+            "what the peer calls itself is no AE title: set one there, 1 to 16 characters of ASCII",
+        )
     if config.network.require_called_ae and called_ae.strip() != config.network.ae_title:
-        return Rejection(*_CALLED_NOT_RECOGNIZED, f"the peer calls {called_ae.strip()!r}: set it to {config.network.ae_title!r} there")
+        return Rejection(
+            *_CALLED_NOT_RECOGNIZED,
+            f"the peer calls {called_ae.strip()!r}: set it to {config.network.ae_title!r} there",
+        )
     same_title = [peer for peer in config.peers if peer.ae_title == calling_ae.strip()]
-    same_place = [peer for peer in same_title if _host_fits(peer, host)]
-    if any(_certificate_fits(peer, certificate) for peer in same_place):
+    same_host = [peer for peer in same_title if _host_fits(peer, host)]
+    if any(_certificate_fits(peer, certificate) for peer in same_host):
         return None
-    if same_place:
-        shown = certificate.fingerprint if certificate else "none"
-        advice = f"{calling_ae.strip()!r} showed another certificate ({shown}): add it to certificates of its [[peers]] entry"
+    if same_host:
+        fingerprint = certificate.fingerprint if certificate else "none"
+        advice = (
+            f"{calling_ae.strip()!r} showed another certificate ({fingerprint}): add it to "
+            "certificates of its [[peers]] entry"
+        )
         return Rejection(*_CALLING_NOT_RECOGNIZED, advice)
     if same_title:
         return Rejection(
-            *_CALLING_NOT_RECOGNIZED, f"{calling_ae.strip()!r} may not call from {host}: add it to hosts of its [[peers]] entry"
+            *_CALLING_NOT_RECOGNIZED,
+            f"{calling_ae.strip()!r} may not call from {host}: add it to hosts of its [[peers]] entry",
         )
     unknown = config.network.accept_unknown_peers
     if unknown == "always" or (unknown == "loopback" and _address(host).is_loopback):
         return None
-    return Rejection(*_CALLING_NOT_RECOGNIZED, f"{calling_ae.strip()!r} from {host} is not in [[peers]]: add it")
+    return Rejection(
+        *_CALLING_NOT_RECOGNIZED, f"{calling_ae.strip()!r} from {host} is not in [[peers]]: add it"
+    )
 
 
 def peer_of(config: Config, calling_ae: str, host: str) -> PeerSettings | None:
     """Return the [[peers]] entry of a caller."""
-    return next((peer for peer in config.peers if peer.ae_title == calling_ae.strip() and _host_fits(peer, host)), None)
+    return next(
+        (peer for peer in config.peers if peer.ae_title == calling_ae.strip() and _host_fits(peer, host)),
+        None,
+    )
 
 
 def is_peer_address(config: Config, host: str) -> bool:
@@ -68,12 +90,17 @@ def is_peer_address(config: Config, host: str) -> bool:
 
 def foreign_version() -> Rejection:
     """Return the rejection of who speaks another version of the upper layer protocol."""
-    return Rejection(*_VERSION_NOT_SUPPORTED, "the peer does not speak version 1 of the DICOM upper layer protocol: ask its vendor")
+    return Rejection(
+        *_VERSION_NOT_SUPPORTED,
+        "the peer does not speak version 1 of the DICOM upper layer protocol: ask its vendor",
+    )
 
 
 def foreign_context() -> Rejection:
     """Return the rejection of who asks for another application than DICOM."""
-    return Rejection(*_CONTEXT_NOT_SUPPORTED, "the peer asks for another application context than DICOM's: ask its vendor")
+    return Rejection(
+        *_CONTEXT_NOT_SUPPORTED, "the peer asks for another application context than DICOM's: ask its vendor"
+    )
 
 
 def busy(advice: str) -> Rejection:

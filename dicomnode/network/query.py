@@ -58,32 +58,40 @@ class StudyEntry:
 
 
 def find_instances(
-    destination: DestinationSettings, wanted: Sequence[InstanceKey], *, calling_ae: str, timeout_s: float
+    destination: DestinationSettings,
+    instance_keys: Sequence[InstanceKey],
+    *,
+    calling_ae: str,
+    timeout_s: float,
 ) -> frozenset[str] | SendOutcome:
-    """Return which of the wanted SOP Instance UIDs a peer lists; a peer that knows no IMAGE level is asked for counts per series.
+    """Return which of the wanted SOP Instance UIDs a peer lists.
+
+    A peer that knows no IMAGE level is asked for counts per series.
 
     A `SendOutcome` is permanent with reason `NOT_OFFERED` when there is no C-FIND, else as the peer failed.
     """
     per_series: dict[tuple[str, str], set[str]] = {}
-    for key in wanted:
+    for key in instance_keys:
         per_series.setdefault((key.StudyInstanceUID, key.SeriesInstanceUID), set()).add(key.SOPInstanceUID)
-    found: set[str] = set()
+    listed_uids: set[str] = set()
     with associated(destination, calling_ae, timeout_s, _contexts()) as association:
         if isinstance(association, SendOutcome):
             return _translated(association)
         for (study, series), uids in per_series.items():
-            here = _find_in_series(association, study, series, uids)
-            if isinstance(here, SendOutcome):
-                return here
-            found |= here
-    return frozenset(found)
+            listed_in_series = _find_in_series(association, study, series, uids)
+            if isinstance(listed_in_series, SendOutcome):
+                return listed_in_series
+            listed_uids |= listed_in_series
+    return frozenset(listed_uids)
 
 
 def find_series(
     destination: DestinationSettings, StudyInstanceUID: str, *, calling_ae: str, timeout_s: float
 ) -> tuple[SeriesEntry, ...] | SendOutcome:
     """Return the series of a study that a peer lists."""
-    keys = _keys("SERIES", StudyInstanceUID=StudyInstanceUID, SeriesInstanceUID="", Modality="", SeriesDescription="")
+    keys = _keys(
+        "SERIES", StudyInstanceUID=StudyInstanceUID, SeriesInstanceUID="", Modality="", SeriesDescription=""
+    )
     keys.NumberOfSeriesRelatedInstances = ""
     answers = _ask_once(destination, keys, calling_ae, timeout_s)
     if isinstance(answers, SendOutcome):
@@ -96,33 +104,45 @@ def find_series(
             _count(answer),
         )
         for answer in answers
-        if answer.get("SeriesInstanceUID") and answer.get("StudyInstanceUID", StudyInstanceUID) == StudyInstanceUID
+        if answer.get("SeriesInstanceUID")
+        and answer.get("StudyInstanceUID", StudyInstanceUID) == StudyInstanceUID
     )
 
 
 def find_studies(
     destination: DestinationSettings, PatientID: str, *, calling_ae: str, timeout_s: float
 ) -> tuple[StudyEntry, ...] | SendOutcome:
-    """Return the studies of a patient that a peer lists. The ID is used for the question only; it is kept nowhere."""
+    """Return the studies of a patient that a peer lists.
+
+    The ID is used for the question only; it is kept nowhere.
+    """
     keys = _keys("STUDY", PatientID=PatientID, StudyInstanceUID="", StudyDate="", ModalitiesInStudy="")
     answers = _ask_once(destination, keys, calling_ae, timeout_s)
     if isinstance(answers, SendOutcome):
         return answers
     return tuple(
-        StudyEntry(str(answer.StudyInstanceUID), str(answer.get("StudyDate") or ""), _texts(answer.get("ModalitiesInStudy")))
+        StudyEntry(
+            str(answer.StudyInstanceUID),
+            str(answer.get("StudyDate") or ""),
+            _texts(answer.get("ModalitiesInStudy")),
+        )
         for answer in answers
         if answer.get("StudyInstanceUID") and answer.get("PatientID", PatientID) == PatientID
     )
 
 
-def _find_in_series(association: Association, study: str, series: str, uids: set[str]) -> set[str] | SendOutcome:
+def _find_in_series(
+    association: Association, study: str, series: str, uids: set[str]
+) -> set[str] | SendOutcome:
     keys = _keys("IMAGE", StudyInstanceUID=study, SeriesInstanceUID=series, SOPInstanceUID="")
     answers = _ask(association, keys)
     if not isinstance(answers, SendOutcome):
         return uids & {str(answer.get("SOPInstanceUID", "")) for answer in answers}
     if answers.status is None or answers.verdict == "transient":
         return answers
-    keys = _keys("SERIES", StudyInstanceUID=study, SeriesInstanceUID=series, NumberOfSeriesRelatedInstances="")
+    keys = _keys(
+        "SERIES", StudyInstanceUID=study, SeriesInstanceUID=series, NumberOfSeriesRelatedInstances=""
+    )
     answers = _ask(association, keys)
     if isinstance(answers, SendOutcome):
         return answers
@@ -130,7 +150,9 @@ def _find_in_series(association: Association, study: str, series: str, uids: set
     return uids if any(count is not None and count >= len(uids) for count in counts) else set()
 
 
-def _ask_once(destination: DestinationSettings, keys: Dataset, calling_ae: str, timeout_s: float) -> list[Dataset] | SendOutcome:
+def _ask_once(
+    destination: DestinationSettings, keys: Dataset, calling_ae: str, timeout_s: float
+) -> list[Dataset] | SendOutcome:
     with associated(destination, calling_ae, timeout_s, _contexts()) as association:
         return _translated(association) if isinstance(association, SendOutcome) else _ask(association, keys)
 
@@ -147,12 +169,16 @@ def _ask(association: Association, keys: Dataset) -> list[Dataset] | SendOutcome
                     answers.append(identifier)
                 if len(answers) > _LARGEST_ANSWER:
                     association.abort()
-                    return SendOutcome("permanent", f"the peer answers C-FIND with more than {_LARGEST_ANSWER} entries", code)
+                    return SendOutcome(
+                        "permanent", f"the peer answers C-FIND with more than {_LARGEST_ANSWER} entries", code
+                    )
             elif code != 0:
                 judgement = judge(code)
                 # 0xC000 and the like: what it cannot do now it will not do later (PS3.4 Table C.4-1).
                 return SendOutcome(
-                    "transient" if judgement.verdict == "transient" else "permanent", f"C-FIND was answered 0x{code:04X}", code
+                    "transient" if judgement.verdict == "transient" else "permanent",
+                    f"C-FIND was answered 0x{code:04X}",
+                    code,
                 )
     except (RuntimeError, ValueError, AttributeError) as problem:
         return SendOutcome("transient", f"the association broke off during C-FIND ({type(problem).__name__})")
@@ -183,4 +209,4 @@ def _count(answer: Dataset) -> int | None:
 def _texts(value: object) -> tuple[str, ...]:
     if value in (None, ""):
         return ()
-    return (value,) if isinstance(value, str) else tuple(str(one) for one in value)  # type: ignore[attr-defined]
+    return (value,) if isinstance(value, str) else tuple(str(element_value) for element_value in value)  # type: ignore[attr-defined]

@@ -1,13 +1,18 @@
-"""pynetdicom's acceptor with a short way for C-STORE: it waits for the socket instead of polling, and moves bytes instead of datasets.
+"""pynetdicom's acceptor with a short way for C-STORE.
 
-Out of the box one association takes some 350 instances of 131 kB a second here, however fast the disk is: each waits for the 1 ms sleeps
-of two threads, is read in pieces of 4 kB, and has its command set decoded and encoded element by element (1.5 ms). Below, the thread that
-reads a C-STORE answers it. Negotiation, release, abort, timeouts and every other service stay pynetdicom's.
+It waits for the socket instead of polling, and moves bytes instead of datasets.
+
+Out of the box one association takes some 350 instances of 131 kB a second here, however fast the disk is:
+each waits for the 1 ms sleeps of two threads, is read in pieces of 4 kB, and has its command set decoded and
+encoded element by element (1.5 ms). Below, the thread that reads a C-STORE answers it. Negotiation, release,
+abort, timeouts and every other service stay pynetdicom's.
 
 Rules for this file:
 1. It changes how fast things are said, never what is said.
-2. It leans on inner names of pynetdicom 3.0; tests/loopback/test_receive_reactor.py fails when one of them changes its meaning.
-3. Whatever is raised in a thread of an association ends the whole of it: both threads, its socket, its memory, its place.
+2. It leans on inner names of pynetdicom 3.0; tests/loopback/test_receive_reactor.py fails when one of them
+   changes its meaning.
+3. Whatever is raised in a thread of an association ends the whole of it: both threads, its socket, its
+   memory, its place.
 """
 
 from __future__ import annotations
@@ -62,7 +67,12 @@ class PromptProvider(DULServiceProvider):
     socket: PromptSocket | None
 
     def __init__(
-        self, association: Any, account: MemoryAccount, answer_store: AnswerStore, note_broken: NoteFault, note_refused: NoteFault
+        self,
+        association: Any,
+        account: MemoryAccount,
+        answer_store: AnswerStore,
+        note_broken: NoteFault,
+        note_refused: NoteFault,
     ) -> None:
         super().__init__(association)
         self._idle_timer, self.artim_timer = SteadyTimer(60), SteadyTimer(30)
@@ -101,7 +111,8 @@ class PromptProvider(DULServiceProvider):
         line, state = self.socket, self.state_machine.current_state
         if state == _AWAITING_CLOSE:
             return self._await_close(line)
-        # Nothing is read while an answer of ours is due: one message at a time is counted, and no flood of them waits in a queue.
+        # Nothing is read while an answer of ours is due: one message at a time is counted, and no flood of
+        # them waits in a queue.
         if state == _DECIDING or (state == _DATA_TRANSFER and self._is_serving()):
             time.sleep(_PAUSE_S)
             return False
@@ -152,7 +163,10 @@ class PromptProvider(DULServiceProvider):
         }
 
     def _read_message(self) -> bool:
-        """Read one PDU; True when it belongs to a message that is not complete yet, and reading on is worth it."""
+        """Read one PDU; True when it belongs to a message that is not complete yet.
+
+        And reading on is worth it.
+        """
         line: Any = self.socket
         header = bytes(line.read(_HEADER_BYTES))
         kind, length = struct.unpack(">BxL", header) if len(header) == _HEADER_BYTES else (0, 0)
@@ -163,7 +177,8 @@ class PromptProvider(DULServiceProvider):
         body = line.read(length)
         if len(body) < length:
             raise ConnectionResetError
-        # The library looks at the clock between two calls of `_read_pdu_data`; a large object over a slow line stays in one.
+        # The library looks at the clock between two calls of `_read_pdu_data`; a large object over a slow
+        # line stays in one.
         self._idle_timer.restart()
         self._assembler.add(body)
         command = self._assembler.command
@@ -179,7 +194,11 @@ class PromptProvider(DULServiceProvider):
 
     def _take_message(self) -> None:
         """Answer a C-STORE, hand every other message to the library."""
-        command, dataset, too_large = self._assembler.command, self._assembler.dataset, self._assembler.too_large
+        command, dataset, too_large = (
+            self._assembler.command,
+            self._assembler.dataset,
+            self._assembler.too_large,
+        )
         if command is None:
             raise ProtocolFault("a message without a command set")
         if command.is_store:
@@ -235,7 +254,10 @@ class PromptProvider(DULServiceProvider):
 
 
 class PromptStateMachine(StateMachine):
-    """The state machine of PS3.8 9.2: whatever a peer says out of turn ends its association, and not the thread with an exception."""
+    """The state machine of PS3.8 9.2.
+
+    Whatever a peer says out of turn ends its association, and not the thread with an exception.
+    """
 
     dul: PromptProvider
 

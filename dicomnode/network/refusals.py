@@ -1,4 +1,6 @@
-"""Who is turned away, in the log and in the audit trail: host, AE titles and reason, and a count instead of a flood.
+"""Who is turned away, in the log and in the audit trail.
+
+Host, AE titles and reason, and a count instead of a flood.
 
 Rules for this file:
 1. Texts are ours, hosts are addresses, titles were checked by `request`: nothing else of a peer is written.
@@ -26,7 +28,10 @@ _MORE_HOSTS = "more hosts"
 
 @dataclass(frozen=True)
 class Refusal:
-    """One caller that was turned away. `event` is the key of the log line, `audit_kind` that of the audit event; empty: not audited."""
+    """One caller that was turned away.
+
+    `event` is the key of the log line, `audit_kind` that of the audit event; empty: not audited.
+    """
 
     event: str
     host: str
@@ -39,8 +44,15 @@ class Refusal:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What makes two refusals of one host the same; connections that never became a request are all the same."""
-        return ("connection", "", "") if self.event.startswith("connection") else (self.event, self.reason, self.calling_ae)
+        """What makes two refusals of one host the same.
+
+        Connections that never became a request are all the same.
+        """
+        return (
+            ("connection", "", "")
+            if self.event.startswith("connection")
+            else (self.event, self.reason, self.calling_ae)
+        )
 
     @property
     def detail(self) -> str:
@@ -50,7 +62,10 @@ class Refusal:
 
 @dataclass
 class _Minute:
-    """The refusals of one host within a minute: when it began, and how often each came since its line was written."""
+    """The refusals of one host within a minute.
+
+    When it began, and how often each came since its line was written.
+    """
 
     began_at: float
     unwritten: dict[tuple[str, str, str], int] = field(default_factory=dict)
@@ -81,7 +96,11 @@ class Refusals:
         if is_first:
             _write(refusal, 1)
         if refusal.audit_kind:
-            self._audit(AuditEvent(refusal.audit_kind, MINOR_FAILURE, refusal.calling_ae, refusal.host, detail=refusal.detail))
+            self._audit(
+                AuditEvent(
+                    refusal.audit_kind, MINOR_FAILURE, refusal.calling_ae, refusal.host, detail=refusal.detail
+                )
+            )
 
     def flush(self) -> None:
         """Write what was counted in minutes that are over."""
@@ -98,7 +117,12 @@ class Refusals:
                 if count:
                     _write(minute.latest[identity], count)
             if minute.overflow:
-                log.warning("refusals_counted", host=host, count=minute.overflow, reason="more refusals of this host than lines a minute")
+                log.warning(
+                    "refusals_counted",
+                    host=host,
+                    count=minute.overflow,
+                    reason="more refusals of this host than lines a minute",
+                )
 
     def _is_first(self, refusal: Refusal) -> bool:
         host = refusal.host

@@ -1,8 +1,11 @@
-"""The A-ASSOCIATE-RQ PDU, read before anything is made of it, and the two refusals that may answer it. Pure functions of bytes.
+"""The A-ASSOCIATE-RQ PDU, read before anything is made of it, and the two refusals that may answer it.
+
+Pure functions of bytes.
 
 Rules for this file:
 1. What comes out holds UIDs and AE titles only: other text of a peer ends here.
-2. A request that is broken raises `BrokenRequest`; the library only ever gets one that was read here from end to end.
+2. A request that is broken raises `BrokenRequest`; the library only ever gets one that was read here from end
+   to end.
 """
 
 from __future__ import annotations
@@ -46,7 +49,10 @@ class BrokenRequest(NodeError):
 
 @dataclass(frozen=True)
 class ProposedContext:
-    """One proposed presentation context; `abstract_syntax` is empty when it is no UID, a transfer syntax that is none is left out."""
+    """One proposed presentation context.
+
+    `abstract_syntax` is empty when it is no UID, a transfer syntax that is none is left out.
+    """
 
     context_id: int
     abstract_syntax: str
@@ -55,7 +61,10 @@ class ProposedContext:
 
 @dataclass(frozen=True)
 class AssociationRequest:
-    """An A-ASSOCIATE-RQ. An AE title is empty when what came is none; `is_dicom` says whether the application context is DICOM's."""
+    """An A-ASSOCIATE-RQ.
+
+    An AE title is empty when what came is none; `is_dicom` says whether the application context is DICOM's.
+    """
 
     called_ae: str
     calling_ae: str
@@ -65,8 +74,13 @@ class AssociationRequest:
     encoded: bytes
 
     def for_library(self, own_ae: str) -> bytes:
-        """Return the PDU with padding of its titles as PS3.8 has it; NULs and a called title that nobody checks are no business of the library."""
-        titles = struct.pack("16s16s", (self.called_ae or own_ae).encode().ljust(16), self.calling_ae.encode().ljust(16))
+        """Return the PDU with padding of its titles as PS3.8 has it.
+
+        NULs and a called title that nobody checks are no business of the library.
+        """
+        titles = struct.pack(
+            "16s16s", (self.called_ae or own_ae).encode().ljust(16), self.calling_ae.encode().ljust(16)
+        )
         return self.encoded[:6] + b"\0\x01\0\0" + titles + self.encoded[42:]
 
 

@@ -1,4 +1,7 @@
-"""The SOP class of each result in each form: what is proposed to a destination, and what the conformance statement lists."""
+"""The SOP class of each result in each form.
+
+What is proposed to a destination, and what the conformance statement lists.
+"""
 
 from __future__ import annotations
 
@@ -53,4 +56,4 @@ def classes_of(form: ResultForm) -> dict[str, str]:
         "sr": REPORT_CLASSES[form.report],
         "ko": KeyObjectSelectionDocumentStorage,
     }
-    return {part: str(classes[part]) for part in form.objects}
+    return {object_kind: str(classes[object_kind]) for object_kind in form.objects}

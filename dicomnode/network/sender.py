@@ -2,7 +2,8 @@
 
 Rules for this file:
 1. Nothing that a peer does raises: every file gets a `SendOutcome`.
-2. A file goes out as the bytes that it is; only a native object whose syntax the peer does not take is re-encoded to one that it takes.
+2. A file goes out as the bytes that it is; only a native object whose syntax the peer does not take is
+   re-encoded to one that it takes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from dicomnode.settings.config import DestinationSettings
 
 # PS3.8 9.3.2.2: a context ID is an odd number below 256.
 _MAXIMUM_CONTEXTS = 128
-# Encodings of one and the same content: pydicom turns each into each. A peer that takes Implicit VR only must still get results.
+# Encodings of one and the same content: pydicom turns each into each. A peer that takes Implicit VR only must
+# still get results.
 _CONVERTIBLE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 
 
@@ -105,7 +107,9 @@ def _read_parcel(index: int, path: Path) -> _Parcel | SendOutcome:
         return SendOutcome("permanent", "not a DICOM file with File Meta Information")
 
 
-def _plan_associations(parcels: Sequence[_Parcel]) -> Iterator[tuple[list[_Parcel], list[PresentationContext]]]:
+def _plan_associations(
+    parcels: Sequence[_Parcel],
+) -> Iterator[tuple[list[_Parcel], list[PresentationContext]]]:
     """Group parcels by SOP class so that each group fits into one association."""
     classes: dict[UID, list[_Parcel]] = {}
     for parcel in parcels:
@@ -126,18 +130,23 @@ def _plan_associations(parcels: Sequence[_Parcel]) -> Iterator[tuple[list[_Parce
 def _plan_contexts(parcels: Sequence[_Parcel]) -> list[PresentationContext]:
     """Return the contexts for files of one SOP class.
 
-    Each syntax stands in a context of its own: of several in one the acceptor chooses, and would have us convert without need.
+    Each syntax stands in a context of its own: of several in one the acceptor chooses, and would have us
+    convert without need.
     """
-    own = list(dict.fromkeys(parcel.TransferSyntaxUID for parcel in parcels))
-    native = [syntax for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) if syntax not in own]
-    fallback = native if any(syntax in _CONVERTIBLE for syntax in own) else []
-    return [build_context(parcels[0].SOPClassUID, syntax) for syntax in (*own, *fallback)]
+    own_syntaxes = list(dict.fromkeys(parcel.TransferSyntaxUID for parcel in parcels))
+    native = [
+        syntax for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) if syntax not in own_syntaxes
+    ]
+    fallback = native if any(syntax in _CONVERTIBLE for syntax in own_syntaxes) else []
+    return [build_context(parcels[0].SOPClassUID, syntax) for syntax in (*own_syntaxes, *fallback)]
 
 
 def _not_read(problem: OSError) -> SendOutcome:
     """A file that is gone or forbidden stays so; a disk that stumbles or too many open files pass."""
     lasting = isinstance(problem, FileNotFoundError | IsADirectoryError | PermissionError)
-    return SendOutcome("permanent" if lasting else "transient", f"the file cannot be read: {problem.strerror}")
+    return SendOutcome(
+        "permanent" if lasting else "transient", f"the file cannot be read: {problem.strerror}"
+    )
 
 
 def _send_parcel(association: Association | SendOutcome, parcel: _Parcel, message_id: int) -> SendOutcome:
@@ -145,7 +154,11 @@ def _send_parcel(association: Association | SendOutcome, parcel: _Parcel, messag
         return association
     if not association.is_established:
         return SendOutcome("transient", "the association broke off")
-    accepted = {context.transfer_syntax[0] for context in association.accepted_contexts if context.abstract_syntax == parcel.SOPClassUID}
+    accepted = {
+        context.transfer_syntax[0]
+        for context in association.accepted_contexts
+        if context.abstract_syntax == parcel.SOPClassUID
+    }
     try:
         if parcel.TransferSyntaxUID in accepted:
             answer = association.send_c_store(parcel.path, message_id)
@@ -156,7 +169,9 @@ def _send_parcel(association: Association | SendOutcome, parcel: _Parcel, messag
             return SendOutcome("permanent", f"the peer does not take {name}", not_accepted=True)
     except (ValueError, AttributeError, TypeError, KeyError, NotImplementedError) as problem:
         # Not its message: pydicom quotes the value that it stumbles over.
-        return SendOutcome("permanent", f"the object cannot be encoded as the peer wants it ({type(problem).__name__})")
+        return SendOutcome(
+            "permanent", f"the object cannot be encoded as the peer wants it ({type(problem).__name__})"
+        )
     except RuntimeError as problem:
         return SendOutcome("transient", f"the association broke off: {problem}")
     except OSError as problem:

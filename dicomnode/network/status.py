@@ -1,4 +1,6 @@
-"""Every DIMSE status that the node answers, and what it makes of those it is answered. docs/conformance.md is drawn from these tables.
+"""Every DIMSE status that the node answers, and what it makes of those it is answered.
+
+Docs/conformance.md is drawn from these tables.
 
 Rules for this file:
 1. A status that is not in `ANSWERED` never goes on the wire; `handlers` takes them from here.
@@ -42,7 +44,10 @@ ANSWERED = (
         SUCCESS,
         "C-STORE",
         "Success",
-        "the instance is written, fsynced, renamed into place, its folder fsynced, and listed in the ledger; also for the same bytes again",
+        (
+            "the instance is written, fsynced, renamed into place, its folder fsynced, and "
+            "listed in the ledger; also for the same bytes again"
+        ),
         "PS3.7 C.1.1",
     ),
     Answer(
@@ -73,10 +78,26 @@ ANSWERED = (
         "the request has no dataset, or the SOP Instance UID of request or dataset is no UID",
         "PS3.4 B.2.3",
     ),
-    Answer(PROCESSING_FAILURE, "C-STORE", "Processing failure", "an unexpected fault of the node; it is in the log", "PS3.7 C.5.15"),
-    Answer(SUCCESS, "N-ACTION", "Success", "the request for storage commitment is in the ledger; the report follows", "PS3.4 J.3.2"),
     Answer(
-        INVALID_ARGUMENT, "N-ACTION", "Invalid argument value", "no Transaction UID, no reference, or one that is no UID", "PS3.7 C.5.9"
+        PROCESSING_FAILURE,
+        "C-STORE",
+        "Processing failure",
+        "an unexpected fault of the node; it is in the log",
+        "PS3.7 C.5.15",
+    ),
+    Answer(
+        SUCCESS,
+        "N-ACTION",
+        "Success",
+        "the request for storage commitment is in the ledger; the report follows",
+        "PS3.4 J.3.2",
+    ),
+    Answer(
+        INVALID_ARGUMENT,
+        "N-ACTION",
+        "Invalid argument value",
+        "no Transaction UID, no reference, or one that is no UID",
+        "PS3.7 C.5.9",
     ),
     Answer(NO_SUCH_ACTION, "N-ACTION", "No such action", "the Action Type ID is not 1", "PS3.7 10.1.4.1.10"),
     Answer(
@@ -86,10 +107,34 @@ ANSWERED = (
         "more than 10,000 references or 2 MiB in one request, or the ledger is locked",
         "PS3.7 C.5.19",
     ),
-    Answer(PROCESSING_FAILURE, "N-ACTION", "Processing failure", "an unexpected fault of the node; it is in the log", "PS3.7 C.5.15"),
-    Answer(SUCCESS, "N-EVENT-REPORT", "Success", "the report on a transaction of ours is in the ledger", "PS3.4 J.3.3"),
-    Answer(INVALID_ARGUMENT, "N-EVENT-REPORT", "Invalid argument value", "the Transaction UID is not one of ours", "PS3.7 C.5.9"),
-    Answer(PROCESSING_FAILURE, "N-EVENT-REPORT", "Processing failure", "the report could not be kept; send it again", "PS3.7 C.5.15"),
+    Answer(
+        PROCESSING_FAILURE,
+        "N-ACTION",
+        "Processing failure",
+        "an unexpected fault of the node; it is in the log",
+        "PS3.7 C.5.15",
+    ),
+    Answer(
+        SUCCESS,
+        "N-EVENT-REPORT",
+        "Success",
+        "the report on a transaction of ours is in the ledger",
+        "PS3.4 J.3.3",
+    ),
+    Answer(
+        INVALID_ARGUMENT,
+        "N-EVENT-REPORT",
+        "Invalid argument value",
+        "the Transaction UID is not one of ours",
+        "PS3.7 C.5.9",
+    ),
+    Answer(
+        PROCESSING_FAILURE,
+        "N-EVENT-REPORT",
+        "Processing failure",
+        "the report could not be kept; send it again",
+        "PS3.7 C.5.15",
+    ),
 )
 
 
@@ -120,13 +165,16 @@ JUDGED = (
     Judgement(0x0210, 0x0212, "permanent", "the peer does not understand the request", "PS3.7 C.5"),
     Judgement(0xA700, 0xA7FF, "transient", "out of resources", "PS3.4 B.2.3"),
     Judgement(0xA900, 0xA9FF, "permanent", "the dataset does not match its SOP class", "PS3.4 B.2.3"),
-    Judgement(0xB000, 0xB000, "ok", "stored, with coercion: the archive changed some of its elements", "PS3.4 B.2.3"),
+    Judgement(
+        0xB000, 0xB000, "ok", "stored, with coercion: the archive changed some of its elements", "PS3.4 B.2.3"
+    ),
     Judgement(0xB001, 0xBFFF, "ok", "stored, with a warning", "PS3.4 B.2.3"),
     Judgement(0xFE00, 0xFE00, "transient", "cancelled by the peer", "PS3.7 C.2"),
     Judgement(0xC000, 0xCFFF, "permanent", "the peer cannot understand the object", "PS3.4 B.2.3"),
 )
 
-# A status that no table knows is tried again: the outbox gives up after its time and shows it, an object that is dropped is lost.
+# A status that no table knows is tried again: the outbox gives up after its time and shows it, an object that
+# is dropped is lost.
 UNKNOWN = Judgement(0x0000, 0xFFFF, "transient", "a status that the standard does not know", "")
 
 

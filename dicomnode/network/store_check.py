@@ -1,6 +1,9 @@
-"""What a C-STORE request must be before a byte of it is written: of a class that the context is for, under UIDs that are UIDs.
+"""What a C-STORE request must be before a byte of it is written.
 
-The library checks the class of a request against its context (PS3.7 9.1.1); requests that go round the library are checked here.
+Of a class that the context is for, under UIDs that are UIDs.
+
+The library checks the class of a request against its context (PS3.7 9.1.1); requests that go round the
+library are checked here.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ class StoreFault:
 def check_store(request: StoreRequest, abstract_syntax: str) -> StoreFault | None:
     """Return why a request is refused, or None (PS3.7 C.5, PS3.4 B.2.3)."""
     if abstract_syntax in (VERIFICATION, COMMITMENT) or request.SOPClassUID != abstract_syntax:
-        return StoreFault(status.SOP_CLASS_NOT_SUPPORTED, "the SOP class of a C-STORE is not that of its presentation context")
+        return StoreFault(
+            status.SOP_CLASS_NOT_SUPPORTED,
+            "the SOP class of a C-STORE is not that of its presentation context",
+        )
     if not is_uid(request.SOPInstanceUID):
         return StoreFault(status.CANNOT_UNDERSTAND, "the SOP Instance UID of a C-STORE is no UID")
     if request.too_large:
@@ -34,7 +40,11 @@ def check_store(request: StoreRequest, abstract_syntax: str) -> StoreFault | Non
     if SOPInstanceUID is not None and not is_uid(SOPInstanceUID):
         return StoreFault(status.CANNOT_UNDERSTAND, "the SOP Instance UID of a dataset is no UID")
     if SOPClassUID not in (None, request.SOPClassUID):
-        return StoreFault(status.DATASET_DOES_NOT_MATCH, "the SOP class of a dataset is not that of its C-STORE")
+        return StoreFault(
+            status.DATASET_DOES_NOT_MATCH, "the SOP class of a dataset is not that of its C-STORE"
+        )
     if SOPInstanceUID not in (None, request.SOPInstanceUID):
-        return StoreFault(status.DATASET_DOES_NOT_MATCH, "the SOP Instance UID of a dataset is not that of its C-STORE")
+        return StoreFault(
+            status.DATASET_DOES_NOT_MATCH, "the SOP Instance UID of a dataset is not that of its C-STORE"
+        )
     return None

@@ -1,9 +1,11 @@
-"""Delivery by DICOMweb (PS3.18): STOW-RS in place of C-STORE, QIDO-RS in place of C-FIND; same outcomes, same retry rules.
+"""Delivery by DICOMweb (PS3.18): STOW-RS in place of C-STORE, QIDO-RS in place of C-FIND.
+
+Same outcomes, same retry rules.
 
 Rules for this file:
 1. Nothing that a server does raises: every file gets a `SendOutcome`.
-2. An object counts as stored when the response names it in its Referenced SOP Sequence (PS3.18 10.5.3), or when a query lists it.
-   A success that names nothing is asked after by query and never sent again before.
+2. An object counts as stored when the response names it in its Referenced SOP Sequence (PS3.18 10.5.3), or
+   when a query lists it. A success that names nothing is asked after by query and never sent again before.
 """
 
 from __future__ import annotations
@@ -40,21 +42,31 @@ _BEING_STORED = 45071
 _NO_SUCH_SERVICE = frozenset({400, 405, 501})
 
 
-def stow_files(files: Sequence[Path], destination: DestinationSettings, *, timeout_s: float) -> list[SendOutcome]:
-    """Store files and return one outcome per file, in their order; each file is a request of its own, so that one cannot fail another."""
+def stow_files(
+    files: Sequence[Path], destination: DestinationSettings, *, timeout_s: float
+) -> list[SendOutcome]:
+    """Store files and return one outcome per file, in their order.
+
+    Each file is a request of its own, so that one cannot fail another.
+    """
     with open_service(destination, timeout_s) as service:
         if isinstance(service, SendOutcome):
             return [service] * len(files)
         return [_store(service, path, can_ask_later=destination.confirm != "none") for path in files]
 
 
-def find_by_qido(destination: DestinationSettings, wanted: Sequence[InstanceKey], *, timeout_s: float) -> frozenset[str] | SendOutcome:
-    """Return which of the wanted SOP Instance UIDs a server lists, in their study or in another that it filed them under."""
+def find_by_qido(
+    destination: DestinationSettings, instances: Sequence[InstanceKey], *, timeout_s: float
+) -> frozenset[str] | SendOutcome:
+    """Return which of the wanted SOP Instance UIDs a server lists.
+
+    In their study or in another that it filed them under.
+    """
     listed: set[str] = set()
     with open_service(destination, timeout_s) as service:
         if isinstance(service, SendOutcome):
             return service
-        for key in wanted:
+        for key in instances:
             answer = _is_listed(service, key)
             if isinstance(answer, SendOutcome):
                 return answer
@@ -73,25 +85,46 @@ def probe_web(destination: DestinationSettings, timeout_s: float) -> SendOutcome
         return reply
     if not reply.is_success:
         return refused("QIDO-RS", reply.status)
-    return web_page("QIDO-RS", reply.status) if reply.is_web_page else SendOutcome("ok", "the DICOMweb service answers and lets us in")
+    return (
+        web_page("QIDO-RS", reply.status)
+        if reply.is_web_page
+        else SendOutcome("ok", "the DICOMweb service answers and lets us in")
+    )
 
 
 def _store(service: WebService, path: Path, *, can_ask_later: bool) -> SendOutcome:
     try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
-        key = InstanceKey(*(str(header.get(keyword, "")) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")))
+        header = dcmread(
+            path,
+            stop_before_pixels=True,
+            specific_tags=["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"],
+        )
+        key = InstanceKey(
+            *(
+                str(header.get(keyword, ""))
+                for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+            )
+        )
         content = path.read_bytes()
     except OSError as problem:
         lasting = isinstance(problem, FileNotFoundError | IsADirectoryError | PermissionError)
-        return SendOutcome("permanent" if lasting else "transient", f"the file cannot be read: {problem.strerror}")
+        return SendOutcome(
+            "permanent" if lasting else "transient", f"the file cannot be read: {problem.strerror}"
+        )
     except InvalidDicomError:
         return SendOutcome("permanent", "not a DICOM file with File Meta Information")
     boundary = token_hex(16)
-    reply = service.request("POST", "/studies", body=_multipart(content, boundary), content_type=_MULTIPART.format(boundary))
+    reply = service.request(
+        "POST", "/studies", body=_multipart(content, boundary), content_type=_MULTIPART.format(boundary)
+    )
     if isinstance(reply, SendOutcome):
         return reply
     outcome = _judge_store(reply, key.SOPInstanceUID)
-    return outcome if outcome is not None else _ask_after(service, reply.status, key, can_ask_later=can_ask_later)
+    return (
+        outcome
+        if outcome is not None
+        else _ask_after(service, reply.status, key, can_ask_later=can_ask_later)
+    )
 
 
 _MULTIPART = 'multipart/related; type="application/dicom"; boundary={}'
@@ -99,7 +132,13 @@ _MULTIPART = 'multipart/related; type="application/dicom"; boundary={}'
 
 def _multipart(content: bytes, boundary: str) -> bytes:
     """Return the one part that a file is (PS3.18 10.5.1, RFC 2387)."""
-    return b"".join((f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode(), content, f"\r\n--{boundary}--\r\n".encode()))
+    return b"".join(
+        (
+            f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode(),
+            content,
+            f"\r\n--{boundary}--\r\n".encode(),
+        )
+    )
 
 
 def _judge_store(reply: Reply, SOPInstanceUID: str) -> SendOutcome | None:
@@ -123,14 +162,22 @@ def _ask_after(service: WebService, status: int, key: InstanceKey, *, can_ask_la
     """Find out by query what became of an object that a success, or a conflict, does not name."""
     listed = _is_listed(service, key)
     if listed is True:
-        return SendOutcome("ok", f"STOW-RS: HTTP {status} names no object; a query lists it: it is there", 0x0000)
+        return SendOutcome(
+            "ok", f"STOW-RS: HTTP {status} names no object; a query lists it: it is there", 0x0000
+        )
     if status == 409:
         return refused("STOW-RS", status)
     if isinstance(listed, SendOutcome) and listed.reason == NOT_OFFERED:
-        return SendOutcome("ok", f"STOW-RS: HTTP {status} names no object, and {NOT_OFFERED}: believed", 0x0000)
+        return SendOutcome(
+            "ok", f"STOW-RS: HTTP {status} names no object, and {NOT_OFFERED}: believed", 0x0000
+        )
     if can_ask_later:
-        return SendOutcome("ok", f"STOW-RS: HTTP {status} names no object; it is asked after by query", 0x0000)
-    return SendOutcome("transient", f"STOW-RS: HTTP {status} names no object, and a query does not list it", status)
+        return SendOutcome(
+            "ok", f"STOW-RS: HTTP {status} names no object; it is asked after by query", 0x0000
+        )
+    return SendOutcome(
+        "transient", f"STOW-RS: HTTP {status} names no object, and a query does not list it", status
+    )
 
 
 def _is_listed(service: WebService, key: InstanceKey) -> bool | SendOutcome:
@@ -144,7 +191,11 @@ def _is_listed(service: WebService, key: InstanceKey) -> bool | SendOutcome:
             break
         # Some answer "not found" for a study that is not there yet.
         if not reply.is_success and reply.status != 404:
-            return SendOutcome("permanent", NOT_OFFERED) if reply.status in _NO_SUCH_SERVICE else refused("QIDO-RS", reply.status)
+            return (
+                SendOutcome("permanent", NOT_OFFERED)
+                if reply.status in _NO_SUCH_SERVICE
+                else refused("QIDO-RS", reply.status)
+            )
         if reply.is_success and reply.is_web_page:
             return web_page("QIDO-RS", reply.status)
         # Some ignore the key and list whatever they have.
@@ -186,7 +237,9 @@ def _stored(warning: int) -> SendOutcome:
 
 def _failed(reason: int) -> SendOutcome:
     if reason in _THERE_ALREADY:
-        return SendOutcome("ok", f"STOW-RS: the server has this SOP Instance UID already (reason {reason})", 0x0000)
+        return SendOutcome(
+            "ok", f"STOW-RS: the server has this SOP Instance UID already (reason {reason})", 0x0000
+        )
     judgement = judge(reason)
     verdict = "transient" if judgement.verdict == "ok" or reason == _BEING_STORED else judgement.verdict
     return SendOutcome(verdict, f"STOW-RS: failed with 0x{reason:04X}: {judgement.meaning}", reason)

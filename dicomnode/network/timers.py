@@ -9,7 +9,10 @@ from pynetdicom.timer import Timer
 
 
 class SteadyTimer(Timer):
-    """ARTIM and idle timer (PS3.8 9.1.5): a clock that is set forward ends no association, one that is set back keeps none."""
+    """ARTIM and idle timer (PS3.8 9.1.5).
+
+    A clock that is set forward ends no association, one that is set back keeps none.
+    """
 
     @property
     def remaining(self) -> float:

@@ -67,17 +67,17 @@ class PromptSocket(AssociationSocket):
         view = memoryview(self._buffer)[:count]
         first, self._unread = self._unread[:count], self._unread[count:]
         view[: len(first)] = first
-        done, deadline = len(first), time.monotonic() + self._timeout_s
+        bytes_done, deadline = len(first), time.monotonic() + self._timeout_s
         # TLS takes no flags, and gives a record of at most 16 KiB a call.
         flags = 0 if isinstance(self.socket, ssl.SSLSocket) else socket.MSG_WAITALL
-        while done < count:
-            received = self.socket.recv_into(view[done:], 0, flags)  # type: ignore[union-attr]
+        while bytes_done < count:
+            received = self.socket.recv_into(view[bytes_done:], 0, flags)  # type: ignore[union-attr]
             if not received:
                 break
-            done += received
-            if done < count and time.monotonic() > deadline:
+            bytes_done += received
+            if bytes_done < count and time.monotonic() > deadline:
                 raise TimeoutError("a PDU that does not end")
-        return view[:done]
+        return view[:bytes_done]
 
     def unread(self, data: bytes) -> None:
         """Give back what was read, so that it is read again."""
@@ -94,11 +94,18 @@ class PromptSocket(AssociationSocket):
         return bool(self._unread) or super().ready
 
     def drain(self) -> bool:
-        """Throw away what a peer says that was rejected or aborted; False when there is nothing (more) to wait for."""
+        """Throw away what a peer says that was rejected or aborted.
+
+        False when there is nothing (more) to wait for.
+        """
         self._unread = b""
         connection = self.socket
         # Closing with unread bytes would reset the connection, and the peer would miss why.
-        if connection is None or isinstance(connection, ssl.SSLSocket) or self._drained_bytes > _DRAINED_BYTES:
+        if (
+            connection is None
+            or isinstance(connection, ssl.SSLSocket)
+            or self._drained_bytes > _DRAINED_BYTES
+        ):
             return False
         try:
             count = len(connection.recv(2**16, socket.MSG_DONTWAIT))
@@ -128,7 +135,10 @@ class PromptSocket(AssociationSocket):
 def set_timeouts(connection: socket.socket, timeout_s: float) -> None:
     """Bound each call of a blocking socket.
 
-    As options of the socket and not as Python's own timeout, which makes the socket non-blocking: one call could not read a whole PDU then.
+    As options of the socket and not as Python's own timeout, which makes the socket non-blocking: one call
+    could not read a whole PDU then.
     """
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6)))
+        connection.setsockopt(
+            socket.SOL_SOCKET, option, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+        )

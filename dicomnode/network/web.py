@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
 
 from dicomnode.network.tls import explain
 from dicomnode.records import SendOutcome
@@ -64,12 +65,19 @@ class Reply:
         return "html" in self.media_type or start.startswith((b"<!doctype html", b"<html"))
 
     def datasets(self) -> list[Mapping[str, Any]]:
-        """Return the data sets of a DICOM JSON body (PS3.18 F.2), one or an array of them; none when it is something else."""
+        """Return the data sets of a DICOM JSON body (PS3.18 F.2), one or an array of them.
+
+        None when it is something else.
+        """
         try:
             content = json.loads(self.body.decode("utf-8-sig"))
         except (ValueError, RecursionError):
             return []
-        return [entry for entry in (content if isinstance(content, list) else [content]) if isinstance(entry, dict)]
+        return [
+            entry
+            for entry in (content if isinstance(content, list) else [content])
+            if isinstance(entry, dict)
+        ]
 
 
 class WebService:
@@ -88,7 +96,10 @@ class WebService:
         content_type: str = "",
     ) -> Reply | SendOutcome:
         """Send one request and return what was answered, or why there was no answer; a redirect is no answer."""
-        headers = {"Accept": "application/dicom+json", **({"Content-Type": content_type} if content_type else {})}
+        headers = {
+            "Accept": "application/dicom+json",
+            **({"Content-Type": content_type} if content_type else {}),
+        }
         try:
             with self._session.request(
                 method,
@@ -112,8 +123,8 @@ class WebService:
 
     def _read(self, response: requests.Response) -> bytes:
         end, body = time.monotonic() + self._timeout_s * _LONGEST_TIMEOUTS, b""
-        for piece in response.iter_content(65536):
-            body += piece
+        for chunk in response.iter_content(65536):
+            body += chunk
             if len(body) > _LARGEST_BODY_BYTES or time.monotonic() > end:
                 raise requests.exceptions.ReadTimeout("the response does not end")
         return body
@@ -145,21 +156,33 @@ def redirected(reply: Reply) -> SendOutcome:
     host = re.sub(r"[^A-Za-z0-9.:\[\]-]", "", target.netloc.rpartition("@")[2])[:100]
     scheme = target.scheme if target.scheme in {"http", "https"} else ""
     address = f"{scheme}://{host}" if scheme and host else host or "another path of this server"
-    reason = f"HTTP {reply.status}: the server redirects to {address}, which is not followed; set destinations.url to the right address"
-    return SendOutcome("transient" if reply.status in _TEMPORARY_REDIRECTS else "permanent", reason, reply.status)
+    reason = (
+        f"HTTP {reply.status}: the server redirects to {address}, which is not followed; set "
+        "destinations.url to the right address"
+    )
+    return SendOutcome(
+        "transient" if reply.status in _TEMPORARY_REDIRECTS else "permanent", reason, reply.status
+    )
 
 
 def refused(service: str, status: int) -> SendOutcome:
     """Say what an HTTP status other than 2xx means for the next try."""
     advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
-    return SendOutcome("transient" if status in _PASSING else "permanent", f"{service} was answered HTTP {status}{advice}", status)
+    return SendOutcome(
+        "transient" if status in _PASSING else "permanent",
+        f"{service} was answered HTTP {status}{advice}",
+        status,
+    )
 
 
 def web_page(service: str, status: int) -> SendOutcome:
     """Say that a page for people came back, which is no answer of a DICOMweb service."""
     return SendOutcome(
         "transient",
-        f"{service} was answered HTTP {status} with a web page, perhaps a log-in; nothing counts as stored: see url and secret_file",
+        (
+            f"{service} was answered HTTP {status} with a web page, perhaps a log-in; nothing "
+            "counts as stored: see url and secret_file"
+        ),
         status,
     )
 
@@ -168,19 +191,34 @@ def unreachable(problem: Exception) -> SendOutcome:
     """Say why there was no response; of a certificate that was not accepted, what to do about it."""
     fault = _tls_fault(problem)
     if fault is None and isinstance(problem, requests.exceptions.SSLError):
-        return SendOutcome("transient", "no TLS connection: it showed another certificate; compare tls_fingerprint and tls_name with it")
+        return SendOutcome(
+            "transient",
+            "no TLS connection: it showed another certificate; compare tls_fingerprint and tls_name with it",
+        )
     if fault is None and isinstance(problem, requests.exceptions.InvalidHeader | UnicodeError):
-        return SendOutcome("transient", "no request was made: the content of secret_file cannot be sent; it must be one line of plain text")
+        return SendOutcome(
+            "transient",
+            (
+                "no request was made: the content of secret_file cannot be sent; it must be one line "
+                "of plain text"
+            ),
+        )
     if fault is None:
         return SendOutcome("transient", f"the server cannot be reached ({type(problem).__name__})")
     words = explain(fault)
     if isinstance(fault, ssl.SSLCertVerificationError) and fault.verify_code in _WRONG_NAME:
         return SendOutcome(
-            "transient", f"no TLS connection: {words.seen}; use a name of its certificate in destinations.url, or set tls_name"
+            "transient",
+            (
+                f"no TLS connection: {words.seen}; use a name of its certificate in destinations.url, "
+                "or set tls_name"
+            ),
         )
     if isinstance(fault, ssl.SSLCertVerificationError) or "ALERT" in (fault.reason or ""):
         return SendOutcome("transient", f"no TLS connection: {words.seen}; {words.advice}")
-    return SendOutcome("transient", f"no TLS connection ({fault.reason}); does the server speak HTTPS on that port?")
+    return SendOutcome(
+        "transient", f"no TLS connection ({fault.reason}); does the server speak HTTPS on that port?"
+    )
 
 
 def _tls_fault(problem: BaseException) -> ssl.SSLError | None:
@@ -195,16 +233,24 @@ def _tls_fault(problem: BaseException) -> ssl.SSLError | None:
 
 
 class _NamedServer(HTTPAdapter):
-    """Takes one certificate only (`tls_fingerprint`), or one with another name than the url's host (`tls_name`)."""
+    """Takes one certificate only (`tls_fingerprint`).
+
+    Or one with another name than the url's host (`tls_name`).
+    """
 
     def __init__(self, destination: DestinationSettings) -> None:
         pin = (destination.tls_fingerprint or "").removeprefix("sha256:")
-        self._checks: dict[str, Any] = {"assert_fingerprint": pin or None, "assert_hostname": destination.tls_name or None}
+        self._checks: dict[str, Any] = {
+            "assert_fingerprint": pin or None,
+            "assert_hostname": destination.tls_name or None,
+        }
         super().__init__()
 
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **more: Any) -> None:
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **pool_options: Any
+    ) -> None:
         """Have every connection make these checks."""
-        super().init_poolmanager(connections, maxsize, block, **more, **self._checks)
+        super().init_poolmanager(connections, maxsize, block, **pool_options, **self._checks)
 
 
 def _session(destination: DestinationSettings) -> requests.Session:
@@ -215,7 +261,7 @@ def _session(destination: DestinationSettings) -> requests.Session:
         user, colon, password = secret.partition(":")
         if colon:
             # As bytes: requests would take a text for Latin-1.
-            session.auth = (user.encode(), password.encode())
+            session.auth = HTTPBasicAuth(user.encode(), password.encode())
         else:
             session.headers["Authorization"] = f"Bearer {secret}"
     session.mount("https://", _NamedServer(destination))

@@ -14,7 +14,13 @@ from pathlib import Path
 from dicomnode.answer import build_recipe
 from dicomnode.compute import Compute
 from dicomnode.errors import RetryLater
-from dicomnode.offline.bids.derivatives import IGNORED, describe_dataset, read_table, table_text, write_dataset_files
+from dicomnode.offline.bids.derivatives import (
+    IGNORED,
+    describe_dataset,
+    read_table,
+    table_text,
+    write_dataset_files,
+)
 from dicomnode.offline.bids.place import case_folder, remove_partial, replace_file
 from dicomnode.offline.cases import OfflineAnswer, OfflineCase, OfflineTask, answer_case, find_finished
 from dicomnode.results.words.lesion_table import COLUMNS
@@ -28,21 +34,27 @@ Report = Callable[[OfflineAnswer], None]
 CASE_COLUMNS = ("participant_id", "session_id", "outcome", "result", "seconds")
 
 
-def answer_cases(tasks: Sequence[OfflineTask], jobs: int, overwrite: bool, progress: Progress, report: Report) -> list[OfflineAnswer]:
+def answer_cases(
+    tasks: Sequence[OfflineTask], jobs: int, overwrite: bool, progress: Progress, report: Report
+) -> list[OfflineAnswer]:
     """Answer every case that an earlier run did not answer already; `report` is told of each as it is done.
 
-    One case alone runs in this process and tells its steps to `progress`; several run in `jobs` worker processes.
+    One case alone runs in this process and tells its steps to `progress`; several run in `jobs` worker
+    processes.
     """
     finished = [] if overwrite else [task for task in tasks if not task.case.problem and find_finished(task)]
-    answers = [OfflineAnswer(task.case.label, task.case.name, "skipped", "answered by an earlier run") for task in finished]
+    answers = [
+        OfflineAnswer(task.case.label, task.case.name, "skipped", "answered by an earlier run")
+        for task in finished
+    ]
     for answer in answers:
         report(answer)
-    rest = [task for task in tasks if task not in finished]
-    if len(rest) == 1:
-        answers.append(answer_case(rest[0], progress))
+    unfinished = [task for task in tasks if task not in finished]
+    if len(unfinished) == 1:
+        answers.append(answer_case(unfinished[0], progress))
         report(answers[-1])
-    elif rest:
-        answers += _side_by_side(rest, min(jobs, len(rest)), progress, report)
+    elif unfinished:
+        answers += _side_by_side(unfinished, min(jobs, len(unfinished)), progress, report)
     if tasks:
         remove_partial(tasks[0].output)
     return sorted(answers, key=lambda answer: answer.label.stem)
@@ -70,10 +82,16 @@ def open_output(config: Config, output: Path, raw: Path | None) -> None:
 
 
 def write_tables(output: Path, answers: Sequence[OfflineAnswer]) -> None:
-    """Write `cases.tsv`, in which cases of earlier runs stay, and `lesions.csv` over all cases of the dataset."""
+    """Write `cases.tsv`, in which cases of earlier runs stay.
+
+    And `lesions.csv` over all cases of the dataset.
+    """
     rows = {(row["participant_id"], row["session_id"]): row for row in read_table(output / "cases.tsv")}
     for answer in answers:
-        key = (f"sub-{answer.label.subject}", f"ses-{answer.label.session}" if answer.label.session else "n/a")
+        key = (
+            f"sub-{answer.label.subject}",
+            f"ses-{answer.label.session}" if answer.label.session else "n/a",
+        )
         if answer.outcome != "skipped" or key not in rows:
             values = (*key, answer.outcome, f"{answer.name}: {answer.summary}", f"{answer.seconds:.1f}")
             rows[key] = dict(zip(CASE_COLUMNS, values, strict=True))
@@ -84,11 +102,18 @@ def write_tables(output: Path, answers: Sequence[OfflineAnswer]) -> None:
     for path in sorted(output.glob("sub-*/**/anat/*_desc-lesions_dseg.tsv")):
         stem = path.name.removesuffix("_desc-lesions_dseg.tsv")
         for row in read_table(path):
-            table.writerow({name: "" if value == "n/a" else value for name, value in {"case": stem, "label": row["index"], **row}.items()})
+            table.writerow(
+                {
+                    name: "" if value == "n/a" else value
+                    for name, value in {"case": stem, "label": row["index"], **row}.items()
+                }
+            )
     replace_file(output / "lesions.csv", buffer.getvalue())
 
 
-def _side_by_side(tasks: Sequence[OfflineTask], jobs: int, progress: Progress, report: Report) -> list[OfflineAnswer]:
+def _side_by_side(
+    tasks: Sequence[OfflineTask], jobs: int, progress: Progress, report: Report
+) -> list[OfflineAnswer]:
     settings = tasks[0].config.compute
     progress(f"starting {jobs} worker processes")
     answers = []
@@ -107,7 +132,9 @@ def _side_by_side(tasks: Sequence[OfflineTask], jobs: int, progress: Progress, r
     return answers
 
 
-def _answer_in_worker(compute: Compute, task: OfflineTask, stop: threading.Event, progress: Progress) -> OfflineAnswer:
+def _answer_in_worker(
+    compute: Compute, task: OfflineTask, stop: threading.Event, progress: Progress
+) -> OfflineAnswer:
     case: OfflineCase = task.case
 
     def tick() -> None:
@@ -116,7 +143,14 @@ def _answer_in_worker(compute: Compute, task: OfflineTask, stop: threading.Event
 
     progress(case.name)
     try:
-        return compute.run(answer_case, task, name=case.label.stem, limit_s=task.config.compute.job_limit_s, tick=tick, tick_s=1.0)
+        return compute.run(
+            answer_case,
+            task,
+            name=case.label.stem,
+            limit_s=task.config.compute.job_limit_s,
+            tick=tick,
+            tick_s=1.0,
+        )
     except RetryLater as problem:
         with case_folder(task.output, case.label):
             pass  # An answer of an earlier run, with other settings, must not stand for this one.

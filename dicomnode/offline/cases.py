@@ -38,7 +38,9 @@ NIFTI_FRAME_OF_REFERENCE = "2.25.101"
 
 @dataclass(frozen=True)
 class OfflineCase:
-    """What is to be segmented: NIfTI files or a DICOM study, or a `problem` that was seen before anything was read.
+    """What is to be segmented.
+
+    NIfTI files or a DICOM study, or a `problem` that was seen before anything was read.
 
     Attributes
     ----------
@@ -97,7 +99,9 @@ def find_studies(inputs: Iterable[Path], progress: Progress) -> Mapping[str, tup
         except UnreadableInstance:
             continue
         if is_answerable(header):
-            studies[header.StudyInstanceUID].append(IndexedInstance(str(path.resolve()), path.stat().st_mtime, header))
+            studies[header.StudyInstanceUID].append(
+                IndexedInstance(str(path.resolve()), path.stat().st_mtime, header)
+            )
     return {uid: tuple(instances) for uid, instances in studies.items()}
 
 
@@ -118,42 +122,55 @@ def find_prior(folder: Path, progress: Progress) -> EarlierStudy:
         for uid, instances in studies.items():
             if any(instance.header.SeriesInstanceUID == series for instance in instances):
                 return EarlierStudy(uid, instances, path)
-        raise StudyRefused(f"{path}: the images under this segmentation are not in {folder}", code="earlier-images-missing")
+        raise StudyRefused(
+            f"{path}: the images under this segmentation are not in {folder}", code="earlier-images-missing"
+        )
     raise StudyRefused(
-        f"{folder}: there is no segmentation of this node; give the earlier images and their seg.dcm", code="earlier-unreadable"
+        f"{folder}: there is no segmentation of this node; give the earlier images and their seg.dcm",
+        code="earlier-unreadable",
     )
 
 
-def dicom_cases(inputs: Iterable[Path], progress: Progress, earlier: EarlierStudy | None = None) -> tuple[OfflineCase, ...]:
+def dicom_cases(
+    inputs: Iterable[Path], progress: Progress, earlier: EarlierStudy | None = None
+) -> tuple[OfflineCase, ...]:
     """Return one case a study, labelled by a hash of its UID: the same study is the same case in every run."""
     studies = sorted(find_studies(inputs, progress).items())
-    return tuple(OfflineCase(hashed_label(uid.encode()), uid, instances=instances, earlier=earlier) for uid, instances in studies)
+    return tuple(
+        OfflineCase(hashed_label(uid.encode()), uid, instances=instances, earlier=earlier)
+        for uid, instances in studies
+    )
 
 
 def bids_cases(root: Path, select: str) -> tuple[OfflineCase, ...]:
     """Return the subjects and sessions of a raw BIDS dataset."""
     cases = []
-    for found in find_bids_cases(root, select):
-        uris = {role: f"bids:raw:{path.as_posix()}" for role, path in found.files.items()}
-        files = {role: root / path for role, path in found.files.items()}
-        cases.append(OfflineCase(found.label, found.label.stem, files, uris, problem=found.problem))
+    for bids_case in find_bids_cases(root, select):
+        uris = {role: f"bids:raw:{path.as_posix()}" for role, path in bids_case.files.items()}
+        files = {role: root / path for role, path in bids_case.files.items()}
+        cases.append(
+            OfflineCase(bids_case.label, bids_case.label.stem, files, uris, problem=bids_case.problem)
+        )
     return tuple(cases)
 
 
 def nifti_case(files: Mapping[Role, Path]) -> OfflineCase:
     """Return the case of single files, labelled as BIDS file names say, else by a hash of their content."""
     entities = [entities_of(path.name) for path in files.values()]
-    named = {(each.get("sub", ""), each.get("ses", "")) for each in entities}
+    named = {(entity_pair.get("sub", ""), entity_pair.get("ses", "")) for entity_pair in entities}
     name = " + ".join(path.name for path in files.values())
     if len(named) == 1 and (label := named.pop())[0]:
         return OfflineCase(CaseLabel(*label), name, files)
-    return OfflineCase(hashed_label(*(path.read_bytes() for path in files.values() if path.is_file())), name, files)
+    return OfflineCase(
+        hashed_label(*(path.read_bytes() for path in files.values() if path.is_file())), name, files
+    )
 
 
 def answer_key(task: OfflineTask) -> str:
     """Return a hash of the input and of every setting that the answer depends on.
 
-    Which series of a DICOM study are its T1 and FLAIR is decided later, so its plan is that for every image that the network can take.
+    Which series of a DICOM study are its T1 and FLAIR is decided later, so its plan is that for every image
+    that the network can take.
 
     Raises
     ------
@@ -207,8 +224,8 @@ def _answer_into(folder: Path, task: OfflineTask, progress: Progress | None) -> 
         result = run_pipeline(volumes, build_recipe(task.config), progress)
     except CaseRefused as refusal:
         return Outcome.REFUSED, f"{refusal.code}: {refusal}"
-    used = {role: volumes[role] for role in result.used}
-    write_answer(folder, task.case.label, used, result, Origin(task.case.uris, {}, answer_key(task)))
+    used_volumes = {role: volumes[role] for role in result.used}
+    write_answer(folder, task.case.label, used_volumes, result, Origin(task.case.uris, {}, answer_key(task)))
     return _conclude(result, ())
 
 
@@ -230,8 +247,8 @@ def _answer_study(folder: Path, task: OfflineTask, progress: Progress | None) ->
         "SeriesInstanceUIDs": series,
         "StudyFindings": [asdict(finding) for finding in solved.loaded.findings],
     }
-    used = {role: volume for role, volume in solved.loaded.volumes.items() if role in series}
-    write_answer(folder, task.case.label, used, solved.result, Origin({}, facts, answer_key(task)))
+    used_volumes = {role: volume for role, volume in solved.loaded.volumes.items() if role in series}
+    write_answer(folder, task.case.label, used_volumes, solved.result, Origin({}, facts, answer_key(task)))
     return _conclude(solved.result, solved.loaded.findings)
 
 
@@ -251,10 +268,10 @@ def _files(inputs: Iterable[Path]) -> Iterable[Path]:
 
 
 def _write_objects(folder: Path, encoded: Iterable[EncodedResult]) -> None:
-    place = folder / "dicom"
-    place.mkdir(exist_ok=True)
+    dicom_folder = folder / "dicom"
+    dicom_folder.mkdir(exist_ok=True)
     for item in encoded:
-        (place / item.filename).write_bytes(item.data)
+        (dicom_folder / item.filename).write_bytes(item.data)
 
 
 def _digest(path: Path) -> str:

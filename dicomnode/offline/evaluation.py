@@ -1,4 +1,7 @@
-"""`dicomnode evaluate`: masks against their truths, one or two methods; tables, a summary and pictures into a folder."""
+"""`dicomnode evaluate`: masks against their truths, one or two methods.
+
+Tables, a summary and pictures into a folder.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,11 @@ class Method:
 
 @dataclass(frozen=True)
 class Choices:
-    """What may be chosen: where size bins part, the smallest lesion that counts, the Dice margin of the TOST, the seed of the intervals."""
+    """What may be chosen.
+
+    Where size bins part, the smallest lesion that counts, the Dice margin of the TOST, the seed of the
+    intervals.
+    """
 
     edges_ml: tuple[float, ...] = SIZE_EDGES_ML
     minimum_lesion_ml: float = 0.0
@@ -62,46 +69,56 @@ def evaluate(methods: Sequence[Method], truth: Method, choices: Choices, progres
     Raises
     ------
     NodeError
-        A prediction and a truth do not belong together; every such case is named, and nothing is scored in part.
+        A prediction and a truth do not belong together; every such case is named, and nothing is scored in
+        part.
     """
     scores: dict[str, tuple[CaseScore, ...]] = {}
     for name, method in zip(_names(methods), methods, strict=True):
         pairs = pair_masks(method.path, truth.path, method.pattern, truth.pattern)
         scores[name] = _score(name, pairs, choices.minimum_lesion_ml, progress)
     # The same cases are drawn for both methods, so that their intervals can be laid beside each other.
-    summaries = {name: summarize_cases(cases, np.random.default_rng(choices.seed), choices.edges_ml) for name, cases in scores.items()}
-    first, *others = scores.values()
-    comparison = compare_methods(first, others[0], choices.margin) if others else None
+    summaries = {
+        name: summarize_cases(cases, np.random.default_rng(choices.seed), choices.edges_ml)
+        for name, cases in scores.items()
+    }
+    first, *other_scores = scores.values()
+    comparison = compare_methods(first, other_scores[0], choices.margin) if other_scores else None
     return Evaluation(scores, summaries, comparison)
 
 
-def write_evaluation(found: Evaluation, choices: Choices, folder: Path) -> None:
+def write_evaluation(evaluation: Evaluation, choices: Choices, folder: Path) -> None:
     """Write `cases.csv`, `summary.json` and three PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "cases.csv").open("w", newline="") as handle:
         table = csv.writer(handle)
         table.writerow(["method", "case", *CASE_COLUMNS, *(f"lesions_{name}" for name in _COUNT_COLUMNS)])
-        for method, cases in found.scores.items():
+        for method, cases in evaluation.scores.items():
             for case in cases:
                 numbers = [_cell(getattr(case, name)) for name in CASE_COLUMNS]
-                table.writerow([method, case.name, *numbers, *(getattr(case.lesions, name) for name in _COUNT_COLUMNS)])
-    (folder / "summary.json").write_text(json.dumps(as_json(found, choices), indent=2) + "\n")
+                table.writerow(
+                    [method, case.name, *numbers, *(getattr(case.lesions, name) for name in _COUNT_COLUMNS)]
+                )
+    (folder / "summary.json").write_text(json.dumps(as_json(evaluation, choices), indent=2) + "\n")
     pictures = {
-        "dice-boxes.png": plot_boxes(found.scores, choices.edges_ml),
-        "volumes.png": plot_volumes(found.scores),
-        "bland-altman.png": plot_bland_altman(found.scores),
+        "dice-boxes.png": plot_boxes(evaluation.scores, choices.edges_ml),
+        "volumes.png": plot_volumes(evaluation.scores),
+        "bland-altman.png": plot_bland_altman(evaluation.scores),
     }
     for name, png in pictures.items():
         (folder / name).write_bytes(png)
 
 
-def as_json(found: Evaluation, choices: Choices) -> dict[str, Any]:
+def as_json(evaluation: Evaluation, choices: Choices) -> dict[str, Any]:
     """Return the summary as JSON types; what is not defined is null."""
-    value: dict[str, Any] = _plain({"choices": choices, "methods": found.summaries, "comparison": found.comparison})
+    value: dict[str, Any] = _plain(
+        {"choices": choices, "methods": evaluation.summaries, "comparison": evaluation.comparison}
+    )
     return value
 
 
-def _score(method: str, pairs: Sequence[Pair], minimum_lesion_ml: float, progress: Progress) -> tuple[CaseScore, ...]:
+def _score(
+    method: str, pairs: Sequence[Pair], minimum_lesion_ml: float, progress: Progress
+) -> tuple[CaseScore, ...]:
     scores: list[CaseScore] = []
     refused: list[tuple[Pair, CaseRefused]] = []
     for number, pair in enumerate(pairs, start=1):

@@ -62,7 +62,9 @@ def run_receive(config: Config) -> None:
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "receive.lock", "receive"):
         layout = SpoolLayout(config.storage.spool)
-        writer = SpoolWriter(layout, config.storage.minimum_free_mb * 2**20, config.storage.resume_free_mb * 2**20)
+        writer = SpoolWriter(
+            layout, config.storage.minimum_free_mb * 2**20, config.storage.resume_free_mb * 2**20
+        )
         report = rebuild_ledger(layout, ledger.instances)
         log.info("spool_recovered", **vars(report))
         audit = open_audit(config)
@@ -72,10 +74,14 @@ def run_receive(config: Config) -> None:
         def journal(report: CommitmentReport) -> bool:
             return ledger.confirmations.report(report, time.time())
 
-        receiver = Receiver(config, writer, ledger.instances.add, time.time, provider.services(journal), audit)
+        receiver = Receiver(
+            config, writer, ledger.instances.add, time.time, provider.services(journal), audit
+        )
         host, port = receiver.start()
         announcement = config.storage.root / "receive.json"
-        announcement.write_text(json.dumps({"pid": os.getpid(), "host": host, "port": port, "ae_title": config.network.ae_title}))
+        announcement.write_text(
+            json.dumps({"pid": os.getpid(), "host": host, "port": port, "ae_title": config.network.ae_title})
+        )
         provider.start()
         log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
         audit(AuditEvent("started", detail="receive"))
@@ -85,7 +91,11 @@ def run_receive(config: Config) -> None:
                 receiver.congested = ledger.jobs.count_open() > config.network.maximum_open_studies
             silent_s = receiver.silent_s()
             if silent_s > LISTENER_SILENT_S:
-                log.error("listener_hangs", seconds=round(silent_s), advice="the watchdog is not fed: the process is to be started again")
+                log.error(
+                    "listener_hangs",
+                    seconds=round(silent_s),
+                    advice="the watchdog is not fed: the process is to be started again",
+                )
             return silent_s <= LISTENER_SILENT_S
 
         try:
@@ -100,7 +110,10 @@ def run_receive(config: Config) -> None:
 
 
 def open_audit(config: Config) -> AuditTrail:
-    """Return the audit trail below the node's root, and its syslog server when there is one; `StartError` when its TLS cannot be set up."""
+    """Return the audit trail below the node's root, and its syslog server when there is one.
+
+    `StartError` when its TLS cannot be set up.
+    """
     from dicomnode.network.tls import client_context
 
     settings, host = config.audit, socket.gethostname()
@@ -108,7 +121,9 @@ def open_audit(config: Config) -> AuditTrail:
     if settings.syslog_host:
         context = client_context(config.tls) if settings.syslog_tls else None
         sender = SyslogSender(connector(settings.syslog_host, settings.syslog_port, context), host)
-    return AuditTrail(config.storage.root / "audit", Source(config.network.ae_title, host, os.getpid()), sender)
+    return AuditTrail(
+        config.storage.root / "audit", Source(config.network.ae_title, host, os.getpid()), sender
+    )
 
 
 @contextmanager
@@ -131,7 +146,9 @@ def workplace(config: Config) -> Iterator[Workplace]:
         layout = SpoolLayout(config.storage.spool)
         sweep_half_results(layout)
         # With the slash, else the node on host1 would take what the node on host10 is working on.
-        released = sum(table.release_owner(f"{owner}/", time.time()) for table in (ledger.jobs, ledger.deliveries))
+        released = sum(
+            table.release_owner(f"{owner}/", time.time()) for table in (ledger.jobs, ledger.deliveries)
+        )
         if released:
             log.info("unfinished_work_resumed", count=released)
         audit = open_audit(config)
@@ -151,15 +168,15 @@ def run_work(config: Config) -> None:
     from dicomnode.processes.schedule import catch_up, start_schedule
 
     configure_logging(config.log)
-    with workplace(config) as place:
+    with workplace(config) as work_place:
         lookout = Lookout()
-        scheduler = start_schedule(place, lookout)
+        scheduler = start_schedule(work_place, lookout)
 
         def look_after() -> bool:
             catch_up(scheduler, datetime.now(UTC))
             return not _hung(lookout)
 
-        log.info("working", workers=place.compute.worker_count, destinations=len(config.destinations))
+        log.info("working", workers=work_place.compute.worker_count, destinations=len(config.destinations))
         try:
             _until_stopped(look_after)
         finally:
@@ -174,7 +191,10 @@ def run_serve(config: Config, config_path: Path | None) -> None:
     # Before there are children: a SIGTERM in between would leave them behind.
     stop = _stop_event()
     # -P: what lies in the folder that the node is started in is not taken for a module (a `socket.py`, say).
-    sides = {side: Side([sys.executable, "-P", "-m", "dicomnode", side, *arguments]) for side in ("receive", "work")}
+    sides = {
+        side: Side([sys.executable, "-P", "-m", "dicomnode", side, *arguments])
+        for side in ("receive", "work")
+    }
     notifier, is_ready = sdnotify.SystemdNotifier(), False
     try:
         while not stop.wait(0.5):
@@ -195,7 +215,11 @@ def run_serve(config: Config, config_path: Path | None) -> None:
 def _look_after(name: str, side: Side) -> None:
     """Kill a side that hangs, start one again that died; `ProcessLost` when that does not help."""
     if side.kill_if_silent(time.monotonic()):
-        log.error("process_killed", side=name, advice="it gave no sign of life for a minute; the log says what hangs")
+        log.error(
+            "process_killed",
+            side=name,
+            advice="it gave no sign of life for a minute; the log says what hangs",
+        )
     if side.restart_if_dead(time.monotonic()):
         log.warning("process_restarted", side=name)
     code = side.start_failure((ConfigError.exit_code, StartError.exit_code))
@@ -203,8 +227,15 @@ def _look_after(name: str, side: Side) -> None:
         raise ProcessLost(f"`dicomnode {name}` could not start; its message stands above", code)
     code = side.lost_code(StartError.exit_code)
     if code is not None:
-        log.error("process_lost", side=name, code=code, advice="it ended again and again right after its start; the log says why")
-        raise ProcessLost(f"`dicomnode {name}` ended {MOST_DEATHS} times in a row, the last time with {code}", code)
+        log.error(
+            "process_lost",
+            side=name,
+            code=code,
+            advice="it ended again and again right after its start; the log says why",
+        )
+        raise ProcessLost(
+            f"`dicomnode {name}` ended {MOST_DEATHS} times in a row, the last time with {code}", code
+        )
 
 
 @contextmanager
@@ -214,7 +245,10 @@ def _only_one(path: Path, side: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise StartError(f"another `dicomnode {side}` works on {path.parent}; stop it first or use another storage.root") from None
+            raise StartError(
+                f"another `dicomnode {side}` works on {path.parent}; stop it first or use another "
+                "storage.root"
+            ) from None
         yield
 
 
@@ -229,12 +263,20 @@ def _hung(lookout: Lookout) -> bool:
     """Return whether a timer hangs, and name it."""
     overdue = lookout.overdue()
     for name, silent_s in overdue.items():
-        log.error("timer_hangs", timer=name, seconds=round(silent_s), advice="the watchdog is not fed: the process is to be started again")
+        log.error(
+            "timer_hangs",
+            timer=name,
+            seconds=round(silent_s),
+            advice="the watchdog is not fed: the process is to be started again",
+        )
     return bool(overdue)
 
 
 def _until_stopped(is_well: Callable[[], bool]) -> None:
-    """Tell who started us that we are ready, and feed the watchdog while `is_well`; return on SIGTERM or SIGINT."""
+    """Tell who started us that we are ready, and feed the watchdog while `is_well`.
+
+    Return on SIGTERM or SIGINT.
+    """
     stop = _stop_event()
     notifier = sdnotify.SystemdNotifier()
     notifier.notify("READY=1")

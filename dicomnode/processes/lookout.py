@@ -27,7 +27,10 @@ class Lookout:
         self._runs: dict[object, tuple[str, float]] = {}
 
     def expect(self, name: str, every_s: float, silent_s: float) -> None:
-        """Expect something to begin every so often, and never to be silent for longer than `silent_s` beyond that."""
+        """Expect something to begin every so often.
+
+        And never to be silent for longer than `silent_s` beyond that.
+        """
         with self._lock:
             self._expected[name], self._seen_at[name] = (every_s, silent_s), self._clock()
 
@@ -53,13 +56,18 @@ class Lookout:
                 del self._runs[token]
 
     def overdue(self) -> dict[str, float]:
-        """Return what is silent for too long, and for how many seconds: a run that hangs, or a name that no run begins for."""
+        """Return what is silent for too long, and for how many seconds.
+
+        A run that hangs, or a name that no run begins for.
+        """
         with self._lock:
             now, running = self._clock(), {name for name, _ in self._runs.values()}
             silent = {
-                name: now - seen for name, seen in self._seen_at.items() if name not in running and now - seen > sum(self._expected[name])
+                name: now - sign_at
+                for name, sign_at in self._seen_at.items()
+                if name not in running and now - sign_at > sum(self._expected[name])
             }
-            for name, seen in self._runs.values():
-                if now - seen > self._expected[name][1]:
-                    silent[name] = max(now - seen, silent.get(name, 0.0))
+            for name, sign_at in self._runs.values():
+                if now - sign_at > self._expected[name][1]:
+                    silent[name] = max(now - sign_at, silent.get(name, 0.0))
             return silent

@@ -12,9 +12,11 @@ from dicomnode.errors import StartError
 
 log = structlog.get_logger()
 
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHER_USERS = stat.S_IRWXG | stat.S_IRWXO
 # What a node makes in its folder; anything else there belongs to somebody else.
-_OURS = frozenset({"spool", "audit", "scratch", "cache", "receive.json", "receive.lock", "work.lock", "offline"})
+_OURS = frozenset(
+    {"spool", "audit", "scratch", "cache", "receive.json", "receive.lock", "work.lock", "offline"}
+)
 _LEDGER_PREFIX = "ledger.sqlite3"
 
 
@@ -33,13 +35,15 @@ def prepare_root(root: Path) -> None:
         raise StartError(f"storage.root: {root} cannot be made: {problem.strerror}") from None
     if not os.access(root, os.W_OK | os.X_OK):
         raise StartError(f"storage.root: {root} is not writable for this user")
-    if not status.st_mode & _OTHERS:
+    if not status.st_mode & _OTHER_USERS:
         return
     if status.st_uid != os.getuid():
-        # A folder of root's for the group of the service is a usual way to set this up; one for everybody is not.
+        # A folder of root's for the group of the service is a usual way to set this up; one for everybody is
+        # not.
         if status.st_mode & stat.S_IRWXO:
             raise StartError(
-                f"storage.root: {root} is open to every user (mode {mode_of(status.st_mode)}): chmod 0750 it, or give it to us"
+                f"storage.root: {root} is open to every user (mode {mode_of(status.st_mode)}): chmod "
+                "0750 it, or give it to us"
             )
         return
     if strangers := _foreign_content(root):
@@ -48,7 +52,11 @@ def prepare_root(root: Path) -> None:
             "which is not the node's; give the node a folder of its own"
         )
     root.chmod(0o700)
-    log.warning("storage_root_closed", path=root, advice="other users could look into it; it is private now (mode 0700)")
+    log.warning(
+        "storage_root_closed",
+        path=root,
+        advice="other users could look into it; it is private now (mode 0700)",
+    )
 
 
 def mode_of(mode: int) -> str:

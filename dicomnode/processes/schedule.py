@@ -21,11 +21,13 @@ from dicomnode.processes.lookout import Lookout
 from dicomnode.spool.retention import remove_expired_studies
 
 log = structlog.get_logger()
-# That a run is skipped while the last one still works is how the table is meant; one warning a second says nothing.
+# That a run is skipped while the last one still works is how the table is meant; one warning a second says
+# nothing.
 logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
-# A timer that is silent for so long hangs. Work is not measured by it: computing and sending give signs of life on their way.
+# A timer that is silent for so long hangs. Work is not measured by it: computing and sending give signs of
+# life on their way.
 SILENT_S = 1800.0
 # After failures a timer waits 1, 2, 4 ... seconds, at most so long.
 LONGEST_WAIT_S = 60.0
@@ -44,39 +46,52 @@ class Timer:
     at_once: int = 1
 
 
-def timers(place: Workplace) -> tuple[Timer, ...]:
+def timers(workplace: Workplace) -> tuple[Timer, ...]:
     """Return the table for this workplace."""
-    poll_s = place.config.compute.poll_s
+    poll_s = workplace.config.compute.poll_s
     return (
         Timer("mend times", 10.0, flow.mend_times),
         Timer("index instances", poll_s, flow.index_instances),
         Timer("assess studies", poll_s, flow.assess_studies),
         Timer("fetch missing", poll_s, flow.fetch_missing),
-        Timer("answer studies", poll_s, _answer_until_idle, at_once=place.compute.most_workers),
+        Timer("answer studies", poll_s, _answer_until_idle, at_once=workplace.compute.most_workers),
         Timer("learn destinations", poll_s, flow.learn_destinations),
         # A hanging destination keeps one run busy; the next run serves the others.
-        Timer("deliver results", poll_s, flow.deliver_results, at_once=len(place.config.destinations) + 1),
-        Timer("confirm results", poll_s, flow.confirm_results, at_once=len(place.config.destinations) + 1),
+        Timer(
+            "deliver results", poll_s, flow.deliver_results, at_once=len(workplace.config.destinations) + 1
+        ),
+        Timer(
+            "confirm results", poll_s, flow.confirm_results, at_once=len(workplace.config.destinations) + 1
+        ),
         Timer("remove expired", 3600.0, _remove_expired),
     )
 
 
-def _remove_expired(place: Workplace) -> int:
-    return remove_expired_studies(place.ledger.retention, place.layout, place.config.storage, place.now(), place.audit)
+def _remove_expired(workplace: Workplace) -> int:
+    return remove_expired_studies(
+        workplace.ledger.retention,
+        workplace.layout,
+        workplace.config.storage,
+        workplace.now(),
+        workplace.audit,
+    )
 
 
-def start_schedule(place: Workplace, lookout: Lookout) -> BackgroundScheduler:
-    """Start the timers in threads of their own and return the running scheduler; `lookout` sees whether each comes round."""
-    table, failures = timers(place), Failures()
+def start_schedule(workplace: Workplace, lookout: Lookout) -> BackgroundScheduler:
+    """Start the timers in threads of their own and return the running scheduler.
+
+    `lookout` sees whether each comes round.
+    """
+    table, failures = timers(workplace), Failures()
     executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table))}
     scheduler = BackgroundScheduler(timezone="UTC", executors=executors)
-    silent_s = max(SILENT_S, _SILENT_TIMEOUTS * place.config.delivery.timeout_s)
+    silent_s = max(SILENT_S, _SILENT_TIMEOUTS * workplace.config.delivery.timeout_s)
     for timer in table:
         lookout.expect(timer.name, timer.interval_s, silent_s)
         scheduler.add_job(
             _guarded,
             "interval",
-            args=(timer, place, lookout, failures),
+            args=(timer, workplace, lookout, failures),
             seconds=timer.interval_s,
             id=timer.name,
             coalesce=True,
@@ -90,10 +105,14 @@ def start_schedule(place: Workplace, lookout: Lookout) -> BackgroundScheduler:
 def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
     """Run at once what waits for longer than its interval; return how many timers that were.
 
-    APScheduler goes by the wall clock. Where that is set back (a clock that is wrong until the network tells the time), every timer
-    would wait until the old time is reached again.
+    APScheduler goes by the wall clock. Where that is set back (a clock that is wrong until the network tells
+    the time), every timer would wait until the old time is reached again.
     """
-    late = [job for job in scheduler.get_jobs() if job.next_run_time is not None and job.next_run_time - now > 2 * job.trigger.interval]
+    late = [
+        job
+        for job in scheduler.get_jobs()
+        if job.next_run_time is not None and job.next_run_time - now > 2 * job.trigger.interval
+    ]
     for job in late:
         job.modify(next_run_time=now)
     if late:
@@ -101,11 +120,11 @@ def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
     return len(late)
 
 
-def _answer_until_idle(place: Workplace) -> None:
+def _answer_until_idle(workplace: Workplace) -> None:
     """Answer studies while there are any and a worker is free; workers that joined since are counted in."""
     while True:
-        with place.compute.slot() as free:
-            if not free or not flow.answer_next(place):
+        with workplace.compute.slot() as free:
+            if not free or not flow.answer_next(workplace):
                 return
 
 
@@ -130,7 +149,9 @@ class Failures:
             return name not in self._failing or self._clock() >= self._failing[name][1]
 
     def note(self, name: str, *fault: str) -> int | None:
-        """Note a failure, and wait longer after each; return how many there were in a row when it is to be logged.
+        """Note a failure, and wait longer after each.
+
+        Return how many there were in a row when it is to be logged.
 
         A fault that stays the same is logged at its 1st, 10th, 100th ... time.
         """
@@ -147,22 +168,25 @@ class Failures:
             self._failing.pop(name, None)
 
 
-def _guarded(timer: Timer, place: Workplace, lookout: Lookout, failures: Failures) -> None:
-    """Log what a run raises, and run again later; whenever a run looks at the clock or audits something, it is alive."""
+def _guarded(timer: Timer, workplace: Workplace, lookout: Lookout, failures: Failures) -> None:
+    """Log what a run raises, and run again later.
+
+    Whenever a run looks at the clock or audits something, it is alive.
+    """
     with lookout.run(timer.name) as alive:
 
         def now() -> float:
             alive()
-            return place.now()
+            return workplace.now()
 
         def audit(event: AuditEvent) -> None:
             alive()
-            place.audit(event)
+            workplace.audit(event)
 
         if not failures.may_run(timer.name):
             return
         try:
-            timer.action(replace(place, now=now, audit=audit))
+            timer.action(replace(workplace, now=now, audit=audit))
             failures.clear(timer.name)
         except Exception as problem:  # noqa: BLE001  a timer that stops would stop the node
             # Only our own messages are free of header values.
@@ -170,5 +194,10 @@ def _guarded(timer: Timer, place: Workplace, lookout: Lookout, failures: Failure
             count = failures.note(timer.name, type(problem).__name__, where(problem), reason)
             if count is not None:
                 log.error(  # noqa: TRY400  a full traceback shows values
-                    "timer_failed", timer=timer.name, where=where(problem), error=type(problem).__name__, reason=reason, count=count
+                    "timer_failed",
+                    timer=timer.name,
+                    where=where(problem),
+                    error=type(problem).__name__,
+                    reason=reason,
+                    count=count,
                 )

@@ -1,4 +1,7 @@
-"""A child process that is started again when it dies or hangs; `dicomnode serve` has one for each side of the node."""
+"""A child process that is started again when it dies or hangs.
+
+`dicomnode serve` has one for each side of the node.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,9 @@ _LOOKED_AWAY_S = 5.0
 class Side:
     """One supervised child process; restarts wait 1, 2, 4 ... 30 seconds while it keeps dying.
 
-    The child speaks to it as it would to systemd (sd_notify), through a socket that lies in no folder: a full or read-only disk is
-    no silence. Whoever else sends there, another user or a child of the child, is not listened to.
+    The child speaks to it as it would to systemd (sd_notify), through a socket that lies in no folder: a full
+    or read-only disk is no silence. Whoever else sends there, another user or a child of the child, is not
+    listened to.
     """
 
     def __init__(self, command: list[str]) -> None:
@@ -61,7 +65,9 @@ class Side:
         return True
 
     def kill_if_silent(self, now: float) -> bool:
-        """Kill the process when it was ready and has given no sign of life since; everything in the node is safe to be killed in.
+        """Kill the process when it was ready and has given no sign of life since.
+
+        Everything in the node is safe to be killed in.
 
         What is still starting is left alone: a large spool takes its time.
         """
@@ -76,18 +82,23 @@ class Side:
         return True
 
     def start_failure(self, exit_codes: tuple[int, ...]) -> int | None:
-        """Return the exit code by which the process said that it cannot start, and never did: a wrong set-up, which somebody must change.
+        """Return the exit code by which the process said that it cannot start, and never did.
 
-        One that ran before is started again: what it needs (a Dask scheduler, a database server) will come back, and the other
-        side must not stop for it.
+        A wrong set-up, which somebody must change.
+
+        One that ran before is started again: what it needs (a Dask scheduler, a database server) will come
+        back, and the other side must not stop for it.
         """
         code = self.process.poll()
         return code if code in exit_codes and not self._was_steady else None
 
     def lost_code(self, waiting_code: int) -> int | None:
-        """Return the exit code (128 and the number of a signal) of a process that ended too often in a row, or None.
+        """Return the exit code (128 and the number of a signal) of a process that ended too often in a row.
 
-        `waiting_code` is what it ends with while something that it needs is away: as long as that takes, it is started again.
+        Or None.
+
+        `waiting_code` is what it ends with while something that it needs is away: as long as that takes, it
+        is started again.
         """
         code = self.process.poll()
         if code is None or self._deaths < MOST_DEATHS or (code == waiting_code and self._was_steady):
@@ -112,16 +123,18 @@ class Side:
 
     def _hear(self) -> bool:
         """Take what the child has said; return whether it said anything."""
-        own = [text for sender, text in self._drain() if sender == self.process.pid]
-        self.is_ready = self.is_ready or any("READY=1" in text.splitlines() for text in own)
-        return bool(own)
+        messages_of_child = [text for sender, text in self._drain() if sender == self.process.pid]
+        self.is_ready = self.is_ready or any("READY=1" in text.splitlines() for text in messages_of_child)
+        return bool(messages_of_child)
 
     def _drain(self) -> list[tuple[int, str]]:
         """Take every message that waits, each with the process that sent it."""
         messages: list[tuple[int, str]] = []
         while True:
             try:
-                data, ancillary, _flags, _address = self._signs.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+                data, ancillary, _flags, _address = self._signs.recvmsg(
+                    4096, socket.CMSG_SPACE(_CREDENTIALS.size)
+                )
             except BlockingIOError:
                 return messages
             for level, kind, content in ancillary:

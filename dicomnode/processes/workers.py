@@ -1,7 +1,10 @@
-"""The processes that studies are computed in on this machine: what they listen on, who may speak to them, where they write.
+"""The processes that studies are computed in on this machine.
+
+What they listen on, who may speak to them, where they write.
 
 Rules for this file:
-1. Dask runs whatever it is sent, so its parts listen on the loopback address and take only the certificate that was made for this run.
+1. Dask runs whatever it is sent, so its parts listen on the loopback address and take only the certificate
+   that was made for this run.
 2. A worker opens no HTTP server, and what it leaves behind when it is killed is removed.
 """
 
@@ -44,9 +47,12 @@ class _SilentWorker(Worker):
 
 
 def claim_scratch(scratch: Path) -> int:
-    """Make this process keep its temporary files in a new folder below `scratch`; remove the folders of processes that ended.
+    """Make this process keep its temporary files in a new folder below `scratch`.
 
-    Returns the open lock: the kernel frees it however the process ends, so that the next one may remove the folder.
+    Remove the folders of processes that ended.
+
+    Returns the open lock: the kernel frees it however the process ends, so that the next one may remove the
+    folder.
     """
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     gate = os.open(scratch, os.O_RDONLY)
@@ -54,13 +60,13 @@ def claim_scratch(scratch: Path) -> int:
         fcntl.flock(gate, fcntl.LOCK_EX)
         for folder in scratch.iterdir():
             _remove_unless_locked(folder)
-        own = tempfile.mkdtemp(prefix="worker-", dir=scratch)
-        lock = os.open(own, os.O_RDONLY)
+        folder_of_process = tempfile.mkdtemp(prefix="worker-", dir=scratch)
+        lock = os.open(folder_of_process, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
     finally:
         os.close(gate)
-    tempfile.tempdir = own
-    os.environ["TMPDIR"] = own
+    tempfile.tempdir = folder_of_process
+    os.environ["TMPDIR"] = folder_of_process
     return lock
 
 
@@ -76,8 +82,12 @@ def _remove_unless_locked(folder: Path) -> None:
 
 
 def start_workers(memory_limit_mb: int, workers: int, security: Security, scratch: Path) -> SpecCluster:
-    """Start a scheduler in this process and workers in processes of their own; all listen on the loopback address, by TLS only."""
-    # Python would take a `socket.py` of the working folder for its own, in every process that is started from here (-P).
+    """Start a scheduler in this process and workers in processes of their own.
+
+    All listen on the loopback address, by TLS only.
+    """
+    # Python would take a `socket.py` of the working folder for its own, in every process that is started from
+    # here (-P).
     os.environ["PYTHONSAFEPATH"] = "1"
     address = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
     worker = {
@@ -102,9 +112,12 @@ def start_workers(memory_limit_mb: int, workers: int, security: Security, scratc
 
 
 def make_temporary_security() -> Security:
-    """Return a key and a certificate that nobody else has: the parts take no other, and it is never written into a file of ours.
+    """Return a key and a certificate that nobody else has.
 
-    Dask's own `Security.temporary` ends after a year and does not hold once the clock is set back; a node may run for longer.
+    The parts take no other, and it is never written into a file of ours.
+
+    Dask's own `Security.temporary` ends after a year and does not hold once the clock is set back; a node may
+    run for longer.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dicomnode-workers")])
@@ -119,13 +132,20 @@ def make_temporary_security() -> Security:
         .not_valid_after(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
         .sign(key, hashes.SHA256())
     )
-    key_pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
     return security_of(certificate.public_bytes(serialization.Encoding.PEM).decode(), key_pem)
 
 
 def security_of(certificate: str, key: str, authorities: str = "") -> Security:
-    """Return the same PEM certificate and key for every part, each a path or the text itself; a certificate alone vouches for itself."""
+    """Return the same PEM certificate and key for every part, each a path or the text itself.
+
+    A certificate alone vouches for itself.
+    """
     pair = {
-        f"tls_{role}_{kind}": value for role in ("client", "scheduler", "worker") for kind, value in (("cert", certificate), ("key", key))
+        f"tls_{role}_{kind}": value
+        for role in ("client", "scheduler", "worker")
+        for kind, value in (("cert", certificate), ("key", key))
     }
     return Security(require_encryption=True, tls_ca_file=authorities or certificate, **pair)

@@ -1,4 +1,7 @@
-"""The answer to a study as finished DICOM objects, byte for byte as they will be sent, in every form that a destination wants."""
+"""The answer to a study as finished DICOM objects, byte for byte as they will be sent.
+
+In every form that a destination wants.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,14 @@ from dicomnode.results.companions.objects import build_key_objects, build_pdf, b
 from dicomnode.results.companions.page_content import describe_result, page_of_refusal
 from dicomnode.results.companions.preview import draw_montage
 from dicomnode.results.forms import PARTS, settle
-from dicomnode.results.headers import carry_identity, find_lost_identity, read_header, read_source, repair_identity, repair_template
+from dicomnode.results.headers import (
+    carry_identity,
+    find_lost_identity,
+    read_header,
+    read_source,
+    repair_identity,
+    repair_template,
+)
 from dicomnode.results.provenance import Provenance, plan_provenance
 from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.report.document import EncodingPlan
@@ -35,9 +45,15 @@ from pipeline.records import PipelineResult, Volume
 
 
 def build_answer(
-    context: AnswerContext, volume: Volume, result: PipelineResult, findings: Sequence[Finding], second: Volume | None = None
+    context: AnswerContext,
+    volume: Volume,
+    result: PipelineResult,
+    findings: Sequence[Finding],
+    second: Volume | None = None,
 ) -> tuple[EncodedResult, ...]:
-    """Return SEG and SR of a result, or the negative SR alone when there is no lesion, and what else `context.forms` ask for.
+    """Return SEG and SR of a result, or the negative SR alone when there is no lesion.
+
+    And what else `context.forms` ask for.
 
     Parameters
     ----------
@@ -59,15 +75,20 @@ def build_answer(
             return tuple(_in_each_form(workshop, int(workshop.evidence[0][0].Columns)))
     except (ValueError, AttributeError, TypeError, LookupError) as problem:
         # highdicom's own checks: the object would not be valid.
-        raise ResultRejected(f"the result could not be encoded: {type(problem).__name__}: {problem}") from problem
+        raise ResultRejected(
+            f"the result could not be encoded: {type(problem).__name__}: {problem}"
+        ) from problem
 
 
 def build_refusal(
     context: AnswerContext, code: str, sentence: str, findings: Sequence[Finding], outcome: Outcome
 ) -> tuple[EncodedResult, ...]:
-    """Return the SR that says why a study has no segmentation, and the same words as page and picture where those are wanted."""
+    """Return the SR that says why a study has no segmentation.
+
+    And the same words as page and picture where those are wanted.
+    """
     provenance = plan_provenance(context, None, code, sentence, outcome.value)
-    made: dict[str, EncodedResult] = {}
+    built_files: dict[str, EncodedResult] = {}
     with _values_as_they_come():
         raw = read_header(context.template)
         template = repair_template(raw)
@@ -83,8 +104,8 @@ def build_refusal(
                 objects[form.kind_of("pictures")] = notice
             for kind, dataset in objects.items():
                 carry_identity(dataset, repair_identity(raw))
-                made[kind] = encode(kind, dataset)
-    return tuple(made.values())
+                built_files[kind] = encode(kind, dataset)
+    return tuple(built_files.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,38 +123,58 @@ class _Workshop:
     identity: Dataset
     made: dict[str, list[Dataset]] = field(default_factory=dict)
 
-    def make(self, part: ResultKind, form: ResultForm) -> list[Dataset]:
+    def make(self, object_kind: ResultKind, form: ResultForm) -> list[Dataset]:
         """Return the objects of one part in a settled form; none where the part has nothing to show."""
-        kind = form.kind_of(part)
+        kind = form.kind_of(object_kind)
         if kind not in self.made:
-            self.made[kind] = list(self._build(part, form))
+            self.made[kind] = list(self._build(object_kind, form))
         return self.made[kind]
 
-    def _build(self, part: ResultKind, form: ResultForm) -> Iterable[Dataset]:
-        if part == "sr":
+    def _build(self, object_kind: ResultKind, form: ResultForm) -> Iterable[Dataset]:
+        if object_kind == "sr":
             return [self._report(form)]
-        if part == "pictures":
-            return build_pictures(self.context, self.result.models, self.evidence[0], self.pictures, self.provenance, form)
-        if part == "pdf":
+        if object_kind == "pictures":
+            return build_pictures(
+                self.context, self.result.models, self.evidence[0], self.pictures, self.provenance, form
+            )
+        if object_kind == "pdf":
             content = describe_result(self.result, self.plans, self.remarks)
             montage = draw_montage(self.volume, self.result)
-            return [build_pdf(self.context, self.result.models, self.evidence[0], content, montage, self.provenance)]
+            return [
+                build_pdf(
+                    self.context, self.result.models, self.evidence[0], content, montage, self.provenance
+                )
+            ]
         # What follows shows lesions only.
-        return self._outline(part, form) if self.result.lesions else ()
+        return self._outline(object_kind, form) if self.result.lesions else ()
 
-    def _outline(self, part: ResultKind, form: ResultForm) -> Iterator[Dataset]:
-        if part == "seg":
-            plan = SegmentationPlan(form.kind_of(part), form.segmentation)
-            yield build_segmentation(self.context, self.result, self.evidence[0], self.plans, self.provenance, plan)
-        elif part == "seg-t1" and self.grid is not None:
-            plan = SegmentationPlan(form.kind_of(part), form.segmentation, 6, "Stroke lesions on the T1")
+    def _outline(self, object_kind: ResultKind, form: ResultForm) -> Iterator[Dataset]:
+        if object_kind == "seg":
+            plan = SegmentationPlan(form.kind_of(object_kind), form.segmentation)
+            yield build_segmentation(
+                self.context, self.result, self.evidence[0], self.plans, self.provenance, plan
+            )
+        elif object_kind == "seg-t1" and self.grid is not None:
+            plan = SegmentationPlan(
+                form.kind_of(object_kind), form.segmentation, 6, "Stroke lesions on the T1"
+            )
             headers = self.evidence[[source.role for source in self.context.sources].index("t1")]
-            yield build_second_segmentation(self.context, self.result, headers, self.grid, self.plans, self.provenance, plan)
-        elif part == "probability":
+            yield build_second_segmentation(
+                self.context, self.result, headers, self.grid, self.plans, self.provenance, plan
+            )
+        elif object_kind == "probability":
             yield build_probability(self.context, self.result, self.evidence[0], self.provenance)
-        elif part == "ko":
+        elif object_kind == "ko":
             (segmentation,) = self.make("seg", form)
-            yield build_key_objects(self.context, self.result.models, self.evidence[0], self.pictures, segmentation, self.provenance, form)
+            yield build_key_objects(
+                self.context,
+                self.result.models,
+                self.evidence[0],
+                self.pictures,
+                segmentation,
+                self.provenance,
+                form,
+            )
 
     @cached_property
     def pictures(self) -> tuple[KeyPicture, ...]:
@@ -142,34 +183,54 @@ class _Workshop:
 
     def _report(self, form: ResultForm) -> Dataset:
         if not self.result.lesions:
-            return build_negative_report(self.context, self.result, self.evidence, self.remarks, self.provenance, form)
+            return build_negative_report(
+                self.context, self.result, self.evidence, self.remarks, self.provenance, form
+            )
         (segmentation,) = self.make("seg", form)
-        return build_lesion_report(self.context, self.result, self.evidence, segmentation, self.plans, self.remarks, self.provenance, form)
+        return build_lesion_report(
+            self.context,
+            self.result,
+            self.evidence,
+            segmentation,
+            self.plans,
+            self.remarks,
+            self.provenance,
+            form,
+        )
 
 
 def _open_workshop(
-    context: AnswerContext, volume: Volume, result: PipelineResult, findings: Sequence[Finding], second: Volume | None
+    context: AnswerContext,
+    volume: Volume,
+    result: PipelineResult,
+    findings: Sequence[Finding],
+    second: Volume | None,
 ) -> _Workshop:
     grid = find_second_grid(second, context.sources, result)
     provenance = plan_provenance(context, result)
     grids = {grid.source.role: grid.volume} if grid else {}
-    evidence = [read_source(source, volume if number == 0 else grids.get(source.role)) for number, source in enumerate(context.sources)]
+    evidence = [
+        read_source(source, volume if number == 0 else grids.get(source.role))
+        for number, source in enumerate(context.sources)
+    ]
     plans = plan_segments(result, context.settings.maximum_segments, provenance)
     raw = read_header(context.template)
     remarks: Findings = (*findings, *result.findings, *find_lost_identity(raw))
-    return _Workshop(context, volume, result, remarks, provenance, evidence, plans, grid, repair_identity(raw))
+    return _Workshop(
+        context, volume, result, remarks, provenance, evidence, plans, grid, repair_identity(raw)
+    )
 
 
 def _in_each_form(workshop: _Workshop, columns: int) -> Iterable[EncodedResult]:
-    done: set[str] = set()
+    built_kinds: set[str] = set()
     for form in workshop.context.forms:
         settled = settle(form, found=bool(workshop.result.lesions), columns=columns)
-        for part in PARTS:
-            kind = form.kind_of(part)
-            if kind in done or part not in (*form.objects, "seg", "sr"):
+        for object_kind in PARTS:
+            kind = form.kind_of(object_kind)
+            if kind in built_kinds or object_kind not in (*form.objects, "seg", "sr"):
                 continue
-            done.add(kind)
-            objects = workshop.make(part, settled)
+            built_kinds.add(kind)
+            objects = workshop.make(object_kind, settled)
             for number, dataset in enumerate(objects, start=1):
                 carry_identity(dataset, workshop.identity)
                 yield encode(kind, dataset, number if len(objects) > 1 else None)
@@ -191,8 +252,13 @@ def encode(kind: str, dataset: Dataset, number: int | None = None) -> EncodedRes
 
 @contextmanager
 def _values_as_they_come() -> Iterator[None]:
-    """Silence what the libraries say to programmers about names and UIDs: these are the source's, and they stay."""
+    """Silence what the libraries say to programmers about names and UIDs.
+
+    These are the source's, and they stay.
+    """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*unlikely to represent the intended person name.*", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message=".*unlikely to represent the intended person name.*", category=UserWarning
+        )
         warnings.filterwarnings("ignore", message="Invalid value for VR UI", category=UserWarning)
         yield

@@ -20,7 +20,8 @@ def settle(form: ResultForm, *, found: bool, columns: int = _BITS) -> ResultForm
     found
         Whether there is a lesion; without one no SEG is made, and nothing points to one.
     columns
-        Columns of the reference image. Rows of 1-bit pixels that fill no whole bytes are decoded wrongly by several viewers and archives.
+        Columns of the reference image. Rows of 1-bit pixels that fill no whole bytes are decoded wrongly by
+        several viewers and archives.
     """
     if not found:
         return replace(form, segmentation="binary")

@@ -1,8 +1,9 @@
 """Source headers, repaired: what highdicom may be given.
 
-Scanners and archives write headers that highdicom rejects. Each source instance is copied into a new header that holds only what
-a result needs; raw headers are never handed on. Nothing of the patient's or the study's identity is invented or altered: a value
-is kept, or left empty where it is not a value of its element (Patient's Sex "U", a date that is none).
+Scanners and archives write headers that highdicom rejects. Each source instance is copied into a new header
+that holds only what a result needs; raw headers are never handed on. Nothing of the patient's or the study's
+identity is invented or altered: a value is kept, or left empty where it is not a value of its element
+(Patient's Sex "U", a date that is none).
 """
 
 from __future__ import annotations
@@ -40,12 +41,33 @@ _OPTIONAL_IDENTITY = (
     *("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription"),
     *("PatientIdentityRemoved", "DeidentificationMethod", "TimezoneOffsetFromUTC"),
 )
-_VERBATIM = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName", "IssuerOfPatientID")
+_VERBATIM = (
+    "PatientName",
+    "PatientID",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+    "IssuerOfPatientID",
+)
 # Stands where bytes are no text of the source's character set.
 _UNDECODED = "\ufffd"
 _IMAGE = (
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
-    *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "InstitutionName", "StationName"),
+    *(
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "FrameOfReferenceUID",
+        "Modality",
+    ),
+    *(
+        "Manufacturer",
+        "ManufacturerModelName",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+        "InstitutionName",
+        "StationName",
+    ),
     *("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "PositionReferenceIndicator"),
     *("Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
 )
@@ -76,7 +98,9 @@ def read_header(path: Path) -> Dataset:
             for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY, *_IMAGE):
                 dataset.get(keyword)
     except (InvalidDicomError, OSError, ValueError, KeyError, EOFError) as problem:
-        raise StudyRefused("A source image could not be read again; send the study again.", code="source-unreadable") from problem
+        raise StudyRefused(
+            "A source image could not be read again; send the study again.", code="source-unreadable"
+        ) from problem
     return dataset
 
 
@@ -84,9 +108,12 @@ _FUNCTIONAL_GROUPS = frozenset({"SharedFunctionalGroupsSequence", "PerFrameFunct
 
 
 def repair_identity(source: Dataset) -> Dataset:
-    """Return the patient's and study's attributes, each a legal value of its element, and the character set to write them in.
+    """Return the patient's and study's attributes, each a legal value of its element.
 
-    Identifiers and names are carried letter by letter, with every value that a backslash makes of them; what cannot be, stays empty.
+    And the character set to write them in.
+
+    Identifiers and names are carried letter by letter, with every value that a backslash makes of them; what
+    cannot be, stays empty.
     """
     identity = Dataset()
     for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY):
@@ -96,7 +123,9 @@ def repair_identity(source: Dataset) -> Dataset:
     if identity.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in identity:
         # Type 1C: one of method and method codes must be there when the identity was removed.
         if "DeidentificationMethodCodeSequence" in source:
-            identity.DeidentificationMethodCodeSequence = copy.deepcopy(source.DeidentificationMethodCodeSequence)
+            identity.DeidentificationMethodCodeSequence = copy.deepcopy(
+                source.DeidentificationMethodCodeSequence
+            )
         else:
             del identity.PatientIdentityRemoved
     identity.SpecificCharacterSet = choose_character_set(source, identity)
@@ -106,7 +135,11 @@ def repair_identity(source: Dataset) -> Dataset:
 def find_lost_identity(source: Dataset) -> tuple[Finding, ...]:
     """Return one finding for each identifier or name that the source has and the results cannot carry."""
     return tuple(
-        Finding("identity-left-empty", "warning", f"{keyword} is empty in the results: its text cannot be decoded; correct the images.")
+        Finding(
+            "identity-left-empty",
+            "warning",
+            f"{keyword} is empty in the results: its text cannot be decoded; correct the images.",
+        )
         for keyword in _VERBATIM
         if any(_texts(source, keyword)) and not _carried_texts(source, keyword)
     )
@@ -122,36 +155,52 @@ def _carried_texts(source: Dataset, keyword: str) -> tuple[str, ...]:
         return texts if len(texts) == 1 and texts[0] in _PATIENT_SEX else ()
     if keyword in _VERBATIM:
         return texts
-    many = keyword == "DeidentificationMethod"
-    return texts if all(_is_legal(keyword, text) for text in texts) and (many or len(texts) == 1) else ()
+    multi_valued = keyword == "DeidentificationMethod"
+    return (
+        texts if all(_is_legal(keyword, text) for text in texts) and (multi_valued or len(texts) == 1) else ()
+    )
 
 
 def choose_character_set(source: Dataset, identity: Dataset) -> str:
     """Return the source's character set where one byte table or UTF-8 carries the text, else UTF-8 (ISO_IR 192).
 
-    Old archives may not read UTF-8, so Latin-1 stays Latin-1; code extensions (ISO 2022) become UTF-8. GBK is called by the name of its
-    superset, GB18030, in which the bytes are the same: more readers know that term (dciodvfy of 2022 does not know GBK).
+    Old archives may not read UTF-8, so Latin-1 stays Latin-1; code extensions (ISO 2022) become UTF-8. GBK is
+    called by the name of its superset, GB18030, in which the bytes are the same: more readers know that term
+    (dciodvfy of 2022 does not know GBK).
     """
-    given = source.get("SpecificCharacterSet") or "ISO_IR 100"
-    given = "GB18030" if given == "GBK" else given
-    if not isinstance(given, str) or given not in python_encoding or given.startswith("ISO 2022") or given == "ISO_IR 6":
-        given = "ISO_IR 100" if given == "ISO_IR 6" else "ISO_IR 192"
-    texts = [text for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY) for text in _texts(identity, keyword)]
+    source_value = source.get("SpecificCharacterSet") or "ISO_IR 100"
+    source_value = "GB18030" if source_value == "GBK" else source_value
+    if (
+        not isinstance(source_value, str)
+        or source_value not in python_encoding
+        or source_value.startswith("ISO 2022")
+        or source_value == "ISO_IR 6"
+    ):
+        source_value = "ISO_IR 100" if source_value == "ISO_IR 6" else "ISO_IR 192"
+    texts = [
+        text for keyword in (*_REQUIRED_IDENTITY, *_OPTIONAL_IDENTITY) for text in _texts(identity, keyword)
+    ]
     if not source.get("SpecificCharacterSet") and not all(text.isascii() for text in texts):
         return "ISO_IR 192"
     try:
         for text in texts:
-            if encode_string(text, [python_encoding[given]]).decode(python_encoding[given]) != text:
+            if (
+                encode_string(text, [python_encoding[source_value]]).decode(python_encoding[source_value])
+                != text
+            ):
                 return "ISO_IR 192"
     except (UnicodeError, LookupError):
         return "ISO_IR 192"
-    return given
+    return source_value
 
 
 def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Dataset]:
-    """Return the repaired headers of a series in the order of its frames: one per slice, or one multi-frame header.
+    """Return the repaired headers of a series in the order of its frames.
 
-    Where the slices are frames of several multi-frame instances (a concatenation), each slice gets a header of its own.
+    One per slice, or one multi-frame header.
+
+    Where the slices are frames of several multi-frame instances (a concatenation), each slice gets a header
+    of its own.
 
     Parameters
     ----------
@@ -161,7 +210,8 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
     Raises
     ------
     StudyRefused
-        The headers cannot carry a segmentation: no frame of reference, or slices that are no frames (a mosaic).
+        The headers cannot carry a segmentation: no frame of reference, or slices that are no frames (a
+        mosaic).
     """
     paths = list(dict.fromkeys(frame.path for frame in source.frames))
     raw = [read_header(path) for path in paths]
@@ -171,7 +221,10 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
         raw = [_take_frame(by_path[frame.path], frame.frame_number) for frame in source.frames]
     if len(raw) != len(source.frames) and not (len(raw) == 1 and "NumberOfFrames" in raw[0]):
         raise StudyRefused(
-            "The slices of the reference series are not frames of its images (a mosaic?); send the series as one image per slice.",
+            (
+                "The slices of the reference series are not frames of its images (a mosaic?); send "
+                "the series as one image per slice."
+            ),
             code="slices-not-frames",
         )
     identity = repair_identity(raw[0])
@@ -190,21 +243,27 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
 
 
 def _take_frame(header: Dataset, frame_number: int) -> Dataset:
-    """Return a multi-frame header with the geometry of one frame at the top level, as a single-frame image has it."""
+    """Return a multi-frame header with the geometry of one frame at the top level.
+
+    As a single-frame image has it.
+    """
     if "PerFrameFunctionalGroupsSequence" not in header:
         return header
-    taken = Dataset()
-    taken.file_meta = header.file_meta
-    taken.update({element.tag: element for element in header if element.keyword not in _FUNCTIONAL_GROUPS})
+    copied = Dataset()
+    copied.file_meta = header.file_meta
+    copied.update({element.tag: element for element in header if element.keyword not in _FUNCTIONAL_GROUPS})
     frame = header.PerFrameFunctionalGroupsSequence[frame_number - 1]
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence"):
-        taken.update(_macro(frame, shared, keyword))
-    return taken
+        copied.update(_macro(frame, shared, keyword))
+    return copied
 
 
 def carry_identity(dataset: Dataset, identity: Dataset) -> None:
-    """Put the source's patient and study into a finished object, letter by letter; highdicom takes no value with a backslash."""
+    """Put the source's patient and study into a finished object, letter by letter.
+
+    Highdicom takes no value with a backslash.
+    """
     for element in identity:
         dataset[element.tag] = copy.deepcopy(element)
 
@@ -219,7 +278,10 @@ def _single_values(identity: Dataset) -> Dataset:
 
 
 def copy_identity(header: Dataset) -> Dataset:
-    """Return the patient's and study's attributes of a repaired header, and the character set that they are written in."""
+    """Return the patient's and study's attributes of a repaired header.
+
+    And the character set that they are written in.
+    """
     identity = Dataset()
     for keyword in (
         *_REQUIRED_IDENTITY,
@@ -253,15 +315,29 @@ def _repair_image(raw: Dataset, identity: Dataset) -> Dataset:
 
 
 def _repair_lossy(header: Dataset, raw: Dataset, path: Path) -> None:
-    """Carry on that the images were compressed with loss; ratio and method are required then (PS3.3 C.8.20.2)."""
+    """Carry on that the images were compressed with loss.
+
+    Ratio and method are required then (PS3.3 C.8.20.2).
+    """
     syntax = UID(raw.file_meta.get("TransferSyntaxUID", ""))
-    if raw.get("LossyImageCompression") != "01" and syntax not in {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}:
+    if raw.get("LossyImageCompression") != "01" and syntax not in {
+        "1.2.840.10008.1.2.4.50",
+        "1.2.840.10008.1.2.4.51",
+    }:
         return
-    pixel_bytes = int(raw.Rows) * int(raw.Columns) * int(raw.get("NumberOfFrames") or 1) * int(raw.get("BitsAllocated") or 16) // 8
+    pixel_bytes = (
+        int(raw.Rows)
+        * int(raw.Columns)
+        * int(raw.get("NumberOfFrames") or 1)
+        * int(raw.get("BitsAllocated") or 16)
+        // 8
+    )
     estimated = format_number_as_ds(max(1.0, round(pixel_bytes / max(path.stat().st_size, 1), 2)))
     header.LossyImageCompression = "01"
     header.LossyImageCompressionRatio = raw.get("LossyImageCompressionRatio") or estimated
-    header.LossyImageCompressionMethod = raw.get("LossyImageCompressionMethod") or _LOSSY_METHODS.get(syntax, "ISO_10918_1")
+    header.LossyImageCompressionMethod = raw.get("LossyImageCompressionMethod") or _LOSSY_METHODS.get(
+        syntax, "ISO_10918_1"
+    )
 
 
 def _repair_geometry(headers: Sequence[Dataset], raw: Sequence[Dataset], volume: Volume | None) -> None:
@@ -284,23 +360,30 @@ def _repair_geometry(headers: Sequence[Dataset], raw: Sequence[Dataset], volume:
             header.SpacingBetweenSlices = _decimals([spacing])[0]
 
 
-def _repair_multiframe(header: Dataset, source: Dataset, spacing: float | None, orientation: Sequence[float]) -> None:
-    """Lay the geometry out as highdicom reads it: spacing and orientation shared (Siemens repeats them in every frame), position per frame."""
-    given = source.get("SharedFunctionalGroupsSequence") or [Dataset()]
+def _repair_multiframe(
+    header: Dataset, source: Dataset, spacing: float | None, orientation: Sequence[float]
+) -> None:
+    """Lay the geometry out as highdicom reads it.
+
+    Spacing and orientation shared (Siemens repeats them in every frame), position per frame.
+    """
+    source_value = source.get("SharedFunctionalGroupsSequence") or [Dataset()]
     frames = source.PerFrameFunctionalGroupsSequence
-    measures = copy.deepcopy(_macro(frames[0], given[0], "PixelMeasuresSequence"))
+    measures = copy.deepcopy(_macro(frames[0], source_value[0], "PixelMeasuresSequence"))
     if not measures.get("SliceThickness") and spacing is not None:
         measures.SliceThickness = _decimals([spacing])[0]
     if spacing is not None:
         measures.SpacingBetweenSlices = _decimals([spacing])[0]
     plane = Dataset()
     plane.ImageOrientationPatient = _decimals(
-        orientation or _macro(frames[0], given[0], "PlaneOrientationSequence").ImageOrientationPatient
+        orientation or _macro(frames[0], source_value[0], "PlaneOrientationSequence").ImageOrientationPatient
     )
     shared = Dataset()
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
     header.SharedFunctionalGroupsSequence = [shared]
-    header.PerFrameFunctionalGroupsSequence = [_position(_macro(frame, given[0], "PlanePositionSequence")) for frame in frames]
+    header.PerFrameFunctionalGroupsSequence = [
+        _position(_macro(frame, source_value[0], "PlanePositionSequence")) for frame in frames
+    ]
 
 
 def _macro(frame: Dataset, shared: Dataset, keyword: str) -> Dataset:
@@ -319,14 +402,20 @@ def _position(source: Dataset) -> Dataset:
 
 
 def first_frame_header(header: Dataset) -> Dataset:
-    """Return a header whose geometry stands at the top level, as the image library reads it: that of the first frame."""
+    """Return a header whose geometry stands at the top level, as the image library reads it.
+
+    That of the first frame.
+    """
     if "PerFrameFunctionalGroupsSequence" not in header:
         return header
     flat = Dataset()
     for keyword in _IMAGE:
         if keyword in header:
             flat.add(header[keyword])
-    for group in (*header.get("SharedFunctionalGroupsSequence", []), header.PerFrameFunctionalGroupsSequence[0]):
+    for group in (
+        *header.get("SharedFunctionalGroupsSequence", []),
+        header.PerFrameFunctionalGroupsSequence[0],
+    ):
         for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence"):
             if keyword in group:
                 flat.update(group[keyword].value[0])
@@ -339,11 +428,16 @@ def _orientation(first: Dataset, volume: Volume | None) -> list[float]:
         return []
     directions = volume.affine[:3, [2, 1]] / np.linalg.norm(volume.affine[:3, [2, 1]], axis=0)
     ours = directions.T.ravel()
-    given = first.get("ImageOrientationPatient")
+    source_value = first.get("ImageOrientationPatient")
     if "PerFrameFunctionalGroupsSequence" in first:
         shared = first.get("SharedFunctionalGroupsSequence") or [Dataset()]
-        given = _macro(first.PerFrameFunctionalGroupsSequence[0], shared[0], "PlaneOrientationSequence").ImageOrientationPatient
-    if given and np.abs(np.array([float(value) for value in given]) - ours).max() < _SAME_DIRECTION:
+        source_value = _macro(
+            first.PerFrameFunctionalGroupsSequence[0], shared[0], "PlaneOrientationSequence"
+        ).ImageOrientationPatient
+    if (
+        source_value
+        and np.abs(np.array([float(value) for value in source_value]) - ours).max() < _SAME_DIRECTION
+    ):
         return []
     return [float(value) for value in ours]
 
@@ -386,5 +480,6 @@ def _is_legal(keyword: str, value: str) -> bool:
 
 
 def _set(dataset: Dataset, keyword: str, value: object) -> None:
-    # Identity that is too long for its element is kept as it is: a shortened Patient ID would be another patient's.
+    # Identity that is too long for its element is kept as it is: a shortened Patient ID would be another
+    # patient's.
     dataset.add(DataElement(Tag(keyword), dictionary_VR(keyword), value, validation_mode=config.IGNORE))

@@ -1,7 +1,10 @@
-"""Who made a result and of what: deterministic UIDs, the software and its networks as equipment, and the times.
+"""Who made a result and of what.
+
+Deterministic UIDs, the software and its networks as equipment, and the times.
 
 Rules for this file:
-1. The same study, input instances, networks, settings and software give the same UIDs, on any machine, at any time.
+1. The same study, input instances, networks, settings and software give the same UIDs, on any machine, at any
+   time.
 2. Nothing here reads a clock: every date comes from `AnswerContext.created_at`.
 """
 
@@ -37,9 +40,9 @@ class Provenance:
     digest: str
     created: datetime
 
-    def uid(self, *parts: object) -> UID:
+    def uid(self, *uid_parts: object) -> UID:
         """Return the UID of one thing within this answer (PS3.5 B.2: 2.25 and a UUID as an integer)."""
-        return derive_uid(self.digest, *parts)
+        return derive_uid(self.digest, *uid_parts)
 
     @property
     def date(self) -> DA:
@@ -57,13 +60,13 @@ class Provenance:
         return DT(self.created)
 
 
-def derive_uid(*parts: object) -> UID:
+def derive_uid(*uid_parts: object) -> UID:
     """Return the UID of these parts: a name-based UUID (RFC 9562 version 5) over their JSON text.
 
     >>> derive_uid("a", 1) == derive_uid("a", 1), derive_uid("a", 1) == derive_uid("a1")
     (True, False)
     """
-    text = json.dumps(["dicomnode", *map(str, parts)])
+    text = json.dumps(["dicomnode", *map(str, uid_parts)])
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}")
 
 
@@ -78,7 +81,9 @@ def plan_provenance(context: AnswerContext, result: PipelineResult | None, *fact
     named = {
         "study": context.StudyInstanceUID,
         # With its role: a site's rule may turn the roles of two series round.
-        "inputs": sorted([source.role, frame.SOPInstanceUID] for source in context.sources for frame in source.frames),
+        "inputs": sorted(
+            [source.role, frame.SOPInstanceUID] for source in context.sources for frame in source.frames
+        ),
         "plan": None if result is None else result.plan.digest(),
         "software": context.software_version,
         "settings": context.settings.model_dump(mode="json"),
@@ -98,11 +103,27 @@ def device_uid(model: ModelIdentity) -> UID:
     return derive_uid("device", model.name, model.version, model.sha256)
 
 
-def describe_equipment(models: Sequence[ModelIdentity], software_version: str, provenance: Provenance) -> list[hd.ContributingEquipment]:
-    """Return one Contributing Equipment item per network, or one for the node where no network ran (PS3.3 C.12.1)."""
+def describe_equipment(
+    models: Sequence[ModelIdentity], software_version: str, provenance: Provenance
+) -> list[hd.ContributingEquipment]:
+    """Return one Contributing Equipment item per network.
+
+    Or one for the node where no network ran (PS3.3 C.12.1).
+    """
     if not models:
-        return [_equipment(PRODUCT, software_version, derive_uid("device", PRODUCT, software_version), "Checked the study.", provenance)]
-    return [_equipment(model.name, model.version, device_uid(model), plain_ascii(model.statement), provenance) for model in models]
+        return [
+            _equipment(
+                PRODUCT,
+                software_version,
+                derive_uid("device", PRODUCT, software_version),
+                "Checked the study.",
+                provenance,
+            )
+        ]
+    return [
+        _equipment(model.name, model.version, device_uid(model), plain_ascii(model.statement), provenance)
+        for model in models
+    ]
 
 
 @dataclass(frozen=True)
@@ -141,7 +162,10 @@ def freeze_document(dataset: Dataset, provenance: Provenance) -> None:
     """Replace what highdicom takes from the clock and from chance, so that equal inputs give equal bytes."""
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = provenance.date, provenance.time
     for item in dataset.get("ContributingEquipmentSequence", []):
-        if "ContributionDateTime" in item and item.PurposeOfReferenceCodeSequence[0].CodeValue == codes.PROCESSING_EQUIPMENT.value:
+        if (
+            "ContributionDateTime" in item
+            and item.PurposeOfReferenceCodeSequence[0].CodeValue == codes.PROCESSING_EQUIPMENT.value
+        ):
             item.ContributionDateTime = provenance.date_time
     organization = provenance.uid("dimensions")
     for keyword in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
@@ -151,7 +175,9 @@ def freeze_document(dataset: Dataset, provenance: Provenance) -> None:
     dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
 
 
-def _equipment(model_name: str, version: str, uid: UID, description: str, provenance: Provenance) -> hd.ContributingEquipment:
+def _equipment(
+    model_name: str, version: str, uid: UID, description: str, provenance: Provenance
+) -> hd.ContributingEquipment:
     item = hd.ContributingEquipment(
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.PROCESSING_EQUIPMENT,

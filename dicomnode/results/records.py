@@ -1,4 +1,7 @@
-"""Frozen records of this room: what an answer belongs to, and one finished object of it. Builders and the gate both use them."""
+"""Frozen records of this room: what an answer belongs to, and one finished object of it.
+
+Builders and the gate both use them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ class AnswerContext:
     earlier_reports
         Reports of earlier revisions that have reached somebody, the newest first.
     identity_mark
-        Another one where the source carries another patient or order: results for a corrected patient have UIDs of their own.
+        Another one where the source carries another patient or order: results for a corrected patient have
+        UIDs of their own.
     """
 
     StudyInstanceUID: str

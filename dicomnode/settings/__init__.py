@@ -1,1 +1,4 @@
-"""Every setting: the tables, one file for each subject, and `Config`, which joins them. Others import from `dicomnode.settings.config`."""
+"""Every setting: the tables, one file for each subject, and `Config`, which joins them.
+
+Others import from `dicomnode.settings.config`.
+"""

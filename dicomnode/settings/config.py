@@ -1,4 +1,6 @@
-"""Every setting once: name, default, unit, help. TOML in, one frozen `Config` out; all problems are reported together.
+"""Every setting once: name, default, unit, help.
+
+TOML in, one frozen `Config` out; all problems are reported together.
 
 Rules for this file and for `dicomnode/settings/`, where the tables are:
 1. A setting that is not there does not exist; code never reads the environment or another file.
@@ -19,7 +21,14 @@ from pydantic_core import PydanticCustomError
 
 from dicomnode.errors import ConfigError
 from dicomnode.settings.destinations import DestinationSettings, TlsSettings
-from dicomnode.settings.forms import PLAIN_FORM, PictureForm, ReportForm, ResultForm, ResultKind, SegmentationForm
+from dicomnode.settings.forms import (
+    PLAIN_FORM,
+    PictureForm,
+    ReportForm,
+    ResultForm,
+    ResultKind,
+    SegmentationForm,
+)
 from dicomnode.settings.network import NetworkSettings, PeerSettings
 from dicomnode.settings.references import did_you_mean, reference_problems
 from dicomnode.settings.section import Section
@@ -75,7 +84,10 @@ class Config(Section):
 
     @property
     def forms(self) -> tuple[ResultForm, ...]:
-        """The forms in which results are made: each that a destination wants, once; the plain one where there is no destination."""
+        """The forms in which results are made: each that a destination wants, once.
+
+        The plain one where there is no destination.
+        """
         return tuple(dict.fromkeys(destination.form for destination in self.destinations)) or (PLAIN_FORM,)
 
     @model_validator(mode="after")
@@ -125,9 +137,13 @@ def load_config(path: Path) -> Config:
     except OSError as problem:
         raise ConfigError([f"{path}: cannot be read: {problem.strerror}"]) from None
     except UnicodeDecodeError as problem:
-        raise ConfigError([f"{path}: is not UTF-8 text (byte {problem.start + 1}); save it as UTF-8"]) from None
+        raise ConfigError(
+            [f"{path}: is not UTF-8 text (byte {problem.start + 1}); save it as UTF-8"]
+        ) from None
     except tomllib.TOMLDecodeError as problem:
-        twice = "; a table stands in the file once, with all of its settings" if "twice" in str(problem) else ""
+        twice = (
+            "; a table stands in the file once, with all of its settings" if "twice" in str(problem) else ""
+        )
         raise ConfigError([f"{path}: {problem}{twice}"]) from None
     return parse_config(values)
 
@@ -141,7 +157,9 @@ def _problems(item: Any) -> list[str]:
     if item["type"] == "extra_forbidden":
         return [f"{key}: there is no such setting{_suggestion(location)}"]
     # A whole table, or an address that may hold a password, is not quoted.
-    quoted = item["type"] != "missing" and not isinstance(item["input"], dict | BaseModel) and "url" not in key
+    quoted = (
+        item["type"] != "missing" and not isinstance(item["input"], dict | BaseModel) and "url" not in key
+    )
     value = f" (got {item['input']!r})" if quoted else ""
     nearest = ""
     if item["type"] == "literal_error" and isinstance(item["input"], str):
@@ -167,7 +185,11 @@ def _suggestion(location: Sequence[str | int]) -> str:
     nearest = did_you_mean(str(name), list(table.model_fields))
     if nearest:
         return nearest
-    elsewhere = [f"[{key}]" for key, field in Config.model_fields.items() if (below := table_of(field)) and str(name) in below.model_fields]
+    elsewhere = [
+        f"[{key}]"
+        for key, field in Config.model_fields.items()
+        if (below := table_of(field)) and str(name) in below.model_fields
+    ]
     return f"; it belongs into {' or '.join(elsewhere)}" if elsewhere else ""
 
 

@@ -12,40 +12,72 @@ from dicomnode.settings.forms import ObjectChoice, PictureChoice, ReportChoice, 
 from dicomnode.settings.section import AETitle, Section
 
 # What a certificate is known by: the SHA-256 of its DER bytes.
-Fingerprint = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True, pattern=r"^sha256:[0-9a-fA-F]{64}$")]
+Fingerprint = Annotated[
+    str, StringConstraints(strip_whitespace=True, to_lower=True, pattern=r"^sha256:[0-9a-fA-F]{64}$")
+]
 
 
 class TlsSettings(Section):
-    """Who we are and whom we trust (TLS, PS3.15 B.12: BCP 195): for network.tls and for destinations with tls. All files are PEM."""
+    """Who we are and whom we trust (TLS, PS3.15 B.12: BCP 195).
 
-    certificate: Path | None = Field(None, description="Our certificate, then those between it and its authority.")
+    For network.tls and for destinations with tls. All files are PEM.
+    """
+
+    certificate: Path | None = Field(
+        None, description="Our certificate, then those between it and its authority."
+    )
     key: Path | None = Field(None, description="Its private key; readable for the service user only.")
     key_password_file: Path | None = Field(
-        None, description="File whose first line is the password of the key; such as a systemd credential. Absent: the key has none."
+        None,
+        description=(
+            "File whose first line is the password of the key; such as a systemd credential. "
+            "Absent: the key has none."
+        ),
     )
     authorities: Path | None = Field(
-        None, description="Authorities whose certificates we accept, of callers and of destinations; the system's own list is not used."
+        None,
+        description=(
+            "Authorities whose certificates we accept, of callers and of destinations; the "
+            "system's own list is not used."
+        ),
     )
-    revoked: Path | None = Field(None, description="Revocation lists of these authorities; absent: revocation is not checked.")
+    revoked: Path | None = Field(
+        None, description="Revocation lists of these authorities; absent: revocation is not checked."
+    )
     minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest TLS version that we speak.")
 
 
 class DestinationSettings(Section):
     """Where results go."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Short name, used in status and logs.")
-    ae_title: AETitle | Literal[""] = Field("", description="AE title of the destination; needed unless there is a url.")
+    name: str = Field(
+        min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Short name, used in status and logs."
+    )
+    ae_title: AETitle | Literal[""] = Field(
+        "", description="AE title of the destination; needed unless there is a url."
+    )
     host: str = Field("", description="Address or host name.")
     port: int = Field(0, ge=0, le=65535, description="TCP port.")
     url: str = Field(
         "",
-        description="Instead of the three above, which then do not count: root of a DICOMweb service, for delivery by STOW-RS. https://, or http:// to this machine.",
+        description=(
+            "Instead of the three above, which then do not count: root of a DICOMweb service, "
+            "for delivery by STOW-RS. https://, or http:// to this machine."
+        ),
     )
-    plain_http: bool = Field(False, description="Allow http:// to other machines: patient data then crosses the network readable.")
+    plain_http: bool = Field(
+        False, description="Allow http:// to other machines: patient data then crosses the network readable."
+    )
     secret_file: Path | None = Field(
-        None, description="With url: file that holds user:password (HTTP Basic) or a bearer token; such as a systemd credential."
+        None,
+        description=(
+            "With url: file that holds user:password (HTTP Basic) or a bearer token; such as a "
+            "systemd credential."
+        ),
     )
-    calling_ae_title: AETitle | None = Field(None, description="AE title that we call ourselves there; ours when absent.")
+    calling_ae_title: AETitle | None = Field(
+        None, description="AE title that we call ourselves there; ours when absent."
+    )
     confirm: Literal["auto", "commitment", "find", "none"] = Field(
         "auto",
         description="Proof that it keeps what it answered success to: storage commitment, C-FIND (find), none, or "
@@ -76,7 +108,8 @@ class DestinationSettings(Section):
     tls: bool = Field(False, description="Connect with TLS (PS3.15 B.12): needs [tls].")
     tls_name: str = Field("", description="Name that must stand in its certificate; empty: host.")
     tls_fingerprint: Fingerprint | None = Field(
-        None, description="SHA-256 of its certificate, as sha256:<hex>: only this one is taken, whatever its name."
+        None,
+        description="SHA-256 of its certificate, as sha256:<hex>: only this one is taken, whatever its name.",
     )
     _identity: TlsSettings = PrivateAttr(default_factory=TlsSettings)
 
@@ -98,7 +131,11 @@ class DestinationSettings(Section):
     def form(self) -> ResultForm:
         """What goes there, and in which form; what is left to the node is the usual."""
         usual = ResultForm()
-        objects = [part for choice in self.objects for part in (usual.objects if choice == "auto" else (choice,))]
+        objects = [
+            object_kind
+            for choice in self.objects
+            for object_kind in (usual.objects if choice == "auto" else (choice,))
+        ]
         report = usual.report if self.report == "auto" else self.report
         pictures = usual.pictures if self.pictures == "auto" else self.pictures
         return ResultForm(tuple(dict.fromkeys(objects)), self.segmentation, report, pictures)
@@ -124,5 +161,11 @@ def _check_url(url: str, plain_http: bool) -> None:
         raise ValueError(f"url: {url!r} is not of the form https://host/path")
     if parsed.username or parsed.password:
         raise ValueError("url: user and password belong into secret_file")
-    if parsed.scheme == "http" and parsed.hostname not in {"localhost", "127.0.0.1", "::1"} and not plain_http:
-        raise ValueError("url: http:// to another machine is readable on the way; use https://, or set plain_http")
+    if (
+        parsed.scheme == "http"
+        and parsed.hostname not in {"localhost", "127.0.0.1", "::1"}
+        and not plain_http
+    ):
+        raise ValueError(
+            "url: http:// to another machine is readable on the way; use https://, or set plain_http"
+        )

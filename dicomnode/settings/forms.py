@@ -17,14 +17,17 @@ PictureChoice = Literal["auto", PictureForm]
 
 @dataclass(frozen=True)
 class ResultForm:
-    """Which results are made, and how each is encoded; the settings of [[destinations]] say what the words mean."""
+    """Which results are made, and how each is encoded.
+
+    The settings of [[destinations]] say what the words mean.
+    """
 
     objects: tuple[ResultKind, ...] = ("seg", "sr")
     segmentation: SegmentationForm = "binary"
     report: ReportForm = "comprehensive-3d"
     pictures: PictureForm = "multi-frame"
 
-    def kind_of(self, part: ResultKind) -> str:
+    def kind_of(self, object_kind: ResultKind) -> str:
         """Return the name of a result in this form; two results of one name are the same object.
 
         >>> ResultForm(report="enhanced", segmentation="auto").kind_of("sr")
@@ -39,12 +42,12 @@ class ResultForm:
             "pictures": (self.pictures,),
         }
         plain = (ResultForm.segmentation, ResultForm.report, ResultForm.pictures)
-        return ".".join([part, *(form for form in forms.get(part, ()) if form not in plain)])
+        return ".".join([object_kind, *(form for form in forms.get(object_kind, ()) if form not in plain)])
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Names of the results that are wanted."""
-        return tuple(self.kind_of(part) for part in self.objects)
+        return tuple(self.kind_of(object_kind) for object_kind in self.objects)
 
 
 PLAIN_FORM = ResultForm()

@@ -1,4 +1,7 @@
-"""Settings that name other settings: each is looked up when the configuration is read, not when a study waits for it."""
+"""Settings that name other settings.
+
+Each is looked up when the configuration is read, not when a study waits for it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def find_source(config: Config, name: str) -> DestinationSettings:
-    """Return whom a name means: a destination, the AE title of a peer with a port, or AE@host:port; `ConfigError` when nobody."""
+    """Return whom a name means: a destination, the AE title of a peer with a port, or AE@host:port.
+
+    `ConfigError` when nobody.
+    """
     for destination in config.destinations:
         if destination.name == name and not destination.url:
             return destination
@@ -33,11 +39,16 @@ def parse_address(text: str) -> DestinationSettings | None:
     match = re.fullmatch(r"(?P<ae>[^@]{1,16})@(?P<host>[^:@]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", text)
     if not match or not 1 <= int(match["port"]) <= 65535:
         return None
-    return DestinationSettings(name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
+    return DestinationSettings(
+        name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"])
+    )
 
 
 def reference_problems(config: Config) -> Iterator[str]:
-    """Yield one line for each setting that names something that is not there, or that another setting contradicts."""
+    """Yield one line for each setting that names something that is not there.
+
+    Or that another setting contradicts.
+    """
     yield from _fetch_problems(config)
     for position, destination in enumerate(config.destinations, start=1):
         key = f"destinations[{position}]"
@@ -46,7 +57,13 @@ def reference_problems(config: Config) -> Iterator[str]:
             yield f"{key}.tls: the url is http://, which has no TLS; use https://"
         elif not is_encrypted:
             pins = [name for name in ("tls_name", "tls_fingerprint") if getattr(destination, name)]
-            yield from (f"{key}.{name}: is checked with TLS only; set {'an https:// url' if destination.url else 'tls'}" for name in pins)
+            yield from (
+                (
+                    f"{key}.{name}: is checked with TLS only; set "
+                    f"{'an https:// url' if destination.url else 'tls'}"
+                )
+                for name in pins
+            )
     for table, low, high in (
         ("storage", "minimum_free_mb", "resume_free_mb"),
         ("delivery", "backoff_first_s", "backoff_maximum_s"),
@@ -54,7 +71,10 @@ def reference_problems(config: Config) -> Iterator[str]:
     ):
         section = getattr(config, table)
         if {low, high} & section.model_fields_set and getattr(section, low) > getattr(section, high):
-            yield f"{table}.{low}: {getattr(section, low):g} is more than {table}.{high} ({getattr(section, high):g})"
+            yield (
+                f"{table}.{low}: {getattr(section, low):g} is more than {table}.{high} "
+                f"({getattr(section, high):g})"
+            )
 
 
 def _fetch_problems(config: Config) -> Iterator[str]:
@@ -75,10 +95,16 @@ def _why_nobody(config: Config, name: str) -> str:
     if any(destination.name == name for destination in config.destinations):
         return f"destination {name} has a url; only one with ae_title, host and port can be asked for images"
     if any(peer.ae_title == name for peer in config.peers):
-        return f"peer {name} has no address to be called at: give it a port, and a host unless it has exactly one of hosts"
+        return (
+            f"peer {name} has no address to be called at: give it a port, and a host unless it "
+            "has exactly one of hosts"
+        )
     names = [destination.name for destination in config.destinations if not destination.url]
     names += [peer.ae_title for peer in config.peers]
-    return f"{name!r} is no destination, no peer with host and port, and not of the form AE@host:port{did_you_mean(name, names)}"
+    return (
+        f"{name!r} is no destination, no peer with host and port, and not of the form "
+        f"AE@host:port{did_you_mean(name, names)}"
+    )
 
 
 def did_you_mean(name: str, names: list[str]) -> str:

@@ -14,29 +14,54 @@ class StudySettings(Section):
     """When a study is worked on."""
 
     settle_s: float = Field(
-        3, ge=0, description="Quiet time after which a T1 and FLAIR that are complete by evidence are processed, in seconds."
+        3,
+        ge=0,
+        description=(
+            "Quiet time after which a T1 and FLAIR that are complete by evidence are processed, in seconds."
+        ),
     )
-    quiet_s: float = Field(60, gt=0, description="Quiet time after which a study is taken as it is, in seconds.")
+    quiet_s: float = Field(
+        60, gt=0, description="Quiet time after which a study is taken as it is, in seconds."
+    )
     maximum_instances: int = Field(20000, ge=1, description="A study with more instances is refused.")
 
 
 class FetchSettings(Section):
     """What the node asks a PACS for by itself before it works on a study."""
 
-    source: str = Field("", description="Who is asked: name of a destination, or AE title of a peer with host and port; empty: nobody.")
+    source: str = Field(
+        "",
+        description=(
+            "Who is asked: name of a destination, or AE title of a peer with host and port; empty: nobody."
+        ),
+    )
     missing_series: bool = Field(
-        True, description="Where the T1 or the FLAIR is missing: fetch the MR series of the study that are not here."
+        True,
+        description=(
+            "Where the T1 or the FLAIR is missing: fetch the MR series of the study that are not here."
+        ),
     )
     series_description: str = Field(
         r"t1|mprage|mp2rage|spgr|bravo|tfe|flair|dark.?fluid",
-        description="Regular expression, searched without regard to case: only such series are fetched, and those without a description.",
+        description=(
+            "Regular expression, searched without regard to case: only such series are fetched, "
+            "and those without a description."
+        ),
     )
     prior_studies: int = Field(
-        0, ge=0, le=5, description="So many earlier MR studies of the patient are fetched too, and answered like any other study."
+        0,
+        ge=0,
+        le=5,
+        description=(
+            "So many earlier MR studies of the patient are fetched too, and answered like any other study."
+        ),
     )
     counts: bool = Field(
         False,
-        description="Take the number of images per series that it lists as evidence that a series is complete, once it stood still for study.settle_s.",
+        description=(
+            "Take the number of images per series that it lists as evidence that a series is "
+            "complete, once it stood still for study.settle_s."
+        ),
     )
 
     @field_validator("series_description")
@@ -50,7 +75,10 @@ class FetchSettings(Section):
 
 
 class SelectionRule(Section):
-    """A site's own word on its series; the first rule that matches wins over the built-in reading of the attributes."""
+    """A site's own word on its series.
+
+    The first rule that matches wins over the built-in reading of the attributes.
+    """
 
     use: Literal["t1", "flair", "ignore"] = Field(description="Role that a matching series fills, or ignore.")
     series_description: str = Field("", description="Regular expression, searched without regard to case.")
@@ -59,7 +87,11 @@ class SelectionRule(Section):
 
     @model_validator(mode="after")
     def _patterns_compile(self) -> SelectionRule:
-        patterns = {"series_description": self.series_description, "protocol_name": self.protocol_name, "sequence_name": self.sequence_name}
+        patterns = {
+            "series_description": self.series_description,
+            "protocol_name": self.protocol_name,
+            "sequence_name": self.sequence_name,
+        }
         if not any(patterns.values()):
             raise ValueError("a rule needs at least one pattern")
         for key, pattern in patterns.items():
@@ -74,6 +106,10 @@ class SelectionSettings(Section):
     """Which series are taken."""
 
     minimum_slices: int = Field(10, ge=2, description="A volume with fewer slices is not taken.")
-    minimum_coverage_mm: float = Field(80, gt=0, description="A volume that covers less along its normal is not taken, in mm.")
-    maximum_slice_spacing_mm: float = Field(10, gt=0, description="A volume with a larger slice spacing is not taken, in mm.")
+    minimum_coverage_mm: float = Field(
+        80, gt=0, description="A volume that covers less along its normal is not taken, in mm."
+    )
+    maximum_slice_spacing_mm: float = Field(
+        10, gt=0, description="A volume with a larger slice spacing is not taken, in mm."
+    )
     rules: tuple[SelectionRule, ...] = Field((), description="The site's own rules, in order.")

@@ -1,4 +1,7 @@
-"""A made-up archive: it keeps what it gets by C-STORE in a folder, can be asked for it, and can be told to misbehave."""
+"""A made-up archive.
+
+It keeps what it gets by C-STORE in a folder, can be asked for it, and can be told to misbehave.
+"""
 
 from __future__ import annotations
 
@@ -109,11 +112,19 @@ class Archive:
         entity = AE(ae_title=self.ae_title)
         entity.require_called_aet = True
         entity.require_calling_aet = list(self.known_callers)
-        syntaxes: list[str | UID] = [ImplicitVRLittleEndian] if self.implicit_only else list(AllTransferSyntaxes)
+        syntaxes: list[str | UID] = (
+            [ImplicitVRLittleEndian] if self.implicit_only else list(AllTransferSyntaxes)
+        )
         stored = {context.abstract_syntax for context in AllStoragePresentationContexts}
-        for uid in (stored | {SegmentationStorage, ParametricMapStorage, LabelMapSegmentationStorage}) - self.refuse:
+        for uid in (
+            stored | {SegmentationStorage, ParametricMapStorage, LabelMapSegmentationStorage}
+        ) - self.refuse:
             # By C-GET it sends on the association of who asks (PS3.7 D.3.3.4).
-            roles = {"scu_role": True, "scp_role": "get" in self.manners.retrieve} if self.manners.selects_roles else {}
+            roles = (
+                {"scu_role": True, "scp_role": "get" in self.manners.retrieve}
+                if self.manners.selects_roles
+                else {}
+            )
             entity.add_supported_context(uid or "", syntaxes, **roles)
         entity.add_supported_context(Verification)
         if self.manners.breaks_off_at:
@@ -122,7 +133,11 @@ class Archive:
         self._shelves.offer(entity)
         server = entity.make_server(
             ("127.0.0.1", self.port),
-            evt_handlers=[(evt.EVT_C_STORE, self._keep), (evt.EVT_PDU_RECV, self._break_off), *self._shelves.handlers()],
+            evt_handlers=[
+                (evt.EVT_C_STORE, self._keep),
+                (evt.EVT_PDU_RECV, self._break_off),
+                *self._shelves.handlers(),
+            ],
             server_class=ThreadedAssociationServer,
         )
         threading.Thread(target=server.serve_forever, args=(0.05,), name="archive", daemon=True).start()
@@ -145,7 +160,9 @@ class Archive:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _break_off(self, event: Any) -> None:

@@ -1,9 +1,11 @@
-"""The scanner of the simulator: voxels in, classic single-frame MR instances out, with headers as scanners write them.
+"""The scanner of the simulator.
+
+Voxels in, classic single-frame MR instances out, with headers as scanners write them.
 
 Rules for this file:
 1. Everything is derived from the arguments: the same call gives the same bytes. No clock, no random numbers.
-2. What it writes is obviously synthetic (Patient's Name, ID, Manufacturer) and valid; a test that needs a fault passes `overrides`
-   or edits the returned datasets.
+2. What it writes is obviously synthetic (Patient's Name, ID, Manufacturer) and valid; a test that needs a
+   fault passes `overrides` or edits the returned datasets.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ _CONTRAST: Mapping[Role, Mapping[str, Any]] = {
     },
 }
 
-# Direction cosines of increasing column index and of increasing row index (PS3.3 C.7.6.2.1.1), as radiology displays each plane.
+# Direction cosines of increasing column index and of increasing row index (PS3.3 C.7.6.2.1.1), as radiology
+# displays each plane.
 _PLANES: Mapping[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "axial": ((1, 0, 0), (0, 1, 0)),
     "sagittal": ((0, 1, 0), (0, 0, -1)),
@@ -72,9 +75,12 @@ class Patient:
     PatientAge: str = "076Y"
 
 
-def derive_uid(*parts: object) -> str:
-    """Return the UID of these parts: the same parts give the same UID (2.25 and a name-based UUID, PS3.5 B.2)."""
-    text = "\x1f".join(["dicomnode-simulator", *map(str, parts)])
+def derive_uid(*uid_parts: object) -> str:
+    """Return the UID of these parts.
+
+    The same parts give the same UID (2.25 and a name-based UUID, PS3.5 B.2).
+    """
+    text = "\x1f".join(["dicomnode-simulator", *map(str, uid_parts)])
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}"
 
 
@@ -126,16 +132,21 @@ def author_series(
     slice_thickness_mm: float | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[Dataset]:
-    """Return one MR Image Storage instance per slice (PS3.3 A.4), in the order of the array, with file meta information.
+    """Return one MR Image Storage instance per slice (PS3.3 A.4), in the order of the array.
+
+    With file meta information.
 
     Parameters
     ----------
     array
-        (slice, row, column). Integers are stored as they are; other values are scaled so that the largest becomes 4000.
+        (slice, row, column). Integers are stored as they are; other values are scaled so that the largest
+        becomes 4000.
     affine
-        Index (slice, row, column) to LPS mm; rows and columns must be perpendicular, the slices may be sheared.
+        Index (slice, row, column) to LPS mm; rows and columns must be perpendicular, the slices may be
+        sheared.
     role
-        "t1": a 3D inversion-prepared gradient echo (MPRAGE); "flair": a 2D inversion-recovery turbo spin echo.
+        "t1": a 3D inversion-prepared gradient echo (MPRAGE); "flair": a 2D inversion-recovery turbo spin
+        echo.
     seed
         Tells two series of one study and number apart: it goes into their UIDs.
     slice_thickness_mm
@@ -149,7 +160,9 @@ def author_series(
         The array is not 3D, has negative or too large values, or rows and columns are not perpendicular.
     """
     stored = stored_pixels(array)
-    series = describe_series(role, study_uid, frame_of_reference_uid, patient or Patient(), series_number, seed)
+    series = describe_series(
+        role, study_uid, frame_of_reference_uid, patient or Patient(), series_number, seed
+    )
     add_pixel_description(series, stored)
     series.update(_plane_attributes(affine, slice_thickness_mm))
     series.SOPClassUID = MRImageStorage
@@ -181,7 +194,14 @@ def stored_pixels(array: Array) -> npt.NDArray[np.uint16]:
     return values.astype("<u2")
 
 
-def describe_series(role: Role, study_uid: str, frame_of_reference_uid: str, patient: Patient, series_number: int, seed: object) -> Dataset:
+def describe_series(
+    role: Role,
+    study_uid: str,
+    frame_of_reference_uid: str,
+    patient: Patient,
+    series_number: int,
+    seed: object,
+) -> Dataset:
     """Return what all instances of a series share, without geometry and pixels."""
     header = Dataset()
     header.SpecificCharacterSet = "ISO_IR 100"
@@ -253,7 +273,10 @@ def apply_overrides(instance: Dataset, overrides: Mapping[str, Any]) -> None:
 
 
 def orientation_cosines(affine: npt.NDArray[np.float64]) -> list[str]:
-    """Return Image Orientation (Patient): the cosines of increasing column index, then of increasing row index."""
+    """Return Image Orientation (Patient).
+
+    The cosines of increasing column index, then of increasing row index.
+    """
     along_row, along_column = (affine[:3, axis] / np.linalg.norm(affine[:3, axis]) for axis in (2, 1))
     if abs(float(along_row @ along_column)) > 1e-4:
         raise ValueError("rows and columns must be perpendicular")
@@ -274,11 +297,15 @@ def _plane_attributes(affine: npt.NDArray[np.float64], slice_thickness_mm: float
     normal = np.cross(affine[:3, 2], affine[:3, 1])
     between_mm = abs(float(affine[:3, 0] @ normal)) / float(np.linalg.norm(normal))
     plane.SpacingBetweenSlices = decimal_strings([between_mm])[0]
-    plane.SliceThickness = decimal_strings([between_mm if slice_thickness_mm is None else slice_thickness_mm])[0]
+    plane.SliceThickness = decimal_strings(
+        [between_mm if slice_thickness_mm is None else slice_thickness_mm]
+    )[0]
     return plane
 
 
-def _instance(series: Dataset, plane: npt.NDArray[np.uint16], index: int, affine: npt.NDArray[np.float64], seed: object) -> Dataset:
+def _instance(
+    series: Dataset, plane: npt.NDArray[np.uint16], index: int, affine: npt.NDArray[np.float64], seed: object
+) -> Dataset:
     # A shallow copy would share its elements: an edit of one instance would show in all.
     instance = copy.deepcopy(series)
     instance.SOPInstanceUID = derive_uid(series.SeriesInstanceUID, "instance", index, seed)

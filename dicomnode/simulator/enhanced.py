@@ -1,4 +1,7 @@
-"""The same series as one Enhanced MR Image Storage instance (PS3.3 A.36.2): geometry and contrast stand in functional groups only."""
+"""The same series as one Enhanced MR Image Storage instance (PS3.3 A.36.2).
+
+Geometry and contrast stand in functional groups only.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +58,15 @@ _IMAGE: Mapping[str, Any] = {
 }
 _CONTRAST: Mapping[Role, Mapping[str, str]] = {
     "t1": {"AcquisitionContrast": "T1", "EchoPulseSequence": "GRADIENT", "CoverageOfKSpace": "FULL"},
-    "flair": {"AcquisitionContrast": "FLUID_ATTENUATED", "EchoPulseSequence": "SPIN", "MultipleSpinEcho": "NO"},
+    "flair": {
+        "AcquisitionContrast": "FLUID_ATTENUATED",
+        "EchoPulseSequence": "SPIN",
+        "MultipleSpinEcho": "NO",
+    },
 }
 
-# What the classic header carries at the top level and the enhanced one in functional groups or under other keywords.
+# What the classic header carries at the top level and the enhanced one in functional groups or under other
+# keywords.
 _CLASSIC_ONLY = [
     "ScanningSequence",
     "SequenceVariant",
@@ -92,9 +100,14 @@ def author_enhanced(
     seed: object = 0,
     overrides: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Return one multi-frame instance whose frames are the slices in the order of the array; arguments as in `author_series`."""
+    """Return one multi-frame instance whose frames are the slices in the order of the array.
+
+    Arguments as in `author_series`.
+    """
     stored = stored_pixels(array)
-    classic = describe_series(role, study_uid, frame_of_reference_uid, patient or Patient(), series_number, seed)
+    classic = describe_series(
+        role, study_uid, frame_of_reference_uid, patient or Patient(), series_number, seed
+    )
     add_pixel_description(classic, stored)
     instance = Dataset()
     instance.update({element.tag: element for element in classic if element.keyword not in _CLASSIC_ONLY})
@@ -123,7 +136,11 @@ def _add_dimensions(instance: Dataset) -> None:
     instance.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=organization_uid)]
     frame_content = 0x00209111
     instance.DimensionIndexSequence = [
-        _item(DimensionOrganizationUID=organization_uid, DimensionIndexPointer=pointer, FunctionalGroupPointer=frame_content)
+        _item(
+            DimensionOrganizationUID=organization_uid,
+            DimensionIndexPointer=pointer,
+            FunctionalGroupPointer=frame_content,
+        )
         for pointer in (0x00209056, 0x00209057)
     ]
 
@@ -133,15 +150,25 @@ def _shared_groups(classic: Dataset, instance: Dataset, affine: npt.NDArray[np.f
     spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
     between, rows, columns = decimal_strings(spacing_mm)
     brain = codes.SCT.Brain
-    region = _item(CodeValue=brain.value, CodingSchemeDesignator=brain.scheme_designator, CodeMeaning=brain.meaning)
+    region = _item(
+        CodeValue=brain.value, CodingSchemeDesignator=brain.scheme_designator, CodeMeaning=brain.meaning
+    )
     frame_type = {
         keyword: instance[keyword].value
         for keyword in (
-            ["PixelPresentation", "VolumetricProperties", "VolumeBasedCalculationTechnique", "ComplexImageComponent", "AcquisitionContrast"]
+            [
+                "PixelPresentation",
+                "VolumetricProperties",
+                "VolumeBasedCalculationTechnique",
+                "ComplexImageComponent",
+                "AcquisitionContrast",
+            ]
         )
     }
     return _item(
-        PixelMeasuresSequence=[_item(SliceThickness=between, SpacingBetweenSlices=between, PixelSpacing=[rows, columns])],
+        PixelMeasuresSequence=[
+            _item(SliceThickness=between, SpacingBetweenSlices=between, PixelSpacing=[rows, columns])
+        ],
         PlaneOrientationSequence=[_item(ImageOrientationPatient=orientation_cosines(affine))],
         FrameAnatomySequence=[_item(AnatomicRegionSequence=[region], FrameLaterality="U")],
         PixelValueTransformationSequence=[_item(RescaleIntercept="0", RescaleSlope="1", RescaleType="US")],
@@ -178,7 +205,9 @@ def _shared_groups(classic: Dataset, instance: Dataset, affine: npt.NDArray[np.f
                 MultiCoilDefinitionSequence=[_item(MultiCoilElementName="1", MultiCoilElementUsed="YES")],
             )
         ],
-        MRTransmitCoilSequence=[_item(TransmitCoilName="SYNTHETIC", TransmitCoilManufacturerName="", TransmitCoilType="BODY")],
+        MRTransmitCoilSequence=[
+            _item(TransmitCoilName="SYNTHETIC", TransmitCoilManufacturerName="", TransmitCoilType="BODY")
+        ],
         MRAveragesSequence=[_item(NumberOfAverages=1.0)],
     )
 
@@ -193,8 +222,13 @@ def _timing(classic: Dataset) -> Dataset:
         GradientEchoTrainLength=0 if spin_echoes else 1,
         GradientOutputType="DB_DT",
         GradientOutput=0.0,
-        OperatingModeSequence=[_item(OperatingModeType=kind, OperatingMode="IEC_NORMAL") for kind in ("STATIC FIELD", "RF", "GRADIENT")],
-        SpecificAbsorptionRateSequence=[_item(SpecificAbsorptionRateDefinition="IEC_HEAD", SpecificAbsorptionRateValue=0.1)],
+        OperatingModeSequence=[
+            _item(OperatingModeType=kind, OperatingMode="IEC_NORMAL")
+            for kind in ("STATIC FIELD", "RF", "GRADIENT")
+        ],
+        SpecificAbsorptionRateSequence=[
+            _item(SpecificAbsorptionRateDefinition="IEC_HEAD", SpecificAbsorptionRateValue=0.1)
+        ],
     )
 
 

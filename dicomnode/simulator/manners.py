@@ -18,14 +18,17 @@ class Manners:
     forgets_first
         As many objects are answered success and thrown away before it keeps what comes.
     breaks_off_at
-        It drops the connection in the middle of the dataset of this C-STORE (counted from 1 since it was set), once. Set it before
-        it starts: it then takes small PDUs only, so that every dataset comes in pieces.
+        It drops the connection in the middle of the dataset of this C-STORE (counted from 1 since it was
+        set), once. Set it before it starts: it then takes small PDUs only, so that every dataset comes in
+        pieces.
     silent_at
-        From this C-STORE on (counted from 1 since it was set) it says nothing any more, on whatever association, until it is stopped.
+        From this C-STORE on (counted from 1 since it was set) it says nothing any more, on whatever
+        association, until it is stopped.
     refuses_later
         SOP classes that it accepts in the negotiation and then refuses by status (0x0122).
     commitment
-        Storage commitment: not offered; reported on the association of the request; on a new one; accepted and never reported.
+        Storage commitment: not offered; reported on the association of the request; on a new one; accepted
+        and never reported.
     loses
         SOP Instance UIDs that it says it does not have when it is asked to commit itself.
     report_to
@@ -37,7 +40,8 @@ class Manners:
     retrieve
         Which of C-GET and C-MOVE it offers.
     selects_roles
-        It answers the role selection that C-GET needs (PS3.7 D.3.3.4); without it nothing can be sent to who asks.
+        It answers the role selection that C-GET needs (PS3.7 D.3.3.4); without it nothing can be sent to who
+        asks.
     """
 
     keeps_nothing: bool = False
@@ -55,5 +59,5 @@ class Manners:
 
     def address_of(self, ae_title: str) -> tuple[str, int] | None:
         """Return where somebody listens, as the archive was told."""
-        known: Mapping[str, tuple[str, int]] = self.report_to
-        return known.get(ae_title.strip())
+        known_senders: Mapping[str, tuple[str, int]] = self.report_to
+        return known_senders.get(ae_title.strip())

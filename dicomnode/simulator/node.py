@@ -61,7 +61,9 @@ class NodeProcesses:
         """Start one side."""
         with self.log.open("ab") as output:
             command = [sys.executable, "-P", "-m", "dicomnode", side, "--config", str(self.config)]
-            self._processes[side] = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            self._processes[side] = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
 
     def kill(self, side: Side) -> None:
         """SIGKILL one side and, as a power cut would, the worker processes below it."""
@@ -81,7 +83,9 @@ class NodeProcesses:
         """Raise `NodeError` when a process has ended by itself."""
         for side, process in self._processes.items():
             if process.poll() is not None:
-                raise NodeError(f"`dicomnode {side}` ended with exit code {process.returncode}; see {self.log}")
+                raise NodeError(
+                    f"`dicomnode {side}` ended with exit code {process.returncode}; see {self.log}"
+                )
 
     def port(self, timeout_s: float = 60) -> int:
         """Wait until this `receive` listens and return its port."""
@@ -91,7 +95,9 @@ class NodeProcesses:
             receive = self._processes.get("receive")
             with suppress(FileNotFoundError, json.JSONDecodeError):
                 announcement = json.loads((self.root / "receive.json").read_text())
-                if receive is not None and announcement["pid"] == receive.pid:  # A killed one leaves its file behind.
+                if (
+                    receive is not None and announcement["pid"] == receive.pid
+                ):  # A killed one leaves its file behind.
                     return int(announcement["port"])
             time.sleep(0.1)
         raise NodeError(f"the node did not begin to listen within {timeout_s:g} seconds; see {self.log}")

@@ -65,11 +65,17 @@ class Shelves:
     def _commit(self, event: Any) -> tuple[int, None]:
         information = event.action_information
         self.asked.append(str(information.TransactionUID))
-        kept = {path.stem for path in self.folder.glob("*.dcm")} - self.manners.loses
+        kept_uids = {path.stem for path in self.folder.glob("*.dcm")} - self.manners.loses
         report, event_type = Dataset(), 1
         report.TransactionUID = information.TransactionUID
-        report.ReferencedSOPSequence = [item for item in information.ReferencedSOPSequence if item.ReferencedSOPInstanceUID in kept]
-        failed = [item for item in information.ReferencedSOPSequence if item.ReferencedSOPInstanceUID not in kept]
+        report.ReferencedSOPSequence = [
+            item for item in information.ReferencedSOPSequence if item.ReferencedSOPInstanceUID in kept_uids
+        ]
+        failed = [
+            item
+            for item in information.ReferencedSOPSequence
+            if item.ReferencedSOPInstanceUID not in kept_uids
+        ]
         if failed:
             event_type = 2
             for item in failed:
@@ -77,10 +83,10 @@ class Shelves:
             report.FailedSOPSequence = failed
         if not report.ReferencedSOPSequence:
             del report.ReferencedSOPSequence
-        told = {"same": self._tell_here, "new": self._tell_there}.get(self.manners.commitment)
-        if told is not None:
+        report_sender = {"same": self._tell_here, "new": self._tell_there}.get(self.manners.commitment)
+        if report_sender is not None:
             arguments = (event.assoc, event.assoc.requestor.ae_title, report, event_type)
-            self._reports.append(threading.Thread(target=told, args=arguments, daemon=True))
+            self._reports.append(threading.Thread(target=report_sender, args=arguments, daemon=True))
         return 0x0000, None
 
     def _report(self, event: Any) -> None:
@@ -89,7 +95,9 @@ class Shelves:
             self._reports.pop().start()
 
     def _tell_here(self, association: Any, _asker: str, report: Dataset, event_type: int) -> None:
-        association.send_n_event_report(report, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+        association.send_n_event_report(
+            report, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
 
     def _tell_there(self, _association: Any, asker: str, report: Dataset, event_type: int) -> None:
         address = self.manners.address_of(asker)
@@ -101,7 +109,9 @@ class Shelves:
         role = build_role(StorageCommitmentPushModel, scp_role=True)
         association = entity.associate(*address, contexts=contexts, ae_title=asker.strip(), ext_neg=[role])
         if association.is_established:
-            association.send_n_event_report(report, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+            association.send_n_event_report(
+                report, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
             association.release()
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
@@ -132,23 +142,28 @@ class Shelves:
             return
         instances = self._matching(event.identifier)
         # One context per class: what is kept here is Explicit VR Little Endian.
-        contexts = [build_context(uid, ExplicitVRLittleEndian) for uid in sorted({str(instance.SOPClassUID) for instance in instances})]
+        contexts = [
+            build_context(uid, ExplicitVRLittleEndian)
+            for uid in sorted({str(instance.SOPClassUID) for instance in instances})
+        ]
         yield (*address, {"contexts": contexts})
         yield len(instances)
         for instance in instances:
             yield 0xFF00, instance
 
     def _matching(self, keys: Dataset) -> list[Dataset]:
-        wanted = {keyword: keys.get(keyword) for keyword in ("PatientID", *_LEVELS.values())}
+        key_values = {keyword: keys.get(keyword) for keyword in ("PatientID", *_LEVELS.values())}
         return [
             instance
             for instance in self._kept()
-            if all(not value or instance.get(keyword) in _values(value) for keyword, value in wanted.items())
+            if all(
+                not value or instance.get(keyword) in _values(value) for keyword, value in key_values.items()
+            )
         ]
 
 
 def _values(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [str(one) for one in value]
+    return [value] if isinstance(value, str) else [str(element_value) for element_value in value]
 
 
 def _answer(keys: Dataset, members: list[Dataset]) -> Dataset:

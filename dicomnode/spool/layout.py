@@ -18,7 +18,8 @@ class SpoolLayout:
     """Where things lie below `root`.
 
     incoming/<hex digit>/<UID hash>-<content hash>.dcm
-        what was received; 16 folders that exist from the start, so that receiving never has to make (and sync) one
+        what was received; 16 folders that exist from the start, so that receiving never has to make (and
+        sync) one
     results/<study hash>/<revision>/<name>
         what was made of it
     aside/
@@ -43,7 +44,10 @@ class SpoolLayout:
         return self.root / "aside"
 
     def instance_path(self, SOPInstanceUID: str, sha256: str) -> str:
-        """Return the path of a received instance, relative to the root (POSIX); `sha256` is the hex digest of its dataset bytes."""
+        """Return the path of a received instance, relative to the root (POSIX).
+
+        `sha256` is the hex digest of its dataset bytes.
+        """
         name = hashlib.sha256(SOPInstanceUID.encode("utf-8", "surrogateescape")).hexdigest()
         return f"incoming/{name[0]}/{name[:32]}-{sha256[:32]}.dcm"
 
@@ -59,25 +63,34 @@ class SpoolLayout:
         return f"results/{name[:32]}"
 
     def prepare(self) -> None:
-        """Make every folder that receiving needs, private to the user and durable; `StartError` when that cannot be."""
+        """Make every folder that receiving needs, private to the user and durable.
+
+        `StartError` when that cannot be.
+        """
         try:
             make_durable_folders(self.root)
             # A folder that somebody else made is made private too: what lies below is patient data.
             self.root.chmod(0o700)
-            make_durable_folders(self.results, self.aside, *(self.incoming / digit for digit in "0123456789abcdef"))
+            make_durable_folders(
+                self.results, self.aside, *(self.incoming / digit for digit in "0123456789abcdef")
+            )
         except OSError as problem:
             raise StartError(f"the spool {self.root} cannot be made: {problem.strerror}") from problem
 
 
 def make_durable_folders(*folders: Path) -> None:
-    """Make folders and what is missing above them, private to the user; when this returns a power cut cannot take them back."""
+    """Make folders and what is missing above them, private to the user.
+
+    When this returns a power cut cannot take them back.
+    """
     changed: dict[Path, None] = {}
     for folder in folders:
         missing = [above for above in (folder, *folder.parents) if not above.is_dir()]
-        for made in reversed(missing):
-            made.mkdir(mode=0o700, exist_ok=True)
-            # A new folder is an entry of its parent. It is synced itself too, else the first instance in it would wait for that.
-            changed |= {made.parent: None, made: None}
+        for new_folder in reversed(missing):
+            new_folder.mkdir(mode=0o700, exist_ok=True)
+            # A new folder is an entry of its parent. It is synced itself too, else the first instance in it
+            # would wait for that.
+            changed |= {new_folder.parent: None, new_folder: None}
     for folder in changed:
         sync_folder(folder)
 

@@ -1,4 +1,6 @@
-"""A stored instance opened for reading, without File Meta Information elements that a sender left in its dataset.
+"""A stored instance opened for reading.
+
+Without File Meta Information elements that a sender left in its dataset.
 
 Rules for this file:
 1. A dataset is bytes here; nothing below decodes one.
@@ -25,8 +27,9 @@ _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC"
 def open_instance(path: Path) -> BinaryIO:
     """Open a stored instance for reading, without elements of group 0002 at the start of its dataset.
 
-    Group 0002 belongs into File Meta Information alone (PS3.5 7.1). Where a sender left some in the dataset, pydicom would read them as
-    File Meta Information and take their Transfer Syntax UID for the one that was negotiated.
+    Group 0002 belongs into File Meta Information alone (PS3.5 7.1). Where a sender left some in the dataset,
+    pydicom would read them as File Meta Information and take their Transfer Syntax UID for the one that was
+    negotiated.
 
     Raises
     ------
@@ -71,7 +74,10 @@ def _transfer_syntax(meta: bytes) -> bytes:
 
 
 def _without_group_2(dataset: bytes, syntax: bytes) -> bytes:
-    """Return an encoded dataset without the elements of group 0002 that it starts with; the same object where there are none."""
+    """Return an encoded dataset without the elements of group 0002 that it starts with.
+
+    The same object where there are none.
+    """
     if syntax == _DEFLATED:
         try:
             unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -91,7 +97,9 @@ def _without_group_2(dataset: bytes, syntax: bytes) -> bytes:
             (length,), header = struct.unpack_from(f"{order}L", dataset, position + 4), 8
         else:
             (length,), header = (
-                struct.unpack_from(f"{order}{'L' if is_long else 'H'}", dataset, position + (8 if is_long else 6)),
+                struct.unpack_from(
+                    f"{order}{'L' if is_long else 'H'}", dataset, position + (8 if is_long else 6)
+                ),
                 12 if is_long else 8,
             )
         if position + header + length > len(dataset):

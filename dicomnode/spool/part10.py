@@ -1,8 +1,11 @@
-"""The DICOM file format around bytes that are not decoded: file meta information written, read back and measured; the dataset left alone.
+"""The DICOM file format around bytes that are not decoded.
+
+File meta information written, read back and measured; the dataset left alone.
 
 Rules for this file:
 1. A dataset is bytes here; nothing below opens one.
-2. What `encode_file_meta` writes, `decode_file_meta` reads back the same: the ledger's row comes from what is written.
+2. What `encode_file_meta` writes, `decode_file_meta` reads back the same: the ledger's row comes from what is
+   written.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from pydicom.uid import PYDICOM_IMPLEMENTATION_UID
 # Preamble, prefix, and (0002,0000) with its 4 byte value: the group length says where the dataset begins.
 _FIXED_BYTES = 128 + 4 + 12
 # VRs with two reserved bytes and a length of four (PS3.5 7.1.2).
-_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_LONG_VRS = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
 _HOST_SCHEME = "dicom://"
 
 HEAD_BYTES = _FIXED_BYTES
@@ -27,7 +32,8 @@ HEAD_BYTES = _FIXED_BYTES
 class FileMeta:
     """What the file meta information says of an instance that was received (PS3.10 7.1).
 
-    `stored_SOPInstanceUID` is the value with its padding: 0.4.0 made file names from UIDs that end in what looks like padding.
+    `stored_SOPInstanceUID` is the value with its padding: 0.4.0 made file names from UIDs that end in what
+    looks like padding.
     """
 
     SOPClassUID: str
@@ -38,10 +44,13 @@ class FileMeta:
     stored_SOPInstanceUID: str
 
 
-def encode_file_meta(*, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae: str, peer_host: str = "") -> bytes:
+def encode_file_meta(
+    *, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae: str, peer_host: str = ""
+) -> bytes:
     """Return preamble, prefix and File Meta Information for a dataset that was received (PS3.10 7.1).
 
-    Written by hand because it is made for every instance before it is acknowledged; pydicom needs 0.3 ms for it.
+    Written by hand because it is made for every instance before it is acknowledged; pydicom needs 0.3 ms for
+    it.
     """
     elements = b"".join(
         (
@@ -60,12 +69,17 @@ def encode_file_meta(*, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID
 
 
 def decode_file_meta(head: bytes) -> FileMeta | None:
-    """Return what a file that starts with `head` (all of its file meta information) says; None when it is no such file."""
+    """Return what a file that starts with `head` (all of its file meta information) says.
+
+    None when it is no such file.
+    """
     end = dataset_offset(head)
     if not end or len(head) < end:
         return None
     try:
-        values = {element: value.decode("ascii", "replace") for element, value in _elements(head, _FIXED_BYTES, end)}
+        values = {
+            element: value.decode("ascii", "replace") for element, value in _elements(head, _FIXED_BYTES, end)
+        }
     except struct.error:
         return None
     stored = values.get(0x0003, "")
@@ -80,7 +94,10 @@ def decode_file_meta(head: bytes) -> FileMeta | None:
 
 
 def dataset_offset(head: bytes) -> int:
-    """Return where the dataset begins in a file that starts with `head` (at least 144 bytes); 0 when it is no such file."""
+    """Return where the dataset begins in a file that starts with `head` (at least 144 bytes).
+
+    0 when it is no such file.
+    """
     if len(head) < _FIXED_BYTES or head[128:132] != b"DICM" or head[132:138] != b"\x02\x00\x00\x00UL":
         return 0
     (group_length,) = struct.unpack_from("<L", head, _FIXED_BYTES - 4)

@@ -1,7 +1,8 @@
 """What is done at start: the spool is the truth, and the ledger's rows are derived from it again.
 
 Rules for this file:
-1. What was acknowledged comes back. Only a file whose bytes no longer fit the hash in its name is set aside, or one that the ledger cannot hold.
+1. What was acknowledged comes back. Only a file whose bytes no longer fit the hash in its name is set aside,
+   or one that the ledger cannot hold.
 2. One file never keeps the node from starting.
 """
 
@@ -44,7 +45,8 @@ class InstanceLedger(Protocol):
 class RecoveryReport:
     """What recovery did: counts of files.
 
-    `added` had no row, `removed` were half written (never acknowledged), `set_aside` do not fit their own hash, `missing` have a row only.
+    `added` had no row, `removed` were half written (never acknowledged), `set_aside` do not fit their own
+    hash, `missing` have a row only.
     """
 
     added: int
@@ -54,7 +56,10 @@ class RecoveryReport:
 
 
 def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryReport:
-    """Sweep half received files, and list every whole instance that has no row. Only for a moment when nobody receives."""
+    """Sweep half received files, and list every whole instance that has no row.
+
+    Only for a moment when nobody receives.
+    """
     layout.prepare()
     removed = _remove(layout.incoming.glob(f"*/.*{TEMPORARY_SUFFIX}"))
     unlisted: list[tuple[int, str]] = []
@@ -72,7 +77,9 @@ def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryRe
 
 
 def read_instance(layout: SpoolLayout, path: str) -> ReceivedInstance | None:
-    """Derive the ledger's row from a stored file: its file meta, its bytes, its time. None when it is not whole.
+    """Derive the ledger's row from a stored file: its file meta, its bytes, its time.
+
+    None when it is not whole.
 
     Raises `OSError` when the file cannot be read.
     """
@@ -86,11 +93,16 @@ def read_instance(layout: SpoolLayout, path: str) -> ReceivedInstance | None:
     if not _fits_name(layout, path, meta, sha256):
         return None
     size_bytes, received_at = len(data) - offset, file.stat().st_mtime
-    return describe_instance(data[:offset], path=path, sha256=sha256, size_bytes=size_bytes, received_at=received_at)
+    return describe_instance(
+        data[:offset], path=path, sha256=sha256, size_bytes=size_bytes, received_at=received_at
+    )
 
 
 def sweep_half_results(layout: SpoolLayout) -> int:
-    """Remove results that were not written to their end. Only for a moment when nobody works: `receive` may start while results are written."""
+    """Remove results that were not written to their end.
+
+    Only for a moment when nobody works: `receive` may start while results are written.
+    """
     return _remove(layout.results.glob(f"*/*/.*{TEMPORARY_SUFFIX}"))
 
 
@@ -138,10 +150,13 @@ def _fits_name(layout: SpoolLayout, path: str, meta: FileMeta, sha256: str) -> b
     if name is None or not sha256.startswith(name["content"]):
         return False
     if not is_uid(meta.SOPInstanceUID):
-        # 0.4.0 acknowledged such UIDs, and cannot have written every one of them as it came: the hash of the dataset has to do.
+        # 0.4.0 acknowledged such UIDs, and cannot have written every one of them as it came: the hash of the
+        # dataset has to do.
         return True
     stored = meta.stored_SOPInstanceUID
-    return any(layout.instance_path(uid, sha256) == path for uid in (meta.SOPInstanceUID, stored, stored[:-1]))
+    return any(
+        layout.instance_path(uid, sha256) == path for uid in (meta.SOPInstanceUID, stored, stored[:-1])
+    )
 
 
 def _remove(files: Iterable[Path]) -> int:

@@ -31,7 +31,10 @@ class RetentionLedger(Protocol):
         """Return the spool paths of old instances that could not be read."""
 
     def expire_unreadable(self, path: str, before: float, remove: Callable[[set[str]], None]) -> bool:
-        """Have the file of an instance that could not be read removed, then its row; False when it is not expired any more."""
+        """Have the file of an instance that could not be read removed, then its row.
+
+        False when it is not expired any more.
+        """
 
 
 class RetentionSettings(Protocol):
@@ -45,11 +48,15 @@ class RetentionSettings(Protocol):
 def remove_expired_studies(
     rows: RetentionLedger, layout: SpoolLayout, settings: RetentionSettings, now: float, audit: Audit = silent
 ) -> int:
-    """Remove the files and rows of everything that is older than `keep_days` and needs no more work; return how many studies."""
+    """Remove the files and rows of everything that is older than `keep_days` and needs no more work.
+
+    Return how many studies.
+    """
     before = now - settings.keep_days * _DAY_S
     removed = 0
     for StudyInstanceUID in rows.expired_studies(before):
-        # Files first: a row without a file is noticed at start, a file without a row would be taken for new and answered again.
+        # Files first: a row without a file is noticed at start, a file without a row would be taken for new
+        # and answered again.
         if rows.expire_study(StudyInstanceUID, before, partial(_remove_study, layout, StudyInstanceUID)):
             log.info("study_expired", StudyInstanceUID=StudyInstanceUID)
             audit(AuditEvent("study-deleted", StudyInstanceUID=StudyInstanceUID, detail="storage.keep_days"))
@@ -61,7 +68,8 @@ def remove_expired_studies(
 
 def _remove_study(layout: SpoolLayout, StudyInstanceUID: str, paths: Iterable[str]) -> None:
     _remove(layout, paths)
-    # The whole folder: a montage, or what a superseded run left, has no row of its own and shows the patient all the same.
+    # The whole folder: a montage, or what a superseded run left, has no row of its own and shows the patient
+    # all the same.
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(layout.root / layout.results_of(StudyInstanceUID))
 

@@ -38,7 +38,8 @@ class SpoolWriter:
     minimum_free_bytes
         An instance that would leave less free space is refused.
     resume_free_bytes
-        Once one was refused, so much must be free before another is taken: a disk at the mark would take one and refuse the next.
+        Once one was refused, so much must be free before another is taken: a disk at the mark would take one
+        and refuse the next.
 
     Raises
     ------
@@ -64,7 +65,9 @@ class SpoolWriter:
         peer_host: str,
         now: float,
     ) -> ReceivedInstance:
-        """Store a dataset as received; when this returns it survives a power cut. The same bytes again are not written again.
+        """Store a dataset as received; when this returns it survives a power cut.
+
+        The same bytes again are not written again.
 
         Raises
         ------
@@ -73,7 +76,11 @@ class SpoolWriter:
         OutOfResources
             Too little free space, or the disk refused.
         """
-        for keyword, uid in (("SOP Class", SOPClassUID), ("SOP Instance", SOPInstanceUID), ("Transfer Syntax", TransferSyntaxUID)):
+        for keyword, uid in (
+            ("SOP Class", SOPClassUID),
+            ("SOP Instance", SOPInstanceUID),
+            ("Transfer Syntax", TransferSyntaxUID),
+        ):
             if not is_uid(uid):
                 raise NotUnderstood(f"the {keyword} UID of the request is no UID (PS3.5 9.1)")
         sha256 = hashlib.sha256(encoded_dataset).hexdigest()
@@ -87,11 +94,15 @@ class SpoolWriter:
         )
         try:
             self._require_space(len(encoded_dataset))
-            write_durably(self.layout.root / path, (head, encoded_dataset), keep_existing=True, modified_at=now)
+            write_durably(
+                self.layout.root / path, (head, encoded_dataset), keep_existing=True, modified_at=now
+            )
         except OSError as problem:
             raise OutOfResources(f"the spool cannot be written: {problem.strerror}") from problem
         # The row comes from what is written, so that the one which recovery makes of the file is the same.
-        return describe_instance(head, path=path, sha256=sha256, size_bytes=len(encoded_dataset), received_at=now)
+        return describe_instance(
+            head, path=path, sha256=sha256, size_bytes=len(encoded_dataset), received_at=now
+        )
 
     def holds(self, instance: ReceivedInstance) -> bool:
         """Return whether an instance's file is there."""
@@ -116,13 +127,24 @@ class SpoolWriter:
             self._full = False
             return
         if not self._full:
-            log.error("spool_full", free_bytes=free_bytes, advice="free some space: instances are answered 0xA700, work and delivery go on")
+            log.error(
+                "spool_full",
+                free_bytes=free_bytes,
+                advice="free some space: instances are answered 0xA700, work and delivery go on",
+            )
         self._full = True
-        raise OutOfResources("less free space than storage.minimum_free_mb, or not yet storage.resume_free_mb again")
+        raise OutOfResources(
+            "less free space than storage.minimum_free_mb, or not yet storage.resume_free_mb again"
+        )
 
 
-def describe_instance(head: bytes, *, path: str, sha256: str, size_bytes: int, received_at: float) -> ReceivedInstance:
-    """Return the ledger's row of a file that starts with `head`; `ValueError` when that is no file meta information."""
+def describe_instance(
+    head: bytes, *, path: str, sha256: str, size_bytes: int, received_at: float
+) -> ReceivedInstance:
+    """Return the ledger's row of a file that starts with `head`.
+
+    `ValueError` when that is no file meta information.
+    """
     meta = decode_file_meta(head)
     if meta is None:
         raise ValueError("no file meta information")
@@ -140,7 +162,10 @@ def describe_instance(head: bytes, *, path: str, sha256: str, size_bytes: int, r
 
 
 def write_result(layout: SpoolLayout, relative_path: str, data: bytes) -> str:
-    """Store a finished result durably, replacing an earlier one, and return the SHA-256 of its bytes; raise `OutOfResources`."""
+    """Store a finished result durably, replacing an earlier one, and return the SHA-256 of its bytes.
+
+    Raise `OutOfResources`.
+    """
     path = layout.root / relative_path
     try:
         make_durable_folders(path.parent)
@@ -150,34 +175,41 @@ def write_result(layout: SpoolLayout, relative_path: str, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_durably(path: Path, parts: Sequence[bytes | bytearray], *, keep_existing: bool, modified_at: float | None = None) -> None:
-    """Write `parts` one after the other to `path`, private to the user; raise `OSError` and leave nothing behind when that fails.
+def write_durably(
+    path: Path, buffers: Sequence[bytes | bytearray], *, keep_existing: bool, modified_at: float | None = None
+) -> None:
+    """Write `parts` one after the other to `path`, private to the user.
 
-    With `keep_existing` a DICOM file whose dataset is as long as the last part stays as it is: its name says that it holds the same bytes.
-    `modified_at` becomes the file's time (seconds since the epoch).
+    Raise `OSError` and leave nothing behind when that fails.
+
+    With `keep_existing` a DICOM file whose dataset is as long as the last part stays as it is: its name says
+    that it holds the same bytes. `modified_at` becomes the file's time (seconds since the epoch).
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if not (keep_existing and _dataset_bytes(path.name, folder) == len(parts[-1])):
-            _write_and_rename(path.name, parts, folder, modified_at)
+        if not (keep_existing and _dataset_bytes(path.name, folder) == len(buffers[-1])):
+            _write_and_rename(path.name, buffers, folder, modified_at)
         # Also for a file that was there: whoever renamed it may not have got as far as this.
         os.fsync(folder)
     finally:
         os.close(folder)
 
 
-def _write_and_rename(name: str, parts: Sequence[bytes | bytearray], folder: int, modified_at: float | None) -> None:
+def _write_and_rename(
+    name: str, buffers: Sequence[bytes | bytearray], folder: int, modified_at: float | None
+) -> None:
     temporary = f".{name}.{os.getpid()}.{next(_serial)}{TEMPORARY_SUFFIX}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         try:
-            _write_all(handle, parts)
+            _write_all(handle, buffers)
             if modified_at is not None:
                 nanoseconds = round(modified_at * 1e9)
                 os.utime(handle, ns=(nanoseconds, nanoseconds))
             os.fsync(handle)
-            # The pages are on the disk; given back, they take the next instance without the kernel looking for fresh ones. Where memory
-            # is not at hand (a virtual machine, a full page cache) that is a third of the time of a write.
+            # The pages are on the disk; given back, they take the next instance without the kernel looking
+            # for fresh ones. Where memory is not at hand (a virtual machine, a full page cache) that is a
+            # third of the time of a write.
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(handle)
@@ -187,8 +219,8 @@ def _write_and_rename(name: str, parts: Sequence[bytes | bytearray], folder: int
         raise
 
 
-def _write_all(handle: int, parts: Sequence[bytes | bytearray]) -> None:
-    left = [memoryview(part) for part in parts if part]
+def _write_all(handle: int, buffers: Sequence[bytes | bytearray]) -> None:
+    left = [memoryview(buffer) for buffer in buffers if buffer]
     while left:
         written = os.writev(handle, left)
         while left and written >= len(left[0]):

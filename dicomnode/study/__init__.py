@@ -1,1 +1,4 @@
-"""Instances to series to study: headers, completeness, selection, graded checks. Pure functions of headers and `now`."""
+"""Instances to series to study: headers, completeness, selection, graded checks.
+
+Pure functions of headers and `now`.
+"""

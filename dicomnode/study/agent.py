@@ -1,4 +1,7 @@
-"""Whether a series was acquired after contrast agent: the attribute, then words, then what was acquired before it."""
+"""Whether a series was acquired after contrast agent.
+
+The attribute, then words, then what was acquired before it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from dicomnode.study.words import AgentWords
 class AgentEvidence:
     """What speaks for a contrast agent in one series.
 
-    `attribute` is None where no element says anything; `follows` says that a series with agent was acquired before it.
+    `attribute` is None where no element says anything; `follows` says that a series with agent was acquired
+    before it.
     """
 
     attribute: bool | None
@@ -30,9 +34,13 @@ class AgentEvidence:
     def contradiction(self) -> str:
         """The sentence that says that attribute and words contradict each other; "" when they do not."""
         if self.attribute and self.words == "without":
-            return "its name says that no contrast agent was given, and its contrast attribute says that one was"
+            return (
+                "its name says that no contrast agent was given, and its contrast attribute says that one was"
+            )
         if self.attribute is False and self.words == "with":
-            return "its name says that a contrast agent was given, and its contrast attribute says that none was"
+            return (
+                "its name says that a contrast agent was given, and its contrast attribute says that none was"
+            )
         return ""
 
 
@@ -40,9 +48,14 @@ def agent_evidence(study: Study, names: Mapping[str, Names]) -> dict[str, AgentE
     """Return the evidence of every series of a study, by Series Instance UID."""
     headers = {series.key: series.instances[0].header for series in study.series}
     alone = {uid: AgentEvidence(_attribute(header), names[uid].agent) for uid, header in headers.items()}
-    first = min((time for uid, header in headers.items() if alone[uid].is_given and (time := acquired_at(header))), default="")
+    first = min(
+        (time for uid, header in headers.items() if alone[uid].is_given and (time := acquired_at(header))),
+        default="",
+    )
     return {
-        uid: AgentEvidence(evidence.attribute, evidence.words, bool(first) and acquired_at(headers[uid]) > first)
+        uid: AgentEvidence(
+            evidence.attribute, evidence.words, bool(first) and acquired_at(headers[uid]) > first
+        )
         for uid, evidence in alone.items()
     }
 

@@ -1,4 +1,7 @@
-"""Instances to series to study, and whether a study may be worked on now. Pure functions of headers and `now`."""
+"""Instances to series to study, and whether a study may be worked on now.
+
+Pure functions of headers and `now`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,13 @@ from typing import Any
 
 from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Series, Study
 from dicomnode.settings.config import SelectionSettings, StudySettings
-from dicomnode.study.checks import announced_count, count_findings, is_refused, regularity_findings, stray_count
+from dicomnode.study.checks import (
+    announced_count,
+    count_findings,
+    is_refused,
+    regularity_findings,
+    stray_count,
+)
 from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.joining import join_series
 from dicomnode.study.selection import select_series
@@ -27,9 +36,12 @@ class Completeness:
 
 
 def assemble(StudyInstanceUID: str, instances: Iterable[IndexedInstance]) -> Study:
-    """Group the instances of a study into series, ordered by Series Number and UID; an instance that came twice counts once.
+    """Group the instances of a study into series, ordered by Series Number and UID.
 
-    A series that holds several stacks becomes one `Series` for each, and series that are one stack become one.
+    An instance that came twice counts once.
+
+    A series that holds several stacks becomes one `Series` for each, and series that are one stack become
+    one.
     """
     groups: dict[str, dict[str, IndexedInstance]] = defaultdict(dict)
     for instance in instances:
@@ -39,11 +51,16 @@ def assemble(StudyInstanceUID: str, instances: Iterable[IndexedInstance]) -> Stu
     return Study(StudyInstanceUID, join_series(stacks))
 
 
-def series_completeness(series: Series, listed: int | None = None, choice: StackChoice | None = None) -> Completeness:
-    """Judge by evidence: no gap, equal distances, and a count that agrees: of the headers, or of what an archive lists.
+def series_completeness(
+    series: Series, listed: int | None = None, choice: StackChoice | None = None
+) -> Completeness:
+    """Judge by evidence: no gap, equal distances, and a count that agrees.
 
-    Positions alone do not do: a series that is still arriving in order has no gap either. `listed` is how many instances an archive
-    lists of the series; None when it was not asked. `choice` is the stack of the series, where it was chosen before.
+    Of the headers, or of what an archive lists.
+
+    Positions alone do not do: a series that is still arriving in order has no gap either. `listed` is how
+    many instances an archive lists of the series; None when it was not asked. `choice` is the stack of the
+    series, where it was chosen before.
     """
     choice = choose_stack(series) if choice is None else choice
     if choice.stack is None:
@@ -55,10 +72,17 @@ def series_completeness(series: Series, listed: int | None = None, choice: Stack
     count, announced = len(choice.stack.slices), announced_count(series, choice.stack)
     if listed is not None and len(series.instances) + stray_count(series) < listed:
         return Completeness(
-            False, f"{len(series.instances) + stray_count(series)} of {listed} images that the archive lists are there", findings
+            False,
+            (
+                f"{len(series.instances) + stray_count(series)} of {listed} images that the archive "
+                "lists are there"
+            ),
+            findings,
         )
     if announced is None and listed is None:
-        return Completeness(False, f"{count} slices without a gap, but no header says how many there should be", findings)
+        return Completeness(
+            False, f"{count} slices without a gap, but no header says how many there should be", findings
+        )
     if announced is not None and announced > count:
         return Completeness(False, f"{count} of {announced} slices are there", findings)
     doubts = count_findings(series, choice.stack)
@@ -66,7 +90,9 @@ def series_completeness(series: Series, listed: int | None = None, choice: Stack
         return Completeness(False, doubts[0].message, (*findings, *doubts))
     spacing = choice.stack.spacing_mm
     witness = "the archive lists" if announced is None else "the headers announce"
-    return Completeness(True, f"{count} slices, {spacing:.2f} mm apart without a gap, as many as {witness}", findings)
+    return Completeness(
+        True, f"{count} slices, {spacing:.2f} mm apart without a gap, as many as {witness}", findings
+    )
 
 
 def readiness(
@@ -89,8 +115,8 @@ def readiness(
     Returns
     -------
     Readiness
-        Ready when a T1 and a FLAIR are complete by evidence and nothing came for `settle_s`; or, as it is, when nothing came
-        for `quiet_s`.
+        Ready when a T1 and a FLAIR are complete by evidence and nothing came for `settle_s`; or, as it is,
+        when nothing came for `quiet_s`.
     """
     selection = select_series(study, selection_settings)
     verdicts = {role: _judge(selected, listed or {}) for role, selected in selection.by_role.items()}
@@ -98,12 +124,24 @@ def readiness(
     quiet_s = now - last_received_at
     complete = set(verdicts) == {"t1", "flair"} and all(verdict.complete for verdict in verdicts.values())
     if complete and quiet_s >= study_settings.settle_s:
-        return Readiness(True, f"T1 and FLAIR are complete by evidence ({_sentence(verdicts)}).", None, evidence)
+        return Readiness(
+            True, f"T1 and FLAIR are complete by evidence ({_sentence(verdicts)}).", None, evidence
+        )
     if quiet_s >= study_settings.quiet_s:
-        return Readiness(True, f"Nothing came for {study_settings.quiet_s:g} s; taken as it is ({_sentence(verdicts)}).", None, evidence)
+        return Readiness(
+            True,
+            f"Nothing came for {study_settings.quiet_s:g} s; taken as it is ({_sentence(verdicts)}).",
+            None,
+            evidence,
+        )
     wait_s = study_settings.settle_s if complete else study_settings.quiet_s
     why = "Complete by evidence, waiting for it to settle" if complete else "Waiting for more"
-    return Readiness(False, f"{why} ({_sentence(verdicts)}).", last_received_at + min(wait_s, study_settings.quiet_s), evidence)
+    return Readiness(
+        False,
+        f"{why} ({_sentence(verdicts)}).",
+        last_received_at + min(wait_s, study_settings.quiet_s),
+        evidence,
+    )
 
 
 def _series_order(series: Series) -> tuple[int, str]:
@@ -113,12 +151,23 @@ def _series_order(series: Series) -> tuple[int, str]:
 
 def _judge(selected: ChosenSeries, listed: Mapping[str, int]) -> Completeness:
     series = selected.series
-    # An archive lists whole series: where a series holds several stacks, its count says nothing of one of them.
-    counts = [] if series.stack_number else [listed.get(uid) for uid in series.joined or (series.SeriesInstanceUID,)]
+    # An archive lists whole series: where a series holds several stacks, its count says nothing of one of
+    # them.
+    counts = (
+        []
+        if series.stack_number
+        else [listed.get(uid) for uid in series.joined or (series.SeriesInstanceUID,)]
+    )
     numbers = [count for count in counts if count is not None]
-    verdict = series_completeness(series, sum(numbers) if numbers and len(numbers) == len(counts) else None, selected.choice)
+    verdict = series_completeness(
+        series, sum(numbers) if numbers and len(numbers) == len(counts) else None, selected.choice
+    )
     if verdict.complete and is_refused(selected.findings):
-        return Completeness(False, next(item.message for item in selected.findings if item.grade == "refuse"), selected.findings)
+        return Completeness(
+            False,
+            next(item.message for item in selected.findings if item.grade == "refuse"),
+            selected.findings,
+        )
     return verdict
 
 

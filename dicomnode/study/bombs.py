@@ -1,7 +1,8 @@
 """Files made to eat memory or time: refused before they are parsed.
 
-A file may be small and its contents huge (deflate), or large and of nothing but empty items: 8 bytes each on disk, a kilobyte and half a
-millisecond each once read. Whoever reads headers reads them for every sender, so one such file would stop them all.
+A file may be small and its contents huge (deflate), or large and of nothing but empty items: 8 bytes each on
+disk, a kilobyte and half a millisecond each once read. Whoever reads headers reads them for every sender, so
+one such file would stop them all.
 """
 
 from __future__ import annotations
@@ -25,16 +26,21 @@ _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 
 
 def refuse_bombs(file: BinaryIO) -> None:
-    """Raise `UnreadableInstance` when a file holds more items, or inflates to more bytes, than any image does. The file stays at its start."""
+    """Raise `UnreadableInstance` when a file holds more items.
+
+    Or inflates to more bytes, than any image does. The file stays at its start.
+    """
     items, tail = 0, b""
     try:
         for chunk in _inflated(file) if _is_deflated(file) else _chunks(file):
             # A tag may lie across two chunks; three bytes of the one before can hold no whole one.
-            piece = tail + chunk
-            items += sum(piece.count(tag) for tag in _ITEM_TAGS)
-            tail = piece[-3:]
+            inflated = tail + chunk
+            items += sum(inflated.count(tag) for tag in _ITEM_TAGS)
+            tail = inflated[-3:]
             if items > MOST_ITEMS:
-                raise UnreadableInstance(f"too-many-items: the file has more than {MOST_ITEMS} sequence items")
+                raise UnreadableInstance(
+                    f"too-many-items: the file has more than {MOST_ITEMS} sequence items"
+                )
     finally:
         file.seek(0)
 
@@ -57,7 +63,10 @@ class CountedFile:
 
 
 def _is_deflated(file: BinaryIO) -> bool:
-    """Return whether a file is deflated, and leave it behind its file meta information (PS3.10 7.1: group length first)."""
+    """Return whether a file is deflated.
+
+    And leave it behind its file meta information (PS3.10 7.1: group length first).
+    """
     start = file.read(144)
     if start[128:136] != b"DICM\x02\0\0\0":
         return False
@@ -75,9 +84,11 @@ def _inflated(file: BinaryIO) -> Iterator[bytes]:
     inflate, inflated_bytes = zlib.decompressobj(-zlib.MAX_WBITS), 0
     while waiting := file.read(_CHUNK_BYTES):
         while waiting and not inflate.eof:
-            piece = inflate.decompress(waiting, _CHUNK_BYTES)
-            inflated_bytes += len(piece)
+            inflated = inflate.decompress(waiting, _CHUNK_BYTES)
+            inflated_bytes += len(inflated)
             if inflated_bytes > LARGEST_INFLATED_BYTES:
-                raise UnreadableInstance(f"too-large: the file inflates to more than {LARGEST_INFLATED_BYTES // 2**20} MiB")
-            yield piece
+                raise UnreadableInstance(
+                    f"too-large: the file inflates to more than {LARGEST_INFLATED_BYTES // 2**20} MiB"
+                )
+            yield inflated
             waiting = inflate.unconsumed_tail

@@ -1,4 +1,6 @@
-"""Graded findings on one series: whether it may become a volume, and what the reader of the result should know.
+"""Graded findings on one series.
+
+Whether it may become a volume, and what the reader of the result should know.
 
 | code | grade | when |
 |---|---|---|
@@ -19,8 +21,8 @@
 | positions-rounded | info | positions deviate from equal distances, within what scanners round, and were evened out |
 | lossy-compression, orientation-jitter | warning, info | said, not refused |
 
-A missing Frame of Reference UID is refused, not replaced: SEG and SR must carry the source's (PS3.3 C.8.20.2), and one that
-we made up would claim that the result may be overlaid on nothing else.
+A missing Frame of Reference UID is refused, not replaced: SEG and SR must carry the source's (PS3.3
+C.8.20.2), and one that we made up would claim that the result may be overlaid on nothing else.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from dicomnode.settings.config import SelectionSettings
 from dicomnode.study.lattice import Lattice, fit_lattice
 from dicomnode.study.stacks import Stack, StackChoice, choose_stack
 
-# The brain is longer than it is high, so a stack of coronal slices must reach further than one of axial slices.
+# The brain is longer than it is high, so a stack of coronal slices must reach further than one of axial
+# slices.
 _COVERAGE_FACTOR = {"axial": 1.0, "sagittal": 1.1, "coronal": 1.5}
 
 EVENED_MM = 0.05
@@ -63,10 +66,15 @@ def check_series(series: Series, role: Role, settings: SelectionSettings) -> tup
     return check_choice(series, role, settings, choose_stack(series))
 
 
-def check_choice(series: Series, role: Role, settings: SelectionSettings, choice: StackChoice) -> tuple[Finding, ...]:
+def check_choice(
+    series: Series, role: Role, settings: SelectionSettings, choice: StackChoice
+) -> tuple[Finding, ...]:
     """As `check_series`, for a stack that was chosen before."""
     if is_mosaic(series):
-        message = "The series is a Siemens mosaic, which is not supported; send the slices as single instances or as Enhanced MR."
+        message = (
+            "The series is a Siemens mosaic, which is not supported; send the slices as single "
+            "instances or as Enhanced MR."
+        )
         return (Finding("mosaic-not-supported", "refuse", message),)
     findings = [*_image_findings(series), *choice.findings]
     if choice.stack is not None:
@@ -91,7 +99,10 @@ def plane_of(stack: Stack) -> str:
 
 
 def regularity_findings(stack: Stack) -> tuple[Finding, ...]:
-    """Return what keeps the slices from being one gap-free, equidistant, perpendicular grid, and what was evened out."""
+    """Return what keeps the slices from being one gap-free, equidistant, perpendicular grid.
+
+    And what was evened out.
+    """
     if len(stack.slices) < 2:
         return ()
     gap = _gap_finding(stack)
@@ -103,13 +114,19 @@ def regularity_findings(stack: Stack) -> tuple[Finding, ...]:
         return (irregular,)
     if max(lattice.along_mm, lattice.aside_mm) > EVENED_MM:
         deviation_mm = max(lattice.along_mm, lattice.aside_mm)
-        message = f"Slice positions are rounded: they deviate by up to {deviation_mm:.2f} mm from equal distances and were evened out."
+        message = (
+            f"Slice positions are rounded: they deviate by up to {deviation_mm:.2f} mm from equal "
+            "distances and were evened out."
+        )
         return (Finding("positions-rounded", "info", message, f"{deviation_mm:.3f}"),)
     return ()
 
 
 def _gap_finding(stack: Stack) -> Finding | None:
-    """Return the finding where a distance is so large, or so small, that a slice is missing or between two others."""
+    """Return the finding where a distance is so large.
+
+    Or so small, that a slice is missing or between two others.
+    """
     distances = np.diff(stack.offsets_mm)
     spacing_mm = stack.spacing_mm
     if float(np.abs(distances - spacing_mm).max()) <= 0.5 * spacing_mm:
@@ -118,11 +135,21 @@ def _gap_finding(stack: Stack) -> Finding | None:
     for base_mm in (spacing_mm, float(distances.min())):
         multiples = distances / base_mm if base_mm > 0 else distances
         missing = int(np.rint(multiples).sum()) - len(distances)
-        if base_mm > 0 and missing > 0 and distances.min() > 0.5 * base_mm and np.abs(multiples - np.rint(multiples)).max() < 0.15:
+        if (
+            base_mm > 0
+            and missing > 0
+            and distances.min() > 0.5 * base_mm
+            and np.abs(multiples - np.rint(multiples)).max() < 0.15
+        ):
             subject = "1 slice is" if missing == 1 else f"{missing} slices are"
-            message = f"{subject} missing inside the series (distance {distances.max():.2f} mm instead of {base_mm:.2f} mm); send it again."
+            message = (
+                f"{subject} missing inside the series (distance {distances.max():.2f} mm instead of "
+                f"{base_mm:.2f} mm); send it again."
+            )
             return Finding("missing-slices", "refuse", message, str(missing))
-    return _uneven(f"The slices are not equidistant: {distances.min():.2f} to {distances.max():.2f} mm apart.", distances)
+    return _uneven(
+        f"The slices are not equidistant: {distances.min():.2f} to {distances.max():.2f} mm apart.", distances
+    )
 
 
 def _irregular(stack: Stack, lattice: Lattice) -> Finding | None:
@@ -135,7 +162,10 @@ def _irregular(stack: Stack, lattice: Lattice) -> Finding | None:
         return _uneven(message, distances)
     if lattice.is_sheared:
         angle = float(np.degrees(np.arccos(min(1.0, lattice.cosine))))
-        message = f"The slices are shifted against each other by {angle:.1f} degrees (gantry tilt), which is not supported."
+        message = (
+            f"The slices are shifted against each other by {angle:.1f} degrees (gantry tilt), "
+            "which is not supported."
+        )
         return Finding("sheared-stack", "refuse", message, f"{angle:.2f}")
     if lattice.aside_mm > lattice.aside_tolerance_mm:
         message = f"The slices do not lie on one line: the largest deviation is {lattice.aside_mm:.2f} mm."
@@ -154,12 +184,18 @@ def count_findings(series: Series, stack: Stack) -> tuple[Finding, ...]:
     thickness_mm = series.instances[0].header.SliceThickness or 0.0
     # Some write the gap instead of the distance; that is not thicker than the slice.
     if announced_mm and announced_mm >= thickness_mm > 0 and ratio > 1.5 and abs(ratio - round(ratio)) < 0.02:
-        message = f"The slices are {stack.spacing_mm:.2f} mm apart, {round(ratio)} times their Spacing Between Slices; some may be missing."
+        message = (
+            f"The slices are {stack.spacing_mm:.2f} mm apart, {round(ratio)} times their Spacing "
+            "Between Slices; some may be missing."
+        )
         return (Finding("spacing-contradicts-header", "warning", message, f"{stack.spacing_mm:.3f}"),)
     expected = announced_count(series, stack)
     if expected is None or expected <= len(stack.slices):
         return ()
-    message = f"The headers announce {expected} slices and {len(stack.slices)} are there; slices may be missing at the ends."
+    message = (
+        f"The headers announce {expected} slices and {len(stack.slices)} are there; slices "
+        "may be missing at the ends."
+    )
     return (Finding("instances-missing", "warning", message, f"{len(stack.slices)} of {expected}"),)
 
 
@@ -181,12 +217,21 @@ def announced_count(series: Series, stack: Stack) -> int | None:
     if len(counts) == 1:
         return max(numbers)
     # A stack spread over several series: each may announce its own images, or the whole.
-    own = sum(max(count, default=0) for count in counts)
-    return len(stack.slices) if own == total else max(numbers) if len(set(map(frozenset, counts))) == 1 else own
+    own_count = sum(max(count, default=0) for count in counts)
+    return (
+        len(stack.slices)
+        if own_count == total
+        else max(numbers)
+        if len(set(map(frozenset, counts))) == 1
+        else own_count
+    )
 
 
 def stray_count(series: Series) -> int:
-    """Return how many images were left out of a series because they do not belong to its stack; headers and archives count them."""
+    """Return how many images were left out of a series because they do not belong to its stack.
+
+    Headers and archives count them.
+    """
     return sum(int(finding.value) for finding in series.findings if finding.code == "stray-images")
 
 
@@ -194,7 +239,11 @@ def _announced_by(headers: Sequence[InstanceHeader]) -> set[int]:
     first = headers[0]
     if len(headers) == 1 and first.NumberOfFrames > 1:
         return {first.NumberOfFrames}
-    numbers = (first.ImagesInAcquisition, first.extra.get("SlicesAnnounced"), first.NumberOfSeriesRelatedInstances)
+    numbers = (
+        first.ImagesInAcquisition,
+        first.extra.get("SlicesAnnounced"),
+        first.NumberOfSeriesRelatedInstances,
+    )
     return {int(number) for number in numbers if number}
 
 
@@ -202,11 +251,19 @@ def _image_findings(series: Series) -> list[Finding]:
     first = series.instances[0].header
     findings = []
     if not all(instance.header.FrameOfReferenceUID for instance in series.instances):
-        message = "The series has no Frame of Reference UID, so a result could not be placed in the patient; the scanner must send one."
+        message = (
+            "The series has no Frame of Reference UID, so a result could not be placed in the "
+            "patient; the scanner must send one."
+        )
         findings.append(Finding("frame-of-reference-missing", "refuse", message))
     if first.PhotometricInterpretation not in {"MONOCHROME2", ""}:
-        message = f"Photometric Interpretation is {first.PhotometricInterpretation[:16]}; only MONOCHROME2 is supported."
-        findings.append(Finding("photometric-not-supported", "refuse", message, first.PhotometricInterpretation[:16]))
+        message = (
+            f"Photometric Interpretation is {first.PhotometricInterpretation[:16]}; only "
+            "MONOCHROME2 is supported."
+        )
+        findings.append(
+            Finding("photometric-not-supported", "refuse", message, first.PhotometricInterpretation[:16])
+        )
     if any(instance.header.LossyImageCompression == "01" for instance in series.instances):
         message = "The images were compressed with loss, which may change small lesions."
         findings.append(Finding("lossy-compression", "warning", message, "01"))
@@ -216,7 +273,9 @@ def _image_findings(series: Series) -> list[Finding]:
 def _extent_findings(stack: Stack, role: Role, settings: SelectionSettings) -> list[Finding]:
     count, plane = len(stack.slices), plane_of(stack)
     if count < settings.minimum_slices:
-        message = f"The {role.upper()} series has {count} slices; at least {settings.minimum_slices} are needed."
+        message = (
+            f"The {role.upper()} series has {count} slices; at least {settings.minimum_slices} are needed."
+        )
         return [Finding("too-few-slices", "refuse", message, str(count))]
     needed_mm = settings.minimum_coverage_mm * _COVERAGE_FACTOR[plane]
     findings = []

@@ -1,6 +1,7 @@
 """The choice made visible: which series fills which role, which candidates lost, and why, each in a sentence.
 
-`Selection` carries the chosen series itself with its stack and its findings, so that nobody looks them up or works them out again.
+`Selection` carries the chosen series itself with its stack and its findings, so that nobody looks them up or
+works them out again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from dicomnode.study.stacks import StackChoice
 
 @dataclass(frozen=True)
 class SeriesSummary:
-    """What a reader needs to find a series again: number, description, time, plane and extent; empty where not known."""
+    """What a reader needs to find a series again: number, description, time, plane and extent.
+
+    Empty where not known.
+    """
 
     SeriesInstanceUID: str
     SeriesNumber: int | None
@@ -35,7 +39,10 @@ class SeriesSummary:
 
     @property
     def sentence(self) -> str:
-        """The series with its time, plane and extent: 'series 3 "T1 3D" of 2024-05-06 10:00:00, axial, 48 slices, 3.00 mm apart'."""
+        """The series with its time, plane and extent.
+
+        'series 3 "T1 3D" of 2024-05-06 10:00:00, axial, 48 slices, 3.00 mm apart'.
+        """
         apart = "" if self.spacing_mm is None else f", {self.spacing_mm:.2f} mm apart"
         time = f" of {self.acquired}" if self.acquired else ""
         plane = f", {self.plane}" if self.plane else ""
@@ -66,7 +73,10 @@ class LosingSeries:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The outcome of selection: the chosen series, every other one with its reason, and the findings of the choice."""
+    """The outcome of selection.
+
+    The chosen series, every other one with its reason, and the findings of the choice.
+    """
 
     by_role: Mapping[Role, ChosenSeries]
     losing: tuple[LosingSeries, ...]
@@ -87,18 +97,28 @@ class Selection:
 
     def sentences(self) -> tuple[str, ...]:
         """Return the choice for people, a sentence a series, used ones first."""
-        in_use = [f"Used as {role.upper()}: {selected.summary.sentence}." for role, selected in self.by_role.items()]
-        return (*in_use, *(f"Not used: {losing.summary.name}: {losing.reason.rstrip('.')}." for losing in self.losing))
+        in_use = [
+            f"Used as {role.upper()}: {selected.summary.sentence}." for role, selected in self.by_role.items()
+        ]
+        return (
+            *in_use,
+            *(f"Not used: {losing.summary.name}: {losing.reason.rstrip('.')}." for losing in self.losing),
+        )
 
     def findings_of_use(self, roles_used: Collection[Role]) -> tuple[Finding, ...]:
-        """Return the choice as findings of a report: the series that were used, and every candidate that lost, with its reason.
+        """Return the choice as findings of a report.
 
-        `roles_used` are the roles that the networks took; a series that was chosen and not taken is among the losing ones.
+        The series that were used, and every candidate that lost, with its reason.
+
+        `roles_used` are the roles that the networks took; a series that was chosen and not taken is among the
+        losing ones.
         """
         findings = []
         for role, selected in self.by_role.items():
             if role in roles_used:
-                findings.append(Finding("series-used", "info", f"The {role.upper()} is {selected.summary.sentence}."))
+                findings.append(
+                    Finding("series-used", "info", f"The {role.upper()} is {selected.summary.sentence}.")
+                )
             else:
                 message = f"The {role.upper()}, {selected.summary.sentence}, was not used for the lesions."
                 findings.append(Finding("series-not-used", "info", message))
@@ -107,9 +127,20 @@ class Selection:
         return (*findings, *(Finding("series-not-used", "info", message) for message in messages))
 
     def record(self) -> list[dict[str, Any]]:
-        """Return the choice as JSON values, a row a series: what `status`, `why`, pages and `answer.json` show."""
-        in_use = [_row(selected.summary, role, "used", selected.reason) for role, selected in self.by_role.items()]
-        return [*in_use, *(_row(losing.summary, losing.role, "not used", losing.reason, losing.code) for losing in self.losing)]
+        """Return the choice as JSON values, a row a series.
+
+        What `status`, `why`, pages and `answer.json` show.
+        """
+        in_use = [
+            _row(selected.summary, role, "used", selected.reason) for role, selected in self.by_role.items()
+        ]
+        return [
+            *in_use,
+            *(
+                _row(losing.summary, losing.role, "not used", losing.reason, losing.code)
+                for losing in self.losing
+            ),
+        ]
 
 
 def summarise_series(series: Series, choice: StackChoice | None = None) -> SeriesSummary:
@@ -123,7 +154,9 @@ def summarise_series(series: Series, choice: StackChoice | None = None) -> Serie
         acquired=_readable_time(acquired_at(header)),
         plane="" if stack is None else plane_of(stack),
         spacing_mm=None if stack is None else round(stack.spacing_mm, 3),
-        slice_count=len(stack.slices) if stack is not None else sum(max(1, item.header.NumberOfFrames) for item in series.instances),
+        slice_count=len(stack.slices)
+        if stack is not None
+        else sum(max(1, item.header.NumberOfFrames) for item in series.instances),
     )
 
 

@@ -1,8 +1,9 @@
 """T1, FLAIR or something else: the witnesses of a series weighed against each other, physics before words.
 
-Order of the evidence: which image of an acquisition it is (MP2RAGE); Acquisition Contrast of enhanced objects; the physics
-(`weighting`); the vendor's sequence name; the names that people gave. Witnesses that contradict each other are written down:
-a role that only words or only a sequence name would give is then not given; one that the physics gives is given with a finding.
+Order of the evidence: which image of an acquisition it is (MP2RAGE); Acquisition Contrast of enhanced
+objects; the physics (`weighting`); the vendor's sequence name; the names that people gave. Witnesses that
+contradict each other are written down: a role that only words or only a sequence name would give is then not
+given; one that the physics gives is given with a finding.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _T1_SEQUENCES = re.compile(r"^\*?(tfl3d|mprage|efgre3d|3dfgre|bravo|t1tfe|t1ffe)
 
 @dataclass(frozen=True)
 class Contrast:
-    """What a series shows: a role or None, by which evidence, the reading in words, and what contradicts it ("" when nothing)."""
+    """What a series shows.
+
+    A role or None, by which evidence, the reading in words, and what contradicts it ("" when nothing).
+    """
 
     role: Role | None
     evidence: Evidence
@@ -63,7 +67,9 @@ def _by_acquisition_contrast(header: InstanceHeader, weighting: Weighting) -> Co
     stated = header.AcquisitionContrast[:16]
     if stated == "T2" and weighting.role == "flair":
         # Some scanners name a T2-weighted FLAIR by its weighting.
-        return Contrast("flair", "attributes", f"Acquisition Contrast T2 with fluid attenuation: {timing_of(header)}")
+        return Contrast(
+            "flair", "attributes", f"Acquisition Contrast T2 with fluid attenuation: {timing_of(header)}"
+        )
     role = _ACQUISITION_CONTRAST.get(header.AcquisitionContrast)
     reading = Contrast(role, "attributes", f"Acquisition Contrast {stated}")
     if role is None or weighting.certainty < Certainty.LIKELY or weighting.role == role:
@@ -83,10 +89,21 @@ def _doubt(reading: Contrast, names: Names) -> Contrast:
     against_flair = reading.role == "flair" and ("t1" in named or named == {"pd"})
     if not reading.contradiction and (against_t1 or against_flair):
         return replace(
-            reading, contradiction=f"its name says {listed}, and its physics says {str(reading.role).upper()} ({reading.reason})"
+            reading,
+            contradiction=(
+                f"its name says {listed}, and its physics says {str(reading.role).upper()} ({reading.reason})"
+            ),
         )
-    if reading.role is None and not reading.contradiction and named and named <= {"flair", "t2"} and "flair" in named:
-        return replace(reading, contradiction=f"its name says FLAIR, and its physics says otherwise ({reading.reason})")
+    if (
+        reading.role is None
+        and not reading.contradiction
+        and named
+        and named <= {"flair", "t2"}
+        and "flair" in named
+    ):
+        return replace(
+            reading, contradiction=f"its name says FLAIR, and its physics says otherwise ({reading.reason})"
+        )
     return reading
 
 
@@ -96,7 +113,9 @@ def _by_names_within(weighting: Weighting, names: Names) -> Contrast:
     if weighting.kind == "T2":
         if "flair" in named and "t1" not in named:
             return Contrast(
-                "flair", "description", f"long echo and repetition without inversion time, described as FLAIR: {weighting.reason}"
+                "flair",
+                "description",
+                f"long echo and repetition without inversion time, described as FLAIR: {weighting.reason}",
             )
         return Contrast(None, "attributes", weighting.reason)
     if "t1" in named and "t2" not in named:
@@ -106,17 +125,35 @@ def _by_names_within(weighting: Weighting, names: Names) -> Contrast:
 
 
 def _without_timing(header: InstanceHeader, names: Names) -> Contrast:
-    """Read a series without timing: by the vendor's sequence name and the names together, never against each other."""
+    """Read a series without timing.
+
+    By the vendor's sequence name and the names together, never against each other.
+    """
     sequence = header.SequenceName or str(header.extra.get("PulseSequenceName", ""))
-    by_sequence: Role | None = "flair" if _FLAIR_SEQUENCES.match(sequence) else "t1" if _T1_SEQUENCES.match(sequence) else None
+    by_sequence: Role | None = (
+        "flair" if _FLAIR_SEQUENCES.match(sequence) else "t1" if _T1_SEQUENCES.match(sequence) else None
+    )
     named = names.weightings
     missing = "no sequence timing in the headers"
-    if {"t1", "flair"} <= named or (by_sequence == "t1" and named and "t1" not in named) or (by_sequence == "flair" and "t1" in named):
+    if (
+        {"t1", "flair"} <= named
+        or (by_sequence == "t1" and named and "t1" not in named)
+        or (by_sequence == "flair" and "t1" in named)
+    ):
         listed = " and ".join(sorted(name.upper() for name in named))
-        contradiction = f"{missing}, and the names contradict each other ({listed}{f', sequence {sequence[:16]}' if sequence else ''})"
+        contradiction = (
+            f"{missing}, and the names contradict each other "
+            f"({listed}{f', sequence {sequence[:16]}' if sequence else ''})"
+        )
         return Contrast(None, "none", contradiction, contradiction)
     if by_sequence is not None:
-        return Contrast(by_sequence, "sequence name", f"sequence name of a {by_sequence.upper()}, timing absent")
+        return Contrast(
+            by_sequence, "sequence name", f"sequence name of a {by_sequence.upper()}, timing absent"
+        )
     if "flair" in named or named == {"t1"}:
-        return Contrast("flair" if "flair" in named else "t1", "description", f"{missing}; taken from the description alone")
+        return Contrast(
+            "flair" if "flair" in named else "t1",
+            "description",
+            f"{missing}; taken from the description alone",
+        )
     return Contrast(None, "none", f"{missing}, and the description does not decide")

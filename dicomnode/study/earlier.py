@@ -20,31 +20,42 @@ Patient = tuple[str, ...]
 Moment = tuple[str, str]
 
 
-def find_earlier(ledger: Ledger, spool: Path, StudyInstanceUID: str, instances: Sequence[IndexedInstance]) -> EarlierStudy | None:
-    """Return the newest study before this one, of the same patient, that has a segmentation of ours; None when there is none.
+def find_earlier(
+    ledger: Ledger, spool: Path, StudyInstanceUID: str, instances: Sequence[IndexedInstance]
+) -> EarlierStudy | None:
+    """Return the newest study before this one, of the same patient, that has a segmentation of ours.
 
-    The same patient has the same ID, issuer and date of birth; one without an ID, or a study without a date, is compared with none.
+    None when there is none.
+
+    The same patient has the same ID, issuer and date of birth; one without an ID, or a study without a date,
+    is compared with none.
     """
     if not instances:
         return None
-    known = _read(spool / instances[0].path)
-    if known is None:
+    current_header = _read(spool / instances[0].path)
+    if current_header is None:
         return None
-    patient, moment = known
-    best = choose_earlier(patient, moment, ((uid, spool / path) for uid, path in ledger.history.segmentations(StudyInstanceUID, SEARCHED)))
+    patient, moment = current_header
+    best = choose_earlier(
+        patient,
+        moment,
+        ((uid, spool / path) for uid, path in ledger.history.segmentations(StudyInstanceUID, SEARCHED)),
+    )
     if best is None:
         return None
     uid, path = best
     return EarlierStudy(uid, tuple(ledger.instances.of_study(uid)), path)
 
 
-def choose_earlier(patient: Patient, moment: Moment, candidates: Iterable[tuple[str, Path]]) -> tuple[str, Path] | None:
+def choose_earlier(
+    patient: Patient, moment: Moment, candidates: Iterable[tuple[str, Path]]
+) -> tuple[str, Path] | None:
     """Return the newest of (study, segmentation) that is of this patient and before this moment."""
     fitting = []
     for uid, path in candidates:
-        seen = _read(path)
-        if seen is not None and seen[0] == patient and seen[1] < moment:
-            fitting.append((seen[1], uid, path))
+        earlier_header = _read(path)
+        if earlier_header is not None and earlier_header[0] == patient and earlier_header[1] < moment:
+            fitting.append((earlier_header[1], uid, path))
     return max(fitting)[1:] if fitting else None
 
 

@@ -1,7 +1,9 @@
-"""Reading single elements of headers that may be wrong: a value that cannot be understood is absent, never an exception.
+"""Reading single elements of headers that may be wrong.
 
-Scanners, converters and anonymisers write decimal commas, units behind numbers, text where a number belongs, unknown
-character sets and the wrong VR. None of that may stop a study, so nothing here raises.
+A value that cannot be understood is absent, never an exception.
+
+Scanners, converters and anonymisers write decimal commas, units behind numbers, text where a number belongs,
+unknown character sets and the wrong VR. None of that may stop a study, so nothing here raises.
 """
 
 from __future__ import annotations
@@ -20,7 +22,17 @@ from pydicom.tag import BaseTag, Tag
 _NUMBER = re.compile(r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?")
 
 # What pydicom raises, lazily, on values that do not fit their VR or character set.
-_UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, OverflowError, LookupError, EOFError, struct.error)
+_UNUSABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    OverflowError,
+    LookupError,
+    EOFError,
+    struct.error,
+)
 
 
 def read_values(dataset: Dataset, key: str | BaseTag) -> tuple[Any, ...]:
@@ -51,22 +63,30 @@ def read_text(dataset: Dataset, key: str | BaseTag) -> str:
 
 
 def read_whole(dataset: Dataset, key: str | BaseTag) -> str:
-    r"""Return all values of an element as they stand, with a backslash between them; without padding, "" when there is none.
+    r"""Return all values of an element as they stand, with a backslash between them.
+
+    Without padding, "" when there is none.
 
     For identifiers: the first value of `4711\08` is another patient's.
     """
-    values = (value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in read_values(dataset, key))
+    values = (
+        value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        for value in read_values(dataset, key)
+    )
     return "\\".join(value.strip(" \0") for value in values)
 
 
 def read_uid(dataset: Dataset, keyword: str) -> str:
     """Return a UID letter by letter, without its padding only, "" when there is none.
 
-    From the bytes, where they are not decoded yet: pydicom takes away a newline at the end, and what is left is another UID.
+    From the bytes, where they are not decoded yet: pydicom takes away a newline at the end, and what is left
+    is another UID.
     """
     tag = Tag(keyword)
     encoded = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
-    return encoded.decode("latin-1").strip(" \0") if isinstance(encoded, bytes) else read_whole(dataset, keyword)
+    return (
+        encoded.decode("latin-1").strip(" \0") if isinstance(encoded, bytes) else read_whole(dataset, keyword)
+    )
 
 
 def read_numbers(dataset: Dataset, key: str | BaseTag) -> tuple[float, ...]:

@@ -1,4 +1,7 @@
-"""What a series is when it is neither T1 nor FLAIR, whatever its timing says: maps, phase, colour, localizers, other body parts."""
+"""What a series is when it is neither T1 nor FLAIR, whatever its timing says.
+
+Maps, phase, colour, localizers, other body parts.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ Exclusion = tuple[str, str]
 
 _COLOR_MR = "1.2.840.10008.5.1.4.1.1.4.3"
 
-# Values of Image Type and Frame Type (PS3.3 C.8.3.1.1.1, C.8.13.3.1.1, and vendors' own) that name a map or a projection.
+# Values of Image Type and Frame Type (PS3.3 C.8.3.1.1.1, C.8.13.3.1.1, and vendors' own) that name a map or a
+# projection.
 _MAPS = frozenset(
     [
         "ADC",
@@ -103,25 +107,33 @@ _OTHER_CONTRASTS = frozenset(
     ]
 )
 
-# A part that cannot be meant when a head is imaged (PS3.16 Annex L); "HEADNECK" and the like contain HEAD and pass.
+# A part that cannot be meant when a head is imaged (PS3.16 Annex L); "HEADNECK" and the like contain HEAD and
+# pass.
 _HEAD_PARTS = re.compile(r"HEAD|BRAIN|SKULL|CRAN|NEURO|CEREB|WHOLE|ORBIT|FACE|PITUIT|IAC|TEMPORAL")
 _OTHER_PARTS = re.compile(
     r"KNEE|SPINE|NECK|CHEST|THORAX|ABDOMEN|PELVIS|HIP|SHOULDER|ELBOW|WRIST|HAND|FINGER|ANKLE|FOOT|TOE|LEG|THIGH|CALF|FEMUR|TIBIA|ARM\b|"
     r"FOREARM|HUMERUS|HEART|CARDIAC|BREAST|PROSTATE|LIVER|KIDNEY|EXTREMITY|UTERUS|BLADDER|AORTA|LUMBAR|THORACIC|CERVICAL|SACRUM|PHANTOM"
 )
 _EPI_NAME = re.compile(r"^\*?ep(fid|_?se|2d|_b|i|_)", re.IGNORECASE)
-# Vendors' names of sequences that are neither: balanced and unspoiled steady states, flow, susceptibility, several echoes.
+# Vendors' names of sequences that are neither: balanced and unspoiled steady states, flow, susceptibility,
+# several echoes.
 _OTHER_SEQUENCES: tuple[tuple[re.Pattern[str], Exclusion], ...] = (
     (
         re.compile(r"^\*?(fi[23]d|tof|3dtof|2dtof)|_v\d+(in|through)?$|^\*?pc[23]?d", re.IGNORECASE),
         ("angiography", "by its sequence name an angiography"),
     ),
-    (re.compile(r"^\*?(swi|qfl|swan|me2d|medic|qsm)", re.IGNORECASE), ("other-contrast", "by its sequence name susceptibility-weighted")),
+    (
+        re.compile(r"^\*?(swi|qfl|swan|me2d|medic|qsm)", re.IGNORECASE),
+        ("other-contrast", "by its sequence name susceptibility-weighted"),
+    ),
     (
         re.compile(r"^\*?(tfi|ci3d|de3d|fiesta|ssfp|trufi)", re.IGNORECASE),
         ("other-contrast", "by its sequence name a steady state that is no T1"),
     ),
-    (re.compile(r"^\*?(fm2d|rfmap|fieldmap)", re.IGNORECASE), ("calibration", "by its sequence name a field map")),
+    (
+        re.compile(r"^\*?(fm2d|rfmap|fieldmap)", re.IGNORECASE),
+        ("calibration", "by its sequence name a field map"),
+    ),
 )
 _EXCLUDING_CONCEPTS: tuple[tuple[str, Exclusion], ...] = (
     ("localizer", ("localizer", "a localizer")),
@@ -130,7 +142,13 @@ _EXCLUDING_CONCEPTS: tuple[tuple[str, Exclusion], ...] = (
     ("subtraction", ("derived-map", "described as a subtraction")),
     (
         "other inversion",
-        ("other-contrast", "described as another inversion recovery (DIR, STIR, PSIR, FGATIR or an inversion image of MP2RAGE)"),
+        (
+            "other-contrast",
+            (
+                "described as another inversion recovery (DIR, STIR, PSIR, FGATIR or an inversion "
+                "image of MP2RAGE)"
+            ),
+        ),
     ),
     ("balanced", ("other-contrast", "described as a balanced steady state")),
     ("spectroscopy", ("other-contrast", "described as spectroscopy")),
@@ -181,7 +199,10 @@ def _by_image_type(series: Series, names: Names) -> Exclusion | None:
     if "LOCALIZER" in types:
         return ("localizer", "a localizer")
     if types & _MAPS or any(phrase in " ".join(header.ImageType) for phrase in _MAP_PHRASES):
-        return ("derived-map", f"a map or projection ({', '.join(sorted(types & _MAPS)) or 'by its image type'})")
+        return (
+            "derived-map",
+            f"a map or projection ({', '.join(sorted(types & _MAPS)) or 'by its image type'})",
+        )
     if all(is_not_magnitude(instance.header) for instance in series.instances):
         return ("not-magnitude", "a phase, real or imaginary image")
     image = dixon_image(header, names.all_concepts, normalise(names.description or names.protocol))
@@ -207,7 +228,10 @@ def _by_sequence(header: InstanceHeader) -> Exclusion | None:
 
 
 def _by_names(header: InstanceHeader, names: Names) -> Exclusion | None:
-    """Return what the names say; a protocol's name counts only where description and physics have not decided already."""
+    """Return what the names say.
+
+    A protocol's name counts only where description and physics have not decided already.
+    """
     described = concepts_of(names.description)
     decided = bool(described & {"t1", "flair"}) and read_weighting(header).certainty >= Certainty.LIKELY
     concepts = described if decided else names.all_concepts
@@ -224,6 +248,12 @@ def _wrong_part(header: InstanceHeader, names: Names) -> Exclusion | None:
         return ("wrong-body-part", f"Body Part Examined is {examined[:16]}, not the head")
     if "other part" in names.concepts and "head" not in names.all_concepts:
         if is_head:
-            return ("wrong-body-part", f"described as another body part, which contradicts Body Part Examined ({examined[:16]})")
-        return ("wrong-body-part", "described as another body part, and Body Part Examined does not name the head")
+            return (
+                "wrong-body-part",
+                f"described as another body part, which contradicts Body Part Examined ({examined[:16]})",
+            )
+        return (
+            "wrong-body-part",
+            "described as another body part, and Body Part Examined does not name the head",
+        )
     return None

@@ -1,7 +1,9 @@
-"""Where each frame lies and how it was weighted: the same facts from a classic header and from functional groups.
+"""Where each frame lies and how it was weighted.
 
-Classic instances carry them at the top level (PS3.3 C.7.6.2, C.8.3.1); enhanced ones in Shared and Per-frame Functional
-Groups (PS3.3 C.7.6.16), the per-frame item before the shared one.
+The same facts from a classic header and from functional groups.
+
+Classic instances carry them at the top level (PS3.3 C.7.6.2, C.8.3.1); enhanced ones in Shared and Per-frame
+Functional Groups (PS3.3 C.7.6.16), the per-frame item before the shared one.
 """
 
 from __future__ import annotations
@@ -11,7 +13,15 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from dicomnode.study.elements import read_integer, read_items, read_number, read_numbers, read_text, read_texts, read_values
+from dicomnode.study.elements import (
+    read_integer,
+    read_items,
+    read_number,
+    read_numbers,
+    read_text,
+    read_texts,
+    read_values,
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +50,34 @@ class FrameFacts:
     frame_kinds: tuple[FrameKind, ...] = ()
 
 
-# What a converter of classic images may leave unassigned (PS3.3 C.7.6.16.2.25.1 and .2), and selection weighs.
+# What a converter of classic images may leave unassigned (PS3.3 C.7.6.16.2.25.1 and .2), and selection
+# weighs.
 _CONVERTED = (
     *("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "EchoTrainLength", "MagneticFieldStrength"),
-    *("ScanningSequence", "SequenceVariant", "SequenceName", "ScanOptions", "MRAcquisitionType", "AngioFlag", "DiffusionBValue"),
-    *("ContrastBolusAgent", "ContrastBolusAgentSequence", "SeriesDescription", "ProtocolName", "BodyPartExamined", "ImageType"),
-    *("SliceThickness", "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "NumberOfTemporalPositions"),
+    *(
+        "ScanningSequence",
+        "SequenceVariant",
+        "SequenceName",
+        "ScanOptions",
+        "MRAcquisitionType",
+        "AngioFlag",
+        "DiffusionBValue",
+    ),
+    *(
+        "ContrastBolusAgent",
+        "ContrastBolusAgentSequence",
+        "SeriesDescription",
+        "ProtocolName",
+        "BodyPartExamined",
+        "ImageType",
+    ),
+    *(
+        "SliceThickness",
+        "SpacingBetweenSlices",
+        "AcquisitionNumber",
+        "TemporalPositionIdentifier",
+        "NumberOfTemporalPositions",
+    ),
     *("AcquisitionDate", "AcquisitionTime", "PatientPosition"),
 )
 
@@ -53,8 +85,8 @@ _CONVERTED = (
 def fill_from_converted(dataset: Dataset) -> Dataset:
     """Return a dataset in which a Legacy Converted Enhanced image says at the top level what its converter left unassigned.
 
-    Looked at are (0020,9170) Unassigned Shared and, of the first frame, (0020,9171) Unassigned Per-frame Converted Attributes Sequence,
-    which lie inside the functional groups.
+    Looked at are (0020,9170) Unassigned Shared and, of the first frame, (0020,9171) Unassigned Per-frame
+    Converted Attributes Sequence, which lie inside the functional groups.
     """
     shared = next(iter(read_items(dataset, "SharedFunctionalGroupsSequence")), Dataset())
     frame = next(iter(read_items(dataset, "PerFrameFunctionalGroupsSequence")), Dataset())
@@ -107,14 +139,24 @@ def _classic(dataset: Dataset) -> FrameFacts:
 def _enhanced(dataset: Dataset, per_frame: Sequence[Dataset], shared: Dataset) -> FrameFacts:
     groups = [_Groups(frame, shared, dataset) for frame in per_frame]
     first = groups[0]
-    measures, timing, echo = first.group("PixelMeasuresSequence"), first.group("MRTimingAndRelatedParametersSequence"), first.echo()
+    measures, timing, echo = (
+        first.group("PixelMeasuresSequence"),
+        first.group("MRTimingAndRelatedParametersSequence"),
+        first.echo(),
+    )
     frame_type = first.group("MRImageFrameTypeSequence")
-    spacings = tuple(_exactly(read_numbers(item.group("PixelMeasuresSequence"), "PixelSpacing"), 2) for item in groups)
+    spacings = tuple(
+        _exactly(read_numbers(item.group("PixelMeasuresSequence"), "PixelSpacing"), 2) for item in groups
+    )
     contrast = read_text(frame_type, "AcquisitionContrast") or read_text(dataset, "AcquisitionContrast")
     return FrameFacts(
-        positions=_all_or_none(_exactly(read_numbers(item.group("PlanePositionSequence"), "ImagePositionPatient"), 3) for item in groups),
+        positions=_all_or_none(
+            _exactly(read_numbers(item.group("PlanePositionSequence"), "ImagePositionPatient"), 3)
+            for item in groups
+        ),
         orientations=_all_or_none(
-            _exactly(read_numbers(item.group("PlaneOrientationSequence"), "ImageOrientationPatient"), 6) for item in groups
+            _exactly(read_numbers(item.group("PlaneOrientationSequence"), "ImageOrientationPatient"), 6)
+            for item in groups
         ),
         pixel_spacings=spacings,
         PixelSpacing=spacings[0],
@@ -129,7 +171,9 @@ def _enhanced(dataset: Dataset, per_frame: Sequence[Dataset], shared: Dataset) -
         anatomy=_anatomy(first),
         frame_types=tuple(sorted({"\\".join(_frame_type(item)) for item in groups} - {""})),
         echo_times=tuple(sorted({time for time in (item.echo() for item in groups) if time is not None})),
-        temporal_indices=tuple(sorted({index for index in (item.temporal() for item in groups) if index is not None})),
+        temporal_indices=tuple(
+            sorted({index for index in (item.temporal() for item in groups) if index is not None})
+        ),
         frame_kinds=tuple(item.kind() for item in groups),
     )
 
@@ -170,7 +214,12 @@ class _Groups:
         """Return what tells this frame's stack from others of the instance."""
         frame_type = self.group("MRImageFrameTypeSequence")
         component = read_text(frame_type, "ComplexImageComponent").upper()
-        return read_text(self.group("FrameContentSequence"), "StackID"), self.inversion(), _frame_type(self), component
+        return (
+            read_text(self.group("FrameContentSequence"), "StackID"),
+            self.inversion(),
+            _frame_type(self),
+            component,
+        )
 
 
 def _frame_type(groups: _Groups) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
-"""What one stored instance says about itself, read once, without its pixels; tolerant of what real headers get wrong.
+"""What one stored instance says about itself, read once, without its pixels.
 
-Nothing of the patient is kept but a mark that says whether two instances of a study carry the same patient (`person.mark_identity`);
-this module copies named elements only.
+Tolerant of what real headers get wrong.
+
+Nothing of the patient is kept but a mark that says whether two instances of a study carry the same patient
+(`person.mark_identity`); this module copies named elements only.
 """
 
 from __future__ import annotations
@@ -21,7 +23,14 @@ from dicomnode.records import InstanceHeader
 from dicomnode.spool.opening import open_instance
 from dicomnode.study.bombs import CountedFile, refuse_bombs
 from dicomnode.study.classes import asks_for_answer, is_image
-from dicomnode.study.elements import read_integer, read_number, read_private_number, read_text, read_texts, read_uid
+from dicomnode.study.elements import (
+    read_integer,
+    read_number,
+    read_private_number,
+    read_text,
+    read_texts,
+    read_uid,
+)
 from dicomnode.study.frames import FrameFacts, fill_from_converted, read_frames
 from dicomnode.study.person import mark_identity
 from dicomnode.study.sequence_elements import read_agent_attribute, read_sequence_elements
@@ -34,12 +43,16 @@ _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _IDENTITY = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
 # "DICM", and the group of the file meta information that follows it (PS3.10 7.1).
 _FILE_PREFIX = b"DICM\x02\x00"
-# A whole file where a dataset belongs: its prefix stands behind the file meta information that reception wrote.
+# A whole file where a dataset belongs: its prefix stands behind the file meta information that reception
+# wrote.
 _SEARCHED_BYTES = 2048
 
 
 def is_answerable(header: InstanceHeader) -> bool:
-    """Return whether a study with this instance waits for an answer: an image does, a report or a segmentation does not."""
+    """Return whether a study with this instance waits for an answer.
+
+    An image does, a report or a segmentation does not.
+    """
     return asks_for_answer(header.SOPClassUID)
 
 
@@ -54,8 +67,8 @@ def read_header(path: Path) -> InstanceHeader:
     Raises
     ------
     UnreadableInstance
-        "not-dicom", "file-in-dataset", "truncated", "identity-missing", "too-..." or "unreadable", then a sentence. As far as it can be
-        read, the error says which study the instance is of.
+        "not-dicom", "file-in-dataset", "truncated", "identity-missing", "too-..." or "unreadable", then a
+        sentence. As far as it can be read, the error says which study the instance is of.
     """
     # pydicom warns about each odd value; what matters of it becomes a finding.
     with warnings.catch_warnings():
@@ -72,7 +85,8 @@ def read_header(path: Path) -> InstanceHeader:
         except UnreadableInstance as problem:
             raise _name_file_in_dataset(path, problem) from None
         except Exception as problem:  # noqa: BLE001 - see below
-            # Whatever bytes a peer sent, the node goes on: pydicom may fail in any way on garbage, also lazily, and nested too deep.
+            # Whatever bytes a peer sent, the node goes on: pydicom may fail in any way on garbage, also
+            # lazily, and nested too deep.
             unreadable = UnreadableInstance(f"unreadable: the file cannot be read ({type(problem).__name__})")
             raise _name_file_in_dataset(path, unreadable) from None
 
@@ -88,7 +102,9 @@ def _parse(file: BinaryIO) -> FileDataset:
         raise UnreadableInstance("not-dicom: the file has none of the identifiers of a DICOM instance")
     if missing:
         study = "" if "StudyInstanceUID" in missing else read_uid(dataset, "StudyInstanceUID")
-        raise UnreadableInstance(f"identity-missing: {', '.join(missing)} is absent or not a UID", StudyInstanceUID=study)
+        raise UnreadableInstance(
+            f"identity-missing: {', '.join(missing)} is absent or not a UID", StudyInstanceUID=study
+        )
     return dataset
 
 
@@ -101,14 +117,18 @@ def _name_file_in_dataset(path: Path, problem: UnreadableInstance) -> Unreadable
             twice = file.read(_SEARCHED_BYTES).count(_FILE_PREFIX) > 1
     except OSError:
         return problem
-    sentence = "file-in-dataset: a whole DICOM file, preamble and all, was sent where only its dataset belongs; correct the sender"
+    sentence = (
+        "file-in-dataset: a whole DICOM file, preamble and all, was sent where only its "
+        "dataset belongs; correct the sender"
+    )
     return UnreadableInstance(sentence) if twice else problem
 
 
 def _refuse_truncated(dataset: FileDataset, file: BinaryIO, size_bytes: int) -> None:
     """Refuse an image whose file ends before its pixels do; pydicom itself reads on silently.
 
-    What has no pixels by its class (MR Spectroscopy, Raw Data, a report), and a private class without any, is whole without them.
+    What has no pixels by its class (MR Spectroscopy, Raw Data, a report), and a private class without any, is
+    whole without them.
     """
     if read_text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID") == _DEFLATED:
         return
@@ -124,7 +144,9 @@ def _refuse_truncated(dataset: FileDataset, file: BinaryIO, size_bytes: int) -> 
         return
     length = int.from_bytes(head[4:8] if implicit else head[8:12], order)
     if length != _UNDEFINED_LENGTH and length > remaining - (8 if implicit else 12):
-        raise UnreadableInstance("truncated: the pixel data are shorter than the header says", StudyInstanceUID=study)
+        raise UnreadableInstance(
+            "truncated: the pixel data are shorter than the header says", StudyInstanceUID=study
+        )
 
 
 def _describe(dataset: Dataset) -> InstanceHeader:
@@ -186,7 +208,7 @@ def _codes(dataset: Dataset, keyword: str) -> tuple[str, ...]:
 
 def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
     """Return what only some scanners say; JSON types, absent keys left out."""
-    seen: dict[str, Any] = {
+    header_values: dict[str, Any] = {
         **read_sequence_elements(dataset),
         "AcquisitionDateTime": _acquisition_time(dataset),
         "EchoTrainLength": read_number(dataset, "EchoTrainLength"),
@@ -205,13 +227,13 @@ def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
         "SamplesPerPixel": read_integer(dataset, "SamplesPerPixel"),
         "PixelSpacings": len(set(facts.pixel_spacings)) if len(set(facts.pixel_spacings)) > 1 else None,
     }
-    return {key: value for key, value in seen.items() if value not in (None, "", [])}
+    return {key: value for key, value in header_values.items() if value not in (None, "", [])}
 
 
 def _acquisition_time(dataset: Dataset) -> str:
     """Return YYYYMMDDHHMMSS.f of the acquisition, as far as it is known; such texts sort by time."""
-    whole = read_text(dataset, "AcquisitionDateTime")
-    return whole or read_text(dataset, "AcquisitionDate") + read_text(dataset, "AcquisitionTime")
+    date_time = read_text(dataset, "AcquisitionDateTime")
+    return date_time or read_text(dataset, "AcquisitionDate") + read_text(dataset, "AcquisitionTime")
 
 
 def _announced(dataset: Dataset) -> int | None:

@@ -1,7 +1,8 @@
 """Several series that are one stack become one `Series`: halves, every second slice, a series for each slice.
 
-Joined are series that agree in grid, frame of reference and acquisition and whose slices, put together, are evenly spaced. Two whole
-runs of one protocol are repeats and stay apart; so do runs whose slices would overlap when put together.
+Joined are series that agree in grid, frame of reference and acquisition and whose slices, put together, are
+evenly spaced. Two whole runs of one protocol are repeats and stay apart; so do runs whose slices would
+overlap when put together.
 """
 
 from __future__ import annotations
@@ -17,10 +18,21 @@ import numpy.typing as npt
 from dicomnode.records import Finding, InstanceHeader, Series
 from dicomnode.study.checks import is_mosaic, is_refused, regularity_findings
 from dicomnode.study.lattice import ABSOLUTE_TOLERANCE_MM, RELATIVE_TOLERANCE
-from dicomnode.study.stacks import ORIENTATION_TOLERANCE, Slice, Stack, build_stack, has_duplicates, is_not_magnitude, list_slices
+from dicomnode.study.stacks import (
+    ORIENTATION_TOLERANCE,
+    Slice,
+    Stack,
+    build_stack,
+    has_duplicates,
+    is_not_magnitude,
+    list_slices,
+)
 
 LARGEST_OVERLAP = 0.1
-"""Part of the slice thickness by which neighbouring slices of a joined stack may overlap: more, and they are two runs."""
+"""Part of the slice thickness by which neighbouring slices of a joined stack may overlap.
+
+More, and they are two runs.
+"""
 MOST_TRIED = 6
 """Series of one kind of which every combination is tried; of more, only all together."""
 
@@ -39,7 +51,9 @@ def join_series(series: Sequence[Series]) -> tuple[Series, ...]:
             continue
         for alike in _by_orientation(members):
             for joined in _join_group(alike):
-                replaced |= {member.key: None for member in alike if member.SeriesInstanceUID in joined.joined}
+                replaced |= {
+                    member.key: None for member in alike if member.SeriesInstanceUID in joined.joined
+                }
                 replaced[joined.key] = joined
             replaced |= _name_pieces([member for member in alike if member.key not in replaced])
     ordered = (replaced.get(item.key, item) for item in series)
@@ -54,10 +68,30 @@ def _kind(series: Series) -> Hashable:
     header = series.instances[0].header
     if series.stack_number or is_mosaic(series) or not header.FrameOfReferenceUID or not list_slices(series):
         return None
-    timing = tuple(_rounded(number) for number in (header.EchoTime, header.RepetitionTime, header.InversionTime, header.FlipAngle))
-    grid = (header.FrameOfReferenceUID, header.Rows, header.Columns, tuple(round(size, 3) for size in header.PixelSpacing))
-    sequence = (header.ScanningSequence, header.SequenceVariant, header.SequenceName, header.MRAcquisitionType, header.AcquisitionContrast)
-    image = (header.Modality, header.SOPClassUID, header.ImageType, is_not_magnitude(header), header.ContrastBolusAgent)
+    timing = tuple(
+        _rounded(number)
+        for number in (header.EchoTime, header.RepetitionTime, header.InversionTime, header.FlipAngle)
+    )
+    grid = (
+        header.FrameOfReferenceUID,
+        header.Rows,
+        header.Columns,
+        tuple(round(size, 3) for size in header.PixelSpacing),
+    )
+    sequence = (
+        header.ScanningSequence,
+        header.SequenceVariant,
+        header.SequenceName,
+        header.MRAcquisitionType,
+        header.AcquisitionContrast,
+    )
+    image = (
+        header.Modality,
+        header.SOPClassUID,
+        header.ImageType,
+        is_not_magnitude(header),
+        header.ContrastBolusAgent,
+    )
     return grid, timing, sequence, image, _rounded(header.SliceThickness), header.TemporalPositionIdentifier
 
 
@@ -65,10 +99,14 @@ def _by_orientation(members: Sequence[Series]) -> Iterator[list[Series]]:
     remaining = list(members)
     while remaining:
         first = np.asarray(list_slices(remaining[0])[0].orientation)
-        alike = [item for item in remaining if np.abs(np.asarray(list_slices(item)[0].orientation) - first).max() <= ORIENTATION_TOLERANCE]
+        alike = [
+            item
+            for item in remaining
+            if np.abs(np.asarray(list_slices(item)[0].orientation) - first).max() <= ORIENTATION_TOLERANCE
+        ]
         yield alike
-        chosen = {item.key for item in alike}
-        remaining = [item for item in remaining if item.key not in chosen]
+        series_keys = {item.key for item in alike}
+        remaining = [item for item in remaining if item.key not in series_keys]
 
 
 def _join_group(alike: Sequence[Series]) -> list[Series]:
@@ -76,12 +114,15 @@ def _join_group(alike: Sequence[Series]) -> list[Series]:
     joined: list[Series] = []
     remaining = list(alike)
     while len(remaining) > 1:
-        pieces = next((pieces for pieces in _combinations(remaining) if _is_one_stack(pieces)), None)
-        if pieces is None:
+        joined_series = next(
+            (joined_series for joined_series in _combinations(remaining) if _is_one_stack(joined_series)),
+            None,
+        )
+        if joined_series is None:
             break
-        joined.append(_put_together(pieces))
-        chosen = {piece.key for piece in pieces}
-        remaining = [item for item in remaining if item.key not in chosen]
+        joined.append(_put_together(joined_series))
+        series_keys = {member.key for member in joined_series}
+        remaining = [item for item in remaining if item.key not in series_keys]
     return joined
 
 
@@ -92,34 +133,44 @@ def _combinations(series: Sequence[Series]) -> Iterator[tuple[Series, ...]]:
             yield from combinations(series, count)
 
 
-def _is_one_stack(pieces: Sequence[Series]) -> bool:
+def _is_one_stack(joined_series: Sequence[Series]) -> bool:
     """Return whether the slices of all pieces are one even stack to which every piece contributes."""
-    slices = _one_a_position(pieces)
+    slices = _one_a_position(joined_series)
     contributed = {item.instance.header.SeriesInstanceUID for item in slices}
-    if len(slices) < 3 or len(contributed) < len(pieces) or not _each_adds_positions(pieces):
+    if len(slices) < 3 or len(contributed) < len(joined_series) or not _each_adds_positions(joined_series):
         return False
     stack = build_stack(slices)
-    return not has_duplicates(stack) and not is_refused(regularity_findings(stack)) and _is_as_dense_as_said(stack, pieces)
+    return (
+        not has_duplicates(stack)
+        and not is_refused(regularity_findings(stack))
+        and _is_as_dense_as_said(stack, joined_series)
+    )
 
 
-def _each_adds_positions(pieces: Sequence[Series]) -> bool:
+def _each_adds_positions(joined_series: Sequence[Series]) -> bool:
     """Return whether every piece has a position that no other has: else it repeats what is there."""
     owners: dict[int, set[str]] = defaultdict(set)
-    for number, key in _numbered_positions(pieces):
+    for number, key in _numbered_positions(joined_series):
         owners[number].add(key)
     alone = {next(iter(keys)) for keys in owners.values() if len(keys) == 1}
-    return alone == {piece.key for piece in pieces}
+    return alone == {member.key for member in joined_series}
 
 
-def _is_as_dense_as_said(stack: Stack, pieces: Sequence[Series]) -> bool:
-    """Return whether the joined slices are no nearer to each other than they are thick, or than the header says.
+def _is_as_dense_as_said(stack: Stack, joined_series: Sequence[Series]) -> bool:
+    """Return whether the joined slices are no nearer to each other than they are thick.
 
-    Two runs of one protocol whose slices were shifted by half a spacing are even when put together, but are two images.
+    Or than the header says.
+
+    Two runs of one protocol whose slices were shifted by half a spacing are even when put together, but are
+    two images.
     """
-    header: InstanceHeader = pieces[0].instances[0].header
+    header: InstanceHeader = joined_series[0].instances[0].header
     spacing_mm = stack.mean_spacing_mm
-    single = [build_stack(list_slices(piece)) for piece in pieces]
-    if any(len(item.slices) > 1 and abs(item.mean_spacing_mm - spacing_mm) <= _tolerance_mm(spacing_mm) for item in single):
+    single = [build_stack(list_slices(member)) for member in joined_series]
+    if any(
+        len(item.slices) > 1 and abs(item.mean_spacing_mm - spacing_mm) <= _tolerance_mm(spacing_mm)
+        for item in single
+    ):
         return True
     announced_mm = header.SpacingBetweenSlices or 0.0
     thickness_mm = header.SliceThickness or 0.0
@@ -128,38 +179,60 @@ def _is_as_dense_as_said(stack: Stack, pieces: Sequence[Series]) -> bool:
     return bool(thickness_mm) and spacing_mm >= (1 - LARGEST_OVERLAP) * thickness_mm
 
 
-def _put_together(pieces: Sequence[Series]) -> Series:
-    """Return one series of all pieces; of slices at one position the one of the piece with the most slices is taken."""
-    slices = _one_a_position(pieces)
-    chosen = {(item.instance.header.SOPInstanceUID, item.frame_number) for item in slices}
+def _put_together(joined_series: Sequence[Series]) -> Series:
+    """Return one series of all pieces.
+
+    Of slices at one position the one of the piece with the most slices is taken.
+    """
+    slices = _one_a_position(joined_series)
+    series_keys = {(item.instance.header.SOPInstanceUID, item.frame_number) for item in slices}
     instances = tuple(
         instance
-        for piece in pieces
-        for instance in piece.instances
-        if any((instance.header.SOPInstanceUID, number) in chosen for number in range(1, max(1, instance.header.NumberOfFrames) + 1))
+        for member in joined_series
+        for instance in member.instances
+        if any(
+            (instance.header.SOPInstanceUID, number) in series_keys
+            for number in range(1, max(1, instance.header.NumberOfFrames) + 1)
+        )
     )
-    counts = [sum(item.instance.header.SeriesInstanceUID == piece.SeriesInstanceUID for item in slices) for piece in pieces]
-    numbers = ", ".join(str(piece.instances[0].header.SeriesNumber) for piece in pieces[:8]) + (", ..." if len(pieces) > 8 else "")
+    counts = [
+        sum(item.instance.header.SeriesInstanceUID == member.SeriesInstanceUID for item in slices)
+        for member in joined_series
+    ]
+    numbers = ", ".join(str(member.instances[0].header.SeriesNumber) for member in joined_series[:8]) + (
+        ", ..." if len(joined_series) > 8 else ""
+    )
     shares = " + ".join(map(str, counts[:8])) + (" + ..." if len(counts) > 8 else "")
-    message = f"The stack is spread over {len(pieces)} series (numbers {numbers}) and was put together: {shares} slices."
-    finding = Finding("joined-series", "info", message, str(len(pieces)))
-    uids = tuple(piece.SeriesInstanceUID for piece in pieces)
-    return replace(pieces[0], instances=instances, joined=uids, findings=(*(f for piece in pieces for f in piece.findings), finding))
+    message = (
+        f"The stack is spread over {len(joined_series)} series (numbers {numbers}) and was "
+        f"put together: {shares} slices."
+    )
+    finding = Finding("joined-series", "info", message, str(len(joined_series)))
+    uids = tuple(member.SeriesInstanceUID for member in joined_series)
+    return replace(
+        joined_series[0],
+        instances=instances,
+        joined=uids,
+        findings=(*(f for member in joined_series for f in member.findings), finding),
+    )
 
 
-def _one_a_position(pieces: Sequence[Series]) -> list[Slice]:
-    ordered = sorted(pieces, key=lambda piece: -len(list_slices(piece)))
-    taken: dict[int, Slice] = {}
-    slices = [item for piece in ordered for item in list_slices(piece)]
+def _one_a_position(joined_series: Sequence[Series]) -> list[Slice]:
+    ordered = sorted(joined_series, key=lambda member: -len(list_slices(member)))
+    slice_at: dict[int, Slice] = {}
+    slices = [item for member in ordered for item in list_slices(member)]
     for number, item in zip(_position_numbers(slices), slices, strict=True):
-        first = taken.setdefault(number, item)
-        if first is not item and first.instance.header.SeriesInstanceUID == item.instance.header.SeriesInstanceUID:
+        first = slice_at.setdefault(number, item)
+        if (
+            first is not item
+            and first.instance.header.SeriesInstanceUID == item.instance.header.SeriesInstanceUID
+        ):
             return []
-    return list(taken.values())
+    return list(slice_at.values())
 
 
-def _numbered_positions(pieces: Sequence[Series]) -> Iterator[tuple[int, str]]:
-    slices = [(piece.key, item) for piece in pieces for item in list_slices(piece)]
+def _numbered_positions(joined_series: Sequence[Series]) -> Iterator[tuple[int, str]]:
+    slices = [(member.key, item) for member in joined_series for item in list_slices(member)]
     numbers = _position_numbers([item for _, item in slices])
     yield from ((number, key) for number, (key, _) in zip(numbers, slices, strict=True))
 
@@ -175,7 +248,9 @@ def _position_numbers(slices: Sequence[Slice]) -> list[int]:
 
 
 def _same_position_mm(distances: npt.NDArray[np.float64], slices: Sequence[Slice]) -> float:
-    thickness_mm = slices[0].instance.header.SliceThickness or (float(distances.max()) if distances.size else 1.0)
+    thickness_mm = slices[0].instance.header.SliceThickness or (
+        float(distances.max()) if distances.size else 1.0
+    )
     return min(ABSOLUTE_TOLERANCE_MM, 0.1 * thickness_mm)
 
 
@@ -183,20 +258,30 @@ def _name_pieces(series: Sequence[Series]) -> dict[str, Series]:
     """Return the series of one kind that lie beside each other without making one stack, each with a finding that names the others."""
     named: dict[str, Series] = {}
     for item in series:
-        others = [other for other in series if other is not item and _each_adds_positions((item, other)) and _lie_apart(item, other)]
-        if not others:
+        partners = [
+            partner
+            for partner in series
+            if partner is not item and _each_adds_positions((item, partner)) and _lie_apart(item, partner)
+        ]
+        if not partners:
             continue
-        count = sum(len(list_slices(other)) for other in others)
-        numbers = ", ".join(str(other.instances[0].header.SeriesNumber) for other in others[:8])
+        count = sum(len(list_slices(partner)) for partner in partners)
+        numbers = ", ".join(str(partner.instances[0].header.SeriesNumber) for partner in partners[:8])
         message = (
-            f"{count} more slices of the same kind lie in other series (numbers {numbers}); they do not fit together and were left out."
+            f"{count} more slices of the same kind lie in other series (numbers {numbers}); they "
+            "do not fit together and were left out."
         )
-        named[item.key] = replace(item, findings=(*item.findings, Finding("stack-in-parts", "warning", message, str(count))))
+        named[item.key] = replace(
+            item, findings=(*item.findings, Finding("stack-in-parts", "warning", message, str(count)))
+        )
     return named
 
 
 def _lie_apart(first: Series, second: Series) -> bool:
-    """Return whether at least half of the smaller series lies beyond the other, or between its slices more thinly than they are."""
+    """Return whether at least half of the smaller series lies beyond the other.
+
+    Or between its slices more thinly than they are.
+    """
     stacks = [build_stack(list_slices(item)) for item in (first, second)]
     smaller, larger = sorted(stacks, key=lambda stack: len(stack.slices))
     normal = larger.normal

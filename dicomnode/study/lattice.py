@@ -1,7 +1,10 @@
-"""Evenly spaced slices: how far the positions that headers give may lie from it, and the lattice fitted through all of them.
+"""Evenly spaced slices.
 
-Scanners round Image Position (Patient): to a hundredth, a tenth, some to half a millimetre. A lattice that is fitted through every
-position by least squares averages that out; the line from the first to the last slice would carry the error of two of them.
+How far the positions that headers give may lie from it, and the lattice fitted through all of them.
+
+Scanners round Image Position (Patient): to a hundredth, a tenth, some to half a millimetre. A lattice that is
+fitted through every position by least squares averages that out; the line from the first to the last slice
+would carry the error of two of them.
 """
 
 from __future__ import annotations
@@ -13,11 +16,17 @@ import numpy.typing as npt
 
 RELATIVE_TOLERANCE = 0.05
 ABSOLUTE_TOLERANCE_MM = 0.1
-"""A slice may lie 5 % of the spacing and 0.1 mm from its place: what dicom2nifti allows (`common.validate_slice_increment`)."""
+"""A slice may lie 5 % of the spacing and 0.1 mm from its place.
+
+What dicom2nifti allows (`common.validate_slice_increment`).
+"""
 LARGEST_SHARE = 0.25
 """Of the spacing: no rounding allows more, or a slice might be taken for its neighbour."""
 PERPENDICULAR_TOLERANCE = 1e-3
-"""Largest 1 - cosine between the stack's line and the slice normal: beyond it the stack is sheared (gantry tilt)."""
+"""Largest 1 - cosine between the stack's line and the slice normal.
+
+Beyond it the stack is sheared (gantry tilt).
+"""
 EXACT_MM = 0.01
 """Positions this near to the lattice are left as the headers give them."""
 _STEPS_MM = (0.5, 0.25, 0.2, 0.1, 0.05, 0.02, 0.01)
@@ -71,12 +80,16 @@ def fit_lattice(positions: Vector, normal: Vector) -> Lattice:
     """
     number = np.arange(len(positions)) - (len(positions) - 1) / 2
     middle = positions.mean(axis=0)
-    # Least squares of position = middle + number * step, with the numbers centred: the slope of each coordinate.
+    # Least squares of position = middle + number * step, with the numbers centred: the slope of each
+    # coordinate.
     step = number @ positions / float(number @ number)
     spacing_mm = float(step @ normal)
     rounding_mm = find_rounding_mm(positions)
     # Rounding moves each of three coordinates by up to half a step.
-    tolerance_mm = max(ABSOLUTE_TOLERANCE_MM + RELATIVE_TOLERANCE * spacing_mm, rounding_mm / 2 * float(np.abs(normal).sum()) * 1.1)
+    tolerance_mm = max(
+        ABSOLUTE_TOLERANCE_MM + RELATIVE_TOLERANCE * spacing_mm,
+        rounding_mm / 2 * float(np.abs(normal).sum()) * 1.1,
+    )
     aside_tolerance_mm = max(ABSOLUTE_TOLERANCE_MM, rounding_mm / 2 * np.sqrt(3) * 1.1)
     cosine = abs(spacing_mm) / max(float(np.linalg.norm(step)), 1e-12)
     along = _measure(positions, middle + np.outer(number, spacing_mm * normal), normal)
@@ -85,7 +98,9 @@ def fit_lattice(positions: Vector, normal: Vector) -> Lattice:
     fitted = middle + np.outer(number, spacing_mm * normal if upright else step)
     along_mm, aside_mm = along if upright else free
     limit_mm = LARGEST_SHARE * abs(spacing_mm)
-    return Lattice(fitted, spacing_mm, along_mm, aside_mm, min(tolerance_mm, limit_mm), float(aside_tolerance_mm), cosine)
+    return Lattice(
+        fitted, spacing_mm, along_mm, aside_mm, min(tolerance_mm, limit_mm), float(aside_tolerance_mm), cosine
+    )
 
 
 def find_rounding_mm(positions: Vector) -> float:
@@ -125,7 +140,9 @@ def find_off_lattice(positions: Vector, normal: Vector, largest_share: float) ->
         return ()
     allowed = max(1, int(largest_share * len(positions)))
     best: tuple[int, ...] = tuple(range(len(positions)))
-    for start in np.flatnonzero(np.abs(distances - spacing_mm) <= ABSOLUTE_TOLERANCE_MM + RELATIVE_TOLERANCE * spacing_mm):
+    for start in np.flatnonzero(
+        np.abs(distances - spacing_mm) <= ABSOLUTE_TOLERANCE_MM + RELATIVE_TOLERANCE * spacing_mm
+    ):
         off = _off_line(positions, normal, int(start), spacing_mm)
         best = off if len(off) < len(best) else best
     return best if 0 < len(best) <= allowed else ()
@@ -141,11 +158,18 @@ def _off_line(positions: Vector, normal: Vector, start: int, spacing_mm: float) 
     along_mm = np.abs(number - np.rint(number)) * spacing_mm
     step = positions[start + 1] - positions[start]
     aside_mm = np.linalg.norm(relative - np.outer(number, step), axis=1)
-    return tuple(int(index) for index in np.flatnonzero((along_mm > allowed_mm) | (aside_mm > 1.0 + 0.02 * np.abs(relative @ normal))))
+    return tuple(
+        int(index)
+        for index in np.flatnonzero(
+            (along_mm > allowed_mm) | (aside_mm > 1.0 + 0.02 * np.abs(relative @ normal))
+        )
+    )
 
 
 def _measure(positions: Vector, fitted: Vector, normal: Vector) -> tuple[float, float]:
     """Return the largest deviation along the normal and across it, mm."""
     deviation = positions - fitted
     along = deviation @ normal
-    return float(np.abs(along).max()), float(np.linalg.norm(deviation - np.outer(along, normal), axis=1).max())
+    return float(np.abs(along).max()), float(
+        np.linalg.norm(deviation - np.outer(along, normal), axis=1).max()
+    )

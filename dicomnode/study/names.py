@@ -1,7 +1,7 @@
 """What people called a series, and which of those names are evidence about it.
 
-A name that series of different contrast share is the name of the exam, not of one of them (GE's Protocol Name always is).
-Such a name is left out before anything is read from it.
+A name that series of different contrast share is the name of the exam, not of one of them (GE's Protocol Name
+always is). Such a name is left out before anything is read from it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,18 @@ def names_of(header: InstanceHeader) -> Names:
 
 
 def names_in(study: Study) -> dict[str, Names]:
-    """Return the names of every series, Series Instance UID -> names, without those that different contrasts share."""
+    """Return the names of every series, Series Instance UID -> names.
+
+    Without those that different contrasts share.
+    """
     headers = {series.key: series.instances[0].header for series in study.series}
     shared = _shared_names(headers.values())
     names = {}
     for uid, header in headers.items():
         alone = names_of(header)
-        names[uid] = Names(*("" if normalise(name) in shared else name for name in (alone.description, alone.protocol)))
+        names[uid] = Names(
+            *("" if normalise(name) in shared else name for name in (alone.description, alone.protocol))
+        )
     return names
 
 

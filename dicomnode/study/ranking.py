@@ -1,7 +1,10 @@
-"""Which of several candidates for one role is the better one: a list of criteria, the first that differs decides.
+"""Which of several candidates for one role is the better one.
 
-Each criterion is a number, smaller is better, and the words that say why a series lost. Geometry (coverage, thin 3D, the
-plane and grid of the FLAIR) stands before resolution; names count only for what they say about a contrast agent.
+A list of criteria, the first that differs decides.
+
+Each criterion is a number, smaller is better, and the words that say why a series lost. Geometry (coverage,
+thin 3D, the plane and grid of the FLAIR) stands before resolution; names count only for what they say about a
+contrast agent.
 """
 
 from __future__ import annotations
@@ -66,9 +69,17 @@ class Standing:
 
 
 def rank_of(
-    header: InstanceHeader, role: Role, stack: Stack | None, names: Names, standing: Standing, reference: Reference | None
+    header: InstanceHeader,
+    role: Role,
+    stack: Stack | None,
+    names: Names,
+    standing: Standing,
+    reference: Reference | None,
 ) -> tuple[float, ...]:
-    """Return the rank of a candidate, a number a criterion of `CRITERIA`; the smaller tuple is the better candidate."""
+    """Return the rank of a candidate, a number a criterion of `CRITERIA`.
+
+    The smaller tuple is the better candidate.
+    """
     concepts = names.all_concepts
     uniform = 0 if not is_uniform(header, concepts) else 1 if is_denoised(header, concepts) else 2
     agent = standing.agent
@@ -93,17 +104,29 @@ def rank_of(
 
 
 def why_behind(loser: tuple[float, ...], winner: tuple[float, ...]) -> str:
-    """Return the words of the first criterion in which a loser is worse than the winner; "" when they are equal."""
+    """Return the words of the first criterion in which a loser is worse than the winner.
+
+    "" when they are equal.
+    """
     pairs = zip(CRITERIA, loser, winner, strict=True)
     return next((_PREDICATES[criterion] for criterion, behind, ahead in pairs if behind != ahead), "")
 
 
 def _geometry(header: InstanceHeader, stack: Stack | None, reference: Reference | None) -> dict[str, float]:
     if stack is None:
-        return {"coverage": 1, "volumetric": 1, "grid": 2, "frame_of_reference": 1, "spacing": 99.0, "plane": 1}
+        return {
+            "coverage": 1,
+            "volumetric": 1,
+            "grid": 2,
+            "frame_of_reference": 1,
+            "spacing": 99.0,
+            "plane": 1,
+        }
     plane, spacing = plane_of(stack), stack.spacing_mm
     # A 3D acquisition with thick slices serves no better than a 2D one.
-    volumetric = (header.MRAcquisitionType == "3D" and spacing <= _THIN_MM) or (not header.MRAcquisitionType and spacing <= 2)
+    volumetric = (header.MRAcquisitionType == "3D" and spacing <= _THIN_MM) or (
+        not header.MRAcquisitionType and spacing <= 2
+    )
     elsewhere = reference is not None and reference.FrameOfReferenceUID != header.FrameOfReferenceUID
     return {
         "coverage": stack.coverage_mm < _WHOLE_BRAIN_MM[plane],
@@ -125,7 +148,10 @@ def _grid_distance(stack: Stack, reference: Reference | None) -> int:
 
 
 def _dixon_rank(header: InstanceHeader, role: Role, names: Names) -> int:
-    """Return 0 for the Dixon image that is nearest to what the networks were trained on, and for what is no Dixon image."""
+    """Return 0 for the Dixon image that is nearest to what the networks were trained on.
+
+    And for what is no Dixon image.
+    """
     image = dixon_image(header, names.all_concepts, normalise(names.description or names.protocol))
     preferred = "in phase" if role == "t1" else "water"
     return 0 if image in {"", preferred} else 1

@@ -1,7 +1,10 @@
-"""The elements that say which sequence made an image, classic or enhanced, as JSON values for `InstanceHeader.extra`.
+"""The elements that say which sequence made an image, classic or enhanced.
 
-Enhanced objects carry them in the MR Pulse Sequence Module (PS3.3 C.8.13.4) and in the functional groups MR Modifier, MR Timing
-and Related Parameters and Contrast/Bolus Usage (PS3.3 C.8.13.5, C.7.6.16); classic ones in C.8.3.1 and C.7.6.4.
+As JSON values for `InstanceHeader.extra`.
+
+Enhanced objects carry them in the MR Pulse Sequence Module (PS3.3 C.8.13.4) and in the functional groups MR
+Modifier, MR Timing and Related Parameters and Contrast/Bolus Usage (PS3.3 C.8.13.5, C.7.6.16); classic ones
+in C.8.3.1 and C.7.6.4.
 """
 
 from __future__ import annotations
@@ -16,7 +19,13 @@ from dicomnode.study.words import denies_agent
 
 AgentAttribute = Literal["given", "none", ""]
 
-_PULSE_ELEMENTS = ("SteadyStatePulseSequence", "PhaseContrast", "SaturationRecovery", "MultipleSpinEcho", "SpectrallySelectedSuppression")
+_PULSE_ELEMENTS = (
+    "SteadyStatePulseSequence",
+    "PhaseContrast",
+    "SaturationRecovery",
+    "MultipleSpinEcho",
+    "SpectrallySelectedSuppression",
+)
 _MODIFIER_ELEMENTS = (
     "InversionRecovery",
     "MagnetizationTransfer",
@@ -32,14 +41,20 @@ _UNSURE = frozenset({"unknown", "?", "n/k", "unk", "other"})
 
 def read_sequence_elements(dataset: Dataset) -> dict[str, Any]:
     """Return what an instance says about its sequence and its contrast agent; absent elements are left out."""
-    modifier, timing = _group(dataset, "MRModifierSequence"), _group(dataset, "MRTimingAndRelatedParametersSequence")
+    modifier, timing = (
+        _group(dataset, "MRModifierSequence"),
+        _group(dataset, "MRTimingAndRelatedParametersSequence"),
+    )
     values: dict[str, Any] = {
         "Manufacturer": read_text(dataset, "Manufacturer").upper(),
         "ManufacturerModelName": read_text(dataset, "ManufacturerModelName"),
-        "PulseSequenceName": read_text(dataset, "PulseSequenceName") or read_private_text(dataset, 0x0019, "GEMS_ACQU_01", 0x9C),
+        "PulseSequenceName": read_text(dataset, "PulseSequenceName")
+        or read_private_text(dataset, 0x0019, "GEMS_ACQU_01", 0x9C),
         "SeriesDateTime": read_text(dataset, "SeriesDate") + read_text(dataset, "SeriesTime"),
         "ContrastBolus": read_agent_attribute(dataset),
-        "InversionTimes": list(read_numbers(modifier, "InversionTimes") or read_numbers(dataset, "InversionTime")),
+        "InversionTimes": list(
+            read_numbers(modifier, "InversionTimes") or read_numbers(dataset, "InversionTime")
+        ),
         "RFEchoTrainLength": read_number(timing, "RFEchoTrainLength"),
         "VolumetricProperties": read_text(dataset, "VolumetricProperties").upper(),
         **{keyword: read_text(dataset, keyword).upper() for keyword in _PULSE_ELEMENTS},
@@ -51,7 +66,10 @@ def read_sequence_elements(dataset: Dataset) -> dict[str, Any]:
 
 
 def read_agent_attribute(dataset: Dataset) -> AgentAttribute:
-    """Return whether the attributes say that a contrast agent was given, that none was, or nothing (PS3.3 C.7.6.4, C.7.6.4b)."""
+    """Return whether the attributes say that a contrast agent was given, that none was.
+
+    Or nothing (PS3.3 C.7.6.4, C.7.6.4b).
+    """
     agent = read_text(dataset, "ContrastBolusAgent")
     usages = [read_text(item, "ContrastBolusAgentAdministered").upper() for item in _usages(dataset)]
     if usages and all(usage == "NO" for usage in usages):
@@ -60,8 +78,11 @@ def read_agent_attribute(dataset: Dataset) -> AgentAttribute:
         return "none" if denies_agent(agent) else "given"
     if "YES" in usages or read_items(dataset, "ContrastBolusAgentSequence"):
         return "given"
-    # A volume or an injection time without a name is an agent too; scanners write 0 where nothing was injected.
-    injected = (read_number(dataset, "ContrastBolusVolume") or 0) > 0 or (read_number(dataset, "ContrastBolusTotalDose") or 0) > 0
+    # A volume or an injection time without a name is an agent too; scanners write 0 where nothing was
+    # injected.
+    injected = (read_number(dataset, "ContrastBolusVolume") or 0) > 0 or (
+        read_number(dataset, "ContrastBolusTotalDose") or 0
+    ) > 0
     return "given" if injected or read_text(dataset, "ContrastBolusStartTime") else ""
 
 
@@ -72,7 +93,10 @@ def _usages(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def _group(dataset: Dataset, keyword: str) -> Dataset:
-    """Return the item of a functional group: the first frame's own, else the shared one, else the instance itself."""
+    """Return the item of a functional group.
+
+    The first frame's own, else the shared one, else the instance itself.
+    """
     for sequence in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
         for holder in read_items(dataset, sequence)[:1]:
             if items := read_items(holder, keyword):

@@ -1,7 +1,10 @@
-"""One series that holds several stacks, or images beside its stack, becomes one `Series` for each stack; nothing is dropped unsaid.
+"""One series that holds several stacks, or images beside its stack, becomes one `Series` for each stack.
 
-What tells stacks apart is geometry (matrix, pixel spacing, frame of reference, orientation) and, inside a multi-frame instance, its
-Stack ID, inversion time and frame type. Echoes and temporal positions are no stacks of their own: `choose_stack` refuses them by name.
+Nothing is dropped unsaid.
+
+What tells stacks apart is geometry (matrix, pixel spacing, frame of reference, orientation) and, inside a
+multi-frame instance, its Stack ID, inversion time and frame type. Echoes and temporal positions are no stacks
+of their own: `choose_stack` refuses them by name.
 """
 
 from __future__ import annotations
@@ -14,7 +17,14 @@ import numpy as np
 
 from dicomnode.records import Finding, IndexedInstance, InstanceHeader, Series
 from dicomnode.study.checks import is_mosaic, is_refused, regularity_findings
-from dicomnode.study.stacks import ORIENTATION_TOLERANCE, Slice, build_stack, has_duplicates, is_not_magnitude, list_slices
+from dicomnode.study.stacks import (
+    ORIENTATION_TOLERANCE,
+    Slice,
+    build_stack,
+    has_duplicates,
+    is_not_magnitude,
+    list_slices,
+)
 
 SMALLEST_STACK = 8
 """Slices: fewer parallel ones are no stack of their own but stray images, or a localizer's."""
@@ -24,7 +34,10 @@ SMALLEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class FrameKind:
-    """What a multi-frame instance says of one frame alone (PS3.3 C.7.6.16.2.2, C.8.13.5): one entry of `extra["FrameKinds"]`."""
+    """What a multi-frame instance says of one frame alone (PS3.3 C.7.6.16.2.2, C.8.13.5).
+
+    One entry of `extra["FrameKinds"]`.
+    """
 
     StackID: str = ""
     InversionTime: float | None = None
@@ -45,7 +58,9 @@ def split_series(series: Series) -> tuple[Series, ...]:
         return (series,)
     groups = sorted(_group(slices), key=len, reverse=True)
     stacks = [group for group in groups if len(group) >= max(SMALLEST_STACK, SMALLEST_SHARE * len(groups[0]))]
-    belonging = {(item.instance.header.SOPInstanceUID, item.frame_number) for group in stacks for item in group}
+    belonging = {
+        (item.instance.header.SOPInstanceUID, item.frame_number) for group in stacks for item in group
+    }
     # An image without a position is no slice at all.
     placed = sum(len(instance.header.positions) for instance in series.instances)
     frames = sum(max(1, instance.header.NumberOfFrames) for instance in series.instances)
@@ -55,16 +70,21 @@ def split_series(series: Series) -> tuple[Series, ...]:
     if placed < frames and not _is_even(stacks[0]):
         # What the stack lacks may be the image whose position is unknown: that is the reason to give.
         return (series,)
-    parts = [_narrow(series, group) for group in stacks]
-    if len(parts) > 1:
-        parts = [replace(part, stack_number=number) for number, part in enumerate(parts, start=1)]
+    stack_parts = [_narrow(series, group) for group in stacks]
+    if len(stack_parts) > 1:
+        stack_parts = [
+            replace(stack_part, stack_number=number) for number, stack_part in enumerate(stack_parts, start=1)
+        ]
     if stray_count:
-        parts[0] = replace(parts[0], findings=(_stray(stray_count, len(stacks[0])),))
-    return tuple(parts)
+        stack_parts[0] = replace(stack_parts[0], findings=(_stray(stray_count, len(stacks[0])),))
+    return tuple(stack_parts)
 
 
 def _group(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Return the slices by grid and kind; those of one grid with several Stack IDs stay together where they make one even stack."""
+    """Return the slices by grid and kind.
+
+    Those of one grid with several Stack IDs stay together where they make one even stack.
+    """
     grids: dict[Hashable, list[Slice]] = defaultdict(list)
     orientations: list[np.ndarray] = []
     for item in slices:
@@ -73,7 +93,9 @@ def _group(slices: Sequence[Slice]) -> list[list[Slice]]:
         phase = is_not_magnitude(header) or kind.ComplexImageComponent in {"PHASE", "REAL", "IMAGINARY"}
         weighting = (kind.InversionTime, kind.FrameType, kind.ComplexImageComponent)
         number = _orientation_number(item.orientation, orientations)
-        grids[header.FrameOfReferenceUID, header.Rows, header.Columns, spacing, number, weighting, phase].append(item)
+        grids[
+            header.FrameOfReferenceUID, header.Rows, header.Columns, spacing, number, weighting, phase
+        ].append(item)
     groups = []
     for members in grids.values():
         by_stack: dict[str, list[Slice]] = defaultdict(list)
@@ -95,8 +117,8 @@ def kind_of(item: Slice) -> FrameKind:
 def _orientation_number(orientation: tuple[float, ...], orientations: list[np.ndarray]) -> int:
     """Return which of the orientations met so far this is; a new one is added to them."""
     cosines = np.asarray(orientation)
-    for number, other in enumerate(orientations):
-        if float(np.abs(cosines - other).max()) <= 2 * ORIENTATION_TOLERANCE:
+    for number, other_orientation in enumerate(orientations):
+        if float(np.abs(cosines - other_orientation).max()) <= 2 * ORIENTATION_TOLERANCE:
             return number
     orientations.append(cosines)
     return len(orientations) - 1
@@ -114,24 +136,26 @@ def _narrow(series: Series, members: Sequence[Slice]) -> Series:
         frames[item.instance.header.SOPInstanceUID].append(item)
     instances = []
     for instance in series.instances:
-        own = frames.get(instance.header.SOPInstanceUID, [])
-        if own and len(own) == max(1, instance.header.NumberOfFrames):
+        own_frames = frames.get(instance.header.SOPInstanceUID, [])
+        if own_frames and len(own_frames) == max(1, instance.header.NumberOfFrames):
             instances.append(instance)
-        elif own:
-            instances.append(_narrow_instance(instance, sorted(own, key=lambda item: item.frame_number)))
+        elif own_frames:
+            instances.append(
+                _narrow_instance(instance, sorted(own_frames, key=lambda item: item.frame_number))
+            )
     return replace(series, instances=tuple(instances))
 
 
-def _narrow_instance(instance: IndexedInstance, own: Sequence[Slice]) -> IndexedInstance:
-    header, kind = instance.header, kind_of(own[0])
+def _narrow_instance(instance: IndexedInstance, own_frames: Sequence[Slice]) -> IndexedInstance:
+    header, kind = instance.header, kind_of(own_frames[0])
     extra = {key: value for key, value in header.extra.items() if key not in {"FrameKinds", "FrameTypes"}}
-    extra |= {"FrameNumbers": [item.frame_number for item in own]}
+    extra |= {"FrameNumbers": [item.frame_number for item in own_frames]}
     extra |= {"ComplexImageComponent": kind.ComplexImageComponent} if kind.ComplexImageComponent else {}
     narrowed: InstanceHeader = replace(
         header,
-        NumberOfFrames=len(own),
-        positions=tuple(item.position for item in own),
-        orientations=tuple(item.orientation for item in own),
+        NumberOfFrames=len(own_frames),
+        positions=tuple(item.position for item in own_frames),
+        orientations=tuple(item.orientation for item in own_frames),
         InversionTime=header.InversionTime if kind.InversionTime is None else kind.InversionTime,
         ImageType=kind.FrameType or header.ImageType,
         extra=extra,
@@ -140,8 +164,11 @@ def _narrow_instance(instance: IndexedInstance, own: Sequence[Slice]) -> Indexed
 
 
 def _stray(count: int, remaining: int) -> Finding:
-    subject, verb = (f"{count} images of the series do", "were") if count > 1 else ("1 image of the series does", "was")
+    subject, verb = (
+        (f"{count} images of the series do", "were") if count > 1 else ("1 image of the series does", "was")
+    )
     message = (
-        f"{subject} not belong to its {remaining} parallel slices (other orientation, matrix or position unknown) and {verb} left out."
+        f"{subject} not belong to its {remaining} parallel slices (other orientation, matrix "
+        f"or position unknown) and {verb} left out."
     )
     return Finding("stray-images", "warning", message, str(count))

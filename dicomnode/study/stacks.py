@@ -1,7 +1,9 @@
-"""From a series' frames to the one stack of slices that can become a volume, or the named reason why there is none.
+"""From a series' frames to the one stack of slices that can become a volume.
 
-A series may hold several echoes, volumes, orientations, repeats and magnitude beside phase. They are told apart by what
-the headers say, never by the order in which instances came.
+Or the named reason why there is none.
+
+A series may hold several echoes, volumes, orientations, repeats and magnitude beside phase. They are told
+apart by what the headers say, never by the order in which instances came.
 """
 
 from __future__ import annotations
@@ -57,8 +59,15 @@ class Stack:
 
     @property
     def mean_spacing_mm(self) -> float:
-        """Mean distance of neighbouring slices: less touched by rounded positions than the median, where no slice is missing."""
-        return float(self.offsets_mm[-1] - self.offsets_mm[0]) / (len(self.slices) - 1) if len(self.slices) > 1 else 0.0
+        """Mean distance of neighbouring slices.
+
+        Less touched by rounded positions than the median, where no slice is missing.
+        """
+        return (
+            float(self.offsets_mm[-1] - self.offsets_mm[0]) / (len(self.slices) - 1)
+            if len(self.slices) > 1
+            else 0.0
+        )
 
     @property
     def coverage_mm(self) -> float:
@@ -91,7 +100,9 @@ def list_slices(series: Series) -> tuple[Slice, ...]:
         header = instance.header
         # Where a multi-frame instance was split, the header names the frames of this stack.
         numbers = header.extra.get("FrameNumbers") or range(1, len(header.positions) + 1)
-        for number, position, orientation in zip(numbers, header.positions, header.orientations, strict=False):
+        for number, position, orientation in zip(
+            numbers, header.positions, header.orientations, strict=False
+        ):
             slices.append(Slice(instance, int(number), position, orientation))
     return tuple(slices)
 
@@ -107,15 +118,17 @@ def build_stack(slices: Sequence[Slice]) -> Stack:
     normal = np.cross(orientation[:3], orientation[3:])
     normal /= max(float(np.linalg.norm(normal)), 1e-9)
     offsets = np.array([float(np.dot(item.position, normal)) for item in slices])
-    order = sorted(range(len(slices)), key=lambda index: (offsets[index], slices[index].instance.header.SOPInstanceUID))
+    order = sorted(
+        range(len(slices)), key=lambda index: (offsets[index], slices[index].instance.header.SOPInstanceUID)
+    )
     return Stack(tuple(slices[index] for index in order), normal, offsets[order])
 
 
 def choose_stack(series: Series) -> StackChoice:
     """Find the stack of slices that stands for a series, or say by name why there is none.
 
-    A stack acquired twice is decided by Acquisition Number: the last acquisition that covers every position is taken. A few slices that
-    lie beside the lattice of all others are left out, with a finding.
+    A stack acquired twice is decided by Acquisition Number: the last acquisition that covers every position
+    is taken. A few slices that lie beside the lattice of all others are left out, with a finding.
     """
     slices = list_slices(series)
     refusal = _missing_geometry(series, slices) or _not_one_grid(series)
@@ -144,11 +157,19 @@ def _without_strays(stack: Stack) -> StackChoice:
     strays = find_off_lattice(stack.positions, stack.normal, STRAY_SHARE)
     if not strays:
         return StackChoice(stack, ())
-    rest = build_stack([item for index, item in enumerate(stack.slices) if index not in strays])
-    if float(np.ptp(np.diff(rest.offsets_mm))) > 0.5 * rest.spacing_mm:
+    remaining_stack = build_stack([item for index, item in enumerate(stack.slices) if index not in strays])
+    if float(np.ptp(np.diff(remaining_stack.offsets_mm))) > 0.5 * remaining_stack.spacing_mm:
         return StackChoice(stack, ())
     return StackChoice(
-        rest, (_left_out(len(strays), len(rest.slices), "lies beside the even spacing of", "lie beside the even spacing of"),)
+        remaining_stack,
+        (
+            _left_out(
+                len(strays),
+                len(remaining_stack.slices),
+                "lies beside the even spacing of",
+                "lie beside the even spacing of",
+            ),
+        ),
     )
 
 
@@ -162,7 +183,9 @@ def _left_out(count: int, remaining: int, singular: str, plural: str) -> Finding
 def _missing_geometry(series: Series, slices: tuple[Slice, ...]) -> Finding | None:
     first = series.instances[0].header
     if not first.Rows or not first.Columns:
-        return _refuse("pixel-matrix-missing", "The instances have no Rows or Columns, so they hold no image.")
+        return _refuse(
+            "pixel-matrix-missing", "The instances have no Rows or Columns, so they hold no image."
+        )
     missing = frame_count(series) - len(slices)
     if missing:
         message = (
@@ -172,9 +195,14 @@ def _missing_geometry(series: Series, slices: tuple[Slice, ...]) -> Finding | No
         return _refuse("geometry-missing", message, str(missing))
     spacings = [instance.header.PixelSpacing for instance in series.instances]
     if not all(len(spacing) == 2 and min(spacing) > 0 for spacing in spacings):
-        return _refuse("geometry-missing", "Instances have no usable Pixel Spacing, so the size of their voxels is unknown.")
+        return _refuse(
+            "geometry-missing",
+            "Instances have no usable Pixel Spacing, so the size of their voxels is unknown.",
+        )
     if any(not _is_orthonormal(item.orientation) for item in slices):
-        return _refuse("geometry-invalid", "Image Orientation (Patient) is not a pair of perpendicular unit vectors.")
+        return _refuse(
+            "geometry-invalid", "Image Orientation (Patient) is not a pair of perpendicular unit vectors."
+        )
     return None
 
 
@@ -192,7 +220,9 @@ def _not_one_grid(series: Series) -> Finding | None:
         return _refuse("several-frames-of-reference", message, str(len(frames_of_reference)))
     matrices = {(header.Rows, header.Columns) for header in headers}
     if len(matrices) > 1:
-        return _refuse("mixed-matrix", "The slices of the series differ in Rows or Columns.", str(sorted(matrices)))
+        return _refuse(
+            "mixed-matrix", "The slices of the series differ in Rows or Columns.", str(sorted(matrices))
+        )
     return None
 
 
@@ -205,21 +235,35 @@ def _magnitude_only(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
 def is_not_magnitude(header: InstanceHeader) -> bool:
     """Return whether an image is the phase, real or imaginary part ("P"; Philips writes "P_FFE")."""
     third = header.ImageType[2] if len(header.ImageType) > 2 else ""
-    return bool(_NOT_MAGNITUDE & {third, third.split("_")[0], str(header.extra.get("ComplexImageComponent", ""))})
+    return bool(
+        _NOT_MAGNITUDE & {third, third.split("_")[0], str(header.extra.get("ComplexImageComponent", ""))}
+    )
 
 
 def _several_groups(slices: tuple[Slice, ...]) -> Finding | None:
     splits: tuple[tuple[str, str, Callable[[IndexedInstance], Hashable], str], ...] = (
         ("several-echoes", "echo times", lambda item: _rounded(item.header.EchoTime), "EchoTimes"),
-        ("several-volumes", "temporal positions", lambda item: item.header.TemporalPositionIdentifier, "TemporalPositionIndices"),
-        ("mixed-pixel-spacing", "pixel spacings", lambda item: tuple(map(_rounded, item.header.PixelSpacing)), "PixelSpacings"),
+        (
+            "several-volumes",
+            "temporal positions",
+            lambda item: item.header.TemporalPositionIdentifier,
+            "TemporalPositionIndices",
+        ),
+        (
+            "mixed-pixel-spacing",
+            "pixel spacings",
+            lambda item: tuple(map(_rounded, item.header.PixelSpacing)),
+            "PixelSpacings",
+        ),
     )
     instances = {id(item.instance): item.instance for item in slices}.values()
     for code, noun, key, inside in splits:
         count = len({key(instance) for instance in instances})
         count = max([count, *(_count(instance.header.extra.get(inside)) for instance in instances)])
         if count > 1:
-            return _refuse(code, f"The series holds {count} different {noun}; send one volume a series.", str(count))
+            return _refuse(
+                code, f"The series holds {count} different {noun}; send one volume a series.", str(count)
+            )
     return None
 
 
@@ -228,11 +272,18 @@ def _several_orientations(slices: tuple[Slice, ...]) -> Finding | None:
     spread = float(np.abs(orientations - np.median(orientations, axis=0)).max())
     if spread <= ORIENTATION_TOLERANCE:
         return None
-    return _refuse("several-orientations", "The slices of the series are not parallel (a localizer or several stacks).", f"{spread:.4f}")
+    return _refuse(
+        "several-orientations",
+        "The slices of the series are not parallel (a localizer or several stacks).",
+        f"{spread:.4f}",
+    )
 
 
 def _last_acquisition(stack: Stack) -> StackChoice:
-    """Decide duplicate positions by Acquisition Number, later ones first; only a complete acquisition is taken."""
+    """Decide duplicate positions by Acquisition Number, later ones first.
+
+    Only a complete acquisition is taken.
+    """
     groups: dict[int, list[Slice]] = defaultdict(list)
     for item in stack.slices:
         number = item.instance.header.AcquisitionNumber
@@ -241,18 +292,29 @@ def _last_acquisition(stack: Stack) -> StackChoice:
     for number in sorted(groups, reverse=True) if len(groups) > 1 else ():
         candidate = build_stack(groups[number])
         if len(candidate.slices) == positions and not has_duplicates(candidate):
-            message = f"Slices were acquired {len(groups)} times; Acquisition Number {number}, the last complete one, was used."
+            message = (
+                f"Slices were acquired {len(groups)} times; Acquisition Number {number}, the last "
+                "complete one, was used."
+            )
             return StackChoice(candidate, (Finding("repeated-acquisition", "warning", message, str(number)),))
     surplus = len(stack.slices) - positions
     if surplus <= max(1, int(STRAY_SHARE * positions)):
-        rest = build_stack(_last_at_each_position(stack))
-        return StackChoice(rest, (_left_out(surplus, positions, "lies at the position of one of", "lie at positions of"),))
-    message = f"{surplus} slices lie at the position of another one and Acquisition Number does not separate them."
+        remaining_stack = build_stack(_last_at_each_position(stack))
+        return StackChoice(
+            remaining_stack,
+            (_left_out(surplus, positions, "lies at the position of one of", "lie at positions of"),),
+        )
+    message = (
+        f"{surplus} slices lie at the position of another one and Acquisition Number does not separate them."
+    )
     return StackChoice(None, (_refuse("duplicate-positions", message, str(surplus)),))
 
 
 def _last_at_each_position(stack: Stack) -> list[Slice]:
-    """Return one slice a position: of several, the one whose Image Type most slices have, then the one with the highest Instance Number."""
+    """Return one slice a position.
+
+    Of several, the one whose Image Type most slices have, then the one with the highest Instance Number.
+    """
     types = Counter(item.instance.header.ImageType for item in stack.slices)
     groups: list[list[Slice]] = []
     for index, item in enumerate(stack.slices):

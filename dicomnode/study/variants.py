@@ -1,4 +1,6 @@
-"""Which image of one acquisition a series is: the parts of MP2RAGE and Dixon, synthetic, reformatted, phase-sensitive images.
+"""Which image of one acquisition a series is.
+
+The parts of MP2RAGE and Dixon, synthetic, reformatted, phase-sensitive images.
 
 Image Type says it (PS3.3 C.8.3.1.1.1 and vendors' own values), else the names.
 """
@@ -14,7 +16,10 @@ DixonImage = Literal["water", "fat", "in phase", "opposed phase", ""]
 _UNIFORM_TYPES = frozenset({"UNI", "UNIFORM", "UNI-DEN", "UNI_DEN", "UNIDEN"})
 _DIXON_TYPES: tuple[tuple[DixonImage, frozenset[str]], ...] = (
     ("fat", frozenset({"FAT", "F", "FAT_ONLY", "FATIMAGE"})),
-    ("opposed phase", frozenset({"OPP_PHASE", "OUT_PHASE", "OPPOSED_PHASE", "OPP", "OP", "OUTPHASE", "OUT_OF_PHASE"})),
+    (
+        "opposed phase",
+        frozenset({"OPP_PHASE", "OUT_PHASE", "OPPOSED_PHASE", "OPP", "OP", "OUTPHASE", "OUT_OF_PHASE"}),
+    ),
     ("in phase", frozenset({"IN_PHASE", "IP", "INPHASE", "IN"})),
     ("water", frozenset({"WATER", "W", "WATER_ONLY"})),
 )
@@ -41,15 +46,22 @@ def image_types(header: InstanceHeader) -> frozenset[str]:
 
 
 def is_uniform(header: InstanceHeader, concepts: frozenset[str]) -> bool:
-    """Return whether a series is the uniform (UNI) image of an MP2RAGE, denoised or not, and not its map or an inversion image."""
-    if concepts & {"map", "other inversion"} or "T1 MAP" in " ".join(sorted(image_types(header))).replace("_", " "):
+    """Return whether a series is the uniform (UNI) image of an MP2RAGE, denoised or not.
+
+    And not its map or an inversion image.
+    """
+    if concepts & {"map", "other inversion"} or "T1 MAP" in " ".join(sorted(image_types(header))).replace(
+        "_", " "
+    ):
         return False
     return bool(image_types(header) & _UNIFORM_TYPES) or "uniform" in concepts
 
 
 def is_denoised(header: InstanceHeader, concepts: frozenset[str]) -> bool:
     """Return whether a uniform image has its background suppressed (UNI-DEN)."""
-    return "denoised" in concepts or bool(image_types(header) & {"UNI-DEN", "UNI_DEN", "UNIDEN", "DEN", "DENOISED"})
+    return "denoised" in concepts or bool(
+        image_types(header) & {"UNI-DEN", "UNI_DEN", "UNIDEN", "DEN", "DENOISED"}
+    )
 
 
 def dixon_image(header: InstanceHeader, concepts: frozenset[str], name: str) -> DixonImage:
@@ -79,7 +91,13 @@ def is_synthetic(header: InstanceHeader, concepts: frozenset[str]) -> bool:
 
 def is_reformatted(header: InstanceHeader, concepts: frozenset[str]) -> bool:
     """Return whether the images were computed from others of the study by cutting them anew (Image Type DERIVED, MPR)."""
-    if is_uniform(header, concepts) or "DIXON" in image_types(header) or image_types(header) & {"WATER", "FAT", "IN_PHASE"}:
+    if (
+        is_uniform(header, concepts)
+        or "DIXON" in image_types(header)
+        or image_types(header) & {"WATER", "FAT", "IN_PHASE"}
+    ):
         return False
     derived = bool(header.ImageType) and header.ImageType[0] == "DERIVED"
-    return derived or bool(image_types(header) & {"MPR", "REFORMATTED", "RESAMPLED"}) or "reformat" in concepts
+    return (
+        derived or bool(image_types(header) & {"MPR", "REFORMATTED", "RESAMPLED"}) or "reformat" in concepts
+    )

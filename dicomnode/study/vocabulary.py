@@ -1,11 +1,17 @@
-"""The words by which people name a series, in the languages of the character sets that we read: one table with its source.
+"""The words by which people name a series, in the languages of the character sets that we read.
+
+One table with its source.
 
 Rules for this table:
-1. A row is a concept, a language (ISO 639-1, "*" for names used everywhere), its words, and where they come from (`SOURCES`).
-2. Words stand as `words.normalise` leaves them: lower case, without accents, full-width forms folded, blanks between tokens.
-3. "word" is a whole token, "stem*" a token that begins so, "*stem*" any token that holds it. Chinese, Japanese, Korean and
-   Arabic words match anywhere, because those scripts set no blanks between words or join articles to them.
-4. Words are the last witness. What they say is used only where the physics is silent, or noted where it contradicts the physics.
+1. A row is a concept, a language (ISO 639-1, "*" for names used everywhere), its words, and where they come
+   from (`SOURCES`).
+2. Words stand as `words.normalise` leaves them: lower case, without accents, full-width forms folded, blanks
+   between tokens.
+3. "word" is a whole token, "stem*" a token that begins so, "*stem*" any token that holds it. Chinese,
+   Japanese, Korean and Arabic words match anywhere, because those scripts set no blanks between words or join
+   articles to them.
+4. Words are the last witness. What they say is used only where the physics is silent, or noted where it
+   contradicts the physics.
 """
 
 from __future__ import annotations
@@ -13,10 +19,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SOURCES = {
-    "vendor": "sequence and protocol names in the vendors' public protocol books and in headers of public data sets",
+    "vendor": (
+        "sequence and protocol names in the vendors' public protocol books and in headers of public data sets"
+    ),
     "field": "public field reports (dcm2niix, dicom2nifti, Dcm2Bids, ExploreASL, medInria)",
-    "label": "names of gadolinium agents and the words for contrast medium in European product information (SmPC, package leaflet)",
-    "term": "terms of radiology textbooks and reports in that language, collected by hand; no nomenclature was copied",
+    "label": (
+        "names of gadolinium agents and the words for contrast medium in European product "
+        "information (SmPC, package leaflet)"
+    ),
+    "term": (
+        "terms of radiology textbooks and reports in that language, collected by hand; no "
+        "nomenclature was copied"
+    ),
 }
 
 
@@ -33,7 +47,12 @@ class Term:
 def _rows(concept: str, source: str, **languages: str) -> tuple[Term, ...]:
     """Return one row a language; words are separated by commas, the language "any" stands for all."""
     return tuple(
-        Term(concept, "*" if language == "any" else language, tuple(word.strip() for word in words.split(",")), source)
+        Term(
+            concept,
+            "*" if language == "any" else language,
+            tuple(word.strip() for word in words.split(",")),
+            source,
+        )
         for language, words in languages.items()
     )
 
@@ -43,7 +62,10 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "t1",
         "vendor",
-        any="t1*, 3dt1*, ct1*, mprage*, mp rage, bravo, spgr, fspgr, mp2rage*, memprage, tfl3d*, 3d tfe, vibe*, thrive*, lava*, fl3d*",
+        any=(
+            "t1*, 3dt1*, ct1*, mprage*, mp rage, bravo, spgr, fspgr, mp2rage*, memprage, tfl3d*, "
+            "3d tfe, vibe*, thrive*, lava*, fl3d*"
+        ),
     ),
     *_rows("t1", "term", zh="t1加权, t1加權", ja="t1強調", ko="t1강조"),
     *_rows("t2", "vendor", any="t2*, st2*, 3dt2*, ft2*"),
@@ -62,7 +84,10 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "agent",
         "vendor",
-        any="gad, gd, ce, cet1*, ct1, ct1w, t1ce*, t1c, t1gd*, gdt1*, po cm, met cm, z cm, with cm, agentplus, postgd, postgad, dce, ceflair",
+        any=(
+            "gad, gd, ce, cet1*, ct1, ct1w, t1ce*, t1c, t1gd*, gdt1*, po cm, met cm, z cm, with "
+            "cm, agentplus, postgd, postgad, dce, ceflair"
+        ),
     ),
     *_rows(
         "agent",
@@ -125,7 +150,10 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "plain",
         "term",
-        en="pre, agentminus, plain, unenhanced, nonenhanced, noncontrast, noncon, nce, precontrast, pregad, pregd, nogad, nocontrast, wocontrast",
+        en=(
+            "pre, agentminus, plain, unenhanced, nonenhanced, noncontrast, noncon, nce, "
+            "precontrast, pregad, pregd, nogad, nocontrast, wocontrast"
+        ),
         de="nativ*, nativaufnahme",
         fr="natif, native",
         es="simple",
@@ -140,14 +168,20 @@ VOCABULARY: tuple[Term, ...] = (
         ja="単純, 造影前, 造影なし, 造影剤なし, 非造影, 無造影, 未造影, プレ",
         zh="平扫, 平掃, 增强前, 增強前, 未增强, 未增強, 非增强, 无增强, 無增強, 无对比剂, 無對比劑, 造影前, 无造影剂",
         ko="조영전, 조영 전, 조영증강전, 조영증강 전, 조영제 전, 비조영, 비증강, 조영제 없이, 조영제없이, 증강전, 증강 전",
-        ar="بدون صبغة, بدون صبغه, بدون تباين, بدون حقن, قبل الصبغة, قبل الحقن, قبل التباين, بدون مادة التباين",
+        ar=(
+            "بدون صبغة, بدون صبغه, بدون تباين, بدون حقن, قبل الصبغة, قبل الحقن, قبل التباين, "
+            "بدون مادة التباين"
+        ),
     ),
     # Both at once says nothing of one series.
     *_rows(
         "with and without",
         "term",
         any="agentboth, w wo, wwo, w and wo, with without, wo w",
-        en="with and without, without and with, pre and post, pre post, before and after, w and w o, w o and w, w w o, wo and w",
+        en=(
+            "with and without, without and with, pre and post, pre post, before and after, w and "
+            "w o, w o and w, w w o, wo and w"
+        ),
         de="mit und ohne, ohne und mit, ohne mit, mit ohne, vor und nach, nativ und",
         fr="avec et sans, sans et avec, sans puis avec, avant et apres, sans avec",
         es="con y sin, sin y con, antes y despues, sin con, con sin",
@@ -252,7 +286,10 @@ VOCABULARY: tuple[Term, ...] = (
         "term",
         de="gefass*, gefaess*, angiografie*, angiographie*, venografie*, phasenkontrast*, hirnarterien",
         fr="arm, angiographie*, angio irm, polygone, contraste de phase, temps de vol, veineuse, arteriel*",
-        es="angiografia*, angioresonancia, angio rm, angiorm, arteriografia, contraste de fase, tiempo de vuelo, flebografia, venografia",
+        es=(
+            "angiografia*, angioresonancia, angio rm, angiorm, arteriografia, contraste de fase, "
+            "tiempo de vuelo, flebografia, venografia"
+        ),
         it="angiografia*, angio rm, angiorm, contrasto di fase, tempo di volo, venosa, arterios*",
         pt="angiografia*, angiorm, angio rm, angioressonancia, contraste de fase, tempo de voo, venografia",
         nl="angiografie*, fasecontrast, vaten, bloedvaten",
@@ -260,7 +297,10 @@ VOCABULARY: tuple[Term, ...] = (
         tr="anjiyo*, anjio*, venografi*, faz kontrast*, damar*",
         sv="angiografi*, karl*, faskontrast",
         da="angiografi*, kar, fasekontrast",
-        ru="ангио*, мра, мрв, вр пролет*, времяпролет*, венограф*, фазово контраст*, фазоконтраст*, сосуд*, артери*",
+        ru=(
+            "ангио*, мра, мрв, вр пролет*, времяпролет*, венограф*, фазово контраст*, "
+            "фазоконтраст*, сосуд*, артери*"
+        ),
         ja="血管, アンギオ, 静脈, 動脈, 位相コントラスト",
         zh="血管, 静脉, 靜脈, 动脉, 動脈, 相位对比, 时间飞跃, 時間飛躍",
         ko="혈관, 정맥, 동맥, 위상대조",
@@ -344,7 +384,10 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "magnetisation transfer",
         "vendor",
-        any="mt, mtc, mtr, mton, mtoff, mt on, mt off, ihmt*, cest, apt, aptw, magnetization tr*, magnetisation tr*, mtsat, mtw",
+        any=(
+            "mt, mtc, mtr, mton, mtoff, mt on, mt off, ihmt*, cest, apt, aptw, magnetization "
+            "tr*, magnetisation tr*, mtsat, mtw"
+        ),
     ),
     *_rows(
         "magnetisation transfer",
@@ -374,7 +417,11 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "map",
         "vendor",
-        any="t1 map*, t1map*, t2 map*, t2map*, r1 map, r2 map, mp2rage t1 images, mp2rage t1, pd map, qmap*, parametric*, colou*r, quant*, relaxom*, wip t1map*, mapit, look locker, molli, t1rho*",
+        any=(
+            "t1 map*, t1map*, t2 map*, t2map*, r1 map, r2 map, mp2rage t1 images, mp2rage t1, pd "
+            "map, qmap*, parametric*, colou*r, quant*, relaxom*, wip t1map*, mapit, look locker, "
+            "molli, t1rho*"
+        ),
     ),
     *_rows(
         "map",
@@ -409,14 +456,23 @@ VOCABULARY: tuple[Term, ...] = (
         ko="감산, 차감",
         ar="طرح",
     ),
-    *_rows("functional", "vendor", any="fmri*, rsfmri*, bold, resting state*, rest bold, task bold, epi, epi*"),
+    *_rows(
+        "functional", "vendor", any="fmri*, rsfmri*, bold, resting state*, rest bold, task bold, epi, epi*"
+    ),
     *_rows("spectroscopy", "vendor", any="spectro*, mrs, csi, svs, press 35, press 144, mrsi, naa"),
     *_rows(
         "balanced",
         "vendor",
-        any="fiesta*, ciss, truefi*, true fi*, trufi*, trufisp, bssfp, ssfp, b ffe, bffe, btfe, b tfe, balanced, xeta fiesta, dess, true ssfp",
+        any=(
+            "fiesta*, ciss, truefi*, true fi*, trufi*, trufisp, bssfp, ssfp, b ffe, bffe, btfe, "
+            "b tfe, balanced, xeta fiesta, dess, true ssfp"
+        ),
     ),
-    *_rows("synthetic", "vendor", any="synthetic*, synth*, symri*, sy mri, magic, syn, mdme, synmri*, syntac, synthsr, qalas"),
+    *_rows(
+        "synthetic",
+        "vendor",
+        any="synthetic*, synth*, symri*, sy mri, magic, syn, mdme, synmri*, syntac, synthsr, qalas",
+    ),
     *_rows(
         "synthetic",
         "term",
@@ -431,17 +487,32 @@ VOCABULARY: tuple[Term, ...] = (
         ko="합성",
     ),
     # Dixon and MP2RAGE: which of the images of one acquisition this one is.
-    *_rows("dixon", "vendor", any="dixon*, *dixon, mdixon*, flex, ideal*, lava*, wfs, wfi, fatsep*, 2pt, iq dixon, wfop"),
-    *_rows("fat image", "vendor", any="fat, fat only, fatonly, fett, graisse, grasa, grasso, gordura, vet, fatimage, 脂肪, 지방, жир"),
+    *_rows(
+        "dixon",
+        "vendor",
+        any="dixon*, *dixon, mdixon*, flex, ideal*, lava*, wfs, wfi, fatsep*, 2pt, iq dixon, wfop",
+    ),
+    *_rows(
+        "fat image",
+        "vendor",
+        any="fat, fat only, fatonly, fett, graisse, grasa, grasso, gordura, vet, fatimage, 脂肪, 지방, жир",
+    ),
     *_rows("water image", "vendor", any="water, wateronly, water only, wasser, eau, agua, acqua, 水"),
-    *_rows("opposed phase", "vendor", any="opp, opposed, opposed phase, out phase, outphase, out of phase, opp phase, op phase, oop"),
+    *_rows(
+        "opposed phase",
+        "vendor",
+        any="opp, opposed, opposed phase, out phase, outphase, out of phase, opp phase, op phase, oop",
+    ),
     *_rows("in phase", "vendor", any="in phase, inphase, inp, in ph"),
     *_rows("uniform", "vendor", any="uni, uni images, uniform images, uniden, uni den"),
     *_rows("denoised", "vendor", any="uniden*, uni den*, denoised, den, dn, rd, robust"),
     *_rows(
         "reformat",
         "vendor",
-        any="mpr, *mpr, mpr1, mpr2, mprs, reformat*, reconstruction, rekonstruktion*, mpr tra, mpr cor, mpr sag, rfmt, reform*, vr, rpr",
+        any=(
+            "mpr, *mpr, mpr1, mpr2, mprs, reformat*, reconstruction, rekonstruktion*, mpr tra, "
+            "mpr cor, mpr sag, rfmt, reform*, vr, rpr"
+        ),
     ),
     # Body parts.
     *_rows(
@@ -449,14 +520,33 @@ VOCABULARY: tuple[Term, ...] = (
         "term",
         any="knee, spine, shoulder, ankle, hip, pelvis, prostate, liver, breast, cardiac, wrist, elbow, lumbar, phantom, cspine, lspine, tspine, c spine, l spine, "
         "t spine, cervical, thoracic, sacrum, abdomen, foot, femur, chest, heart, hand, calf, thigh, neck, brachial*, testphantom",
-        de="knie*, wirbelsaule*, wirbelsaeule*, hws, bws, lws, schulter*, sprunggelenk*, hufte*, huefte*, becken*, prostata*, leber*, mamma*, handgelenk*, ellenbogen*, fuss*, hals",
-        fr="genou*, rachis*, epaule*, cheville*, hanche*, bassin, foie, sein, poignet*, coude*, pied, abdomen, coeur, cou",
-        es="rodilla*, columna*, hombro*, tobillo*, cadera*, higado, mama, muneca*, codo, pie, abdomen, corazon, cuello, lumbar",
-        it="ginocchio*, rachide*, colonna, spalla*, caviglia*, anca, bacino, fegato, mammella, polso, gomito, piede, addome, cuore, collo",
-        pt="joelho*, coluna*, ombro*, tornozelo*, quadril*, figado, punho, cotovelo, abdome*, coracao, pescoco, bacia",
+        de=(
+            "knie*, wirbelsaule*, wirbelsaeule*, hws, bws, lws, schulter*, sprunggelenk*, "
+            "hufte*, huefte*, becken*, prostata*, leber*, mamma*, handgelenk*, ellenbogen*, "
+            "fuss*, hals"
+        ),
+        fr=(
+            "genou*, rachis*, epaule*, cheville*, hanche*, bassin, foie, sein, poignet*, coude*, "
+            "pied, abdomen, coeur, cou"
+        ),
+        es=(
+            "rodilla*, columna*, hombro*, tobillo*, cadera*, higado, mama, muneca*, codo, pie, "
+            "abdomen, corazon, cuello, lumbar"
+        ),
+        it=(
+            "ginocchio*, rachide*, colonna, spalla*, caviglia*, anca, bacino, fegato, mammella, "
+            "polso, gomito, piede, addome, cuore, collo"
+        ),
+        pt=(
+            "joelho*, coluna*, ombro*, tornozelo*, quadril*, figado, punho, cotovelo, abdome*, "
+            "coracao, pescoco, bacia"
+        ),
         nl="knie*, wervelkolom*, schouder*, enkel*, heup*, bekken*, lever, pols, elleboog, voet, buik, hals",
         pl="kolan*, kregoslup*, bark, biodro*, miednic*, watrob*, nadgarst*, lokiec, brzuch*, szyj*",
-        tr="diz, omurga*, omuz*, kalca*, pelvis, karaciger*, meme, bilek, dirsek, ayak, boyun, servikal, lomber",
+        tr=(
+            "diz, omurga*, omuz*, kalca*, pelvis, karaciger*, meme, bilek, dirsek, ayak, boyun, "
+            "servikal, lomber"
+        ),
         sv="kna, rygg*, axel, hoft*, backen, lever, handled, armbage, fot, buk, hals*, halsrygg*, landrygg*",
         da="knae, rygsoj*, skulder*, hofte*, baekken*, lever, handled, albue, fod, hals*, laende*",
         ru="колен*, позвоноч*, плеч*, бедр*, таз*, печен*, молочн*, шейн*, поясничн*, грудн*, сустав*, стоп*",
@@ -468,7 +558,9 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "head",
         "term",
-        any="head*, brain*, cranial*, crani*, skull, neuro*, cereb*, stroke, whole body, orbit*, pituit*, iac",
+        any=(
+            "head*, brain*, cranial*, crani*, skull, neuro*, cereb*, stroke, whole body, orbit*, pituit*, iac"
+        ),
         de="kopf*, schadel*, schaedel*, hirn*, gehirn*, cct",
         fr="cerveau, crane*, encephal*, tete, cerebr*",
         es="craneo, cerebr*, cabeza, encefal*",

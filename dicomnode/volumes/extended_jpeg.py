@@ -1,7 +1,7 @@
 """JPEG Extended with 12 bits a sample (Transfer Syntax 1.2.840.10008.1.2.4.51), decoded by GDCM's own 12-bit library.
 
-pydicom hands such frames to no other decoder than pylibjpeg-libjpeg, whose licence is the GPL. GDCM decodes them too: its
-values are those of dcmtk, bit for bit, on the images tried.
+pydicom hands such frames to no other decoder than pylibjpeg-libjpeg, whose licence is the GPL. GDCM decodes
+them too: its values are those of dcmtk, bit for bit, on the images tried.
 """
 
 from __future__ import annotations
@@ -57,11 +57,19 @@ def decode_frame(codestream: bytes, runner: DecodeRunner) -> bytearray:
     image.SetNumberOfDimensions(2)
     image.SetDimensions((runner.columns, runner.rows, 1))
     image.SetDataElement(element)
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
+    image.SetPhotometricInterpretation(
+        gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2)
+    )
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
     bits_stored = runner.bits_stored
     image.SetPixelFormat(
-        gdcm.PixelFormat(runner.samples_per_pixel, 8 if bits_stored <= 8 else 16, bits_stored, bits_stored - 1, runner.pixel_representation)
+        gdcm.PixelFormat(
+            runner.samples_per_pixel,
+            8 if bits_stored <= 8 else 16,
+            bits_stored,
+            bits_stored - 1,
+            runner.pixel_representation,
+        )
     )
     # SWIG hands out bytes as text in which every byte that is no UTF-8 is a lone surrogate.
     values = image.GetBuffer().encode("utf-8", "surrogateescape")
@@ -69,4 +77,6 @@ def decode_frame(codestream: bytes, runner: DecodeRunner) -> bytearray:
     if len(values) != runner.rows * runner.columns * runner.samples_per_pixel * bytes_a_value:
         raise RuntimeError("GDCM could not decode a frame of JPEG Extended")
     # pydicom expects values as wide as Bits Allocated says.
-    return bytearray(np.frombuffer(values, f"<u{bytes_a_value}").astype(f"<u{runner.bits_allocated // 8}").tobytes())
+    return bytearray(
+        np.frombuffer(values, f"<u{bytes_a_value}").astype(f"<u{runner.bits_allocated // 8}").tobytes()
+    )

@@ -1,7 +1,8 @@
 """An in-memory copy of an Enhanced MR instance, brought into one order and one orientation for both converters.
 
-dicom2nifti places frames by In-Stack Position Number but takes the geometry from the first and last frame, and reads the
-rescale of per-frame groups only; so the copy has its frames sorted by position, numbered so, and its rescale in every frame.
+dicom2nifti places frames by In-Stack Position Number but takes the geometry from the first and last frame,
+and reads the rescale of per-frame groups only; so the copy has its frames sorted by position, numbered so,
+and its rescale in every frame.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ _CARRIED = (
 def is_one_enhanced(stack: Stack) -> bool:
     """Return whether the stack is exactly the frames of one Enhanced MR instance."""
     first = stack.slices[0].instance
-    whole = all(item.instance is first for item in stack.slices) and len(stack.slices) == first.header.NumberOfFrames > 1
-    return whole and first.header.SOPClassUID in ENHANCED_MR
+    is_whole_instance = (
+        all(item.instance is first for item in stack.slices)
+        and len(stack.slices) == first.header.NumberOfFrames > 1
+    )
+    return is_whole_instance and first.header.SOPClassUID in ENHANCED_MR
 
 
 def enhanced_copy(slices: Sequence[DecodedSlice], orientation: Sequence[float], spool_root: Path) -> Dataset:
@@ -49,9 +53,15 @@ def enhanced_copy(slices: Sequence[DecodedSlice], orientation: Sequence[float], 
             copy[keyword] = source[keyword]
     header = slices[0].source.instance.header
     copy.NumberOfFrames = len(slices)
-    copy.SharedFunctionalGroupsSequence = [_item(PlaneOrientationSequence=[_item(ImageOrientationPatient=list(orientation))])]
-    copy.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [_item(PixelSpacing=list(header.PixelSpacing), SliceThickness=1.0)]
-    copy.PerFrameFunctionalGroupsSequence = [_frame(item, number) for number, item in enumerate(slices, start=1)]
+    copy.SharedFunctionalGroupsSequence = [
+        _item(PlaneOrientationSequence=[_item(ImageOrientationPatient=list(orientation))])
+    ]
+    copy.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [
+        _item(PixelSpacing=list(header.PixelSpacing), SliceThickness=1.0)
+    ]
+    copy.PerFrameFunctionalGroupsSequence = [
+        _frame(item, number) for number, item in enumerate(slices, start=1)
+    ]
     describe_pixels(copy, np.stack([item.stored for item in slices]))
     copy.file_meta = native_meta(header.SOPClassUID, header.SOPInstanceUID)
     return copy
@@ -59,7 +69,10 @@ def enhanced_copy(slices: Sequence[DecodedSlice], orientation: Sequence[float], 
 
 def _frame(item: DecodedSlice, number: int) -> Dataset:
     content = _item(StackID="1", InStackPositionNumber=number, DimensionIndexValues=[1, number])
-    groups = _item(FrameContentSequence=[content], PlanePositionSequence=[_item(ImagePositionPatient=list(item.source.position))])
+    groups = _item(
+        FrameContentSequence=[content],
+        PlanePositionSequence=[_item(ImagePositionPatient=list(item.source.position))],
+    )
     if len(item.transform):
         groups.PixelValueTransformationSequence = [item.transform]
     return groups

@@ -32,19 +32,32 @@ def read_nifti(path: Path, frame_of_reference_uid: str) -> Volume:
     Raises
     ------
     StudyRefused
-        The file cannot be read ("nifti-unreadable"), is not 3D ("not-3d"), holds no real numbers ("not-real"), does not say where it lies in
-        the patient ("affine-missing"), or says two things of left and right ("affine-contradiction").
+        The file cannot be read ("nifti-unreadable"), is not 3D ("not-3d"), holds no real numbers
+        ("not-real"), does not say where it lies in the patient ("affine-missing"), or says two things of left
+        and right ("affine-contradiction").
     ImageError, GeometryError
         A voxel is not finite ("voxels-not-finite") or the affine cannot be inverted ("affine-invalid").
     """
     try:
         image = nib.nifti1.load(path)
         if image.get_data_dtype().kind not in "iuf":
-            raise StudyRefused(f"{path.name} holds {image.get_data_dtype()} values; give one real number a voxel.", code="not-real")
+            raise StudyRefused(
+                f"{path.name} holds {image.get_data_dtype()} values; give one real number a voxel.",
+                code="not-real",
+            )
         _check_orientation(path.name, image)
         array = np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, ValueError, EOFError, zlib.error, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as problem:
-        raise StudyRefused(f"{path.name} cannot be read as NIfTI ({type(problem).__name__}).", code="nifti-unreadable") from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zlib.error,
+        nib.filebasedimages.ImageFileError,
+        nib.spatialimages.HeaderDataError,
+    ) as problem:
+        raise StudyRefused(
+            f"{path.name} cannot be read as NIfTI ({type(problem).__name__}).", code="nifti-unreadable"
+        ) from None
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3:
@@ -59,10 +72,17 @@ def _check_orientation(name: str, image: nib.nifti1.Nifti1Image) -> None:
     sform, sform_code = image.get_sform(coded=True)
     if not qform_code and not sform_code:
         raise StudyRefused(
-            f"{name} has neither qform nor sform: where left and right are in it is unknown. Set its orientation.", code="affine-missing"
+            (
+                f"{name} has neither qform nor sform: where left and right are in it is unknown. Set "
+                "its orientation."
+            ),
+            code="affine-missing",
         )
     if qform_code and sform_code and np.linalg.det(qform[:3, :3]) * np.linalg.det(sform[:3, :3]) < 0:
-        raise StudyRefused(f"{name}: qform and sform put left on different sides. Repair its header.", code="affine-contradiction")
+        raise StudyRefused(
+            f"{name}: qform and sform put left on different sides. Repair its header.",
+            code="affine-contradiction",
+        )
 
 
 def write_nifti(path: Path, array: Array, affine: npt.NDArray[np.float64]) -> None:
@@ -70,7 +90,8 @@ def write_nifti(path: Path, array: Array, affine: npt.NDArray[np.float64]) -> No
     ras = _RAS_TO_LPS @ affine @ _REVERSE_INDEX
     image = nib.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), ras)
     image.header.set_xyzt_units("mm")
-    # Both transforms, as scanner coordinates: some readers look at one only. A sheared grid has no qform that is true.
+    # Both transforms, as scanner coordinates: some readers look at one only. A sheared grid has no qform that
+    # is true.
     image.set_sform(ras, code=1)
     image.set_qform(ras if shear(ras) < _QFORM_SHEAR else None, code=1 if shear(ras) < _QFORM_SHEAR else 0)
     nib.save(image, path)

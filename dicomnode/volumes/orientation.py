@@ -1,4 +1,7 @@
-"""One orientation for a stack whose headers jitter: averaged, made perpendicular, and turned to the line the slices lie on."""
+"""One orientation for a stack whose headers jitter.
+
+Averaged, made perpendicular, and turned to the line the slices lie on.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,10 @@ _UNIT = 1e-5
 def common_orientation(stack: Stack) -> tuple[float, ...]:
     """Return the six direction cosines that stand for all slices of a stack.
 
-    Slices that agree and are perpendicular unit vectors keep their cosines as they are. Otherwise the mean is taken. Slice positions
-    span more than 80 mm, so the line through them gives the normal more precisely than jittering cosines do; the mean is turned onto
-    it. `choose_stack` and `regularity_findings` bound both corrections by 1e-3 and by the perpendicular tolerance.
+    Slices that agree and are perpendicular unit vectors keep their cosines as they are. Otherwise the mean is
+    taken. Slice positions span more than 80 mm, so the line through them gives the normal more precisely than
+    jittering cosines do; the mean is turned onto it. `choose_stack` and `regularity_findings` bound both
+    corrections by 1e-3 and by the perpendicular tolerance.
     """
     orientations = np.array([item.orientation for item in stack.slices], dtype=np.float64)
     if float(np.ptp(orientations, axis=0).max()) <= _EXACT and _is_clean(orientations[0]):

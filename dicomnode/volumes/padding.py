@@ -1,7 +1,7 @@
 """Pixels that are no image: Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2), made background.
 
-The values are stored values, before rescale. They are written in the sign of Pixel Representation; some write them in the other one, which
-is the same bits.
+The values are stored values, before rescale. They are written in the sign of Pixel Representation; some write
+them in the other one, which is the same bits.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def background_of(lowest: float, transform: Dataset, image: Array) -> int:
     signal = min(0.0, lowest)
     if "ModalityLUTSequence" in transform:
         return int(image.min()) if image.size else 0
-    slope, intercept = float(transform.get("RescaleSlope") or 1.0), float(transform.get("RescaleIntercept") or 0.0)
+    slope, intercept = (
+        float(transform.get("RescaleSlope") or 1.0),
+        float(transform.get("RescaleIntercept") or 0.0),
+    )
     limits = np.iinfo(image.dtype)
     return int(np.clip(round((signal - intercept) / slope), limits.min, limits.max))
 
@@ -58,5 +61,9 @@ def background_of(lowest: float, transform: Dataset, image: Array) -> int:
 def _as_stored(number: float, dtype: np.dtype[np.integer[Any]]) -> int:
     """Return a value as the stored type holds its bits: 63536 in a signed type of 16 bits is -2000."""
     limits = np.iinfo(dtype)
-    whole = int(number)
-    return whole if limits.min <= whole <= limits.max else (whole - int(limits.min)) % 2**limits.bits + int(limits.min)
+    integer = int(number)
+    return (
+        integer
+        if limits.min <= integer <= limits.max
+        else (integer - int(limits.min)) % 2**limits.bits + int(limits.min)
+    )

@@ -1,6 +1,7 @@
 """Decoding: the stored values of every slice of a stack, and in-memory instances that both converters read.
 
-The copies carry native little endian pixels, one orientation and nothing of the patient; the files in the spool are never changed.
+The copies carry native little endian pixels, one orientation and nothing of the patient; the files in the
+spool are never changed.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ _RESCALE = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
 
 @dataclass(frozen=True, eq=False)
 class DecodedSlice:
-    """One slice as stored: (row, column) integers, the dataset that holds its modality transform, and which pixels are padding.
+    """One slice as stored.
+
+    (row, column) integers, the dataset that holds its modality transform, and which pixels are padding.
 
     `padding` is None where the instance declares no Pixel Padding Value.
     """
@@ -67,14 +70,21 @@ def decode_stack(stack: Stack, spool_root: Path) -> tuple[DecodedSlice, ...]:
         for index in indices:
             item = stack.slices[index]
             if item.frame_number > len(frames):
-                raise StudyRefused("An instance holds fewer frames than its header describes.", code="pixel-data-unreadable")
+                raise StudyRefused(
+                    "An instance holds fewer frames than its header describes.", code="pixel-data-unreadable"
+                )
             stored = frames[item.frame_number - 1]
-            decoded[index] = DecodedSlice(item, stored, _transform(dataset, item.frame_number - 1), find_padding(stored, dataset))
+            decoded[index] = DecodedSlice(
+                item, stored, _transform(dataset, item.frame_number - 1), find_padding(stored, dataset)
+            )
     return tuple(decoded[index] for index in range(len(stack.slices)))
 
 
 def fill_padding(slices: Sequence[DecodedSlice]) -> tuple[DecodedSlice, ...]:
-    """Return the slices with padding made background: no signal, or the lowest value of the stack where that is below zero."""
+    """Return the slices with padding made background.
+
+    No signal, or the lowest value of the stack where that is below zero.
+    """
     padded = [item for item in slices if item.padding is not None and item.padding.any()]
     if not padded:
         return tuple(slices)
@@ -91,15 +101,20 @@ def _filled(item: DecodedSlice, lowest: float) -> DecodedSlice:
 
 
 def classic_copies(slices: Sequence[DecodedSlice], orientation: Sequence[float]) -> list[Dataset]:
-    """Return one MR Image Storage instance per slice, numbered in the order of the stack; all in the first one's series.
+    """Return one MR Image Storage instance per slice, numbered in the order of the stack.
 
-    dicom2nifti parts time points by the order of Instance Number; the stack is sorted already, so it is numbered anew.
+    All in the first one's series.
+
+    dicom2nifti parts time points by the order of Instance Number; the stack is sorted already, so it is
+    numbered anew.
     """
     first = slices[0].source.instance.header
     return [_classic_copy(item, orientation, number, first) for number, item in enumerate(slices, start=1)]
 
 
-def _classic_copy(item: DecodedSlice, orientation: Sequence[float], number: int, header: InstanceHeader) -> Dataset:
+def _classic_copy(
+    item: DecodedSlice, orientation: Sequence[float], number: int, header: InstanceHeader
+) -> Dataset:
     copy = Dataset()
     copy.update({element.tag: element for element in item.transform})
     copy.SOPClassUID = MRImageStorage
@@ -150,7 +165,10 @@ def _decode_file(path: Path) -> tuple[Dataset, Array]:
                 dataset = pydicom.dcmread(file, force=True)
             frames = dataset.pixel_array
         except Exception as problem:  # noqa: BLE001 - five decoder libraries, each with exceptions of its own
-            sentence = f"The pixel data of an instance cannot be decoded ({type(problem).__name__}); send the series again."
+            sentence = (
+                f"The pixel data of an instance cannot be decoded ({type(problem).__name__}); send "
+                "the series again."
+            )
             raise StudyRefused(sentence, code="pixel-data-unreadable") from None
     frames = frames[None] if frames.ndim == 2 else frames
     expected = (dataset.get("Rows"), dataset.get("Columns"))
@@ -163,7 +181,11 @@ def _decode_file(path: Path) -> tuple[Dataset, Array]:
 def _sign_extended(frames: Array, dataset: Dataset) -> Array:
     """Repeat the sign bit of values that fill only Bits Stored of Bits Allocated (PS3.5 8.1.1 leaves the rest open)."""
     spare = frames.dtype.itemsize * 8 - int(dataset.BitsStored)
-    if not np.issubdtype(frames.dtype, np.signedinteger) or spare <= 0 or int(dataset.HighBit) != int(dataset.BitsStored) - 1:
+    if (
+        not np.issubdtype(frames.dtype, np.signedinteger)
+        or spare <= 0
+        or int(dataset.HighBit) != int(dataset.BitsStored) - 1
+    ):
         return frames
     extended: Array = (frames << spare) >> spare
     return extended
@@ -172,7 +194,10 @@ def _sign_extended(frames: Array, dataset: Dataset) -> Array:
 def _transform(dataset: Dataset, frame_index: int) -> Dataset:
     """Return the modality transform of a frame: its own group, the shared group, or the top level."""
     holders = [dataset]
-    for sequence, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", frame_index)):
+    for sequence, index in (
+        ("SharedFunctionalGroupsSequence", 0),
+        ("PerFrameFunctionalGroupsSequence", frame_index),
+    ):
         items = read_items(dataset, sequence)
         if index < len(items):
             holders[:0] = read_items(items[index], "PixelValueTransformationSequence")

@@ -19,8 +19,8 @@ SEG_CLASS = str(SegmentationStorage)
 def read_segmentation(path: Path) -> Volume:
     """Return a volume of 0 and 1: voxels that are in any segment.
 
-    Slices without a segment may be absent from a SEG (PS3.3 C.8.20.2), so the volume may hold only a part of the image's slices; those
-    that are missing in between are empty.
+    Slices without a segment may be absent from a SEG (PS3.3 C.8.20.2), so the volume may hold only a part of
+    the image's slices; those that are missing in between are empty.
 
     Raises
     ------
@@ -33,11 +33,27 @@ def read_segmentation(path: Path) -> Volume:
             seg = hd.seg.segread(path)
             if seg.segmentation_type != hd.seg.SegmentationTypeValues.BINARY:
                 raise StudyRefused(
-                    f"{path.name} is a {seg.segmentation_type.value} segmentation; give a BINARY one.", code="seg-unreadable"
+                    f"{path.name} is a {seg.segmentation_type.value} segmentation; give a BINARY one.",
+                    code="seg-unreadable",
                 )
-            found = seg.get_volume(combine_segments=True, skip_overlap_checks=True, allow_missing_positions=True)
-    except (InvalidDicomError, ValueError, RuntimeError, AttributeError, KeyError, OSError, EOFError) as problem:
+            segment_volume = seg.get_volume(
+                combine_segments=True, skip_overlap_checks=True, allow_missing_positions=True
+            )
+    except (
+        InvalidDicomError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        KeyError,
+        OSError,
+        EOFError,
+    ) as problem:
         raise StudyRefused(
-            f"{path.name} cannot be read as a DICOM segmentation ({type(problem).__name__}).", code="seg-unreadable"
+            f"{path.name} cannot be read as a DICOM segmentation ({type(problem).__name__}).",
+            code="seg-unreadable",
         ) from None
-    return Volume((found.array > 0).astype(np.uint8), np.asarray(found.affine, dtype=np.float64), str(found.frame_of_reference_uid))
+    return Volume(
+        (segment_volume.array > 0).astype(np.uint8),
+        np.asarray(segment_volume.affine, dtype=np.float64),
+        str(segment_volume.frame_of_reference_uid),
+    )

@@ -1,4 +1,7 @@
-"""The two converters, each called once: dicom2nifti, whose volume is used, and highdicom, which must agree with it."""
+"""The two converters, each called once.
+
+Dicom2nifti, whose volume is used, and highdicom, which must agree with it.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,15 @@ CORNER_TOLERANCE_MM = 0.01
 Affine = npt.NDArray[np.float64]
 
 
-def convert_with_dicom2nifti(copies: Sequence[Dataset], normal: npt.NDArray[np.float64], output: Path) -> tuple[Array, Affine]:
-    """Return array (slice, row, column) and LPS affine, slices ascending along `normal`; all validations of dicom2nifti are on.
+def convert_with_dicom2nifti(
+    copies: Sequence[Dataset], normal: npt.NDArray[np.float64], output: Path
+) -> tuple[Array, Affine]:
+    """Return array (slice, row, column) and LPS affine, slices ascending along `normal`.
 
-    The generic converter is called directly: the choice by manufacturer would look for time series that were ruled out before.
+    All validations of dicom2nifti are on.
+
+    The generic converter is called directly: the choice by manufacturer would look for time series that were
+    ruled out before.
 
     Raises
     ------
@@ -36,15 +44,21 @@ def convert_with_dicom2nifti(copies: Sequence[Dataset], normal: npt.NDArray[np.f
     try:
         image = dicom2nifti.convert_generic.dicom_to_nifti(list(copies), str(output))["NII"]
     except (ConversionError, ConversionValidationError) as refusal:
-        sentence = f"dicom2nifti refuses the series: {refusal.message if hasattr(refusal, 'message') else refusal}."
+        sentence = (
+            f"dicom2nifti refuses the series: {refusal.message if hasattr(refusal, 'message') else refusal}."
+        )
         raise StudyRefused(sentence, code="conversion-refused") from None
     array = np.asarray(image.dataobj)
     if array.ndim != 3:
         raise StudyRefused("dicom2nifti reads the series as several volumes.", code="conversion-refused")
-    return _ascending(array.transpose(2, 1, 0), lps_affine(np.asarray(image.affine, dtype=np.float64)), normal)
+    return _ascending(
+        array.transpose(2, 1, 0), lps_affine(np.asarray(image.affine, dtype=np.float64)), normal
+    )
 
 
-def convert_with_highdicom(copies: Sequence[Dataset], normal: npt.NDArray[np.float64], tolerance_mm: float) -> tuple[Array, Affine]:
+def convert_with_highdicom(
+    copies: Sequence[Dataset], normal: npt.NDArray[np.float64], tolerance_mm: float
+) -> tuple[Array, Affine]:
     """Return the same from highdicom's reading of the geometry.
 
     Raises
@@ -52,12 +66,18 @@ def convert_with_highdicom(copies: Sequence[Dataset], normal: npt.NDArray[np.flo
     StudyRefused
         "geometry-disagreement" when highdicom sees no regular volume where dicom2nifti saw one.
     """
-    plain: dict[str, Any] = {"apply_real_world_transform": False, "apply_voi_transform": False, "apply_presentation_lut": False}
+    plain: dict[str, Any] = {
+        "apply_real_world_transform": False,
+        "apply_voi_transform": False,
+        "apply_presentation_lut": False,
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if len(copies) == 1:
-                volume = highdicom.Image.from_dataset(copies[0], copy=False).get_volume(atol=tolerance_mm, **plain)
+                volume = highdicom.Image.from_dataset(copies[0], copy=False).get_volume(
+                    atol=tolerance_mm, **plain
+                )
             else:
                 volume = highdicom.get_volume_from_series(copies, atol=tolerance_mm, **plain)
     except (ValueError, RuntimeError, AttributeError) as problem:
@@ -75,15 +95,21 @@ def compare_witnesses(first: tuple[Array, Affine], second: tuple[Array, Affine])
         "geometry-disagreement" or "voxel-disagreement".
     """
     if first[0].shape != second[0].shape:
-        sentence = f"Two converters disagree on the shape of the volume: {first[0].shape} and {second[0].shape}."
+        sentence = (
+            f"Two converters disagree on the shape of the volume: {first[0].shape} and {second[0].shape}."
+        )
         raise StudyRefused(sentence, code="geometry-disagreement")
     apart_mm = corner_distance_mm(first[1], second[1], first[0].shape)
     if apart_mm > CORNER_TOLERANCE_MM:
-        sentence = f"Two converters disagree on the place of the volume by {apart_mm:.3f} mm; nothing is guessed."
+        sentence = (
+            f"Two converters disagree on the place of the volume by {apart_mm:.3f} mm; nothing is guessed."
+        )
         raise StudyRefused(sentence, code="geometry-disagreement")
     scale = max(1.0, float(np.abs(first[0]).max()))
     if float(np.abs(first[0].astype(np.float64) - second[0]).max()) > 1e-5 * scale:
-        raise StudyRefused("Two converters disagree on the voxel values; nothing is guessed.", code="voxel-disagreement")
+        raise StudyRefused(
+            "Two converters disagree on the voxel values; nothing is guessed.", code="voxel-disagreement"
+        )
 
 
 def corner_distance_mm(first: Affine, second: Affine, shape: Sequence[int]) -> float:

@@ -1,8 +1,10 @@
 """A model bundle (`models/<name>/<version>/`): its files, their hashes, what it needs and what it promises.
 
 Rules for this file:
-1. A bundle is data: ONNX graphs (folds, planes, stages; none for an ensemble of other bundles), a TOML manifest, a card, pictures. Any other file in the folder refuses the bundle; nothing is unpickled.
-2. What runs is what was hashed: the session is made of the checked bytes, not of the path, so weights outside the graph cannot come in.
+1. A bundle is data: ONNX graphs (folds, planes, stages; none for an ensemble of other bundles), a TOML
+   manifest, a card, pictures. Any other file in the folder refuses the bundle; nothing is unpickled.
+2. What runs is what was hashed: the session is made of the checked bytes, not of the path, so weights outside
+   the graph cannot come in.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ _ALLOWED_SUFFIXES = (".onnx", ".toml", ".md", ".png")
 
 @dataclass(frozen=True)
 class Bundle(Manifest):
-    """One checked bundle: everything that its manifest says, the folder that it lies in, and the bundles that an ensemble is made of."""
+    """One checked bundle.
+
+    Everything that its manifest says, the folder that it lies in, and the bundles that an ensemble is made
+    of.
+    """
 
     folder: Path
     members: tuple[Bundle, ...] = ()
@@ -59,7 +65,8 @@ class Bundle(Manifest):
         data = _read(self.folder / name)
         if hashlib.sha256(data).hexdigest() != self.graphs[name]:
             raise BundleError(
-                f"{self.folder / name}: the SHA-256 differs from the manifest's; install the bundle again", code="model-altered"
+                f"{self.folder / name}: the SHA-256 differs from the manifest's; install the bundle again",
+                code="model-altered",
             )
         return data
 
@@ -77,11 +84,14 @@ class Bundle(Manifest):
         """
         fitting = [combination for combination in self.input.accepts if set(combination) <= set(available)]
         if not fitting:
-            wanted = " or ".join("+".join(combination) for combination in self.input.accepts)
-            seen = "+".join(sorted(available)) or "nothing"
-            raise BundleError(f"{self.name} was trained for {wanted}; the study has {seen}", code="channels-missing")
-        chosen = max(fitting, key=len)
-        return tuple(channel for channel in self.channels if channel in chosen)
+            combinations = " or ".join("+".join(combination) for combination in self.input.accepts)
+            available_text = "+".join(sorted(available)) or "nothing"
+            raise BundleError(
+                f"{self.name} was trained for {combinations}; the study has {available_text}",
+                code="channels-missing",
+            )
+        largest_combination = max(fitting, key=len)
+        return tuple(channel for channel in self.channels if channel in largest_combination)
 
 
 def load_bundle(folder: Path, families: Families) -> Bundle:
@@ -97,14 +107,20 @@ def load_bundle(folder: Path, families: Families) -> Bundle:
     bundle = Bundle(**vars(read_manifest(folder / MANIFEST, families)), folder=folder)
     if (bundle.name, bundle.version) != (folder.parent.name, folder.name):
         raise BundleError(
-            f"{bundle.name}/{bundle.version} lies in {folder.parent.name}/{folder.name}; the folder must be called as the manifest says",
+            (
+                f"{bundle.name}/{bundle.version} lies in {folder.parent.name}/{folder.name}; the "
+                "folder must be called as the manifest says"
+            ),
             code="model-manifest-invalid",
         )
     _check_files(folder, list(bundle.graphs))
     for name, digest in bundle.graphs.items():
         stat = (folder / name).stat()
         if _sha256(folder / name, stat.st_size, stat.st_mtime_ns) != digest:
-            raise BundleError(f"{folder / name}: the SHA-256 differs from the manifest's; install the bundle again", code="model-altered")
+            raise BundleError(
+                f"{folder / name}: the SHA-256 differs from the manifest's; install the bundle again",
+                code="model-altered",
+            )
     return replace(bundle, members=_load_members(bundle, families))
 
 
@@ -114,27 +130,39 @@ def _load_members(bundle: Bundle, families: Families) -> tuple[Bundle, ...]:
     Raises
     ------
     BundleError
-        One is missing, another than was named, an ensemble itself, or was not trained for what the ensemble accepts.
+        One is missing, another than was named, or an ensemble itself, or none was trained for what the
+        ensemble accepts.
     """
     models, members = bundle.folder.parent.parent, []
     for name, digest in bundle.family_spec.member_digests.items():
         if not (models / name / MANIFEST).exists():
             raise BundleError(
-                f"{bundle.name} needs {name}, which is not in {models}; install it, or remove {bundle.name}", code="model-missing"
+                f"{bundle.name} needs {name}, which is not in {models}; install it, or remove {bundle.name}",
+                code="model-missing",
             )
         if read_manifest(models / name / MANIFEST, families).family_spec.member_digests:
-            raise BundleError(f"{bundle.name}: its member {name} is an ensemble itself", code="model-manifest-invalid")
+            raise BundleError(
+                f"{bundle.name}: its member {name} is an ensemble itself", code="model-manifest-invalid"
+            )
         member = load_bundle(models / name, families)
         if member.sha256 != digest:
             raise BundleError(
-                f"{bundle.name} was made with another {name}: the SHA-256 differs; install that one again", code="model-altered"
+                f"{bundle.name} was made with another {name}: the SHA-256 differs; install that one again",
+                code="model-altered",
             )
-        accepted = {frozenset(combination) for combination in member.input.accepts}
-        lacking = [combination for combination in bundle.input.accepts if frozenset(combination) not in accepted]
-        if member.task != bundle.task or lacking:
-            missing = f"for {'+'.join(lacking[0])}" if lacking else f"for the task {bundle.task!r}"
-            raise BundleError(f"{bundle.name}: its member {name} was not trained {missing}", code="model-manifest-invalid")
+        if member.task != bundle.task:
+            raise BundleError(
+                f"{bundle.name}: its member {name} was not trained for the task {bundle.task!r}",
+                code="model-manifest-invalid",
+            )
         members.append(member)
+    trained = {frozenset(combination) for member in members for combination in member.input.accepts}
+    lacking = [combination for combination in bundle.input.accepts if frozenset(combination) not in trained]
+    if members and lacking:
+        raise BundleError(
+            f"{bundle.name}: none of its members was trained for {'+'.join(lacking[0])}",
+            code="model-manifest-invalid",
+        )
     return tuple(members)
 
 
@@ -147,7 +175,10 @@ def list_bundles(models_dir: Path, families: Families) -> list[Bundle]:
         One of them is not usable; the message names it.
     """
     folders = sorted(path.parent for path in models_dir.glob(f"*/*/{MANIFEST}"))
-    return sorted((load_bundle(folder, families) for folder in folders), key=lambda bundle: (bundle.name, _version_key(bundle.version)))
+    return sorted(
+        (load_bundle(folder, families) for folder in folders),
+        key=lambda bundle: (bundle.name, _version_key(bundle.version)),
+    )
 
 
 def find_bundle(models_dir: Path, name: str, families: Families) -> Bundle:
@@ -159,17 +190,23 @@ def find_bundle(models_dir: Path, name: str, families: Families) -> Bundle:
         There is none, or it is not usable.
     """
     model, _, version = name.partition("/")
-    folders = sorted((path.parent for path in (models_dir / model).glob(f"*/{MANIFEST}")), key=lambda path: _version_key(path.name))
+    folders = sorted(
+        (path.parent for path in (models_dir / model).glob(f"*/{MANIFEST}")),
+        key=lambda path: _version_key(path.name),
+    )
     if version:
         folders = [folder for folder in folders if folder.name == version]
     if not model or not folders:
         raise BundleError(
-            f"there is no model bundle {name!r} in {models_dir}; `dicomnode models list` shows what is there", code="model-missing"
+            f"there is no model bundle {name!r} in {models_dir}; `dicomnode models list` shows what is there",
+            code="model-missing",
         )
     return load_bundle(folders[-1], families)
 
 
-def open_graph(bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = False) -> onnxruntime.InferenceSession:
+def open_graph(
+    bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = False
+) -> onnxruntime.InferenceSession:
     """Return an ONNX Runtime session on the CPU or on CUDA, made of the checked bytes, its graph held against the manifest.
 
     Weights stored as Float16 are widened once, when the session folds its constants.
@@ -185,7 +222,8 @@ def open_graph(bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = 
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # A memory pattern is one more block for all of a run, beside those that the first run took: at 128^3 patches a whole gigabyte.
+    # A memory pattern is one more block for all of a run, beside those that the first run took: at 128^3
+    # patches a whole gigabyte.
     options.enable_mem_pattern = False
     # Spinning threads take the core from the rest of the node between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -194,7 +232,9 @@ def open_graph(bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = 
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=[provider])
     except Exception as problem:  # noqa: BLE001 - ONNX Runtime's errors share no base class
-        raise BundleError(f"{bundle.name}: ONNX Runtime cannot load {name}: {problem}", code="model-unusable") from None
+        raise BundleError(
+            f"{bundle.name}: ONNX Runtime cannot load {name}: {problem}", code="model-unusable"
+        ) from None
     if session.get_providers()[0] != provider:
         raise BundleError(f"{bundle.name}: ONNX Runtime could not start {provider}", code="provider-missing")
     check_graph(
@@ -207,16 +247,18 @@ def open_graph(bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = 
 
 
 def verify_bundle(bundle: Bundle) -> None:
-    """Check hash and graph, and run the network once on a fixed input: what comes out must be finite, probabilities within 0..1.
+    """Check hash and graph, and run the network once on a fixed input.
+
+    What comes out must be finite, probabilities within 0..1.
 
     Raises
     ------
     BundleError
         Something is not as the manifest says.
     """
-    for each in bundle.members or (bundle,):
-        for name in each.graphs:
-            _verify_graph(each, name)
+    for member in bundle.members or (bundle,):
+        for name in member.graphs:
+            _verify_graph(member, name)
 
 
 def _verify_graph(bundle: Bundle, name: str) -> None:
@@ -225,15 +267,26 @@ def _verify_graph(bundle: Bundle, name: str) -> None:
     ramp = np.linspace(0.0, 1.0, math.prod(shape), dtype=np.float32).reshape(shape)
     answer: FloatArray = session.run([bundle.output.name], {bundle.input.name: ramp})[0]
     if not np.isfinite(answer).all():
-        raise BundleError(f"{bundle.name}: the network answers a fixed input with NaN or infinite values", code="model-output-not-finite")
+        raise BundleError(
+            f"{bundle.name}: the network answers a fixed input with NaN or infinite values",
+            code="model-output-not-finite",
+        )
     if bundle.output.activation == "in-graph" and (answer.min() < 0 or answer.max() > 1):
-        raise BundleError(f"{bundle.name}: the manifest promises probabilities, the graph gives {answer.min():g} to {answer.max():g}")
+        raise BundleError(
+            f"{bundle.name}: the manifest promises probabilities, the graph gives "
+            f"{answer.min():g} to {answer.max():g}"
+        )
 
 
 def check_graph(
-    bundle: Bundle, name: str, inputs: Mapping[str, tuple[str, list[Any]]], outputs: Mapping[str, tuple[str, list[Any]]]
+    bundle: Bundle,
+    name: str,
+    inputs: Mapping[str, tuple[str, list[Any]]],
+    outputs: Mapping[str, tuple[str, list[Any]]],
 ) -> None:
-    """Hold the inputs and outputs of the graph `name` (name -> ONNX type, shape) against the manifest; a named axis fits any size.
+    """Hold the inputs and outputs of the graph `name` (name -> ONNX type, shape) against the manifest.
+
+    A named axis fits any size.
 
     Raises
     ------
@@ -245,16 +298,30 @@ def check_graph(
     _check_tensor(bundle, "output", outputs, bundle.output.name, [1, bundle.maps, *patch])
 
 
-def _check_tensor(bundle: Bundle, kind: str, tensors: Mapping[str, tuple[str, list[Any]]], name: str, wanted: list[int]) -> None:
+def _check_tensor(
+    bundle: Bundle,
+    kind: str,
+    tensors: Mapping[str, tuple[str, list[Any]]],
+    name: str,
+    combinations: list[int],
+) -> None:
     if set(tensors) != {name}:
         raise BundleError(
-            f"{bundle.name}: the graph's {kind}s are {sorted(tensors)}, the manifest says {name!r}", code="model-graph-mismatch"
+            f"{bundle.name}: the graph's {kind}s are {sorted(tensors)}, the manifest says {name!r}",
+            code="model-graph-mismatch",
         )
     dtype, shape = tensors[name]
-    fits = len(shape) == len(wanted) and all(seen == size for seen, size in zip(shape, wanted, strict=True) if isinstance(seen, int))
+    fits = len(shape) == len(combinations) and all(
+        available_text == size
+        for available_text, size in zip(shape, combinations, strict=True)
+        if isinstance(available_text, int)
+    )
     if not fits or dtype != "tensor(float)":
         raise BundleError(
-            f"{bundle.name}: the graph's {kind} {name!r} is {dtype} {shape}, the manifest says tensor(float) {wanted}",
+            (
+                f"{bundle.name}: the graph's {kind} {name!r} is {dtype} {shape}, the manifest says "
+                f"tensor(float) {combinations}"
+            ),
             code="model-graph-mismatch",
         )
 
@@ -266,13 +333,21 @@ def _read(path: Path) -> bytes:
         raise BundleError(f"{path} cannot be read: {problem.strerror}", code="model-missing") from None
 
 
-def _check_files(folder: Path, wanted: list[str]) -> None:
-    strange = sorted(path.name for path in folder.iterdir() if path.is_dir() or path.suffix not in _ALLOWED_SUFFIXES)
+def _check_files(folder: Path, combinations: list[str]) -> None:
+    strange = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() or path.suffix not in _ALLOWED_SUFFIXES
+    )
     if strange:
-        raise BundleError(f"{folder} holds {strange}; a bundle is {', '.join(_ALLOWED_SUFFIXES)} files only", code="model-unusable")
+        raise BundleError(
+            f"{folder} holds {strange}; a bundle is {', '.join(_ALLOWED_SUFFIXES)} files only",
+            code="model-unusable",
+        )
     graphs = sorted(path.name for path in folder.glob("*.onnx"))
-    if graphs != sorted(wanted):
-        raise BundleError(f"{folder} must hold the graphs {sorted(wanted)} and no other, it holds {graphs}", code="model-missing")
+    if graphs != sorted(combinations):
+        raise BundleError(
+            f"{folder} must hold the graphs {sorted(combinations)} and no other, it holds {graphs}",
+            code="model-missing",
+        )
 
 
 @functools.lru_cache(maxsize=32)
@@ -282,4 +357,7 @@ def _sha256(path: Path, size_bytes: int, modified_ns: int) -> str:
 
 def _version_key(version: str) -> tuple[tuple[int, str], ...]:
     """Order "0.10.0" after "0.9.1"."""
-    return tuple((int(part), "") if part.isdigit() else (0, part) for part in re.split(r"[.\-+]", version))
+    return tuple(
+        (int(version_part), "") if version_part.isdigit() else (0, version_part)
+        for version_part in re.split(r"[.\-+]", version)
+    )

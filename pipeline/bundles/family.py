@@ -1,4 +1,7 @@
-"""What a family of networks adds to a manifest. Bundles know no family by name: each hands in a row (`segmenters/families.py`)."""
+"""What a family of networks adds to a manifest.
+
+Bundles know no family by name: each hands in a row (`segmenters/families.py`).
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ class Family:
     find_files_problem
         Given the names of the graphs: what is wrong with them; empty when nothing is.
     table
-        Name of the family's own table; empty where it has none. Two families may share a word: the table decides between them.
+        Name of the family's own table; empty where it has none. Two families may share a word: the table
+        decides between them.
     read
         Reads the table.
     check
@@ -39,7 +43,8 @@ class Family:
     tasks
         What its networks can find.
     scheme
-        Its own name for `preprocess.resample` and `preprocess.normalise`; empty where it uses the common ones.
+        Its own name for `preprocess.resample` and `preprocess.normalise`; empty where it uses the common
+        ones.
     prepares
         Whether the manifest says how images are prepared and tiled; an ensemble's members say it.
     """

@@ -1,4 +1,7 @@
-"""A bundle's manifest (`model.toml`): its keys as frozen records. `reader.py` reads it; `docs/model-bundle.md` lays the keys down."""
+"""A bundle's manifest (`model.toml`): its keys as frozen records.
+
+`reader.py` reads it; `docs/model-bundle.md` lays the keys down.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class FamilySpec:
-    """A family's own table, and what of a bundle follows from it; this one is that of a family without a table."""
+    """A family's own table, and what of a bundle follows from it.
+
+    This one is that of a family without a table.
+    """
 
     @property
     def member_digests(self) -> Mapping[str, str]:
@@ -39,7 +45,10 @@ class FamilySpec:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What goes in: ONNX input `name`, shape (1, channels, *patch); `accepts` lists the combinations that it was trained for."""
+    """What goes in: ONNX input `name`, shape (1, channels, *patch).
+
+    `accepts` lists the combinations that it was trained for.
+    """
 
     name: str
     channels: tuple[str, ...]
@@ -71,7 +80,10 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """How tiles overlap and what is averaged where they do; `mirror_axes` (slice, row, column: 0, 1, 2) are looked at both ways round."""
+    """How tiles overlap and what is averaged where they do.
+
+    `mirror_axes` (slice, row, column: 0, 1, 2) are looked at both ways round.
+    """
 
     step: float
     gaussian: bool
@@ -81,7 +93,9 @@ class WindowSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What comes out and how it becomes lesions; `thresholds` and `peaks` are by channel combination ("t1+flair").
+    """What comes out and how it becomes lesions.
+
+    `thresholds` and `peaks` are by channel combination ("t1+flair").
 
     `peak` is the probability that a lesion must reach somewhere, 0 where the manifest asks for none.
     """
@@ -114,7 +128,10 @@ class Manifest:
     graphs
         File name to SHA-256 of every graph; the one that answers first, then further folds, planes or stages.
     training_data
-        What the network was trained on, in words; empty where the manifest does not say.
+        What the network was trained on, at length; empty where the manifest does not say.
+    trained_on
+        The same in a few words, which the statement of every result repeats; empty where the manifest does
+        not say.
     family
         The word of the manifest, as every result says it.
     segmenter
@@ -122,7 +139,8 @@ class Manifest:
     family_spec
         The family's own table.
     trained
-        Channel to statistic (`quality.trained_range.QUANTILES`) to the lowest and highest value in training; empty when not known.
+        Channel to statistic (`quality.trained_range.QUANTILES`) to the lowest and highest value in training;
+        empty when not known.
     """
 
     name: str
@@ -141,6 +159,7 @@ class Manifest:
     trained: Mapping[str, Mapping[str, tuple[float, float]]]
     family_spec: FamilySpec
     training_data: str
+    trained_on: str
 
     @property
     def sha256(self) -> str:

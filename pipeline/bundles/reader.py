@@ -1,4 +1,7 @@
-"""Reads a bundle's manifest strictly: what it leaves out, gets wrong or says beyond what is known is refused by its key."""
+"""Reads a bundle's manifest strictly.
+
+What it leaves out, gets wrong or says beyond what is known is refused by its key.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundles.family import Family, choose_family
-from pipeline.bundles.manifest import GRAPH, FamilySpec, InputSpec, Manifest, OutputSpec, PreprocessSpec, WindowSpec
+from pipeline.bundles.manifest import (
+    GRAPH,
+    FamilySpec,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+    PreprocessSpec,
+    WindowSpec,
+)
 from pipeline.bundles.values import Values
 from pipeline.errors import BundleError
 
@@ -74,16 +85,19 @@ class _Reader(Values):
             task=self.one_of("task", TASKS),
             family=family.word,
             segmenter=segmenter,
-            statement=self.text("statement"),
+            statement=self._statement(),
             intended_use=self.text("intended_use"),
             licence=self.text("licence"),
             input=(network_input := self._input()),
             trained=self._trained(network_input),
-            preprocess=self._preprocess(family) if family.prepares else PreprocessSpec(MEMBERS_DECIDE, MEMBERS_DECIDE),
+            preprocess=self._preprocess(family)
+            if family.prepares
+            else PreprocessSpec(MEMBERS_DECIDE, MEMBERS_DECIDE),
             window=self._window() if family.prepares else WindowSpec(1.0, gaussian=False),
             output=self._output(network_input),
             family_spec=(spec := family.read(self)),
             training_data=self.value("training.data", str, ""),
+            trained_on=self.value("trained_on", str, ""),
             graphs=self.value("files", dict, None if family.prepares else {}),
         )
         # For people to read; the program asks for no more than that they are tables.
@@ -94,10 +108,24 @@ class _Reader(Values):
         self._check_together(manifest, family)
         return manifest
 
+    def _statement(self) -> str:
+        """Return what every result says about the network.
+
+        It must repeat `trained_on` where the manifest has that.
+        """
+        statement, trained_on = self.text("statement"), self.value("trained_on", str, "")
+        right = f"Trained on {trained_on}. For research use; not for diagnosis."
+        if trained_on and statement != right:
+            raise self.problem("statement", f"must be {right!r}, as trained_on has it")
+        return statement
+
     def _check_schema(self) -> None:
         schema = self.value("schema", int)
         if schema > SCHEMA:
-            reason = f"the bundle was made by a newer program (schema {schema}, this one knows {SCHEMA}); update the node"
+            reason = (
+                f"the bundle was made by a newer program (schema {schema}, this one knows {SCHEMA}); "
+                "update the node"
+            )
             raise self.problem("schema", reason)
         if schema != SCHEMA:
             raise self.problem("schema", f"only schema {SCHEMA} is known")
@@ -105,16 +133,22 @@ class _Reader(Values):
     def _check_together(self, manifest: Manifest, family: Family) -> None:
         """Refuse what is right by itself and wrong next to the rest."""
         if manifest.task not in family.tasks:
-            raise self.problem("task", f"the family {manifest.segmenter} can be a {' or '.join(family.tasks)} network only")
+            raise self.problem(
+                "task", f"the family {manifest.segmenter} can be a {' or '.join(family.tasks)} network only"
+            )
         if manifest.window.aggregate == "logits" and manifest.output.activation == "in-graph":
-            raise self.problem("window.aggregate", "logits cannot be averaged when the activation is in the graph")
+            raise self.problem(
+                "window.aggregate", "logits cannot be averaged when the activation is in the graph"
+            )
         family.check(manifest, self)
 
     def _preprocess(self, family: Family) -> PreprocessSpec:
         if family.scheme and self.value("preprocess.resample", str) != family.scheme:
             reason = f'this table and preprocess.resample = "{family.scheme}" belong together'
             raise self.problem(family.table, reason)
-        normalise = self.one_of("preprocess.normalise", (family.scheme,) if family.scheme else tuple(NORMALISATIONS))
+        normalise = self.one_of(
+            "preprocess.normalise", (family.scheme,) if family.scheme else tuple(NORMALISATIONS)
+        )
         return PreprocessSpec(
             resample=self.one_of("preprocess.resample", (family.scheme,) if family.scheme else RESAMPLINGS),
             normalise=normalise,
@@ -131,7 +165,9 @@ class _Reader(Values):
             low, high = self.row(f"{key}.clip", float, 2)
             if not low < high:
                 raise self.problem(f"{key}.clip", "needs the lower and the higher end")
-        low, high = (self.number(f"{key}.{name}", 0.0, 100.0, usual) for name, usual in (("low", 0.5), ("high", 99.5)))
+        low, high = (
+            self.number(f"{key}.{name}", 0.0, 100.0, usual) for name, usual in (("low", 0.5), ("high", 99.5))
+        )
         if not low < high:
             raise self.problem(f"{key}.low", "must lie below high")
         # Written down for whoever reads the manifest; the program knows no other way.
@@ -157,8 +193,12 @@ class _Reader(Values):
 
     def _check_graphs(self, files: Mapping[str, str], family: Family, spec: FamilySpec) -> dict[str, str]:
         if problem := family.find_files_problem(files, spec):
-            raise self.problem("files", f"{problem}, with their SHA-256 (64 hexadecimal digits), and nothing else")
-        if not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values()):
+            raise self.problem(
+                "files", f"{problem}, with their SHA-256 (64 hexadecimal digits), and nothing else"
+            )
+        if not all(
+            isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values()
+        ):
             raise self.problem("files", "each file needs its SHA-256 (64 hexadecimal digits)")
         names = sorted(files, key=lambda name: (name != GRAPH, name))
         return {name: files[name] for name in names}
@@ -173,15 +213,21 @@ class _Reader(Values):
             for name in table:
                 low, high = self.row(f"trained.{channel}.{name}", float, 2)
                 if not low < high:
-                    raise self.problem(f"trained.{channel}.{name}", "needs the lowest and the highest value in training")
+                    raise self.problem(
+                        f"trained.{channel}.{name}", "needs the lowest and the highest value in training"
+                    )
                 ranges.setdefault(channel, {})[name] = (low, high)
         return ranges
 
     def _input(self) -> InputSpec:
         channels = self.texts("input.channels")
-        accepts = tuple(tuple(roles) if isinstance(roles, list) else () for roles in self.value("input.accepts", list))
+        accepts = tuple(
+            tuple(roles) if isinstance(roles, list) else () for roles in self.value("input.accepts", list)
+        )
         if not accepts or any(not roles or not set(map(str, roles)) <= set(channels) for roles in accepts):
-            raise self.problem("input.accepts", f"each combination must be made of the channels {list(channels)}")
+            raise self.problem(
+                "input.accepts", f"each combination must be made of the channels {list(channels)}"
+            )
         spacing, patch = self.row("input.spacing_mm", float), self.row("input.patch", int)
         if len(spacing) != 3 or len(patch) != 3 or min(spacing) <= 0 or min(patch) <= 0:
             raise self.problem("input.patch", "spacing_mm and patch need 3 positive numbers each")
@@ -199,7 +245,10 @@ class _Reader(Values):
         connectivity = self.value("output.connectivity", int)
         if connectivity not in (6, 26):
             raise self.problem("output.connectivity", "6 and 26 are known")
-        combinations = ["+".join(channel for channel in network_input.channels if channel in roles) for roles in network_input.accepts]
+        combinations = [
+            "+".join(channel for channel in network_input.channels if channel in roles)
+            for roles in network_input.accepts
+        ]
         return OutputSpec(
             name=self.text("output.name"),
             activation=self.one_of("output.activation", ACTIVATIONS),

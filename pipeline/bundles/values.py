@@ -1,6 +1,7 @@
 """Typed values out of a bundle's manifest; a missing, wrong or unknown one is refused by its key.
 
-A key is known when a reader looks it up: `refuse_unknown` names the first that nobody looked up, and the nearest one that somebody did.
+A key is known when a reader looks it up: `refuse_unknown` names the first that nobody looked up, and the
+nearest one that somebody did.
 """
 
 from __future__ import annotations
@@ -64,12 +65,17 @@ class Values:
             raise self.problem(key, f"{value!r} is not one of {list(choices)}{_suggest(value, choices)}")
         return value
 
-    def row(self, key: str, kind: type, length: int | None = None, default: list[Any] | None = None) -> tuple[Any, ...]:
+    def row(
+        self, key: str, kind: type, length: int | None = None, default: list[Any] | None = None
+    ) -> tuple[Any, ...]:
         """Return a list whose items are all of `kind`; whole numbers will do where floats are asked for."""
         items = self.value(key, list, default)
         kinds = (int, float) if kind is float else (kind,)
         if any(type(item) not in kinds for item in items) or length not in (None, len(items)):
-            raise self.problem(key, f"must be a list of {kind.__name__}{f', {length} of them' if length else ''}, got {items!r}")
+            raise self.problem(
+                key,
+                f"must be a list of {kind.__name__}{f', {length} of them' if length else ''}, got {items!r}",
+            )
         return tuple(float(item) for item in items) if kind is float else tuple(items)
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -83,7 +89,9 @@ class Values:
         """Return a number between 0 and 1, both excluded, written as one (0.5)."""
         return self._share(key, self.value(key, float, default))
 
-    def shares(self, key: str, choices: Collection[str], default: Mapping[str, float] | None = None) -> dict[str, float]:
+    def shares(
+        self, key: str, choices: Collection[str], default: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
         """Return a table of numbers between 0 and 1; each of its keys must be one of the choices."""
         table = self.value(key, dict, default)
         self.refuse_others(key, table, choices)
@@ -135,9 +143,15 @@ class Values:
         table = self._find(parent) if parent else self.values
         if table is None:
             return self._hint_at_typo(parent)
-        names = [other for other in table if other not in self._declared] if isinstance(table, dict) else []
+        names = (
+            [undeclared_key for undeclared_key in table if undeclared_key not in self._declared]
+            if isinstance(table, dict)
+            else []
+        )
         nearest = difflib.get_close_matches(name, names, 1)
-        return f"; {parent}{'.' if parent else ''}{nearest[0]} is not known: was {key} meant?" if nearest else ""
+        return (
+            f"; {parent}{'.' if parent else ''}{nearest[0]} is not known: was {key} meant?" if nearest else ""
+        )
 
 
 def _suggest(name: Any, choices: Collection[Any]) -> str:

@@ -19,11 +19,13 @@ class VolumeAgreement:
     pearson
         Correlation; NaN with fewer than three cases or when one side does not vary.
     slope, intercept_ml
-        Least-squares line, predicted = slope x true + intercept; NaN where Pearson is for want of cases or of varying truth.
+        Least-squares line, predicted = slope x true + intercept; NaN where Pearson is for want of cases or of
+        varying truth.
     bias_ml
         Mean of predicted minus true.
     low_ml, high_ml
-        Limits of agreement, bias -+ 1.96 standard deviations (Bland and Altman, Lancet 1986); NaN for one case.
+        Limits of agreement, bias -+ 1.96 standard deviations (Bland and Altman, Lancet 1986); NaN for one
+        case.
     """
 
     pearson: float

@@ -48,15 +48,18 @@ def score_case(name: str, prediction: Volume, truth: Volume, minimum_lesion_ml: 
     """
     if not same_grid(prediction, truth):
         raise GeometryError(f"{name}: prediction and truth do not lie on one grid", code="grid-mismatch")
-    if (seen := shear(truth.affine)) > LARGEST_SHEAR:
+    if (measured_shear := shear(truth.affine)) > LARGEST_SHEAR:
         raise GeometryError(
-            f"{name}: the axes of the grid are not perpendicular (cosine {seen:.3f}); distances would be wrong",
+            (
+                f"{name}: the axes of the grid are not perpendicular (cosine {measured_shear:.3f}); "
+                "distances would be wrong"
+            ),
             code="axes-not-perpendicular",
         )
     voxel_ml = voxel_volume_mm3(truth.affine) / 1000
-    found, true = prediction.array > 0, truth.array > 0
-    overlap = count_overlap(found, true)
-    surface = measure_surface_distances(found, true, spacing_mm(truth.affine))
+    predicted, true = prediction.array > 0, truth.array > 0
+    overlap = count_overlap(predicted, true)
+    surface = measure_surface_distances(predicted, true, spacing_mm(truth.affine))
     return CaseScore(
         name=name,
         true_ml=overlap.true * voxel_ml,
@@ -67,5 +70,5 @@ def score_case(name: str, prediction: Volume, truth: Volume, minimum_lesion_ml: 
         sensitivity=overlap.sensitivity,
         average_distance_mm=surface.average_mm,
         distance_95_mm=surface.percentile_95_mm,
-        lesions=count_lesions(found, true, minimum_lesion_ml / voxel_ml),
+        lesions=count_lesions(predicted, true, minimum_lesion_ml / voxel_ml),
     )

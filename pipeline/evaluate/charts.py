@@ -30,9 +30,13 @@ class Chart:
         """Return the pixel of a point."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
-        return _LEFT + across * (SIZE[0] - _LEFT - _RIGHT), SIZE[1] - _BOTTOM - up * (SIZE[1] - _TOP - _BOTTOM)
+        return _LEFT + across * (SIZE[0] - _LEFT - _RIGHT), SIZE[1] - _BOTTOM - up * (
+            SIZE[1] - _TOP - _BOTTOM
+        )
 
-    def line(self, start: tuple[float, float], end: tuple[float, float], color: Color, width: int = 2) -> None:
+    def line(
+        self, start: tuple[float, float], end: tuple[float, float], color: Color, width: int = 2
+    ) -> None:
         """Draw a straight line between two points."""
         self.pen.line((*self.at(*start), *self.at(*end)), fill=color, width=width)
 
@@ -53,7 +57,9 @@ class Chart:
         return buffer.getvalue()
 
 
-def open_chart(title: str, x_label: str, y_label: str, x: Span, y: Span, x_names: Sequence[str] = ()) -> Chart:
+def open_chart(
+    title: str, x_label: str, y_label: str, x: Span, y: Span, x_names: Sequence[str] = ()
+) -> Chart:
     """Return a chart with its axes drawn; `x_names` stand at 1, 2, 3, ... instead of numbers."""
     image = Image.new("RGB", SIZE, (255, 255, 255))
     chart = Chart(x, y, image, ImageDraw.Draw(image))
@@ -62,7 +68,9 @@ def open_chart(title: str, x_label: str, y_label: str, x: Span, y: Span, x_names
         chart.line((x[0], value), (x[1], value), _FAINT, 1)
         column, row = chart.at(x[0], value)
         chart.pen.text((column - 8, row), f"{value:g}", fill=_INK, font=small, anchor="rm")
-    names = [(float(number), name) for number, name in enumerate(x_names, start=1)] or [(value, f"{value:g}") for value in choose_ticks(*x)]
+    names = [(float(number), name) for number, name in enumerate(x_names, start=1)] or [
+        (value, f"{value:g}") for value in choose_ticks(*x)
+    ]
     for value, name in names:
         column, row = chart.at(value, y[0])
         chart.pen.line((column, row, column, row + 5), fill=_INK)

@@ -1,4 +1,7 @@
-"""Two methods on the same cases: whether one is better (Wilcoxon), and whether they are worth the same (TOST)."""
+"""Two methods on the same cases.
+
+Whether one is better (Wilcoxon), and whether they are worth the same (TOST).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from pipeline.evaluate.summary import metric
 
 COMPARED = ("dice", "lesion_f1", "average_distance_mm", "distance_95_mm", "absolute_volume_error_ml")
 DICE_MARGIN = 1e-3
-"""Mean Dice difference that does not matter, as in the equivalence test of the StrokeSeg toolkit (Float16 against Float32)."""
+"""Mean Dice difference that does not matter.
+
+As in the equivalence test of the StrokeSeg toolkit (Float16 against Float32).
+"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,9 @@ class Comparison:
     dice_equivalence: Equivalence | None
 
 
-def compare_methods(first: Sequence[CaseScore], second: Sequence[CaseScore], margin: float = DICE_MARGIN) -> Comparison:
+def compare_methods(
+    first: Sequence[CaseScore], second: Sequence[CaseScore], margin: float = DICE_MARGIN
+) -> Comparison:
     """Compare two sets of scores case by case.
 
     Raises
@@ -52,15 +60,27 @@ def compare_methods(first: Sequence[CaseScore], second: Sequence[CaseScore], mar
     if [score.name for score in first] != [score.name for score in second]:
         raise PipelineError("the two methods were not scored on the same cases", code="cases-not-paired")
     tests = tuple(_wilcoxon(name, first, second) for name in COMPARED)
-    equivalence = paired_tost([score.dice for score in first], [score.dice for score in second], margin) if len(first) > 1 else None
+    equivalence = (
+        paired_tost([score.dice for score in first], [score.dice for score in second], margin)
+        if len(first) > 1
+        else None
+    )
     return Comparison(tests, equivalence)
 
 
 def _wilcoxon(name: str, first: Sequence[CaseScore], second: Sequence[CaseScore]) -> PairedTest:
-    differences = np.array([metric(one, name) - metric(two, name) for one, two in zip(first, second, strict=True)])
+    differences = np.array(
+        [
+            metric(first_score, name) - metric(second_score, name)
+            for first_score, second_score in zip(first, second, strict=True)
+        ]
+    )
     differences = differences[np.isfinite(differences)]
     if len(differences) < 2:
         return PairedTest(name, len(differences), math.nan, math.nan, math.nan)
-    # Differences of exactly zero are dropped by the test (Wilcoxon 1945); without any other there is nothing to test.
+    # Differences of exactly zero are dropped by the test (Wilcoxon 1945); without any other there is nothing
+    # to test.
     p_value = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
-    return PairedTest(name, len(differences), float(differences.mean()), float(np.median(differences)), p_value)
+    return PairedTest(
+        name, len(differences), float(differences.mean()), float(np.median(differences)), p_value
+    )

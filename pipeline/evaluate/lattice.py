@@ -1,4 +1,7 @@
-"""Two masks onto one grid without resampling: axes are swapped and flipped, never interpolated; what does not fit is refused."""
+"""Two masks onto one grid without resampling: axes are swapped and flipped, never interpolated.
+
+What does not fit is refused.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from pipeline.geometry import Affine, Grid, apply_affine, as_shape, corner_indic
 from pipeline.records import Volume
 
 TOLERANCE_MM = 0.1
-"""Largest distance of two voxel centres that are taken for one: headers round, and SEG positions may jitter."""
+"""Largest distance of two voxel centres that are taken for one: headers round, and SEG positions may jitter.
+"""
 
 Index = npt.NDArray[np.int64]
 
@@ -21,7 +25,8 @@ def lay_on_grid(mask: Volume, grid: Grid, *, whole: bool) -> Volume:
     Parameters
     ----------
     whole
-        The mask must cover the grid, as a file of a whole volume does; a DICOM-SEG leaves out empty slices, so it may be smaller.
+        The mask must cover the grid, as a file of a whole volume does; a DICOM-SEG leaves out empty slices,
+        so it may be smaller.
 
     Raises
     ------
@@ -32,7 +37,9 @@ def lay_on_grid(mask: Volume, grid: Grid, *, whole: bool) -> Volume:
     reached = corner_indices(as_shape(mask.array.shape)) @ matrix.T + offset
     low, high = reached.min(axis=0), reached.max(axis=0)
     if whole and (low.any() or (high != np.array(grid.shape) - 1).any()):
-        raise GeometryError(f"it covers {_extent(low, high)} of a grid of {_size(grid.shape)} voxels", code="grid-mismatch")
+        raise GeometryError(
+            f"it covers {_extent(low, high)} of a grid of {_size(grid.shape)} voxels", code="grid-mismatch"
+        )
     marked: Index = np.argwhere(mask.array > 0) @ matrix.T + offset
     if (marked < 0).any() or (marked >= grid.shape).any():
         raise GeometryError("it marks voxels outside of the other's grid", code="grid-mismatch")
@@ -42,37 +49,48 @@ def lay_on_grid(mask: Volume, grid: Grid, *, whole: bool) -> Volume:
 
 
 def covering_grid(first: Volume, second: Volume) -> Grid:
-    """Return the smallest grid in the index order of `first` that holds both: for two DICOM-SEG, which both leave out empty slices.
+    """Return the smallest grid in the index order of `first` that holds both.
+
+    For two DICOM-SEG, which both leave out empty slices.
 
     Raises
     ------
     GeometryError
         "grid-mismatch": their voxels do not lie on one lattice.
     """
-    own = Grid(as_shape(first.array.shape), first.affine, first.frame_of_reference_uid)
-    matrix, offset = _whole_number_map(second, own)
+    own_grid = Grid(as_shape(first.array.shape), first.affine, first.frame_of_reference_uid)
+    matrix, offset = _whole_number_map(second, own_grid)
     reached = corner_indices(as_shape(second.array.shape)) @ matrix.T + offset
     low = np.minimum(reached.min(axis=0), 0)
-    high = np.maximum(reached.max(axis=0), np.array(own.shape) - 1)
-    affine = own.affine.copy()
-    affine[:3, 3] = apply_affine(own.affine, low)
-    return Grid(as_shape(tuple(int(size) for size in high - low + 1)), affine, own.frame_of_reference_uid)
+    high = np.maximum(reached.max(axis=0), np.array(own_grid.shape) - 1)
+    affine = own_grid.affine.copy()
+    affine[:3, 3] = apply_affine(own_grid.affine, low)
+    return Grid(
+        as_shape(tuple(int(size) for size in high - low + 1)), affine, own_grid.frame_of_reference_uid
+    )
 
 
 def _whole_number_map(mask: Volume, grid: Grid) -> tuple[Index, Index]:
     """Return matrix and offset, in whole voxels, from the mask's index to the grid's."""
     exact: Affine = np.linalg.inv(grid.affine) @ mask.affine
     matrix, offset = np.rint(exact[:3, :3]).astype(np.int64), np.rint(exact[:3, 3]).astype(np.int64)
-    if not np.array_equal(np.abs(matrix).sum(axis=0), (1, 1, 1)) or not np.array_equal(np.abs(matrix).sum(axis=1), (1, 1, 1)):
+    if not np.array_equal(np.abs(matrix).sum(axis=0), (1, 1, 1)) or not np.array_equal(
+        np.abs(matrix).sum(axis=1), (1, 1, 1)
+    ):
         raise GeometryError(
-            f"voxels of {_size(spacing_mm(mask.affine))} mm do not lie on a grid of {_size(spacing_mm(grid.affine))} mm",
+            (
+                f"voxels of {_size(spacing_mm(mask.affine))} mm do not lie on a grid of "
+                f"{_size(spacing_mm(grid.affine))} mm"
+            ),
             code="grid-mismatch",
         )
     corners = corner_indices(as_shape(mask.array.shape))
     apart_mm = apply_affine(mask.affine, corners) - apply_affine(grid.affine, corners @ matrix.T + offset)
     worst_mm = float(np.linalg.norm(apart_mm, axis=1).max())
     if worst_mm > min(TOLERANCE_MM, min(spacing_mm(grid.affine)) / 4):
-        raise GeometryError(f"its voxels lie up to {worst_mm:.2f} mm beside the other's", code="grid-mismatch")
+        raise GeometryError(
+            f"its voxels lie up to {worst_mm:.2f} mm beside the other's", code="grid-mismatch"
+        )
     return matrix, offset
 
 

@@ -1,10 +1,11 @@
 """Which lesions were found: detection by overlap, counted lesion by lesion.
 
-A lesion is a 26-connected piece of a mask. A true lesion is detected when at least a tenth of its voxels is predicted; a predicted
-lesion is right when at least a tenth of its voxels is true. The tenth is that of Meddahi et al. 2024 (dual-modality stroke segmentation) and
-of the alpha of Commowick et al., Scientific Reports 8 (2018) 13650; the second rule there (no more than 70 % of a detection outside) is
-not used, so that the count does not punish a bad outline, which Dice and the surface distances do. One prediction may detect several
-lesions, and one lesion make several predictions right.
+A lesion is a 26-connected piece of a mask. A true lesion is detected when at least a tenth of its voxels is
+predicted; a predicted lesion is right when at least a tenth of its voxels is true. The tenth is that of
+Meddahi et al. 2024 (dual-modality stroke segmentation) and of the alpha of Commowick et al., Scientific
+Reports 8 (2018) 13650; the second rule there (no more than 70 % of a detection outside) is not used, so that
+the count does not punish a bad outline, which Dice and the surface distances do. One prediction may detect
+several lesions, and one lesion make several predictions right.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class LesionCounts:
     def __add__(self, other: LesionCounts) -> LesionCounts:
         """Add the counts of two cases."""
         return LesionCounts(
-            self.true + other.true, self.detected + other.detected, self.predicted + other.predicted, self.right + other.right
+            self.true + other.true,
+            self.detected + other.detected,
+            self.predicted + other.predicted,
+            self.right + other.right,
         )
 
     @property
@@ -56,7 +60,10 @@ class LesionCounts:
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of both; 1 when there is neither a true nor a predicted lesion, 0 when only one kind is there."""
+        """Harmonic mean of both.
+
+        1 when there is neither a true nor a predicted lesion, 0 when only one kind is there.
+        """
         if not self.true and not self.predicted:
             return 1.0
         if not self.detected or not self.right:
@@ -78,10 +85,10 @@ def count_lesions(prediction: Bool, truth: Bool, minimum_voxels: float = 0.0) ->
     predicted_labels, predicted_sizes = _pieces(prediction)
     covered = np.bincount(true_labels[prediction], minlength=len(true_sizes) + 1)[1:]
     confirmed = np.bincount(predicted_labels[truth], minlength=len(predicted_sizes) + 1)[1:]
-    real, kept = true_sizes >= minimum_voxels, predicted_sizes >= minimum_voxels
+    real, large_predicted = true_sizes >= minimum_voxels, predicted_sizes >= minimum_voxels
     detected = real & (covered >= DETECTION_SHARE * true_sizes)
-    right = kept & (confirmed >= DETECTION_SHARE * predicted_sizes)
-    return LesionCounts(int(real.sum()), int(detected.sum()), int(kept.sum()), int(right.sum()))
+    right = large_predicted & (confirmed >= DETECTION_SHARE * predicted_sizes)
+    return LesionCounts(int(real.sum()), int(detected.sum()), int(large_predicted.sum()), int(right.sum()))
 
 
 def _pieces(mask: Bool) -> tuple[Counts, Counts]:

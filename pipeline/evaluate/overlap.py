@@ -1,7 +1,8 @@
 """Voxel overlap of two masks: Dice, Jaccard, precision, sensitivity.
 
-Where a mask is empty: both empty is a perfect answer (Dice and Jaccard 1), one empty a wrong one (0). Precision of an empty
-prediction and sensitivity to an empty truth are not defined (NaN), and are left out of means.
+Where a mask is empty: both empty is a perfect answer (Dice and Jaccard 1), one empty a wrong one (0).
+Precision of an empty prediction and sensitivity to an empty truth are not defined (NaN), and are left out of
+means.
 """
 
 from __future__ import annotations
@@ -52,8 +53,12 @@ class Overlap:
 
 def count_overlap(prediction: Bool, truth: Bool) -> Overlap:
     """Count the voxels of two bool masks of one shape."""
-    return Overlap(int(np.count_nonzero(prediction & truth)), int(np.count_nonzero(prediction)), int(np.count_nonzero(truth)))
+    return Overlap(
+        int(np.count_nonzero(prediction & truth)),
+        int(np.count_nonzero(prediction)),
+        int(np.count_nonzero(truth)),
+    )
 
 
-def _share(part: int, whole: int, empty: float) -> float:
-    return part / whole if whole else empty
+def _share(numerator: int, denominator: int, empty: float) -> float:
+    return numerator / denominator if denominator else empty

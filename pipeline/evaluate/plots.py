@@ -1,4 +1,7 @@
-"""The three pictures of an evaluation: Dice as boxes by size, volumes against each other, and their Bland-Altman plot."""
+"""The three pictures of an evaluation.
+
+Dice as boxes by size, volumes against each other, and their Bland-Altman plot.
+"""
 
 from __future__ import annotations
 
@@ -22,60 +25,99 @@ Methods = Mapping[str, Sequence[CaseScore]]
 def plot_boxes(methods: Methods, edges_ml: Sequence[float]) -> bytes:
     """Return a PNG with a box of Dice for all cases and for each size bin; every case is drawn too.
 
-    The box is the middle half, its line the median; whiskers end at the last case within 1.5 box heights (Tukey).
+    The box is the middle half, its line the median; whiskers end at the last case within 1.5 box heights
+    (Tukey).
     """
     edges = (0.0, *edges_ml, math.inf)
     names = [
         "all",
         "none",
-        *(f"{low:g}-{high:g}" if math.isfinite(high) else f"> {low:g}" for low, high in itertools.pairwise(edges)),
+        *(
+            f"{low:g}-{high:g}" if math.isfinite(high) else f"> {low:g}"
+            for low, high in itertools.pairwise(edges)
+        ),
     ]
-    chart = open_chart("Dice by true volume", "true volume in ml", "Dice", (0.4, len(names) + 0.6), (-0.02, 1.02), names)
+    chart = open_chart(
+        "Dice by true volume", "true volume in ml", "Dice", (0.4, len(names) + 0.6), (-0.02, 1.02), names
+    )
     _legend(chart, list(methods))
     for number, scores in enumerate(methods.values()):
         shift = 0.0 if len(methods) == 1 else (-0.2, 0.2)[number]
         groups = [[score.dice for score in scores], [score.dice for score in scores if score.true_ml == 0]]
-        groups += [[s.dice for s in scores if low < s.true_ml <= high] for low, high in itertools.pairwise(edges)]
-        for place, values in enumerate(groups, start=1):
+        groups += [
+            [s.dice for s in scores if low < s.true_ml <= high] for low, high in itertools.pairwise(edges)
+        ]
+        for position, values in enumerate(groups, start=1):
             if values:
-                _box(chart, place + shift, 0.32 / len(methods), values, _COLORS[number])
+                _box(chart, position + shift, 0.32 / len(methods), values, _COLORS[number])
     return chart.png()
 
 
 def plot_volumes(methods: Methods) -> bytes:
     """Return a PNG of predicted against true volume with the identity and the regression line."""
-    top = 1.05 * max(1e-3, *(volume for scores in methods.values() for s in scores for volume in (s.true_ml, s.predicted_ml)))
-    chart = open_chart("Predicted against true volume", "true volume in ml", "predicted volume in ml", (0.0, top), (0.0, top))
+    top = 1.05 * max(
+        1e-3,
+        *(volume for scores in methods.values() for s in scores for volume in (s.true_ml, s.predicted_ml)),
+    )
+    chart = open_chart(
+        "Predicted against true volume", "true volume in ml", "predicted volume in ml", (0.0, top), (0.0, top)
+    )
     chart.line((0.0, 0.0), (top, top), _GREY, 1)
     _legend(chart, list(methods))
     for scores, color in zip(methods.values(), _COLORS, strict=False):
         for score in scores:
             chart.dot(score.true_ml, score.predicted_ml, color)
         lesions = [score for score in scores if score.true_ml > 0]
-        line = measure_agreement([s.predicted_ml for s in lesions], [s.true_ml for s in lesions]) if lesions else None
+        line = (
+            measure_agreement([s.predicted_ml for s in lesions], [s.true_ml for s in lesions])
+            if lesions
+            else None
+        )
         if line is not None and math.isfinite(line.slope):
-            ends = [(x, line.slope * x + line.intercept_ml) for x in (min(s.true_ml for s in lesions), max(s.true_ml for s in lesions))]
+            ends = [
+                (x, line.slope * x + line.intercept_ml)
+                for x in (min(s.true_ml for s in lesions), max(s.true_ml for s in lesions))
+            ]
             chart.line(ends[0], ends[1], color)
     return chart.png()
 
 
 def plot_bland_altman(methods: Methods) -> bytes:
     """Return a PNG of the volume difference against the mean volume, with bias and limits of agreement."""
-    points = {name: [((s.true_ml + s.predicted_ml) / 2, s.volume_error_ml) for s in scores] for name, scores in methods.items()}
-    agreements = {
-        name: measure_agreement([s.predicted_ml for s in scores], [s.true_ml for s in scores]) for name, scores in methods.items()
+    points = {
+        name: [((s.true_ml + s.predicted_ml) / 2, s.volume_error_ml) for s in scores]
+        for name, scores in methods.items()
     }
-    lines = [value for a in agreements.values() for value in (a.bias_ml, a.low_ml, a.high_ml) if math.isfinite(value)]
+    agreements = {
+        name: measure_agreement([s.predicted_ml for s in scores], [s.true_ml for s in scores])
+        for name, scores in methods.items()
+    }
+    lines = [
+        value
+        for a in agreements.values()
+        for value in (a.bias_ml, a.low_ml, a.high_ml)
+        if math.isfinite(value)
+    ]
     span = _span([0.0, *lines, *(y for pairs in points.values() for _, y in pairs)])
     right = 1.05 * max(1e-3, *(x for pairs in points.values() for x, _ in pairs))
-    chart = open_chart("Bland-Altman", "mean of predicted and true volume in ml", "predicted - true in ml", (0.0, right), span)
+    chart = open_chart(
+        "Bland-Altman",
+        "mean of predicted and true volume in ml",
+        "predicted - true in ml",
+        (0.0, right),
+        span,
+    )
     chart.line((0.0, 0.0), (right, 0.0), _GREY, 1)
     _legend(chart, list(methods))
     for name, color in zip(methods, _COLORS, strict=False):
         for x, y in points[name]:
             chart.dot(x, y, color)
         agreement = agreements[name]
-        for value, word in ((agreement.bias_ml, "bias"), (agreement.low_ml, "-1.96 SD"), (agreement.high_ml, "+1.96 SD")):
+        for value, word in (
+            (agreement.bias_ml, "bias"),
+            (agreement.low_ml, "-1.96 SD"),
+            (agreement.high_ml, "+1.96 SD"),
+        ):
             if math.isfinite(value):
                 chart.line((0.0, value), (right, value), color, 2 if word == "bias" else 1)
                 chart.note(0.78 * right, value, f"{word} {value:.2f}", color)

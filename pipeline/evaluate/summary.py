@@ -1,7 +1,9 @@
-"""Figures over many cases: means with bootstrap confidence intervals, pooled lesion counts, volume agreement, size bins.
+"""Figures over many cases.
 
-Intervals are 95 % percentile intervals of resampled cases (Efron and Tibshirani 1993, chapter 13); the random generator comes in as an
-argument, so the same cases and seed give the same interval.
+Means with bootstrap confidence intervals, pooled lesion counts, volume agreement, size bins.
+
+Intervals are 95 % percentile intervals of resampled cases (Efron and Tibshirani 1993, chapter 13); the random
+generator comes in as an argument, so the same cases and seed give the same interval.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SizeBin:
-    """Cases whose true volume is above `low_ml` and at most `high_ml`; the bin of 0..0 holds those without a true lesion."""
+    """Cases whose true volume is above `low_ml` and at most `high_ml`.
+
+    The bin of 0..0 holds those without a true lesion.
+    """
 
     low_ml: float
     high_ml: float
@@ -75,7 +80,10 @@ def metric(score: CaseScore, name: str) -> float:
 
 
 def summarize_cases(
-    scores: Sequence[CaseScore], rng: np.random.Generator, edges_ml: Sequence[float] = SIZE_EDGES_ML, resamples: int = RESAMPLES
+    scores: Sequence[CaseScore],
+    rng: np.random.Generator,
+    edges_ml: Sequence[float] = SIZE_EDGES_ML,
+    resamples: int = RESAMPLES,
 ) -> Summary:
     """Summarise at least one case."""
     draws = rng.integers(0, len(scores), size=(resamples, len(scores)))
@@ -90,9 +98,9 @@ def summarize_cases(
         cases=len(scores),
         missed_cases=sum(score.true_ml > 0 and not score.lesions.detected for score in scores),
         means=means,
-        pooled_f1=_resampled(lambda chosen: pool_lesions([scores[i] for i in chosen]).f1, draws),
+        pooled_f1=_resampled(lambda case_numbers: pool_lesions([scores[i] for i in case_numbers]).f1, draws),
         agreement=_agreement(scores, draws),
-        bins=tuple(each for each in bins if each.cases),
+        bins=tuple(size_bin for size_bin in bins if size_bin.cases),
     )
 
 
@@ -102,19 +110,33 @@ def pool_lesions(scores: Sequence[CaseScore]) -> LesionCounts:
 
 
 def _agreement(scores: Sequence[CaseScore], draws: npt.NDArray[np.int64]) -> dict[str, Estimate]:
-    """Estimate the agreement over the cases with a true lesion: many empty cases would make any line look straight."""
-    lesions = np.array([score.true_ml > 0 for score in scores])
-    predicted, true = (np.array([getattr(score, name) for score in scores]) for name in ("predicted_ml", "true_ml"))
+    """Estimate the agreement over the cases with a true lesion.
 
-    def figure(name: str, chosen: npt.NDArray[np.int64]) -> float:
-        kept = chosen[lesions[chosen]]
-        value: float = getattr(measure_agreement(predicted[kept], true[kept]), name) if len(kept) else math.nan
+    Many empty cases would make any line look straight.
+    """
+    lesions = np.array([score.true_ml > 0 for score in scores])
+    predicted, true = (
+        np.array([getattr(score, name) for score in scores]) for name in ("predicted_ml", "true_ml")
+    )
+
+    def figure(name: str, case_numbers: npt.NDArray[np.int64]) -> float:
+        numbers_with_lesion = case_numbers[lesions[case_numbers]]
+        value: float = (
+            getattr(measure_agreement(predicted[numbers_with_lesion], true[numbers_with_lesion]), name)
+            if len(numbers_with_lesion)
+            else math.nan
+        )
         return value
 
-    return {field.name: _resampled(partial(figure, field.name), draws, int(lesions.sum())) for field in fields(VolumeAgreement)}
+    return {
+        field.name: _resampled(partial(figure, field.name), draws, int(lesions.sum()))
+        for field in fields(VolumeAgreement)
+    }
 
 
-def _size_bin(scores: Sequence[CaseScore], low_ml: float, high_ml: float, rng: np.random.Generator, resamples: int) -> SizeBin:
+def _size_bin(
+    scores: Sequence[CaseScore], low_ml: float, high_ml: float, rng: np.random.Generator, resamples: int
+) -> SizeBin:
     count = len(scores)
     draws = rng.integers(0, max(count, 1), size=(resamples, count))
     return SizeBin(
@@ -138,7 +160,11 @@ def _mean(values: Float, draws: npt.NDArray[np.int64]) -> Estimate:
     return _with_interval(float(values[defined].mean()), means, int(defined.sum()))
 
 
-def _resampled(statistic: Callable[[npt.NDArray[np.int64]], float], draws: npt.NDArray[np.int64], cases: int | None = None) -> Estimate:
+def _resampled(
+    statistic: Callable[[npt.NDArray[np.int64]], float],
+    draws: npt.NDArray[np.int64],
+    cases: int | None = None,
+) -> Estimate:
     value = statistic(np.arange(draws.shape[1]))
     drawn = np.array([statistic(row) for row in draws])
     return _with_interval(value, drawn[np.isfinite(drawn)], draws.shape[1] if cases is None else cases)

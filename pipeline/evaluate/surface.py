@@ -1,8 +1,8 @@
 """Distances between the surfaces of two masks in mm.
 
-A surface voxel belongs to the mask and has a face neighbour outside of it; what lies beyond the array is outside. The distance of
-a surface voxel is that to the nearest surface voxel of the other mask, between voxel centres. Both are those of MONAI and
-of DeepMind's `surface-distance` before its sub-voxel weights.
+A surface voxel belongs to the mask and has a face neighbour outside of it; what lies beyond the array is
+outside. The distance of a surface voxel is that to the nearest surface voxel of the other mask, between voxel
+centres. Both are those of MONAI and of DeepMind's `surface-distance` before its sub-voxel weights.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def measure_surface_distances(prediction: Bool, truth: Bool, spacing_mm: Triple)
     to_truth = _distances(predicted, true, spacing_mm)
     to_prediction = _distances(true, predicted, spacing_mm)
     average = float(np.concatenate([to_truth, to_prediction]).mean())
-    return SurfaceDistances(average, float(max(np.percentile(to_truth, 95), np.percentile(to_prediction, 95))))
+    return SurfaceDistances(
+        average, float(max(np.percentile(to_truth, 95), np.percentile(to_prediction, 95)))
+    )
 
 
 def _bounding_box(mask: Bool) -> tuple[slice, ...]:

@@ -1,1 +1,4 @@
-"""Networks of others into bundles: nnU-Net result folders and ONNX files. Needs the `train` extra (torch) for nnU-Net; nothing that runs imports it."""
+"""Networks of others into bundles: nnU-Net result folders and ONNX files.
+
+Needs the `train` extra (torch) for nnU-Net; nothing that runs imports it.
+"""

@@ -1,4 +1,7 @@
-"""Writes an imported network as a bundle: built beside the models, looked at whole, then moved into place in one step."""
+"""Writes an imported network as a bundle.
+
+Built beside the models, looked at whole, then moved into place in one step.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,25 @@ _NAME = r"[a-z0-9][a-z0-9.-]{0,63}"
 
 @contextmanager
 def staged_bundle(models: Path, name: str, version: str) -> Iterator[Path]:
-    """Give an empty folder `.../<name>/<version>`; when the block ends well it becomes `models/<name>/<version>`, else nothing is left.
+    """Give an empty folder `.../<name>/<version>`.
+
+    When the block ends well it becomes `models/<name>/<version>`, else nothing is left.
 
     Raises
     ------
     ImportProblem
         The name cannot be a folder's, or the bundle is there already.
     """
-    for part in (name, version):
-        if not re.fullmatch(_NAME, part):
-            raise ImportProblem(f"{part!r} cannot name a bundle: small letters, digits, '-' and '.' only, at most 64")
+    for name_part in (name, version):
+        if not re.fullmatch(_NAME, name_part):
+            raise ImportProblem(
+                f"{name_part!r} cannot name a bundle: small letters, digits, '-' and '.' only, at most 64"
+            )
     target = models / name / version
     if target.exists():
-        raise ImportProblem(f"{name}/{version} is there already; remove it first, or give another name or version")
+        raise ImportProblem(
+            f"{name}/{version} is there already; remove it first, or give another name or version"
+        )
     models.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the last step is one rename; deeper than `list_bundles` looks.
     scratch = Path(mkdtemp(prefix=".import-", dir=models))
@@ -52,7 +61,9 @@ def staged_bundle(models: Path, name: str, version: str) -> Iterator[Path]:
             target.parent.rmdir()
 
 
-def write_bundle(folder: Path, graphs: Mapping[str, onnx.ModelProto], manifest: Mapping[str, Any], card: str) -> Bundle:
+def write_bundle(
+    folder: Path, graphs: Mapping[str, onnx.ModelProto], manifest: Mapping[str, Any], card: str
+) -> Bundle:
     """Write graphs, manifest and card into a folder and read them back as a bundle.
 
     Raises
@@ -75,14 +86,20 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     lines = [f"{key} = {toml_value(value)}" for key, value in manifest.items() if not isinstance(value, dict)]
     for section, values in manifest.items():
         if isinstance(values, dict):
-            lines += ["", f"[{section}]", *(f"{json.dumps(key)} = {toml_value(value)}" for key, value in values.items())]
+            lines += [
+                "",
+                f"[{section}]",
+                *(f"{json.dumps(key)} = {toml_value(value)}" for key, value in values.items()),
+            ]
     (folder / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def toml_value(value: Any) -> str:
     """Return a value as TOML; strings, numbers and truth values are written as in JSON."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
+        return (
+            "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
+        )
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     # TOML has no escape for DEL, which JSON leaves as it is.

@@ -47,12 +47,19 @@ class _PlainUnpickler(pickle.Unpickler):
         if (module, name) in _PLAIN:
             return _PLAIN[(module, name)]
         for library in ("numpy.core", "numpy._core"):
-            for part in _NUMPY_ARRAYS.get(name, ()):
-                if module == f"{library}.{part}":
-                    return getattr(getattr(np._core, part), name)  # type: ignore[attr-defined]  # noqa: SLF001
-        if module == "numpy" and isinstance(getattr(np, name, None), type) and issubclass(getattr(np, name), np.generic):
+            for attribute_name in _NUMPY_ARRAYS.get(name, ()):
+                if module == f"{library}.{attribute_name}":
+                    return getattr(getattr(np._core, attribute_name), name)  # type: ignore[attr-defined]  # noqa: SLF001
+        if (
+            module == "numpy"
+            and isinstance(getattr(np, name, None), type)
+            and issubclass(getattr(np, name), np.generic)
+        ):
             return getattr(np, name)
-        raise ImportProblem(f"the pickle asks for {module}.{name}; only numpy arrays and plain containers are read, nothing was run")
+        raise ImportProblem(
+            f"the pickle asks for {module}.{name}; only numpy arrays and plain containers are "
+            "read, nothing was run"
+        )
 
 
 def _latin(text: str, encoding: str = "latin1") -> bytes:
@@ -79,7 +86,10 @@ def read_pickle(path: Path) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """One fold: its weights by name (float32), the trainer's name, the configuration and the axes that it may be mirrored along."""
+    """One fold: its weights by name (float32), the trainer's name.
+
+    The configuration and the axes that it may be mirrored along.
+    """
 
     arrays: Mapping[str, Array]
     trainer: str
@@ -138,7 +148,9 @@ def _load(path: Path) -> Any:
         raise ImportProblem(f"{path} is missing") from None
     except pickle.UnpicklingError as problem:
         text = str(problem)
-        named = text.split("GLOBAL ", 1)[-1].split(" ", 1)[0] if "GLOBAL " in text else text.splitlines()[0][:200]
+        named = (
+            text.split("GLOBAL ", 1)[-1].split(" ", 1)[0] if "GLOBAL " in text else text.splitlines()[0][:200]
+        )
         raise ImportProblem(f"{path.name} holds what is not weights: {named}; nothing was run") from None
     except Exception as problem:  # noqa: BLE001 - a broken file raises nearly anything
         raise ImportProblem(f"{path.name} cannot be read as a checkpoint: {type(problem).__name__}") from None

@@ -1,6 +1,7 @@
 """The walk written as an ONNX graph. Instance normalisation is written as means taken axis by axis.
 
-ONNX Runtime's own InstanceNormalization sums naively in Float32 and drifts by 1e-4 and more at 128^3 (training-recipe, ONNX part).
+ONNX Runtime's own InstanceNormalization sums naively in Float32 and drifts by 1e-4 and more at 128^3
+(training-recipe, ONNX part).
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ IR_VERSION = 8
 INPUT, OUTPUT = "image", "logits"
 
 
-def write_graph(layout: Layout, weights: Weights, channels: int, patch: Sequence[int]) -> tuple[onnx.ModelProto, int]:
-    """Return the Float32 graph, input (1, channel, *patch) with three axes also for a 2D network, and its number of classes.
+def write_graph(
+    layout: Layout, weights: Weights, channels: int, patch: Sequence[int]
+) -> tuple[onnx.ModelProto, int]:
+    """Return the Float32 graph, input (1, channel, *patch) with three axes also for a 2D network.
+
+    And its number of classes.
 
     Raises
     ------
@@ -77,16 +82,21 @@ class _Writer:
     def convolve(self, x: str, kernel: Array, bias: Array | None, stride: Sequence[int]) -> str:
         """Convolve with zero padding (k - 1) // 2; over joined channels as the sum of two convolutions.
 
-        The joined maps would be the largest array of all: without them a 128^3 patch needs a quarter less memory.
+        The joined maps would be the largest array of all: without them a 128^3 patch needs a quarter less
+        memory.
         """
         if x in self._joined:
             first, second = self._joined[x]
             channels = self._shapes[first][0]
             return self.add(
-                self.convolve(first, kernel[:, :channels], bias, stride), self.convolve(second, kernel[:, channels:], None, stride)
+                self.convolve(first, kernel[:, :channels], bias, stride),
+                self.convolve(second, kernel[:, channels:], None, stride),
             )
         pads = [(size - 1) // 2 for size in kernel.shape[2:]]
-        sizes = [(n + 2 * pad - k) // step + 1 for n, pad, k, step in zip(self._shapes[x][1:], pads, kernel.shape[2:], stride, strict=True)]
+        sizes = [
+            (n + 2 * pad - k) // step + 1
+            for n, pad, k, step in zip(self._shapes[x][1:], pads, kernel.shape[2:], stride, strict=True)
+        ]
         inputs = [x, self._weight(kernel), *([] if bias is None else [self._weight(bias)])]
         return self._node("Conv", inputs, (kernel.shape[0], *sizes), strides=list(stride), pads=pads * 2)
 
@@ -104,7 +114,9 @@ class _Writer:
             squares = self._node("ReduceMean", [squares], small, axes=[axis], keepdims=1)
         deviation = self._node("Sqrt", [self._node("Add", [squares, self._number(epsilon)], small)], small)
         gain = self._node("Div", [self._weight(scale.reshape(1, *small)), deviation], small)
-        return self._node("Add", [self._node("Mul", [centred, gain], shape), self._weight(shift.reshape(1, *small))], shape)
+        return self._node(
+            "Add", [self._node("Mul", [centred, gain], shape), self._weight(shift.reshape(1, *small))], shape
+        )
 
     def activate(self, x: str, slope: float) -> str:
         """Leaky ReLU."""

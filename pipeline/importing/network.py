@@ -1,9 +1,13 @@
-"""nnU-Net's U-Nets as one walk over their weights: the same walk writes the ONNX graph and runs the reference in torch.
+"""nnU-Net's U-Nets as one walk over their weights.
 
-The weights' names and shapes say how many convolutions there are and how large; the plans add the strides. A weight that the walk
-does not use, or uses and does not find, refuses the checkpoint: it is another architecture than the plans say.
+The same walk writes the ONNX graph and runs the reference in torch.
 
-Names are those of `dynamic_network_architectures` (v2: PlainConvUNet, ResidualEncoderUNet) and of v1's `Generic_UNet`.
+The weights' names and shapes say how many convolutions there are and how large; the plans add the strides. A
+weight that the walk does not use, or uses and does not find, refuses the checkpoint: it is another
+architecture than the plans say.
+
+Names are those of `dynamic_network_architectures` (v2: PlainConvUNet, ResidualEncoderUNet) and of v1's
+`Generic_UNet`.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ class Layout:
     kind
         "plain" or "residual" (v2), "generic" (v1).
     strides
-        One for each encoder stage, the first usually all ones; as many numbers each as the network has dimensions.
+        One for each encoder stage, the first usually all ones; as many numbers each as the network has
+        dimensions.
     epsilon, slope
         Of the instance normalisation and of the leaky ReLU.
     """
@@ -92,7 +97,9 @@ class Weights:
             It is not there.
         """
         if name not in self._arrays:
-            raise ImportProblem(f"the checkpoint has no weight {name!r}: its network is not the one that the plans describe")
+            raise ImportProblem(
+                f"the checkpoint has no weight {name!r}: its network is not the one that the plans describe"
+            )
         self._used.add(name)
         return self._arrays[name]
 
@@ -142,22 +149,31 @@ class _Blocks:
         self.layout, self.weights, self.operations = layout, weights, operations
         self.ones = (1,) * layout.dimensions
 
-    def convolution(self, x: Tensor, conv: str, norm: str, stride: Sequence[int], *, activate: bool = True) -> Tensor:
+    def convolution(
+        self, x: Tensor, conv: str, norm: str, stride: Sequence[int], *, activate: bool = True
+    ) -> Tensor:
         """Return convolution, normalisation and, where asked, activation."""
         kernel = self.weights.take(f"{conv}.weight")
         if kernel.ndim != 2 + self.layout.dimensions:
-            raise ImportProblem(f"{conv}.weight has {kernel.ndim - 2} dimensions, the plans say {self.layout.dimensions}")
-        # A constant added before instance normalisation is taken out again by it, so the bias is read but not kept.
+            raise ImportProblem(
+                f"{conv}.weight has {kernel.ndim - 2} dimensions, the plans say {self.layout.dimensions}"
+            )
+        # A constant added before instance normalisation is taken out again by it, so the bias is read but not
+        # kept.
         self.weights.find(f"{conv}.bias")
         x = self.operations.convolve(x, kernel, None, stride)
-        x = self.operations.normalise(x, self.weights.take(f"{norm}.weight"), self.weights.take(f"{norm}.bias"), self.layout.epsilon)
+        x = self.operations.normalise(
+            x, self.weights.take(f"{norm}.weight"), self.weights.take(f"{norm}.bias"), self.layout.epsilon
+        )
         return self.operations.activate(x, self.layout.slope) if activate else x
 
     def enlarge(self, x: Tensor, name: str, stride: Sequence[int]) -> Tensor:
         """Return the transposed convolution, whose kernel must be the encoder's stride."""
         kernel = self.weights.take(f"{name}.weight")
         if tuple(kernel.shape[2:]) != tuple(stride):
-            raise ImportProblem(f"{name} enlarges by {kernel.shape[2:]}, the plans' stride is {tuple(stride)}")
+            raise ImportProblem(
+                f"{name} enlarges by {kernel.shape[2:]}, the plans' stride is {tuple(stride)}"
+            )
         return self.operations.enlarge(x, kernel, self.weights.find(f"{name}.bias"))
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -167,7 +183,11 @@ class _Blocks:
             x = self.convolution(x, "encoder.stem.convs.0.conv", "encoder.stem.convs.0.norm", self.ones)
         skips = []
         for stage, stride in enumerate(self.layout.strides):
-            x = self.residual_stage(x, f"encoder.stages.{stage}", stride) if residual else self.plain_stage(x, stage, stride)
+            x = (
+                self.residual_stage(x, f"encoder.stages.{stage}", stride)
+                if residual
+                else self.plain_stage(x, stage, stride)
+            )
             skips.append(x)
         if self.weights.count("encoder.stages.{}.") != len(skips):
             raise ImportProblem(f"the checkpoint has another number of stages than the plans' {len(skips)}")
@@ -181,15 +201,24 @@ class _Blocks:
         return x
 
     def residual_stage(self, x: Tensor, name: str, stride: Sequence[int]) -> Tensor:
-        """Return one stage of residual blocks; the first shrinks, on the side path by averaging and a 1x1 convolution."""
+        """Return one stage of residual blocks.
+
+        The first shrinks, on the side path by averaging and a 1x1 convolution.
+        """
         for number in range(max(1, self.weights.count(f"{name}.blocks.{{}}."))):
             block = f"{name}.blocks.{number}"
             step = tuple(stride) if number == 0 else self.ones
-            side, place = x, 0
+            side, axis_number = x, 0
             if step != self.ones:
-                side, place = self.operations.shrink(side, step), 1
-            if self.weights.find(f"{block}.skip.{place}.conv.weight") is not None:
-                side = self.convolution(side, f"{block}.skip.{place}.conv", f"{block}.skip.{place}.norm", self.ones, activate=False)
+                side, axis_number = self.operations.shrink(side, step), 1
+            if self.weights.find(f"{block}.skip.{axis_number}.conv.weight") is not None:
+                side = self.convolution(
+                    side,
+                    f"{block}.skip.{axis_number}.conv",
+                    f"{block}.skip.{axis_number}.norm",
+                    self.ones,
+                    activate=False,
+                )
             x = self.convolution(x, f"{block}.conv1.conv", f"{block}.conv1.norm", step)
             x = self.convolution(x, f"{block}.conv2.conv", f"{block}.conv2.norm", self.ones, activate=False)
             x = self.operations.activate(self.operations.add(x, side), self.layout.slope)
@@ -206,7 +235,9 @@ class _Blocks:
                 name = f"decoder.stages.{step}.convs.{number}"
                 x = self.convolution(x, f"{name}.conv", f"{name}.norm", self.ones)
         last = f"decoder.seg_layers.{steps - 1}"
-        return self.operations.convolve(x, self.weights.take(f"{last}.weight"), self.weights.find(f"{last}.bias"), self.ones)
+        return self.operations.convolve(
+            x, self.weights.take(f"{last}.weight"), self.weights.find(f"{last}.bias"), self.ones
+        )
 
 
 def _generic(layout: Layout, weights: Weights, operations: Operations, x: Tensor) -> Tensor:
@@ -216,7 +247,9 @@ def _generic(layout: Layout, weights: Weights, operations: Operations, x: Tensor
     def row(x: Tensor, name: str, stride: Sequence[int]) -> Tensor:
         for number in range(max(1, weights.count(f"{name}.blocks.{{}}."))):
             block = f"{name}.blocks.{number}"
-            x = blocks.convolution(x, f"{block}.conv", f"{block}.instnorm", stride if number == 0 else blocks.ones)
+            x = blocks.convolution(
+                x, f"{block}.conv", f"{block}.instnorm", stride if number == 0 else blocks.ones
+            )
         return x
 
     skips = []

@@ -25,7 +25,9 @@ from pipeline.segmenters.nnunet.spec import ORIENTATIONS, REFERENCE, NnUNetSpec
 
 _STEP = 0.5
 ROLES = ("t1", "flair")
-STATEMENT = "Imported by this installation; the project has not validated it. For research use; not for diagnosis."
+STATEMENT = (
+    "Imported by this installation; the project has not validated it. For research use; not for diagnosis."
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class NnUNetOptions:
     Attributes
     ----------
     channels
-        Role of each channel in the network's order; must be given, it is never taken from a name in the folder.
+        Role of each channel in the network's order; must be given, it is never taken from a name in the
+        folder.
     orientation
         Directions in which the training images' column, row and slice index grow.
     head
@@ -45,7 +48,8 @@ class NnUNetOptions:
     folds, lesion_labels
         None: every fold; the one foreground label.
     weights
-        "float16", "float32", or "auto": Float16 where every case stays within 1e-4 of the original, else Float32.
+        "float16", "float32", or "auto": Float16 where every case stays within 1e-4 of the original, else
+        Float32.
     """
 
     channels: tuple[str, ...] = ()
@@ -101,33 +105,45 @@ def import_nnunet(
     with open_source(source) as root:
         trained = read_trained(find_results(root, options.folds))
     spec = _spec(trained, options)
-    name = options.name or re.sub(r"[^a-z0-9]+", "-", f"nnunet-{trained.plans.dataset}".lower()).strip("-")[:64]
+    name = (
+        options.name or re.sub(r"[^a-z0-9]+", "-", f"nnunet-{trained.plans.dataset}".lower()).strip("-")[:64]
+    )
     facts = _facts(trained)
-    original = Original(trained, spec, Window(trained.plans.spacing_mm, trained.plans.patch, _STEP, gaussian=True))
+    original = Original(
+        trained, spec, Window(trained.plans.spacing_mm, trained.plans.patch, _STEP, gaussian=True)
+    )
     chosen_cases = choose_cases(cases, spec, original.window)
     with staged_bundle(models, name, options.version) as folder:
 
         def install(kind: str, choice: Choice | None = None) -> Bundle:
-            manifest = _manifest(trained, spec, options, name, facts) | {"measured": _measured(choice) if choice else {}}
+            manifest = _manifest(trained, spec, options, name, facts) | {
+                "measured": _measured(choice) if choice else {}
+            }
             graphs = _graphs(trained, spec, float16=kind == FLOAT16)
             bundle = write_bundle(folder, graphs, manifest, _card(trained, name, options, facts, choice))
             say("running each graph once")
             verify_bundle(bundle)
             return bundle
 
-        choice = choose_weights(options.weights, install, original, chosen_cases, threads=threads, progress=say)
+        choice = choose_weights(
+            options.weights, install, original, chosen_cases, threads=threads, progress=say
+        )
         install(choice.kept, choice)
     return Imported(find_bundle(models, f"{name}/{options.version}"), choice, facts)
 
 
 def _spec(trained: Trained, options: NnUNetOptions) -> NnUNetSpec:
     plans = trained.plans
-    seen = ", ".join(f"{number} = {name}" for number, name in enumerate(plans.channel_names))
+    channel_list = ", ".join(f"{number} = {name}" for number, name in enumerate(plans.channel_names))
     if not options.channels:
-        raise ImportProblem(f"say which image each channel is (--channels, from {', '.join(ROLES)}); the dataset calls them {seen}")
+        raise ImportProblem(
+            f"say which image each channel is (--channels, from {', '.join(ROLES)}); the dataset "
+            f"calls them {channel_list}"
+        )
     if len(options.channels) != len(plans.schemes) or len(set(options.channels)) != len(options.channels):
         raise ImportProblem(
-            f"{len(options.channels)} channel roles were given, the network takes {len(plans.schemes)} different images: {seen}"
+            f"{len(options.channels)} channel roles were given, the network takes "
+            f"{len(plans.schemes)} different images: {channel_list}"
         )
     for role in options.channels:
         if role not in ROLES:
@@ -135,13 +151,15 @@ def _spec(trained: Trained, options: NnUNetOptions) -> NnUNetSpec:
     if options.weights not in WANTED:
         raise ImportProblem(f"the weights {options.weights!r} are none of {', '.join(WANTED)}")
     if options.grid not in (REFERENCE, *options.channels):
-        raise ImportProblem(f"the grid {options.grid!r} is none of {', '.join((REFERENCE, *options.channels))}")
+        raise ImportProblem(
+            f"the grid {options.grid!r} is none of {', '.join((REFERENCE, *options.channels))}"
+        )
     if options.orientation not in ORIENTATIONS:
         raise ImportProblem(f"the orientation {options.orientation!r} is none of {', '.join(ORIENTATIONS)}")
     labels = options.lesion_labels or (tuple(plans.labels) if len(plans.labels) == 1 else ())
     if not labels or not set(labels) <= set(plans.labels):
-        known = ", ".join(f"{value} = {name}" for value, name in plans.labels.items())
-        raise ImportProblem(f"say which labels are lesion (--lesion-label); the network knows {known}")
+        label_list = ", ".join(f"{value} = {name}" for value, name in plans.labels.items())
+        raise ImportProblem(f"say which labels are lesion (--lesion-label); the network knows {label_list}")
     return NnUNetSpec(
         version=plans.version,
         transpose=plans.transpose,
@@ -162,9 +180,13 @@ def _graphs(trained: Trained, spec: NnUNetSpec, *, float16: bool) -> dict[str, o
 
     graphs = {}
     for number, (fold, arrays) in enumerate(trained.folds.items()):
-        model, classes = write_graph(trained.plans.layout, Weights(arrays), len(spec.schemes), trained.plans.patch)
+        model, classes = write_graph(
+            trained.plans.layout, Weights(arrays), len(spec.schemes), trained.plans.patch
+        )
         if classes != spec.classes:
-            raise ImportProblem(f"fold {fold}: the network gives {classes} classes, the labels are {spec.classes}")
+            raise ImportProblem(
+                f"fold {fold}: the network gives {classes} classes, the labels are {spec.classes}"
+            )
         try:
             graphs[graph_name(number)] = store_as_float16(model) if float16 else model
         except ExportError as problem:
@@ -183,7 +205,9 @@ def _facts(trained: Trained) -> dict[str, Any]:
     }
 
 
-def _manifest(trained: Trained, spec: NnUNetSpec, options: NnUNetOptions, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(
+    trained: Trained, spec: NnUNetSpec, options: NnUNetOptions, name: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     plans = trained.plans
     return {
         "schema": 1,
@@ -192,7 +216,9 @@ def _manifest(trained: Trained, spec: NnUNetSpec, options: NnUNetOptions, name: 
         "task": "lesion",
         "family": "patch3d",
         "statement": STATEMENT,
-        "intended_use": f"Imported from {facts['source']}; its intended use is for whoever imported it to state.",
+        "intended_use": (
+            f"Imported from {facts['source']}; its intended use is for whoever imported it to state."
+        ),
         "licence": options.licence,
         "input": {
             "name": INPUT,
@@ -205,7 +231,11 @@ def _manifest(trained: Trained, spec: NnUNetSpec, options: NnUNetOptions, name: 
         },
         "preprocess": {"resample": "nnunet", "normalise": "nnunet"},
         "nnunet": spec.table(),
-        "window": {"step": _STEP, "gaussian": True, "aggregate": "logits" if plans.version == 2 else "probabilities"},
+        "window": {
+            "step": _STEP,
+            "gaussian": True,
+            "aggregate": "logits" if plans.version == 2 else "probabilities",
+        },
         "output": {
             "name": OUTPUT,
             "activation": "softmax",
@@ -219,16 +249,27 @@ def _manifest(trained: Trained, spec: NnUNetSpec, options: NnUNetOptions, name: 
 
 def _measured(choice: Choice) -> dict[str, Any]:
     rows = choice.kept_parity
-    figures: dict[str, Any] = {"weights": choice.kept, "weights_because": choice.because, "parity_cases": len(rows)}
+    figures: dict[str, Any] = {
+        "weights": choice.kept,
+        "weights_because": choice.because,
+        "parity_cases": len(rows),
+    }
     for key in ("mean_difference", "largest_difference", "mask_difference"):
         figures[f"parity_{key}"] = max(getattr(row, key) for row in rows)
     if choice.equivalence:
         test = choice.equivalence
-        figures |= {"tost_p": test.p_value, "tost_margin": test.margin, "tost_cases": test.cases, "tost_mean_change": test.mean_difference}
+        figures |= {
+            "tost_p": test.p_value,
+            "tost_margin": test.margin,
+            "tost_cases": test.cases,
+            "tost_mean_change": test.mean_difference,
+        }
     return figures
 
 
-def _card(trained: Trained, name: str, options: NnUNetOptions, facts: Mapping[str, Any], choice: Choice | None) -> str:
+def _card(
+    trained: Trained, name: str, options: NnUNetOptions, facts: Mapping[str, Any], choice: Choice | None
+) -> str:
     roles = ", ".join(f"{number} = {role}" for number, role in enumerate(options.channels))
     return f"""# {name} {options.version}
 

@@ -1,7 +1,7 @@
 """`import_onnx`: an ONNX file that somebody exported, with a manifest that says what it is, becomes a bundle.
 
-StrokeSeg-style files (Float16 or Float32 inputs, two-class logits, free batch and size) get the node's form: Float32 in and out, one
-sample, the patch that the manifest names. Their weights are not touched.
+StrokeSeg-style files (Float16 or Float32 inputs, two-class logits, free batch and size) get the node's form:
+Float32 in and out, one sample, the patch that the manifest names. Their weights are not touched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ LARGEST_SCHEMA = 1
 _FLOATS = {TensorProto.FLOAT: "Float32", TensorProto.FLOAT16: "Float16"}
 
 
-def import_onnx(file: Path, manifest: Path, models: Path, progress: Callable[[str], None] | None = None) -> Bundle:
+def import_onnx(
+    file: Path, manifest: Path, models: Path, progress: Callable[[str], None] | None = None
+) -> Bundle:
     """Install an ONNX file below `models`; the manifest is a bundle's `model.toml`.
 
     Parameters
@@ -60,7 +62,7 @@ def import_onnx(file: Path, manifest: Path, models: Path, progress: Callable[[st
     return find_bundle(models, f"{name}/{version}")
 
 
-def fit_graph(model: onnx.ModelProto, manifest: Mapping[str, Any], what: str) -> onnx.ModelProto:
+def fit_graph(model: onnx.ModelProto, manifest: Mapping[str, Any], graph_name: str) -> onnx.ModelProto:
     """Return the graph with Float32 input and output and the manifest's shapes.
 
     Raises
@@ -72,31 +74,54 @@ def fit_graph(model: onnx.ModelProto, manifest: Mapping[str, Any], what: str) ->
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     if len(inputs) != 1 or len(graph.output) != 1:
-        raise ImportProblem(f"{what} has {len(inputs)} inputs and {len(graph.output)} outputs; one of each is supported")
+        raise ImportProblem(
+            f"{graph_name} has {len(inputs)} inputs and {len(graph.output)} outputs; one of each is supported"
+        )
     try:
         wanted_in, wanted_out = str(manifest["input"]["name"]), str(manifest["output"]["name"])
-        channels, patch = len(manifest["input"]["channels"]), [int(size) for size in manifest["input"]["patch"]]
-        maps = int(manifest.get("nnunet", {}).get("classes", 2 if manifest["output"]["activation"] == "softmax" else 1))
+        channels, patch = (
+            len(manifest["input"]["channels"]),
+            [int(size) for size in manifest["input"]["patch"]],
+        )
+        maps = int(
+            manifest.get("nnunet", {}).get(
+                "classes", 2 if manifest["output"]["activation"] == "softmax" else 1
+            )
+        )
     except (KeyError, TypeError, ValueError) as problem:
         raise ImportProblem(f"the manifest lacks {problem}") from None
     if (inputs[0].name, graph.output[0].name) != (wanted_in, wanted_out):
         raise ImportProblem(
-            f"{what} has input {inputs[0].name!r} and output {graph.output[0].name!r}, the manifest says {wanted_in!r} and {wanted_out!r}"
+            f"{graph_name} has input {inputs[0].name!r} and output {graph.output[0].name!r}, the "
+            f"manifest says {wanted_in!r} and {wanted_out!r}"
         )
-    _widen(graph, inputs[0], [1, channels, *patch], what, enters=True)
-    _widen(graph, graph.output[0], [1, maps, *patch], what, enters=False)
+    _widen(graph, inputs[0], [1, channels, *patch], graph_name, enters=True)
+    _widen(graph, graph.output[0], [1, maps, *patch], graph_name, enters=False)
     # Sizes between the ends were inferred for the old shapes.
     del graph.value_info[:]
     return model
 
 
-def _widen(graph: onnx.GraphProto, value: onnx.ValueInfoProto, shape: list[int], what: str, *, enters: bool) -> None:
+def _widen(
+    graph: onnx.GraphProto, value: onnx.ValueInfoProto, shape: list[int], graph_name: str, *, enters: bool
+) -> None:
     tensor = value.type.tensor_type
     if tensor.elem_type not in _FLOATS:
-        raise ImportProblem(f"{what}: {value.name!r} is {TensorProto.DataType.Name(tensor.elem_type)}; Float32 and Float16 are supported")
-    seen = [size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim]
-    if seen and (len(seen) != len(shape) or any(size not in (None, 0, wanted) for size, wanted in zip(seen, shape, strict=True))):
-        raise ImportProblem(f"{what}: {value.name!r} has the shape {seen}, the manifest asks for {shape}")
+        raise ImportProblem(
+            f"{graph_name}: {value.name!r} is {TensorProto.DataType.Name(tensor.elem_type)}; "
+            "Float32 and Float16 are supported"
+        )
+    declared_sizes = [size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim]
+    if declared_sizes and (
+        len(declared_sizes) != len(shape)
+        or any(
+            size not in (None, 0, needed_size)
+            for size, needed_size in zip(declared_sizes, shape, strict=True)
+        )
+    ):
+        raise ImportProblem(
+            f"{graph_name}: {value.name!r} has the shape {declared_sizes}, the manifest asks for {shape}"
+        )
     narrow = tensor.elem_type == TensorProto.FLOAT16
     value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, shape))
     if not narrow:
@@ -118,28 +143,36 @@ def _widen(graph: onnx.GraphProto, value: onnx.ValueInfoProto, shape: list[int],
         graph.node.append(helper.make_node("Cast", [inner], [value.name], to=TensorProto.FLOAT))
 
 
-def _check_model(model: onnx.ModelProto, what: str) -> None:
+def _check_model(model: onnx.ModelProto, graph_name: str) -> None:
     for opset in model.opset_import:
         if opset.domain not in ("", "ai.onnx"):
-            raise ImportProblem(f"{what} uses operators of {opset.domain!r}; only standard ONNX operators are taken")
+            raise ImportProblem(
+                f"{graph_name} uses operators of {opset.domain!r}; only standard ONNX operators are taken"
+            )
         if opset.version > LARGEST_OPSET:
-            raise ImportProblem(f"{what} uses opset {opset.version}; up to {LARGEST_OPSET} is supported: export it anew")
-    outside = [tensor.name for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+            raise ImportProblem(
+                f"{graph_name} uses opset {opset.version}; up to {LARGEST_OPSET} is supported: export it anew"
+            )
+    outside = [
+        tensor.name for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL
+    ]
     if outside:
-        raise ImportProblem(f"{what} keeps weights outside the file ({outside[0]!r}); save it as one file")
+        raise ImportProblem(
+            f"{graph_name} keeps weights outside the file ({outside[0]!r}); save it as one file"
+        )
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as problem:
-        raise ImportProblem(f"{what} is no valid ONNX graph: {str(problem).splitlines()[0]}") from None
+        raise ImportProblem(f"{graph_name} is no valid ONNX graph: {str(problem).splitlines()[0]}") from None
 
 
-def _parse(data: bytes, what: str) -> onnx.ModelProto:
+def _parse(data: bytes, graph_name: str) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as problem:  # noqa: BLE001 - protobuf's errors share no public base class
-        raise ImportProblem(f"{what} is no ONNX file: {type(problem).__name__}") from None
+        raise ImportProblem(f"{graph_name} is no ONNX file: {type(problem).__name__}") from None
     if not model.graph.node:
-        raise ImportProblem(f"{what} is no ONNX file: it holds no graph")
+        raise ImportProblem(f"{graph_name} is no ONNX file: it holds no graph")
     return model
 
 
@@ -150,7 +183,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise ImportProblem(f"{path.name} is not TOML: {problem}") from None
     schema = values.get("schema")
     if isinstance(schema, int) and schema > LARGEST_SCHEMA:
-        raise ImportProblem(f"{path.name} was made for a newer program (schema {schema}, this one knows {LARGEST_SCHEMA}); update the node")
+        raise ImportProblem(
+            f"{path.name} was made for a newer program (schema {schema}, this one knows "
+            f"{LARGEST_SCHEMA}); update the node"
+        )
     return values
 
 

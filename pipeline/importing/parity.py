@@ -1,8 +1,11 @@
-"""How a bundle's answers compare with those of the network that it was made of: whole cases through both, before it is installed.
+"""How a bundle's answers compare with those of the network that it was made of.
 
-The original is the checkpoint's weights run by torch, by the same walk that wrote the graph: that proves export, rounding and runtime. That walk
-and case rules are nnU-Net's is proved by the tests against its own predictor, and for each checkpoint by the strict reading of its weights:
-every one must be used, and none may be missing. Mirroring is left out here: it repeats the same network up to eight times.
+Whole cases through both, before it is installed.
+
+The original is the checkpoint's weights run by torch, by the same walk that wrote the graph: that proves
+export, rounding and runtime. That walk and case rules are nnU-Net's is proved by the tests against its own
+predictor, and for each checkpoint by the strict reading of its weights: every one must be used, and none may
+be missing. Mirroring is left out here: it repeats the same network up to eight times.
 """
 
 from __future__ import annotations
@@ -32,7 +35,11 @@ Case = tuple[str, FloatArray, tuple[float, float, float]]
 
 @dataclass(frozen=True)
 class Parity:
-    """How one case compares: differences of the lesion probability, of the masks at one half (1 - Dice), and the original's lesion voxels."""
+    """How one case compares.
+
+    Differences of the lesion probability, of the masks at one half (1 - Dice), and the original's lesion
+    voxels.
+    """
 
     case: str
     reference: str
@@ -48,11 +55,17 @@ class Parity:
 
     def words(self) -> str:
         """Say where the case differs."""
-        return f"the probability differs by {self.mean_difference:.1e} on average and the masks by {self.mask_difference:.1e} on the case {self.case}"
+        return (
+            f"the probability differs by {self.mean_difference:.1e} on average and the masks by "
+            f"{self.mask_difference:.1e} on the case {self.case}"
+        )
 
     def row(self) -> str:
         """Return the numbers as a row of a Markdown table."""
-        numbers = f"{self.mean_difference:.1e} | {self.largest_difference:.1e} | {self.mask_difference:.1e} | {self.voxels}"
+        numbers = (
+            f"{self.mean_difference:.1e} | {self.largest_difference:.1e} | "
+            f"{self.mask_difference:.1e} | {self.voxels}"
+        )
         return f"| {self.case} | {self.reference} | {self.weights} | {numbers} |"
 
 
@@ -68,7 +81,9 @@ class Original:
 def original_answer(original: Original, case: Case) -> FloatArray:
     """Return the lesion probability by the original weights."""
     _, array, spacing = case
-    networks = [reference_network(original.trained.plans.layout, arrays) for arrays in original.trained.folds.values()]
+    networks = [
+        reference_network(original.trained.plans.layout, arrays) for arrays in original.trained.folds.values()
+    ]
     return predict_array(networks, _unmirrored(original.spec), original.window, array, spacing)[0]
 
 
@@ -77,14 +92,18 @@ def answer_of(bundle: Bundle, case: Case, threads: int) -> FloatArray:
     if not isinstance(bundle.family_spec, NnUNetSpec):
         raise ImportProblem(f"{bundle.name} is no nnU-Net")
     _, array, spacing = case
-    return predict_array(Folds(bundle, threads), _unmirrored(bundle.family_spec), window_of(bundle), array, spacing)[0]
+    return predict_array(
+        Folds(bundle, threads), _unmirrored(bundle.family_spec), window_of(bundle), array, spacing
+    )[0]
 
 
 def _unmirrored(spec: NnUNetSpec) -> NnUNetSpec:
     return replace(spec, mirror_axes=())
 
 
-def compare(case: str, reference: str, ours: FloatArray, theirs: FloatArray, *, weights: str = "Float32") -> Parity:
+def compare(
+    case: str, reference: str, ours: FloatArray, theirs: FloatArray, *, weights: str = "Float32"
+) -> Parity:
     """Compare two probability maps of one shape."""
     apart = np.abs(ours.astype(np.float64) - theirs)
     first, second = ours >= 0.5, theirs >= 0.5
@@ -105,21 +124,30 @@ def choose_cases(paths: Sequence[Path], spec: NnUNetSpec, window: Window) -> lis
     for name, array, _ in cases:
         if array.ndim != 4 or len(array) != len(spec.schemes):
             raise ImportProblem(
-                f"the case {name} has the shape {array.shape}; (channel, slice, row, column) with {len(spec.schemes)} channels is needed"
+                f"the case {name} has the shape {array.shape}; (channel, slice, row, column) with "
+                f"{len(spec.schemes)} channels is needed"
             )
     return cases or list(synthetic_cases(spec, window))
 
 
 def synthetic_cases(spec: NnUNetSpec, window: Window) -> Iterator[Case]:
-    """Yield cases smaller than a patch and one with two tiles: smooth texture in an egg, a brighter ball inside it."""
+    """Yield cases smaller than a patch and one with two tiles.
+
+    Smooth texture in an egg, a brighter ball inside it.
+    """
     yield "synthetic, two tiles", *_synthetic(spec, window, long=1.3, coarser=0.9, seed=0)
     for seed in range(1, SMALL_CASES + 1):
         yield f"synthetic {seed}", *_synthetic(spec, window, long=0.8, coarser=1.3, seed=seed)
 
 
-def _synthetic(spec: NnUNetSpec, window: Window, long: float, coarser: float, seed: int) -> tuple[FloatArray, tuple[float, float, float]]:
+def _synthetic(
+    spec: NnUNetSpec, window: Window, long: float, coarser: float, seed: int
+) -> tuple[FloatArray, tuple[float, float, float]]:
     """Return an image `long` patches long on its last axis, 0.8 on the others, of voxels `coarser` times the network's."""
-    sizes = [max(6, round(size * factor / coarser)) for size, factor in zip(window.patch, (0.8, 0.8, long), strict=True)]
+    sizes = [
+        max(6, round(size * factor / coarser))
+        for size, factor in zip(window.patch, (0.8, 0.8, long), strict=True)
+    ]
     steps = [size * coarser for size in window.spacing_mm]
     if spec.planar:
         sizes[0], steps[0] = 6, 5.0
@@ -132,7 +160,7 @@ def _egg(shape: tuple[int, ...], channels: int, seed: int) -> FloatArray:
     rng = np.random.default_rng(20261121 + seed)
     axes = np.meshgrid(*[np.linspace(-1.1, 1.1, n) for n in shape], indexing="ij")
     inside = sum(axis**2 for axis in axes) < 1
-    ball = sum((axis - place) ** 2 for axis, place in zip(axes, (0.2, -0.3, 0.1), strict=True)) < 0.1
+    ball = sum((axis - centre) ** 2 for axis, centre in zip(axes, (0.2, -0.3, 0.1), strict=True)) < 0.1
     texture = np.stack([ndimage.gaussian_filter(rng.normal(size=shape), 1.5) for _ in range(channels)])
     answer: Array = (inside * (100 + 60 * texture + 60 * ball)).astype(np.float32)
     return answer

@@ -6,6 +6,9 @@ from pipeline.errors import BundleError
 
 
 class ImportProblem(BundleError):
-    """What was given cannot become a bundle; nothing was installed. The message names the file and the reason."""
+    """What was given cannot become a bundle; nothing was installed.
+
+    The message names the file and the reason.
+    """
 
     default_code = "import-refused"

@@ -37,7 +37,9 @@ def _optional(array: Array | None) -> torch.Tensor | None:
 class _Torch:
     """`Operations` on torch tensors."""
 
-    def convolve(self, x: torch.Tensor, kernel: Array, bias: Array | None, stride: Sequence[int]) -> torch.Tensor:
+    def convolve(
+        self, x: torch.Tensor, kernel: Array, bias: Array | None, stride: Sequence[int]
+    ) -> torch.Tensor:
         """Convolve with zero padding (k - 1) // 2."""
         pads = [(size - 1) // 2 for size in kernel.shape[2:]]
         function = functional.conv3d if len(pads) == 3 else functional.conv2d

@@ -23,8 +23,8 @@ def remove_bundle(models: Path, name: str) -> tuple[str, ...]:
         There is no such bundle, the name fits several versions, or an ensemble is made of it.
     """
     model, _, version = name.partition("/")
-    parts = [model, *([version] if version else [])]
-    if any(not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", part) for part in parts):
+    name_parts = [model, *([version] if version else [])]
+    if any(not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name_part) for name_part in name_parts):
         raise ImportProblem(f"{name!r} is no bundle's name")
     folders = sorted(path.parent for path in (models / model).glob(f"{version or '*'}/{MANIFEST}"))
     if not folders:
@@ -48,9 +48,9 @@ def remove_bundle(models: Path, name: str) -> tuple[str, ...]:
 
 def _ensembles_of(models: Path, member: str) -> list[str]:
     """Return the ensembles that are made of this bundle; a manifest that cannot be read is none."""
-    found = []
+    users = []
     for path in sorted(models.glob(f"*/*/{MANIFEST}")):
         with contextlib.suppress(BundleError):
             if member in read_manifest(path).family_spec.member_digests:
-                found.append(f"{path.parent.parent.name}/{path.parent.name}")
-    return found
+                users.append(f"{path.parent.parent.name}/{path.parent.name}")
+    return users

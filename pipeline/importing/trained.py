@@ -20,7 +20,10 @@ _TRAINERS_V2 = (
     r"CELoss(_5epochs)?|DiceCELoss_noSmooth|DiceLoss|TopkLoss|TopK10Loss|DiceTopK10Loss|CosAnneal|_warmup[a-z0-9_]*|NoDeepSupervision|"
     r"Adam|Adan|Adam[a-zA-Z0-9]*|Vanilla[a-zA-Z0-9]*|_probabilisticOversampling[a-z0-9_]*|_[0-9]+epochs?(_NoMirroring)?)?"
 )
-"""The package's own trainers that change training only; batch normalisation and competition trainers change the network."""
+"""The package's own trainers that change training only.
+
+Batch normalisation and competition trainers change the network.
+"""
 _TRAINERS_V1 = (
     r"nnUNetTrainerV2(_noMirroring|_fp32|_DDP|_DP|_warmup|_Adam[a-zA-Z0-9_]*|_Loss_[a-zA-Z0-9_]*|_noDataAugmentation|_noDeepSupervision|"
     r"_insaneDA|_DA[0-9]?|_lReLU[a-zA-Z_0-9]*|_SGD_[a-zA-Z0-9_]*|_cycleAtEnd[0-9]*|_reduceMomentumDuringTraining|_[0-9]+epochs)?"
@@ -29,7 +32,10 @@ _TRAINERS_V1 = (
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Plans, and fold name to weights; `mirror_axes` are the plans' (transposed) axes, three of them also for a 2D network."""
+    """Plans, and fold name to weights.
+
+    `mirror_axes` are the plans' (transposed) axes, three of them also for a 2D network.
+    """
 
     plans: Plans
     folds: Mapping[str, Mapping[str, Array]]
@@ -51,17 +57,28 @@ def read_trained(results: Results) -> Trained:
 def _read_v2(results: Results) -> Trained:
     checkpoints = {fold: read_checkpoint_v2(path) for fold, path in results.folds.items()}
     first = next(iter(checkpoints.values()))
-    for fold, each in checkpoints.items():
-        if (each.configuration, each.trainer, each.mirror_axes) != (first.configuration, first.trainer, first.mirror_axes):
+    for fold, checkpoint in checkpoints.items():
+        if (checkpoint.configuration, checkpoint.trainer, checkpoint.mirror_axes) != (
+            first.configuration,
+            first.trainer,
+            first.mirror_axes,
+        ):
             raise ImportProblem(
-                f"fold {fold} was trained as {each.trainer} {each.configuration}, another as {first.trainer} {first.configuration}"
+                f"fold {fold} was trained as {checkpoint.trainer} {checkpoint.configuration}, another "
+                f"as {first.trainer} {first.configuration}"
             )
     if not re.fullmatch(_TRAINERS_V2, first.trainer):
-        raise ImportProblem(f"the trainer {first.trainer!r} is not one of nnU-Net's own that leave the network as planned")
-    plans = read_plans_v2(_json(results.folder / "plans.json"), _json(results.folder / "dataset.json"), first.configuration)
+        raise ImportProblem(
+            f"the trainer {first.trainer!r} is not one of nnU-Net's own that leave the network as planned"
+        )
+    plans = read_plans_v2(
+        _json(results.folder / "plans.json"), _json(results.folder / "dataset.json"), first.configuration
+    )
     _check_axes(first.mirror_axes, plans)
     mirror = tuple(axis + (1 if plans.planar else 0) for axis in first.mirror_axes)
-    return Trained(plans, {fold: each.arrays for fold, each in checkpoints.items()}, first.trainer, mirror)
+    return Trained(
+        plans, {fold: checkpoint.arrays for fold, checkpoint in checkpoints.items()}, first.trainer, mirror
+    )
 
 
 def _read_v1(results: Results) -> Trained:
@@ -69,18 +86,22 @@ def _read_v1(results: Results) -> Trained:
     if not isinstance(content, dict):
         raise ImportProblem("plans.pkl holds no plans")
     # .../3d_fullres/Task111_x/nnUNetTrainerV2__nnUNetPlansv2.1/fold_2
-    places = [part.name for part in (results.folder, *results.folder.parents)]
-    if any("cascade" in place.lower() for place in places[:3]):
+    folder_names = [folder.name for folder in (results.folder, *results.folder.parents)]
+    if any("cascade" in folder_name.lower() for folder_name in folder_names[:3]):
         raise ImportProblem("this is the second stage of a cascade, which is not supported")
     trainer = _trainer_v1(results)
     if not re.fullmatch(_TRAINERS_V1, trainer):
-        raise ImportProblem(f"the trainer {trainer!r} is not one of nnU-Net v1's own that leave the network as planned")
+        raise ImportProblem(
+            f"the trainer {trainer!r} is not one of nnU-Net v1's own that leave the network as planned"
+        )
     stages = sorted(content.get("plans_per_stage", {}))
     if not stages:
         raise ImportProblem("plans.pkl has no stages (plans_per_stage)")
-    plans = read_plans_v1(content, stages[0] if "3d_lowres" in places[:3] else stages[-1])
+    plans = read_plans_v1(content, stages[0] if "3d_lowres" in folder_names[:3] else stages[-1])
     mirror = () if "noMirroring" in trainer else ((1, 2) if plans.planar else (0, 1, 2))
-    return Trained(plans, {fold: read_weights_v1(path) for fold, path in results.folds.items()}, trainer, mirror)
+    return Trained(
+        plans, {fold: read_weights_v1(path) for fold, path in results.folds.items()}, trainer, mirror
+    )
 
 
 def _trainer_v1(results: Results) -> str:

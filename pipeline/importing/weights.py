@@ -1,4 +1,7 @@
-"""Which weights a bundle keeps: Float16 is half as large, and is kept only where it answers as the original does."""
+"""Which weights a bundle keeps.
+
+Float16 is half as large, and is kept only where it answers as the original does.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ class Choice:
     parity
         Every case with every form of the weights that was tried.
     equivalence
-        Two one-sided tests of Float16 against Float32: Dice of each mask with the original's, case by case. None where fewer than three
-        cases have a lesion, or one form only was tried.
+        Two one-sided tests of Float16 against Float32: Dice of each mask with the original's, case by case.
+        None where fewer than three cases have a lesion, or one form only was tried.
     """
 
     kept: str
@@ -47,7 +50,10 @@ class Choice:
         """Say what the two one-sided tests gave."""
         test = self.equivalence
         if test is None:
-            return "No test of Float16 against Float32: it needs three cases with a lesion and both forms of the weights."
+            return (
+                "No test of Float16 against Float32: it needs three cases with a lesion and both "
+                "forms of the weights."
+            )
         verdict = "equivalent" if test.equivalent else "not equivalent"
         return (
             f"Dice with Float16 against Float32 weights, two one-sided tests on {test.cases} cases at a margin of {test.margin:g}: "
@@ -64,12 +70,15 @@ def choose_weights(
     threads: int = 1,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Choice:
-    """Hold both forms of the weights against the original and choose; `install` writes one form and returns its bundle.
+    """Hold both forms of the weights against the original and choose.
+
+    `install` writes one form and returns its bundle.
 
     Raises
     ------
     ImportProblem
-        Float32 weights do not answer as the original, or Float16 ones that were asked for by name are too far from it, or do not fit.
+        Float32 weights do not answer as the original, or Float16 ones that were asked for by name are too far
+        from it, or do not fit.
     """
     theirs = []
     for number, case in enumerate(cases, start=1):
@@ -80,7 +89,10 @@ def choose_weights(
         progress(f"the same cases by the bundle, {kind} weights")
         bundle = install(kind)
         pairs = zip(cases, theirs, strict=True)
-        return tuple(compare(case[0], "torch", answer_of(bundle, case, threads), answer, weights=kind) for case, answer in pairs)
+        return tuple(
+            compare(case[0], "torch", answer_of(bundle, case, threads), answer, weights=kind)
+            for case, answer in pairs
+        )
 
     wide = rows_of(FLOAT32)
     _refuse_beyond(wide, LARGEST_MEAN, LARGEST_MASK)
@@ -104,7 +116,10 @@ def _judge(narrow: Sequence[Parity], test: Equivalence | None) -> tuple[str, str
     if not worst.within(LARGEST_MEAN, LARGEST_MASK):
         return FLOAT32, f"with Float16 weights {worst.words()}, more than {LARGEST_MASK:g}"
     if test is not None and not test.equivalent:
-        return FLOAT32, f"Float16 weights are not equivalent at a margin of {MARGIN:g} (p = {test.p_value:.2g})"
+        return (
+            FLOAT32,
+            f"Float16 weights are not equivalent at a margin of {MARGIN:g} (p = {test.p_value:.2g})",
+        )
     return FLOAT16, f"every case is within {LARGEST_MASK:g} of the original"
 
 
@@ -121,4 +136,8 @@ def _test(narrow: Sequence[Parity], wide: Sequence[Parity]) -> Equivalence | Non
     pairs = [(first, second) for first, second in zip(narrow, wide, strict=True) if second.voxels]
     if len(pairs) < FEWEST:
         return None
-    return paired_tost([1 - first.mask_difference for first, _ in pairs], [1 - second.mask_difference for _, second in pairs], MARGIN)
+    return paired_tost(
+        [1 - first.mask_difference for first, _ in pairs],
+        [1 - second.mask_difference for _, second in pairs],
+        MARGIN,
+    )

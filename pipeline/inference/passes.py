@@ -1,4 +1,7 @@
-"""Several looks at one patch: mirrored images and further networks, averaged, with the share of them that votes for a voxel."""
+"""Several looks at one patch.
+
+Mirrored images and further networks, averaged, with the share of them that votes for a voxel.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pipeline.records import FloatArray
 
 def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
     """Return every combination of the spatial axes, the empty one first."""
-    return [chosen for count in range(len(axes) + 1) for chosen in itertools.combinations(axes, count)]
+    return [axis_set for count in range(len(axes) + 1) for axis_set in itertools.combinations(axes, count)]
 
 
 def average_passes(
@@ -32,7 +35,8 @@ def average_passes(
     read
         What is kept, and averaged, of a network's maps.
     vote
-        Of the maps that were kept, whether they call a voxel lesion, shape (1, *patch); the share of passes that do is one more map at the end.
+        Of the maps that were kept, whether they call a voxel lesion, shape (1, *patch); the share of passes
+        that do is one more map at the end.
     """
     if not networks:
         raise ValueError("there is no network to ask")

@@ -1,7 +1,8 @@
 """What can run a graph: ONNX Runtime on the CPU (always there), on CUDA, or OpenVINO. All compute in Float32.
 
-OpenVINO is told so twice: on processors with bfloat16 it would otherwise take that, with logit errors of 0.15, and it would gather the means of
-a normalisation into one long sum. Then it answers as ONNX Runtime does, in half the time (docs/benchmarks.md).
+OpenVINO is told so twice: on processors with bfloat16 it would otherwise take that, with logit errors of
+0.15, and it would gather the means of a normalisation into one long sum. Then it answers as ONNX Runtime
+does, in half the time (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ def available_providers() -> tuple[str, ...]:
     """Return the providers that this installation and machine offer."""
     import onnxruntime
 
-    there = ["cpu"]
+    available = ["cpu"]
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        there.append("cuda")
+        available.append("cuda")
     if _has_openvino():
-        there.append("openvino")
-    return tuple(there)
+        available.append("openvino")
+    return tuple(available)
 
 
 def choose_provider(wanted: str) -> str:
-    """Return the provider that is meant by `wanted`; "auto" is OpenVINO where it is installed, else ONNX Runtime on the CPU."""
+    """Return the provider that is meant by `wanted`.
+
+    "auto" is OpenVINO where it is installed, else ONNX Runtime on the CPU.
+    """
     if wanted != AUTOMATIC:
         return wanted
     return "openvino" if _has_openvino() else "cpu"
@@ -47,13 +51,18 @@ def open_session(bundle: Bundle, threads: int, name: str, provider: str) -> Sess
     Raises
     ------
     BundleError
-        The provider is not known or not there, or the graph was altered, cannot be run, or disagrees with the manifest.
+        The provider is not known or not there, or the graph was altered, cannot be run, or disagrees with the
+        manifest.
     """
     if provider not in PROVIDERS:
-        raise BundleError(f"the provider {provider!r} is not one of {', '.join(PROVIDERS)}", code="provider-unknown")
+        raise BundleError(
+            f"the provider {provider!r} is not one of {', '.join(PROVIDERS)}", code="provider-unknown"
+        )
     if provider not in available_providers():
         package = {"cuda": "onnxruntime-gpu and a CUDA driver"}.get(provider, f"the package {provider}")
-        raise BundleError(f"the provider {provider!r} is not there: it needs {package}", code="provider-missing")
+        raise BundleError(
+            f"the provider {provider!r} is not there: it needs {package}", code="provider-missing"
+        )
     if provider == "openvino":
         return _open_openvino(bundle, threads, name)
     session = open_graph(bundle, threads, name, cuda=provider == "cuda")
@@ -85,8 +94,15 @@ def _open_openvino(bundle: Bundle, threads: int, name: str) -> Session:
         _keep_means_apart(model)
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as problem:  # noqa: BLE001 - OpenVINO's errors share no base class
-        raise BundleError(f"{bundle.name}: OpenVINO cannot load {name}: {problem}", code="model-unusable") from None
-    check_graph(bundle, name, _tensors(compiled.inputs, bundle.input.name), _tensors(compiled.outputs, bundle.output.name))
+        raise BundleError(
+            f"{bundle.name}: OpenVINO cannot load {name}: {problem}", code="model-unusable"
+        ) from None
+    check_graph(
+        bundle,
+        name,
+        _tensors(compiled.inputs, bundle.input.name),
+        _tensors(compiled.outputs, bundle.output.name),
+    )
 
     def run(batch: FloatArray) -> FloatArray:
         # OpenVINO gives a view of its own memory, which the next run overwrites.
@@ -98,21 +114,29 @@ def _open_openvino(bundle: Bundle, threads: int, name: str) -> Session:
 def _keep_means_apart(model: Any) -> None:
     """Write every mean over some axes as sums over one axis each with a division between, last axis first.
 
-    OpenVINO gathers neighbouring means into one (ReduceMerge), and sums it naively in Float32: at 64^3 voxels the normalised maps are then off by
-    3e-4, where axis by axis they are off by 1e-7. A division between two sums keeps them apart.
+    OpenVINO gathers neighbouring means into one (ReduceMerge), and sums it naively in Float32: at 64^3 voxels
+    the normalised maps are then off by 3e-4, where axis by axis they are off by 1e-7. A division between two
+    sums keeps them apart.
     """
     from openvino import opset13, utils
 
     for node in model.get_ordered_ops():
-        if node.get_type_name() != "ReduceMean" or node.input_value(1).get_node().get_type_name() != "Constant":
+        if (
+            node.get_type_name() != "ReduceMean"
+            or node.input_value(1).get_node().get_type_name() != "Constant"
+        ):
             continue
         shape = node.input_value(0).get_partial_shape()
-        axes = sorted((int(axis) % len(shape) for axis in node.input_value(1).get_node().data.flat), reverse=True)
+        axes = sorted(
+            (int(axis) % len(shape) for axis in node.input_value(1).get_node().data.flat), reverse=True
+        )
         if not all(shape[axis].is_static for axis in axes):
             continue
         mean = node.input_value(0)
         for axis in axes:
-            total = opset13.reduce_sum(mean, np.array([axis], np.int64), keep_dims=node.get_attributes()["keep_dims"])
+            total = opset13.reduce_sum(
+                mean, np.array([axis], np.int64), keep_dims=node.get_attributes()["keep_dims"]
+            )
             mean = opset13.divide(total, np.array(shape[axis].get_length(), np.float32)).output(0)
         mean.get_node().set_friendly_name(node.get_friendly_name())
         utils.replace_node(node, mean.get_node())

@@ -23,7 +23,13 @@ class _ByGraph:
 
     def __init__(self, bundle: Bundle, name: str) -> None:
         self.bundle, self.name = bundle, name
-        self._key = (bundle.graphs[name], bundle.input.name, bundle.output.name, bundle.patch_of(name), bundle.channels)
+        self._key = (
+            bundle.graphs[name],
+            bundle.input.name,
+            bundle.output.name,
+            bundle.patch_of(name),
+            bundle.channels,
+        )
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -32,14 +38,16 @@ class _ByGraph:
         return isinstance(other, _ByGraph) and self._key == other._key
 
 
-def open_network(bundle: Bundle, threads: int, name: str = GRAPH, provider: str = "cpu", *, keep: bool = True) -> Network:
+def open_network(
+    bundle: Bundle, threads: int, name: str = GRAPH, provider: str = "cpu", *, keep: bool = True
+) -> Network:
     """Return one of the bundle's graphs as a function of one patch; a session that is kept is used again.
 
     Raises
     ------
     BundleError
-        The provider is not there, or the graph was altered, cannot be run, or disagrees with the manifest. The function itself raises it when the
-        network answers with NaN or infinite values.
+        The provider is not there, or the graph was altered, cannot be run, or disagrees with the manifest.
+        The function itself raises it when the network answers with NaN or infinite values.
     """
     key = _ByGraph(bundle, name)
     return _kept(key, threads, provider) if keep else _open(key, threads, provider)
@@ -58,7 +66,9 @@ def _open(key: _ByGraph, threads: int, provider: str) -> Network:
         batch = np.ascontiguousarray(patch[np.newaxis], dtype=np.float32)
         answer: FloatArray = session(batch)[0]
         if not np.isfinite(answer).all():
-            raise BundleError(f"{bundle.name} answered with NaN or infinite values", code="model-output-not-finite")
+            raise BundleError(
+                f"{bundle.name} answered with NaN or infinite values", code="model-output-not-finite"
+            )
         return answer
 
     return run
@@ -67,7 +77,8 @@ def _open(key: _ByGraph, threads: int, provider: str) -> Network:
 class Folds(Sequence[Network]):
     """A bundle's graphs as networks, each opened when it is asked for.
 
-    One graph is kept open for the next study. Of several each would hold a gigabyte of maps, so they are opened anew, one after the other.
+    One graph is kept open for the next study. Of several each would hold a gigabyte of maps, so they are
+    opened anew, one after the other.
     """
 
     def __init__(self, bundle: Bundle, threads: int, provider: str = "cpu") -> None:
@@ -84,5 +95,7 @@ class Folds(Sequence[Network]):
     def __getitem__(self, number: int | slice) -> Network | Sequence[Network]:
         """Open one network."""
         if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        return open_network(self._bundle, self._threads, self._names[number], self._provider, keep=len(self) == 1)
+            return [self[number_in_slice] for number_in_slice in range(*number.indices(len(self)))]
+        return open_network(
+            self._bundle, self._threads, self._names[number], self._provider, keep=len(self) == 1
+        )

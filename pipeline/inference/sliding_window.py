@@ -62,7 +62,9 @@ def apply_tiles(predict: Callable[[FloatArray], FloatArray], image: FloatArray, 
         (channel, slice, row, column).
     """
     padded = np.pad(image, ((0, 0), *plan.padding))
-    inside = tuple(slice(before, before + n) for (before, _), n in zip(plan.padding, image.shape[1:], strict=True))
+    inside = tuple(
+        slice(before, before + n) for (before, _), n in zip(plan.padding, image.shape[1:], strict=True)
+    )
     if len(plan.corners) == 1:
         # One tile has nothing to be blended with.
         return predict(padded)[(slice(None), *inside)].astype(np.float32, copy=False)
@@ -82,7 +84,10 @@ def apply_tiles(predict: Callable[[FloatArray], FloatArray], image: FloatArray, 
 
 
 def _gaussian(patch: Sequence[int]) -> FloatArray:
-    """Weights of a tile: sigma 1/8 of its size, 1 in the middle (nnU-Net, `compute_gaussian`), in float32 never zero."""
+    """Weights of a tile.
+
+    Sigma 1/8 of its size, 1 in the middle (nnU-Net, `compute_gaussian`), in float32 never zero.
+    """
     weight = np.ones((), np.float64)
     for size in patch:
         distance = (np.arange(size) - size // 2) / (size / 8)

@@ -1,4 +1,7 @@
-"""Several probability maps of one case made one: by majority or by mean, and how many of them vote for a voxel."""
+"""Several probability maps of one case made one.
+
+By majority or by mean, and how many of them vote for a voxel.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ import numpy as np
 from pipeline.records import FloatArray
 
 
-def move_threshold(probability: FloatArray, own: float, common: float) -> FloatArray:
-    """Return the probabilities with their odds scaled so that `own` becomes `common`: who voted at `own` votes at `common`."""
-    if own == common:
+def move_threshold(probability: FloatArray, own_threshold: float, common: float) -> FloatArray:
+    """Return the probabilities with their odds scaled so that `own` becomes `common`.
+
+    Who voted at `own` votes at `common`.
+    """
+    if own_threshold == common:
         return probability
-    # odds = p / (1 - p); the factor takes the odds of `own` to those of `common`, and every other probability with them.
-    factor = np.float32(common / (1 - common) * (1 - own) / own)
+    # odds = p / (1 - p); the factor takes the odds of `own` to those of `common`, and every other probability
+    # with them.
+    factor = np.float32(common / (1 - common) * (1 - own_threshold) / own_threshold)
     scaled: FloatArray = probability * factor / (probability * factor + (1 - probability))
     return scaled
 
@@ -20,13 +27,14 @@ def move_threshold(probability: FloatArray, own: float, common: float) -> FloatA
 def majority(maps: FloatArray) -> FloatArray:
     """Return, for each voxel, the largest value that more than half of the maps (map, ...) reach.
 
-    A voxel of it reaches a threshold exactly where more than half of the maps do, whatever the threshold: it is a vote that is not yet cut. Of
-    three maps it is the median.
+    A voxel of it reaches a threshold exactly where more than half of the maps do, whatever the threshold: it
+    is a vote that is not yet cut. Of three maps it is the median.
     """
-    # Sorted upwards, entry count - k is the largest value that k maps reach; a majority is k = count // 2 + 1.
+    # Sorted upwards, entry count - k is the largest value that k maps reach; a majority is k = count // 2 +
+    # 1.
     count = len(maps)
-    chosen: FloatArray = np.sort(maps, axis=0)[count - (count // 2 + 1)]
-    return chosen
+    middle_values: FloatArray = np.sort(maps, axis=0)[count - (count // 2 + 1)]
+    return middle_values
 
 
 def vote_share(maps: FloatArray, threshold: float) -> FloatArray:

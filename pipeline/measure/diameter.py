@@ -1,4 +1,7 @@
-"""Largest extent of a lesion in space: between vertices of its mesh (IBSI L0JK; Zwanenburg et al., Radiology 295(2), 2020)."""
+"""Largest extent of a lesion in space.
+
+Between vertices of its mesh (IBSI L0JK; Zwanenburg et al., Radiology 295(2), 2020).
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,14 @@ from pipeline.records import Measurement
 
 
 def measure_diameter(voxels: Index, affine: Affine) -> Measurement:
-    """Return the longest distance of two mesh vertices in mm, in any direction; one voxel is as long as its longest side."""
+    """Return the longest distance of two mesh vertices in mm, in any direction.
+
+    One voxel is as long as its longest side.
+    """
     points = apply_affine(affine, face_middles(row_ends(voxels), (0, 1, 2)))
     # A hull fails only where rounding makes it flat; then every point is compared.
     with contextlib.suppress(QhullError):
         points = points[ConvexHull(points).vertices]
-    return Measurement("maximum_3d_diameter", farthest_pair(points)[2], "mm", "longest distance of two vertices of the mesh")
+    return Measurement(
+        "maximum_3d_diameter", farthest_pair(points)[2], "mm", "longest distance of two vertices of the mesh"
+    )

@@ -25,7 +25,9 @@ def row_ends(voxels: Index) -> Index:
 
 
 def farthest_pair(points_mm: npt.NDArray[np.float64]) -> tuple[int, int, float]:
-    """Return the two points that lie farthest apart and their distance; the first such pair when there are several.
+    """Return the two points that lie farthest apart and their distance.
+
+    The first such pair when there are several.
 
     >>> farthest_pair(np.array([[0.0, 0, 0], [3, 4, 0], [1, 1, 1]]))
     (0, 1, 5.0)

@@ -10,24 +10,39 @@ from pipeline.measure.extremes import Index
 from pipeline.records import Measurement, Volume
 
 
-def measure_mean_intensity(voxels: Index, affine: Affine, role: str, image: Volume, link: Affine) -> Measurement | None:
-    """Return the mean of the image at the lesion's voxel centres; None where the image does not reach the lesion.
+def measure_mean_intensity(
+    voxels: Index, affine: Affine, role: str, image: Volume, link: Affine
+) -> Measurement | None:
+    """Return the mean of the image at the lesion's voxel centres.
+
+    None where the image does not reach the lesion.
 
     Parameters
     ----------
     link
         4x4 from the reference's patient mm to the image's patient mm.
     """
-    places = apply_affine(np.linalg.inv(image.affine) @ link @ affine, voxels)
-    seen = ((places >= -0.5) & (places <= np.array(image.array.shape) - 0.5)).all(axis=1)
-    if not seen.any():
+    image_index = apply_affine(np.linalg.inv(image.affine) @ link @ affine, voxels)
+    inside_image = ((image_index >= -0.5) & (image_index <= np.array(image.array.shape) - 0.5)).all(axis=1)
+    if not inside_image.any():
         return None
-    values = ndimage.map_coordinates(image.array, places[seen].T, output=np.float64, order=1, mode="nearest")
-    return Measurement(f"mean_intensity_{role}", float(values.mean()), "1", f"mean of {role.upper()} at the lesion's voxel centres, linear")
+    values = ndimage.map_coordinates(
+        image.array, image_index[inside_image].T, output=np.float64, order=1, mode="nearest"
+    )
+    return Measurement(
+        f"mean_intensity_{role}",
+        float(values.mean()),
+        "1",
+        f"mean of {role.upper()} at the lesion's voxel centres, linear",
+    )
 
 
-def measure_mirrored_intensity(voxels: Index, labels: Volume, role: str, image: Volume, link: Affine, mirror: Affine) -> Measurement | None:
-    """Return the mean of the image where the lesion lies on the other side of the head; None where nothing healthy is seen there.
+def measure_mirrored_intensity(
+    voxels: Index, labels: Volume, role: str, image: Volume, link: Affine, mirror: Affine
+) -> Measurement | None:
+    """Return the mean of the image where the lesion lies on the other side of the head.
+
+    None where nothing healthy is seen there.
 
     Parameters
     ----------
@@ -36,10 +51,19 @@ def measure_mirrored_intensity(voxels: Index, labels: Volume, role: str, image: 
     mirror
         4x4 reflection about the midsagittal plane, in the reference's patient mm.
     """
-    places = np.rint(apply_affine(np.linalg.inv(labels.affine) @ mirror @ labels.affine, voxels)).astype(np.intp)
-    places = places[((places >= 0) & (places < labels.array.shape)).all(axis=1)]
-    places = places[labels.array[tuple(places.T)] == 0]
-    found = measure_mean_intensity(places, labels.affine, role, image, link) if len(places) else None
-    if found is None:
+    image_index = np.rint(apply_affine(np.linalg.inv(labels.affine) @ mirror @ labels.affine, voxels)).astype(
+        np.intp
+    )
+    image_index = image_index[((image_index >= 0) & (image_index < labels.array.shape)).all(axis=1)]
+    image_index = image_index[labels.array[tuple(image_index.T)] == 0]
+    mirrored_intensity = (
+        measure_mean_intensity(image_index, labels.affine, role, image, link) if len(image_index) else None
+    )
+    if mirrored_intensity is None:
         return None
-    return Measurement(f"mirrored_intensity_{role}", found.value, "1", f"mean of {role.upper()} at the mirror image of the lesion")
+    return Measurement(
+        f"mirrored_intensity_{role}",
+        mirrored_intensity.value,
+        "1",
+        f"mean of {role.upper()} at the mirror image of the lesion",
+    )

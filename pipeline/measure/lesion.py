@@ -43,7 +43,7 @@ def measure_lesions(
     lesions = []
     for label, box in enumerate(ndimage.find_objects(labels.array), start=1):
         inside = labels.array[box] == label
-        voxels = np.argwhere(inside) + [part.start for part in box]
+        voxels = np.argwhere(inside) + [box_range.start for box_range in box]
         centroid = index_to_lps(labels.affine, voxels.mean(axis=0))
         axis, certainty = find_long_axis(voxels, labels.affine), measure_certainty(probability[box][inside])
         lesions.append(
@@ -52,7 +52,11 @@ def measure_lesions(
                 len(voxels),
                 centroid,
                 axis,
-                (*_measure_shape(voxels, axis, labels.affine), *_measure_signal(voxels, labels, images, plane), certainty),
+                (
+                    *_measure_shape(voxels, axis, labels.affine),
+                    *_measure_signal(voxels, labels, images, plane),
+                    certainty,
+                ),
                 certainty.value / 100,
                 measure_laterality(voxels, labels.affine, plane),
                 None if agreement is None else float(agreement[box][inside].mean()),
@@ -76,9 +80,11 @@ def _measure_shape(voxels: Index, axis: LongAxis, affine: Affine) -> tuple[Measu
     return volume, measure_long_axis(axis), measure_diameter(voxels, affine)
 
 
-def _measure_signal(voxels: Index, labels: Volume, images: Mapping[str, tuple[Volume, Affine]], plane: MidPlane) -> tuple[Measurement, ...]:
-    seen = []
+def _measure_signal(
+    voxels: Index, labels: Volume, images: Mapping[str, tuple[Volume, Affine]], plane: MidPlane
+) -> tuple[Measurement, ...]:
+    lesions = []
     for role, (image, link) in images.items():
-        seen.append(measure_mean_intensity(voxels, labels.affine, role, image, link))
-        seen.append(measure_mirrored_intensity(voxels, labels, role, image, link, plane.mirror))
-    return tuple(measurement for measurement in seen if measurement is not None)
+        lesions.append(measure_mean_intensity(voxels, labels.affine, role, image, link))
+        lesions.append(measure_mirrored_intensity(voxels, labels, role, image, link, plane.mirror))
+    return tuple(measurement for measurement in lesions if measurement is not None)

@@ -1,4 +1,6 @@
-"""Longest in-slice diameter, as a reader would draw it: from outer edge to outer edge in one slice of the reference.
+"""Longest in-slice diameter, as a reader would draw it.
+
+From outer edge to outer edge in one slice of the reference.
 
 The ends are middles of pixel edges, so a lesion of one pixel is as long as the pixel's longer side.
 """
@@ -20,10 +22,10 @@ def find_long_axis(voxels: Index, affine: Affine) -> LongAxis:
     ends = row_ends(voxels)
     best: LongAxis | None = None
     for number in np.unique(ends[:, 0]):
-        here = face_middles(ends[ends[:, 0] == number], (1, 2))
-        start, end, length_mm = farthest_pair(apply_affine(affine, here))
+        edge_points = face_middles(ends[ends[:, 0] == number], (1, 2))
+        start, end, length_mm = farthest_pair(apply_affine(affine, edge_points))
         if best is None or length_mm > best.length_mm + 1e-9:
-            best = LongAxis(int(number), _place(here[start]), _place(here[end]), length_mm)
+            best = LongAxis(int(number), _place(edge_points[start]), _place(edge_points[end]), length_mm)
     if best is None:
         raise ValueError("a lesion has at least one voxel")
     return best

@@ -27,4 +27,9 @@ def measure_lesion_load(lesion_ml: float, brain_ml: float) -> Measurement:
     >>> measure_lesion_load(12.0, 1200.0).value
     1.0
     """
-    return Measurement("lesion_load", 100 * lesion_ml / brain_ml if brain_ml else 0.0, "%", "total lesion volume over brain volume")
+    return Measurement(
+        "lesion_load",
+        100 * lesion_ml / brain_ml if brain_ml else 0.0,
+        "%",
+        "total lesion volume over brain volume",
+    )

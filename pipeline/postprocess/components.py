@@ -12,15 +12,19 @@ from pipeline.errors import PipelineError
 from pipeline.records import FloatArray
 
 
-def apply_peak(probability: FloatArray, threshold: float, peak: float | FloatArray, connectivity: int) -> tuple[FloatArray, int]:
+def apply_peak(
+    probability: FloatArray, threshold: float, peak: float | FloatArray, connectivity: int
+) -> tuple[FloatArray, int]:
     """Set the probability to zero in every piece at the threshold that nowhere reaches the peak (thresholding with hysteresis, Canny 1986).
 
-    A low threshold outlines a lesion well, and also lets through faint pieces that are none; a network is sure somewhere of what it is right about.
+    A low threshold outlines a lesion well, and also lets through faint pieces that are none; a network is
+    sure somewhere of what it is right about.
 
     Parameters
     ----------
     probability
-        (slice, row, column), 0..1, on the network's own grid: interpolation lowers the peaks of small lesions.
+        (slice, row, column), 0..1, on the network's own grid: interpolation lowers the peaks of small
+        lesions.
     peak
         One for all voxels, or one for each.
     connectivity
@@ -35,12 +39,12 @@ def apply_peak(probability: FloatArray, threshold: float, peak: float | FloatArr
         return probability, 0
     # Number the pieces at the low threshold, then ask of each whether any of its voxels reaches the peak.
     image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
-    pieces = SimpleITK.GetArrayFromImage(SimpleITK.ConnectedComponent(image, connectivity == 26))
-    reached = np.zeros(int(pieces.max()) + 1, bool)
-    reached[pieces[probability >= peak]] = True
+    components = SimpleITK.GetArrayFromImage(SimpleITK.ConnectedComponent(image, connectivity == 26))
+    reached = np.zeros(int(components.max()) + 1, bool)
+    reached[components[probability >= peak]] = True
     # Piece 0 is the background: nothing to drop there.
     reached[0] = True
-    faint = ~reached[pieces]
+    faint = ~reached[components]
     dropped = int(len(reached) - np.count_nonzero(reached))
     return (np.where(faint, np.float32(0), probability), dropped) if dropped else (probability, 0)
 
@@ -63,13 +67,17 @@ def apply_components(
         There are more components than a label map of 16 bits can hold.
     """
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(mask))
-    pieces = SimpleITK.ConnectedComponent(image, connectivity == 26)
-    # Whole voxels that make up the minimum volume; the small number keeps an exact quotient from being rounded up.
+    components = SimpleITK.ConnectedComponent(image, connectivity == 26)
+    # Whole voxels that make up the minimum volume; the small number keeps an exact quotient from being
+    # rounded up.
     smallest = max(1, math.ceil(minimum_volume_mm3 / voxel_volume_mm3 - 1e-9))
     relabel = SimpleITK.RelabelComponentImageFilter()
     relabel.SetMinimumObjectSize(smallest)
-    labels = SimpleITK.GetArrayFromImage(relabel.Execute(pieces))
-    kept, found = int(relabel.GetNumberOfObjects()), int(relabel.GetOriginalNumberOfObjects())
-    if kept > np.iinfo(np.uint16).max:
-        raise PipelineError(f"{kept} separate lesions were found: the image is noise to the network", code="too-many-components")
-    return labels.astype(np.uint16), found - kept
+    labels = SimpleITK.GetArrayFromImage(relabel.Execute(components))
+    kept_count, component_count = int(relabel.GetNumberOfObjects()), int(relabel.GetOriginalNumberOfObjects())
+    if kept_count > np.iinfo(np.uint16).max:
+        raise PipelineError(
+            f"{kept_count} separate lesions were found: the image is noise to the network",
+            code="too-many-components",
+        )
+    return labels.astype(np.uint16), component_count - kept_count

@@ -28,6 +28,8 @@ def _distance_mm(mask: Volume) -> FloatArray:
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(mask.array, dtype=np.uint8))
     image.SetSpacing(spacing_mm(mask.affine)[::-1])
     distance: FloatArray = SimpleITK.GetArrayFromImage(
-        SimpleITK.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+        SimpleITK.SignedMaurerDistanceMap(
+            image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
+        )
     )
     return distance

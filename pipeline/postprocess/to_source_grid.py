@@ -18,9 +18,13 @@ def apply_to_source_grid(probability: Volume, grid: Grid) -> Volume:
     """
     # Two coordinate systems with different UIDs have no known relation: nothing may be carried over.
     if probability.frame_of_reference_uid != grid.frame_of_reference_uid:
-        raise GeometryError("the probability lies in another frame of reference than the image", code="frame-of-reference-mismatch")
+        raise GeometryError(
+            "the probability lies in another frame of reference than the image",
+            code="frame-of-reference-mismatch",
+        )
     # On the same voxels already: interpolation would only add rounding.
     if same_grid(probability, grid):
         return probability
-    # Each voxel centre (index of the source grid) goes to LPS mm and from there to an index of the network's grid.
+    # Each voxel centre (index of the source grid) goes to LPS mm and from there to an index of the network's
+    # grid.
     return grid.fill(sample_linear(probability, grid))

@@ -10,7 +10,8 @@ from pipeline.geometry import LARGEST_SHEAR, Triple, shear, spacing_mm
 from pipeline.records import Finding, Role, Volume
 
 SPACING_LIMITS_MM = (0.3, 10.0)
-# Headers hold 32-bit numbers: the spacing of a turned grid comes out a little beside the limit that it was written as.
+# Headers hold 32-bit numbers: the spacing of a turned grid comes out a little beside the limit that it was
+# written as.
 _ROUNDING_MM = 1e-4
 THICK_SLICE_MM = 4.0
 MINIMUM_SLICES = 5
@@ -52,15 +53,21 @@ def find_input_remarks(inputs: Mapping[Role, Volume], facts: Mapping[str, InputF
             Finding(
                 "no-flair",
                 "warning",
-                "No FLAIR could be used: on T1 alone the network misses most lesions; a negative result does not exclude one.",
+                (
+                    "No FLAIR could be used: on T1 alone the network misses most lesions; a negative "
+                    "result does not exclude one."
+                ),
             )
         )
     if "t1" not in inputs:
         remarks.append(Finding("no-t1", "info", "No T1 could be used: the result rests on the FLAIR alone."))
-    for role, seen in facts.items():
-        if max(seen.spacing_mm) > THICK_SLICE_MM:
-            sentence = f"The {role.upper()} has thick slices: lesions smaller than a slice may be missed and volumes are coarse."
-            remarks.append(Finding("thick-slices", "info", sentence, f"{max(seen.spacing_mm):.1f} mm"))
+    for role, input_facts in facts.items():
+        if max(input_facts.spacing_mm) > THICK_SLICE_MM:
+            sentence = (
+                f"The {role.upper()} has thick slices: lesions smaller than a slice may be missed and "
+                "volumes are coarse."
+            )
+            remarks.append(Finding("thick-slices", "info", sentence, f"{max(input_facts.spacing_mm):.1f} mm"))
     return remarks
 
 
@@ -68,15 +75,20 @@ def _check_grid(role: str, volume: Volume) -> None:
     low, high = SPACING_LIMITS_MM
     spacing = spacing_mm(volume.affine)
     if min(spacing) < low - _ROUNDING_MM or max(spacing) > high + _ROUNDING_MM:
-        seen = " x ".join(f"{size:.2f}" for size in spacing)
-        raise GeometryError(f"the {role.upper()} has voxels of {seen} mm; {low:g} to {high:g} mm can be used", code="spacing-out-of-range")
+        input_facts = " x ".join(f"{size:.2f}" for size in spacing)
+        raise GeometryError(
+            f"the {role.upper()} has voxels of {input_facts} mm; {low:g} to {high:g} mm can be used",
+            code="spacing-out-of-range",
+        )
     if min(volume.array.shape) < MINIMUM_SLICES:
         raise GeometryError(
-            f"the {role.upper()} has shape {volume.array.shape}; each axis needs {MINIMUM_SLICES} voxels", code="too-few-slices"
+            f"the {role.upper()} has shape {volume.array.shape}; each axis needs {MINIMUM_SLICES} voxels",
+            code="too-few-slices",
         )
     if (seen_shear := shear(volume.affine)) > LARGEST_SHEAR:
         raise GeometryError(
-            f"the axes of the {role.upper()} are not perpendicular (cosine {seen_shear:.3f})", code="axes-not-perpendicular"
+            f"the axes of the {role.upper()} are not perpendicular (cosine {seen_shear:.3f})",
+            code="axes-not-perpendicular",
         )
 
 

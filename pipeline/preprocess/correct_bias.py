@@ -1,6 +1,7 @@
 """N4 bias field correction, on a shrunk image: the field is smooth, so a coarse one is enough.
 
-Source: Tustison et al., "N4ITK: improved N3 bias correction", IEEE TMI 29(6), 2010; SimpleITK's filter does it.
+Source: Tustison et al., "N4ITK: improved N3 bias correction", IEEE TMI 29(6), 2010; SimpleITK's filter does
+it.
 """
 
 from __future__ import annotations
@@ -30,15 +31,21 @@ class BiasPlan:
 
 
 def plan_bias_correction(spacing: Triple) -> BiasPlan:
-    """Shrink to about 6 mm: against 4 mm and twice the iterations the field differs by 1 % on average, at a tenth of the time."""
+    """Shrink to about 6 mm.
+
+    Against 4 mm and twice the iterations the field differs by 1 % on average, at a tenth of the time.
+    """
     first, second, third = (max(1, round(WORKING_SPACING_MM / size)) for size in spacing)
     return BiasPlan((first, second, third), ITERATIONS)
 
 
-def apply_bias_correction(image: FloatArray, mask: npt.NDArray[np.bool_], plan: BiasPlan) -> tuple[FloatArray, float]:
+def apply_bias_correction(
+    image: FloatArray, mask: npt.NDArray[np.bool_], plan: BiasPlan
+) -> tuple[FloatArray, float]:
     """Return the image divided by its field, and the field's range (largest over smallest value in the mask).
 
-    A field that is stronger than a coil can be is not applied: the image is returned as it came, with the range that was seen.
+    A field that is stronger than a coil can be is not applied: the image is returned as it came, with the
+    range that was seen.
     """
     full = SimpleITK.GetImageFromArray(np.maximum(image, 0.0))
     inside = SimpleITK.GetImageFromArray((mask & (image > 0)).astype(np.uint8))

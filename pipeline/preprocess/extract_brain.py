@@ -27,7 +27,8 @@ class Brain:
     mask
         uint8, one component without holes.
     soft
-        float32 probability that crosses the threshold exactly at the mask's edge; interpolate this, never the mask.
+        float32 probability that crosses the threshold exactly at the mask's edge; interpolate this, never the
+        mask.
     volume_ml
         Volume of the mask.
     main_share
@@ -44,15 +45,23 @@ class Brain:
 def apply_brain_threshold(probability: Volume, threshold: float) -> Brain:
     """Keep the largest 6-connected piece at or above the threshold and fill its holes."""
     above = probability.array >= threshold
-    pieces, number = ndimage.label(above)
-    sizes = np.bincount(pieces.ravel(), minlength=number + 1)[1:]
-    kept = ndimage.binary_fill_holes(pieces == 1 + int(sizes.argmax())) if number else above
+    components, number = ndimage.label(above)
+    sizes = np.bincount(components.ravel(), minlength=number + 1)[1:]
+    main_component = ndimage.binary_fill_holes(components == 1 + int(sizes.argmax())) if number else above
     edge = np.float32(0.01)
-    soft: FloatArray = np.where(kept, np.maximum(probability.array, threshold + edge), np.minimum(probability.array, threshold - edge))
-    volume_ml = float(kept.sum()) * voxel_volume_mm3(probability.affine) / 1000
+    soft: FloatArray = np.where(
+        main_component,
+        np.maximum(probability.array, threshold + edge),
+        np.minimum(probability.array, threshold - edge),
+    )
+    volume_ml = float(main_component.sum()) * voxel_volume_mm3(probability.affine) / 1000
     share = float(sizes.max() / sizes.sum()) if number else 0.0
     return Brain(
-        probability.with_array(kept.astype(np.uint8)), probability.with_array(soft.astype(np.float32)), threshold, volume_ml, share
+        probability.with_array(main_component.astype(np.uint8)),
+        probability.with_array(soft.astype(np.float32)),
+        threshold,
+        volume_ml,
+        share,
     )
 
 
@@ -61,23 +70,32 @@ def find_brain_problem(brain: Brain) -> BrainExtractionError | None:
     low, high = VOLUME_LIMITS_ML
     if not low <= brain.volume_ml <= high:
         return BrainExtractionError(
-            f"the brain found has {brain.volume_ml:.0f} ml; {low:.0f} to {high:.0f} ml is plausible: is this a whole adult head?",
+            (
+                f"the brain found has {brain.volume_ml:.0f} ml; {low:.0f} to {high:.0f} ml is "
+                "plausible: is this a whole adult head?"
+            ),
             code="brain-implausible",
         )
     if brain.main_share < SMALLEST_MAIN_SHARE:
         share = 100 * brain.main_share
         return BrainExtractionError(
-            f"what was found is in pieces (the largest holds {share:.0f} %): is this a head?", code="brain-in-pieces"
+            f"what was found is in pieces (the largest holds {share:.0f} %): is this a head?",
+            code="brain-in-pieces",
         )
     return None
 
 
 def find_coverage_remarks(mask: Volume) -> list[Finding]:
-    """Return a remark when the imaged volume (axial canonical) ends inside the brain; the brainstem may leave at the bottom."""
+    """Return a remark when the imaged volume (axial canonical) ends inside the brain.
+
+    The brainstem may leave at the bottom.
+    """
     voxel_mm3, sizes = voxel_volume_mm3(mask.affine), spacing_mm(mask.affine)
     cut = []
     # Few sagittal or coronal slices may leave out the sides as few axial ones leave out the vertex.
-    for axis, sides in enumerate((("below", "above"), ("in front", "behind"), ("on the right", "on the left"))):
+    for axis, sides in enumerate(
+        (("below", "above"), ("in front", "behind"), ("on the right", "on the left"))
+    ):
         for number, side in zip((0, -1), sides, strict=True):
             area_mm2 = float(mask.array.take(number, axis).sum()) * voxel_mm3 / sizes[axis]
             if area_mm2 > (LARGEST_BOTTOM_MM2 if side == "below" else LARGEST_RIM_MM2):

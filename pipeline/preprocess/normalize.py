@@ -36,45 +36,69 @@ def apply_normalization(
     try:
         normalize = SCHEMES[scheme]
     except KeyError:
-        raise BundleError(f"normalisation scheme {scheme!r} is not one of {sorted(SCHEMES)}", code="model-manifest-invalid") from None
+        raise BundleError(
+            f"normalisation scheme {scheme!r} is not one of {sorted(SCHEMES)}", code="model-manifest-invalid"
+        ) from None
     return normalize(image, mask, parameters)
 
 
-def normalize_by_brain_median(image: FloatArray, mask: Mask | None, parameters: Mapping[str, Any]) -> tuple[FloatArray, dict[str, Any]]:
+def normalize_by_brain_median(
+    image: FloatArray, mask: Mask | None, parameters: Mapping[str, Any]
+) -> tuple[FloatArray, dict[str, Any]]:
     """Divide by the median inside the brain, clip, zero outside: lesions hardly move a median."""
     if mask is None:
-        raise BundleError("brain-median needs a brain mask; the manifest says whole head", code="model-manifest-invalid")
+        raise BundleError(
+            "brain-median needs a brain mask; the manifest says whole head", code="model-manifest-invalid"
+        )
     median = float(np.median(image[mask])) if mask.any() else 0.0
     if median <= 0:
         raise ImageError(
-            "the median inside the brain is not positive: the image does not show the brain there", code="brain-without-signal"
+            "the median inside the brain is not positive: the image does not show the brain there",
+            code="brain-without-signal",
         )
     low, high = parameters.get("clip", (0.0, 3.0))
     return (image / np.float32(median)).clip(low, high) * mask, {"median": median, "clip": [low, high]}
 
 
-def normalize_by_percentiles(image: FloatArray, mask: Mask | None, parameters: Mapping[str, Any]) -> tuple[FloatArray, dict[str, Any]]:
-    """Scale the voxels above zero from their low and high percentile to 0..1; what is not above zero becomes zero."""
+def normalize_by_percentiles(
+    image: FloatArray, mask: Mask | None, parameters: Mapping[str, Any]
+) -> tuple[FloatArray, dict[str, Any]]:
+    """Scale the voxels above zero from their low and high percentile to 0..1.
+
+    What is not above zero becomes zero.
+    """
     positive = image > 0 if mask is None else (image > 0) & mask
     values = image[positive]
     if not len(values):
         raise ImageError("the image has no voxel above zero", code="no-positive-voxels")
-    ranks = [round(parameters.get(key, default) / 100 * (len(values) - 1)) for key, default in (("low", 0.5), ("high", 99.5))]
+    ranks = [
+        round(parameters.get(key, default) / 100 * (len(values) - 1))
+        for key, default in (("low", 0.5), ("high", 99.5))
+    ]
     ordered = np.partition(values, ranks)
     low, high = (float(ordered[rank]) for rank in ranks)
     scaled = ((image - np.float32(low)) / np.float32(max(high - low, 1e-6))).clip(0.0, 1.0)
     return scaled * positive, {"low": low, "high": high}
 
 
-def normalize_by_zscore(image: FloatArray, mask: Mask | None, parameters: Mapping[str, Any]) -> tuple[FloatArray, dict[str, Any]]:
-    """Subtract the mean and divide by the deviation: of the brain with zero outside, or of the whole crop without a mask."""
+def normalize_by_zscore(
+    image: FloatArray, mask: Mask | None, parameters: Mapping[str, Any]
+) -> tuple[FloatArray, dict[str, Any]]:
+    """Subtract the mean and divide by the deviation.
+
+    Of the brain with zero outside, or of the whole crop without a mask.
+    """
     values = image if mask is None else image[mask]
     deviation = float(values.std()) if values.size else 0.0
     if deviation <= 0:
         raise ImageError("the image has one value where it is to be normalised", code="brain-without-signal")
     mean = float(values.mean())
     scaled = (image - np.float32(mean)) / np.float32(deviation)
-    return scaled if mask is None else scaled * mask, {"mean": mean, "deviation": deviation, "of": "crop" if mask is None else "brain"}
+    return scaled if mask is None else scaled * mask, {
+        "mean": mean,
+        "deviation": deviation,
+        "of": "crop" if mask is None else "brain",
+    }
 
 
 Scheme = Callable[[FloatArray, Mask | None, Mapping[str, Any]], tuple[FloatArray, dict[str, Any]]]

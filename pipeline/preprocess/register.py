@@ -1,6 +1,7 @@
 """Rigid registration of one image to the reference: Mattes mutual information over the brain, coarse to fine.
 
-Deterministic: fixed sampling seed, one thread; two runs give the same bits. Rotation is about the middle of the reference's brain.
+Deterministic: fixed sampling seed, one thread; two runs give the same bits. Rotation is about the middle of
+the reference's brain.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from pipeline.records import Finding, Volume
 
 WORKING_SPACING_MM = 1.5
 MOVING_SPACING_MM = 1.4
-"""Not the same as the fixed one: two grids that coincide favour the start (interpolation artefact of mutual information)."""
+"""Not the same as the fixed one.
+
+Two grids that coincide favour the start (interpolation artefact of mutual information).
+"""
 Level = tuple[int, float, float]
 """(shrink factor, sigma in mm, share of the voxels that are sampled)."""
 LEVELS: tuple[Level, ...] = ((4, 3.0, 1.0), (2, 1.0, 0.3), (1, 0.0, 0.1))
@@ -30,7 +34,10 @@ ITERATIONS = 80
 EVALUATED_SHARE = 0.25
 HISTOGRAM_BINS = 32
 BRAIN_RADIUS_MM = 70.0
-"""A radian moves the rim of the brain by so much. (SimpleITK's own estimates of the scales stop a degree short on a phantom.)"""
+"""A radian moves the rim of the brain by so much.
+
+(SimpleITK's own estimates of the scales stop a degree short on a phantom.)
+"""
 SEED = 20260
 FIXED_MARGIN_MM = 8.0
 MOVING_MARGIN_MM = 20.0
@@ -41,7 +48,10 @@ IMPLAUSIBLE_MOTION_MM = 60.0
 IMPLAUSIBLE_ROTATION_DEG = 45.0
 SMALLEST_OVERLAP = 0.75
 MINIMUM_GAIN = 0.01
-"""Share by which the metric must improve before the headers are overruled: less is within the noise of the optimiser."""
+"""Share by which the metric must improve before the headers are overruled.
+
+Less is within the noise of the optimiser.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,8 @@ class RegistrationPlan:
     grid
         Axial 2 mm grid around the reference's brain on which the metric is computed.
     starts
-        Name to 4x4, reference mm to moving mm: "headers" always; "brain centres" too when the frames of reference differ.
+        Name to 4x4, reference mm to moving mm: "headers" always; "brain centres" too when the frames of
+        reference differ.
     """
 
     grid: Grid
@@ -90,7 +101,10 @@ class Registration:
 
 
 def plan_registration(reference: Brain, moving: Brain, *, same_frame: bool) -> RegistrationPlan:
-    """Decide the grid and the starts: headers are trusted as a start, and as the only one when both images share a frame of reference."""
+    """Decide the grid and the starts.
+
+    Headers are trusted as a start, and as the only one when both images share a frame of reference.
+    """
     starts = {"headers": np.eye(4)}
     if not same_frame:
         shift = np.eye(4)
@@ -109,11 +123,14 @@ def apply_registration(
     RegistrationError
         The optimiser failed, the motion is implausible, or the brains do not lie on each other afterwards.
     """
-    # The reference around its brain on cubes of 1.5 mm, blurred to that spacing: the metric is computed on these voxels.
+    # The reference around its brain on cubes of 1.5 mm, blurred to that spacing: the metric is computed on
+    # these voxels.
     fixed = to_sitk(sample_gaussian_linear(reference, plan.grid), plan.grid)
     inside = sample_linear(reference_brain.soft, plan.grid) >= reference_brain.threshold
     # The brain and 4 mm around it: the edge of the brain carries most of the information about a shift.
-    mask = SimpleITK.BinaryDilate(to_sitk(inside.astype(np.uint8), plan.grid), (round(MASK_MARGIN_MM / WORKING_SPACING_MM),) * 3)
+    mask = SimpleITK.BinaryDilate(
+        to_sitk(inside.astype(np.uint8), plan.grid), (round(MASK_MARGIN_MM / WORKING_SPACING_MM),) * 3
+    )
     # The moving image on its own cubes (mm of its own frame), with room for the motion.
     around = grid_around(moving_brain, MOVING_SPACING_MM, MOVING_MARGIN_MM)
     floating = to_sitk(sample_gaussian_linear(moving, around), around)
@@ -121,17 +138,26 @@ def apply_registration(
     # One thread: the sums of several threads differ in their last bits from run to run.
     with one_thread():
         before = _evaluate(fixed, floating, mask, _to_transform(np.eye(4), middle))
-        tries = [_optimise(fixed, floating, mask, _to_transform(start, middle)) for start in plan.starts.values()]
+        tries = [
+            _optimise(fixed, floating, mask, _to_transform(start, middle)) for start in plan.starts.values()
+        ]
     # The metric is negative mutual information: the smallest is the best.
     best = min(range(len(tries)), key=lambda k: tries[k][1])
-    found, after = tries[best]
-    link = read_affine(found)
+    transform, after = tries[best]
+    link = read_affine(transform)
     name = list(plan.starts)[best]
-    # Headers are overruled only by a gain beyond the optimiser's own noise; else the two frames are taken to coincide.
+    # Headers are overruled only by a gain beyond the optimiser's own noise; else the two frames are taken to
+    # coincide.
     if after > before - MINIMUM_GAIN * abs(before):
         link, after, name = np.eye(4), before, "headers, not improved"
     result = Registration(
-        link, name, before, after, _distance(link, middle), _angle(link), _overlap(reference_brain, moving_brain, moving, link)
+        link,
+        name,
+        before,
+        after,
+        _distance(link, middle),
+        _angle(link),
+        _overlap(reference_brain, moving_brain, moving, link),
     )
     _check(result)
     return result
@@ -142,20 +168,37 @@ def find_registration_remarks(result: Registration) -> list[Finding]:
     if result.motion_mm <= LARGE_MOTION_MM and result.rotation_deg <= LARGE_ROTATION_DEG:
         return []
     sentence = "T1 and FLAIR lay far apart and were moved onto each other; check the overlay."
-    return [Finding("large-registration-motion", "warning", sentence, f"{result.motion_mm:.1f} mm, {result.rotation_deg:.1f} degrees")]
+    return [
+        Finding(
+            "large-registration-motion",
+            "warning",
+            sentence,
+            f"{result.motion_mm:.1f} mm, {result.rotation_deg:.1f} degrees",
+        )
+    ]
 
 
 def _check(result: Registration) -> None:
-    # Far from the headers' own position (mm at the brain's middle): plausible only where the headers were not believed at all.
+    # Far from the headers' own position (mm at the brain's middle): plausible only where the headers were not
+    # believed at all.
     if result.motion_mm > IMPLAUSIBLE_MOTION_MM and result.start.startswith("headers"):
-        raise RegistrationError(f"T1 and FLAIR would have to move {result.motion_mm:.0f} mm", code="registration-implausible")
+        raise RegistrationError(
+            f"T1 and FLAIR would have to move {result.motion_mm:.0f} mm", code="registration-implausible"
+        )
     # No head turns so far in a coil.
     if result.rotation_deg > IMPLAUSIBLE_ROTATION_DEG:
-        raise RegistrationError(f"T1 and FLAIR would have to turn {result.rotation_deg:.0f} degrees", code="registration-implausible")
-    # The check that needs no metric: the two brains, each found in its own image, must lie on each other (Dice).
+        raise RegistrationError(
+            f"T1 and FLAIR would have to turn {result.rotation_deg:.0f} degrees",
+            code="registration-implausible",
+        )
+    # The check that needs no metric: the two brains, each found in its own image, must lie on each other
+    # (Dice).
     if result.overlap < SMALLEST_OVERLAP:
         raise RegistrationError(
-            f"after registration the brains of T1 and FLAIR overlap by {result.overlap:.2f} (Dice); {SMALLEST_OVERLAP} is needed",
+            (
+                f"after registration the brains of T1 and FLAIR overlap by {result.overlap:.2f} "
+                f"(Dice); {SMALLEST_OVERLAP} is needed"
+            ),
             code="registration-no-overlap",
         )
 
@@ -163,14 +206,17 @@ def _check(result: Registration) -> None:
 def set_up_method(
     start: SimpleITK.Transform, levels: Sequence[Level], iterations: int, scales: Sequence[float]
 ) -> SimpleITK.ImageRegistrationMethod:
-    """Return what follows the gradient of mutual information from `start`, level by level; make and run it inside `one_thread`.
+    """Return what follows the gradient of mutual information from `start`, level by level.
+
+    Make and run it inside `one_thread`.
 
     Parameters
     ----------
     iterations
         At most so many on each level.
     scales
-        One number for each parameter of the transform: how far the brain's rim moves when it changes by 1, squared mm.
+        One number for each parameter of the transform: how far the brain's rim moves when it changes by 1,
+        squared mm.
     """
     method = _measuring_method(start)
     method.SetMetricSamplingStrategy(method.RANDOM)
@@ -178,7 +224,9 @@ def set_up_method(
     method.SetShrinkFactorsPerLevel([shrink for shrink, _, _ in levels])
     method.SetSmoothingSigmasPerLevel([sigma_mm for _, sigma_mm, _ in levels])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    method.SetOptimizerAsRegularStepGradientDescent(learningRate=2.0, minStep=0.01, numberOfIterations=iterations, relaxationFactor=0.65)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=2.0, minStep=0.01, numberOfIterations=iterations, relaxationFactor=0.65
+    )
     method.SetOptimizerScales(list(scales))
     return method
 
@@ -192,19 +240,24 @@ def _measuring_method(transform: SimpleITK.Transform) -> SimpleITK.ImageRegistra
 
 
 def _optimise(
-    fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK.Image, start: SimpleITK.Euler3DTransform
+    fixed: SimpleITK.Image,
+    floating: SimpleITK.Image,
+    mask: SimpleITK.Image,
+    start: SimpleITK.Euler3DTransform,
 ) -> tuple[SimpleITK.Transform, float]:
     method = set_up_method(start, LEVELS, ITERATIONS, [BRAIN_RADIUS_MM**2] * 3 + [1.0] * 3)
     method.SetMetricFixedMask(mask)
     try:
-        found = method.Execute(fixed, floating)
+        transform = method.Execute(fixed, floating)
     except RuntimeError as problem:
         reason = str(problem).strip().splitlines()[-1]
         raise RegistrationError(f"T1 and FLAIR could not be registered: {reason}") from None
-    return found, _evaluate(fixed, floating, mask, found)
+    return transform, _evaluate(fixed, floating, mask, transform)
 
 
-def _evaluate(fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK.Image, transform: SimpleITK.Transform) -> float:
+def _evaluate(
+    fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK.Image, transform: SimpleITK.Transform
+) -> float:
     """Return the metric on one fixed set of voxels, so that two transforms can be compared fairly."""
     method = _measuring_method(transform)
     method.SetMetricFixedMask(mask)
@@ -220,6 +273,8 @@ def _evaluate(fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK
 def to_sitk(array: npt.NDArray[np.float32] | npt.NDArray[np.uint8], grid: Grid) -> SimpleITK.Image:
     """Wrap an axial canonical array; SimpleITK's index runs (column, row, slice)."""
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
+    # Axial canonical: column grows along x, row along y, slice along z, so SimpleITK's own axes are the
+    # patient's (LPS mm).
     image.SetOrigin(grid.affine[:3, 3].tolist())
     image.SetSpacing([float(grid.affine[0, 2]), float(grid.affine[1, 1]), float(grid.affine[2, 0])])
     return image
@@ -229,6 +284,8 @@ def _to_transform(link: Affine, middle: npt.NDArray[np.float64]) -> SimpleITK.Eu
     transform = SimpleITK.Euler3DTransform()
     transform.SetCenter(middle.tolist())
     transform.SetMatrix(link[:3, :3].ravel().tolist())
+    # About a centre c a point goes to R (p - c) + c + t, so t is what the link does to the centre itself
+    # (mm).
     transform.SetTranslation((apply_affine(link, middle) - middle).tolist())
     return transform
 
@@ -248,12 +305,22 @@ def read_affine(transform: SimpleITK.Transform) -> Affine:
 def _overlap(reference: Brain, moving: Brain, moving_image: Volume, link: Affine) -> float:
     """Dice of the two brains on the reference's extractor grid, only where the moving image sees."""
     grid = grid_of(reference.mask)
-    there = sample_linear(moving.soft, grid, link) >= moving.threshold
-    points = apply_affine(np.linalg.inv(moving_image.affine) @ link @ grid.affine, np.argwhere(np.ones(grid.shape, bool)))
-    seen = ((points >= -0.5) & (points <= np.array(moving_image.array.shape) - 0.5)).all(axis=1).reshape(grid.shape)
-    here = (reference.mask.array > 0) & seen
-    total = int(here.sum()) + int((there & seen).sum())
-    return 2 * int((here & there).sum()) / total if total else 0.0
+    # The moving brain on the reference's voxels.
+    moving_brain = sample_linear(moving.soft, grid, link) >= moving.threshold
+    # Each voxel of the reference's grid as an index of the moving image; half a voxel beyond its outer
+    # centres is its edge.
+    points = apply_affine(
+        np.linalg.inv(moving_image.affine) @ link @ grid.affine, np.argwhere(np.ones(grid.shape, bool))
+    )
+    covered = (
+        ((points >= -0.5) & (points <= np.array(moving_image.array.shape) - 0.5))
+        .all(axis=1)
+        .reshape(grid.shape)
+    )
+    reference_brain = (reference.mask.array > 0) & covered
+    # Dice: twice what both share over the sum of the two.
+    total = int(reference_brain.sum()) + int((moving_brain & covered).sum())
+    return 2 * int((reference_brain & moving_brain).sum()) / total if total else 0.0
 
 
 def middle_of(brain: Brain) -> npt.NDArray[np.float64]:
@@ -266,7 +333,9 @@ def grid_around(brain: Brain, spacing: float, margin_mm: float) -> Grid:
     tight = plan_mask_grid(brain.mask, (spacing,) * 3, (1, 1, 1))
     first, second, third = (n + 2 * round(margin_mm / spacing) for n in tight.shape)
     shape = (first, second, third)
-    return Grid(shape, axial_affine(shape, (spacing,) * 3, centre_lps(tight)), brain.mask.frame_of_reference_uid)
+    return Grid(
+        shape, axial_affine(shape, (spacing,) * 3, centre_lps(tight)), brain.mask.frame_of_reference_uid
+    )
 
 
 def _distance(link: Affine, point: npt.NDArray[np.float64]) -> float:
@@ -274,4 +343,5 @@ def _distance(link: Affine, point: npt.NDArray[np.float64]) -> float:
 
 
 def _angle(link: Affine) -> float:
+    # The trace of a rotation by an angle a about any axis is 1 + 2 cos(a).
     return float(np.degrees(np.arccos(np.clip((np.trace(link[:3, :3]) - 1) / 2, -1.0, 1.0))))

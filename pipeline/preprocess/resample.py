@@ -1,4 +1,7 @@
-"""Images onto another grid: the resampling schemes that a manifest can name, and the grids that networks work on."""
+"""Images onto another grid.
+
+The resampling schemes that a manifest can name, and the grids that networks work on.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,18 @@ import SimpleITK
 from scipy import ndimage
 
 from pipeline.errors import BundleError
-from pipeline.geometry import Affine, Grid, Shape, Triple, as_shape, axial_affine, centre_lps, extent_mm, index_to_lps, spacing_mm
+from pipeline.geometry import (
+    Affine,
+    Grid,
+    Shape,
+    Triple,
+    as_shape,
+    axial_affine,
+    centre_lps,
+    extent_mm,
+    index_to_lps,
+    spacing_mm,
+)
 from pipeline.records import FloatArray, Volume
 
 IDENTITY: Affine = np.eye(4)
@@ -17,17 +31,32 @@ IDENTITY: Affine = np.eye(4)
 
 def plan_covering_grid(grid: Grid, spacing: Triple, at_least: Shape) -> Grid:
     """Return an axial canonical grid, centred on the field of view, that holds all of it and at least one patch."""
-    shape = [max(p, int(np.ceil(e / s)) + 1) for p, e, s in zip(at_least, extent_mm(grid), spacing, strict=True)]
-    return Grid(as_shape(tuple(shape)), axial_affine(as_shape(tuple(shape)), spacing, centre_lps(grid)), grid.frame_of_reference_uid)
+    shape = [
+        max(p, int(np.ceil(e / s)) + 1) for p, e, s in zip(at_least, extent_mm(grid), spacing, strict=True)
+    ]
+    return Grid(
+        as_shape(tuple(shape)),
+        axial_affine(as_shape(tuple(shape)), spacing, centre_lps(grid)),
+        grid.frame_of_reference_uid,
+    )
 
 
 def plan_mask_grid(mask: Volume, spacing: Triple, at_least: Shape) -> Grid:
     """Return an axial canonical grid centred on the box of an axial canonical mask, at least one patch large."""
-    inside = [np.flatnonzero(mask.array.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)]
-    middle = [(places[0] + places[-1]) / 2 for places in inside]
-    size_mm = [(places[-1] - places[0] + 1) * step for places, step in zip(inside, spacing_mm(mask.affine), strict=True)]
-    shape = as_shape(tuple(max(p, int(np.ceil(size / s))) for p, size, s in zip(at_least, size_mm, spacing, strict=True)))
-    return Grid(shape, axial_affine(shape, spacing, index_to_lps(mask.affine, middle)), mask.frame_of_reference_uid)
+    inside = [
+        np.flatnonzero(mask.array.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)
+    ]
+    middle = [(occupied[0] + occupied[-1]) / 2 for occupied in inside]
+    size_mm = [
+        (occupied[-1] - occupied[0] + 1) * step
+        for occupied, step in zip(inside, spacing_mm(mask.affine), strict=True)
+    ]
+    shape = as_shape(
+        tuple(max(p, int(np.ceil(size / s))) for p, size, s in zip(at_least, size_mm, spacing, strict=True))
+    )
+    return Grid(
+        shape, axial_affine(shape, spacing, index_to_lps(mask.affine, middle)), mask.frame_of_reference_uid
+    )
 
 
 def apply_resampling(scheme: str, volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatArray:
@@ -46,13 +75,19 @@ def apply_resampling(scheme: str, volume: Volume, grid: Grid, link: Affine = IDE
     try:
         resample = SCHEMES[scheme]
     except KeyError:
-        raise BundleError(f"resampling scheme {scheme!r} is not one of {sorted(SCHEMES)}", code="model-manifest-invalid") from None
+        raise BundleError(
+            f"resampling scheme {scheme!r} is not one of {sorted(SCHEMES)}", code="model-manifest-invalid"
+        ) from None
     return resample(volume, grid, link)
 
 
 def sample_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatArray:
     """Return the volume linearly interpolated at the grid's voxel centres, without smoothing; zero outside."""
-    return _interpolate(volume.array.astype(np.float32, copy=False), np.linalg.inv(volume.affine) @ link @ grid.affine, grid.shape)
+    return _interpolate(
+        volume.array.astype(np.float32, copy=False),
+        np.linalg.inv(volume.affine) @ link @ grid.affine,
+        grid.shape,
+    )
 
 
 def sample_gaussian_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatArray:
@@ -69,7 +104,9 @@ def sample_gaussian_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) 
 
 
 def _interpolate(array: FloatArray, matrix: Affine, shape: Shape) -> FloatArray:
-    """Interpolate linearly at `matrix @ index`; a voxel reaches half its size beyond its centre, further out is zero.
+    """Interpolate linearly at `matrix @ index`.
+
+    A voxel reaches half its size beyond its centre, further out is zero.
 
     The half voxel matters: without it the first and the last slice of a thick series would fade into nothing.
     """

@@ -1,7 +1,10 @@
-"""Where a brain lies in the MNI template (ICBM 152 2009a): an affine registration by mutual information, checked before it is believed.
+"""Where a brain lies in the MNI template (ICBM 152 2009a).
 
-The template is the skull-stripped T1 of Fonov et al., "Unbiased average age-appropriate atlases for pediatric studies", NeuroImage 54, 2011,
-averaged to 3 mm by `scripts/template.py`; licence in `ICBM152.txt` beside it. Fixed sampling seed, one thread; two runs give the same bits.
+An affine registration by mutual information, checked before it is believed.
+
+The template is the skull-stripped T1 of Fonov et al., "Unbiased average age-appropriate atlases for pediatric
+studies", NeuroImage 54, 2011, averaged to 3 mm by `scripts/template.py`; licence in `ICBM152.txt` beside it.
+Fixed sampling seed, one thread; two runs give the same bits.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class TemplateFit:
     Attributes
     ----------
     link
-        4x4 from the reference's mm to the template's, both LPS (MNI coordinates as published are RAS: x and y change sign).
+        4x4 from the reference's mm to the template's, both LPS (MNI coordinates as published are RAS: x and y
+        change sign).
     overlap
         Dice of the brain and the template's.
     scales
@@ -59,7 +63,10 @@ class TemplateFit:
         """Why the fit is not believed; empty when it is."""
         largest, smallest = self.scales
         if self.overlap < SMALLEST_OVERLAP:
-            return f"the brain and the template overlap by {self.overlap:.2f} (Dice); {SMALLEST_OVERLAP} is needed"
+            return (
+                f"the brain and the template overlap by {self.overlap:.2f} (Dice); {SMALLEST_OVERLAP} "
+                "is needed"
+            )
         if largest > LARGEST_SCALE or smallest < 1 / LARGEST_SCALE:
             return f"the brain would be stretched by {smallest:.2f} to {largest:.2f}"
         if self.turn_deg > LARGEST_TURN_DEG:
@@ -98,8 +105,10 @@ def fit_template(image: Volume, brain: Brain) -> TemplateFit:
     fixed = to_sitk((sample_gaussian_linear(image, grid) * inside).astype(np.float32), grid)
     moving = to_sitk(template.array, grid_of(template))
     link = read_affine(_optimise(fixed, moving, _start(brain, template)))
-    there = sample_linear(template.with_array((template.array > 0).astype(np.float32)), grid, link) >= 0.5
-    overlap = 2 * int((inside & there).sum()) / max(int(inside.sum()) + int(there.sum()), 1)
+    template_brain = (
+        sample_linear(template.with_array((template.array > 0).astype(np.float32)), grid, link) >= 0.5
+    )
+    overlap = 2 * int((inside & template_brain).sum()) / max(int(inside.sum()) + int(template_brain.sum()), 1)
     stretches = np.linalg.svd(link[:3, :3], compute_uv=False)
     left = link[:3, 0] / np.linalg.norm(link[:3, 0])
     turn = float(np.degrees(np.arccos(np.clip(left[0], -1.0, 1.0))))
@@ -114,19 +123,26 @@ def find_template_remarks(problem: str) -> list[Finding]:
 
 
 def _start(brain: Brain, template: Volume) -> SimpleITK.AffineTransform:
-    """Return the affine that lays the boxes of the two brains on each other: middle on middle, width on width."""
-    voxels, own = np.argwhere(brain.mask.array), np.argwhere(template.array)
+    """Return the affine that lays the boxes of the two brains on each other.
+
+    Middle on middle, width on width.
+    """
+    voxels, template_voxels = np.argwhere(brain.mask.array), np.argwhere(template.array)
     transform = SimpleITK.AffineTransform(3)
     transform.SetCenter(middle_of(brain).tolist())
-    middle = apply_affine(template.affine, own.mean(axis=0))
+    middle = apply_affine(template.affine, template_voxels.mean(axis=0))
     transform.SetTranslation((middle - middle_of(brain)).tolist())
     volume = len(voxels) * abs(np.linalg.det(brain.mask.affine[:3, :3]))
-    ratio = (len(own) * abs(np.linalg.det(template.affine[:3, :3])) / volume) ** (1 / 3)
+    ratio = (len(template_voxels) * abs(np.linalg.det(template.affine[:3, :3])) / volume) ** (1 / 3)
     transform.SetMatrix((np.eye(3) * ratio).ravel().tolist())
     return transform
 
 
-def _optimise(fixed: SimpleITK.Image, moving: SimpleITK.Image, start: SimpleITK.AffineTransform) -> SimpleITK.Transform:
+def _optimise(
+    fixed: SimpleITK.Image, moving: SimpleITK.Image, start: SimpleITK.AffineTransform
+) -> SimpleITK.Transform:
     with one_thread():
-        found: SimpleITK.Transform = set_up_method(start, LEVELS, ITERATIONS, [HEAD_RADIUS_MM**2] * 9 + [1.0] * 3).Execute(fixed, moving)
-    return found
+        transform: SimpleITK.Transform = set_up_method(
+            start, LEVELS, ITERATIONS, [HEAD_RADIUS_MM**2] * 9 + [1.0] * 3
+        ).Execute(fixed, moving)
+    return transform

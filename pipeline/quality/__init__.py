@@ -1,1 +1,4 @@
-"""What is measured of an image's quality, and the grades that follow; docs/quality-gates.md has the thresholds' reasons."""
+"""What is measured of an image's quality, and the grades that follow.
+
+Docs/quality-gates.md has the thresholds' reasons.
+"""

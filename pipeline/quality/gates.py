@@ -1,4 +1,7 @@
-"""One image judged: what was measured of it, and the graded findings that follow. docs/quality-gates.md says where each limit is from."""
+"""One image judged: what was measured of it, and the graded findings that follow.
+
+Docs/quality-gates.md says where each limit is from.
+"""
 
 from __future__ import annotations
 
@@ -42,17 +45,22 @@ def measure_quality(image: Volume, brain: Brain, network_spacing_mm: Triple) -> 
     """Return what is measured of an image in axial canonical order; `brain` is the brain in the same image."""
     inside = sample_linear(brain.soft, grid_of(image)) >= brain.threshold
     grid = plan_mask_grid(brain.mask, network_spacing_mm, (1, 1, 1))
-    seen = sample_gaussian_linear(image, grid)
+    resampled = sample_gaussian_linear(image, grid)
     return Quality(
         measure_snr(image.array, inside),
         measure_ghosting(image.array, inside, spacing_mm(image.affine)),
         brain.volume_ml,
-        measure_quantiles(seen, take_core(sample_linear(brain.soft, grid) >= brain.threshold, max(network_spacing_mm))),
+        measure_quantiles(
+            resampled, take_core(sample_linear(brain.soft, grid) >= brain.threshold, max(network_spacing_mm))
+        ),
     )
 
 
 def find_quality_remarks(role: str, quality: Quality, trained: Mapping[str, Range]) -> list[Finding]:
-    """Return a warning for each limit that an image breaks; `trained` is the network's range for this role, empty when not known."""
+    """Return a warning for each limit that an image breaks.
+
+    `trained` is the network's range for this role, empty when not known.
+    """
     remarks = find_range_remarks(role, quality.quantiles, trained)
     name = role.upper()
     if quality.snr < LOWEST_SNR:
@@ -61,10 +69,25 @@ def find_quality_remarks(role: str, quality: Quality, trained: Mapping[str, Rang
     if quality.ghosting is not None and quality.ghosting > LARGEST_GHOSTING:
         sentence = f"The {name} shows ghosts beside the head: the patient may have moved."
         remarks.append(
-            Finding("motion-suspected", "warning", sentence, f"{100 * quality.ghosting:.1f} %, at most {100 * LARGEST_GHOSTING:g} %")
+            Finding(
+                "motion-suspected",
+                "warning",
+                sentence,
+                f"{100 * quality.ghosting:.1f} %, at most {100 * LARGEST_GHOSTING:g} %",
+            )
         )
     low, high = USUAL_BRAIN_ML
     if not low <= quality.brain_ml <= high:
-        sentence = f"The brain found in the {name} has an unusual volume: the brain mask may be wrong, and the lesion load with it."
-        remarks.append(Finding("brain-volume-unusual", "warning", sentence, f"{quality.brain_ml:.0f} ml, usual {low:.0f} to {high:.0f} ml"))
+        sentence = (
+            f"The brain found in the {name} has an unusual volume: the brain mask may be wrong, "
+            "and the lesion load with it."
+        )
+        remarks.append(
+            Finding(
+                "brain-volume-unusual",
+                "warning",
+                sentence,
+                f"{quality.brain_ml:.0f} ml, usual {low:.0f} to {high:.0f} ml",
+            )
+        )
     return remarks

@@ -1,8 +1,11 @@
-"""Motion, seen by its ghosts: signal in the air beside the head that differs between the two in-plane directions.
+"""Motion, seen by its ghosts.
 
-A head that moves between phase-encoding steps repeats itself along the phase direction, and only there; so air before and behind the
-head differs from air left and right of it. This is the percent-ghosting measure of the ACR phantom test (ACR MRI QC manual, 2015)
-on a head. It does not see motion where the air was set to zero or cut away: then there is no number.
+Signal in the air beside the head that differs between the two in-plane directions.
+
+A head that moves between phase-encoding steps repeats itself along the phase direction, and only there; so
+air before and behind the head differs from air left and right of it. This is the percent-ghosting measure of
+the ACR phantom test (ACR MRI QC manual, 2015) on a head. It does not see motion where the air was set to zero
+or cut away: then there is no number.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ SMALLEST_FILLED_SHARE = 0.5
 
 
 def measure_ghosting(image: Array, brain: npt.NDArray[np.bool_], spacing: Triple) -> float | None:
-    """Return the difference of the two air signals over twice the brain's median, 0..1; None where no air can be judged.
+    """Return the difference of the two air signals over twice the brain's median, 0..1.
+
+    None where no air can be judged.
 
     Parameters
     ----------
@@ -34,8 +39,8 @@ def measure_ghosting(image: Array, brain: npt.NDArray[np.bool_], spacing: Triple
     if len(planes) < 4:
         return None
     middle = slice(int(np.percentile(planes, 25)), int(np.percentile(planes, 75)) + 1)
-    part, median = image[middle], float(np.median(image[brain]))
-    head = ndimage.binary_opening(part > HEAD_SHARE * median, np.ones((1, 3, 3), bool))
+    middle_slices, median = image[middle], float(np.median(image[brain]))
+    head = ndimage.binary_opening(middle_slices > HEAD_SHARE * median, np.ones((1, 3, 3), bool))
     rows, columns = (np.flatnonzero(head.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     if not len(rows):
         return None
@@ -44,11 +49,17 @@ def measure_ghosting(image: Array, brain: npt.NDArray[np.bool_], spacing: Triple
     low_column, high_column = columns[0] - column_margin, columns[-1] + column_margin
     beside_rows = slice(max(0, rows[0]), rows[-1] + 1)
     beside_columns = slice(max(0, columns[0]), columns[-1] + 1)
-    along_rows = [part[:, : max(0, low_row), beside_columns], part[:, high_row + 1 :, beside_columns]]
-    along_columns = [part[:, beside_rows, : max(0, low_column)], part[:, beside_rows, high_column + 1 :]]
+    along_rows = [
+        middle_slices[:, : max(0, low_row), beside_columns],
+        middle_slices[:, high_row + 1 :, beside_columns],
+    ]
+    along_columns = [
+        middle_slices[:, beside_rows, : max(0, low_column)],
+        middle_slices[:, beside_rows, high_column + 1 :],
+    ]
     signals = []
-    for pieces in (along_rows, along_columns):
-        air = np.concatenate([piece.ravel() for piece in pieces])
+    for air_strips in (along_rows, along_columns):
+        air = np.concatenate([air_strip.ravel() for air_strip in air_strips])
         if len(air) < SMALLEST_AIR_VOXELS or np.count_nonzero(air) < SMALLEST_FILLED_SHARE * len(air):
             return None
         signals.append(float(air.mean()))

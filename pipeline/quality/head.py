@@ -1,8 +1,11 @@
-"""Is this a head? One decision from several measured facts; docs/quality-gates.md has the figures that it was fitted on.
+"""Is this a head? One decision from several measured facts.
 
-The brain extractor finds a "brain" in almost everything: cylinders, melons, knees. What it finds in a head fits the template's outline
-without being stretched to one side, has detail, and has its detail where the template has it. A large lesion spoils one of these, a
-phantom lacks several: so they are weighed together, and none of them refuses alone.
+Docs/quality-gates.md has the figures that it was fitted on.
+
+The brain extractor finds a "brain" in almost everything: cylinders, melons, knees. What it finds in a head
+fits the template's outline without being stretched to one side, has detail, and has its detail where the
+template has it. A large lesion spoils one of these, a phantom lacks several: so they are weighed together,
+and none of them refuses alone.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from pipeline.preprocess.template import MARGIN_MM, WORKING_SPACING_MM, Template
 from pipeline.records import Array, Volume
 
 BACKGROUND_VOXELS = 3.0
-"""Standard deviation of the Gaussian whose result is taken for shading, about 10 mm: what is left is detail."""
+"""Standard deviation of the Gaussian whose result is taken for shading, about 10 mm: what is left is detail.
+"""
 BINS = 24
 SMALLEST_CORE_VOXELS = 500
 TEMPLATE_EDGE = 0.05
@@ -47,7 +51,8 @@ class HeadFacts:
     stretch
         Largest over smallest scale of that affine.
     anatomy
-        0..1, correlation ratio: the share of the image's detail that the template's detail explains, whatever the contrast.
+        0..1, correlation ratio: the share of the image's detail that the template's detail explains, whatever
+        the contrast.
     detail
         Standard deviation of the detail over the brain's median.
     """
@@ -101,10 +106,17 @@ def measure_head(image: Volume, brain: Brain, fit: TemplateFit) -> HeadFacts:
 
 
 def find_head_problem(facts: HeadFacts | None) -> BrainExtractionError | None:
-    """Return why an image is refused as no head, with the figures; None for a head. `facts` is None where no template could be fitted."""
+    """Return why an image is refused as no head, with the figures; None for a head.
+
+    `facts` is None where no template could be fitted.
+    """
     if facts is None:
         return BrainExtractionError(
-            "the image does not look like a head: it cannot be laid on the brain template. Send a T1 or FLAIR of a head.", code="not-a-head"
+            (
+                "the image does not look like a head: it cannot be laid on the brain template. Send "
+                "a T1 or FLAIR of a head."
+            ),
+            code="not-a-head",
         )
     if facts.is_head:
         return None
@@ -113,11 +125,16 @@ def find_head_problem(facts: HeadFacts | None) -> BrainExtractionError | None:
         f"detail {100 * facts.detail:.1f} %, of which the template explains {100 * facts.anatomy:.1f} %; "
         f"together {facts.score:.1f}, at least {SMALLEST_SCORE:g}"
     )
-    return BrainExtractionError(f"the image does not look like a head ({figures}). Send a T1 or FLAIR of a head.", code="not-a-head")
+    return BrainExtractionError(
+        f"the image does not look like a head ({figures}). Send a T1 or FLAIR of a head.", code="not-a-head"
+    )
 
 
 def explained_share(values: Array, reference: Array) -> float:
-    """Return the correlation ratio (Pearson): variance of the means of `values` in 24 equal bins of `reference`, over all variance."""
+    """Return the correlation ratio (Pearson).
+
+    Variance of the means of `values` in 24 equal bins of `reference`, over all variance.
+    """
     bins = np.argsort(np.argsort(reference)) * BINS // len(reference)
     counts = np.bincount(bins, minlength=BINS)
     means = np.bincount(bins, values, minlength=BINS) / np.maximum(counts, 1)
@@ -128,6 +145,8 @@ def explained_share(values: Array, reference: Array) -> float:
 def _take_detail(image: Array, inside: npt.NDArray[np.bool_]) -> Array:
     """Return the image without its shading, which is averaged over the voxels inside alone."""
     weight = ndimage.gaussian_filter(inside.astype(np.float64), BACKGROUND_VOXELS)
-    shading = ndimage.gaussian_filter(image * inside.astype(np.float64), BACKGROUND_VOXELS) / np.maximum(weight, 1e-3)
+    shading = ndimage.gaussian_filter(image * inside.astype(np.float64), BACKGROUND_VOXELS) / np.maximum(
+        weight, 1e-3
+    )
     detail: Array = image - shading
     return detail

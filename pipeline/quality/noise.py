@@ -1,7 +1,8 @@
 """Signal over noise inside the brain, from the image itself.
 
-The noise is the median absolute diagonal detail of the finest Haar level over 0.6745 (Donoho & Johnstone, Biometrika 81(3), 1994,
-section 4): tissue edges hardly enter a median. Interpolated and filtered images hide their noise, so the ratio is an upper bound.
+The noise is the median absolute diagonal detail of the finest Haar level over 0.6745 (Donoho & Johnstone,
+Biometrika 81(3), 1994, section 4): tissue edges hardly enter a median. Interpolated and filtered images hide
+their noise, so the ratio is an upper bound.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ def measure_snr(image: Array, brain: npt.NDArray[np.bool_]) -> float:
     brain
         Same shape.
     """
-    corners = [(slice(None), slice(row, -1 + row or None), slice(column, -1 + column or None)) for row in (0, 1) for column in (0, 1)]
-    whole = np.logical_and.reduce([brain[corner] for corner in corners])
-    if not whole.any():
+    corners = [
+        (slice(None), slice(row, -1 + row or None), slice(column, -1 + column or None))
+        for row in (0, 1)
+        for column in (0, 1)
+    ]
+    all_corners = np.logical_and.reduce([brain[corner] for corner in corners])
+    if not all_corners.any():
         return 0.0
-    first, second, third, fourth = (image[corner][whole].astype(np.float32) for corner in corners)
+    first, second, third, fourth = (image[corner][all_corners].astype(np.float32) for corner in corners)
     detail = 0.5 * (first - second - third + fourth)
     noise = float(np.median(np.abs(detail))) / NORMAL_MAD
     signal = float(np.median(image[brain]))

@@ -1,4 +1,7 @@
-"""Whether an image looks like those that a network was trained on: spacing, and the spread of the brain's intensities."""
+"""Whether an image looks like those that a network was trained on.
+
+Spacing, and the spread of the brain's intensities.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from scipy import ndimage
 from pipeline.records import Array, Finding
 
 QUANTILES = {"p10": 10.0, "p25": 25.0, "p75": 75.0, "p90": 90.0}
-"""Name in the manifest to percentile of the brain, each over the brain's median: contrast between tissues, free of scale."""
+"""Name in the manifest to percentile of the brain, each over the brain's median.
+
+Contrast between tissues, free of scale.
+"""
 RIM_MM = 4.0
 """Rim of the brain that is left out: there masks differ, not images."""
 Range = tuple[float, float]
@@ -29,17 +35,25 @@ def measure_quantiles(image: Array, brain: npt.NDArray[np.bool_]) -> dict[str, f
     median = float(np.median(values)) if values.size else 0.0
     if median <= 0:
         return {}
-    return {name: float(value) / median for name, value in zip(QUANTILES, np.percentile(values, list(QUANTILES.values())), strict=True)}
+    return {
+        name: float(value) / median
+        for name, value in zip(QUANTILES, np.percentile(values, list(QUANTILES.values())), strict=True)
+    }
 
 
-def find_range_remarks(role: str, seen: Mapping[str, float], trained: Mapping[str, Range]) -> list[Finding]:
+def find_range_remarks(
+    role: str, measured: Mapping[str, float], trained: Mapping[str, Range]
+) -> list[Finding]:
     """Return a warning that names every statistic of one image outside what the network was trained on."""
     outside = [
-        f"{name} {seen[name]:.2f} (trained {low:.2f} to {high:.2f})"
+        f"{name} {measured[name]:.2f} (trained {low:.2f} to {high:.2f})"
         for name, (low, high) in trained.items()
-        if name in seen and not low <= seen[name] <= high
+        if name in measured and not low <= measured[name] <= high
     ]
     if not outside:
         return []
-    sentence = f"The {role.upper()} does not look like the images that the network was trained on: it may miss or invent lesions."
+    sentence = (
+        f"The {role.upper()} does not look like the images that the network was trained on: "
+        "it may miss or invent lesions."
+    )
     return [Finding("outside-trained-range", "warning", sentence, f"{role}: {', '.join(outside)}")]

@@ -1,4 +1,7 @@
-"""How fast a bundle answers one patch with each provider, and with how much memory: each in a process of its own."""
+"""How fast a bundle answers one patch with each provider, and with how much memory.
+
+Each in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ from pipeline.segmenters.families import load_bundle
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """One provider's figures; `apart` is the largest difference of its answer from the CPU's, relative to the CPU's largest value.
+    """One provider's figures.
+
+    `apart` is the largest difference of its answer from the CPU's, relative to the CPU's largest value.
 
     Attributes
     ----------
@@ -45,7 +50,9 @@ class BenchmarkRow:
     problem: str = ""
 
 
-def benchmark_bundle(bundle: Bundle, providers: Sequence[str] = (), *, threads: int = 2, patches: int = 3) -> tuple[BenchmarkRow, ...]:
+def benchmark_bundle(
+    bundle: Bundle, providers: Sequence[str] = (), *, threads: int = 2, patches: int = 3
+) -> tuple[BenchmarkRow, ...]:
     """Measure each provider (none named: all that are there) on the bundle's first graph and a fixed patch.
 
     Raises
@@ -54,15 +61,22 @@ def benchmark_bundle(bundle: Bundle, providers: Sequence[str] = (), *, threads: 
         A provider is not known, or the bundle has no graph of its own.
     """
     if not bundle.graphs:
-        raise BundleError(f"{bundle.name} is an ensemble: measure its members one by one", code="model-unusable")
+        raise BundleError(
+            f"{bundle.name} is an ensemble: measure its members one by one", code="model-unusable"
+        )
     strange = sorted(set(providers) - set(PROVIDERS))
     if strange:
-        raise BundleError(f"the provider {strange[0]!r} is not one of {', '.join(PROVIDERS)}", code="provider-unknown")
-    wanted = list(dict.fromkeys(providers)) or list(available_providers())
+        raise BundleError(
+            f"the provider {strange[0]!r} is not one of {', '.join(PROVIDERS)}", code="provider-unknown"
+        )
+    provider_names = list(dict.fromkeys(providers)) or list(available_providers())
     with TemporaryDirectory(prefix="dicomnode-benchmark-") as scratch:
         answers = Path(scratch)
-        rows = {provider: _measure(bundle.folder, provider, threads, patches, answers) for provider in dict.fromkeys(["cpu", *wanted])}
-        return tuple(_compared(rows[provider], answers) for provider in wanted)
+        rows = {
+            provider: _measure(bundle.folder, provider, threads, patches, answers)
+            for provider in dict.fromkeys(["cpu", *provider_names])
+        }
+        return tuple(_compared(rows[provider], answers) for provider in provider_names)
 
 
 def _measure(folder: Path, provider: str, threads: int, patches: int, answers: Path) -> BenchmarkRow:
@@ -78,19 +92,21 @@ def _measure(folder: Path, provider: str, threads: int, patches: int, answers: P
     ]
     # The package may be run from a checkout, which the child finds where this process found it.
     root = str(Path(__file__).resolve().parents[2])
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    if completed.returncode != 0:
+        lines = completed.stderr.strip().splitlines() or [
+            f"the process ended with status {completed.returncode}"
+        ]
         return BenchmarkRow(provider, threads, 0.0, 0.0, 0.0, 0.0, lines[-1])
-    return BenchmarkRow(**json.loads(done.stdout.splitlines()[-1]))
+    return BenchmarkRow(**json.loads(completed.stdout.splitlines()[-1]))
 
 
 def _compared(row: BenchmarkRow, answers: Path) -> BenchmarkRow:
     first, second = answers / "cpu.npy", answers / f"{row.provider}.npy"
     if row.problem or not first.exists():
         return row
-    base, other = np.load(first), np.load(second)
-    apart = float(np.abs(other - base).max() / max(float(np.abs(base).max()), 1e-12))
+    base, other_answer = np.load(first), np.load(second)
+    apart = float(np.abs(other_answer - base).max() / max(float(np.abs(base).max()), 1e-12))
     return BenchmarkRow(**{**asdict(row), "apart": apart})
 
 
@@ -132,12 +148,17 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("folder", "provider", "threads", "patches", "answer"):
         parser.add_argument(name)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        row, answer = run_patches(load_bundle(Path(given.folder).resolve()), given.provider, int(given.threads), int(given.patches))
+        row, answer = run_patches(
+            load_bundle(Path(arguments.folder).resolve()),
+            arguments.provider,
+            int(arguments.threads),
+            int(arguments.patches),
+        )
     except BundleError as problem:
         sys.exit(str(problem))
-    np.save(given.answer, answer)
+    np.save(arguments.answer, answer)
     sys.stdout.write(json.dumps(asdict(row)) + "\n")
 
 

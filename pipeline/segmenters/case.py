@@ -51,8 +51,8 @@ class Answer:
     probability
         float32, 0..1; a voxel is lesion where it reaches the threshold.
     agreement
-        float32, 0..1, on the same grid: share of the passes, planes, folds or members that call the voxel lesion.
-        None where the network answered once.
+        float32, 0..1, on the same grid: share of the passes, planes, folds or members that call the voxel
+        lesion. None where the network answered once.
     """
 
     probability: Volume

@@ -1,7 +1,8 @@
 """Where an image does not reach, the network is asked again without it.
 
-A channel is zero outside its image's field of view. Inside the brain that looks like a cavity filled with fluid, so what lies there is
-answered from the images that do show it, as it would be had the other never been taken.
+A channel is zero outside its image's field of view. Inside the brain that looks like a cavity filled with
+fluid, so what lies there is answered from the images that do show it, as it would be had the other never been
+taken.
 """
 
 from __future__ import annotations
@@ -26,14 +27,20 @@ SMALLEST_SHARE = 0.001
 def find_covered(case: Case, grid: Grid, role: str) -> npt.NDArray[np.bool_]:
     """Return the voxels of `grid` (slice, row, column) that lie in the field of view of one image."""
     image = case.images[role]
-    # A volume of ones, sampled as the image is: 1 inside the field of view, less within half a voxel of its edge, 0 beyond.
-    reach = sample_linear(image.with_array(np.ones(image.array.shape, np.float32)), grid, case.links.get(role, IDENTITY))
+    # A volume of ones, sampled as the image is: 1 inside the field of view, less within half a voxel of its
+    # edge, 0 beyond.
+    reach = sample_linear(
+        image.with_array(np.ones(image.array.shape, np.float32)), grid, case.links.get(role, IDENTITY)
+    )
     return reach > 1.0 - 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Uncovered:
-    """The part of the brain (slice, row, column) that an image does not reach, its share, and the images that do."""
+    """The part of the brain (slice, row, column) that an image does not reach, its share.
+
+    And the images that do.
+    """
 
     role: str
     rest: tuple[str, ...]
@@ -42,62 +49,107 @@ class Uncovered:
 
 
 def find_uncovered(bundle: Bundle, case: Case, grid: Grid) -> list[Uncovered]:
-    """Return what is answered without an image because that does not reach there, or would be if the network could."""
+    """Return what is answered without an image because that does not reach there.
+
+    Or would be if the network could.
+    """
     reference = next(iter(case.images))
     # The brain on the network's grid: interpolated probability, cut where the extractor cuts it.
     brain = sample_linear(case.brain.soft, grid) >= case.brain.threshold
-    found = []
+    uncovered = []
     for role in [role for role in case.images if role != reference and role in bundle.channels]:
         missing = brain & ~find_covered(case, grid, role)
         # Share of the brain's voxels; a brain of no voxels has no missing part.
         share = float(missing.sum() / max(brain.sum(), 1))
         if share >= SMALLEST_SHARE:
-            found.append(Uncovered(role, tuple(other for other in case.images if other != role), missing, share))
-    return found
+            uncovered.append(
+                Uncovered(
+                    role,
+                    tuple(other_role for other_role in case.images if other_role != role),
+                    missing,
+                    share,
+                )
+            )
+    return uncovered
 
 
 def choose_peaks(bundle: Bundle, case: Case, grid: Grid) -> float | FloatArray:
     """Return the peak that a lesion must reach: that of the images which a voxel was answered from."""
-    given = [channel for channel in bundle.channels if channel in case.images]
-    usual = bundle.output.peak_for(given)
-    parts = [part for part in find_uncovered(bundle, case, grid) if bundle.takes(part.rest)] if bundle.output.peaks else []
-    if not parts:
+    channels = [channel for channel in bundle.channels if channel in case.images]
+    usual = bundle.output.peak_for(channels)
+    uncovered_parts = (
+        [
+            uncovered_part
+            for uncovered_part in find_uncovered(bundle, case, grid)
+            if bundle.takes(uncovered_part.rest)
+        ]
+        if bundle.output.peaks
+        else []
+    )
+    if not uncovered_parts:
         return usual
     # Everywhere the peak of all images; where one does not reach, the peak of those that are left.
     peaks = np.full(grid.shape, usual, np.float32)
-    for part in parts:
-        peaks[part.missing] = bundle.output.peak_for([channel for channel in bundle.channels if channel in part.rest])
+    for uncovered_part in uncovered_parts:
+        peaks[uncovered_part.missing] = bundle.output.peak_for(
+            [channel for channel in bundle.channels if channel in uncovered_part.rest]
+        )
     return peaks
 
 
 def answer_uncovered(
-    bundle: Bundle, case: Case, channels: Channels, answer: Answer, infer: Callable[[Channels], Answer], journal: Journal
+    bundle: Bundle,
+    case: Case,
+    channels: Channels,
+    answer: Answer,
+    infer: Callable[[Channels], Answer],
+    journal: Journal,
 ) -> Answer:
     """Return `answer` with what lies outside an image's field of view taken from the network's answer without that image.
 
     A network that was not trained to do without the image keeps its answer; the finding says so.
     """
-    for part in find_uncovered(bundle, case, channels.grid):
-        said = f"{100 * part.share:.1f} % of the brain lies outside the {part.role.upper()}"
-        if not bundle.takes(part.rest):
-            journal.findings.append(Finding("part-not-covered", "warning", f"{said}, and the network cannot do without it there."))
+    for uncovered_part in find_uncovered(bundle, case, channels.grid):
+        outside_sentence = (
+            f"{100 * uncovered_part.share:.1f} % of the brain lies outside the {uncovered_part.role.upper()}"
+        )
+        if not bundle.takes(uncovered_part.rest):
+            journal.findings.append(
+                Finding(
+                    "part-not-covered",
+                    "warning",
+                    f"{outside_sentence}, and the network cannot do without it there.",
+                )
+            )
             continue
         with journal.step("infer_uncovered") as parameters:
-            # What the network was trained on for an absent image is a channel of zeros; the other channels stay as they are.
+            # What the network was trained on for an absent image is a channel of zeros; the other channels
+            # stay as they are.
             array = channels.array.copy()
-            array[bundle.channels.index(part.role)] = 0.0
-            without = infer(replace(channels, array=array))
-            answer = _put_together(answer, without, part.missing)
-            parameters.update(role=part.role, share=part.share)
-        others = " and ".join(other.upper() for other in part.rest)
-        journal.findings.append(Finding("part-not-covered", "warning", f"{said}; there the result rests on the {others} alone."))
+            array[bundle.channels.index(uncovered_part.role)] = 0.0
+            answer_without = infer(replace(channels, array=array))
+            answer = _put_together(answer, answer_without, uncovered_part.missing)
+            parameters.update(role=uncovered_part.role, share=uncovered_part.share)
+        other_roles = " and ".join(other_role.upper() for other_role in uncovered_part.rest)
+        journal.findings.append(
+            Finding(
+                "part-not-covered",
+                "warning",
+                f"{outside_sentence}; there the result rests on the {other_roles} alone.",
+            )
+        )
     return answer
 
 
-def _put_together(answer: Answer, without: Answer, missing: npt.NDArray[np.bool_]) -> Answer:
-    # Voxel by voxel: the answer without the image where it does not reach, the answer with all images elsewhere.
-    probability = answer.probability.with_array(np.where(missing, without.probability.array, answer.probability.array))
-    if answer.agreement is None or without.agreement is None:
+def _put_together(answer: Answer, answer_without: Answer, missing: npt.NDArray[np.bool_]) -> Answer:
+    # Voxel by voxel: the answer without the image where it does not reach, the answer with all images
+    # elsewhere.
+    probability = answer.probability.with_array(
+        np.where(missing, answer_without.probability.array, answer.probability.array)
+    )
+    if answer.agreement is None or answer_without.agreement is None:
         return replace(answer, probability=probability)
-    agreement = answer.agreement.with_array(np.where(missing, without.agreement.array, answer.agreement.array))
+    agreement = answer.agreement.with_array(
+        np.where(missing, answer_without.agreement.array, answer.agreement.array)
+    )
     return Answer(probability, agreement)

@@ -78,7 +78,14 @@ def segment_case(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal
     with journal.step("infer") as parameters:
         answer, inference = infer_channels(bundle, channels, plan)
         parameters.update(inference)
-    return answer_uncovered(bundle, case, channels, answer, lambda rest: infer_channels(bundle, rest, plan)[0], journal)
+    return answer_uncovered(
+        bundle,
+        case,
+        channels,
+        answer,
+        lambda rest_channels: infer_channels(bundle, rest_channels, plan)[0],
+        journal,
+    )
 
 
 def infer_channels(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer, dict[str, Any]]:

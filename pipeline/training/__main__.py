@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from pipeline.training import bundle_commands, family_commands
+from pipeline.training import bundle_commands, family_commands, slice_commands
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.progress import progress_bar
 
@@ -33,23 +33,46 @@ class _Named(TyperGroup):
             raise typer.Exit(1) from None
 
 
-app = typer.Typer(cls=_Named, add_completion=False, no_args_is_help=True, help="Train the bundled networks on synthetic heads.")
+app = typer.Typer(
+    cls=_Named,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Train the bundled networks on synthetic heads.",
+)
 app.command("export-triplanar")(family_commands.export_triplanar)
 app.command("export-proposal")(family_commands.export_proposal)
 app.command()(bundle_commands.prove)
 app.command()(bundle_commands.measure)
+for _command in (
+    slice_commands.score_slices,
+    slice_commands.synthesize_volumes,
+    slice_commands.paint_volumes,
+    slice_commands.train_planes,
+    slice_commands.export_planes,
+):
+    app.command()(_command)
 
-TaskName = Annotated[str, typer.Option(help="what is trained: a name in the table of pipeline.training.tasks")]
-Choosing = Annotated[int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")]
-Transplants = Annotated[float, typer.Option(min=0.0, max=1.0, help="share of subjects whose lesion is cut out of another subject")]
-Maps = Annotated[Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")]
+TaskName = Annotated[
+    str, typer.Option(help="what is trained: a name in the table of pipeline.training.tasks")
+]
+Choosing = Annotated[
+    int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")
+]
+Transplants = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="share of subjects whose lesion is cut out of another subject")
+]
+Maps = Annotated[
+    Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")
+]
 
 
 @app.command()
 def synthesize(
     task: TaskName = "lesion",
     out: Annotated[Path | None, typer.Option(help="folder for samples")] = None,
-    count: Annotated[int | None, typer.Option(help="how many; endless, following a trainer, when absent")] = None,
+    count: Annotated[
+        int | None, typer.Option(help="how many; endless, following a trainer, when absent")
+    ] = None,
     seed: int = 0,
     stride: int = 1,
     lesion_maps: Maps = None,
@@ -69,7 +92,15 @@ def synthesize(
     if out is None:
         raise typer.BadParameter("say where to write: --out FOLDER")
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
-    fill_pool(Pool(out), replace(_task(task), transplants=transplants), seed, maps, count=count, stride=stride, reuse=reuse)
+    fill_pool(
+        Pool(out),
+        replace(_task(task), transplants=transplants),
+        seed,
+        maps,
+        count=count,
+        stride=stride,
+        reuse=reuse,
+    )
 
 
 @app.command()
@@ -78,19 +109,30 @@ def train(
     task: TaskName = "lesion",
     minutes: Annotated[float, typer.Option(help="length of the whole run")] = 60.0,
     steps: Annotated[int, typer.Option(help="steps of the whole run")] = 1_000_000,
-    piece_minutes: Annotated[float | None, typer.Option(help="stop after so long; the same command goes on")] = None,
+    piece_minutes: Annotated[
+        float | None, typer.Option(help="stop after so long; the same command goes on")
+    ] = None,
     learning_rate: float = 1.5e-3,
     crop_share: float = 0.8,
     batch: Annotated[int, typer.Option(help="samples of one step; more than 1 on a GPU")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto")] = "cpu",
     seed: int = 0,
     threads: int = 1,
-    generators: Annotated[int, typer.Option(help="generator processes to start; 0 when one runs already")] = 1,
+    generators: Annotated[
+        int, typer.Option(help="generator processes to start; 0 when one runs already")
+    ] = 1,
     validation: Annotated[int, typer.Option(help="number of validation subjects")] = 16,
     validate_every_s: float = 300.0,
-    init: Annotated[Path | None, typer.Option(help="checkpoint, or a bundle's model.onnx, to start from")] = None,
-    add: Annotated[str | None, typer.Option("--add-channel", help="channel that --init lacks; it starts as a copy of the first")] = None,
-    encoder: Annotated[Path | None, typer.Option(help="checkpoint of another network whose encoder to start from")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="checkpoint, or a bundle's model.onnx, to start from")
+    ] = None,
+    add: Annotated[
+        str | None,
+        typer.Option("--add-channel", help="channel that --init lacks; it starts as a copy of the first"),
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="checkpoint of another network whose encoder to start from")
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile")] = False,
     lesion_maps: Maps = None,
     transplants: Transplants = 0.0,
@@ -106,12 +148,15 @@ def train(
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
     check_maps([*maps, *unseen])
-    chosen = replace(_task(task), transplants=transplants)
-    start = _read_start(init, encoder, chosen.architecture, add)
+    chosen_task = replace(_task(task), transplants=transplants)
+    start = _read_start(init, encoder, chosen_task.architecture, add)
     context = multiprocessing.get_context("spawn")
     workers = [
         context.Process(
-            target=fill_pool, args=(Pool(out / "pool"), chosen, seed * 1_000_000 + n, maps), kwargs={"stride": generators}, daemon=True
+            target=fill_pool,
+            args=(Pool(out / "pool"), chosen_task, seed * 1_000_000 + n, maps),
+            kwargs={"stride": generators},
+            daemon=True,
         )
         for n in range(generators)
     ]
@@ -121,22 +166,28 @@ def train(
     def check() -> None:
         dead = [worker.exitcode for worker in workers if worker.exitcode]
         if dead:
-            raise TrainingProblem(f"a generator process ended with status {dead[0]}; what it said stands above")
+            raise TrainingProblem(
+                f"a generator process ended with status {dead[0]}; what it said stands above"
+            )
 
     try:
-        cases = write_validation_set(out / "validation", replace(chosen, transplants=0.0), validation, unseen)
+        cases = write_validation_set(
+            out / "validation", replace(chosen_task, transplants=0.0), validation, unseen
+        )
         schedule = Schedule(
             minutes, steps, piece_minutes, learning_rate, validate_every_s, crop_share=crop_share, batch=batch, seed=seed,
             compiled=compiled, device=device,
         )  # fmt: skip
         with progress_bar(out.name) as (report, advance):
-            run_training(chosen, schedule, out, cases, start, Watch(report, advance, check))
+            run_training(chosen_task, schedule, out, cases, start, Watch(report, advance, check))
     finally:
         for worker in workers:
             worker.terminate()
 
 
-def _read_start(init: Path | None, encoder: Path | None, architecture: Architecture, add: str | None) -> Checkpoint | None:
+def _read_start(
+    init: Path | None, encoder: Path | None, architecture: Architecture, add: str | None
+) -> Checkpoint | None:
     from pipeline.training.checkpoint import CheckpointError, load_checkpoint
     from pipeline.training.transfer import add_channel, read_exported, take_encoder
 
@@ -164,10 +215,20 @@ def _task(name: str) -> Task:
 
 @app.command()
 def validate(
-    checkpoint: Annotated[Path | None, typer.Option(help="checkpoint of a run: scored on samples as in training")] = None,
-    samples: Annotated[Path | None, typer.Option(help="folder for the held-out samples; made when missing")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="checkpoint of a run: scored on samples as in training")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="folder for the held-out samples; made when missing")
+    ] = None,
     bundle: Annotated[
-        str | None, typer.Option(help="FOLDER, NAME or NAME/VERSION: scored on --samples, or on whole heads through the shipped path")
+        str | None,
+        typer.Option(
+            help=(
+                "FOLDER, NAME or NAME/VERSION: scored on --samples, or on whole heads through the "
+                "shipped path"
+            )
+        ),
     ] = None,
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     brain: Annotated[str, typer.Option(help="brain extractor for whole heads")] = "brain-extractor-3mm",
@@ -176,15 +237,28 @@ def validate(
     choosing: Annotated[
         int | None,
         typer.Option(
-            help="the first so many settle thresholds and are not scored; when absent every second one for a checkpoint, none for a bundle"
+            help=(
+                "the first so many settle thresholds and are not scored; when absent every second "
+                "one for a checkpoint, none for a bundle"
+            )
         ),
     ] = None,
-    table: Annotated[Path | None, typer.Option("--csv", help="one line for each sample and input of a bundle on --samples")] = None,
-    settle: Annotated[bool, typer.Option("--settle", help="only say which threshold and peak suit a bundle on --choosing samples")] = False,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="one line for each sample and input of a bundle on --samples")
+    ] = None,
+    settle: Annotated[
+        bool,
+        typer.Option(
+            "--settle", help="only say which threshold and peak suit a bundle on --choosing samples"
+        ),
+    ] = False,
     threads: int = 1,
     lesion_maps: Maps = None,
 ) -> None:
-    """Score a checkpoint on held-out samples, or a bundle on the same samples or on whole heads, and print the table."""
+    """Score a checkpoint on held-out samples, or a bundle on the same samples or on whole heads.
+
+    And print the table.
+    """
     import torch
 
     from pipeline.training.synthesis.lesion_maps import list_maps
@@ -196,30 +270,39 @@ def validate(
     if bundle is not None and samples is None:
         from pipeline.training.shipped import validate_bundle, whole_head_table
 
-        typer.echo(whole_head_table(validate_bundle(bundle_commands.read_recipe(models, bundle, brain, threads), count, unseen)))
+        typer.echo(
+            whole_head_table(
+                validate_bundle(bundle_commands.read_recipe(models, bundle, brain, threads), count, unseen)
+            )
+        )
         return
     if samples is None or (checkpoint is None) == (bundle is None):
         raise typer.BadParameter(
-            "say what to score: --samples FOLDER with either --checkpoint FILE or --bundle NAME, or --bundle NAME alone"
+            "say what to score: --samples FOLDER with either --checkpoint FILE or --bundle NAME, "
+            "or --bundle NAME alone"
         )
     from pipeline.training.pool import write_validation_set
 
-    chosen = _task(task)
-    cases = write_validation_set(samples, chosen, count, unseen)
+    chosen_task = _task(task)
+    cases = write_validation_set(samples, chosen_task, count, unseen)
     if checkpoint is None:
-        found = bundle_commands.read_bundle(models, str(bundle))
+        bundle_read = bundle_commands.read_bundle(models, str(bundle))
         if settle:
-            bundle_commands.settle_held_out(found, chosen, cases[: choosing or None], threads)
+            bundle_commands.settle_held_out(bundle_read, chosen_task, cases[: choosing or None], threads)
             return
-        bundle_commands.score_held_out(found, chosen, cases[choosing or 0 :], table, threads)
+        bundle_commands.score_held_out(bundle_read, chosen_task, cases[choosing or 0 :], table, threads)
         return
     from pipeline.training.checkpoint import load_checkpoint
     from pipeline.training.export import score_table
     from pipeline.training.score import score_all, split_samples
     from pipeline.training.validate import predict
 
-    network = load_checkpoint(checkpoint, chosen.architecture).averaged_network()
-    scores = score_all(lambda image: predict(network, torch.from_numpy(image)).numpy(), chosen, *split_samples(cases, choosing))
+    network = load_checkpoint(checkpoint, chosen_task.architecture).averaged_network()
+    scores = score_all(
+        lambda image: predict(network, torch.from_numpy(image)).numpy(),
+        chosen_task,
+        *split_samples(cases, choosing),
+    )
     typer.echo(score_table(scores))
 
 
@@ -232,10 +315,14 @@ def export(
     version: str = "0.1.0",
     count: Annotated[int, typer.Option(help="how many held-out samples")] = 40,
     choosing: Choosing = None,
-    proved: Annotated[int, typer.Option(help="on how many fresh cases to compare the exported files with torch")] = 30,
+    proved: Annotated[
+        int, typer.Option(help="on how many fresh cases to compare the exported files with torch")
+    ] = 30,
     seed: int = 0,
     compute: str = "2 CPU cores, bf16",
-    sections: Annotated[Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")] = None,
+    sections: Annotated[
+        Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")
+    ] = None,
     threads: int = 1,
     lesion_maps: Maps = None,
 ) -> None:
@@ -249,12 +336,12 @@ def export(
     from pipeline.training.synthesis.lesion_maps import list_maps
 
     torch.set_num_threads(threads)
-    chosen = _task(task)
+    chosen_task = _task(task)
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
-    cases = write_validation_set(samples, chosen, count, unseen)
+    cases = write_validation_set(samples, chosen_task, count, unseen)
     folder = export_bundle(
-        load_checkpoint(checkpoint, chosen.architecture),
-        chosen,
+        load_checkpoint(checkpoint, chosen_task.architecture),
+        chosen_task,
         models,
         split_samples(cases, choosing),
         version=version,

@@ -1,4 +1,7 @@
-"""How closely torch, ONNX Float32 and ONNX with Float16 weights agree: the same cases through all of them, tested for equivalence."""
+"""How closely torch, ONNX Float32 and ONNX with Float16 weights agree.
+
+The same cases through all of them, tested for equivalence.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,8 @@ class Agreement:
     dice_change_mean, dice_change_worst
         Change of the Dice against the truth, Float16 against Float32 weights, absolute.
     mask_dice_worst
-        Smallest Dice between the two masks, over cases where the Float32 mask is not small; 1 when there is none.
+        Smallest Dice between the two masks, over cases where the Float32 mask is not small; 1 when there is
+        none.
     size_ratio
         Bytes of the Float16 file over bytes of the Float32 file.
     tost_p_float32, tost_p_float16
@@ -98,7 +102,8 @@ class Agreement:
 class SlabConvolution(nn.Module):
     """A convolution that is computed a few slices at a time, with the same result to the last bit.
 
-    In double precision torch unfolds the whole input before it multiplies, 27 times its size; most of the time went into asking for that memory.
+    In double precision torch unfolds the whole input before it multiplies, 27 times its size; most of the
+    time went into asking for that memory.
     """
 
     def __init__(self, convolution: nn.Conv3d) -> None:
@@ -112,7 +117,10 @@ class SlabConvolution(nn.Module):
         padded = functional.pad(x, around[::-1])
         reach = weight.shape[2] - 1
         starts = range(0, padded.shape[2] - reach, SLAB_SLICES)
-        return torch.cat([functional.conv3d(padded[:, :, n : n + SLAB_SLICES + reach], weight, bias) for n in starts], dim=2)
+        return torch.cat(
+            [functional.conv3d(padded[:, :, n : n + SLAB_SLICES + reach], weight, bias) for n in starts],
+            dim=2,
+        )
 
 
 def in_slabs(network: nn.Module) -> nn.Module:
@@ -126,7 +134,11 @@ def in_slabs(network: nn.Module) -> nn.Module:
 
 
 def compare_case(
-    double: torch.nn.Module, single: torch.nn.Module, sessions: tuple[object, object], case: ProofCase, voxel_ml: float
+    double: torch.nn.Module,
+    single: torch.nn.Module,
+    sessions: tuple[object, object],
+    case: ProofCase,
+    voxel_ml: float,
 ) -> CaseAgreement:
     """Run one case through torch in double and in single precision, ONNX Float32 and ONNX Float16."""
     image = torch.from_numpy(case.image[None])
@@ -150,7 +162,11 @@ def compare_case(
 
 
 def compare(
-    network: Network, full: onnx.ModelProto, half: onnx.ModelProto, cases: Iterable[ProofCase], voxel_ml: float
+    network: Network,
+    full: onnx.ModelProto,
+    half: onnx.ModelProto,
+    cases: Iterable[ProofCase],
+    voxel_ml: float,
 ) -> list[CaseAgreement]:
     """Run every case through all forms of one network."""
     single = Exportable(copy.deepcopy(network)).eval()

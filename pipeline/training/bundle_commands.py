@@ -20,27 +20,41 @@ def prove(
     count: Annotated[int, typer.Option(help="fresh cases")] = 30,
     threads: int = 1,
 ) -> None:
-    """Write the proof of a bundle whose training weights are gone: its shipped weights in torch, ONNX Float32 and Float16."""
+    """Write the proof of a bundle whose training weights are gone.
+
+    Its shipped weights in torch, ONNX Float32 and Float16.
+    """
     import torch
 
     from pipeline.segmenters.families import load_bundle
     from pipeline.training.proof import Proof, run_forms, write_proof
 
     torch.set_num_threads(threads)
-    found = load_bundle(bundle)
-    rows, _ = run_forms(found, count, typer.echo)
-    write_proof(bundle, Proof(found.sha256, "as shipped, widened from Float16", tuple(rows)))
+    bundle_read = load_bundle(bundle)
+    rows, _ = run_forms(bundle_read, count, typer.echo)
+    write_proof(bundle, Proof(bundle_read.sha256, "as shipped, widened from Float16", tuple(rows)))
 
 
 def measure(
     out: Annotated[Path, typer.Option(help="folder for figures, pictures and the cards' sections")],
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
-    brain: Annotated[str, typer.Option(help="NAME or NAME/VERSION of the brain extractor")] = "brain-extractor-3mm",
-    lesion: Annotated[str, typer.Option(help="NAME or NAME/VERSION of the lesion network")] = "stroke-lesion-2mm",
-    data: Annotated[Path | None, typer.Option(help="folder of real heads; synthetic measures only when absent")] = None,
-    lesion_maps: Annotated[Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")] = None,
+    brain: Annotated[
+        str, typer.Option(help="NAME or NAME/VERSION of the brain extractor")
+    ] = "brain-extractor-3mm",
+    lesion: Annotated[
+        str, typer.Option(help="NAME or NAME/VERSION of the lesion network")
+    ] = "stroke-lesion-2mm",
+    data: Annotated[
+        Path | None, typer.Option(help="folder of real heads; synthetic measures only when absent")
+    ] = None,
+    lesion_maps: Annotated[
+        Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")
+    ] = None,
     implants: Annotated[int, typer.Option(help="held-out outlines to paint into each real head")] = 4,
-    heads: Annotated[int, typer.Option(help="synthetic heads for the share of cortical lesions that is kept; 0 to leave out")] = 40,
+    heads: Annotated[
+        int,
+        typer.Option(help="synthetic heads for the share of cortical lesions that is kept; 0 to leave out"),
+    ] = 40,
     threads: int = 1,
 ) -> None:
     """Send real heads through the shipped path and write what the cards say about it."""
@@ -57,21 +71,26 @@ def measure(
     out.mkdir(parents=True, exist_ok=True)
     recipe = read_recipe(models, lesion, brain, threads)
     rows = measure_heads(data, recipe, out) if data else []
-    kept = measure_kept(recipe.brain, heads, threads)
+    kept_rows = measure_kept(recipe.brain, heads, threads)
     painted: list[dict[str, Any]] = []
     kept_real: list[dict[str, Any]] = []
     if data and lesion_maps:
-        cases, unseen = [case for case in (*ms_cases(data), *single_cases(data)) if case.stroke_free], list_maps(lesion_maps, held_out=True)
+        cases, unseen = (
+            [case for case in (*ms_cases(data), *single_cases(data)) if case.stroke_free],
+            list_maps(lesion_maps, held_out=True),
+        )
         kept_real = measure_kept_real(recipe, cases, unseen, implants)
         (out / "kept-real.json").write_text(json.dumps(kept_real, indent=1))
         painted = measure_truths(paint_cases(recipe, cases, unseen, implants), recipe, out)
         (out / "implants.json").write_text(json.dumps(painted, indent=1))
-    (out / "kept.json").write_text(json.dumps(kept, indent=1))
-    (out / "brain-sections.json").write_text(json.dumps(brain_sections(rows, kept, kept_real), indent=1))
+    (out / "kept.json").write_text(json.dumps(kept_rows, indent=1))
+    (out / "brain-sections.json").write_text(json.dumps(brain_sections(rows, kept_rows, kept_real), indent=1))
     (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, painted), indent=1))
 
 
-def score_held_out(bundle: Bundle, task: Task, paths: Sequence[Path], table: Path | None, threads: int) -> None:
+def score_held_out(
+    bundle: Bundle, task: Task, paths: Sequence[Path], table: Path | None, threads: int
+) -> None:
     """Print a bundle's figures on held-out samples, at its own thresholds; the CSV `table` gets each score."""
     from pipeline.training.export import score_table
     from pipeline.training.held_out import score_bundle, summarise_bundle, write_scores
@@ -87,18 +106,28 @@ def score_held_out(bundle: Bundle, task: Task, paths: Sequence[Path], table: Pat
             advance(len(rows) / total, row.sample)
     if table is not None:
         write_scores(rows, table)
-    typer.echo(f"{bundle.name}/{bundle.version} on {len(paths)} samples, {paths[0].stem} to {paths[-1].stem}, at its own thresholds\n")
+    typer.echo(
+        f"{bundle.name}/{bundle.version} on {len(paths)} samples, {paths[0].stem} to "
+        f"{paths[-1].stem}, at its own thresholds\n"
+    )
     typer.echo(score_table(summarise_bundle(bundle, rows)))
 
 
 def settle_held_out(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int) -> None:
-    """Print the thresholds and peaks with which a bundle has the best mean Dice on these samples, as its manifest would say it."""
+    """Print the thresholds and peaks with which a bundle has the best mean Dice on these samples.
+
+    As its manifest would say it.
+    """
     from pipeline.training.held_out import settle_bundle
 
     cuts = settle_bundle(bundle, task, paths, threads)
     typer.echo(f"{bundle.name}/{bundle.version} on {len(paths)} samples, {paths[0].stem} to {paths[-1].stem}")
-    typer.echo("thresholds = { " + ", ".join(f'"{name}" = {cut.threshold}' for name, cut in cuts.items()) + " }")
-    typer.echo("peaks = { " + ", ".join(f'"{name}" = {cut.peak}' for name, cut in cuts.items() if cut.peak) + " }")
+    typer.echo(
+        "thresholds = { " + ", ".join(f'"{name}" = {cut.threshold}' for name, cut in cuts.items()) + " }"
+    )
+    typer.echo(
+        "peaks = { " + ", ".join(f'"{name}" = {cut.peak}' for name, cut in cuts.items() if cut.peak) + " }"
+    )
 
 
 def read_recipe(models: Path, lesion: str, brain: str, threads: int) -> Recipe:

@@ -1,4 +1,7 @@
-"""Writes what a model bundle says about its graphs: model.toml and CARD.md, as `docs/model-bundle.md` lays down."""
+"""Writes what a model bundle says about its graphs.
+
+Model.toml and CARD.md, as `docs/model-bundle.md` lays down.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,26 @@ class BundleText:
     known_failures: tuple[str, ...] = field(default=())
     family: str = "patch3d"
     graphs: tuple[str, ...] = ("model.onnx",)
+    trained_on: str = ""
+
+    @property
+    def statement(self) -> str:
+        """What every result says about the network."""
+        return (
+            f"Trained on {self.trained_on}. For research use; not for diagnosis."
+            if self.trained_on
+            else STATEMENT
+        )
 
 
 GENERATOR_RANGE = {
     "t1": {"p10": [0.05, 0.83], "p25": [0.17, 0.94], "p75": [1.01, 2.71], "p90": [1.03, 3.48]},
     "flair": {"p10": [0.06, 0.9], "p25": [0.13, 0.98], "p75": [0.99, 2.52], "p90": [1.03, 3.2]},
 }
-"""A manifest's `[trained]` tables: lowest and highest value over 60 subjects of the generator, 5 % wider (`scripts.bench.quality`)."""
+"""A manifest's `[trained]` tables.
+
+Lowest and highest value over 60 subjects of the generator, 5 % wider (`scripts.bench.quality`).
+"""
 
 BUNDLES = {
     "lesion": BundleText(
@@ -49,7 +65,9 @@ BUNDLES = {
         "half real outlines of acute stroke in MNI space (Stroke Outcome Optimization Project, 1,449 maps, BSD-2-Clause; 144 held out). "
         "No real image was used for training.",
         how=(
-            "Input: T1 and FLAIR on one 2 mm grid in axial canonical order (axis 0 to the head, axis 1 to posterior, axis 2 to the left).",
+            ("Input: T1 and FLAIR on one 2 mm grid in axial canonical order (axis 0 to the head, "
+ "axis 1 to posterior, axis 2 to the left)."
+),
             ("Each channel is divided by its median inside the brain mask, clipped to 0..3, and set to zero outside the mask. "
             "A missing channel is all zeros."),
         ),
@@ -65,8 +83,12 @@ BUNDLES = {
         how=(
             ("Input: one image of any contrast on a 3 mm grid in axial canonical order (axis 0 to the head, axis 1 to posterior, "
             "axis 2 to the left), the patch centred on the field of view, zeros outside the field of view."),
-            "Voxels above zero are clipped at their 0.5 and 99.5 percentile and scaled to 0..1; zeros stay zero.",
-            "Label: the brain with its sulci and ventricles as before any lesion, about 1 mm beyond the average brain's outline.",
+            ("Voxels above zero are clipped at their 0.5 and 99.5 percentile and scaled to 0..1; "
+ "zeros stay zero."
+),
+            ("Label: the brain with its sulci and ventricles as before any lesion, about 1 mm "
+ "beyond the average brain's outline."
+),
         ),
     ),
 }  # fmt: skip
@@ -77,8 +99,28 @@ BUNDLES["triplanar"] = replace(
         *BUNDLES["lesion"].how,
         ("One residual 2D U-Net for each of the axial, coronal and sagittal planes sees the volume slice by slice. A voxel is lesion where two of "
         "the three say so; the share of planes that do is kept as agreement."),
-        "The probability that comes out is the middle one of the three: it reaches a threshold exactly where two planes do.",
-        "After the published method (arXiv 2511.07281, of which only the abstract was at hand): depth, widths, loss and training are our own.",
+        ("The probability that comes out is the middle one of the three: it reaches a "
+ "threshold exactly where two planes do."
+),
+        ("After the published method (arXiv 2511.07281, of which only the abstract was at "
+ "hand): depth, widths, loss and training are our own."
+),
+    ),
+)  # fmt: skip
+BUNDLES["planes"] = replace(
+    BUNDLES["triplanar"], title="Stroke lesions by three planes of 2D networks, trained on real strokes, 1 mm", accepts=(("t1", "flair"), ("flair",)),
+    how=(
+        BUNDLES["lesion"].how[0].replace("2 mm", "1 mm"),
+        BUNDLES["lesion"].how[1],
+        ("One residual 2D U-Net for each of the axial, coronal and sagittal planes sees the "
+ "volume slice by slice, on blocks of 2 x 2 pixels."
+),
+        ("The planes' probabilities are averaged or voted as `triplanar.rule` says; the share "
+ "of planes that vote for lesion is kept as agreement."
+),
+        ("After the published method (arXiv 2511.07281, of which only the abstract was at "
+ "hand): depth, widths, loss and training are our own."
+),
     ),
 )  # fmt: skip
 BUNDLES["proposal3d"] = replace(
@@ -127,12 +169,14 @@ class Numbers:
     peaks: Mapping[str, float] = field(default_factory=dict)
 
 
-def write_manifest(folder: Path, text: BundleText, numbers: Numbers, table: tuple[str, Mapping[str, Any]] | None = None) -> None:
+def write_manifest(
+    folder: Path, text: BundleText, numbers: Numbers, table: tuple[str, Mapping[str, Any]] | None = None
+) -> None:
     """Write `model.toml` for the graphs that lie in `folder`; `table` is the family's own, by name."""
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in text.graphs}
     tables: list[tuple[str, Mapping[str, Any]]] = [
         ("", {"schema": 1, "name": text.name, "version": numbers.version, "task": text.task, "family": text.family,
-              "statement": STATEMENT, "intended_use": text.intended_use, "licence": "Apache-2.0"}),
+              "statement": text.statement, **({"trained_on": text.trained_on} if text.trained_on else {}), "intended_use": text.intended_use, "licence": "Apache-2.0"}),
         ("files", digests),
         ("input", {"name": "image", "channels": list(numbers.channels), "accepts": [list(a) for a in text.accepts],
                    "head": text.head, "spacing_mm": list(numbers.spacing_mm), "patch": list(numbers.patch),
@@ -176,20 +220,22 @@ def _toml_value(value: Any) -> str:
 
 def write_card(folder: Path, text: BundleText, numbers: Numbers, sections: Mapping[str, str]) -> None:
     """Write `CARD.md`; `sections` (heading to Markdown) holds what was measured and seen."""
-    parts = [
-        f"# {text.title}", f"`{text.name}` {numbers.version}. **{STATEMENT}**", text.intended_use,
+    paragraphs = [
+        f"# {text.title}", f"`{text.name}` {numbers.version}. **{text.statement}**", text.intended_use,
         "## Data", text.data,
         "## Training", "\n".join(f"- {key}: {value}" for key, value in numbers.training.items()),
         "![curve](curve.png)" if (folder / "curve.png").exists() else "",
         "## Input and output", "\n".join(f"- {line}" for line in text.how)
         + f"\n- Patch {list(numbers.patch)} voxels of {list(numbers.spacing_mm)} mm (slice, row, column)."
         f"\n- Output: probability; threshold {numbers.threshold} ({', '.join(f'{k}: {v}' for k, v in numbers.thresholds.items())})."
-        + (f" A lesion must somewhere reach {', '.join(f'{v} ({k})' for k, v in numbers.peaks.items())}." if numbers.peaks else ""),
+        + ((" A lesion must somewhere reach "
+ f"{', '.join(f'{v} ({k})' for k, v in numbers.peaks.items())}."
+) if numbers.peaks else ""),
         *(["## Export", _export_text(numbers.agreement)] if "cases" in numbers.agreement else []),
     ]  # fmt: skip
     for heading, body in sections.items():
-        parts += [f"## {heading}", body]
-    (folder / "CARD.md").write_text("\n\n".join(p.strip() for p in parts if p) + "\n")
+        paragraphs += [f"## {heading}", body]
+    (folder / "CARD.md").write_text("\n\n".join(p.strip() for p in paragraphs if p) + "\n")
 
 
 def _export_text(agreement: Mapping[str, float]) -> str:

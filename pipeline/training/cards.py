@@ -35,19 +35,24 @@ def brain_sections(rows: Sequence[Row], kept: Sequence[Row], kept_real: Sequence
         )
         columns = ("case", "input", "dice", "sensitivity", "precision", "volume_ml", "reference_ml")
         sections["Results on real heads with a reference mask"] = head + markdown_table(scored, columns)
-    rest = [r for r in heads if "dice" not in r]
-    if rest:
-        sections["Real heads without a reference, judged by eye"] = markdown_table(rest, ("case", "input", "volume_ml"))
-    parts = []
+    unscored = [r for r in heads if "dice" not in r]
+    if unscored:
+        sections["Real heads without a reference, judged by eye"] = markdown_table(
+            unscored, ("case", "input", "volume_ml")
+        )
+    sentences = []
     if kept:
-        parts.append(f"- {len(kept)} fresh synthetic heads with a lesion over 1 mL at the cortex, cavities among them: {_kept_text(kept)}")
+        sentences.append(
+            f"- {len(kept)} fresh synthetic heads with a lesion over 1 mL at the cortex, cavities "
+            f"among them: {_kept_text(kept)}"
+        )
     if kept_real:
-        parts.append(
+        sentences.append(
             f"- {len(kept_real)} images of real heads with an unseen outline painted in as a cavity that reaches the cortex: {_kept_text(kept_real)} "
             "The lesion lies inside the mask that the extractor gave before it was painted."
         )
-    if parts:
-        sections["Cortical lesions kept inside the mask"] = "\n".join(parts)
+    if sentences:
+        sections["Cortical lesions kept inside the mask"] = "\n".join(sentences)
     return sections
 
 
@@ -67,7 +72,10 @@ def lesion_sections(rows: Sequence[Row], implanted: Sequence[Row]) -> dict[str, 
         summary = []
         for name in dict.fromkeys(r["input"] for r in free):
             volumes = [r["found_ml"] for r in free if r["input"] == name]
-            summary.append(f"- {name}: {len(volumes)} images, median {np.median(volumes):.1f} mL, worst {max(volumes):.1f} mL")
+            summary.append(
+                f"- {name}: {len(volumes)} images, median {np.median(volumes):.1f} mL, worst "
+                f"{max(volumes):.1f} mL"
+            )
         sections["False volume on real heads without a stroke"] = (
             "Whole heads through the shipped path (`run_pipeline`: own brain extraction, own registration, thresholds as in the manifest). The MS "
             "patients have hyperintense plaques of their own, which count as false here.\n\n"
@@ -75,9 +83,11 @@ def lesion_sections(rows: Sequence[Row], implanted: Sequence[Row]) -> dict[str, 
             + "\n\n"
             + markdown_table(free, ("case", "input", "found_ml"))
         )
-    other = [r for r in rows if r["what"] == "lesion" and not r["stroke_free"]]
-    if other:
-        sections["Real heads with disease but no truth"] = markdown_table(other, ("case", "input", "found_ml"))
+    with_other_lesions = [r for r in rows if r["what"] == "lesion" and not r["stroke_free"]]
+    if with_other_lesions:
+        sections["Real heads with disease but no truth"] = markdown_table(
+            with_other_lesions, ("case", "input", "found_ml")
+        )
     if implanted:
         sections["Held-out real outlines implanted into real heads"] = implant_text(implanted)
     return sections
@@ -92,17 +102,17 @@ def implant_text(rows: Sequence[Row]) -> str:
         ),
         "",
     ]
-    done = [r for r in rows if "dice" in r]
-    for name in dict.fromkeys(r["input"] for r in done):
-        chosen = [r for r in done if r["input"] == name]
+    scored_rows = [r for r in rows if "dice" in r]
+    for name in dict.fromkeys(r["input"] for r in scored_rows):
+        input_rows = [r for r in scored_rows if r["input"] == name]
         bins = []
         for low, high in ((0, 5), (5, 20), (20, 80), (80, 1000)):
-            dice = [r["dice"] for r in chosen if low < r["truth_ml"] <= high]
+            dice = [r["dice"] for r in input_rows if low < r["truth_ml"] <= high]
             if dice:
                 bins.append(f"{low} to {high} mL: {np.mean(dice):.2f} ({len(dice)})")
-        kept = np.mean([r["kept"] for r in chosen])
+        kept = np.mean([r["kept"] for r in input_rows])
         lines.append(
-            f"- {name}: mean Dice {np.mean([r['dice'] for r in chosen]):.2f} over {len(chosen)}; "
+            f"- {name}: mean Dice {np.mean([r['dice'] for r in input_rows]):.2f} over {len(input_rows)}; "
             + "; ".join(bins)
             + f"; inside the brain mask {kept:.3f}"
         )

@@ -1,4 +1,7 @@
-"""How much of a cortical lesion the brain extractor keeps: on fresh synthetic heads, and on real ones with a cavity painted in."""
+"""How much of a cortical lesion the brain extractor keeps.
+
+On fresh synthetic heads, and on real ones with a cavity painted in.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ SMALLEST_ML = 1.0
 
 
 def measure_kept(bundle: Bundle, heads: int, threads: int = 1) -> list[dict[str, float]]:
-    """Return one row for each of `heads` heads with a lesion over 1 mL: its volume and the share inside the mask."""
+    """Return one row for each of `heads` heads with a lesion over 1 mL.
+
+    Its volume and the share inside the mask.
+    """
     rows: list[dict[str, float]] = []
     network = open_network(bundle, threads)
     anatomy, seed = load_anatomy(), FIRST_SEED
@@ -43,19 +49,37 @@ def measure_kept(bundle: Bundle, heads: int, threads: int = 1) -> list[dict[str,
             continue
         probability = Volume(network(case.image.numpy())[0], np.diag([3.0, 3.0, 3.0, 1.0]), "0")
         mask = torch.from_numpy(apply_brain_threshold(probability, bundle.output.threshold).mask.array > 0)
-        rows.append({"seed": float(seed - 1), "lesion_ml": volume_ml, "kept": float((mask & lesion).sum() / lesion.sum())})
+        rows.append(
+            {
+                "seed": float(seed - 1),
+                "lesion_ml": volume_ml,
+                "kept": float((mask & lesion).sum() / lesion.sum()),
+            }
+        )
     return rows
 
 
-def measure_kept_real(recipe: Recipe, cases: Sequence[RealCase], maps: Sequence[Path], each: int) -> list[dict[str, Any]]:
-    """Paint up to `each` cortical cavities into every head; one row for each image: volume and share inside the mask.
+def measure_kept_real(
+    recipe: Recipe, cases: Sequence[RealCase], maps: Sequence[Path], lesions_each: int
+) -> list[dict[str, Any]]:
+    """Paint up to `each` cortical cavities into every head.
 
-    The lesion lies inside the mask that the same extractor gave before it was painted, so all of it could be kept.
+    One row for each image: volume and share inside the mask.
+
+    The lesion lies inside the mask that the same extractor gave before it was painted, so all of it could be
+    kept.
     """
     rows: list[dict[str, Any]] = []
-    for case in paint_cases(recipe, cases, maps, each, cavities=True):
+    for case in paint_cases(recipe, cases, maps, lesions_each, cavities=True):
         for roles in combinations_of(case):
             if len(roles) == 1:
                 scores = score_lesion(case, run_case(case, roles, recipe, find_nothing))
-                rows.append({"case": case.name, "input": roles[0], "lesion_ml": scores["truth_ml"], "kept": scores["kept"]})
+                rows.append(
+                    {
+                        "case": case.name,
+                        "input": roles[0],
+                        "lesion_ml": scores["truth_ml"],
+                        "kept": scores["kept"],
+                    }
+                )
     return rows

@@ -54,7 +54,7 @@ class Checkpoint:
         CheckpointError
             It cannot be written (the disk is full, say); the checkpoint before is still there.
         """
-        part = path.with_suffix(".part")
+        partial_file = path.with_suffix(".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(
@@ -63,14 +63,15 @@ class Checkpoint:
                     "optimiser": self.optimiser, "step": self.step, "seconds": self.seconds,
                     "run_steps": self.run_steps, "run_seconds": self.run_seconds,
                 },
-                part,
+                partial_file,
             )  # fmt: skip
-            part.replace(path)
+            partial_file.replace(path)
         except (OSError, RuntimeError) as problem:
-            part.unlink(missing_ok=True)
-            kept = "the checkpoint before is kept" if path.exists() else "there is none before it"
+            partial_file.unlink(missing_ok=True)
+            kept_sentence = "the checkpoint before is kept" if path.exists() else "there is none before it"
             raise CheckpointError(
-                f"step {self.step} could not be written to {path}: {problem}; {kept}. Free space on that disk, then run the same command again"
+                f"step {self.step} could not be written to {path}: {problem}; {kept_sentence}. Free "
+                "space on that disk, then run the same command again"
             ) from None
 
     def started_anew(self) -> Checkpoint:
@@ -99,5 +100,8 @@ def load_checkpoint(path: Path, expected: Architecture | None = None) -> Checkpo
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path.name} is not a checkpoint of this project: {error}") from error
     if expected is not None and architecture != expected:
-        raise CheckpointError(f"{path.name} holds {architecture}, but {expected} is to be trained: use another folder or another --task")
+        raise CheckpointError(
+            f"{path.name} holds {architecture}, but {expected} is to be trained: use another "
+            "folder or another --task"
+        )
     return checkpoint

@@ -1,4 +1,6 @@
-"""The demonstration study: one synthetic whole head as T1 and FLAIR on their own grids, with lesions that are known.
+"""The demonstration study.
+
+One synthetic whole head as T1 and FLAIR on their own grids, with lesions that are known.
 
 Deterministic: same seed, same voxels. The values are ready for int16 DICOM.
 """
@@ -36,7 +38,10 @@ FRAME_OFFSET_MM = (2.0, 14.0, -9.0)
 
 @dataclass(frozen=True)
 class Planned:
-    """One lesion of the demonstration: where (template mm: up, to posterior, to the left), how large, with cavity."""
+    """One lesion of the demonstration.
+
+    Where (template mm: up, to posterior, to the left), how large, with cavity.
+    """
 
     name: str
     at_mm: tuple[float, float, float]
@@ -86,7 +91,12 @@ def write_demo(folder: Path, seed: int = DEMO_SEED) -> dict[str, Any]:
     facts = {
         "seed": seed,
         "lesions": [
-            {"label": n + 1, "name": p.name, "volume_ml": round(lesion.shape.volume_ml, 2), "cavity": p.cavity}
+            {
+                "label": n + 1,
+                "name": p.name,
+                "volume_ml": round(lesion.shape.volume_ml, 2),
+                "cavity": p.cavity,
+            }
             for n, (p, lesion) in enumerate(zip(LESIONS, lesions, strict=True))
         ],
     }
@@ -116,7 +126,9 @@ def _synthesise(anatomy: Anatomy, dice: Dice) -> tuple[Tensor, Tensor, npt.NDArr
     return images[0], images[1], truth, lesions
 
 
-def _cut_flair(image: Tensor, fine: npt.NDArray[np.float64], centre: npt.NDArray[np.float64]) -> tuple[Tensor, npt.NDArray[np.float64]]:
+def _cut_flair(
+    image: Tensor, fine: npt.NDArray[np.float64], centre: npt.NDArray[np.float64]
+) -> tuple[Tensor, npt.NDArray[np.float64]]:
     """Average over the slice thickness and sample on the FLAIR's own, tilted and shifted grid."""
     from pipeline.records import Volume
 
@@ -128,7 +140,9 @@ def _cut_flair(image: Tensor, fine: npt.NDArray[np.float64], centre: npt.NDArray
     turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     turn[:3, 3] = centre + np.array(FLAIR_SHIFT_MM) + (0.0, 0.0, 18.0)
     affine = turn @ affine
-    return torch.from_numpy(resample(Volume(slab.numpy(), fine, "0"), affine, FLAIR_SHAPE, smooth=False)), affine
+    return torch.from_numpy(
+        resample(Volume(slab.numpy(), fine, "0"), affine, FLAIR_SHAPE, smooth=False)
+    ), affine
 
 
 def _to_int16(image: Tensor) -> npt.NDArray[np.int16]:
@@ -137,7 +151,10 @@ def _to_int16(image: Tensor) -> npt.NDArray[np.int16]:
 
 
 def _write_sagittal(path: Path, array: npt.NDArray[np.int16], affine: npt.NDArray[np.float64]) -> None:
-    """Store an axial canonical array as sagittal slices: slice to the left, row to the feet, column to posterior."""
+    """Store an axial canonical array as sagittal slices.
+
+    Slice to the left, row to the feet, column to posterior.
+    """
     count = array.shape[0]
     flip = np.array([[0, -1, 0, count - 1], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
     _write_nifti(path, np.ascontiguousarray(array[::-1].transpose(2, 0, 1)), affine @ flip)
@@ -155,7 +172,10 @@ def _write_nifti(path: Path, array: npt.NDArray[np.int16], affine: npt.NDArray[n
 
 def describe(facts: dict[str, Any], remarks: Sequence[str] = ()) -> str:
     """Return the text that goes beside the files."""
-    rows = [f"| {f['label']} | {f['name']} | {f['volume_ml']} | {'yes' if f['cavity'] else 'no'} |" for f in facts["lesions"]]
+    rows = [
+        f"| {f['label']} | {f['name']} | {f['volume_ml']} | {'yes' if f['cavity'] else 'no'} |"
+        for f in facts["lesions"]
+    ]
     return "\n".join([
         "# Synthetic demonstration study", "", (f"One synthetic head, seed {facts['seed']}; no patient. T1: sagittal, 1.5 mm. "
         f"FLAIR: axial, {FLAIR_SPACING_MM[1]} x {FLAIR_SPACING_MM[2]} x {FLAIR_SPACING_MM[0]} mm, tilted {FLAIR_TILT_DEG} degrees and shifted."),

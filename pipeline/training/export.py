@@ -80,12 +80,18 @@ def export_bundle(
 
 def cuts_of(table: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
     """Return the thresholds of a table of scores, and its peaks where there are some."""
-    return {name: row["threshold"] for name, row in table.items()}, {name: row["peak"] for name, row in table.items() if row["peak"] > 0}
+    return {name: row["threshold"] for name, row in table.items()}, {
+        name: row["peak"] for name, row in table.items() if row["peak"] > 0
+    }
 
 
 def flatten(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Return the scores as one flat table for the manifest."""
-    return {f"synthetic_{name.replace('+', '_')}_{key}": value for name, row in table.items() for key, value in row.items()}
+    return {
+        f"synthetic_{name.replace('+', '_')}_{key}": value
+        for name, row in table.items()
+        for key, value in row.items()
+    }
 
 
 def score_table(table: Mapping[str, Mapping[str, float]]) -> str:

@@ -1,4 +1,7 @@
-"""Commands that export bundles of several networks: `python -m pipeline.training export-triplanar|export-proposal`."""
+"""Commands that export bundles of several networks.
+
+`python -m pipeline.training export-triplanar|export-proposal`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ from typing import Annotated
 
 import typer
 
-Choosing = Annotated[int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")]
-Maps = Annotated[Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")]
+Choosing = Annotated[
+    int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")
+]
+Maps = Annotated[
+    Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")
+]
 
 
 def export_triplanar(
@@ -21,10 +28,14 @@ def export_triplanar(
     version: str = "0.1.0",
     count: Annotated[int, typer.Option(help="how many held-out samples")] = 40,
     choosing: Choosing = None,
-    proved: Annotated[int, typer.Option(help="on how many fresh cases to compare the exported files with torch")] = 6,
+    proved: Annotated[
+        int, typer.Option(help="on how many fresh cases to compare the exported files with torch")
+    ] = 6,
     seed: int = 0,
     compute: str = "2 CPU cores, bf16",
-    sections: Annotated[Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")] = None,
+    sections: Annotated[
+        Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")
+    ] = None,
     threads: int = 1,
     lesion_maps: Maps = None,
 ) -> None:
@@ -34,11 +45,22 @@ def export_triplanar(
     from pipeline.training.family_export import export_triplanar as write
     from pipeline.training.tasks import TASKS
 
-    given = {"axial": axial, "coronal": coronal, "sagittal": sagittal}
-    planes = {plane: load_checkpoint(path, TASKS[f"triplanar-{plane}"].architecture) for plane, path in given.items()}
-    held = _held_out(samples, "triplanar-axial", count, choosing, lesion_maps, threads)
+    checkpoint_paths = {"axial": axial, "coronal": coronal, "sagittal": sagittal}
+    planes = {
+        plane: load_checkpoint(path, TASKS[f"triplanar-{plane}"].architecture)
+        for plane, path in checkpoint_paths.items()
+    }
+    held_samples = _held_out(samples, "triplanar-axial", count, choosing, lesion_maps, threads)
     training = {"seed": seed, "compute": compute}
-    folder = write(planes, models, held, version=version, training=training, sections=read_sections(sections), proved=proved)
+    folder = write(
+        planes,
+        models,
+        held_samples,
+        version=version,
+        training=training,
+        sections=read_sections(sections),
+        proved=proved,
+    )
     typer.echo(f"wrote {folder}")
 
 
@@ -51,10 +73,14 @@ def export_proposal(
     version: str = "0.1.0",
     count: Annotated[int, typer.Option(help="how many held-out samples")] = 40,
     choosing: Choosing = None,
-    proved: Annotated[int, typer.Option(help="on how many fresh cases to compare the exported files with torch")] = 6,
+    proved: Annotated[
+        int, typer.Option(help="on how many fresh cases to compare the exported files with torch")
+    ] = 6,
     seed: int = 0,
     compute: str = "2 CPU cores, bf16",
-    sections: Annotated[Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")] = None,
+    sections: Annotated[
+        Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")
+    ] = None,
     threads: int = 1,
     lesion_maps: Maps = None,
 ) -> None:
@@ -64,11 +90,21 @@ def export_proposal(
     from pipeline.training.family_export import export_proposal as write
     from pipeline.training.tasks import TASKS
 
-    given = {"proposal3d": region, "proposal2d": proposal, "proposal-coarse": coarse}
-    networks = {task: load_checkpoint(path, TASKS[task].architecture) for task, path in given.items()}
-    held = _held_out(samples, "proposal3d", count, choosing, lesion_maps, threads)
+    checkpoint_paths = {"proposal3d": region, "proposal2d": proposal, "proposal-coarse": coarse}
+    networks = {
+        task: load_checkpoint(path, TASKS[task].architecture) for task, path in checkpoint_paths.items()
+    }
+    held_samples = _held_out(samples, "proposal3d", count, choosing, lesion_maps, threads)
     training = {"seed": seed, "compute": compute}
-    folder = write(networks, models, held, version=version, training=training, sections=read_sections(sections), proved=proved)
+    folder = write(
+        networks,
+        models,
+        held_samples,
+        version=version,
+        training=training,
+        sections=read_sections(sections),
+        proved=proved,
+    )
     typer.echo(f"wrote {folder}")
 
 

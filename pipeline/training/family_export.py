@@ -1,4 +1,7 @@
-"""Bundles of several networks: graphs written, thresholds settled and figures taken by the code that the node runs."""
+"""Bundles of several networks.
+
+Graphs written, thresholds settled and figures taken by the code that the node runs.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,15 @@ Float = npt.NDArray[np.float32]
 Samples = tuple[Sequence[Path], Sequence[Path]]
 """Held-out samples: those that settle the thresholds, and those that are scored."""
 COMMON_THRESHOLD = 0.5
-"""Where the planes' own thresholds are moved to; the combinations' thresholds are chosen afterwards, on the majority."""
+"""Where the planes' own thresholds are moved to.
+
+The combinations' thresholds are chosen afterwards, on the majority.
+"""
 PROPOSAL = {"smallest_pixels": 4, "area_change": 0.2, "head_iou": 0.7, "box_iou": 0.7, "coarse": True}
-"""The published rules (the smallest box of 5 x 5 pixels of 1 mm is about 4 pixels of 2 mm), and our coarse pass."""
+"""The published rules (the smallest box of 5 x 5 pixels of 1 mm is about 4 pixels of 2 mm).
+
+And our coarse pass.
+"""
 
 
 def export_triplanar(
@@ -53,23 +62,32 @@ def export_triplanar(
     proved: int,
 ) -> Path:
     """Write `models/stroke-lesion-triplanar/<version>/` from one checkpoint for each plane, and return it."""
-    graphs = {PLANE_GRAPHS[plane]: (checkpoint, TASKS[f"triplanar-{plane}"]) for plane, checkpoint in planes.items()}
+    graphs = {
+        PLANE_GRAPHS[plane]: (checkpoint, TASKS[f"triplanar-{plane}"]) for plane, checkpoint in planes.items()
+    }
     task = TASKS["triplanar-axial"]
     folder = _new_folder(models, "triplanar", version)
-    exports = {name: _write_graph(folder / name, *made, proved) for name, made in graphs.items()}
+    exports = {
+        name: _write_graph(folder / name, *graph_source, proved) for name, graph_source in graphs.items()
+    }
     own: dict[str, float] = {}
     alone: dict[str, dict[str, float]] = {}
     for plane in planes:
         session = open_session(onnx.load(folder / PLANE_GRAPHS[plane]), torch.get_num_threads())
         run = lambda image, session=session: run_session(session, image)  # noqa: E731
         own[plane], alone[plane] = _settle_alone(run, task, samples)
-    numbers = _numbers(task, version, training, {name: checkpoint for name, (checkpoint, _) in graphs.items()})
+    numbers = _numbers(
+        task, version, training, {name: checkpoint for name, (checkpoint, _) in graphs.items()}
+    )
     table = ("triplanar", {"thresholds": own})
     write_manifest(folder, BUNDLES["triplanar"], numbers({}, COMMON_THRESHOLD), table)
     scores = score_all(_as_predictor(load_bundle(folder)), task, *samples)
     settled = numbers(scores, COMMON_THRESHOLD)
     write_manifest(folder, BUNDLES["triplanar"], settled, table)
-    text = {"Results on held-out synthetic cases": score_table(scores), "Each plane alone": _alone_text(own, alone)}
+    text = {
+        "Results on held-out synthetic cases": score_table(scores),
+        "Each plane alone": _alone_text(own, alone),
+    }
     write_card(folder, BUNDLES["triplanar"], settled, {"Export": _export_table(exports), **text, **sections})
     return folder
 
@@ -98,11 +116,20 @@ def export_proposal(
     graphs = {name: (networks[key], TASKS[key]) for name, key in files.items()}
     task = TASKS["proposal3d"]
     folder = _new_folder(models, "proposal3d", version)
-    exports = {name: _write_graph(folder / name, *made, proved) for name, made in graphs.items()}
-    numbers = _numbers(task, version, training, {name: checkpoint for name, (checkpoint, _) in graphs.items()}, task.crop)
+    exports = {
+        name: _write_graph(folder / name, *graph_source, proved) for name, graph_source in graphs.items()
+    }
+    numbers = _numbers(
+        task, version, training, {name: checkpoint for name, (checkpoint, _) in graphs.items()}, task.crop
+    )
     table = (
         "proposal",
-        {"patch": list(task.grid.shape), "threshold": thresholds[0], **PROPOSAL, "coarse_threshold": thresholds[1]},
+        {
+            "patch": list(task.grid.shape),
+            "threshold": thresholds[0],
+            **PROPOSAL,
+            "coarse_threshold": thresholds[1],
+        },
     )
     write_manifest(folder, BUNDLES["proposal3d"], numbers({}, COMMON_THRESHOLD), table)
     bundle = load_bundle(folder)
@@ -141,10 +168,16 @@ def _write_graph(path: Path, checkpoint: Checkpoint, task: Task, proved: int) ->
 
 
 def _numbers(
-    task: Task, version: str, training: Mapping[str, Any], checkpoints: Mapping[str, Checkpoint], patch: tuple[int, int, int] | None = None
+    task: Task,
+    version: str,
+    training: Mapping[str, Any],
+    checkpoints: Mapping[str, Checkpoint],
+    patch: tuple[int, int, int] | None = None,
 ) -> Callable[[Mapping[str, Mapping[str, float]], float], Numbers]:
     """Return what makes the numbers from (table of scores, default threshold)."""
-    stems = {name.removesuffix(".onnx").replace("-", "_"): checkpoint for name, checkpoint in checkpoints.items()}
+    stems = {
+        name.removesuffix(".onnx").replace("-", "_"): checkpoint for name, checkpoint in checkpoints.items()
+    }
     facts = dict(training)
     for stem, checkpoint in stems.items():
         facts |= {
@@ -157,17 +190,31 @@ def _numbers(
     def number(scores: Mapping[str, Mapping[str, float]], default: float) -> Numbers:
         thresholds, peaks = cuts_of(scores)
         shape = patch or grid.shape
-        return Numbers(version, task.architecture.channels, shape, grid.spacing_mm, default, thresholds, facts, {}, flatten(scores), peaks)
+        return Numbers(
+            version,
+            task.architecture.channels,
+            shape,
+            grid.spacing_mm,
+            default,
+            thresholds,
+            facts,
+            {},
+            flatten(scores),
+            peaks,
+        )
 
     return number
 
 
 def _as_predictor(bundle: Bundle) -> Callable[[Float], Float]:
-    """Return the bundle as a function of one prepared sample (channel, slice, row, column), by the code that the node runs."""
-    asked = plan_network(bundle, (), threads=torch.get_num_threads())
+    """Return the bundle as a function of one prepared sample (channel, slice, row, column).
+
+    By the code that the node runs.
+    """
+    network_plan = plan_network(bundle, (), threads=torch.get_num_threads())
 
     def predict(image: Float) -> Float:
-        return infer_channels(bundle, sample_channels(image), asked)[0].probability.array
+        return infer_channels(bundle, sample_channels(image), network_plan)[0].probability.array
 
     return predict
 
@@ -178,17 +225,28 @@ def sample_channels(image: Float) -> Channels:
     return Channels(image, Grid(shape, np.diag([2.0, 2.0, 2.0, 1.0])[[2, 1, 0, 3]], "sample"))
 
 
-def _settle_alone(run: Callable[[Float], Float], task: Task, samples: Samples) -> tuple[float, dict[str, float]]:
+def _settle_alone(
+    run: Callable[[Float], Float], task: Task, samples: Samples
+) -> tuple[float, dict[str, float]]:
     """Return the threshold that suits one plane over all combinations, and its mean Dice by combination."""
     choosing, scored = samples
-    found = [score for name in task.combinations for score in score_samples(run, task, choosing, name, COMMON_THRESHOLD)]
-    own = best_threshold(found)
+    case_scores = [
+        score
+        for name in task.combinations
+        for score in score_samples(run, task, choosing, name, COMMON_THRESHOLD)
+    ]
+    own = best_threshold(case_scores)
     alone = {name: score_samples(run, task, scored, name, own) for name in task.combinations}
-    return own, {name: float(np.mean([score.dice[own] for score in scores])) for name, scores in alone.items()}
+    return own, {
+        name: float(np.mean([score.dice[own] for score in scores])) for name, scores in alone.items()
+    }
 
 
 def measure_coverage(bundle: Bundle, task: Task, paths: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Return, for each combination, the share of lesion voxels inside the regions, published and backed, and the share of the grid that they fill."""
+    """Return, for each combination, the share of lesion voxels inside the regions, published and backed.
+
+    And the share of the grid that they fill.
+    """
     spec = bundle.family_spec
     if not isinstance(spec, ProposalSpec):
         raise TypeError(f"{bundle.name} proposes no regions")
@@ -222,28 +280,53 @@ def _coverage_text(rows: Mapping[str, Mapping[str, float]]) -> str:
         "| input | published | backed | filled |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {name} | {row['published']:.3f} | {row['backed']:.3f} | {row['filled']:.3f} |" for name, row in rows.items()]
+    lines += [
+        f"| {name} | {row['published']:.3f} | {row['backed']:.3f} | {row['filled']:.3f} |"
+        for name, row in rows.items()
+    ]
     return "\n".join(lines)
 
 
 def _alone_text(own: Mapping[str, float], alone: Mapping[str, Mapping[str, float]]) -> str:
     names = list(next(iter(alone.values())))
-    lines = ["Mean Dice of one plane at its own threshold, on the same cases.", "", "| plane | threshold | " + " | ".join(names) + " |"]
+    lines = [
+        "Mean Dice of one plane at its own threshold, on the same cases.",
+        "",
+        "| plane | threshold | " + " | ".join(names) + " |",
+    ]
     lines.append("| --- |" * 1 + " --- |" * (1 + len(names)))
-    lines += [f"| {plane} | {own[plane]:.2f} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |" for plane, row in alone.items()]
+    lines += [
+        f"| {plane} | {own[plane]:.2f} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |"
+        for plane, row in alone.items()
+    ]
     return "\n".join(lines)
 
 
 def _export_table(exports: Mapping[str, Agreement]) -> str:
-    head = "Each graph on fresh synthetic cases (whole grid), its ONNX Float32 and its ONNX with Float16 weights against torch."
-    columns = ("graph", "cases", "Float32 - Float64", "Float16 - Float64", "Dice change mean", "worst", "size of Float32")
+    head = (
+        "Each graph on fresh synthetic cases (whole grid), its ONNX Float32 and its ONNX "
+        "with Float16 weights against torch."
+    )
+    columns = (
+        "graph",
+        "cases",
+        "Float32 - Float64",
+        "Float16 - Float64",
+        "Dice change mean",
+        "worst",
+        "size of Float32",
+    )
     lines = [head, "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for name, seen in exports.items():
+    for name, agreement in exports.items():
         cells = [
-            f"{seen.max_difference_float32:.1e}",
-            f"{seen.max_difference_float16:.1e}",
-            f"{seen.dice_change_mean:.1e}",
-            f"{seen.dice_change_worst:.1e}",
+            f"{agreement.max_difference_float32:.1e}",
+            f"{agreement.max_difference_float16:.1e}",
+            f"{agreement.dice_change_mean:.1e}",
+            f"{agreement.dice_change_worst:.1e}",
         ]
-        lines.append(f"| {name} | {seen.cases} | " + " | ".join(cells) + f" | {100 * seen.size_ratio:.1f} % |")
+        lines.append(
+            f"| {name} | {agreement.cases} | "
+            + " | ".join(cells)
+            + f" | {100 * agreement.size_ratio:.1f} % |"
+        )
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""A bundle on held-out samples: what it finds, at its own thresholds and minimum volume, through the family that its manifest names."""
+"""A bundle on held-out samples.
+
+What it finds, at its own thresholds and minimum volume, through the family that its manifest names.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ LEVEL = 0.5
 
 @dataclass(frozen=True)
 class HeldOutScore:
-    """One sample with one combination of channels ("t1+flair"), and the processor seconds that its networks took."""
+    """One sample with one combination of channels ("t1+flair").
+
+    And the processor seconds that its networks took.
+    """
 
     sample: str
     combination: str
@@ -43,7 +49,9 @@ class HeldOutScore:
         return self.score.dice[LEVEL]
 
 
-def score_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int = 1) -> Iterator[HeldOutScore]:
+def score_bundle(
+    bundle: Bundle, task: Task, paths: Sequence[Path], threads: int = 1
+) -> Iterator[HeldOutScore]:
     """Yield the score of every sample with every combination that the bundle accepts, sample by sample.
 
     Raises
@@ -55,7 +63,9 @@ def score_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int
     for path in paths:
         image, label = read_sample(path)
         if tuple(label.shape) != task.grid.shape:
-            raise TrainingProblem(f"{path}: {tuple(label.shape)} voxels; samples of this task have {task.grid.shape}")
+            raise TrainingProblem(
+                f"{path}: {tuple(label.shape)} voxels; samples of this task have {task.grid.shape}"
+            )
         for roles in bundle.input.accepts:
             visible = keep_channels(image, bundle.channels, "+".join(roles))
             # What no given channel shows cannot be asked for.
@@ -64,16 +74,21 @@ def score_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int
             probability = answer_sample(bundle, visible.numpy(), roles, threads)
             spent = time.process_time() - started
             threshold, connectivity = bundle.output.threshold_for(roles), bundle.output.connectivity
-            found = apply_threshold(apply_peak(probability, threshold, bundle.output.peak_for(roles), connectivity)[0], threshold)
-            kept, _ = apply_components(found, connectivity, bundle.output.minimum_volume_mm3, task.grid.voxel_ml * 1000)
-            score = score_case((kept > 0).astype(np.float32), truth, LEVEL, task.grid.voxel_ml)
+            above_threshold = apply_threshold(
+                apply_peak(probability, threshold, bundle.output.peak_for(roles), connectivity)[0], threshold
+            )
+            large_enough, _ = apply_components(
+                above_threshold, connectivity, bundle.output.minimum_volume_mm3, task.grid.voxel_ml * 1000
+            )
+            score = score_case((large_enough > 0).astype(np.float32), truth, LEVEL, task.grid.voxel_ml)
             yield HeldOutScore(path.stem, "+".join(roles), score, spent)
 
 
 def settle_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int = 1) -> dict[str, Cut]:
     """Return for each combination that the bundle accepts the cut with the best mean Dice on the samples.
 
-    The members of an ensemble answer at their own thresholds, which are moved onto the ensemble's wherever that lies: there the peak alone is settled.
+    The members of an ensemble answer at their own thresholds, which are moved onto the ensemble's wherever
+    that lies: there the peak alone is settled.
 
     Raises
     ------
@@ -96,15 +111,18 @@ def settle_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: in
 def _check(bundle: Bundle, task: Task) -> None:
     name = f"{bundle.name}/{bundle.version}"
     if bundle.task != task.name:
-        raise TrainingProblem(f"{name} was made for the task {bundle.task!r}, the samples are of {task.name!r}")
-    for each in (bundle, *bundle.members):
-        if each.segmenter == "nnunet":
+        raise TrainingProblem(
+            f"{name} was made for the task {bundle.task!r}, the samples are of {task.name!r}"
+        )
+    for member in (bundle, *bundle.members):
+        if member.segmenter == "nnunet":
             raise TrainingProblem(
-                f"{each.name} prepares its images by nnU-Net's rules, the samples are prepared by ours: leave --samples away"
+                f"{member.name} prepares its images by nnU-Net's rules, the samples are prepared by "
+                "ours: leave --samples away"
             )
-        if each.channels != task.architecture.channels or each.input.spacing_mm != task.grid.spacing_mm:
+        if member.channels != task.architecture.channels or member.input.spacing_mm != task.grid.spacing_mm:
             raise TrainingProblem(
-                f"{each.name} takes {each.channels} at {each.input.spacing_mm} mm; "
+                f"{member.name} takes {member.channels} at {member.input.spacing_mm} mm; "
                 f"the samples hold {task.architecture.channels} at {task.grid.spacing_mm} mm"
             )
 
@@ -115,22 +133,31 @@ def answer_sample(bundle: Bundle, image: FloatArray, roles: Sequence[str], threa
     if not isinstance(bundle.family_spec, EnsembleSpec):
         plan = plan_network(bundle, (), threshold=common, threads=threads)
         return infer_channels(bundle, sample_channels(image), plan)[0].probability.array
-    maps = [move_threshold(answer_sample(each, image, roles, threads), each.output.threshold_for(roles), common) for each in bundle.members]
+    fitting = [member for member in bundle.members if member.takes(roles)]
+    maps = [
+        move_threshold(
+            answer_sample(member, image, roles, threads), member.output.threshold_for(roles), common
+        )
+        for member in (fitting[:1] if bundle.family_spec.rule == "first" else fitting)
+    ]
     stacked = np.stack(maps)
     return majority(stacked) if bundle.family_spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
 
 
 def summarise_bundle(bundle: Bundle, rows: Sequence[HeldOutScore]) -> dict[str, dict[str, float]]:
-    """Return the figures by combination: those of `score.summarise`, the volume's error and bias, and the seconds of one sample."""
+    """Return the figures by combination.
+
+    Those of `score.summarise`, the volume's error and bias, and the seconds of one sample.
+    """
     table = {}
     for name in dict.fromkeys(row.combination for row in rows):
-        mine = [row for row in rows if row.combination == name]
-        scores = [row.score for row in mine]
+        combination_rows = [row for row in rows if row.combination == name]
+        scores = [row.score for row in combination_rows]
         apart = np.array([score.found_ml - score.truth_ml for score in scores])
         table[name] = {
             "threshold": bundle.output.threshold_for(name.split("+")), "peak": bundle.output.peak_for(name.split("+")), **summarise(scores, LEVEL),
             "error_ml": float(np.abs(apart).mean()), "bias_ml": float(apart.mean()),
-            "processor_s": float(np.median([row.processor_s for row in mine])),
+            "processor_s": float(np.median([row.processor_s for row in combination_rows])),
         }  # fmt: skip
     return table
 
@@ -154,6 +181,16 @@ def write_scores(rows: Sequence[HeldOutScore], target: Path) -> None:
 
 
 def _columns(row: HeldOutScore) -> Mapping[str, str | int | float]:
-    volumes = {"truth_ml": round(row.score.truth_ml, 3), "found_ml": round(row.score.found_ml, 3), "dice": round(row.dice, 5)}
+    volumes = {
+        "truth_ml": round(row.score.truth_ml, 3),
+        "found_ml": round(row.score.found_ml, 3),
+        "dice": round(row.dice, 5),
+    }
     lesions = {f"lesions_{name}": count for name, count in asdict(row.score.lesions).items()}
-    return {"sample": row.sample, "input": row.combination, **volumes, **lesions, "processor_s": round(row.processor_s, 3)}
+    return {
+        "sample": row.sample,
+        "input": row.combination,
+        **volumes,
+        **lesions,
+        "processor_s": round(row.processor_s, 3),
+    }

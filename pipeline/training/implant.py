@@ -1,7 +1,8 @@
 """Semi-real cases: held-out real outlines painted into real heads without a stroke.
 
-Real anatomy and real scanners, artificial lesions. The template is brought to the head by an affine registration. What a lesion changes is
-computed at 1 mm and added to the images on their own grids, so that everything else of them stays as it was.
+Real anatomy and real scanners, artificial lesions. The template is brought to the head by an affine
+registration. What a lesion changes is computed at 1 mm and added to the images on their own grids, so that
+everything else of them stays as it was.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pipeline.records import Role, Volume
 from pipeline.run import run_pipeline
 from pipeline.training.measure_real import find_nothing
 from pipeline.training.real_cases import RealCase
-from pipeline.training.synthesis.appearance import draw_lesion_state, paint_lesion
+from pipeline.training.synthesis.appearance import draw_acute_lesion, draw_lesion_state, paint_lesion
 from pipeline.training.synthesis.contrast import Contrast
 from pipeline.training.synthesis.fields import Dice, Grid, sample
 from pipeline.training.synthesis.lesion_maps import read_map
@@ -41,7 +42,10 @@ SMALLEST_VOXELS = 60
 
 @dataclass(frozen=True, eq=False)
 class PreparedHead:
-    """One head on the grid that is painted on: images, brain, the grid's affine and the 4x4 from its indices to template coordinates."""
+    """One head on the grid that is painted on.
+
+    Images, brain, the grid's affine and the 4x4 from its indices to template coordinates.
+    """
 
     images: dict[str, Tensor]
     inside: Tensor
@@ -50,26 +54,41 @@ class PreparedHead:
 
 
 CORTEX_MM = 6.0
-"""The mask reaches over the fluid outside the cortex, so the cortex lies a few millimetres below its surface."""
+"""The mask reaches over the fluid outside the cortex, so the cortex lies a few millimetres below its surface.
+"""
 CORTICAL_SHARE = 0.1
 
 
 def paint_cases(
-    recipe: Recipe, cases: Sequence[RealCase], maps: Sequence[Path], each: int = 4, seed: int = 0, *, cavities: bool = False
+    recipe: Recipe,
+    cases: Sequence[RealCase],
+    maps: Sequence[Path],
+    each: int = 4,
+    seed: int = 0,
+    *,
+    cavities: bool = False,
+    acute: bool = False,
 ) -> Iterator[RealCase]:
-    """Yield up to `each` copies of every head, each with another outline painted in; with `cavities` as a cavity that reaches the cortex."""
+    """Yield up to `each` copies of every head, each with another outline painted in.
+
+    With `cavities` as a cavity that reaches the cortex.
+
+    With `acute` a lesion looks as real acute strokes do (`draw_acute_lesion`).
+    """
     for number, case in enumerate(cases):
-        head, found = prepare_head(recipe, case), 0
+        head, implanted = prepare_head(recipe, case), 0
         # Few outlines reach the cortex, so more are tried.
         for attempt in range(6 * each if cavities else each):
-            if found == each:
+            if implanted == each:
                 break
             dice = Dice(seed + 1000 * number + attempt)
             path = maps[dice.integer(len(maps))]
-            painted = paint_outline(head, path, dice, cavity=cavities)
+            painted = paint_outline(head, path, dice, cavity=cavities, acute=acute)
             if painted is not None:
-                found += 1
-                yield add_lesion(case, head, *painted, name=f"{case.name}-{path.name.removesuffix('.nii.gz')}")
+                implanted += 1
+                yield add_lesion(
+                    case, head, *painted, name=f"{case.name}-{path.name.removesuffix('.nii.gz')}"
+                )
 
 
 def prepare_head(recipe: Recipe, case: RealCase) -> PreparedHead:
@@ -80,8 +99,10 @@ def prepare_head(recipe: Recipe, case: RealCase) -> PreparedHead:
     middle = np.append((voxels.min(axis=0) + voxels.max(axis=0)) / 2, 1.0)
     centre = (mask.affine @ middle)[:3]
     coarse = axial_affine(LESION_GRID.shape, LESION_GRID.spacing_mm, centre)
-    seen = "t1" if "t1" in case.images else case.reference
-    fixed = resample(case.images[seen], coarse, LESION_GRID.shape, target_to_source=case.links[seen])
+    seen_role = "t1" if "t1" in case.images else case.reference
+    fixed = resample(
+        case.images[seen_role], coarse, LESION_GRID.shape, target_to_source=case.links[seen_role]
+    )
     soft = mask.with_array(mask.array.astype(np.float32))
     link = register_template(fixed * (resample(soft, coarse, LESION_GRID.shape) >= 0.5), coarse)
     affine = axial_affine(PAINT_GRID.shape, PAINT_GRID.spacing_mm, centre)
@@ -102,14 +123,16 @@ def register_template(fixed: Float, affine: Affine) -> Affine:
     import SimpleITK
 
     folder = Path(nilearn.__file__).parent / "datasets" / "data"
-    template = nibabel.nifti1.Nifti1Image.from_filename(folder / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
+    template = nibabel.nifti1.Nifti1Image.from_filename(
+        folder / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+    )
     data = np.asarray(template.dataobj, np.float32).transpose(2, 1, 0)[:, ::-1, ::-1]
     corner = template.affine[:3, 3] + np.array([data.shape[2] - 1, data.shape[1] - 1, 0])
     moving_affine = np.eye(4)[[2, 1, 0, 3]]
     moving_affine[:3, 3] = (-corner[0], -corner[1], corner[2])
-    still, moved = _as_sitk(fixed, affine), _as_sitk(np.ascontiguousarray(data), moving_affine)
+    fixed_image, moved = _as_sitk(fixed, affine), _as_sitk(np.ascontiguousarray(data), moving_affine)
     start = SimpleITK.CenteredTransformInitializer(
-        still, moved, SimpleITK.AffineTransform(3), SimpleITK.CenteredTransformInitializerFilter.MOMENTS
+        fixed_image, moved, SimpleITK.AffineTransform(3), SimpleITK.CenteredTransformInitializerFilter.MOMENTS
     )
     with one_thread():
         method = SimpleITK.ImageRegistrationMethod()
@@ -122,7 +145,7 @@ def register_template(fixed: Float, affine: Affine) -> Affine:
         method.SetShrinkFactorsPerLevel([4, 2])
         method.SetSmoothingSigmasPerLevel([2, 1])
         method.SetInitialTransform(start, inPlace=True)
-        method.Execute(still, moved)
+        method.Execute(fixed_image, moved)
     return read_affine(start)
 
 
@@ -138,13 +161,21 @@ def _as_sitk(array: Float, affine: Affine) -> Any:
     return image
 
 
-def paint_outline(head: PreparedHead, path: Path, dice: Dice, *, cavity: bool = False) -> tuple[Tensor, dict[str, Tensor]] | None:
-    """Return the lesion's mask and what it changes in each image; None when hardly anything of it falls on tissue.
+def paint_outline(
+    head: PreparedHead, path: Path, dice: Dice, *, cavity: bool = False, acute: bool = False
+) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """Return the lesion's mask and what it changes in each image.
 
-    With `cavity` it is painted as fluid, and None also when it does not reach the cortex.
+    None when hardly anything of it falls on tissue.
+
+    With `cavity` it is painted as fluid, and None also when it does not reach the cortex; with `acute` as
+    `draw_acute_lesion` has it.
     """
     outline = read_map(path)
-    index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in PAINT_GRID.shape), indexing="ij"), dim=-1)
+    index = torch.stack(
+        torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in PAINT_GRID.shape), indexing="ij"),
+        dim=-1,
+    )
     matrix = torch.from_numpy(head.to_template.astype(np.float32))
     positions = index @ matrix[:3, :3].T + matrix[:3, 3]
     mask = (sample(outline.mask, positions - torch.tensor(outline.origin_mm))[0] > 0.5) & head.inside
@@ -154,9 +185,14 @@ def paint_outline(head: PreparedHead, path: Path, dice: Dice, *, cavity: bool = 
     if int(mask.sum()) < SMALLEST_VOXELS or (cavity and not _is_cortical(mask, head.inside)):
         return None
     shape = LesionShape(mask, depth_of(mask, PAINT_GRID), float(mask.sum()) * PAINT_GRID.voxel_ml, path.name)
-    state = draw_lesion_state(shape, PAINT_GRID, dice, cavity=cavity or None)
+    state = (
+        draw_acute_lesion(shape, PAINT_GRID, dice)
+        if acute
+        else draw_lesion_state(shape, PAINT_GRID, dice, cavity=cavity or None)
+    )
     return mask, {
-        role: paint_lesion(image, state, Contrast(role, means[role]), PAINT_GRID, dice) - image for role, image in head.images.items()
+        role: paint_lesion(image, state, Contrast(role, means[role]), PAINT_GRID, dice) - image
+        for role, image in head.images.items()
     }
 
 
@@ -166,12 +202,19 @@ def _is_cortical(mask: Tensor, inside: Tensor) -> bool:
     return float((mask & (depth <= CORTEX_MM)).sum()) >= CORTICAL_SHARE * float(mask.sum())
 
 
-def add_lesion(case: RealCase, head: PreparedHead, mask: Tensor, changes: dict[str, Tensor], name: str) -> RealCase:
+def add_lesion(
+    case: RealCase, head: PreparedHead, mask: Tensor, changes: dict[str, Tensor], name: str
+) -> RealCase:
     """Return the case with the changes added on each image's own grid, and the mask as its truth."""
     images = {}
     for role, volume in case.images.items():
         link = np.linalg.inv(case.links[role]).astype(np.float64)
-        change = resample(Volume(changes[role].numpy(), head.affine, "0"), volume.affine, volume.array.shape, target_to_source=link)
+        change = resample(
+            Volume(changes[role].numpy(), head.affine, "0"),
+            volume.affine,
+            volume.array.shape,
+            target_to_source=link,
+        )
         images[role] = volume.with_array((volume.array + change).astype(np.float32))
     truth = Volume(mask.numpy().astype(np.float32), head.affine, "0")
     return replace(case, name=name, images=images, lesion=truth, stroke_free=False)

@@ -30,8 +30,10 @@ def segmentation_loss(outputs: Sequence[Tensor], target: Tensor) -> Tensor:
     for weight, output in zip(LEVEL_WEIGHTS, outputs, strict=False):
         logits = output.float()
         # A 2D network's levels are coarser within the slice only.
-        factor = tuple(fine // coarse for fine, coarse in zip(target.shape[2:], logits.shape[2:], strict=True))
-        wanted = target if set(factor) == {1} else F.avg_pool3d(target, factor)
-        entropy = F.binary_cross_entropy_with_logits(logits, wanted)
-        total = total + weight * (soft_dice_loss(logits, wanted) + CROSS_ENTROPY_WEIGHT * entropy)
+        factor = tuple(
+            fine // coarse for fine, coarse in zip(target.shape[2:], logits.shape[2:], strict=True)
+        )
+        pooled_target = target if set(factor) == {1} else F.avg_pool3d(target, factor)
+        entropy = F.binary_cross_entropy_with_logits(logits, pooled_target)
+        total = total + weight * (soft_dice_loss(logits, pooled_target) + CROSS_ENTROPY_WEIGHT * entropy)
     return total

@@ -1,4 +1,6 @@
-"""Scores on real heads through the shipped path: brain masks against references, lesions found, pictures to look at.
+"""Scores on real heads through the shipped path.
+
+Brain masks against references, lesions found, pictures to look at.
 
 Real images are never trained on; these figures go into the cards.
 """
@@ -47,7 +49,9 @@ def combinations_of(case: RealCase) -> list[tuple[str, ...]]:
     return [(r,) for r in roles] + ([roles] if len(roles) == 2 else []) or [("t2",)]
 
 
-def run_case(case: RealCase, roles: tuple[str, ...], recipe: Recipe, segmenter: Segmenter | None = None) -> PipelineResult:
+def run_case(
+    case: RealCase, roles: tuple[str, ...], recipe: Recipe, segmenter: Segmenter | None = None
+) -> PipelineResult:
     """Send a case through the pipeline as a study with these roles only."""
     if roles == ("t2",):
         return run_pipeline({"flair": case.images["t2"]}, recipe, segmenter=find_nothing)
@@ -68,12 +72,36 @@ def _measure_case(case: RealCase, roles: tuple[str, ...], recipe: Recipe, out: P
         return [{"case": case.name, "what": "refused", "input": name, "why": str(refused)}]
     rows: list[Row] = []
     if len(roles) == 1:
-        rows.append({"case": case.name, "what": "brain", "input": name, **score_brain(case, result.brain_mask, roles[0])})
-        draw_result(out / f"brain-{case.name}-{name}.png", case.images[roles[0]], result.brain_mask, result.brain_mask)
+        rows.append(
+            {
+                "case": case.name,
+                "what": "brain",
+                "input": name,
+                **score_brain(case, result.brain_mask, roles[0]),
+            }
+        )
+        draw_result(
+            out / f"brain-{case.name}-{name}.png", case.images[roles[0]], result.brain_mask, result.brain_mask
+        )
     if roles != ("t2",):
-        found_ml = float(np.count_nonzero(result.labels.array)) * voxel_volume_mm3(result.labels.affine) / 1000
-        rows.append({"case": case.name, "what": "lesion", "input": name, "found_ml": found_ml, "stroke_free": case.stroke_free})
-        draw_result(out / f"lesion-{case.name}-{name}.png", case.images[result.reference_role], result.labels, result.brain_mask)
+        found_ml = (
+            float(np.count_nonzero(result.labels.array)) * voxel_volume_mm3(result.labels.affine) / 1000
+        )
+        rows.append(
+            {
+                "case": case.name,
+                "what": "lesion",
+                "input": name,
+                "found_ml": found_ml,
+                "stroke_free": case.stroke_free,
+            }
+        )
+        draw_result(
+            out / f"lesion-{case.name}-{name}.png",
+            case.images[result.reference_role],
+            result.labels,
+            result.brain_mask,
+        )
     return rows
 
 
@@ -84,9 +112,11 @@ def score_brain(case: RealCase, mask: Volume, role: str) -> dict[str, float]:
     # mask mm -> reference mm -> mm of the image that was extracted
     link = case.links[role] @ np.linalg.inv(case.brain_link)
     grid = (case.brain.affine, case.brain.array.shape)
-    found = resample(mask, *grid, smooth=False, target_to_source=link) >= 0.5
-    seen = resample(mask.with_array(np.ones_like(mask.array)), *grid, smooth=False, target_to_source=link) > 0.5
-    overlap = count_overlap(found & seen, (case.brain.array > 0.5) & seen)
+    resampled_mask = resample(mask, *grid, smooth=False, target_to_source=link) >= 0.5
+    inside_field = (
+        resample(mask.with_array(np.ones_like(mask.array)), *grid, smooth=False, target_to_source=link) > 0.5
+    )
+    overlap = count_overlap(resampled_mask & inside_field, (case.brain.array > 0.5) & inside_field)
     voxel_ml = voxel_volume_mm3(case.brain.affine) / 1000
     return {
         "dice": overlap.dice,
@@ -98,7 +128,10 @@ def score_brain(case: RealCase, mask: Volume, role: str) -> dict[str, float]:
 
 
 def measure_truths(cases: Iterable[RealCase], recipe: Recipe, out: Path | None = None) -> list[Row]:
-    """Run cases whose lesion is known with every combination of their channels; one row for each, with pictures when `out` is given."""
+    """Run cases whose lesion is known with every combination of their channels.
+
+    One row for each, with pictures when `out` is given.
+    """
     rows: list[Row] = []
     for case in cases:
         for roles in combinations_of(case):
@@ -110,7 +143,12 @@ def measure_truths(cases: Iterable[RealCase], recipe: Recipe, out: Path | None =
                 continue
             rows.append({"case": case.name, "input": name, **score_lesion(case, result)})
             if out is not None:
-                draw_result(out / f"implant-{case.name}-{name}.png", case.images[result.reference_role], result.labels, result.brain_mask)
+                draw_result(
+                    out / f"implant-{case.name}-{name}.png",
+                    case.images[result.reference_role],
+                    result.labels,
+                    result.brain_mask,
+                )
     return rows
 
 
@@ -135,5 +173,7 @@ def draw_result(path: Path, image: Volume, mask: Volume, around: Volume) -> None
     """Draw an image with a mask that lies on its grid, on an axial grid in the middle of `around`."""
     middle = np.append(np.mean(np.argwhere(around.array > 0), axis=0), 1.0)
     affine = axial_affine(PICTURE_SHAPE, PICTURE_MM, (around.affine @ middle)[:3])
-    shown: npt.NDArray[np.bool_] = resample(mask.with_array((mask.array > 0).astype(np.float32)), affine, PICTURE_SHAPE) >= 0.5
-    draw_overlay(path, resample(image, affine, PICTURE_SHAPE), shown)
+    shown_mask: npt.NDArray[np.bool_] = (
+        resample(mask.with_array((mask.array > 0).astype(np.float32)), affine, PICTURE_SHAPE) >= 0.5
+    )
+    draw_overlay(path, resample(image, affine, PICTURE_SHAPE), shown_mask)

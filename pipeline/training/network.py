@@ -1,4 +1,6 @@
-"""The 3D U-Net with a light full-resolution level, its forms for training and export, and what every network is rebuilt from.
+"""The 3D U-Net with a light full-resolution level, its forms for training and export.
+
+And what every network is rebuilt from.
 
 Nothing about data or schedules lives here. Arrays are (batch, channel, slice, row, column).
 """
@@ -35,16 +37,21 @@ class Architecture:
     deep_outputs
         How many coarser levels get their own output while training.
     pyramid
-        Each level's logits are added to those of the coarser supervised level. Without it a finest level of one
-        convolution can settle where small structures are the absence of every feature, and stays there.
+        Each level's logits are added to those of the coarser supervised level. Without it a finest level of
+        one convolution can settle where small structures are the absence of every feature, and stays there.
     plane
-        Empty for a 3D network; "axial", "coronal" or "sagittal" for a 2D one (`planar_network`) that sees slice by slice.
+        Empty for a 3D network; "axial", "coronal" or "sagittal" for a 2D one (`planar_network`) that sees
+        slice by slice.
     mirrored
-        A 2D network also sees how far each voxel differs from its mirror image on the other side. A 3D one mixes the features of the other
-        side into its own from the third level on (StrokeFormer's left/right difference, at 8 mm and coarser, where a tilted head matters
-        less than at the voxels). Its input must be as wide as the brain, and centred on it.
+        A 2D network also sees how far each voxel differs from its mirror image on the other side. A 3D one
+        mixes the features of the other side into its own from the third level on (StrokeFormer's left/right
+        difference, at 8 mm and coarser, where a tilted head matters less than at the voxels). Its input must
+        be as wide as the brain, and centred on it.
     shrink
         A 3D network works on a grid that is this many times coarser than its input and output.
+    unshuffle
+        A 2D network's first level holds blocks of this many pixels squared as channels (Shi et al. 2016), so
+        the full resolution costs little; its output is spread over the pixels again.
     """
 
     channels: tuple[str, ...]
@@ -54,16 +61,23 @@ class Architecture:
     plane: str = ""
     mirrored: bool = False
     shrink: int = 1
+    unshuffle: int = 1
 
     def __post_init__(self) -> None:
         if not self.channels or len(self.widths) < 2:
-            raise ValueError(f"a network needs a channel and two levels, got {self.channels} and {self.widths}")
+            raise ValueError(
+                f"a network needs a channel and two levels, got {self.channels} and {self.widths}"
+            )
         if self.plane not in ("", *PLANES) or (self.shrink > 1 and (self.plane or self.mirrored)):
-            raise ValueError(f"no network is made of plane={self.plane!r}, mirrored={self.mirrored}, shrink={self.shrink}")
+            raise ValueError(
+                f"no network is made of plane={self.plane!r}, mirrored={self.mirrored}, shrink={self.shrink}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, for a checkpoint."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Architecture:
@@ -76,14 +90,17 @@ class Architecture:
             str(values.get("plane", "")),
             bool(values.get("mirrored", False)),
             int(values.get("shrink", 1)),
+            int(values.get("unshuffle", 1)),
         )
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation with gain and offset; `by_axis` computes the same as means over one axis at a time.
+    """Instance normalisation with gain and offset.
 
-    ONNX Runtime's own operator (and ReduceMean over several axes) sums naively in float32, and its error grows with
-    the number of voxels; one axis at a time keeps the error near 1e-7.
+    `by_axis` computes the same as means over one axis at a time.
+
+    ONNX Runtime's own operator (and ReduceMean over several axes) sums naively in float32, and its error
+    grows with the number of voxels; one axis at a time keeps the error near 1e-7.
     """
 
     def __init__(self, channels: int) -> None:
@@ -114,7 +131,9 @@ class Stage(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, count: int) -> None:
         super().__init__()
         sizes = [channels_in] + [channels_out] * count
-        self.convolutions = nn.ModuleList(nn.Conv3d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(sizes))
+        self.convolutions = nn.ModuleList(
+            nn.Conv3d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(sizes)
+        )
         self.norms = nn.ModuleList(InstanceNorm(channels_out) for _ in range(count))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,8 +146,8 @@ class Stage(nn.Module):
 class UNet(nn.Module):
     """Encoder and decoder with skip connections; the output is a logit for each voxel.
 
-    In training mode `forward` returns one logit map per supervised level, finest first; in evaluation mode the finest.
-    Every spatial size must be divisible by 2 to the power (levels - 1).
+    In training mode `forward` returns one logit map per supervised level, finest first; in evaluation mode
+    the finest. Every spatial size must be divisible by 2 to the power (levels - 1).
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -139,8 +158,8 @@ class UNet(nn.Module):
         self.stem = Stage(len(architecture.channels), widths[0], 1)
         self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.encode = nn.ModuleList(Stage(b, b, n) for b, n in zip(widths[1:], counts[1:], strict=True))
-        others = widths[FIRST_MIRRORED:] if architecture.mirrored else ()
-        self.other_side = nn.ModuleList(nn.Conv3d(w, w, 1, bias=False) for w in others)
+        mirrored_widths = widths[FIRST_MIRRORED:] if architecture.mirrored else ()
+        self.other_side = nn.ModuleList(nn.Conv3d(w, w, 1, bias=False) for w in mirrored_widths)
         for weight in self.other_side.parameters():
             # A network that goes on from one without this answers as before at first.
             nn.init.zeros_(weight)
@@ -171,7 +190,11 @@ class UNet(nn.Module):
                 outputs.append(logits)
         if self.training:
             return outputs[::-1]
-        return outputs[-1] if shrink == 1 else F.interpolate(outputs[-1], scale_factor=float(shrink), mode="nearest")
+        return (
+            outputs[-1]
+            if shrink == 1
+            else F.interpolate(outputs[-1], scale_factor=float(shrink), mode="nearest")
+        )
 
 
 class Exportable(nn.Module):

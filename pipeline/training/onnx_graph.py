@@ -31,7 +31,8 @@ def write_onnx(network: Network, shape: Sequence[int], path: Path) -> onnx.Model
     exportable = Exportable(copy.deepcopy(network)).eval()
     example = torch.zeros(1, len(network.architecture.channels), *shape)
     with warnings.catch_warnings():
-        # The TorchScript exporter writes the few plain operators of this network; the new one needs one more package.
+        # The TorchScript exporter writes the few plain operators of this network; the new one needs one more
+        # package.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             exportable, (example,), str(path), opset_version=OPSET, dynamo=False, input_names=["image"],
@@ -77,7 +78,9 @@ def open_session(model: onnx.ModelProto, threads: int = 1) -> object:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def run_session(session: object, image: Float) -> Float:

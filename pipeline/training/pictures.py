@@ -8,16 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 
-def draw_overlay(path: Path, image: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], columns: int = 8) -> None:
-    """Draw axial slices, and one row of sagittal and coronal ones, of (slice, row, column) with the mask outlined."""
+def draw_overlay(
+    path: Path, image: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], columns: int = 8
+) -> None:
+    """Draw axial slices.
+
+    And one row of sagittal and coronal ones, of (slice, row, column) with the mask outlined.
+    """
     from matplotlib.figure import Figure
 
     rows = np.flatnonzero((image > 0).any(axis=(1, 2)))
-    chosen = np.linspace(rows[0], rows[-1], 2 * columns + 2)[1:-1].round().astype(int)
+    slice_numbers = np.linspace(rows[0], rows[-1], 2 * columns + 2)[1:-1].round().astype(int)
     top = float(np.quantile(image[image > 0], 0.995))
     figure = Figure(figsize=(1.9 * columns, 6.2), facecolor="black")
     axes = figure.subplots(3, columns)
-    planes = [(image[z], mask[z]) for z in chosen]
+    planes = [(image[z], mask[z]) for z in slice_numbers]
     half = columns // 2
     for x in np.linspace(0.2, 0.8, half):
         i = round(x * (image.shape[2] - 1))

@@ -1,7 +1,8 @@
 """The 2D residual U-Net that sees a volume slice by slice along one axis (the method of arXiv 2511.07281; depth and widths are our own).
 
-It takes and gives whole volumes, (batch, channel, slice, row, column): cutting them into slices is part of the graph, so a bundle's file is run
-like any other. Batch normalisation keeps a slice's own brightness, and costs nothing once the exporter has folded it into the convolutions.
+It takes and gives whole volumes, (batch, channel, slice, row, column): cutting them into slices is part of
+the graph, so a bundle's file is run like any other. Batch normalisation keeps a slice's own brightness, and
+costs nothing once the exporter has folded it into the convolutions.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
         self.second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels_out) for _ in range(2))
-        same = channels_in == channels_out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, stride=stride)
+        same_shape = channels_in == channels_out and stride == 1
+        self.shortcut = (
+            nn.Identity() if same_shape else nn.Conv2d(channels_in, channels_out, 1, stride=stride)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of the same or half the size."""
@@ -36,21 +39,23 @@ class ResidualBlock(nn.Module):
 class PlanarUNet(nn.Module):
     """Residual encoder and decoder with skip connections over the slices of one plane.
 
-    In training mode `forward` returns one logit map per supervised level, finest first; in evaluation mode the finest.
-    Both sizes of a slice must be divisible by 2 to the power (levels - 1).
+    In training mode `forward` returns one logit map per supervised level, finest first; in evaluation mode
+    the finest. Both sizes of a slice must be divisible by `unshuffle` times 2 to the power (levels - 1).
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
         widths = architecture.widths
-        inputs = len(architecture.channels) * (2 if architecture.mirrored else 1)
+        inputs = len(architecture.channels) * (2 if architecture.mirrored else 1) * architecture.unshuffle**2
         self.encode = nn.ModuleList(
-            ResidualBlock(a, b, stride=1 if level == 0 else 2) for level, (a, b) in enumerate(itertools.pairwise((inputs, *widths)))
+            ResidualBlock(a, b, stride=1 if level == 0 else 2)
+            for level, (a, b) in enumerate(itertools.pairwise((inputs, *widths)))
         )
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.decode = nn.ModuleList(ResidualBlock(2 * a, a) for a in widths[:-1])
-        self.heads = nn.ModuleList(nn.Conv2d(w, 1, 1) for w in widths[: architecture.deep_outputs + 1])
+        outputs = architecture.unshuffle**2
+        self.heads = nn.ModuleList(nn.Conv2d(w, outputs, 1) for w in widths[: architecture.deep_outputs + 1])
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Return logits of shape (batch, 1, slice, row, column), or a list of them in training mode."""
@@ -58,7 +63,20 @@ class PlanarUNet(nn.Module):
             x = torch.cat((x, mirror_difference(x)), dim=1)
         axis = 2 + PLANES[self.architecture.plane]
         batch, count = x.shape[0], x.shape[axis]
-        slices = x.movedim(axis, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        slices = x.movedim(axis, 1).flatten(0, 1)
+        outputs = self._segment(slices)
+        stacked = [logits.reshape(batch, count, *logits.shape[1:]).movedim(1, axis) for logits in outputs]
+        return stacked if self.training else stacked[0]
+
+    def _segment(self, slices: Tensor) -> list[Tensor]:
+        """Return logits (slice, 1, row, column) of each supervised level, finest first.
+
+        Of the finest alone in evaluation mode.
+        """
+        block = self.architecture.unshuffle
+        if block > 1:
+            slices = F.pixel_unshuffle(slices, block)
+        slices = slices.contiguous(memory_format=torch.channels_last)
         skips = []
         for encode in self.encode:
             slices = encode(slices)
@@ -69,10 +87,13 @@ class PlanarUNet(nn.Module):
             slices = self.decode[level](torch.cat((self.up[level](slices), skips[level]), dim=1))
             if level <= (self.architecture.deep_outputs if self.training else 0):
                 logits = self.heads[level](slices)
-                outputs.append(logits.reshape(batch, count, *logits.shape[1:]).movedim(1, axis))
-        return outputs[::-1] if self.training else outputs[-1]
+                outputs.append(F.pixel_shuffle(logits, block) if block > 1 else logits)
+        return outputs[::-1]
 
 
 def mirror_difference(x: Tensor) -> Tensor:
-    """Return |x - x mirrored left to right| inside the head; the grid is centred on the brain, so its middle is the mirror."""
+    """Return |x - x mirrored left to right| inside the head.
+
+    The grid is centred on the brain, so its middle is the mirror.
+    """
     return (x - x.flip(-1)).abs() * (x != 0).to(x.dtype)

@@ -38,15 +38,17 @@ class Pool:
             It cannot be written, as on a full disk.
         """
         target = self.folder / f"sample-{number % self.capacity:05d}.npz"
-        part = target.with_suffix(f".{os.getpid()}.part")
+        partial_file = target.with_suffix(f".{os.getpid()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
+            with partial_file.open("wb") as stream:
                 np.savez(stream, image=case.image.numpy().astype(np.float16), label=case.label.numpy())
-            part.replace(target)
+            partial_file.replace(target)
         except OSError as problem:
-            part.unlink(missing_ok=True)
-            raise TrainingProblem(f"{target} could not be written: {problem.strerror}. A full pool takes {self.capacity} x 3 MB") from None
+            partial_file.unlink(missing_ok=True)
+            raise TrainingProblem(
+                f"{target} could not be written: {problem.strerror}. A full pool takes {self.capacity} x 3 MB"
+            ) from None
 
     def paths(self) -> list[Path]:
         """Return the samples that are there."""
@@ -54,9 +56,9 @@ class Pool:
 
     def note_consumed(self, steps: int) -> None:
         """Tell the generators how many samples the trainer has used."""
-        part = self.folder / "consumed.part"
-        part.write_text(str(steps))
-        part.replace(self.folder / "consumed")
+        partial_file = self.folder / "consumed.part"
+        partial_file.write_text(str(steps))
+        partial_file.replace(self.folder / "consumed")
 
     def consumed(self) -> int:
         """Return what the trainer noted last."""
@@ -71,12 +73,19 @@ def read_sample(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def fill_pool(
-    pool: Pool, task: Task, first_seed: int, maps: Sequence[Path], *, count: int | None = None, stride: int = 1, reuse: float = 1.0
+    pool: Pool,
+    task: Task,
+    first_seed: int,
+    maps: Sequence[Path],
+    *,
+    count: int | None = None,
+    stride: int = 1,
+    reuse: float = 1.0,
 ) -> None:
     """Make samples until `count` is reached, or for ever, waiting while far ahead of the trainer.
 
-    Sample number i is made from seed `first_seed + i * stride`, so several processes can share one sequence. The trainer
-    takes each sample `reuse` times on average when the generators can keep up.
+    Sample number i is made from seed `first_seed + i * stride`, so several processes can share one sequence.
+    The trainer takes each sample `reuse` times on average when the generators can keep up.
     """
     torch.set_num_threads(1)
     anatomy = load_anatomy()
@@ -91,7 +100,9 @@ def fill_pool(
         pool.write(number * stride + first_seed % stride, task.synthesise(anatomy, seed, maps))
 
 
-def write_validation_set(folder: Path, task: Task, count: int, maps: Sequence[Path], first: int = 0) -> list[Path]:
+def write_validation_set(
+    folder: Path, task: Task, count: int, maps: Sequence[Path], first: int = 0
+) -> list[Path]:
     """Make the fixed validation samples that are not there yet and return all of them."""
     pool = Pool(folder, capacity=1_000_000)
     missing = [n for n in range(first, first + count) if not (folder / f"sample-{n:05d}.npz").exists()]

@@ -1,4 +1,7 @@
-"""The error of the training rooms: something that the user can mend; the message names it and says what to do."""
+"""The error of the training rooms: something that the user can mend.
+
+The message names it and says what to do.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,14 @@ import onnx
 from pipeline.bundles.bundle import Bundle
 from pipeline.bundles.manifest import GRAPH
 from pipeline.errors import BundleError
-from pipeline.training.agreement import Agreement, CaseAgreement, ProofCase, compare, prove_equivalence, summarise
+from pipeline.training.agreement import (
+    Agreement,
+    CaseAgreement,
+    ProofCase,
+    compare,
+    prove_equivalence,
+    summarise,
+)
 from pipeline.training.checkpoint import CheckpointError
 from pipeline.training.onnx_graph import write_onnx
 from pipeline.training.pool import VALIDATION_SEED
@@ -40,14 +47,18 @@ class Proof:
     rows: tuple[CaseAgreement, ...]
 
 
-def draw_proof_cases(task: Task, thresholds: Mapping[str, float], count: int = PROOF_CASES) -> Iterator[ProofCase]:
+def draw_proof_cases(
+    task: Task, thresholds: Mapping[str, float], count: int = PROOF_CASES
+) -> Iterator[ProofCase]:
     """Yield synthetic cases with the channel combinations in turn."""
     anatomy, names = load_anatomy(), list(task.combinations)
     for number in range(count):
         case, name = task.synthesise(anatomy, PROOF_SEED + number), names[number % len(names)]
         visible = keep_channels(case.image, task.architecture.channels, name)
-        seen = (visible != 0).any(dim=0)
-        yield ProofCase(PROOF_SEED + number, name, thresholds[name], visible.numpy(), (case.label & seen).numpy())
+        inside_image = (visible != 0).any(dim=0)
+        yield ProofCase(
+            PROOF_SEED + number, name, thresholds[name], visible.numpy(), (case.label & inside_image).numpy()
+        )
 
 
 def write_proof(folder: Path, proof: Proof) -> None:
@@ -55,10 +66,13 @@ def write_proof(folder: Path, proof: Proof) -> None:
     lines = [f'sha256 = "{proof.sha256}"', f'weights = "{proof.weights}"', "", "[cases]"]
     for column in fields(CaseAgreement):
         values = [getattr(row, column.name) for row in proof.rows]
-        cells = [f'"{v}"' if isinstance(v, str) else str(v) if isinstance(v, int) else f"{v:.6g}" for v in values]
+        cells = [
+            f'"{v}"' if isinstance(v, str) else str(v) if isinstance(v, int) else f"{v:.6g}" for v in values
+        ]
         # TOML has no integer-looking floats: 1 would come back as an int.
         cells = [
-            c if not isinstance(v, float) or any(mark in c for mark in ".en") else c + ".0" for c, v in zip(cells, values, strict=True)
+            c if not isinstance(v, float) or any(mark in c for mark in ".en") else c + ".0"
+            for c, v in zip(cells, values, strict=True)
         ]
         lines.append(f"{column.name} = [{', '.join(cells)}]")
     (folder / PROOF_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -78,7 +92,9 @@ def read_proof(folder: Path) -> Proof:
         rows = tuple(CaseAgreement(*values) for values in zip(*columns, strict=True))
         return Proof(content["sha256"], content["weights"], rows)
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise BundleError(f"{folder / PROOF_FILE}: cannot be used: {problem}", code="model-proof-invalid") from None
+        raise BundleError(
+            f"{folder / PROOF_FILE}: cannot be used: {problem}", code="model-proof-invalid"
+        ) from None
 
 
 def task_of(bundle: Bundle) -> Task:
@@ -90,16 +106,24 @@ def task_of(bundle: Bundle) -> Task:
         None fits: the bundle was not made here.
     """
     for task in TASKS.values():
-        same = (task.name, task.grid.shape, task.architecture.channels) == (bundle.task, bundle.input.patch, bundle.channels)
-        if same and bundle.family == "patch3d":
+        is_same_task = (task.name, task.grid.shape, task.architecture.channels) == (
+            bundle.task,
+            bundle.input.patch,
+            bundle.channels,
+        )
+        if is_same_task and bundle.family == "patch3d":
             return task
-    raise BundleError(f"{bundle.name} is not one of the networks that this version trains", code="model-proof-invalid")
+    raise BundleError(
+        f"{bundle.name} is not one of the networks that this version trains", code="model-proof-invalid"
+    )
 
 
 def run_forms(
     bundle: Bundle, count: int = PROOF_CASES, report: Callable[[str], None] = lambda line: None
 ) -> tuple[list[CaseAgreement], float]:
-    """Run the shipped weights through torch, a Float32 graph and the shipped graph; return the rows and the files' size ratio.
+    """Run the shipped weights through torch, a Float32 graph and the shipped graph.
+
+    Return the rows and the files' size ratio.
 
     Raises
     ------
@@ -126,7 +150,10 @@ def run_forms(
     worst = max(max(row.difference_forms, row.difference_float16) for row in rows)
     if worst > LARGEST_DIFFERENCE:
         raise BundleError(
-            f"{bundle.name}: torch and ONNX Runtime differ by {worst:.1e} with the same weights (limit {LARGEST_DIFFERENCE:g})",
+            (
+                f"{bundle.name}: torch and ONNX Runtime differ by {worst:.1e} with the same weights "
+                f"(limit {LARGEST_DIFFERENCE:g})"
+            ),
             code="model-proof-failed",
         )
     return rows, len(half.SerializeToString()) / len(full.SerializeToString())
@@ -135,7 +162,9 @@ def run_forms(
 def verify_proof(
     bundle: Bundle, count: int = PROOF_CASES, report: Callable[[str], None] = lambda line: None
 ) -> tuple[Agreement, Agreement]:
-    """Hold a bundle's proof against its graph and run its cases again; return the agreement at export, and now.
+    """Hold a bundle's proof against its graph and run its cases again.
+
+    Return the agreement at export, and now.
 
     At export the Float32 weights were those of the training; now all forms have the shipped weights.
 
@@ -146,7 +175,10 @@ def verify_proof(
     """
     proof = read_proof(bundle.folder)
     if proof.sha256 != bundle.sha256:
-        raise BundleError(f"{bundle.name}: {PROOF_FILE} is about another model.onnx; install the bundle again", code="model-proof-invalid")
+        raise BundleError(
+            f"{bundle.name}: {PROOF_FILE} is about another model.onnx; install the bundle again",
+            code="model-proof-invalid",
+        )
     _check_rows(bundle.name, proof.rows)
     rows, ratio = run_forms(bundle, count, report)
     return summarise(proof.rows, ratio), summarise(rows, ratio)
@@ -154,10 +186,10 @@ def verify_proof(
 
 def _check_rows(name: str, rows: Sequence[CaseAgreement]) -> None:
     """Raise BundleError when the rows do not prove that the three forms are equivalent."""
-    for form, found in zip(("Float32", "Float16"), prove_equivalence(rows), strict=True):
-        if not found.equivalent:
+    for form, equivalence in zip(("Float32", "Float16"), prove_equivalence(rows), strict=True):
+        if not equivalence.equivalent:
             raise BundleError(
-                f"{name}: torch and ONNX {form} are not equivalent on {found.cases} cases: mean Dice difference {found.mean_difference:.1e} "
-                f"(90 % from {found.low:.1e} to {found.high:.1e}, margin {found.margin:g})",
+                f"{name}: torch and ONNX {form} are not equivalent on {equivalence.cases} cases: mean Dice difference {equivalence.mean_difference:.1e} "
+                f"(90 % from {equivalence.low:.1e} to {equivalence.high:.1e}, margin {equivalence.margin:g})",
                 code="model-proof-failed",
             )

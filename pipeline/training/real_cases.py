@@ -1,4 +1,7 @@
-"""Real heads with or without a truth, for measuring only: found in a data folder that is never part of the project."""
+"""Real heads with or without a truth, for measuring only.
+
+Found in a data folder that is never part of the project.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class RealCase:
     brain
         Reference brain mask, with `brain_link` from the reference's mm to the mask's mm.
     lesion
-        Lesion truth on the reference's patient space; an all-zero one for a head that counts as free of stroke.
+        Lesion truth on the reference's patient space; an all-zero one for a head that counts as free of
+        stroke.
     """
 
     name: str
@@ -45,7 +49,9 @@ class RealCase:
 
 def read_itk_transform(path: Path) -> Affine:
     """Read a text MatrixOffsetTransform as 4x4 in LPS mm: x -> M (x - c) + c + t."""
-    fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line and line[0] != "#")
+    fields = dict(
+        line.split(":", 1) for line in path.read_text().splitlines() if ":" in line and line[0] != "#"
+    )
     values = [float(v) for v in fields["Parameters"].split()]
     centre = np.array([float(v) for v in fields["FixedParameters"].split()])
     matrix = np.eye(4)
@@ -68,8 +74,18 @@ def ms_cases(data: Path) -> Iterator[RealCase]:
                 images["t1"] = read_nifti(t1)
                 # The file maps points of the FLAIR to points of the T1, as a resampling filter wants it.
                 links["t1"] = read_itk_transform(folder / f"{study}_T1W_intrastudy_to_FLAIR.txt")
-            to_common = np.linalg.inv(read_itk_transform(folder / f"{study}_FLAIR_to_common_space.txt")).astype(np.float64)
-            yield RealCase(f"{folder.name}-{study}", images, "flair", links, read_nifti(mask), to_common, stroke_free=True)
+            to_common = np.linalg.inv(
+                read_itk_transform(folder / f"{study}_FLAIR_to_common_space.txt")
+            ).astype(np.float64)
+            yield RealCase(
+                f"{folder.name}-{study}",
+                images,
+                "flair",
+                links,
+                read_nifti(mask),
+                to_common,
+                stroke_free=True,
+            )
 
 
 def single_cases(data: Path) -> Iterator[RealCase]:
@@ -86,12 +102,21 @@ def single_cases(data: Path) -> Iterator[RealCase]:
             {"t2": np.eye(4)},
             lesion=read_nifti(stroke.with_name("lesionT2.nii.gz")),
         )
-    other = data / "stroke-t2-m2265" / "M2265_T2w.nii.gz"
-    if other.exists():
-        yield RealCase("stroke-t2-m2265", {"t2": read_nifti(other)}, "t2", {"t2": np.eye(4)})
-    for name, role, folder in (("ge-t1-3d-cor", "t1", "ge-t1-3d-cor/dicom"), ("philips-flair-2d", "flair", "philips-flair-2d/flair")):
+    other_volume = data / "stroke-t2-m2265" / "M2265_T2w.nii.gz"
+    if other_volume.exists():
+        yield RealCase("stroke-t2-m2265", {"t2": read_nifti(other_volume)}, "t2", {"t2": np.eye(4)})
+    for name, role, folder in (
+        ("ge-t1-3d-cor", "t1", "ge-t1-3d-cor/dicom"),
+        ("philips-flair-2d", "flair", "philips-flair-2d/flair"),
+    ):
         if (data / folder).is_dir():
-            yield RealCase(name, {role: read_dicom_folder(data / folder)}, role, {role: np.eye(4)}, stroke_free=name.startswith("ge"))
+            yield RealCase(
+                name,
+                {role: read_dicom_folder(data / folder)},
+                role,
+                {role: np.eye(4)},
+                stroke_free=name.startswith("ge"),
+            )
 
 
 def read_dicom_folder(folder: Path) -> Volume:

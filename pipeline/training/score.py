@@ -24,7 +24,10 @@ from pipeline.training.pool import read_sample
 from pipeline.training.tasks import Task, keep_channels
 
 PEAKS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
-"""What a lesion may have to reach somewhere; above 0.95 Float16 weights and interpolation decide as much as the network."""
+"""What a lesion may have to reach somewhere.
+
+Above 0.95 Float16 weights and interpolation decide as much as the network.
+"""
 CONNECTIVITY = 26
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
 SMALLEST_PIECE_ML = 0.05
@@ -57,7 +60,9 @@ class CaseScore:
     lesions: LesionCounts
 
 
-def score_case(probability: npt.NDArray[np.float32], truth: Bool, threshold: float, voxel_ml: float) -> CaseScore:
+def score_case(
+    probability: npt.NDArray[np.float32], truth: Bool, threshold: float, voxel_ml: float
+) -> CaseScore:
     """Compare one probability map with its truth; pieces under `SMALLEST_PIECE_ML` are not counted."""
     dice = {level: count_overlap(probability >= level, truth).dice for level in THRESHOLDS}
     mask = probability >= threshold
@@ -65,7 +70,9 @@ def score_case(probability: npt.NDArray[np.float32], truth: Bool, threshold: flo
     return CaseScore(float(truth.sum()) * voxel_ml, dice, float(mask.sum()) * voxel_ml, lesions)
 
 
-def score_samples(predict: Predict, task: Task, paths: Sequence[Path], combination: str, threshold: float) -> list[CaseScore]:
+def score_samples(
+    predict: Predict, task: Task, paths: Sequence[Path], combination: str, threshold: float
+) -> list[CaseScore]:
     """Score every sample with one channel combination."""
     scores = []
     for path in paths:
@@ -79,7 +86,10 @@ def _predict_cut(predict: Predict, cut: Cut, image: Float) -> Float:
 
 
 def _ask(path: Path, task: Task, combination: str) -> tuple[Float, Bool]:
-    """Return what a network sees of a sample with these channels, and what can be asked of it: what no given channel shows cannot."""
+    """Return what a network sees of a sample with these channels, and what can be asked of it.
+
+    What no given channel shows cannot.
+    """
     image, label = read_sample(path)
     visible = keep_channels(image, task.architecture.channels, combination)
     return visible.numpy(), ((label > 0.5) & (visible != 0).any(dim=0)).numpy()
@@ -90,7 +100,13 @@ def best_threshold(scores: Sequence[CaseScore]) -> float:
     return max(THRESHOLDS, key=lambda level: float(np.mean([s.dice[level] for s in scores])))
 
 
-def settle_cut(predict: Predict, task: Task, paths: Sequence[Path], combination: str, thresholds: Sequence[float] = THRESHOLDS) -> Cut:
+def settle_cut(
+    predict: Predict,
+    task: Task,
+    paths: Sequence[Path],
+    combination: str,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> Cut:
     """Return the threshold, one of these, and the peak with the best mean Dice on these samples."""
     totals = np.zeros((len(thresholds), len(PEAKS)))
     for path in paths:
@@ -104,18 +120,18 @@ def settle_cut(predict: Predict, task: Task, paths: Sequence[Path], combination:
 
 
 def _dice_by_peak(probability: Float, truth: Bool, threshold: float) -> list[float]:
-    pieces, count = ndimage.label(probability >= threshold, np.ones((3, 3, 3)))
-    inside = pieces > 0
-    sizes = np.bincount(pieces[inside], minlength=count + 1)
-    right = np.bincount(pieces[inside & truth], minlength=count + 1)
+    components, count = ndimage.label(probability >= threshold, np.ones((3, 3, 3)))
+    inside = components > 0
+    sizes = np.bincount(components[inside], minlength=count + 1)
+    right = np.bincount(components[inside & truth], minlength=count + 1)
     peaks = np.zeros(count + 1)
-    np.maximum.at(peaks, pieces[inside], probability[inside])
-    found = []
+    np.maximum.at(peaks, components[inside], probability[inside])
+    dices = []
     for peak in PEAKS:
-        kept = peaks >= max(peak, threshold)
-        both = int(sizes[kept].sum() + truth.sum())
-        found.append(2.0 * right[kept].sum() / both if both else 1.0)
-    return found
+        reaching = peaks >= max(peak, threshold)
+        total_voxels = int(sizes[reaching].sum() + truth.sum())
+        dices.append(2.0 * right[reaching].sum() / total_voxels if total_voxels else 1.0)
+    return dices
 
 
 def summarise(scores: Sequence[CaseScore], threshold: float) -> dict[str, float]:
@@ -133,9 +149,9 @@ def summarise(scores: Sequence[CaseScore], threshold: float) -> dict[str, float]
         agreement = measure_agreement([s.found_ml for s in with_lesion], [s.truth_ml for s in with_lesion])
         result["volume_correlation"] = _or_zero(agreement.pearson)
     for low, high in itertools.pairwise((0.0, *SIZE_EDGES_ML, math.inf)):
-        chosen = [s.dice[threshold] for s in with_lesion if low < s.truth_ml <= high]
-        if chosen:
-            result[f"dice_{low:g}_to_{high:g}_ml"] = float(np.mean(chosen))
+        dices_in_bin = [s.dice[threshold] for s in with_lesion if low < s.truth_ml <= high]
+        if dices_in_bin:
+            result[f"dice_{low:g}_to_{high:g}_ml"] = float(np.mean(dices_in_bin))
     empty = [s.found_ml for s in scores if s.truth_ml == 0]
     if empty:
         result["false_ml_without_lesion_mean"] = float(np.mean(empty))
@@ -143,24 +159,40 @@ def summarise(scores: Sequence[CaseScore], threshold: float) -> dict[str, float]
 
 
 def _or_zero(value: float) -> float:
-    """Take what is not defined (nothing to find, nothing found, no spread) for a failure: a choice by these figures must not prefer it."""
+    """Take what is not defined (nothing to find, nothing found, no spread) for a failure.
+
+    A choice by these figures must not prefer it.
+    """
     return 0.0 if math.isnan(value) else value
 
 
-def score_all(predict: Predict, task: Task, choosing: Sequence[Path], scored: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Score each combination on `scored`; where the task leaves it open, the samples in `choosing` settle threshold and peak first."""
+def score_all(
+    predict: Predict, task: Task, choosing: Sequence[Path], scored: Sequence[Path]
+) -> dict[str, dict[str, float]]:
+    """Score each combination on `scored`.
+
+    Where the task leaves it open, the samples in `choosing` settle threshold and peak first.
+    """
     table = {}
     for name in task.combinations:
         cut = settle_cut(predict, task, choosing, name) if task.threshold is None else Cut(task.threshold)
-        scores = score_samples(functools.partial(_predict_cut, predict, cut), task, scored, name, cut.threshold)
+        scores = score_samples(
+            functools.partial(_predict_cut, predict, cut), task, scored, name, cut.threshold
+        )
         summary = summarise(scores, cut.threshold)
         if task.name == "brain":
             # One large piece: what is counted by piece or by size says nothing.
-            summary = {key: value for key, value in summary.items() if key in ("cases", "dice", "dice_worst", "volume_correlation")}
+            summary = {
+                key: value
+                for key, value in summary.items()
+                if key in ("cases", "dice", "dice_worst", "volume_correlation")
+            }
         table[name] = {"threshold": cut.threshold, "peak": cut.peak, **summary}
     return table
 
 
-def split_samples(paths: Sequence[Path], choosing: int | None = None) -> tuple[Sequence[Path], Sequence[Path]]:
+def split_samples(
+    paths: Sequence[Path], choosing: int | None = None
+) -> tuple[Sequence[Path], Sequence[Path]]:
     """Return the samples that settle the thresholds (the first `choosing`; every second one when absent) and those that are scored."""
     return (paths[::2], paths[1::2]) if choosing is None else (paths[:choosing], paths[choosing:])

@@ -1,4 +1,7 @@
-"""Validation through the shipped path: whole synthetic heads through `run_pipeline` with the exported bundles."""
+"""Validation through the shipped path.
+
+Whole synthetic heads through `run_pipeline` with the exported bundles.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,12 @@ def synthetic_heads(count: int, maps: Sequence[Path], first: int = WHOLE_SEED) -
     anatomy = load_anatomy()
     affine = axial_affine(WHOLE_GRID.shape, WHOLE_GRID.spacing_mm, (0.0, 0.0, 0.0))
     for seed in range(first, first + count):
-        made = synthesise_whole_head(anatomy, seed, maps)
+        case_made = synthesise_whole_head(anatomy, seed, maps)
         images = {
-            role: Volume(image.numpy().astype(np.float32), affine, "0") for role, image in zip(("t1", "flair"), made.image, strict=True)
+            role: Volume(image.numpy().astype(np.float32), affine, "0")
+            for role, image in zip(("t1", "flair"), case_made.image, strict=True)
         }
-        truth = Volume(made.label.numpy().astype(np.float32), affine, "0")
+        truth = Volume(case_made.label.numpy().astype(np.float32), affine, "0")
         yield RealCase(f"synthetic-{seed}", images, "flair", dict.fromkeys(images, np.eye(4)), lesion=truth)
 
 
@@ -39,13 +43,24 @@ def validate_bundle(recipe: Recipe, count: int, maps: Sequence[Path]) -> list[Ro
 
 def whole_head_table(rows: Sequence[Row]) -> str:
     """Return mean figures for each combination as Markdown."""
-    lines = ["| input | heads | refused | Dice | Dice of lesions over 1 mL | lesion inside the brain mask |", "| --- |" + " --- |" * 5]
+    lines = [
+        "| input | heads | refused | Dice | Dice of lesions over 1 mL | lesion inside the brain mask |",
+        "| --- |" + " --- |" * 5,
+    ]
     for name in dict.fromkeys(row["input"] for row in rows):
-        mine = [row for row in rows if row["input"] == name]
-        done = [row for row in mine if "dice" in row]
-        large = [row for row in done if row["truth_ml"] > 1.0]
-        means = [_mean([row["dice"] for row in done]), _mean([row["dice"] for row in large]), _mean([row["kept"] for row in large])]
-        lines.append(f"| {name} | {len(mine)} | {len(mine) - len(done)} | " + " | ".join(means) + " |")
+        input_rows = [row for row in rows if row["input"] == name]
+        scored_rows = [row for row in input_rows if "dice" in row]
+        large = [row for row in scored_rows if row["truth_ml"] > 1.0]
+        means = [
+            _mean([row["dice"] for row in scored_rows]),
+            _mean([row["dice"] for row in large]),
+            _mean([row["kept"] for row in large]),
+        ]
+        lines.append(
+            f"| {name} | {len(input_rows)} | {len(input_rows) - len(scored_rows)} | "
+            + " | ".join(means)
+            + " |"
+        )
     return "\n".join(lines)
 
 

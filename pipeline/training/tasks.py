@@ -32,7 +32,8 @@ class Task:
     combinations
         Channel combinations with their share of the training steps; missing channels are zeroed.
     crop
-        Shape of random crops, or None to train on whole grids only; as wide as the grid for a network that compares the sides.
+        Shape of random crops, or None to train on whole grids only; as wide as the grid for a network that
+        compares the sides.
     gain
         Largest random change of a channel's intensity.
     threshold
@@ -44,7 +45,8 @@ class Task:
     samples_per_step
         How many samples make one step.
     transplants
-        Share of the subjects with a lesion whose lesion is cut out of another subject (`synthesis.transplant`).
+        Share of the subjects with a lesion whose lesion is cut out of another subject
+        (`synthesis.transplant`).
     """
 
     name: str
@@ -95,14 +97,16 @@ TASKS = {
 
 def keep_channels(image: Tensor, channels: Sequence[str], combination: str) -> Tensor:
     """Return a copy of (..., channel, slice, row, column) with the channels outside `combination` set to zero."""
-    kept = set(combination.split("+"))
-    if unknown := kept - set(channels):
+    kept_channels = set(combination.split("+"))
+    if unknown := kept_channels - set(channels):
         raise ValueError(f"{sorted(unknown)} are not channels of this network: {list(channels)}")
-    weights = torch.tensor([1.0 if c in kept else 0.0 for c in channels], dtype=image.dtype)
+    weights = torch.tensor([1.0 if c in kept_channels else 0.0 for c in channels], dtype=image.dtype)
     return image * weights[:, None, None, None]
 
 
-def vary(image: Tensor, label: Tensor, task: Task, generator: torch.Generator, crop_share: float) -> tuple[Tensor, Tensor]:
+def vary(
+    image: Tensor, label: Tensor, task: Task, generator: torch.Generator, crop_share: float
+) -> tuple[Tensor, Tensor]:
     """Return one training example from a pooled sample: channels dropped, flipped, cropped, gain changed.
 
     `image` is (channel, slice, row, column), `label` (slice, row, column); the results have a batch axis.
@@ -117,16 +121,16 @@ def vary(image: Tensor, label: Tensor, task: Task, generator: torch.Generator, c
     if draw() < 0.5:
         image, label = image.flip(-1), label.flip(-1)
     if task.slices:
-        chosen = _draw_slices(label, task, generator)
+        slice_numbers = _draw_slices(label, task, generator)
         axis = PLANES[task.architecture.plane]
-        image, label = image.index_select(1 + axis, chosen), label.index_select(axis, chosen)
+        image, label = image.index_select(1 + axis, slice_numbers), label.index_select(axis, slice_numbers)
     if task.crop is not None and draw() < crop_share:
         box = _draw_box(label, task.crop, task.focus, generator)
         image, label = image[(slice(None), *box)], label[box]
     gains = 1.0 + task.gain * (2.0 * torch.rand(image.shape[0], 1, 1, 1, generator=generator) - 1.0)
     # What no remaining channel shows cannot be asked for.
-    seen = (image != 0).any(dim=0)
-    return (image * gains)[None], (label * seen)[None, None]
+    inside_image = (image != 0).any(dim=0)
+    return (image * gains)[None], (label * inside_image)[None, None]
 
 
 def _draw_slices(label: Tensor, task: Task, generator: torch.Generator) -> Tensor:
@@ -135,19 +139,29 @@ def _draw_slices(label: Tensor, task: Task, generator: torch.Generator) -> Tenso
     holding = label.movedim(axis, 0).flatten(1).any(dim=1)
     # Drawn without putting back: all that hold a lesion together weigh what the focus says.
     share = task.focus if holding.any() and not holding.all() else 0.0
-    weights = torch.full(holding.shape, (1 - share) / max(int((~holding).sum()), 1)) if share else torch.ones(holding.shape)
+    weights = (
+        torch.full(holding.shape, (1 - share) / max(int((~holding).sum()), 1))
+        if share
+        else torch.ones(holding.shape)
+    )
     if share:
         weights[holding] = share / int(holding.sum())
     return torch.multinomial(weights, task.slices, generator=generator)
 
 
-def _draw_box(label: Tensor, crop: tuple[int, ...], focus: float, generator: torch.Generator) -> tuple[slice, ...]:
+def _draw_box(
+    label: Tensor, crop: tuple[int, ...], focus: float, generator: torch.Generator
+) -> tuple[slice, ...]:
     """Return a random box; with probability `focus` it holds a random lesion voxel where there is one."""
     drawn = torch.rand(4, generator=generator).tolist()
     voxels = label.nonzero() if drawn[3] < focus else label.new_zeros((0, 3))
     starts = []
     voxel = voxels[int(torch.randint(len(voxels), (), generator=generator))].tolist() if len(voxels) else None
     for axis, (size, room, share) in enumerate(zip(crop, label.shape, drawn[:3], strict=True)):
-        low, high = (0, room - size) if voxel is None else (max(0, voxel[axis] - size + 1), min(room - size, voxel[axis]))
+        low, high = (
+            (0, room - size)
+            if voxel is None
+            else (max(0, voxel[axis] - size + 1), min(room - size, voxel[axis]))
+        )
         starts.append(int(low + share * (high - low + 1)))
     return tuple(slice(start, start + size) for start, size in zip(starts, crop, strict=True))

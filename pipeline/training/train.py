@@ -1,4 +1,7 @@
-"""The training loop: draws from the pool, steps, averages, checks and saves; stops by the clock or by steps, and goes on where it stopped."""
+"""The training loop: draws from the pool, steps, averages, checks and saves.
+
+Stops by the clock or by steps, and goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ class Schedule:
     minutes, steps
         The run ends at whichever comes first, however many pieces it is cut into.
     piece_minutes
-        This process stops after so long, with a checkpoint from which the same command goes on; None: not before the end.
+        This process stops after so long, with a checkpoint from which the same command goes on; None: not
+        before the end.
     validate_every_s, save_every_s
         Seconds between validations and between checkpoints.
     crop_share
@@ -104,10 +108,14 @@ class Trainer:
             self.network.load_state_dict(start.weights)
         average = start.average if start else self.network.state_dict()
         self.average = {k: v.clone().to(self.device) for k, v in average.items()}
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), schedule.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), schedule.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2
+        )
         if start is not None and start.optimiser:
             self.optimiser.load_state_dict(start.optimiser)
-        self.forward: Callable[[Tensor], Any] = torch.compile(self.network, dynamic=False) if schedule.compiled else self.network
+        self.forward: Callable[[Tensor], Any] = (
+            torch.compile(self.network, dynamic=False) if schedule.compiled else self.network
+        )
         self.step, self.seconds_before = (start.step, start.seconds) if start else (0, 0.0)
         self.run_steps, self.run_seconds_before = (start.run_steps, start.run_seconds) if start else (0, 0.0)
         self.files = random.Random(schedule.seed + self.step)
@@ -115,7 +123,10 @@ class Trainer:
 
     def progress(self, elapsed: float) -> float:
         """Return the run's place in its schedule, 0 to 1 and beyond, `elapsed` seconds after this process took it up."""
-        return max((self.run_seconds_before + elapsed) / (60 * self.schedule.minutes), self.run_steps / self.schedule.steps)
+        return max(
+            (self.run_seconds_before + elapsed) / (60 * self.schedule.minutes),
+            self.run_steps / self.schedule.steps,
+        )
 
     def train_step(self, progress: float) -> float:
         """Take one optimiser step on pooled samples and return its loss.
@@ -144,7 +155,8 @@ class Trainer:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingProblem(
-                f"the loss is {value} at step {self.step}: run the same command again to go on from the last checkpoint, with a lower --learning-rate"
+                f"the loss is {value} at step {self.step}: run the same command again to go on from "
+                "the last checkpoint, with a lower --learning-rate"
             )
         self.optimiser.step()
         self.step += 1
@@ -157,10 +169,15 @@ class Trainer:
         paths = self.pool.paths()
         crop_share = float(self.files.random() < self.schedule.crop_share)
         count = self.schedule.batch * self.task.samples_per_step
-        drawn = [vary(*read_sample(self.files.choice(paths)), self.task, self.generator, crop_share) for _ in range(count)]
+        drawn = [
+            vary(*read_sample(self.files.choice(paths)), self.task, self.generator, crop_share)
+            for _ in range(count)
+        ]
         # Slices of several subjects lie one after the other along the axis that a 2D network takes apart.
         axis = 2 + PLANES[self.task.architecture.plane] if self.task.architecture.plane else 0
-        image, label = (torch.cat(parts, dim=axis).to(self.device) for parts in zip(*drawn, strict=True))
+        image, label = (
+            torch.cat(sample_parts, dim=axis).to(self.device) for sample_parts in zip(*drawn, strict=True)
+        )
         return image.contiguous(memory_format=torch.channels_last_3d), label
 
     def _update_average(self) -> None:
@@ -197,11 +214,19 @@ def _on_cpu(state: Any) -> Any:
 
 
 def run_training(
-    task: Task, schedule: Schedule, folder: Path, validation: list[Path], start: Checkpoint | None, watch: Watch = Watch()
+    task: Task,
+    schedule: Schedule,
+    folder: Path,
+    validation: list[Path],
+    start: Checkpoint | None,
+    watch: Watch = Watch(),
 ) -> Checkpoint:
-    """Train in `folder` until the schedule or this piece of it ends; return the last checkpoint, which is also `folder/last.pt`.
+    """Train in `folder` until the schedule or this piece of it ends.
 
-    A run that was interrupted resumes from `folder/last.pt` when there is one, at its place in the schedule; `start` is used otherwise.
+    Return the last checkpoint, which is also `folder/last.pt`.
+
+    A run that was interrupted resumes from `folder/last.pt` when there is one, at its place in the schedule;
+    `start` is used otherwise.
 
     Raises
     ------
@@ -213,7 +238,9 @@ def run_training(
         start = load_checkpoint(last, task.architecture)
     trainer = Trainer(task, schedule, Pool(folder / "pool"), start)
     if trainer.progress(0.0) >= 1.0:
-        watch.report(f"this run has ended after {trainer.run_steps} steps; raise --minutes or --steps to go on with it")
+        watch.report(
+            f"this run has ended after {trainer.run_steps} steps; raise --minutes or --steps to go on with it"
+        )
         return trainer.checkpoint(0.0)
     _wait_for_samples(trainer.pool, watch)
     began = time.monotonic()
@@ -221,19 +248,23 @@ def run_training(
         _train(trainer, folder, validation, began, watch)
     except KeyboardInterrupt:
         trainer.checkpoint(time.monotonic() - began).save(last)
-        watch.report(f"interrupted at step {trainer.step}, which is saved; run the same command again to go on")
+        watch.report(
+            f"interrupted at step {trainer.step}, which is saved; run the same command again to go on"
+        )
         raise
     return trainer.checkpoint(time.monotonic() - began)
 
 
 def _train(trainer: Trainer, folder: Path, validation: list[Path], began: float, watch: Watch) -> None:
     schedule = trainer.schedule
-    saved = checked = noted = began
+    saved = checked = reported_at = began
     losses: list[float] = []
     while True:
         now = time.monotonic()
         progress = trainer.progress(now - began)
-        finished = progress >= 1.0 or (schedule.piece_minutes is not None and now - began > 60 * schedule.piece_minutes)
+        finished = progress >= 1.0 or (
+            schedule.piece_minutes is not None and now - began > 60 * schedule.piece_minutes
+        )
         if finished or now - saved > schedule.save_every_s:
             trainer.checkpoint(now - began).save(folder / "last.pt")
             saved = now
@@ -248,9 +279,9 @@ def _train(trainer: Trainer, folder: Path, validation: list[Path], began: float,
             watch.check()
         recent = sum(losses[-100:]) / len(losses[-100:])
         watch.advance(min(progress, 1.0), f"step {trainer.step}  loss {recent:.3f}")
-        if time.monotonic() - noted > 30:
+        if time.monotonic() - reported_at > 30:
             watch.report(f"step {trainer.step}  {100 * progress:.1f} %  loss {recent:.3f}")
-            noted = time.monotonic()
+            reported_at = time.monotonic()
 
 
 def _wait_for_samples(pool: Pool, watch: Watch, enough: int = 8, patience_s: float = 600.0) -> None:
@@ -258,15 +289,24 @@ def _wait_for_samples(pool: Pool, watch: Watch, enough: int = 8, patience_s: flo
     while len(pool.paths()) < enough:
         watch.check()
         if waited > patience_s:
-            raise TrainingProblem(f"no samples in {pool.folder} after {patience_s:.0f} s: is a generator running?")
+            raise TrainingProblem(
+                f"no samples in {pool.folder} after {patience_s:.0f} s: is a generator running?"
+            )
         time.sleep(0.5)
         waited += 0.5
 
 
-def _check(trainer: Trainer, folder: Path, validation: list[Path], elapsed: float, losses: list[float], watch: Watch) -> None:
+def _check(
+    trainer: Trainer, folder: Path, validation: list[Path], elapsed: float, losses: list[float], watch: Watch
+) -> None:
     average = trainer.checkpoint(elapsed).averaged_network().to(trainer.device)
     scores = validate_network(average, validation, list(trainer.task.combinations))
-    row = {"step": trainer.step, "minutes": (trainer.seconds_before + elapsed) / 60, "loss": sum(losses) / max(len(losses), 1), **scores}
+    row = {
+        "step": trainer.step,
+        "minutes": (trainer.seconds_before + elapsed) / 60,
+        "loss": sum(losses) / max(len(losses), 1),
+        **scores,
+    }
     append_curve(folder / "curve.csv", row)
     draw_curves(folder / "curve.csv", folder / "curve.png")
     watch.report("validation " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()))

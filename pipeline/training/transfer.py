@@ -1,6 +1,9 @@
-"""Starting from other weights: those of a bundle, a network of one modality that becomes one of two, another network's encoder.
+"""Starting from other weights.
 
-Source of `add_channel`: the channel adaptation of Meddahi et al.: repeat the first convolution, rescale it, keep everything else.
+Those of a bundle, a network of one modality that becomes one of two, another network's encoder.
+
+Source of `add_channel`: the channel adaptation of Meddahi et al.: repeat the first convolution, rescale it,
+keep everything else.
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ FIRST_CONVOLUTION = "stem.convolutions.0.weight"
 def add_channel(checkpoint: Checkpoint, name: str, copy_of: str | None = None) -> Checkpoint:
     """Return a checkpoint with one more input channel at the end.
 
-    The filters of `copy_of` (default: the first channel) are shared half and half with the new channel, so the network
-    answers exactly as before when the new channel holds the same image. The optimiser's state is dropped: train on
-    with a lower learning rate.
+    The filters of `copy_of` (default: the first channel) are shared half and half with the new channel, so
+    the network answers exactly as before when the new channel holds the same image. The optimiser's state is
+    dropped: train on with a lower learning rate.
 
     Raises
     ------
@@ -32,22 +35,28 @@ def add_channel(checkpoint: Checkpoint, name: str, copy_of: str | None = None) -
     channels = checkpoint.architecture.channels
     source = channels[0] if copy_of is None else copy_of
     if name in channels or source not in channels:
-        raise CheckpointError(f"cannot add channel {name} as a copy of {source} to a network of {list(channels)}")
+        raise CheckpointError(
+            f"cannot add channel {name} as a copy of {source} to a network of {list(channels)}"
+        )
     index = channels.index(source)
     states = []
     for state in (checkpoint.weights, checkpoint.average):
         filters = state[FIRST_CONVOLUTION].clone()
         filters[:, index] *= 0.5
-        states.append({**state, FIRST_CONVOLUTION: torch.cat((filters, filters[:, index : index + 1]), dim=1)})
+        states.append(
+            {**state, FIRST_CONVOLUTION: torch.cat((filters, filters[:, index : index + 1]), dim=1)}
+        )
     architecture = replace(checkpoint.architecture, channels=(*channels, name))
     return Checkpoint(architecture, states[0], states[1], {}, checkpoint.step, checkpoint.seconds)
 
 
 def read_exported(path: Path, architecture: Architecture) -> Checkpoint:
-    """Return a checkpoint with the weights of a `model.onnx` that `onnx_graph.write_onnx` made; the optimiser starts anew.
+    """Return a checkpoint with the weights of a `model.onnx` that `onnx_graph.write_onnx` made.
 
-    Convolutions are found by name. The exporter folds the gains and offsets of the normalisations into nameless constants,
-    numbered in the order in which the network computes, so these are taken in that order.
+    The optimiser starts anew.
+
+    Convolutions are found by name. The exporter folds the gains and offsets of the normalisations into
+    nameless constants, numbered in the order in which the network computes, so these are taken in that order.
 
     Raises
     ------
@@ -58,28 +67,45 @@ def read_exported(path: Path, architecture: Architecture) -> Checkpoint:
     from onnx import numpy_helper
 
     try:
-        tensors = {t.name.removesuffix("_float16"): numpy_helper.to_array(t).astype("float32") for t in onnx.load(path).graph.initializer}
+        tensors = {
+            t.name.removesuffix("_float16"): numpy_helper.to_array(t).astype("float32")
+            for t in onnx.load(path).graph.initializer
+        }
     except Exception as error:  # protobuf's own error has no public type information
         raise CheckpointError(f"{path.name} is not an ONNX file: {error}") from error
     network = UNet(architecture)
     expected = network.state_dict()
     norms = [name for name in _norms_in_order(network) for name in (f"{name}.weight", f"{name}.bias")]
-    folded = sorted((name for name in tensors if name.startswith("onnx::")), key=lambda name: int(name.rsplit("_", 1)[1]))
-    source = {**{name.removeprefix("network."): name for name in tensors}, **dict(zip(norms, folded, strict=False))}
+    folded = sorted(
+        (name for name in tensors if name.startswith("onnx::")), key=lambda name: int(name.rsplit("_", 1)[1])
+    )
+    source = {
+        **{name.removeprefix("network."): name for name in tensors},
+        **dict(zip(norms, folded, strict=False)),
+    }
     weights = {}
     for name, value in expected.items():
-        if name not in source and name.startswith(("heads.", "other_side.")) and not name.startswith("heads.0."):
-            # A network without a pyramid leaves its coarser outputs behind; one that saw one side only knew nothing of the other. Both start anew.
+        if (
+            name not in source
+            and name.startswith(("heads.", "other_side."))
+            and not name.startswith("heads.0.")
+        ):
+            # A network without a pyramid leaves its coarser outputs behind; one that saw one side only knew
+            # nothing of the other. Both start anew.
             weights[name] = value
         elif name in source and tensors[source[name]].size == value.numel():
             weights[name] = torch.from_numpy(tensors[source[name]]).reshape(value.shape)
         else:
-            raise CheckpointError(f"{path.name} holds no network of {architecture}: {name} is missing or of another shape")
+            raise CheckpointError(
+                f"{path.name} holds no network of {architecture}: {name} is missing or of another shape"
+            )
     return Checkpoint(architecture, weights, {name: value.clone() for name, value in weights.items()})
 
 
 def take_encoder(checkpoint: Checkpoint, architecture: Architecture) -> Checkpoint:
-    """Return a checkpoint of `architecture`, fresh but for the encoder, which is that of the other network (its averaged weights).
+    """Return a checkpoint of `architecture`, fresh but for the encoder.
+
+    Which is that of the other network (its averaged weights).
 
     A weight of another shape (an encoder that sees more channels) stays fresh.
 
@@ -89,19 +115,26 @@ def take_encoder(checkpoint: Checkpoint, architecture: Architecture) -> Checkpoi
         Not one weight of the encoder fits.
     """
     fresh = build_network(architecture).state_dict()
-    taken = {
+    encoder_weights = {
         name: value
         for name, value in checkpoint.average.items()
         if name.startswith("encode.") and name in fresh and fresh[name].shape == value.shape
     }
-    if not taken:
+    if not encoder_weights:
         raise CheckpointError(f"a network of {checkpoint.architecture} has no encoder for {architecture}")
-    weights = {**fresh, **taken}
+    weights = {**fresh, **encoder_weights}
     return Checkpoint(architecture, weights, {name: value.clone() for name, value in weights.items()})
 
 
 def _norms_in_order(network: UNet) -> list[str]:
-    """Return the names of the normalisation layers in the order of the computation: down the encoder, up the decoder."""
-    stages = ["stem", *(f"encode.{n}" for n in range(len(network.encode))), *(f"decode.{n}" for n in reversed(range(len(network.decode))))]
+    """Return the names of the normalisation layers in the order of the computation.
+
+    Down the encoder, up the decoder.
+    """
+    stages = [
+        "stem",
+        *(f"encode.{n}" for n in range(len(network.encode))),
+        *(f"decode.{n}" for n in reversed(range(len(network.decode)))),
+    ]
     modules = dict(network.named_modules())
     return [f"{stage}.norms.{n}" for stage in stages for n in range(len(modules[stage].norms))]

@@ -31,7 +31,9 @@ def predict(network: Network, image: Tensor) -> Tensor:
     return torch.sigmoid(logits.float())[0, 0].cpu()
 
 
-def validate_network(network: Network, paths: Sequence[Path], combinations: Sequence[str]) -> dict[str, float]:
+def validate_network(
+    network: Network, paths: Sequence[Path], combinations: Sequence[str]
+) -> dict[str, float]:
     """Return the mean Dice at threshold 0.5 for each channel combination."""
     scores: dict[str, list[float]] = {name: [] for name in combinations}
     with torch.autocast(next(network.parameters()).device.type, torch.bfloat16):

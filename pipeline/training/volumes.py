@@ -1,4 +1,6 @@
-"""NIfTI files brought onto the networks' grids, for measuring during training; the shipped path is `pipeline.run`.
+"""NIfTI files brought onto the networks' grids, for measuring during training.
+
+The shipped path is `pipeline.run`.
 
 Affines map (slice, row, column) to LPS mm, as in `pipeline.records`.
 """
@@ -30,7 +32,9 @@ def read_nifti(path: Path, frame: str = "0") -> Volume:
     return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), RAS_TO_LPS @ image.affine @ swap, frame)
 
 
-def axial_affine(shape: tuple[int, ...], spacing_mm: tuple[float, ...], centre_lps_mm: npt.ArrayLike) -> Affine:
+def axial_affine(
+    shape: tuple[int, ...], spacing_mm: tuple[float, ...], centre_lps_mm: npt.ArrayLike
+) -> Affine:
     """Return the affine of an axial canonical grid whose middle lies at `centre_lps_mm` (x, y, z)."""
     affine = np.zeros((4, 4))
     for axis in range(3):
@@ -42,7 +46,12 @@ def axial_affine(shape: tuple[int, ...], spacing_mm: tuple[float, ...], centre_l
 
 
 def resample(
-    volume: Volume, affine: Affine, shape: tuple[int, ...], *, smooth: bool = True, target_to_source: Affine | None = None
+    volume: Volume,
+    affine: Affine,
+    shape: tuple[int, ...],
+    *,
+    smooth: bool = True,
+    target_to_source: Affine | None = None,
 ) -> Float:
     """Sample `volume` linearly on another grid; zero outside.
 
@@ -61,5 +70,7 @@ def resample(
         reach = np.abs(np.linalg.inv(matrix)[:3, :3]).max(axis=0)
         sigmas = 0.42 * np.sqrt(np.maximum((1 / np.maximum(reach, 1e-6)) ** 2 - 1, 0))
         array = ndimage.gaussian_filter(array, sigmas, mode="nearest")
-    found: Float = ndimage.affine_transform(array, matrix[:3, :3], matrix[:3, 3], output_shape=tuple(shape), order=1)
-    return found
+    transformed: Float = ndimage.affine_transform(
+        array, matrix[:3, :3], matrix[:3, 3], output_shape=tuple(shape), order=1
+    )
+    return transformed

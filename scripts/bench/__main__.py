@@ -31,7 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instances", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--original", type=Path, default=ORIGINAL, help="a Python with nnunetv2, for the comparison of imported networks")
+    parser.add_argument(
+        "--original",
+        type=Path,
+        default=ORIGINAL,
+        help="a Python with nnunetv2, for the comparison of imported networks",
+    )
     options = parser.parse_args()
     receiving = measure_receiving("--instances", str(options.instances), "--repeats", str(options.repeats))
     answering = measure_answering()
@@ -50,7 +55,9 @@ def measure_receiving(*arguments: str) -> dict[str, Any]:
     """Run the measurement of receiving in a process of its own and return what it measured."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = Path(folder) / "figures.json"
-        subprocess.run([sys.executable, str(Path(receive.__file__)), *arguments, "--json", str(path)], check=True)
+        subprocess.run(
+            [sys.executable, str(Path(receive.__file__)), *arguments, "--json", str(path)], check=True
+        )
         figures: dict[str, Any] = json.loads(path.read_text())
         return figures
 
@@ -63,7 +70,11 @@ def measure_answering() -> dict[str, Any]:
 
 def machine() -> str:
     """Return what it ran on, in a few words."""
-    models = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    models = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return f"{os.cpu_count()} cores ({models[0] if models else platform.machine()}), Python {platform.python_version()}"
 
 

@@ -83,7 +83,9 @@ def extract_with_mindgrab(weights: dict[str, Tensor], volume: Volume) -> Volume:
     conformed = resample(volume, affine, (SIZE, SIZE, SIZE))
     low, high = np.quantile(conformed, (0.02, 0.98))
     scaled = np.clip((conformed - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
-    brain = apply_brain_threshold(Volume(run_mindgrab(weights, scaled), affine, volume.frame_of_reference_uid), 0.5)
+    brain = apply_brain_threshold(
+        Volume(run_mindgrab(weights, scaled), affine, volume.frame_of_reference_uid), 0.5
+    )
     return volume.with_array((sample_linear(brain.soft, grid_of(volume)) >= brain.threshold).astype(np.uint8))
 
 
@@ -109,7 +111,10 @@ def compare(case: RealCase, name: str, recipe: Recipe, weights: dict[str, Tensor
         "ours_cpu_s": between - began, "mindgrab_cpu_s": ended - between,
     }  # fmt: skip
     if case.brain is not None:
-        row |= {"ours_reference": score_brain(case, ours, name)["dice"], "mindgrab_reference": score_brain(case, theirs, name)["dice"]}
+        row |= {
+            "ours_reference": score_brain(case, ours, name)["dice"],
+            "mindgrab_reference": score_brain(case, theirs, name)["dice"],
+        }
     return row
 
 
@@ -124,8 +129,12 @@ def choose_cases(data: Path, each: int) -> Iterator[tuple[RealCase, str]]:
 def main() -> None:
     """Print a row of JSON for each head as it is done, and the summary."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of real heads, as in pipeline.training.real_cases")
-    parser.add_argument("--weights", type=Path, required=True, help="folder with mindgrab's model.json and model.bin")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of real heads, as in pipeline.training.real_cases"
+    )
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="folder with mindgrab's model.json and model.bin"
+    )
     parser.add_argument("--out", type=Path, required=True, help="file for the rows (JSON)")
     parser.add_argument("--brain", default="brain-extractor-3mm", help="NAME or NAME/VERSION")
     parser.add_argument("--each", type=int, default=1, help="images of each MS patient")
@@ -133,7 +142,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    recipe = Recipe(find_bundle(SHIPPED_MODELS, "stroke-lesion-2mm"), find_bundle(SHIPPED_MODELS, options.brain), threads=options.threads)
+    recipe = Recipe(
+        find_bundle(SHIPPED_MODELS, "stroke-lesion-2mm"),
+        find_bundle(SHIPPED_MODELS, options.brain),
+        threads=options.threads,
+    )
     weights, rows = read_weights(options.weights), []
     for case, name in choose_cases(options.data, options.each):
         if options.only and case.name not in options.only:

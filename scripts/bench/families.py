@@ -41,7 +41,11 @@ from scripts.bench.__main__ import machine
 
 TARGET = Path(__file__).resolve().parents[2] / "docs" / "benchmarks-families.md"
 REAL = ("philips-flair-2d", "patient01-study1", "patient12-study1", "patient04-study1")
-AIMS = {"t1+flair": {"dice": 0.70, "lesion_f1": 0.60, "volume_correlation": 0.90}, "flair": {"dice": 0.60}, "t1": {"dice": 0.45}}
+AIMS = {
+    "t1+flair": {"dice": 0.70, "lesion_f1": 0.60, "volume_correlation": 0.90},
+    "flair": {"dice": 0.60},
+    "t1": {"dice": 0.45},
+}
 """What was asked of the lesion network, by input."""
 FIGURES = {
     "threshold": ".2f", "peak": ".2f", "dice": ".3f", "lesion_f1": ".3f", "volume_correlation": ".3f", "error_ml": ".1f", "bias_ml": "+.1f",
@@ -55,10 +59,16 @@ def main() -> None:
     """Measure and write the page; with `--one` measure one bundle and print its figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for scores, pictures and figures")
-    parser.add_argument("--samples", type=Path, required=True, help="folder for the held-out samples; made when missing")
+    parser.add_argument(
+        "--samples", type=Path, required=True, help="folder for the held-out samples; made when missing"
+    )
     parser.add_argument("--count", type=int, default=180)
-    parser.add_argument("--choosing", type=int, default=60, help="the first so many settled thresholds, and are not scored")
-    parser.add_argument("--untouched", type=int, default=84, help="from this number on nothing at all was chosen by a sample")
+    parser.add_argument(
+        "--choosing", type=int, default=60, help="the first so many settled thresholds, and are not scored"
+    )
+    parser.add_argument(
+        "--untouched", type=int, default=84, help="from this number on nothing at all was chosen by a sample"
+    )
     parser.add_argument("--lesion-maps", type=Path)
     parser.add_argument("--data", type=Path, help="folder of real heads")
     parser.add_argument("--models", nargs="*", help="lesion bundles; all that are there when absent")
@@ -71,7 +81,11 @@ def main() -> None:
         later = options.untouched - options.choosing
         print(json.dumps(measure_bundle(find_bundle(SHIPPED_MODELS, options.one), paths, later, options.out)))
         return
-    lesion = [f"{bundle.name}/{bundle.version}" for bundle in list_bundles(SHIPPED_MODELS) if bundle.task == "lesion"]
+    lesion = [
+        f"{bundle.name}/{bundle.version}"
+        for bundle in list_bundles(SHIPPED_MODELS)
+        if bundle.task == "lesion"
+    ]
     names = options.models or lesion
     rows = [_apart(name, sys.argv[1:]) for name in names]
     (options.out / "synthetic.json").write_text(json.dumps(rows, indent=1))
@@ -113,9 +127,13 @@ def measure_real(data: Path, names: Sequence[str], out: Path) -> Iterator[dict[s
             rows.extend(_ask(bundle, case, out) for bundle in bundles)
             return case.brain.soft
 
-        inputs: dict[Role, Volume] = {role: _framed(head, role) for role in ("flair", "t1") if role in head.images}
+        inputs: dict[Role, Volume] = {
+            role: _framed(head, role) for role in ("flair", "t1") if role in head.images
+        }
         run_pipeline(inputs, Recipe(bundles[0], brain), segmenter=ask_all)
-        yield from ({"case": head.name, "input": "+".join(sorted(inputs, reverse=True)), **row} for row in rows)
+        yield from (
+            {"case": head.name, "input": "+".join(sorted(inputs, reverse=True)), **row} for row in rows
+        )
 
 
 def _framed(head: RealCase, role: Role) -> Volume:
@@ -134,11 +152,20 @@ def _ask(bundle: Bundle, case: Case, out: Path) -> dict[str, Any]:
     voxel_mm3 = voxel_volume_mm3(found.affine)
     sure, _ = apply_peak(found.array, threshold, bundle.output.peak_for(roles), bundle.output.connectivity)
     labels, _ = apply_components(
-        apply_threshold(sure, threshold) * inside, bundle.output.connectivity, bundle.output.minimum_volume_mm3, voxel_mm3
+        apply_threshold(sure, threshold) * inside,
+        bundle.output.connectivity,
+        bundle.output.minimum_volume_mm3,
+        voxel_mm3,
     )
     picture = sample_linear(case.images["flair"], grid_of(found), case.links["flair"]) * inside
-    draw_overlay(out / f"{bundle.name}-{len(list(out.glob(bundle.name + '-*.png')))}.png", picture, labels > 0)
-    share = None if answer.agreement is None or not (labels > 0).any() else float(answer.agreement.array[labels > 0].mean())
+    draw_overlay(
+        out / f"{bundle.name}-{len(list(out.glob(bundle.name + '-*.png')))}.png", picture, labels > 0
+    )
+    share = (
+        None
+        if answer.agreement is None or not (labels > 0).any()
+        else float(answer.agreement.array[labels > 0].mean())
+    )
     return {
         "model": bundle.name, "found_ml": float((labels > 0).sum() * voxel_mm3 / 1000), "pieces": int(labels.max()), "agreement": share,
         "processor_s": seconds,
@@ -190,7 +217,11 @@ def _all_samples(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _by_size(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "\n## Dice by the lesions' volume in a head, mL\n"
-    yield "| bundle | input | " + " | ".join(size.replace("_to_", " to ").replace("to inf", "and more") for size in SIZES) + " |"
+    yield (
+        "| bundle | input | "
+        + " | ".join(size.replace("_to_", " to ").replace("to inf", "and more") for size in SIZES)
+        + " |"
+    )
     yield "|" + "---|" * (2 + len(SIZES))
     for bundle, name, seen in _lines(rows, "by"):
         cells = [_cell(seen, f"dice_{size}_ml", ".2f") for size in SIZES]

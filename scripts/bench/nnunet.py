@@ -31,7 +31,14 @@ ORIGINAL = ROOT / "tests" / "importing" / "nnunet_original.py"
 NETWORK = {
     "patch": [128, 128, 128], "features": [32, 64, 128, 256, 320, 320], "channels": 1, "mirror": None, "kind": "plain", "seed": 1,
 }  # fmt: skip
-SMALL = {"patch": [32, 32, 32], "features": [8, 16, 24], "channels": 1, "mirror": None, "trained": 150, "seed": 2}
+SMALL = {
+    "patch": [32, 32, 32],
+    "features": [8, 16, 24],
+    "channels": 1,
+    "mirror": None,
+    "trained": 150,
+    "seed": 2,
+}
 SHAPE = (150, 180, 150)
 MARGIN = 1e-3
 CASES = 12
@@ -45,16 +52,28 @@ def main() -> None:
     if sys.argv[1:2] == ["child"]:
         child(*sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--original", required=True, help="a Python with nnunetv2")
-    parser.add_argument("--providers", nargs="+", default=None, help="without it cpu, and openvino where it is installed")
+    parser.add_argument(
+        "--providers", nargs="+", default=None, help="without it cpu, and openvino where it is installed"
+    )
     parser.add_argument("--threads", default="2")
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--speed-only", action="store_true", help="leave the comparison of Float16 with Float32 out")
+    parser.add_argument(
+        "--speed-only", action="store_true", help="leave the comparison of Float16 with Float32 out"
+    )
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args()
-    figures = measure_all(options.original, options.providers, options.threads, tuple(options.shape), weights=not options.speed_only)
+    figures = measure_all(
+        options.original,
+        options.providers,
+        options.threads,
+        tuple(options.shape),
+        weights=not options.speed_only,
+    )
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2))
     if options.write:
@@ -63,7 +82,12 @@ def main() -> None:
 
 
 def measure_all(
-    original: str, providers: Sequence[str] | None = None, threads: str = "2", shape: tuple[int, ...] = SHAPE, *, weights: bool = True
+    original: str,
+    providers: Sequence[str] | None = None,
+    threads: str = "2",
+    shape: tuple[int, ...] = SHAPE,
+    *,
+    weights: bool = True,
 ) -> dict[str, Any]:
     """Measure time, memory and differences, and where asked Float16 against Float32 weights."""
     there = [name for name in available_providers() if name != "cuda"]
@@ -97,7 +121,10 @@ def table(figures: Mapping[str, Any]) -> str:
     ]
     for name, row in figures["programs"].items():
         cells = [f"{row['seconds']:.1f}", f"{row['cpu_s']:.1f}", f"{row['peak_mb']:.0f}"]
-        cells += [f"{row[key]:.2f}" if key in row else "" for key in ("seconds_ratio", "cpu_s_ratio", "peak_mb_ratio")]
+        cells += [
+            f"{row[key]:.2f}" if key in row else ""
+            for key in ("seconds_ratio", "cpu_s_ratio", "peak_mb_ratio")
+        ]
         cells += [f"{row[key]:.1e}" if key in row else "" for key in ("mean", "largest", "mask")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if "weights" in figures:
@@ -113,7 +140,9 @@ def table(figures: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def measure(folder: Path, original: str, providers: list[str], threads: str, shape: tuple[int, ...]) -> dict[str, Any]:
+def measure(
+    folder: Path, original: str, providers: list[str], threads: str, shape: tuple[int, ...]
+) -> dict[str, Any]:
     """Run the original and each provider once on the same case; differences are from the original with a Float32 accumulator."""
     from pipeline.importing.parity import compare
 
@@ -126,20 +155,57 @@ def measure(folder: Path, original: str, providers: list[str], threads: str, sha
     for name, half in ((THEIRS, True), (EXACT, False)):
         out = folder / f"half-{half}.npz"
         settings = json.dumps({"threads": int(threads), "half": half})
-        run([original, "-W", "ignore", str(ORIGINAL), "predict", str(folder / "network"), str(case), str(out), settings])
+        run(
+            [
+                original,
+                "-W",
+                "ignore",
+                str(ORIGINAL),
+                "predict",
+                str(folder / "network"),
+                str(case),
+                str(out),
+                settings,
+            ]
+        )
         programs[name], answers[name] = _row(out, lambda content: content["probabilities"][1])
     for provider, (kind, bundle) in itertools.product(providers, bundles.items()):
         out, name = folder / f"{provider}-{kind}.npz", f"{TITLES[provider]}, {kind.capitalize()} weights"
-        run([sys.executable, "-m", "scripts.bench.nnunet", "child", str(bundle), str(case), str(out), provider, threads])
+        run(
+            [
+                sys.executable,
+                "-m",
+                "scripts.bench.nnunet",
+                "child",
+                str(bundle),
+                str(case),
+                str(out),
+                provider,
+                threads,
+            ]
+        )
         programs[name], answers[name] = _row(out, lambda content: content["probability"])
-        ratios = {f"{key}_ratio": programs[THEIRS][key] / programs[name][key] for key in ("seconds", "cpu_s", "peak_mb")}
+        ratios = {
+            f"{key}_ratio": programs[THEIRS][key] / programs[name][key]
+            for key in ("seconds", "cpu_s", "peak_mb")
+        }
         programs[name] |= ratios
         print(name, programs[name], flush=True)
     for name in [THEIRS, *list(programs)[2:]]:
         found = compare(name, EXACT, answers[name], answers[EXACT])
-        programs[name] |= {"mean": found.mean_difference, "largest": found.largest_difference, "mask": found.mask_difference}
+        programs[name] |= {
+            "mean": found.mean_difference,
+            "largest": found.largest_difference,
+            "mask": found.mask_difference,
+        }
     ratio = size(bundles["float16"]) / size(bundles["float32"])
-    return {"shape": list(shape), "threads": int(threads), "load": os.getloadavg()[0], "size_ratio": ratio, "programs": programs}
+    return {
+        "shape": list(shape),
+        "threads": int(threads),
+        "load": os.getloadavg()[0],
+        "size_ratio": ratio,
+        "programs": programs,
+    }
 
 
 def _row(answer: Path, pick: Callable[[Any], Any]) -> tuple[dict[str, Any], Any]:
@@ -159,10 +225,15 @@ def child(bundle: str, case: str, answer: str, provider: str, threads: str) -> N
     if not isinstance(loaded.family_spec, NnUNetSpec):
         raise SystemExit(f"{bundle} is no nnU-Net")
     with np.load(case) as content:
-        array, spacing = content["array"].astype(np.float32), tuple(float(size) for size in content["spacing"])
+        array, spacing = (
+            content["array"].astype(np.float32),
+            tuple(float(size) for size in content["spacing"]),
+        )
     networks = [open_network(loaded, int(threads), name, provider) for name in loaded.graphs]
     started, cpu_started = time.perf_counter(), time.process_time()
-    probability, _ = predict_array(networks, loaded.family_spec, window_of(loaded), array, (spacing[0], spacing[1], spacing[2]))
+    probability, _ = predict_array(
+        networks, loaded.family_spec, window_of(loaded), array, (spacing[0], spacing[1], spacing[2])
+    )
     seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     np.savez(answer, probability=probability, seconds=seconds, cpu_s=cpu_s, peak_mb=peak_memory_mb())
 
@@ -183,12 +254,22 @@ def compare_weights(folder: Path, original: str) -> dict[str, Any]:
         network, row = open_network(bundle, 2), []
         for seed in range(CASES):
             image, truth = ball(seed)
-            found = predict_array([network], bundle.family_spec, window_of(bundle), image[np.newaxis], (1.0, 1.0, 1.0))[0] >= 0.5
+            found = (
+                predict_array(
+                    [network], bundle.family_spec, window_of(bundle), image[np.newaxis], (1.0, 1.0, 1.0)
+                )[0]
+                >= 0.5
+            )
             row.append(2 * int((found & truth).sum()) / (int(found.sum()) + int(truth.sum())))
         scores.append(row)
     test = paired_tost(scores[1], scores[0], MARGIN)
     largest = max(abs(narrow - wide) for wide, narrow in zip(*scores, strict=True))
-    figures = {"cases": CASES, "dice_float32": float(np.mean(scores[0])), "mean_change": test.mean_difference, "largest_change": largest}
+    figures = {
+        "cases": CASES,
+        "dice_float32": float(np.mean(scores[0])),
+        "mean_change": test.mean_difference,
+        "largest_change": largest,
+    }
     return figures | {"margin": MARGIN, "p": test.p_value, "equivalent": test.equivalent}
 
 
@@ -226,7 +307,9 @@ def ball(seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 def run(command: list[str]) -> None:
     """Run a child to its end."""
-    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ def clinical_study() -> dict[str, np.ndarray]:
     target[:3, :3] = directions
     target[:3, 3] = center_mm - directions @ ((np.array(T1_SHAPE) - 1) / 2)
     to_source = np.linalg.inv(source) @ target
-    study["t1"] = np.rint(affine_transform(study["t1"].astype(np.float32), to_source, output_shape=T1_SHAPE, order=1)).astype(np.uint16)
+    study["t1"] = np.rint(
+        affine_transform(study["t1"].astype(np.float32), to_source, output_shape=T1_SHAPE, order=1)
+    ).astype(np.uint16)
     study["t1_affine"] = target
     return study
 
@@ -76,8 +78,20 @@ def measure(folder: Path) -> dict[str, Any]:
             node.check()
             time.sleep(0.05)
         answered = time.monotonic()
-        memory = {side: max(peak_mb(pid) for pid, _ in processes_below(node.pid(side))) for side in ("receive", "work")}
-        command = [sys.executable, "-m", "dicomnode", "why", STUDY_UID, "--json", "--config", str(node.config)]
+        memory = {
+            side: max(peak_mb(pid) for pid, _ in processes_below(node.pid(side)))
+            for side in ("receive", "work")
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "dicomnode",
+            "why",
+            STUDY_UID,
+            "--json",
+            "--config",
+            str(node.config),
+        ]
         story = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     steps = {step["name"]: step["seconds"] for step in story["jobs"][-1]["detail"]["steps"]}
     return {

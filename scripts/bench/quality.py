@@ -64,15 +64,21 @@ def judge_synthetic(count: int, maps_folder: Path) -> None:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of real heads, as in pipeline.training.real_cases")
-    parser.add_argument("--synthetic", type=int, default=0, help="how many subjects of the generator to measure instead")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of real heads, as in pipeline.training.real_cases"
+    )
+    parser.add_argument(
+        "--synthetic", type=int, default=0, help="how many subjects of the generator to measure instead"
+    )
     options = parser.parse_args()
     if options.synthetic:
         judge_synthetic(options.synthetic, options.data / "stroke-lesion-maps")
         return
     from pipeline.training.real_cases import ms_cases, single_cases
 
-    recipe = Recipe(find_bundle(SHIPPED_MODELS, "stroke-lesion-2mm"), find_bundle(SHIPPED_MODELS, "brain-extractor-3mm"))
+    recipe = Recipe(
+        find_bundle(SHIPPED_MODELS, "stroke-lesion-2mm"), find_bundle(SHIPPED_MODELS, "brain-extractor-3mm")
+    )
     for case in itertools.chain(single_cases(options.data), itertools.islice(ms_cases(options.data), 12)):
         for role, volume in case.images.items():
             # A T2 stands in for a FLAIR: what the gates say of the wrong contrast.

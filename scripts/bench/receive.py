@@ -40,7 +40,9 @@ ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": str(ROOT)}
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--instances", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sender", choices=("storescu", "dcmsend"), default="storescu")
@@ -70,7 +72,13 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
                 folder = work / f"{name}-{associations}-{repeat}"
                 folder.mkdir()
                 with contender(name, folder) as (port, process):
-                    took_s = send(options.sender, port, folders, associations, tls_words(folder) if name == "node-tls" else [])
+                    took_s = send(
+                        options.sender,
+                        port,
+                        folders,
+                        associations,
+                        tls_words(folder) if name == "node-tls" else [],
+                    )
                     if name == "node":
                         peak_mb = max(peak_mb, peak_memory_mb(process.pid))
                 check_stored(name, folder, options.instances)
@@ -81,9 +89,14 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
                     file=sys.stderr,
                     flush=True,
                 )
-    middle = {name: {str(count): round(statistics.median(values), 1) for count, values in by.items()} for name, by in rates.items()}
+    middle = {
+        name: {str(count): round(statistics.median(values), 1) for count, values in by.items()}
+        for name, by in rates.items()
+    }
     ratios = {
-        f"node / {other}": {count: round(middle["node"][count] / middle[other][count], 2) for count in middle["node"]}
+        f"node / {other}": {
+            count: round(middle["node"][count] / middle[other][count], 2) for count in middle["node"]
+        }
         for other in options.contenders
         if other != "node" and "node" in middle
     }
@@ -99,7 +112,8 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
         "load_average_1_min": round(os.getloadavg()[0], 2),
         "instances_per_second": middle,
         "all_rates": {
-            name: {str(count): [round(value, 1) for value in values] for count, values in by.items()} for name, by in rates.items()
+            name: {str(count): [round(value, 1) for value in values] for count, values in by.items()}
+            for name, by in rates.items()
         },
         "ratios": ratios,
         "node_peak_memory_mb": round(peak_mb, 1),
@@ -111,9 +125,13 @@ def table(report: dict[str, object]) -> str:
     rates: dict[str, dict[str, float]] = report["instances_per_second"]  # type: ignore[assignment]
     ratios: dict[str, dict[str, float]] = report["ratios"]  # type: ignore[assignment]
     lines = ["| | 1 association | 4 associations |", "|---|---|---|"]
-    lines += [f"| {name}, instances/s | {by['1']:.0f} | {by[str(SENDERS)]:.0f} |" for name, by in rates.items()]
+    lines += [
+        f"| {name}, instances/s | {by['1']:.0f} | {by[str(SENDERS)]:.0f} |" for name, by in rates.items()
+    ]
     lines += [f"| {name} | {by['1']:.2f} | {by[str(SENDERS)]:.2f} |" for name, by in ratios.items()]
-    lines.append(f"\nPeak memory of the node: {report['node_peak_memory_mb']} MB. Load of the machine: {report['load_average_1_min']}.")
+    lines.append(
+        f"\nPeak memory of the node: {report['node_peak_memory_mb']} MB. Load of the machine: {report['load_average_1_min']}."
+    )
     return "\n".join(lines)
 
 
@@ -127,11 +145,24 @@ def make_instances(folder: Path, count: int) -> list[Path]:
         target = folders[number * SENDERS // count]
         target.mkdir(parents=True, exist_ok=True)
         image = Dataset()
-        image.SOPClassUID, image.SOPInstanceUID = MRImageStorage, generate_uid(entropy_srcs=["bench", str(number)])
+        image.SOPClassUID, image.SOPInstanceUID = (
+            MRImageStorage,
+            generate_uid(entropy_srcs=["bench", str(number)]),
+        )
         image.StudyInstanceUID = generate_uid(entropy_srcs=["bench study"])
         image.SeriesInstanceUID = generate_uid(entropy_srcs=["bench series", target.name])
-        image.Modality, image.PatientID, image.PatientName, image.InstanceNumber = "MR", "BENCH", "BENCH", number
-        image.SamplesPerPixel, image.PhotometricInterpretation, image.Rows, image.Columns = 1, "MONOCHROME2", 256, 256
+        image.Modality, image.PatientID, image.PatientName, image.InstanceNumber = (
+            "MR",
+            "BENCH",
+            "BENCH",
+            number,
+        )
+        image.SamplesPerPixel, image.PhotometricInterpretation, image.Rows, image.Columns = (
+            1,
+            "MONOCHROME2",
+            256,
+            256,
+        )
         image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
         image.PixelData = number.to_bytes(2, "little") * (256 * 256)
         image.file_meta = FileMetaDataset()
@@ -140,12 +171,16 @@ def make_instances(folder: Path, count: int) -> list[Path]:
     return folders
 
 
-def send(sender: str, port: int, folders: Sequence[Path], associations: int, tls: Sequence[str] = ()) -> float:
+def send(
+    sender: str, port: int, folders: Sequence[Path], associations: int, tls: Sequence[str] = ()
+) -> float:
     """Send everything over 1 association, or each folder over its own; return the seconds that it took."""
     command = [sender, *tls, "-aec", AE_TITLE, "127.0.0.1", str(port), "+sd"]
     batches = [folders] if associations == 1 else [[folder] for folder in folders]
     began = time.perf_counter()
-    senders = [subprocess.Popen([*command, *batch], env=ENVIRONMENT, stdout=subprocess.DEVNULL) for batch in batches]
+    senders = [
+        subprocess.Popen([*command, *batch], env=ENVIRONMENT, stdout=subprocess.DEVNULL) for batch in batches
+    ]
     codes = [process.wait() for process in senders]
     took_s = time.perf_counter() - began
     if any(codes):
@@ -166,7 +201,13 @@ def contender(name: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[b
         command = [sys.executable, "-m", "dicomnode", "receive", "--config", str(folder / "node.toml")]
     elif name == "orthanc":
         places = {"StorageDirectory": str(folder / "orthanc"), "IndexDirectory": str(folder / "orthanc")}
-        settings = {"DicomAet": AE_TITLE, "DicomPort": port, "HttpServerEnabled": False, "DicomAlwaysAllowStore": True, **places}
+        settings = {
+            "DicomAet": AE_TITLE,
+            "DicomPort": port,
+            "HttpServerEnabled": False,
+            "DicomAlwaysAllowStore": True,
+            **places,
+        }
         (folder / "orthanc.json").write_text(json.dumps(settings))
         command = [shutil.which("Orthanc") or "/usr/sbin/Orthanc", str(folder / "orthanc.json")]
     else:
@@ -184,8 +225,22 @@ def contender(name: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[b
 def tls_table(folder: Path) -> str:
     """Make one certificate that is its own authority and everybody's, and return the node's [tls]."""
     certificate, key = folder / "tls.pem", folder / "tls.key"
-    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=bench", "-days", "2"]
-    subprocess.run(["openssl", "req", "-x509", *new, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    new = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=bench",
+        "-days",
+        "2",
+    ]
+    subprocess.run(
+        ["openssl", "req", "-x509", *new, "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
     return f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\nauthorities = "{certificate}"\n'
 
 
@@ -198,7 +253,9 @@ def wait_for_echo(port: int, process: subprocess.Popen[bytes], log: Path, tls: S
     """Wait until C-ECHO is answered."""
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
-        echo = subprocess.run(["echoscu", *tls, "-aec", AE_TITLE, "127.0.0.1", str(port)], capture_output=True, check=False)
+        echo = subprocess.run(
+            ["echoscu", *tls, "-aec", AE_TITLE, "127.0.0.1", str(port)], capture_output=True, check=False
+        )
         if echo.returncode == 0:
             return
         time.sleep(0.1)
@@ -211,7 +268,9 @@ def check_stored(name: str, folder: Path, count: int) -> None:
         stored = len(list((folder / "root" / "spool" / "incoming").rglob("*.dcm")))
     elif name == "orthanc":
         stored = sum(
-            1 for path in (folder / "orthanc").rglob("*") if path.is_file() and path.stat().st_size > 100_000 and len(path.name) == 36
+            1
+            for path in (folder / "orthanc").rglob("*")
+            if path.is_file() and path.stat().st_size > 100_000 and len(path.name) == 36
         )
     else:
         return
@@ -251,7 +310,12 @@ def serve(name: str, port: int) -> None:
             return ReceivedInstance("", "", "", "", "", len(encoded_dataset), "", "", 0.0)
 
     if name == "nothing":
-        Receiver(parse_config({"network": {"port": port, "ae_title": AE_TITLE}}), Nothing(), lambda _: "new", time.time).start()
+        Receiver(
+            parse_config({"network": {"port": port, "ae_title": AE_TITLE}}),
+            Nothing(),
+            lambda _: "new",
+            time.time,
+        ).start()
     else:
         _config.LOG_HANDLER_LEVEL = "none"
         entity = AE(AE_TITLE)
@@ -259,7 +323,9 @@ def serve(name: str, port: int) -> None:
         entity.add_supported_context(MRImageStorage)
         entity.add_supported_context(Verification)
         entity.start_server(
-            ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: len(event.encoded_dataset()) * 0)]
+            ("127.0.0.1", port),
+            block=False,
+            evt_handlers=[(evt.EVT_C_STORE, lambda event: len(event.encoded_dataset()) * 0)],
         )
     signal.pause()
 

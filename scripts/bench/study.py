@@ -68,16 +68,23 @@ def load_inputs() -> Mapping[Role, Volume]:
     """Return the demonstration head at clinical size: sagittal 1 mm T1, axial FLAIR."""
     study = clinical_study()
     roles: tuple[Role, ...] = ("t1", "flair")
-    return {role: Volume(study[role].astype(np.float32), study[f"{role}_affine"], FRAME_OF_REFERENCE) for role in roles}
+    return {
+        role: Volume(study[role].astype(np.float32), study[f"{role}_affine"], FRAME_OF_REFERENCE)
+        for role in roles
+    }
 
 
 def print_table(result: PipelineResult, watch: MemoryWatch) -> None:
     """Print one line a step and the sum."""
     print(f"{'step':<16}{'seconds':>9}{'processor s':>13}{'peak MB':>9}")
     for step in result.steps:
-        print(f"{step.name:<16}{step.seconds:>9.2f}{watch.processor_s[step.name]:>13.2f}{watch.peak_mb.get(step.name, 0.0):>9.0f}")
+        print(
+            f"{step.name:<16}{step.seconds:>9.2f}{watch.processor_s[step.name]:>13.2f}{watch.peak_mb.get(step.name, 0.0):>9.0f}"
+        )
     seconds = sum(step.seconds for step in result.steps)
-    print(f"{'all':<16}{seconds:>9.2f}{sum(watch.processor_s.values()):>13.2f}{max(watch.peak_mb.values()):>9.0f}")
+    print(
+        f"{'all':<16}{seconds:>9.2f}{sum(watch.processor_s.values()):>13.2f}{max(watch.peak_mb.values()):>9.0f}"
+    )
 
 
 def main() -> int:
@@ -89,14 +96,20 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=2)
     options = parser.parse_args()
-    recipe = Recipe(find_bundle(options.models, options.lesion), find_bundle(options.models, options.brain), threads=options.threads)
+    recipe = Recipe(
+        find_bundle(options.models, options.lesion),
+        find_bundle(options.models, options.brain),
+        threads=options.threads,
+    )
     inputs = load_inputs()
     sizes = ", ".join(f"{role} {' x '.join(map(str, volume.array.shape))}" for role, volume in inputs.items())
     print(f"{sizes}; {options.threads} threads; {resident_mb():.0f} MB with the study loaded")
     for number in range(options.runs):
         with MemoryWatch() as watch:
             result = run_pipeline(inputs, recipe, watch.enter)
-        print(f"\nrun {number + 1} ({'cold' if number == 0 else 'warm'} networks), {len(result.lesions)} lesions")
+        print(
+            f"\nrun {number + 1} ({'cold' if number == 0 else 'warm'} networks), {len(result.lesions)} lesions"
+        )
         print_table(result, watch)
     return 0
 

@@ -34,7 +34,11 @@ RATE = 2e-3
 
 def make_task(channels: tuple[str, ...]) -> Task:
     """Return the task of a network that always sees all of its channels."""
-    return replace(BASE, architecture=replace(BASE.architecture, channels=channels), combinations={"+".join(channels): 1.0})
+    return replace(
+        BASE,
+        architecture=replace(BASE.architecture, channels=channels),
+        combinations={"+".join(channels): 1.0},
+    )
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,24 @@ def take(source: Path, folder: Path, channels: tuple[str, ...], count: int) -> l
     return pool.paths()
 
 
-def train(task: Task, folder: Path, data: Data, steps: int, seed: int, start: Checkpoint | None = None, rate: float = RATE) -> Checkpoint:
+def train(
+    task: Task,
+    folder: Path,
+    data: Data,
+    steps: int,
+    seed: int,
+    start: Checkpoint | None = None,
+    rate: float = RATE,
+) -> Checkpoint:
     """Train one arm to its end, or return what it ended with."""
     if (folder / "done").exists():
         return load_checkpoint(folder / "last.pt", task.architecture)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pool").unlink(missing_ok=True)
     (folder / "pool").symlink_to(data.samples.resolve())
-    schedule = Schedule(minutes=1e6, steps=steps, learning_rate=rate, validate_every_s=1e9, crop_share=1.0, seed=seed)
+    schedule = Schedule(
+        minutes=1e6, steps=steps, learning_rate=rate, validate_every_s=1e9, crop_share=1.0, seed=seed
+    )
     began = time.monotonic()
     ended = run_training(task, schedule, folder, data.held[:1], start, Watch(report=lambda line: None))
     print(f"{folder.name}: {steps} steps in {time.monotonic() - began:.0f} s", flush=True)
@@ -94,16 +108,23 @@ def score(checkpoint: Checkpoint, paths: Sequence[Path], folder: Path) -> Scores
 def run_seed(out: Path, channels: tuple[str, str], seed: int, first: int, second: int) -> dict[str, Scores]:
     """Train and score the four arms of one seed; `channels[0]` is there from the beginning."""
     alone, both = make_task(channels[:1]), make_task(channels)
-    one, two = (Data(out / f"samples-{name}", sorted((out / f"held-{name}").glob("*.npz"))) for name in ("one", "both"))
+    one, two = (
+        Data(out / f"samples-{name}", sorted((out / f"held-{name}").glob("*.npz")))
+        for name in ("one", "both")
+    )
     base, name = out / f"seed{seed}", channels[0]
     source = train(alone, base / "one", one, first, seed)
-    moved = train(both, base / "transfer", two, second, seed, add_channel(source, channels[1]).started_anew(), RATE / 2)
+    moved = train(
+        both, base / "transfer", two, second, seed, add_channel(source, channels[1]).started_anew(), RATE / 2
+    )
     arms = {
         f"{name} alone, {first} steps": score(source, one.held, base / "one"),
         f"transfer: {name} {first} + both {second}": score(moved, two.held, base / "transfer"),
     }
     for steps, part in ((second, "scratch-short"), (first + second, "scratch-long")):
-        arms[f"scratch: both {steps}"] = score(train(both, base / part, two, steps, seed), two.held, base / part)
+        arms[f"scratch: both {steps}"] = score(
+            train(both, base / part, two, steps, seed), two.held, base / part
+        )
     return arms
 
 
@@ -118,8 +139,13 @@ def interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float, floa
 def table(runs: Mapping[int, dict[str, Scores]]) -> str:
     """Return the arms as Markdown; the threshold is the best of each arm, the same for all seeds."""
     names = list(next(iter(runs.values())))
-    stacks = {name: {level: np.array([run[name][level] for run in runs.values()]) for level in map(str, THRESHOLDS)} for name in names}
-    best = {name: max(levels, key=lambda level: float(levels[level].mean())) for name, levels in stacks.items()}
+    stacks = {
+        name: {level: np.array([run[name][level] for run in runs.values()]) for level in map(str, THRESHOLDS)}
+        for name in names
+    }
+    best = {
+        name: max(levels, key=lambda level: float(levels[level].mean())) for name, levels in stacks.items()
+    }
     lines = [
         f"| network | Dice, threshold 0.5 | by seed ({', '.join(map(str, runs))}) | at its best threshold |",
         "| --- | --- | --- | --- |",
@@ -131,18 +157,26 @@ def table(runs: Mapping[int, dict[str, Scores]]) -> str:
     moved = names[1]
     for other in names[2:]:
         for level, label in (("0.5", "threshold 0.5"), (None, "best thresholds")):
-            mean, low, high = interval(stacks[moved][level or best[moved]] - stacks[other][level or best[other]])
-            lines.append(f"\nTransfer minus {other}, {label}: {mean:+.3f} (95 % interval over heads {low:+.3f} to {high:+.3f}).")
+            mean, low, high = interval(
+                stacks[moved][level or best[moved]] - stacks[other][level or best[other]]
+            )
+            lines.append(
+                f"\nTransfer minus {other}, {label}: {mean:+.3f} (95 % interval over heads {low:+.3f} to {high:+.3f})."
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Train all arms and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pool", type=Path, required=True, help="folder of training samples of the task `lesion`")
+    parser.add_argument(
+        "--pool", type=Path, required=True, help="folder of training samples of the task `lesion`"
+    )
     parser.add_argument("--held", type=Path, required=True, help="folder of held-out samples")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", choices=ROLES, default="flair", help="the channel that is there from the beginning")
+    parser.add_argument(
+        "--start", choices=ROLES, default="flair", help="the channel that is there from the beginning"
+    )
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--first", type=int, default=900, help="steps with one channel")
     parser.add_argument("--second", type=int, default=300, help="steps after the second channel came")

@@ -50,17 +50,25 @@ class Story:
         """Return SOP class -> transfer syntax of what an archive has of the study."""
         instances = [dcmread(path) for path in self.archives[name].files]
         assert {instance.StudyInstanceUID for instance in instances} <= {UID}
-        return {str(instance.SOPClassUID): str(instance.file_meta.TransferSyntaxUID) for instance in instances}
+        return {
+            str(instance.SOPClassUID): str(instance.file_meta.TransferSyntaxUID) for instance in instances
+        }
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("bad")
     archives = {
-        "NOSEG": Archive(folder / "noseg", ae_title="NOSEG", refuse={SegmentationStorage}, manners=Manners(find="image")),
-        "IMPLICIT": Archive(folder / "implicit", ae_title="IMPLICIT", implicit_only=True, manners=Manners(find="image")),
+        "NOSEG": Archive(
+            folder / "noseg", ae_title="NOSEG", refuse={SegmentationStorage}, manners=Manners(find="image")
+        ),
+        "IMPLICIT": Archive(
+            folder / "implicit", ae_title="IMPLICIT", implicit_only=True, manners=Manners(find="image")
+        ),
         "FULL": Archive(folder / "full", ae_title="FULL", answer=0xA700, manners=Manners(commitment="same")),
-        "BREAKS": Archive(folder / "breaks", ae_title="BREAKS", manners=Manners(find="image", breaks_off_at=1)),
+        "BREAKS": Archive(
+            folder / "breaks", ae_title="BREAKS", manners=Manners(find="image", breaks_off_at=1)
+        ),
         "LIES": Archive(folder / "lies", ae_title="LIES", manners=Manners(keeps_nothing=True, find="series")),
     }
     flair = write_series(head_series("flair", "bad destinations"), folder / "flair")
@@ -93,14 +101,22 @@ def test_one_that_refuses_seg_gets_pictures_and_the_report_and_it_is_said(story:
     assert line(story.first, "pictures", "NOSEG").startswith("confirmed (1 tries) the peer lists it (query)")
     assert line(story.first, "sr", "NOSEG").startswith("confirmed (1 tries)")
     assert not re.search("^  seg to NOSEG", story.later, re.MULTILINE)
-    assert set(story.kept("NOSEG")) == {Comprehensive3DSRStorage, MultiFrameTrueColorSecondaryCaptureImageStorage}
+    assert set(story.kept("NOSEG")) == {
+        Comprehensive3DSRStorage,
+        MultiFrameTrueColorSecondaryCaptureImageStorage,
+    }
 
 
 def test_one_that_takes_implicit_only_gets_it_in_that(story: Story) -> None:
-    assert "to IMPLICIT: it accepts Implicit VR Little Endian only, so objects are sent in that" in story.first
+    assert (
+        "to IMPLICIT: it accepts Implicit VR Little Endian only, so objects are sent in that" in story.first
+    )
     for kind in ("seg", "sr"):
         assert line(story.first, kind, "IMPLICIT").startswith("confirmed (1 tries) the peer lists it (query)")
-    assert story.kept("IMPLICIT") == {SegmentationStorage: ImplicitVRLittleEndian, Comprehensive3DSRStorage: ImplicitVRLittleEndian}
+    assert story.kept("IMPLICIT") == {
+        SegmentationStorage: ImplicitVRLittleEndian,
+        Comprehensive3DSRStorage: ImplicitVRLittleEndian,
+    }
 
 
 def test_one_that_is_full_is_tried_until_it_recovers(story: Story) -> None:
@@ -108,7 +124,9 @@ def test_one_that_is_full_is_tried_until_it_recovers(story: Story) -> None:
         before = line(story.first, kind, "FULL")
         assert re.match(r"due \(1 tries, next try [-0-9]+ [:0-9]+\) 0xA700: out of resources", before), before
         after = line(story.later, kind, "FULL")
-        assert after.startswith("confirmed (2 tries) the peer committed itself to keep it (storage commitment)"), after
+        assert after.startswith(
+            "confirmed (2 tries) the peer committed itself to keep it (storage commitment)"
+        ), after
     assert len(story.archives["FULL"].files) == 2
 
 
@@ -118,8 +136,13 @@ def test_one_that_breaks_off_in_the_middle_of_an_object_gets_it_whole_later(stor
     assert line(story.later, "seg", "BREAKS").startswith("confirmed (2 tries) the peer lists it (query)")
     assert line(story.later, "sr", "BREAKS").startswith("confirmed")
     # Nothing of the half object was answered, or kept.
-    assert sorted(story.archives["BREAKS"].received) == sorted(path.stem for path in story.archives["BREAKS"].files)
-    sent = {str(dcmread(story.node.place.layout.root / result["path"]).SOPInstanceUID) for result in results(story)}
+    assert sorted(story.archives["BREAKS"].received) == sorted(
+        path.stem for path in story.archives["BREAKS"].files
+    )
+    sent = {
+        str(dcmread(story.node.place.layout.root / result["path"]).SOPInstanceUID)
+        for result in results(story)
+    }
     assert {path.stem for path in story.archives["BREAKS"].files} == sent
 
 
@@ -144,4 +167,6 @@ def test_the_good_one_beside_them_has_everything_at_once(story: Story) -> None:
 
 def results(story: Story) -> list[dict[str, str]]:
     """Return what was frozen and goes to an archive that takes all."""
-    return [result for result in story.node.history(UID)["jobs"][-1]["results"] if result["kind"] in ("seg", "sr")]
+    return [
+        result for result in story.node.history(UID)["jobs"][-1]["results"] if result["kind"] in ("seg", "sr")
+    ]

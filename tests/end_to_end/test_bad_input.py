@@ -30,9 +30,33 @@ pytestmark = [pytest.mark.timeout(400)]
 MIDDLE = 16
 REPETITION_TIME = b"\x18\x00\x80\x00DS\x04\x00"
 TYPE_2 = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "StudyDate", "StudyTime", "StudyID", "AccessionNumber"),
-    *("ReferringPhysicianName", "SeriesNumber", "SeriesDate", "SeriesTime", "InstanceNumber", "PatientPosition", "Manufacturer"),
-    *("PositionReferenceIndicator", "SliceThickness", "SpacingBetweenSlices", "AcquisitionNumber", "SpecificCharacterSet"),
+    *(
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "PatientAge",
+        "StudyDate",
+        "StudyTime",
+        "StudyID",
+        "AccessionNumber",
+    ),
+    *(
+        "ReferringPhysicianName",
+        "SeriesNumber",
+        "SeriesDate",
+        "SeriesTime",
+        "InstanceNumber",
+        "PatientPosition",
+        "Manufacturer",
+    ),
+    *(
+        "PositionReferenceIndicator",
+        "SliceThickness",
+        "SpacingBetweenSlices",
+        "AcquisitionNumber",
+        "SpecificCharacterSet",
+    ),
 )
 
 
@@ -81,7 +105,9 @@ def twice(name: str, numbers: tuple[str, str]) -> list[Dataset]:
     first = flair(name, overrides={"AcquisitionNumber": numbers[0]})
     second = copy.deepcopy(first)
     for instance in second:
-        instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = derive_uid(instance.SOPInstanceUID, "again")
+        instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = derive_uid(
+            instance.SOPInstanceUID, "again"
+        )
         instance.AcquisitionNumber = numbers[1]
     return [*first, *second]
 
@@ -146,17 +172,28 @@ CASES = {
     "the last slice truncated": Bad(flair, finding="instances-unreadable", spoil=truncate(-1)),
     "every slice truncated": Bad(flair, reason="truncated", spoil=truncate()),
     "wrong modality": Bad(of_another_modality, reason="wrong-modality"),
-    "no position": Bad(lambda name: flair(name, overrides={"ImagePositionPatient": None}), reason="geometry-missing"),
-    "no orientation": Bad(lambda name: flair(name, overrides={"ImageOrientationPatient": None}), reason="geometry-missing"),
-    "no pixel spacing": Bad(lambda name: flair(name, overrides={"PixelSpacing": None}), reason="geometry-missing"),
-    "no frame of reference": Bad(lambda name: flair(name, overrides={"FrameOfReferenceUID": None}), reason="frame-of-reference-missing"),
+    "no position": Bad(
+        lambda name: flair(name, overrides={"ImagePositionPatient": None}), reason="geometry-missing"
+    ),
+    "no orientation": Bad(
+        lambda name: flair(name, overrides={"ImageOrientationPatient": None}), reason="geometry-missing"
+    ),
+    "no pixel spacing": Bad(
+        lambda name: flair(name, overrides={"PixelSpacing": None}), reason="geometry-missing"
+    ),
+    "no frame of reference": Bad(
+        lambda name: flair(name, overrides={"FrameOfReferenceUID": None}), reason="frame-of-reference-missing"
+    ),
     "one slice missing": Bad(without_a_slice, reason="missing-slices"),
     "one slice missing beside a T1": Bad(with_a_whole_t1, used=("t1",), finding="missing-slices"),
     "T1 and FLAIR of two people": Bad(of_two_people, reason="patients-differ"),
     "two acquisitions, numbered": Bad(lambda name: twice(name, ("1", "2")), finding="repeated-acquisition"),
     "two acquisitions, not numbered": Bad(lambda name: twice(name, ("1", "1")), reason="duplicate-positions"),
     "two frames of reference": Bad(in_two_frames_of_reference, reason="several-frames-of-reference"),
-    "unknown character set": Bad(lambda name: flair(name, patient=Patient(PatientName="Müller^Jürgen")), spoil=name_unknown_character_set),
+    "unknown character set": Bad(
+        lambda name: flair(name, patient=Patient(PatientName="Müller^Jürgen")),
+        spoil=name_unknown_character_set,
+    ),
     "no type 2 attributes": Bad(lambda name: flair(name, overrides=dict.fromkeys(TYPE_2))),
     "PatientSex U": Bad(lambda name: flair(name, patient=Patient(PatientSex="U"))),
     "orientation jitter": Bad(with_jitter, finding="orientation-jitter"),
@@ -187,7 +224,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def write_noise(path: Path) -> Path:
     """Write a file that calls itself MR and holds bytes that are no data set."""
     uid = derive_uid("noise")
-    meta = encode_file_meta(SOPClassUID=MRImageStorage, SOPInstanceUID=uid, TransferSyntaxUID=ExplicitVRLittleEndian, calling_ae="X")
+    meta = encode_file_meta(
+        SOPClassUID=MRImageStorage,
+        SOPInstanceUID=uid,
+        TransferSyntaxUID=ExplicitVRLittleEndian,
+        calling_ae="X",
+    )
     path.write_bytes(meta + np.random.default_rng(3).bytes(5000))
     return path
 
@@ -233,7 +275,9 @@ def test_nothing_is_left_to_do_and_every_study_has_one_answer(node: WholeNode) -
 
     assert health["studies"] == len(CASES) + 1
     assert {state: count for state, count in health["jobs"].items() if count} == {"done": len(CASES) + 1}
-    assert {state: count for state, count in health["deliveries"].items() if count} == {"sent": len(node.archive.files)}
+    assert {state: count for state, count in health["deliveries"].items() if count} == {
+        "sent": len(node.archive.files)
+    }
     assert len(node.archive.received) == len(set(node.archive.received))
 
 

@@ -34,7 +34,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     models = tmp_path_factory.mktemp("models")
     known_lesion_bundle(models)
     known_brain_bundle(models)
-    pipeline = {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain", "bias_correction": False}
+    pipeline = {
+        "models": str(models),
+        "lesion_model": "known-lesion",
+        "brain_model": "known-brain",
+        "bias_correction": False,
+    }
     return parse_config({"storage": {"root": str(models)}, "pipeline": pipeline})
 
 
@@ -75,14 +80,20 @@ def raw(config: Config, dicom: Path, tmp_path_factory: pytest.TempPathFactory) -
 def segment(config: Config, cases: tuple[OfflineCase, ...], output: Path, raw: Path | None) -> Path:
     open_output(config, output, raw)
     # One after the other, in this process: the validator does not care who wrote the files.
-    answers = [answer for case in cases for answer in answer_cases([OfflineTask(case, config, output)], 1, False, quiet, quiet)]
+    answers = [
+        answer
+        for case in cases
+        for answer in answer_cases([OfflineTask(case, config, output)], 1, False, quiet, quiet)
+    ]
     write_tables(output, answers)
     assert [answer.outcome for answer in answers] == ["lesions"] * len(cases)
     return output
 
 
 def errors_of(validator: str, dataset: Path) -> list[str]:
-    answer = subprocess.run([validator, str(dataset), "--format", "json"], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [validator, str(dataset), "--format", "json"], capture_output=True, text=True, check=False
+    )
     told: dict[str, Any] = json.loads(answer.stdout)
     assert told["summary"]["totalFiles"] > 5
     issues = [issue for issue in told["issues"]["issues"] if issue["severity"] == "error"]
@@ -94,22 +105,30 @@ def test_the_raw_dataset_is_valid(raw: Path, require_tool: Callable[[str], str])
     assert errors_of(require_tool("bids-validator-deno"), raw) == []
 
 
-def test_derivatives_of_a_bids_dataset_are_valid(config: Config, raw: Path, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_derivatives_of_a_bids_dataset_are_valid(
+    config: Config, raw: Path, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     output = segment(config, bids_cases(raw, ""), tmp_path / "derivatives", raw)
 
     assert errors_of(require_tool("bids-validator-deno"), output) == []
 
 
-def test_derivatives_of_dicom_studies_are_valid(config: Config, dicom: Path, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_derivatives_of_dicom_studies_are_valid(
+    config: Config, dicom: Path, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     output = segment(config, dicom_cases([dicom], quiet), tmp_path / "derivatives", None)
 
     assert errors_of(require_tool("bids-validator-deno"), output) == []
 
 
-def test_the_validator_can_find_an_error(raw: Path, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_the_validator_can_find_an_error(
+    raw: Path, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     for number in range(8):
         write_json(tmp_path / f"stray-{number}.json", {"Name": 1})
 
     found = errors_of(require_tool("bids-validator-deno"), tmp_path)
 
-    assert any("dataset_description" in each.lower() or "MISSING_DATASET_DESCRIPTION" in each for each in found)
+    assert any(
+        "dataset_description" in each.lower() or "MISSING_DATASET_DESCRIPTION" in each for each in found
+    )

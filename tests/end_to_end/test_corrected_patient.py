@@ -14,8 +14,18 @@ from tests.factories.dicom import PhantomSeries, phantom_series
 from tests.factories.whole_node import WholeNode, whole_node
 
 UID = "2.25.4711"
-WRONG = {"PatientID": "OLD-1", "PatientName": "OLD^NAME", "PatientBirthDate": "19500101", "AccessionNumber": "A1"}
-RIGHT = {"PatientID": "NEW-2", "PatientName": "NEW^NAME", "PatientBirthDate": "19600202", "AccessionNumber": "A2"}
+WRONG = {
+    "PatientID": "OLD-1",
+    "PatientName": "OLD^NAME",
+    "PatientBirthDate": "19500101",
+    "AccessionNumber": "A1",
+}
+RIGHT = {
+    "PatientID": "NEW-2",
+    "PatientName": "NEW^NAME",
+    "PatientBirthDate": "19600202",
+    "AccessionNumber": "A2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,12 @@ def write(series: PhantomSeries, folder: Path, **elements: str) -> list[Path]:
 
 def reports(node: WholeNode) -> list[Dataset]:
     """Return the reports that the archive has, in the order of their revisions."""
-    made = [file["SOPInstanceUID"] for job in node.history(UID)["jobs"] for file in job["results"] if file["kind"] == "sr"]
+    made = [
+        file["SOPInstanceUID"]
+        for job in node.history(UID)["jobs"]
+        for file in job["results"]
+        if file["kind"] == "sr"
+    ]
     return sorted(node.arrived(UID).get("SR", []), key=lambda report: made.index(str(report.SOPInstanceUID)))
 
 
@@ -46,16 +61,25 @@ def identity(report: Dataset) -> dict[str, str]:
     return {keyword: str(report.get(keyword, "")) for keyword in RIGHT}
 
 
-def test_a_correction_before_the_answer_is_answered_under_the_corrected_patient(tmp_path: Path, series: PhantomSeries) -> None:
+def test_a_correction_before_the_answer_is_answered_under_the_corrected_patient(
+    tmp_path: Path, series: PhantomSeries
+) -> None:
     with whole_node(tmp_path) as node:
-        assert set(node.push(write(series, tmp_path / "old", **WRONG)) + node.push(write(series, tmp_path / "new", **RIGHT))) == {0x0000}
+        assert set(
+            node.push(write(series, tmp_path / "old", **WRONG))
+            + node.push(write(series, tmp_path / "new", **RIGHT))
+        ) == {0x0000}
         node.work()
         (report,) = reports(node)
     assert identity(report) == RIGHT
 
 
-@pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber"])
-def test_every_correction_after_the_answer_is_answered_anew(tmp_path: Path, series: PhantomSeries, keyword: str) -> None:
+@pytest.mark.parametrize(
+    "keyword", ["PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber"]
+)
+def test_every_correction_after_the_answer_is_answered_anew(
+    tmp_path: Path, series: PhantomSeries, keyword: str
+) -> None:
     corrected = {**WRONG, keyword: "19700303"}
     with whole_node(tmp_path) as node:
         node.push(write(series, tmp_path / "old", **WRONG))
@@ -72,7 +96,9 @@ def test_every_correction_after_the_answer_is_answered_anew(tmp_path: Path, seri
     assert "corrected" in lines
 
 
-def test_half_a_correction_is_refused_by_name_and_the_other_half_mends_it(tmp_path: Path, series: PhantomSeries) -> None:
+def test_half_a_correction_is_refused_by_name_and_the_other_half_mends_it(
+    tmp_path: Path, series: PhantomSeries
+) -> None:
     with whole_node(tmp_path) as node:
         corrected = write(series, tmp_path / "new", **RIGHT)
         node.push(write(series, tmp_path / "old", **WRONG))
@@ -81,7 +107,9 @@ def test_half_a_correction_is_refused_by_name_and_the_other_half_mends_it(tmp_pa
         (row,) = status_rows(node.ledger)
         job = node.history(UID)["jobs"][-1]
         (refusal,) = reports(node)
-        sentences = " ".join(str(element.value) for element in refusal.iterall() if element.keyword == "TextValue")
+        sentences = " ".join(
+            str(element.value) for element in refusal.iterall() if element.keyword == "TextValue"
+        )
 
         node.push(corrected[2:])
         node.work()
@@ -94,7 +122,9 @@ def test_half_a_correction_is_refused_by_name_and_the_other_half_mends_it(tmp_pa
     assert identity(mended) == RIGHT
 
 
-def test_a_correction_that_is_taken_back_is_answered_under_the_first_patient(tmp_path: Path, series: PhantomSeries) -> None:
+def test_a_correction_that_is_taken_back_is_answered_under_the_first_patient(
+    tmp_path: Path, series: PhantomSeries
+) -> None:
     with whole_node(tmp_path) as node:
         old = write(series, tmp_path / "old", **WRONG)
         node.push(old)
@@ -105,7 +135,11 @@ def test_a_correction_that_is_taken_back_is_answered_under_the_first_patient(tmp
         node.work()
         states = [job["state"] for job in node.history(UID)["jobs"]]
         last = node.history(UID)["jobs"][-1]["results"]
-        newest = [report for report in reports(node) if str(report.SOPInstanceUID) in {file["SOPInstanceUID"] for file in last}]
+        newest = [
+            report
+            for report in reports(node)
+            if str(report.SOPInstanceUID) in {file["SOPInstanceUID"] for file in last}
+        ]
         node.push(old)
         node.work()
         settled = [job["state"] for job in node.history(UID)["jobs"]]

@@ -42,7 +42,9 @@ def with_a_tracking_uid_of_its_own(seg: Dataset) -> None:
 
 def of_another_image(seg: Dataset) -> None:
     for frame in seg.PerFrameFunctionalGroupsSequence:
-        frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID = derive_uid("no such image")
+        frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID = derive_uid(
+            "no such image"
+        )
 
 
 FAULTS: dict[str, tuple[str, Spoil]] = {
@@ -75,7 +77,9 @@ class Bench:
 
     def build(self, *arguments: Any) -> tuple[EncodedResult, ...]:
         made = build_answer(*arguments)
-        return tuple(self.spoilt(item) if self.fault and item.kind == self.fault[0] else item for item in made)
+        return tuple(
+            self.spoilt(item) if self.fault and item.kind == self.fault[0] else item for item in made
+        )
 
     def spoilt(self, item: EncodedResult) -> EncodedResult:
         assert self.fault is not None
@@ -121,7 +125,11 @@ def test_a_faulty_object_never_leaves_and_somebody_is_told(bench: Bench, name: s
     assert "Reason code: result-verification-failed" in texts_of(report)
     assert any(job["reason"] in text for text in texts_of(report))
     assert report.PatientID == "SIM-0001"
-    assert (job["state"], job["outcome"], job["detail"]["code"]) == ("done", "failed", "result-verification-failed")
+    assert (job["state"], job["outcome"], job["detail"]["code"]) == (
+        "done",
+        "failed",
+        "result-verification-failed",
+    )
     why = "\n".join(story(bench.node.history(UID)))
     assert "Revision 1: done, failed" in why
 

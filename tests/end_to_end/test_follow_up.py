@@ -29,7 +29,10 @@ from tests.factories.onnx import brain_manifest, known_lesion_bundle, threshold_
 # Small enough that the head stays darker than the brain in the eyes of the test's brain extractor.
 GROWN = Blob(LESIONS[0].center_mm, (13.5, 15, 11.2))
 NEW = Blob((20, -50, 20), (6, 6, 6))
-GRIDS = ({"shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)}, {"plane": "coronal", "shape": (66, 68, 58), "spacing_mm": (3.0, 3.0, 3.0)})
+GRIDS = (
+    {"shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)},
+    {"plane": "coronal", "shape": (66, 68, 58), "spacing_mm": (3.0, 3.0, 3.0)},
+)
 
 
 def know(lesions: Sequence[Blob]) -> Callable[[Case, Journal], Volume]:
@@ -37,7 +40,9 @@ def know(lesions: Sequence[Blob]) -> Callable[[Case, Journal], Volume]:
 
     def segment(case: Case, journal: Journal) -> Volume:
         centres_mm = voxel_centres(case.reference.affine, case.reference.shape)
-        return case.reference.fill(np.any([blob.contains(centres_mm) for blob in lesions], axis=0).astype(np.float32))
+        return case.reference.fill(
+            np.any([blob.contains(centres_mm) for blob in lesions], axis=0).astype(np.float32)
+        )
 
     return segment
 
@@ -52,10 +57,17 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def receive(
-    folder: Path, seed: str, grid: dict[str, object], lesions: Sequence[Blob], date: str, PatientID: str = "SIM-FOLLOWED"
+    folder: Path,
+    seed: str,
+    grid: dict[str, object],
+    lesions: Sequence[Blob],
+    date: str,
+    PatientID: str = "SIM-FOLLOWED",
 ) -> tuple[str, tuple[IndexedInstance, ...]]:
     """Write a FLAIR of the one patient and index it."""
-    phantom = phantom_study(seed, roles=("flair",), flair=grid, lesions=lesions, patient=Patient(PatientID=PatientID))
+    phantom = phantom_study(
+        seed, roles=("flair",), flair=grid, lesions=lesions, patient=Patient(PatientID=PatientID)
+    )
     for instance in phantom.instances:
         instance.StudyDate = date
     phantom.write(folder)
@@ -79,7 +91,9 @@ def words(solved: SolvedStudy) -> str:
 
 
 @pytest.mark.slow
-def test_the_second_report_tells_what_became_of_each_lesion(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_report_tells_what_became_of_each_lesion(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first_uid, first_instances = receive(tmp_path / "first", "a", GRIDS[0], LESIONS, "20260105")
     second_uid, second_instances = receive(tmp_path / "second", "b", GRIDS[1], (GROWN, NEW), "20260704")
     first = solve(StudyTask(first_uid, 1, first_instances, config), LESIONS, monkeypatch)
@@ -87,10 +101,14 @@ def test_the_second_report_tells_what_became_of_each_lesion(config: Config, tmp_
     seg.write_bytes(next(item.data for item in first.encoded if item.kind == "seg"))
     # The same by `segment --prior`: a folder with the images and the SEG.
     (tmp_path / "first" / "seg.dcm").write_bytes(seg.read_bytes())
-    assert find_prior(tmp_path / "first", lambda _: None) == EarlierStudy(first_uid, first_instances, tmp_path / "first" / "seg.dcm")
+    assert find_prior(tmp_path / "first", lambda _: None) == EarlierStudy(
+        first_uid, first_instances, tmp_path / "first" / "seg.dcm"
+    )
     with pytest.raises(StudyRefused, match="no segmentation of this node"):
         find_prior(tmp_path / "second", lambda _: None)
-    task = StudyTask(second_uid, 1, second_instances, config, earlier=EarlierStudy(first_uid, first_instances, seg))
+    task = StudyTask(
+        second_uid, 1, second_instances, config, earlier=EarlierStudy(first_uid, first_instances, seg)
+    )
 
     second = solve(task, (GROWN, NEW), monkeypatch)
 
@@ -105,11 +123,17 @@ def test_the_second_report_tells_what_became_of_each_lesion(config: Config, tmp_
     # Without the earlier study the answer is another object, and says nothing of changes.
     alone = solve(replace(task, earlier=None), (GROWN, NEW), monkeypatch)
     assert "earlier" not in words(alone)
-    assert {item.SOPInstanceUID for item in alone.encoded}.isdisjoint(item.SOPInstanceUID for item in second.encoded)
+    assert {item.SOPInstanceUID for item in alone.encoded}.isdisjoint(
+        item.SOPInstanceUID for item in second.encoded
+    )
     # An earlier study that cannot be used, or is another patient's, leaves today's answer standing.
-    strange_uid, strange = receive(tmp_path / "strange", "a", GRIDS[0], LESIONS, "20260105", PatientID="SIM-SOMEBODY-ELSE")
+    strange_uid, strange = receive(
+        tmp_path / "strange", "a", GRIDS[0], LESIONS, "20260105", PatientID="SIM-SOMEBODY-ELSE"
+    )
     other = solve(replace(task, earlier=EarlierStudy(strange_uid, strange, seg)), (GROWN, NEW), monkeypatch)
-    assert "the two studies are of different patients by their headers, which differ in PatientID;" in words(other)
+    assert "the two studies are of different patients by their headers, which differ in PatientID;" in words(
+        other
+    )
     assert "is grown" not in words(other)
     seg.write_bytes(b"no DICOM")
     told = solve(task, (GROWN, NEW), monkeypatch)
@@ -151,7 +175,9 @@ def test_the_earlier_study_is_the_newest_of_the_same_patient_before_today(tmp_pa
     write_header(tmp_path / "other-birth", PatientID="P1", PatientBirthDate="19600101", StudyDate="20260201")
     write_header(tmp_path / "other-id", PatientID="P2", PatientBirthDate="19500101", StudyDate="20260201")
     write_header(tmp_path / "nobody", PatientID="", PatientBirthDate="19500101", StudyDate="20260201")
-    made = [(name, name) for name in ("later", "other-birth", "old", "other-id", "newer", "nobody", "missing")]
+    made = [
+        (name, name) for name in ("later", "other-birth", "old", "other-id", "newer", "nobody", "missing")
+    ]
     today = (IndexedInstance("today", 0.0, None),)  # type: ignore[arg-type]
 
     found = find_earlier(_Made(made), tmp_path, "today", today)  # type: ignore[arg-type]

@@ -36,10 +36,20 @@ SERIES: dict[str, dict[str, Any]] = {
     "sagittal": {"plane": "sagittal", "shape": (54, 72, 72), "spacing_mm": (3.0, 3.0, 3.0)},
     "coronal": {"plane": "coronal", "shape": (66, 68, 58), "spacing_mm": (3.0, 3.0, 3.0)},
     "oblique": {"tilt_deg": 21, "shape": (60, 76, 64), "spacing_mm": (3.4, 3.0, 3.0)},
-    "oblique sagittal": {"plane": "sagittal", "tilt_deg": -14, "shape": (60, 74, 72), "spacing_mm": (3.0, 3.0, 3.0)},
+    "oblique sagittal": {
+        "plane": "sagittal",
+        "tilt_deg": -14,
+        "shape": (60, 74, 72),
+        "spacing_mm": (3.0, 3.0, 3.0),
+    },
     "anisotropic": {"shape": (64, 60, 74), "spacing_mm": (3.0, 3.6, 2.4)},
     "left-handed": {"reverse": True, "shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)},
-    "left-handed coronal": {"plane": "coronal", "reverse": True, "shape": (66, 68, 58), "spacing_mm": (3.0, 3.0, 3.0)},
+    "left-handed coronal": {
+        "plane": "coronal",
+        "reverse": True,
+        "shape": (66, 68, 58),
+        "spacing_mm": (3.0, 3.0, 3.0),
+    },
     "enhanced": {"multiframe": True, "shape": (60, 72, 60), "spacing_mm": (3.0, 3.0, 3.0)},
 }
 
@@ -47,7 +57,9 @@ SERIES: dict[str, dict[str, Any]] = {
 def truth(case: Case, journal: Journal) -> Volume:
     """Answer as a perfect network: one where a voxel of the reference has its centre in a lesion."""
     centres_mm = voxel_centres(case.reference.affine, case.reference.shape)
-    return case.reference.fill(np.any([blob.contains(centres_mm) for blob in LESIONS], axis=0).astype(np.float32))
+    return case.reference.fill(
+        np.any([blob.contains(centres_mm) for blob in LESIONS], axis=0).astype(np.float32)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +109,8 @@ def test_left_is_left_in_everything_that_leaves(
         # Not a voxel more or less; how well a grid shows a volume is another question (test_run_geometry).
         assert len(voxels) == np.count_nonzero(reference.truth == number)
     sides = [
-        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeValue for item in seg.SegmentSequence
+        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeValue
+        for item in seg.SegmentSequence
     ]
     assert sides == [codes.LEFT.value, codes.RIGHT.value]
     # SR: the coded side of each lesion's group, and the words.
@@ -105,7 +118,9 @@ def test_left_is_left_in_everything_that_leaves(
     coded = [
         item.ContentSequence[0].ConceptCodeSequence[0].CodeValue
         for item in walk_content(report)
-        if concept(item) == "363698007" and "ContentSequence" in item and concept(item.ContentSequence[0]) == "272741003"
+        if concept(item) == "363698007"
+        and "ContentSequence" in item
+        and concept(item.ContentSequence[0]) == "272741003"
     ]
     assert coded == [codes.LEFT.value] * 2 + [codes.RIGHT.value] * 2, "each lesion has two groups"
     words = [item.TextValue for item in walk_content(report) if item.ValueType == "TEXT"]

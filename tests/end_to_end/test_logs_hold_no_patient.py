@@ -22,7 +22,11 @@ from tests.factories.head import head_series
 pytestmark = [pytest.mark.slow]
 
 PATIENT = Patient(
-    PatientName="Quisling-Zappa^Ludmilla", PatientID="PID-7714403", PatientBirthDate="19430217", PatientSex="F", PatientAge="083Y"
+    PatientName="Quisling-Zappa^Ludmilla",
+    PatientID="PID-7714403",
+    PatientBirthDate="19430217",
+    PatientSex="F",
+    PatientAge="083Y",
 )
 SECRETS = {
     "AccessionNumber": "ACC5551212",
@@ -30,7 +34,18 @@ SECRETS = {
     "PatientComments": "fell off a giraffe",
     "StudyDescription": "brain of a zookeeper",
 }
-WORDS = ("quisling", "zappa", "ludmilla", "7714403", "19430217", "1943-02-17", "acc5551212", "kwakzalver", "giraffe", "zookeeper")
+WORDS = (
+    "quisling",
+    "zappa",
+    "ludmilla",
+    "7714403",
+    "19430217",
+    "1943-02-17",
+    "acc5551212",
+    "kwakzalver",
+    "giraffe",
+    "zookeeper",
+)
 
 
 @pytest.mark.timeout(300)
@@ -46,7 +61,10 @@ def test_the_log_of_a_whole_run_holds_nothing_of_the_patient(tmp_path: Path, for
     for path in truncated[:3]:
         path.write_bytes(path.read_bytes()[:-2500])
     settings = f'[study]\nquiet_s = 3\n[log]\nlevel = "debug"\nformat = "{form}"\n'
-    with Archive(tmp_path / "pacs") as archive, NodeProcesses(tmp_path, archive.ae_title, archive.port, settings) as node:
+    with (
+        Archive(tmp_path / "pacs") as archive,
+        NodeProcesses(tmp_path, archive.ae_title, archive.port, settings) as node,
+    ):
         peer = DestinationSettings(name="node", ae_title=AE_TITLE, host="127.0.0.1", port=node.port())
         outcomes = send_files([*good, *broken, *truncated], peer, calling_ae="SCANNER", timeout_s=30)
         end = time.monotonic() + 150
@@ -54,7 +72,10 @@ def test_the_log_of_a_whole_run_holds_nothing_of_the_patient(tmp_path: Path, for
             time.sleep(0.5)
         shown = [
             subprocess.run(
-                [sys.executable, "-m", "dicomnode", *words, "--config", str(node.config)], capture_output=True, text=True, check=True
+                [sys.executable, "-m", "dicomnode", *words, "--config", str(node.config)],
+                capture_output=True,
+                text=True,
+                check=True,
             )
             for words in (
                 ["status"],
@@ -64,11 +85,15 @@ def test_the_log_of_a_whole_run_holds_nothing_of_the_patient(tmp_path: Path, for
             )
         ]
     audit = (node.root / "audit" / "audit.jsonl").read_text()
-    log = "\n".join([node.log.read_text(), audit, *(answer.stdout + answer.stderr for answer in shown)]).lower()
+    log = "\n".join(
+        [node.log.read_text(), audit, *(answer.stdout + answer.stderr for answer in shown)]
+    ).lower()
     arrived = [pydicom.dcmread(path) for path in archive.files]
 
     assert {outcome.verdict for outcome in outcomes} == {"ok"}
-    assert {(str(instance.PatientName), instance.PatientID) for instance in arrived} == {(PATIENT.PatientName, PATIENT.PatientID)}
+    assert {(str(instance.PatientName), instance.PatientID) for instance in arrived} == {
+        (PATIENT.PatientName, PATIENT.PatientID)
+    }
     assert sorted(instance.Modality for instance in arrived) == ["SEG", "SEG", "SR", "SR", "SR"]
     assert log.count("study_answered") == 3
     assert [word for word in WORDS if word in log] == []

@@ -30,7 +30,12 @@ RequireTool = Callable[[str], str]
 
 FORMS = (
     ResultForm(objects=("seg", "sr", "pictures", "pdf", "ko", "probability", "seg-t1")),
-    ResultForm(objects=("seg", "sr", "pictures", "ko"), segmentation="pseudo-fractional", report="comprehensive", pictures="single-frame"),
+    ResultForm(
+        objects=("seg", "sr", "pictures", "ko"),
+        segmentation="pseudo-fractional",
+        report="comprehensive",
+        pictures="single-frame",
+    ),
     ResultForm(objects=("sr",), segmentation="auto", report="enhanced"),
 )
 
@@ -40,12 +45,16 @@ def validate(dciodvfy: str, results: Iterable[EncodedResult], folder: Path) -> N
     for item in results:
         path = folder / item.filename
         path.write_bytes(item.data)
-        answer = subprocess.run([dciodvfy, "-new", str(path)], capture_output=True, text=True, errors="replace", check=False)
+        answer = subprocess.run(
+            [dciodvfy, "-new", str(path)], capture_output=True, text=True, errors="replace", check=False
+        )
         lines = (answer.stdout + answer.stderr).splitlines()
         assert [line for line in lines if line.startswith("Error")] == [], item.kind
-        assert [line for line in lines if line.startswith("Warning") and not any(words in line for words in KNOWN_WARNINGS)] == [], (
-            item.kind
-        )
+        assert [
+            line
+            for line in lines
+            if line.startswith("Warning") and not any(words in line for words in KNOWN_WARNINGS)
+        ] == [], item.kind
 
 
 def all_forms(study: Answered) -> Answered:
@@ -82,7 +91,16 @@ def jitter(dataset: Dataset) -> None:
 
 HEADERS: dict[str, Callable[[Dataset], None]] = {
     "no type 2 attributes": clear(
-        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "StudyID"),
+        *(
+            "PatientName",
+            "PatientID",
+            "PatientBirthDate",
+            "PatientSex",
+            "StudyDate",
+            "StudyTime",
+            "AccessionNumber",
+            "StudyID",
+        ),
         *("ReferringPhysicianName", "SliceThickness", "InstitutionName", "SeriesNumber"),
     ),
     "sex U": put(PatientSex="U"),
@@ -90,26 +108,38 @@ HEADERS: dict[str, Callable[[Dataset], None]] = {
     "jittering orientation": jitter,
     "lossy, without ratio and method": put(LossyImageCompression="01"),
     "lossy, with ratio and method": put(
-        LossyImageCompression="01", LossyImageCompressionRatio="12.5", LossyImageCompressionMethod="ISO_10918_1"
+        LossyImageCompression="01",
+        LossyImageCompressionRatio="12.5",
+        LossyImageCompressionMethod="ISO_10918_1",
     ),
     "identity removed, without method": put(PatientIdentityRemoved="YES"),
     "dates that are none": put(PatientBirthDate="1950.01", StudyTime="9:00"),
-    **{f"name in {script}": put(SpecificCharacterSet=charset, PatientName=name) for script, (charset, name) in NAMES.items()},
+    **{
+        f"name in {script}": put(SpecificCharacterSet=charset, PatientName=name)
+        for script, (charset, name) in NAMES.items()
+    },
 }
 
 
 @pytest.mark.tools
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEADERS)
-def test_every_object_is_valid_whatever_the_source_header_says(tmp_path: Path, require_tool: RequireTool, name: str) -> None:
-    study = answered_study(tmp_path / "in", roles=("flair",), flair={"shape": (16, 48, 41), "spacing_mm": (12.0, 4.0, 5.0)})
+def test_every_object_is_valid_whatever_the_source_header_says(
+    tmp_path: Path, require_tool: RequireTool, name: str
+) -> None:
+    study = answered_study(
+        tmp_path / "in", roles=("flair",), flair={"shape": (16, 48, 41), "spacing_mm": (12.0, 4.0, 5.0)}
+    )
     settings = pydicom.config.settings
     settings.reading_validation_mode = settings.writing_validation_mode = pydicom.config.IGNORE
     for path in (tmp_path / "in").rglob("*.dcm"):
         dataset = pydicom.dcmread(path)
         HEADERS[name](dataset)
         dataset.save_as(path)
-    settings.reading_validation_mode, settings.writing_validation_mode = pydicom.config.WARN, pydicom.config.RAISE
+    settings.reading_validation_mode, settings.writing_validation_mode = (
+        pydicom.config.WARN,
+        pydicom.config.RAISE,
+    )
 
     validate(require_tool("dciodvfy"), answer(study), tmp_path)
 
@@ -119,13 +149,26 @@ def test_every_object_is_valid_whatever_the_source_header_says(tmp_path: Path, r
     "study",
     [
         {"flair": {"multiframe": True}},
-        {"roles": ("t1",), "t1": {"plane": "sagittal", "shape": (30, 53, 47), "spacing_mm": (5.0, 4.0, 4.0), "reverse": True}},
-        {"roles": ("flair",), "flair": {"tilt_deg": 14, "shape": (20, 40, 56), "spacing_mm": (7.5, 3.5, 4.25)}},
+        {
+            "roles": ("t1",),
+            "t1": {
+                "plane": "sagittal",
+                "shape": (30, 53, 47),
+                "spacing_mm": (5.0, 4.0, 4.0),
+                "reverse": True,
+            },
+        },
+        {
+            "roles": ("flair",),
+            "flair": {"tilt_deg": 14, "shape": (20, 40, 56), "spacing_mm": (7.5, 3.5, 4.25)},
+        },
         {"found": False},
     ],
     ids=["enhanced source", "odd sagittal", "oblique anisotropic", "no lesion"],
 )
-def test_every_object_is_valid_and_the_answer_is_one_study(tmp_path: Path, require_tool: RequireTool, study: dict[str, Any]) -> None:
+def test_every_object_is_valid_and_the_answer_is_one_study(
+    tmp_path: Path, require_tool: RequireTool, study: dict[str, Any]
+) -> None:
     answered = answered_study(tmp_path / "in", **study)
     results = answer(answered)
     validate(require_tool("dciodvfy"), results, tmp_path)
@@ -133,8 +176,13 @@ def test_every_object_is_valid_and_the_answer_is_one_study(tmp_path: Path, requi
     # Destinations that want the same form get the same object: one UID, the same bytes.
     single = {item.SOPInstanceUID: item for item in results}
     assert all(single[item.SOPInstanceUID].data == item.data for item in results)
-    files = [*sorted((tmp_path / "in").rglob("*.dcm")), *(tmp_path / item.filename for item in single.values())]
-    entities = subprocess.run([require_tool("dcentvfy"), *map(str, files)], capture_output=True, text=True, check=False)
+    files = [
+        *sorted((tmp_path / "in").rglob("*.dcm")),
+        *(tmp_path / item.filename for item in single.values()),
+    ]
+    entities = subprocess.run(
+        [require_tool("dcentvfy"), *map(str, files)], capture_output=True, text=True, check=False
+    )
     lines = (entities.stdout + entities.stderr).splitlines()
     assert [line for line in lines if line.startswith("Error")] == []
 
@@ -143,7 +191,9 @@ def test_every_object_is_valid_and_the_answer_is_one_study(tmp_path: Path, requi
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", REAL)
-def test_every_object_of_a_real_series_is_valid(tmp_path: Path, real_data: Path, require_tool: RequireTool, name: str) -> None:
+def test_every_object_of_a_real_series_is_valid(
+    tmp_path: Path, real_data: Path, require_tool: RequireTool, name: str
+) -> None:
     folder, role = REAL[name]
     study = real_study(real_data / folder, role, tmp_path)
 
@@ -153,15 +203,21 @@ def test_every_object_of_a_real_series_is_valid(tmp_path: Path, real_data: Path,
 @pytest.mark.tools
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_refusal_of_any_real_series_is_valid(tmp_path: Path, real_data: Path, require_tool: RequireTool) -> None:
+def test_a_refusal_of_any_real_series_is_valid(
+    tmp_path: Path, real_data: Path, require_tool: RequireTool
+) -> None:
     folders = sorted({path.parent for path in real_data.rglob("*") if path.is_file() and is_dicom(path)})
     assert len(folders) > 15
     for number, folder in enumerate(folders):
         template = next(path for path in sorted(folder.iterdir()) if is_dicom(path))
-        study = answered_study(tmp_path / "in", roles=("flair",), flair={"shape": (10, 20, 20), "spacing_mm": (16.0, 10.0, 10.0)})
+        study = answered_study(
+            tmp_path / "in", roles=("flair",), flair={"shape": (10, 20, 20), "spacing_mm": (16.0, 10.0, 10.0)}
+        )
         uid = str(pydicom.dcmread(template, stop_before_pixels=True).StudyInstanceUID)
         context = replace(study.context, StudyInstanceUID=uid, sources=(), template=template, forms=FORMS)
-        results = build_refusal(context, "no-usable-series", "The study has no series that can be used.", (), Outcome.REFUSED)
+        results = build_refusal(
+            context, "no-usable-series", "The study has no series that can be used.", (), Outcome.REFUSED
+        )
         verify_refusal(results, context)
         (tmp_path / str(number)).mkdir()
         validate(require_tool("dciodvfy"), results, tmp_path / str(number))

@@ -56,7 +56,9 @@ def run_group(folder: Path, seeds: Iterable[int]) -> Tally:
     clock = [1_000_000_000.0]
     layout, ledger = SpoolLayout(config.storage.spool), Ledger.open(config.storage.database_url)
     store = store_handler(SpoolWriter(layout, 0), ledger.instances.add, lambda: clock[0])
-    place = flow.Workplace(config, ledger, layout, cast("Compute", InlineCompute()), "work@here", lambda: clock[0])
+    place = flow.Workplace(
+        config, ledger, layout, cast("Compute", InlineCompute()), "work@here", lambda: clock[0]
+    )
     acknowledged: dict[int, list[OddInstance]] = {}
     refused: Counter[int] = Counter()
     for seed in seeds:
@@ -91,11 +93,11 @@ def judge_group(database: Path, ledger: Ledger, acknowledged: dict[int, list[Odd
     """Say where each study ended, from the ledger's own tables and from what `status` and `why` print."""
     tally = Tally()
     with sqlite3.connect(database) as tables:
-        query = 'SELECT "SOPInstanceUID", "StudyInstanceUID", "reading", "unreadable_because" FROM "instances"'
-        rows = {row[0]: row[1:] for row in tables.execute(query)}
-        made = (
-            'SELECT j."StudyInstanceUID", j."state", j."outcome", j."reason", (SELECT count(*) FROM "results" r WHERE r."job_id" = j."id")'
+        query = (
+            'SELECT "SOPInstanceUID", "StudyInstanceUID", "reading", "unreadable_because" FROM "instances"'
         )
+        rows = {row[0]: row[1:] for row in tables.execute(query)}
+        made = 'SELECT j."StudyInstanceUID", j."state", j."outcome", j."reason", (SELECT count(*) FROM "results" r WHERE r."job_id" = j."id")'
         jobs = {row[0]: row[1:] for row in tables.execute(made + ' FROM "jobs" j ORDER BY j."revision"')}
     shown = {row[0]: row for row in status_rows(ledger)}
     strays = {line.SOPInstanceUID: line for line in ledger.history.without_study(100_000)}
@@ -108,7 +110,11 @@ def judge_group(database: Path, ledger: Ledger, acknowledged: dict[int, list[Odd
         ends = {_end_of(instance, rows, jobs, shown, strays, ledger) for instance in instances}
         for instance in instances:
             study = rows.get(instance.SOPInstanceUID, (None,))[0]
-            if study is not None and instance.StudyInstanceUID is not None and study.encode() != instance.StudyInstanceUID:
+            if (
+                study is not None
+                and instance.StudyInstanceUID is not None
+                and study.encode() != instance.StudyInstanceUID
+            ):
                 tally.misfiled.append(f"seed {seed}: {instance.SOPInstanceUID} is listed under {study}")
         if "silent" in ends:
             tally.silent.append(f"seed {seed}")
@@ -124,10 +130,19 @@ def _end_of(instance: OddInstance, rows: Any, jobs: Any, shown: Any, strays: Any
     if study is None:
         stray = strays.get(instance.SOPInstanceUID)
         told = "\n".join(stray_story([stray])) if stray is not None else ""
-        return "of no study, shown" if because and instance.SOPInstanceUID in told and because in told else "silent"
+        return (
+            "of no study, shown"
+            if because and instance.SOPInstanceUID in told and because in told
+            else "silent"
+        )
     state, outcome, reason, results = jobs.get(study, ("", "", "", 0))
     history = ledger.history.of_study(study)
-    visible = study in shown and shown[study][5] == reason and history is not None and reason in "\n".join(story(history))
+    visible = (
+        study in shown
+        and shown[study][5] == reason
+        and history is not None
+        and reason in "\n".join(story(history))
+    )
     if not visible or not reason:
         return "silent"
     if state in ("encoded", "done") and results:
@@ -162,7 +177,11 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, studies: int) -> Tall
 def test_a_hundred_odd_studies_and_none_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tally = check(tmp_path, monkeypatch, 100)
     # A generator whose studies all end the same way would show nothing.
-    assert {end.split(":")[0] for end in tally.ends} >= {"refused by status", "answered", "of no study, shown"}
+    assert {end.split(":")[0] for end in tally.ends} >= {
+        "refused by status",
+        "answered",
+        "of no study, shown",
+    }
 
 
 @pytest.mark.slow

@@ -40,7 +40,12 @@ CLIP = {"x": 400.0, "y": 130.0, "width": 730.0, "height": 700.0}
 STUDIES: dict[str, dict[str, Any]] = {
     "256 columns, axial": {"plane": "axial", "shape": (30, 256, 256), "spacing_mm": (6.0, 0.8, 0.8)},
     "230 columns, sagittal": {"plane": "sagittal", "shape": (30, 230, 230), "spacing_mm": (6.0, 0.9, 0.9)},
-    "53 columns, oblique": {"plane": "axial", "shape": (30, 61, 53), "spacing_mm": (6.0, 3.6, 3.6), "tilt_deg": 14},
+    "53 columns, oblique": {
+        "plane": "axial",
+        "shape": (30, 61, 53),
+        "spacing_mm": (6.0, 3.6, 3.6),
+        "tilt_deg": 14,
+    },
 }
 
 
@@ -65,12 +70,15 @@ class Screen:
 
     def double_click(self, modality: str) -> None:
         """Open a series that has no picture of its own, as one does with the mouse."""
-        self.page.locator("[data-cy=study-browser-thumbnail-no-image]", has_text=modality).first.dblclick(timeout=60_000)
+        self.page.locator("[data-cy=study-browser-thumbnail-no-image]", has_text=modality).first.dblclick(
+            timeout=60_000
+        )
 
     def show_slice(self, index: int) -> None:
         """Scroll to a slice (from 0, in the order of the viewer)."""
         self.page.evaluate(
-            "index => { const one = cornerstone.getRenderingEngines()[0].getViewports()[0]; return one.setImageIdIndex(index); }", index
+            "index => { const one = cornerstone.getRenderingEngines()[0].getViewports()[0]; return one.setImageIdIndex(index); }",
+            index,
         )
         self.page.wait_for_timeout(300)
 
@@ -131,7 +139,10 @@ def screen(viewer_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         seen = Screen(page, tmp_path_factory.mktemp("screens"))
-        page.on("console", lambda message: seen.complaints.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: seen.complaints.append(message.text) if message.type == "error" else None,
+        )
         page.on("pageerror", lambda error: seen.complaints.append(str(error)))
         yield seen
         browser.close()
@@ -140,7 +151,9 @@ def screen(viewer_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def upload_study(archive: Orthanc, folder: Path, **flair: Any) -> Answered:
     """Put a study and its results, as a destination with `segmentation = "auto"` gets them, into the archive."""
     # The report also tells what became of lesions since an earlier study; two of them are not there any more.
-    study = followed(answered_study(folder, roles=("flair",), flair={**flair, "overrides": WINDOW}, seed=folder.name))
+    study = followed(
+        answered_study(folder, roles=("flair",), flair={**flair, "overrides": WINDOW}, seed=folder.name)
+    )
     study = replace(study, context=replace(study.context, forms=(ResultForm(segmentation="auto"),)))
     results = build_answer(study.context, study.volume, study.result, ())
     verify_answer(results, study.context, study.volume, study.result)

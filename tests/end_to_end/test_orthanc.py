@@ -56,7 +56,9 @@ class Receiving:
             {
                 "network": {"port": 0, "ae_title": "NODE"},
                 "peers": [{"ae_title": "ORTHANC", "port": orthanc.dicom_port}],
-                "destinations": [{"name": "pacs", "ae_title": "ORTHANC", "host": "127.0.0.1", "port": orthanc.dicom_port}],
+                "destinations": [
+                    {"name": "pacs", "ae_title": "ORTHANC", "host": "127.0.0.1", "port": orthanc.dicom_port}
+                ],
                 "delivery": {"confirm_first_s": 0, "timeout_s": 20},
             }
         )
@@ -64,8 +66,12 @@ class Receiving:
         self.ledger = Ledger.open(sqlite_url(folder))
         self.layout = SpoolLayout(folder / "spool")
         self.writer = SpoolWriter(self.layout, 0)
-        self.provider = CommitmentProvider(self.config, self.ledger.commitments, self.writer.holds_whole, time.time)
-        services = self.provider.services(lambda report: self.ledger.confirmations.report(report, time.time()))
+        self.provider = CommitmentProvider(
+            self.config, self.ledger.commitments, self.writer.holds_whole, time.time
+        )
+        services = self.provider.services(
+            lambda report: self.ledger.confirmations.report(report, time.time())
+        )
         self.receiver = Receiver(self.config, self.writer, self.ledger.instances.add, time.time, services)
         _, self.port = self.receiver.start()
         self.provider.start()
@@ -94,11 +100,19 @@ def wait_for(what: Callable[[], Any], timeout_s: float) -> None:
         time.sleep(0.5)
 
 
-def test_we_commit_ourselves_to_what_orthanc_sent_and_to_nothing_else(orthanc: Orthanc, receiving: Receiving, tmp_path: Path) -> None:
+def test_we_commit_ourselves_to_what_orthanc_sent_and_to_nothing_else(
+    orthanc: Orthanc, receiving: Receiving, tmp_path: Path
+) -> None:
     images = [dcmread(path) for path in write_instances(tmp_path / "images", 3)]
-    send_files(sorted((tmp_path / "images").glob("*.dcm")), orthanc.destination, calling_ae="SCANNER", timeout_s=20)
+    send_files(
+        sorted((tmp_path / "images").glob("*.dcm")), orthanc.destination, calling_ae="SCANNER", timeout_s=20
+    )
     wait_for(lambda: len(orthanc.instances("MR")) == 3, 20)
-    orthanc.rest("POST", "/modalities/node/store", {"Resources": orthanc.rest("GET", "/instances"), "Synchronous": True})
+    orthanc.rest(
+        "POST",
+        "/modalities/node/store",
+        {"Resources": orthanc.rest("GET", "/instances"), "Synchronous": True},
+    )
     assert receiving.stored() == {str(image.SOPInstanceUID) for image in images}
 
     pairs = [(str(MRImageStorage), str(image.SOPInstanceUID)) for image in images]
@@ -107,16 +121,22 @@ def test_we_commit_ourselves_to_what_orthanc_sent_and_to_nothing_else(orthanc: O
 
     _, lost = receiving.ledger.instances.unindexed(1)[0]
     (receiving.layout.root / lost.path).write_bytes(b"cut short")
-    report = orthanc.commitment([*pairs, (str(MRImageStorage), "2.25.1"), ("1.2.840.10008.5.1.4.1.1.2", pairs[1][1])])
+    report = orthanc.commitment(
+        [*pairs, (str(MRImageStorage), "2.25.1"), ("1.2.840.10008.5.1.4.1.1.2", pairs[1][1])]
+    )
     assert report["Status"] == "Failure"
     reasons = {entry["SOPInstanceUID"]: entry["FailureReason"] for entry in report["Failures"]}
     assert reasons == {lost.SOPInstanceUID: 0x0110, "2.25.1": 0x0112, pairs[1][1]: 0x0119}
 
 
-def test_results_are_stored_and_orthanc_commits_itself_to_them(orthanc: Orthanc, receiving: Receiving) -> None:
+def test_results_are_stored_and_orthanc_commits_itself_to_them(
+    orthanc: Orthanc, receiving: Receiving
+) -> None:
     job = LedgerStory(receiving.ledger).running()
     results = freeze_results(receiving.layout, STUDY, 1)
-    receiving.ledger.jobs.finish(job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", results, {"pacs": ("seg", "sr")}, {}), 40)
+    receiving.ledger.jobs.finish(
+        job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", results, {"pacs": ("seg", "sr")}, {}), 40
+    )
     deliver_due(receiving.ledger, receiving.layout, receiving.config, time.time)
     confirm_due(receiving.ledger, receiving.config, time.time, generate_uid)
     wait_for(lambda: receiving.ledger.confirmations.due_destinations(time.time()), 60)
@@ -134,18 +154,24 @@ def test_orthanc_is_asked_by_query_what_it_keeps(orthanc: Orthanc, tmp_path: Pat
     files = write_instances(tmp_path / "images", 3)
     send_files(files[:2], orthanc.destination, calling_ae="SCANNER", timeout_s=20)
     images = [dcmread(path) for path in files]
-    keys = [InstanceKey(image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID) for image in images]
+    keys = [
+        InstanceKey(image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID) for image in images
+    ]
     there = {str(image.SOPInstanceUID) for image in images[:2]}
 
     assert find_instances(orthanc.destination, keys, calling_ae="NODE", timeout_s=20) == there
-    series = find_series(orthanc.destination, str(images[0].StudyInstanceUID), calling_ae="NODE", timeout_s=20)
+    series = find_series(
+        orthanc.destination, str(images[0].StudyInstanceUID), calling_ae="NODE", timeout_s=20
+    )
     assert isinstance(series, tuple)
     assert [(one.SeriesInstanceUID, one.Modality, one.NumberOfSeriesRelatedInstances) for one in series] == [
         (str(images[0].SeriesInstanceUID), "MR", 2)
     ]
 
 
-def test_a_study_is_pulled_by_c_get_and_by_c_move(orthanc: Orthanc, receiving: Receiving, tmp_path: Path) -> None:
+def test_a_study_is_pulled_by_c_get_and_by_c_move(
+    orthanc: Orthanc, receiving: Receiving, tmp_path: Path
+) -> None:
     files = write_instances(tmp_path / "images", 4)
     send_files(files, orthanc.destination, calling_ae="SCANNER", timeout_s=20)
     images = [dcmread(path) for path in files]
@@ -160,7 +186,12 @@ def test_a_study_is_pulled_by_c_get_and_by_c_move(orthanc: Orthanc, receiving: R
     pulled = pull(receiving.config, store, orthanc.destination, study)
     got = {instance.SOPInstanceUID: instance for _, instance in ledger.instances.unindexed(10)}
     ledger.close()
-    assert (pulled.retrieved.outcome.verdict, pulled.retrieved.completed, pulled.expected, pulled.retrieved.service) == (
+    assert (
+        pulled.retrieved.outcome.verdict,
+        pulled.retrieved.completed,
+        pulled.expected,
+        pulled.retrieved.service,
+    ) == (
         "ok",
         4,
         4,
@@ -169,7 +200,10 @@ def test_a_study_is_pulled_by_c_get_and_by_c_move(orthanc: Orthanc, receiving: R
     for image in images:
         kept = dcmread(other.layout.root / got[str(image.SOPInstanceUID)].path)
         assert kept.PixelData == image.PixelData
-        assert (got[str(image.SOPInstanceUID)].calling_ae, got[str(image.SOPInstanceUID)].peer_host) == ("ORTHANC", "127.0.0.1")
+        assert (got[str(image.SOPInstanceUID)].calling_ae, got[str(image.SOPInstanceUID)].peer_host) == (
+            "ORTHANC",
+            "127.0.0.1",
+        )
 
 
 def test_results_are_stored_by_stow_and_found_by_qido(orthanc: Orthanc, tmp_path: Path) -> None:
@@ -182,12 +216,16 @@ def test_results_are_stored_by_stow_and_found_by_qido(orthanc: Orthanc, tmp_path
 
     assert [(one.verdict, one.status) for one in outcomes] == [("ok", 0), ("ok", 0)]
     assert find_by_qido(orthanc.web, keys, timeout_s=20) == {result.SOPInstanceUID for result in results}
-    kept = orthanc.rest("POST", "/tools/find", {"Level": "Instance", "Query": {"StudyInstanceUID": "2.25.77"}})
+    kept = orthanc.rest(
+        "POST", "/tools/find", {"Level": "Instance", "Query": {"StudyInstanceUID": "2.25.77"}}
+    )
     assert len(kept) == 2
 
 
 @pytest.mark.timeout(900)
-def test_a_study_that_orthanc_routes_is_answered_into_it_and_proved(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_a_study_that_orthanc_routes_is_answered_into_it_and_proved(
+    tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     uid = study_uid("orthanc")
     images = write_series(head_series("flair", "orthanc"), tmp_path / "study")
     with running_orthanc(require_tool("Orthanc"), tmp_path / "orthanc", auto_forward=True) as orthanc:
@@ -197,14 +235,20 @@ def test_a_study_that_orthanc_routes_is_answered_into_it_and_proved(tmp_path: Pa
             send_files(images, orthanc.destination, calling_ae="SCANNER", timeout_s=60)
 
             def deliveries() -> list[dict[str, Any]]:
-                if not any(row["StudyInstanceUID"] == uid for row in json.loads(ask(node, "status", "--json"))["studies"]):
+                if not any(
+                    row["StudyInstanceUID"] == uid
+                    for row in json.loads(ask(node, "status", "--json"))["studies"]
+                ):
                     return []
                 return list(json.loads(ask(node, "why", uid, "--json"))["deliveries"])
 
             wait_for(lambda: deliveries() and {one["state"] for one in deliveries()} == {"confirmed"}, 800)
             told = ask(node, "why", uid)
             node.check()
-            pairs = [(str(MRImageStorage), str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)) for path in images]
+            pairs = [
+                (str(MRImageStorage), str(dcmread(path, stop_before_pixels=True).SOPInstanceUID))
+                for path in images
+            ]
             assert orthanc.commitment(pairs)["Status"] == "Success"
         kept = {modality: orthanc.instances(modality) for modality in ("SEG", "SR")}
     assert "seg to pacs: confirmed" in told

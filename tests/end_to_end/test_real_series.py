@@ -46,7 +46,9 @@ def only_study(folder: Path) -> Study:
 
 
 # folder, role -> (instances, shape, voxel size in mm, slice direction LPS, minimum correlation of that direction)
-TAKEN: list[tuple[str, Role, int, tuple[int, int, int], tuple[float, float, float], tuple[float, float, float]]] = [
+TAKEN: list[
+    tuple[str, Role, int, tuple[int, int, int], tuple[float, float, float], tuple[float, float, float]]
+] = [
     ("ge-t1-3d-cor", "t1", 100, (100, 256, 256), (2.5, 1.0156, 1.0156), (0, 1, 0)),
     ("siemens-xa30-enh-t1", "t1", 1, (96, 128, 128), (2.0, 2.0, 2.0), (-1, 0, 0)),
     ("philips-flair-2d", "flair", 22, (22, 288, 288), (6.0, 0.7986, 0.7986), (0, 0, 1)),
@@ -78,7 +80,9 @@ def test_the_right_series_is_taken_and_becomes_a_volume(
     for index in (0, shape[0] // 2, shape[0] - 1):
         frame = source.frames[index]
         pixels = pydicom.dcmread(frame.path).pixel_array
-        assert np.array_equal(volume.array[index], pixels[frame.frame_number - 1] if pixels.ndim == 3 else pixels)
+        assert np.array_equal(
+            volume.array[index], pixels[frame.frame_number - 1] if pixels.ndim == 3 else pixels
+        )
 
 
 @pytest.mark.parametrize("folder", ["ge-t1-3d-cor", "siemens-xa30-enh-t1"])
@@ -127,7 +131,9 @@ def test_what_is_not_for_us_is_refused_by_name(real_data: Path, folder: str, cod
         ("icometrix-mini/generic_anatomical_001", "frame-of-reference-missing"),
     ],
 )
-def test_a_site_rule_cannot_push_it_through_the_checks(real_data: Path, tmp_path: Path, folder: str, code: str) -> None:
+def test_a_site_rule_cannot_push_it_through_the_checks(
+    real_data: Path, tmp_path: Path, folder: str, code: str
+) -> None:
     for series in only_study(real_data / folder).series:
         assert code in [finding.code for finding in check_series(series, "t1", SETTINGS)]
         with pytest.raises(StudyRefused) as refusal:
@@ -142,12 +148,18 @@ def test_the_knee_is_refused_without_its_body_part_too(real_data: Path) -> None:
         for item in study.series[0].instances
     ]
     selection = select_series(assemble("1.2.3", anonymous), SETTINGS)
-    assert [(finding.code, finding.grade) for finding in selection.findings] == [("coverage-too-small", "refuse")]
+    assert [(finding.code, finding.grade) for finding in selection.findings] == [
+        ("coverage-too-small", "refuse")
+    ]
 
 
 def test_reports_beside_images_ask_for_no_answer(real_data: Path) -> None:
     study = only_study(real_data / "siemens-xa30-derived")
-    answerable = {item.header.Modality: is_answerable(item.header) for series in study.series for item in series.instances}
+    answerable = {
+        item.header.Modality: is_answerable(item.header)
+        for series in study.series
+        for item in series.instances
+    }
     assert answerable == {"MR": True, "SR": False}
 
 
@@ -165,7 +177,10 @@ def test_every_encoding_of_a_series_becomes_the_same_volume(real_data: Path, tmp
     volumes = {}
     for codec in CODECS:
         study = only_study(real_data / "icometrix-mini" / f"generic_{codec}")
-        placed = [replace(item, header=replace(item.header, FrameOfReferenceUID="1.2.9")) for item in study.series[0].instances]
+        placed = [
+            replace(item, header=replace(item.header, FrameOfReferenceUID="1.2.9"))
+            for item in study.series[0].instances
+        ]
         (series,) = assemble("1.2.3", placed).series
         volumes[codec] = load_volume(series, "flair", Path("/"), tmp_path)[0]
     for codec, volume in volumes.items():
@@ -184,7 +199,10 @@ def test_nine_transfer_syntaxes_decode_to_the_same_pixels(real_data: Path) -> No
 
 def test_real_rescale_and_non_square_pixels(real_data: Path, tmp_path: Path) -> None:
     study = only_study(real_data / "icometrix-mini" / "generic_anatomical_002_non_isotropic")
-    placed = [replace(item, header=replace(item.header, FrameOfReferenceUID="1.2.9")) for item in study.series[0].instances]
+    placed = [
+        replace(item, header=replace(item.header, FrameOfReferenceUID="1.2.9"))
+        for item in study.series[0].instances
+    ]
     (series,) = assemble("1.2.3", placed).series
     volume, source, _ = load_volume(series, "t1", Path("/"), tmp_path)
     assert np.allclose(np.linalg.norm(volume.affine[:3, :3], axis=0), (0.5, 4.0, 6.4), atol=1e-3)

@@ -71,7 +71,9 @@ def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.Capture
     write_bundle(models, threshold_graph([1.0], 0.68, [80, 80, 64]), brain_manifest())
     settings = {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain"}
     config = choose(
-        parse_config({"storage": {"root": str(tmp_path / "node")}, "pipeline": settings}), cache=tmp_path / "cache", threshold=None
+        parse_config({"storage": {"root": str(tmp_path / "node")}, "pipeline": settings}),
+        cache=tmp_path / "cache",
+        threshold=None,
     )
     layout = SpoolLayout(config.storage.spool)
     layout.prepare()
@@ -83,7 +85,17 @@ def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.Capture
         instance.save_as(layout.root / path, enforce_file_format=True)
         syntax = instance.file_meta.TransferSyntaxUID
         ledger.instances.add(
-            ReceivedInstance(instance.SOPInstanceUID, instance.SOPClassUID, syntax, path, sha256, 1, "MR", "127.0.0.1", 10.0)
+            ReceivedInstance(
+                instance.SOPInstanceUID,
+                instance.SOPClassUID,
+                syntax,
+                path,
+                sha256,
+                1,
+                "MR",
+                "127.0.0.1",
+                10.0,
+            )
         )
     for instance_id, received in ledger.instances.unindexed(1000):
         ledger.instances.record_header(instance_id, read_header(layout.root / received.path), 11.0)

@@ -35,7 +35,10 @@ STUDIES: dict[str, dict[str, Any]] = {
     "both": {},
     "enhanced": {"flair": {"multiframe": True}},
     "coronal t1": {"roles": ("t1",), "t1": {"plane": "coronal", "shape": (40, 53, 63)}},
-    "oblique": {"roles": ("flair",), "flair": {"tilt_deg": 14, "shape": (20, 40, 56), "spacing_mm": (7.5, 3.5, 4.25)}},
+    "oblique": {
+        "roles": ("flair",),
+        "flair": {"tilt_deg": 14, "shape": (20, 40, 56), "spacing_mm": (7.5, 3.5, 4.25)},
+    },
     "negative": {"found": False},
     "merged": {"settings": ResultSettings(maximum_segments=1)},
 }
@@ -59,7 +62,9 @@ def real_study(folder: Path, role: Role, work_dir: Path) -> Answered:
     index = np.stack(np.meshgrid(*(np.arange(size) for size in shape), indexing="ij"), axis=-1)
     points_mm = apply_affine(volume.affine, index) - middle
     labels = np.zeros(tuple(shape), np.uint16)
-    for label, blob in enumerate((Blob((31, 17, 14), (16, 12, 13)), Blob((-26, -30, 5), (8, 10, 11))), start=1):
+    for label, blob in enumerate(
+        (Blob((31, 17, 14), (16, 12, 13)), Blob((-26, -30, 5), (8, 10, 11))), start=1
+    ):
         labels[blob.contains(points_mm)] = label
     context = AnswerContext(study_uid, 1, (source,), ResultSettings(), "0.1.0", CREATED_AT, paths[0])
     return Answered(context, volume, make_result(labels, volume, role))
@@ -88,19 +93,32 @@ def validate(dciodvfy: str, path: Path, *, real: bool = False, own_codes: bool =
     # The 2022 dciodvfy does not know Device UID in this sequence (PS3.3 C.12.1.1.5, CP 2031), and no coding scheme that it has no name
     # for, though a private one is to be told (PS3.3 C.12.1); nothing else is warned about.
     expected = ("DeviceUID", *(["Unrecognized defined term = <99DICOMNODE>"] if own_codes else []))
-    assert [line for line in lines if line.startswith("Warning") and not any(words in line for words in expected)] == []
+    assert [
+        line for line in lines if line.startswith("Warning") and not any(words in line for words in expected)
+    ] == []
 
 
 def read_labels(segimage2itkimage: str, seg: Path, answered: Answered) -> np.ndarray:
     """Return the label map that dcmqi sees, placed on the reference grid by patient coordinates alone."""
     out = seg.parent / "itk"
     out.mkdir()
-    command = [segimage2itkimage, "--inputDICOM", str(seg), "--outputDirectory", str(out), "-t", "nrrd", "--mergeSegments"]
+    command = [
+        segimage2itkimage,
+        "--inputDICOM",
+        str(seg),
+        "--outputDirectory",
+        str(out),
+        "-t",
+        "nrrd",
+        "--mergeSegments",
+    ]
     subprocess.run(command, capture_output=True, check=True)
     (path,) = out.glob("*.nrrd")
     image = sitk.ReadImage(str(path))
     voxels = np.argwhere(sitk.GetArrayViewFromImage(image))
-    points_mm = np.array([image.TransformIndexToPhysicalPoint([int(i) for i in voxel[::-1]]) for voxel in voxels])
+    points_mm = np.array(
+        [image.TransformIndexToPhysicalPoint([int(i) for i in voxel[::-1]]) for voxel in voxels]
+    )
     index = apply_affine(np.linalg.inv(answered.volume.affine), points_mm)
     assert np.abs(index - np.rint(index)).max() < 0.05
     seen = np.zeros(answered.volume.array.shape, dtype=int)
@@ -110,7 +128,11 @@ def read_labels(segimage2itkimage: str, seg: Path, answered: Answered) -> np.nda
 
 def read_report(tid1500reader: str, sr: Path) -> dict[str, Any]:
     target = sr.with_suffix(".json")
-    subprocess.run([tid1500reader, "--inputDICOM", str(sr), "--outputMetadata", str(target)], capture_output=True, check=True)
+    subprocess.run(
+        [tid1500reader, "--inputDICOM", str(sr), "--outputMetadata", str(target)],
+        capture_output=True,
+        check=True,
+    )
     content: dict[str, Any] = json.loads(target.read_text())
     return content
 
@@ -139,12 +161,16 @@ def test_validators_pass_every_kind_of_result(tmp_path: Path, require_tool: Requ
 def test_validators_pass_a_refusal(tmp_path: Path, require_tool: RequireTool, outcome: Outcome) -> None:
     answered = answered_study(tmp_path / "in")
     context = replace(answered.context, sources=())
-    (report,) = build_refusal(context, "slice-missing", "The FLAIR has a gap after slice 7; send it again.", (), outcome)
+    (report,) = build_refusal(
+        context, "slice-missing", "The FLAIR has a gap after slice 7; send it again.", (), outcome
+    )
     path = tmp_path / report.filename
     path.write_bytes(report.data)
 
     validate(require_tool("dciodvfy"), path)
-    dump = subprocess.run([require_tool("dsrdump"), "+Pl", str(path)], capture_output=True, text=True, check=False)
+    dump = subprocess.run(
+        [require_tool("dsrdump"), "+Pl", str(path)], capture_output=True, text=True, check=False
+    )
     assert (dump.returncode, dump.stderr) == (0, "")
     assert "send it again" in dump.stdout
 
@@ -173,7 +199,12 @@ def test_dcmqi_reads_the_measurements(tmp_path: Path, require_tool: RequireTool)
         if item["quantity"]["CodeValue"] == "118565006" and group["TrackingIdentifier"].startswith("Lesion ")
     ]
 
-    expected = [item.value for lesion in answered.result.lesions for item in lesion.measurements if item.name == "volume"]
+    expected = [
+        item.value
+        for lesion in answered.result.lesions
+        for item in lesion.measurements
+        if item.name == "volume"
+    ]
     assert volumes == pytest.approx(expected, rel=1e-5)
     changes = {
         group["TrackingIdentifier"]: item["conceptValue"]["CodeMeaning"]
@@ -187,7 +218,9 @@ def test_dcmqi_reads_the_measurements(tmp_path: Path, require_tool: RequireTool)
 @pytest.mark.tools
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
-def test_results_on_real_series_hold_in_every_tool(tmp_path: Path, real_data: Path, require_tool: RequireTool, name: str) -> None:
+def test_results_on_real_series_hold_in_every_tool(
+    tmp_path: Path, real_data: Path, require_tool: RequireTool, name: str
+) -> None:
     folder, role = REAL[name]
     answered = real_study(real_data / folder, role, tmp_path)
     assert ndimage.label(answered.result.labels.array)[1] == 2
@@ -195,7 +228,9 @@ def test_results_on_real_series_hold_in_every_tool(tmp_path: Path, real_data: Pa
 
     validate(require_tool("dciodvfy"), written["seg"], real=True)
     validate(require_tool("dciodvfy"), written["sr"], real=True)
-    assert np.array_equal(read_labels(require_tool("segimage2itkimage"), written["seg"], answered), answered.result.labels.array)
+    assert np.array_equal(
+        read_labels(require_tool("segimage2itkimage"), written["seg"], answered), answered.result.labels.array
+    )
 
 
 def test_images_without_a_frame_of_reference_are_refused_by_name(tmp_path: Path, real_data: Path) -> None:

@@ -20,7 +20,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("wheels")
     for project in (root, root / "models"):
         subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, project], check=True, timeout=300
+            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, project],
+            check=True,
+            timeout=300,
         )
     return {path.name.split("-")[0]: path for path in folder.glob("*.whl")}
 
@@ -38,7 +40,9 @@ def installed(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 def _run(program: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program, *words], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        [program, *words], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_the_demonstration_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
@@ -48,10 +52,14 @@ def test_the_demonstration_runs_from_the_wheel(installed: Path, tmp_path: Path) 
     assert len(list((tmp_path / "demo-out" / "pacs").glob("*.dcm"))) >= 2
 
 
-def test_the_environment_has_no_test_tools_and_the_networks_are_in_the_wheel(installed: Path, tmp_path: Path) -> None:
+def test_the_environment_has_no_test_tools_and_the_networks_are_in_the_wheel(
+    installed: Path, tmp_path: Path
+) -> None:
     packages = _run(installed / "python", "-m", "pip", "list", cwd=tmp_path).stdout
     assert "dicomnode-stroke" in packages
-    assert [name for name in ("pytest", "mypy", "hypothesis", "ruff", "torch", "dcmqi") if name in packages] == []
+    assert [
+        name for name in ("pytest", "mypy", "hypothesis", "ruff", "torch", "dcmqi") if name in packages
+    ] == []
     listed = _run(installed / "dicomnode", "models", "list", "--json", cwd=tmp_path)
     assert listed.returncode == 0
     assert "brain-extractor-3mm" in listed.stdout
@@ -59,10 +67,14 @@ def test_the_environment_has_no_test_tools_and_the_networks_are_in_the_wheel(ins
 
 def test_every_bundle_is_in_one_of_the_wheels(wheels: dict[str, Path], repo_root: Path) -> None:
     shipped = {
-        f"dicomnode/models/{path.parent.relative_to(repo_root / 'models')}" for path in (repo_root / "models").glob("*/*/model.toml")
+        f"dicomnode/models/{path.parent.relative_to(repo_root / 'models')}"
+        for path in (repo_root / "models").glob("*/*/model.toml")
     }
     packed = [
-        str(Path(name).parent) for wheel in wheels.values() for name in zipfile.ZipFile(wheel).namelist() if name.endswith("model.toml")
+        str(Path(name).parent)
+        for wheel in wheels.values()
+        for name in zipfile.ZipFile(wheel).namelist()
+        if name.endswith("model.toml")
     ]
     assert sorted(packed) == sorted(shipped)
     # Both wheels write below dicomnode/models: a file that both hold would be removed with either.

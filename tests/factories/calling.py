@@ -17,13 +17,19 @@ _opened: list[socket.socket] = []
 
 
 def associate(
-    port: int, contexts: Sequence[tuple[str, Sequence[str]]] = MR_EXPLICIT, *, calling: str = "SCANNER", called: str = "NODE"
+    port: int,
+    contexts: Sequence[tuple[str, Sequence[str]]] = MR_EXPLICIT,
+    *,
+    calling: str = "SCANNER",
+    called: str = "NODE",
 ) -> Association:
     """Ask 127.0.0.1 for an association; the caller looks whether it got one, within `sockets_closed`."""
     entity = AE(ae_title=calling)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
     wanted = [build_context(uid, list(syntaxes)) for uid, syntaxes in contexts]
-    return entity.associate("127.0.0.1", port, ae_title=called, contexts=wanted, evt_handlers=[(evt.EVT_ACSE_SENT, _note)])
+    return entity.associate(
+        "127.0.0.1", port, ae_title=called, contexts=wanted, evt_handlers=[(evt.EVT_ACSE_SENT, _note)]
+    )
 
 
 @contextmanager

@@ -34,9 +34,18 @@ class Authority:
         self._openssl, self.folder = openssl, folder
         self.certificate, self._key = folder / "authority.pem", folder / "authority.key"
         subject = ["-subj", f"/CN={name}", "-days", "30", "-addext", "basicConstraints=critical,CA:TRUE"]
-        self._run("req", "-x509", *_NEW_KEY, "-nodes", "-keyout", self._key, "-out", self.certificate, *subject)
+        self._run(
+            "req", "-x509", *_NEW_KEY, "-nodes", "-keyout", self._key, "-out", self.certificate, *subject
+        )
 
-    def issue(self, name: str, *, alternatives: str = "IP:127.0.0.1,DNS:localhost", days: int = 30, password: str = "") -> Identity:
+    def issue(
+        self,
+        name: str,
+        *,
+        alternatives: str = "IP:127.0.0.1,DNS:localhost",
+        days: int = 30,
+        password: str = "",
+    ) -> Identity:
         """Make a key and a certificate for `name`; with negative `days` it has expired."""
         certificate, key, request = (self.folder / f"{name}{suffix}" for suffix in (".pem", ".key", ".csr"))
         protection = ["-passout", f"pass:{password}"] if password else ["-nodes"]
@@ -56,4 +65,9 @@ _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
 
 def tls_settings(authority: Authority, identity: Identity, **more: Any) -> dict[str, Any]:
     """Return the [tls] table of a configuration."""
-    return {"certificate": str(identity.certificate), "key": str(identity.key), "authorities": str(authority.certificate), **more}
+    return {
+        "certificate": str(identity.certificate),
+        "key": str(identity.key),
+        "authorities": str(authority.certificate),
+        **more,
+    }

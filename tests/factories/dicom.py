@@ -48,7 +48,10 @@ LEFT_MARKER = Blob((48, -22, 4), (5, 5, 5))
 LESIONS = (Blob((30, 20, 22), (12, 14, 10)), Blob((-34, -28, 10), (7, 9, 8)))
 
 # Stored value of (air, scalp, brain, ventricles, marker, lesion): CSF is dark on both, lesions dark on T1 and bright on FLAIR.
-_VALUES: dict[Role, tuple[int, int, int, int, int, int]] = {"t1": (0, 900, 1500, 400, 2100, 800), "flair": (0, 700, 1100, 250, 1800, 2400)}
+_VALUES: dict[Role, tuple[int, int, int, int, int, int]] = {
+    "t1": (0, 900, 1500, 400, 2100, 800),
+    "flair": (0, 700, 1100, 250, 1800, 2400),
+}
 
 
 def voxel_centres(affine: Array, shape: Sequence[int]) -> Array:
@@ -108,7 +111,11 @@ class PhantomStudy:
 
     def write(self, folder: Path) -> list[Path]:
         """Write every series below `folder/<role>` and return the paths."""
-        return [path for role, series in self.series.items() for path in write_series(series.instances, folder / role)]
+        return [
+            path
+            for role, series in self.series.items()
+            for path in write_series(series.instances, folder / role)
+        ]
 
 
 def phantom_series(
@@ -132,7 +139,9 @@ def phantom_series(
     affine = stack_affine(plane, shape, spacing_mm, center_mm=(2, -1, 3), tilt_deg=tilt_deg, reverse=reverse)
     array = paint_head(affine, shape, role, lesions)
     author.update(role=role, study_uid=study_uid, frame_of_reference_uid=frame_of_reference_uid)
-    instances = [author_enhanced(array, affine, **author)] if multiframe else author_series(array, affine, **author)
+    instances = (
+        [author_enhanced(array, affine, **author)] if multiframe else author_series(array, affine, **author)
+    )
     return PhantomSeries(role, array, affine, lesion_mask(affine, shape, lesions), instances)
 
 
@@ -152,7 +161,13 @@ def phantom_study(
     study_uid, frame_of_reference_uid = derive_uid("study", seed), derive_uid("frame of reference", seed)
     settings: dict[Role, dict[str, Any]] = {
         "t1": {"plane": "sagittal", "series_number": 2, **(t1 or {})},
-        "flair": {"plane": "axial", "series_number": 3, "shape": (32, 64, 64), "spacing_mm": (6.0, 3.0, 3.0), **(flair or {})},
+        "flair": {
+            "plane": "axial",
+            "series_number": 3,
+            "shape": (32, 64, 64),
+            "spacing_mm": (6.0, 3.0, 3.0),
+            **(flair or {}),
+        },
     }
     series = {
         role: phantom_series(

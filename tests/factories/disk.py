@@ -46,7 +46,9 @@ class Call:
 class Step:
     """One change to the disk, or an answer to a peer, in the order in which it came to be."""
 
-    kind: Literal["create", "write", "truncate", "sync", "rename", "unlink", "folder", "sync folder", "answer"]
+    kind: Literal[
+        "create", "write", "truncate", "sync", "rename", "unlink", "folder", "sync folder", "answer"
+    ]
     path: str
     data: bytes = b""
     offset: int = -1
@@ -98,13 +100,17 @@ class _Reader:
 
     def steps(self, calls: list[Call]) -> Iterator[Step]:
         # An answer may have left when its call began; everything else counts when its call has returned.
-        for call in sorted(calls, key=lambda call: call.began if call.name in ("sendto", "sendmsg") else call.ended):
+        for call in sorted(
+            calls, key=lambda call: call.began if call.name in ("sendto", "sendmsg") else call.ended
+        ):
             step = self._step(call)
             if step is not None:
                 yield step
 
     def _step(self, call: Call) -> Step | None:
-        if call.name in ("sendto", "sendmsg", "write", "writev") and (_path_of(call.arguments) or "").startswith("socket:"):
+        if call.name in ("sendto", "sendmsg", "write", "writev") and (
+            _path_of(call.arguments) or ""
+        ).startswith("socket:"):
             return Step("answer", "", _bytes_of(call.arguments))
         if call.name in ("open", "openat", "creat"):
             return self._opened(call)

@@ -36,12 +36,16 @@ def write_triplanar(models: Path, levels: Mapping[str, float], **changes: Any) -
     thresholds = dict.fromkeys(("axial", "coronal", "sagittal"), 0.5)
     manifest = lesion_manifest(**{"name": "known-planes", "family": "triplanar", **changes})
     manifest.setdefault("triplanar", {"thresholds": thresholds})
-    return write_family_bundle(models, {f"model-{plane}.onnx": _bright(level, PATCH) for plane, level in levels.items()}, manifest)
+    return write_family_bundle(
+        models, {f"model-{plane}.onnx": _bright(level, PATCH) for plane, level in levels.items()}, manifest
+    )
 
 
 def write_proposal(models: Path, *, proposal: float, coarse: float, **changes: Any) -> Path:
     """Write a bundle whose slices and coarse pass propose what is brighter than their level, and whose 3D network takes what is bright."""
-    manifest = lesion_manifest(name="known-regions", family="proposal3d", input__patch=REGION, proposal=dict(PROPOSAL))
+    manifest = lesion_manifest(
+        name="known-regions", family="proposal3d", input__patch=REGION, proposal=dict(PROPOSAL)
+    )
     for path, value in changes.items():
         section, key = path.split("__")
         manifest[section][key] = value
@@ -57,4 +61,6 @@ def write_ensemble(models: Path, members: Mapping[str, str], rule: str = "averag
     """Write an ensemble of bundles that lie in `models` ("name/version" to SHA-256)."""
     manifest = lesion_manifest(**{"name": "known-ensemble", "family": "ensemble", **changes})
     manifest["ensemble"] = {"rule": rule, "members": dict(members)}
-    return write_family_bundle(models, {}, {key: value for key, value in manifest.items() if key not in ("preprocess", "window")})
+    return write_family_bundle(
+        models, {}, {key: value for key, value in manifest.items() if key not in ("preprocess", "window")}
+    )

@@ -27,8 +27,12 @@ def head_volume(role: Role) -> tuple[Array, Array]:
     with np.load(DEMO_STUDY) as study:
         array, affine = study[role], study[f"{role}_affine"].copy()
     factors = _FACTORS[role]
-    cropped = array[tuple(slice(size // factor * factor) for size, factor in zip(array.shape, factors, strict=True))]
-    blocks = cropped.reshape([n for size, factor in zip(cropped.shape, factors, strict=True) for n in (size // factor, factor)])
+    cropped = array[
+        tuple(slice(size // factor * factor) for size, factor in zip(array.shape, factors, strict=True))
+    ]
+    blocks = cropped.reshape(
+        [n for size, factor in zip(cropped.shape, factors, strict=True) for n in (size // factor, factor)]
+    )
     affine[:3, 3] += affine[:3, :3] @ ((np.array(factors) - 1) / 2)
     affine[:3, :3] *= factors
     return np.rint(blocks.mean(axis=(1, 3, 5))).astype(np.uint16), affine
@@ -38,7 +42,11 @@ def head_series(role: Role, study: object, **author: Any) -> list[Dataset]:
     """Return the instances of one series of the head; `study` names the study, `author` goes to `author_series`."""
     array, affine = head_volume(role)
     uid = study_uid(study)
-    settings = {"series_number": _NUMBERS[role], "frame_of_reference_uid": derive_uid(uid, "frame of reference"), **author}
+    settings = {
+        "series_number": _NUMBERS[role],
+        "frame_of_reference_uid": derive_uid(uid, "frame of reference"),
+        **author,
+    }
     return author_series(array, affine, role=role, study_uid=uid, **settings)
 
 

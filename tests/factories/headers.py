@@ -80,8 +80,17 @@ def make_series(
     for index in range(count):
         position = tuple(float(step * index * spacing_mm) for step in _STEPS[plane])
         told = count if announced == -1 else announced
-        values = {"positions": (position,), "orientations": (PLANES[plane],), "ImagesInAcquisition": told, "InstanceNumber": index + 1}
-        header = make_header(f"{changes.get('SeriesInstanceUID', role)[-6:].encode().hex()[:8]}.{index}", role, **{**values, **changes})
+        values = {
+            "positions": (position,),
+            "orientations": (PLANES[plane],),
+            "ImagesInAcquisition": told,
+            "InstanceNumber": index + 1,
+        }
+        header = make_header(
+            f"{changes.get('SeriesInstanceUID', role)[-6:].encode().hex()[:8]}.{index}",
+            role,
+            **{**values, **changes},
+        )
         instances.append(indexed(each(index, header) if each else header))
     return Series(instances[0].header.SeriesInstanceUID, tuple(instances))
 
@@ -98,4 +107,6 @@ def make_study(*series: Series) -> Study:
 
 def without(series: Series, indices: Sequence[int]) -> Series:
     """Return the series without some of its instances."""
-    return replace(series, instances=tuple(item for index, item in enumerate(series.instances) if index not in indices))
+    return replace(
+        series, instances=tuple(item for index, item in enumerate(series.instances) if index not in indices)
+    )

@@ -65,7 +65,9 @@ class Hospital:
         self._stack.enter_context(self.node)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.__exit__(kind, error, trace)
 
     def write(self, name: str) -> list[Path]:
@@ -79,7 +81,9 @@ class Hospital:
         end = time.monotonic() + patience_s
         while waiting and time.monotonic() < end:
             try:
-                peer = DestinationSettings(name="node", ae_title=AE_TITLE, host="127.0.0.1", port=self.node.port(5))
+                peer = DestinationSettings(
+                    name="node", ae_title=AE_TITLE, host="127.0.0.1", port=self.node.port(5)
+                )
             except NodeError:  # Killed just now; it comes back.
                 time.sleep(0.2)
                 continue
@@ -101,7 +105,9 @@ class Hospital:
     def wait_answered(self, timeout_s: float = 300.0) -> None:
         """Wait until the archive has a report of every study."""
         end = time.monotonic() + timeout_s
-        while time.monotonic() < end and not set(self.studies) <= {uid for uid, count in self.reports().items() if count}:
+        while time.monotonic() < end and not set(self.studies) <= {
+            uid for uid, count in self.reports().items() if count
+        }:
             time.sleep(0.5)
 
     def count(self, settle_s: float = 3.0) -> Counts:

@@ -11,7 +11,12 @@ from dicomnode.simulator.author import derive_uid
 
 
 def small_instance(
-    number: int = 1, *, SOPClassUID: str = MRImageStorage, side: int = 16, fill: int | None = None, seed: str = "small"
+    number: int = 1,
+    *,
+    SOPClassUID: str = MRImageStorage,
+    side: int = 16,
+    fill: int | None = None,
+    seed: str = "small",
 ) -> Dataset:
     """Return an instance whose pixels hold `fill` (its number by default); the same arguments give the same UID, whatever `fill` is."""
     instance = Dataset()
@@ -25,7 +30,12 @@ def small_instance(
     instance.InstanceNumber = number
     instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
     instance.Rows = instance.Columns = side
-    instance.BitsAllocated, instance.BitsStored, instance.HighBit, instance.PixelRepresentation = 16, 12, 11, 0
+    instance.BitsAllocated, instance.BitsStored, instance.HighBit, instance.PixelRepresentation = (
+        16,
+        12,
+        11,
+        0,
+    )
     value = (number if fill is None else fill) % 4096
     instance.PixelData = value.to_bytes(2, "little") * (side * side)
     instance.file_meta = FileMetaDataset()
@@ -35,7 +45,9 @@ def small_instance(
     return instance
 
 
-def write_instances(folder: Path, count: int, *, first: int = 1, side: int = 16, seed: str = "small") -> list[Path]:
+def write_instances(
+    folder: Path, count: int, *, first: int = 1, side: int = 16, seed: str = "small"
+) -> list[Path]:
     """Write `count` small MR instances and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

@@ -28,7 +28,9 @@ async def call(address: str, security: Security | None, marker: str) -> bool:
         await asyncio.wait_for(server.identity(), PATIENCE_S)
         for handler in (server.run_function, server.run):
             try:
-                await asyncio.wait_for(handler(function=dumps(leave_marker), args=dumps((marker,)), kwargs=dumps({})), PATIENCE_S)
+                await asyncio.wait_for(
+                    handler(function=dumps(leave_marker), args=dumps((marker,)), kwargs=dumps({})), PATIENCE_S
+                )
             except Exception:  # noqa: BLE001  a scheduler has the first, a worker and a nanny the second
                 continue
     except Exception:  # noqa: BLE001  whatever it is, it did not get in

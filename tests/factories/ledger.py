@@ -20,11 +20,21 @@ STUDY = "2.25.100"
 ARCHIVE: Mapping[str, Sequence[str]] = {"pacs": ("seg", "sr")}
 
 
-def received(number: int, content: str = "", at: float = 10.0, calling_ae: str = "SCANNER") -> ReceivedInstance:
+def received(
+    number: int, content: str = "", at: float = 10.0, calling_ae: str = "SCANNER"
+) -> ReceivedInstance:
     """Return an instance as reception lists it; other `content` is other bytes under the same UID."""
     sha256 = hashlib.sha256(f"{number}{content}".encode()).hexdigest()
     return ReceivedInstance(
-        f"{STUDY}.9.{number}", MR, EXPLICIT_LITTLE, f"incoming/{sha256}.dcm", sha256, 1000 + number, calling_ae, "10.0.0.7", at
+        f"{STUDY}.9.{number}",
+        MR,
+        EXPLICIT_LITTLE,
+        f"incoming/{sha256}.dcm",
+        sha256,
+        1000 + number,
+        calling_ae,
+        "10.0.0.7",
+        at,
     )
 
 
@@ -54,7 +64,12 @@ def result(kind: str, revision: int = 1, data: bytes = b"") -> ResultFile:
     number = {"seg": 1, "sr": 2, "montage": 3}[kind]
     sha256 = hashlib.sha256(data or f"{kind}{revision}".encode()).hexdigest()
     return ResultFile(
-        kind, f"results/{kind}-{revision}", sha256, f"{STUDY}.77.{number}", SEG if kind == "seg" else SR, f"{STUDY}.70.{number}"
+        kind,
+        f"results/{kind}-{revision}",
+        sha256,
+        f"{STUDY}.77.{number}",
+        SEG if kind == "seg" else SR,
+        f"{STUDY}.70.{number}",
     )
 
 
@@ -70,7 +85,9 @@ class LedgerStory:
     def index(self, now: float = 11.0, study: str = STUDY) -> int:
         found = self.ledger.instances.unindexed(1000)
         for instance_id, instance in found:
-            self.ledger.instances.record_header(instance_id, header(int(instance.SOPInstanceUID.rsplit(".", 1)[1]), study), now)
+            self.ledger.instances.record_header(
+                instance_id, header(int(instance.SOPInstanceUID.rsplit(".", 1)[1]), study), now
+            )
         return len(found)
 
     def waiting(self, *numbers: int) -> Job:
@@ -89,15 +106,32 @@ class LedgerStory:
         assert job is not None
         return job
 
-    def encoded(self, destinations: Mapping[str, Sequence[str]] = ARCHIVE, owner: str = "work:1", now: float = 40.0) -> Job:
+    def encoded(
+        self, destinations: Mapping[str, Sequence[str]] = ARCHIVE, owner: str = "work:1", now: float = 40.0
+    ) -> Job:
         job = self.running(owner)
         self.finish(job, destinations, owner, now)
         return job
 
-    def finish(self, job: Job, destinations: Mapping[str, Sequence[str]] = ARCHIVE, owner: str = "work:1", now: float = 40.0) -> None:
+    def finish(
+        self,
+        job: Job,
+        destinations: Mapping[str, Sequence[str]] = ARCHIVE,
+        owner: str = "work:1",
+        now: float = 40.0,
+    ) -> None:
         files = [result(kind, job.revision) for kind in ("seg", "sr", "montage")]
         self.ledger.jobs.finish(
-            job.id, owner, Conclusion(Outcome.LESIONS, "2 lesions", files, destinations, {"lesions": [{"label": 1, "volume_ml": 2.5}]}), now
+            job.id,
+            owner,
+            Conclusion(
+                Outcome.LESIONS,
+                "2 lesions",
+                files,
+                destinations,
+                {"lesions": [{"label": 1, "volume_ml": 2.5}]},
+            ),
+            now,
         )
 
     def conclude(self, job: Job, outcome: Outcome, reason: str, now: float, owner: str = "work") -> None:

@@ -46,8 +46,16 @@ class Listening:
 @contextmanager
 def listening(root: Path, tls: dict[str, Any] | None = None, **network: Any) -> Iterator[Listening]:
     """Listen on all addresses of this machine, for the peer PEER at 127.0.0.1 only."""
-    values = {"port": 0, "ae_title": "NODE", "accept_unknown_peers": "never", "tls": tls is not None, **network}
-    config = parse_config({"network": values, "peers": [{"ae_title": "PEER", "hosts": [PEER]}], "tls": tls or {}})
+    values = {
+        "port": 0,
+        "ae_title": "NODE",
+        "accept_unknown_peers": "never",
+        "tls": tls is not None,
+        **network,
+    }
+    config = parse_config(
+        {"network": values, "peers": [{"ae_title": "PEER", "hosts": [PEER]}], "tls": tls or {}}
+    )
     stored: list[str] = []
     audited: list[AuditEvent] = []
 
@@ -55,7 +63,9 @@ def listening(root: Path, tls: dict[str, Any] | None = None, **network: Any) -> 
         stored.append(instance.SOPInstanceUID)
         return "new"
 
-    receiver = Receiver(config, SpoolWriter(SpoolLayout(root / "spool"), 0), add, time.time, audit=audited.append)
+    receiver = Receiver(
+        config, SpoolWriter(SpoolLayout(root / "spool"), 0), add, time.time, audit=audited.append
+    )
     with structlog.testing.capture_logs() as logged:
         yield Listening(receiver, receiver.start()[1], root / "spool", stored, audited, logged)
         receiver.stop(2.0)

@@ -14,7 +14,9 @@ from pipeline.records import Volume
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def save_nifti(path: Path, array: npt.NDArray[Any], ras_affine: npt.NDArray[Any], *, sform: int = 1, qform: int = 0) -> Path:
+def save_nifti(
+    path: Path, array: npt.NDArray[Any], ras_affine: npt.NDArray[Any], *, sform: int = 1, qform: int = 0
+) -> Path:
     """Write (x, y, z, ...) voxels with the given transform codes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(array, ras_affine)

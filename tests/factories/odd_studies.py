@@ -49,16 +49,26 @@ def make_study(seed: int) -> list[OddInstance]:
     sop_class = chance.choice([MR, MR, *chance.sample(STANDARD_CLASSES, 4), chance.choice(PRIVATE_CLASSES)])
     study, series, frame = (_dataset_uid(chance, f"{seed}.{number}") for number in (1, 2, 3))
     calling_ae = chance.choice(["SCANNER", "", " ", "A\\B", "K\u00d6LN", "x" * 16, "A\0B", "\u0663", "'; --"])
-    return [_make_instance(chance, seed, number, sop_class, (study, series, frame), calling_ae) for number in range(chance.randint(1, 3))]
+    return [
+        _make_instance(chance, seed, number, sop_class, (study, series, frame), calling_ae)
+        for number in range(chance.randint(1, 3))
+    ]
 
 
 def _make_instance(
-    chance: random.Random, seed: int, number: int, sop_class: str, uids: tuple[bytes, bytes, bytes], calling_ae: str
+    chance: random.Random,
+    seed: int,
+    number: int,
+    sop_class: str,
+    uids: tuple[bytes, bytes, bytes],
+    calling_ae: str,
 ) -> OddInstance:
     named = f"2.25.{seed}.9.{number}"
     requested = chance.choice([named] * 8 + [_odd_text(chance, named)])
     requested_class = chance.choice([sop_class] * 12 + [_odd_text(chance, sop_class)])
-    sop_instance = chance.choice([requested.encode("utf-8", "replace")] * 5 + [_dataset_uid(chance, f"{seed}.9.{number}")])
+    sop_instance = chance.choice(
+        [requested.encode("utf-8", "replace")] * 5 + [_dataset_uid(chance, f"{seed}.9.{number}")]
+    )
     elements = _elements(chance, sop_class.encode(), sop_instance, uids, number)
     implicit = chance.random() < 0.4
     mangled = _mangle(chance, elements)
@@ -68,22 +78,40 @@ def _make_instance(
     if whole is not None:
         dataset = whole(chance, dataset)
     study = studies[-1].rstrip(b"\0 ") if len(studies) == 1 and whole is None else None
-    return OddInstance(requested_class, requested, IMPLICIT if implicit else EXPLICIT, calling_ae, dataset, study)
+    return OddInstance(
+        requested_class, requested, IMPLICIT if implicit else EXPLICIT, calling_ae, dataset, study
+    )
 
 
 def _odd_text(chance: random.Random, uid: str) -> str:
     changed = [uid + end for end in (".", "\n", "\\3", "\0", "\0.4", "\u0663", "x", " ")]
-    foreign = ["", "." + uid, uid.replace(".", "..", 1), "Doe^Jane", "1." + "7" * 63, "../../etc/passwd", "-1.2"]
+    foreign = [
+        "",
+        "." + uid,
+        uid.replace(".", "..", 1),
+        "Doe^Jane",
+        "1." + "7" * 63,
+        "../../etc/passwd",
+        "-1.2",
+    ]
     return chance.choice(changed + foreign)
 
 
 def _dataset_uid(chance: random.Random, suffix: str) -> bytes:
     plain = f"2.25.{suffix}"
     odd = [plain + ".007", "1.02." + suffix, ("1." + suffix + "." + "9" * 64)[:64], "00." + suffix]
-    return chance.choice([plain.encode()] * 8 + [text.encode() for text in odd] + [_odd_text(chance, plain).encode()])
+    return chance.choice(
+        [plain.encode()] * 8 + [text.encode() for text in odd] + [_odd_text(chance, plain).encode()]
+    )
 
 
-def _elements(chance: random.Random, sop_class: bytes, sop_instance: bytes, uids: tuple[bytes, bytes, bytes], number: int) -> list[Element]:
+def _elements(
+    chance: random.Random,
+    sop_class: bytes,
+    sop_instance: bytes,
+    uids: tuple[bytes, bytes, bytes],
+    number: int,
+) -> list[Element]:
     study, series, frame = uids
     texts: list[tuple[int, bytes, Sequence[bytes]]] = [
         (0x00080005, b"CS", (b"ISO_IR 100", b"ISO_IR 192", b"ISO 2022 IR 87", b"NONSENSE", b"")),
@@ -115,8 +143,18 @@ def _elements(chance: random.Random, sop_class: bytes, sop_instance: bytes, uids
         (0x00280030, b"DS", (b"1\\1", b"0\\0", b"1")),
     ]
     elements = [(tag, vr, chance.choice([values[0]] * 6 + list(values))) for tag, vr, values in texts]
-    numbers = ((0x00280002, 1), (0x00280010, 4), (0x00280011, 4), (0x00280100, 16), (0x00280101, 12), (0x00280102, 11), (0x00280103, 0))
-    elements += [(tag, b"US", struct.pack("<H", chance.choice([value] * 12 + [0, 65535]))) for tag, value in numbers]
+    numbers = (
+        (0x00280002, 1),
+        (0x00280010, 4),
+        (0x00280011, 4),
+        (0x00280100, 16),
+        (0x00280101, 12),
+        (0x00280102, 11),
+        (0x00280103, 0),
+    )
+    elements += [
+        (tag, b"US", struct.pack("<H", chance.choice([value] * 12 + [0, 65535]))) for tag, value in numbers
+    ]
     if chance.random() < 0.8:
         elements.append((0x7FE00010, b"OW", bytes(32)))
     return sorted(elements)
@@ -141,7 +179,9 @@ def _explicit(element: Element) -> bytes:
     tag, vr, value = element
     value = _padded(vr, value)
     head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr)
-    return head + (struct.pack("<HL", 0, len(value)) if vr == b"OW" else struct.pack("<H", len(value))) + value
+    return (
+        head + (struct.pack("<HL", 0, len(value)) if vr == b"OW" else struct.pack("<H", len(value))) + value
+    )
 
 
 def _implicit(element: Element) -> bytes:

@@ -24,7 +24,9 @@ def threshold_graph(
     bias = np.array([-slope * level], np.float32)
     stored, nodes = [], []
     for name, values in (("kernel", kernel), ("bias", bias)):
-        stored.append(numpy_helper.from_array(values.astype(np.float16 if half else np.float32), f"{name}_stored"))
+        stored.append(
+            numpy_helper.from_array(values.astype(np.float16 if half else np.float32), f"{name}_stored")
+        )
         nodes.append(helper.make_node("Cast", [f"{name}_stored"], [name], to=TensorProto.FLOAT))
     nodes.append(helper.make_node("Conv", ["image", "kernel", "bias"], ["logit"]))
     nodes.append(helper.make_node("Sigmoid", ["logit"], ["probability"]))
@@ -35,11 +37,16 @@ def nan_graph(channels: int, patch: Sequence[int]) -> onnx.ModelProto:
     """Return a network that answers NaN: the logarithm of a negative number."""
     kernel = numpy_helper.from_array(np.zeros((1, channels, 1, 1, 1), np.float32), "kernel")
     bias = numpy_helper.from_array(np.array([-1.0], np.float32), "bias")
-    nodes = [helper.make_node("Conv", ["image", "kernel", "bias"], ["negative"]), helper.make_node("Log", ["negative"], ["probability"])]
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel", "bias"], ["negative"]),
+        helper.make_node("Log", ["negative"], ["probability"]),
+    ]
     return _model(nodes, [kernel, bias], channels, 1, patch)
 
 
-def _model(nodes: list[Any], stored: list[Any], channels: int, maps: int, patch: Sequence[int]) -> onnx.ModelProto:
+def _model(
+    nodes: list[Any], stored: list[Any], channels: int, maps: int, patch: Sequence[int]
+) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "known",
@@ -72,7 +79,11 @@ def lesion_manifest(**changes: Any) -> dict[str, Any]:
             "patch": [80, 96, 80],
             "dtype": "float32",
         },
-        "preprocess": {"resample": "gaussian-linear", "normalise": "brain-median", "normalise_parameters": {"clip": [0.0, 3.0]}},
+        "preprocess": {
+            "resample": "gaussian-linear",
+            "normalise": "brain-median",
+            "normalise_parameters": {"clip": [0.0, 3.0]},
+        },
         "window": {"step": 0.5, "gaussian": True},
         "output": {
             "name": "probability",
@@ -83,7 +94,15 @@ def lesion_manifest(**changes: Any) -> dict[str, Any]:
             "connectivity": 26,
         },
     }
-    return _changed(manifest, changes)
+    manifest = _changed(manifest, changes)
+    if "output__thresholds" not in changes:
+        channels, accepts = manifest["input"]["channels"], manifest["input"]["accepts"]
+        combinations = {"+".join(channel for channel in channels if channel in roles) for roles in accepts}
+        thresholds = manifest["output"]["thresholds"]
+        manifest["output"]["thresholds"] = {
+            name: level for name, level in thresholds.items() if name in combinations
+        }
+    return manifest
 
 
 def brain_manifest(**changes: Any) -> dict[str, Any]:
@@ -115,7 +134,9 @@ def write_bundle(models: Path, graph: onnx.ModelProto, manifest: Mapping[str, An
     return folder
 
 
-def write_family_bundle(models: Path, graphs: Mapping[str, onnx.ModelProto], manifest: Mapping[str, Any]) -> Path:
+def write_family_bundle(
+    models: Path, graphs: Mapping[str, onnx.ModelProto], manifest: Mapping[str, Any]
+) -> Path:
     """Write a bundle of several graphs (none for an ensemble) and return its folder."""
     folder = models / manifest["name"] / manifest["version"]
     folder.mkdir(parents=True)
@@ -131,21 +152,31 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     lines = [f"{key} = {json.dumps(value)}" for key, value in manifest.items() if not isinstance(value, dict)]
     for section, values in manifest.items():
         if isinstance(values, dict):
-            lines += [f"[{section}]", *(f"{json.dumps(key)} = {_toml(value)}" for key, value in values.items())]
+            lines += [
+                f"[{section}]",
+                *(f"{json.dumps(key)} = {_toml(value)}" for key, value in values.items()),
+            ]
     (folder / "model.toml").write_text("\n".join(lines) + "\n")
 
 
 def known_lesion_bundle(models: Path, **changes: Any) -> Bundle:
     """Return a network that marks what is brighter than 1.66 x the brain's median in the last channel."""
     manifest = lesion_manifest(**changes)
-    weights = [1.0 if channel == manifest["input"]["channels"][-1] else 0.0 for channel in manifest["input"]["channels"]]
-    return load_bundle(write_bundle(models, threshold_graph(weights, 1.66, manifest["input"]["patch"], slope=4.0), manifest))
+    weights = [
+        1.0 if channel == manifest["input"]["channels"][-1] else 0.0
+        for channel in manifest["input"]["channels"]
+    ]
+    return load_bundle(
+        write_bundle(models, threshold_graph(weights, 1.66, manifest["input"]["patch"], slope=4.0), manifest)
+    )
 
 
 def known_brain_bundle(models: Path, **changes: Any) -> Bundle:
     """Return a network that marks everything above a quarter of the image's range."""
     manifest = brain_manifest(**changes)
-    return load_bundle(write_bundle(models, threshold_graph([1.0], 0.25, manifest["input"]["patch"]), manifest))
+    return load_bundle(
+        write_bundle(models, threshold_graph([1.0], 0.25, manifest["input"]["patch"]), manifest)
+    )
 
 
 def _toml(value: Any) -> str:

@@ -66,11 +66,17 @@ class Orthanc:
     def instances(self, modality: str) -> list[str]:
         """Return the SOP Instance UIDs that it keeps of a modality."""
         query = {"Level": "Instance", "Query": {"Modality": modality}, "Expand": True}
-        return sorted(entry["MainDicomTags"]["SOPInstanceUID"] for entry in self.rest("POST", "/tools/find", query))
+        return sorted(
+            entry["MainDicomTags"]["SOPInstanceUID"] for entry in self.rest("POST", "/tools/find", query)
+        )
 
     def commitment(self, references: Sequence[tuple[str, str]], timeout_s: float = 60) -> dict[str, Any]:
         """Have it ask the node to commit itself, and return what it was told."""
-        path = self.rest("POST", "/modalities/node/storage-commitment", {"DicomInstances": [list(pair) for pair in references]})["Path"]
+        path = self.rest(
+            "POST",
+            "/modalities/node/storage-commitment",
+            {"DicomInstances": [list(pair) for pair in references]},
+        )["Path"]
         end = time.monotonic() + timeout_s
         while True:
             report: dict[str, Any] = self.rest("GET", path)
@@ -104,11 +110,20 @@ def running_orthanc(program: str, folder: Path, *, auto_forward: bool = False) -
         "AuthenticationEnabled": False,
         "RemoteAccessAllowed": False,
         "Plugins": [str(DICOMWEB_PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": False, "StudiesMetadata": "Full", "SeriesMetadata": "Full"},
+        "DicomWeb": {
+            "Enable": True,
+            "Root": "/dicom-web/",
+            "EnableWado": False,
+            "StudiesMetadata": "Full",
+            "SeriesMetadata": "Full",
+        },
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings), encoding="utf-8")
-    with (folder / "orthanc.log").open("wb") as log, subprocess.Popen([program, str(path)], stdout=log, stderr=log) as process:
+    with (
+        (folder / "orthanc.log").open("wb") as log,
+        subprocess.Popen([program, str(path)], stdout=log, stderr=log) as process,
+    ):
         try:
             _wait_until_it_answers(place, process)
             yield place

@@ -15,12 +15,19 @@ from tests.factories.instances import small_instance
 CLASSES = {"seg": SegmentationStorage, "sr": Comprehensive3DSRStorage}
 
 
-def freeze_results(layout: SpoolLayout, study: str, revision: int, classes: Mapping[str, str] = CLASSES) -> list[ResultFile]:
+def freeze_results(
+    layout: SpoolLayout, study: str, revision: int, classes: Mapping[str, str] = CLASSES
+) -> list[ResultFile]:
     """Write one result of each kind, each in a series of its own, and return what the ledger lists of them."""
-    return [_freeze(layout, study, revision, number, kind, classes[kind]) for number, kind in enumerate(classes, start=1)]
+    return [
+        _freeze(layout, study, revision, number, kind, classes[kind])
+        for number, kind in enumerate(classes, start=1)
+    ]
 
 
-def _freeze(layout: SpoolLayout, study: str, revision: int, number: int, kind: str, SOPClassUID: str) -> ResultFile:
+def _freeze(
+    layout: SpoolLayout, study: str, revision: int, number: int, kind: str, SOPClassUID: str
+) -> ResultFile:
     instance = small_instance(number, SOPClassUID=SOPClassUID, seed=f"result-{kind}")
     instance.StudyInstanceUID = study
     buffer = io.BytesIO()

@@ -36,7 +36,9 @@ def _millimetres() -> tuple[Array, Array, Array]:
 
 def _scan(signal: Array, random: np.random.Generator, noise: float | None = None) -> Array:
     """Return a magnitude image: smooth coil shading, a soft edge and Rician noise of 1 to 8 % of the tissue."""
-    shading = ndimage.zoom(random.normal(0, 1, (3, 3, 3)), np.array(SHAPE) / 3, order=3, grid_mode=True, mode="nearest")
+    shading = ndimage.zoom(
+        random.normal(0, 1, (3, 3, 3)), np.array(SHAPE) / 3, order=3, grid_mode=True, mode="nearest"
+    )
     signal = ndimage.gaussian_filter(signal, 0.5) * np.exp(random.uniform(0, 0.25) * shading)
     level = TISSUE * (random.uniform(0.01, 0.08) if noise is None else noise)
     return np.hypot(signal + random.normal(0, level, SHAPE), random.normal(0, level, SHAPE))
@@ -54,7 +56,12 @@ def _ellipsoid(random: np.random.Generator, radii: tuple[float, float, float]) -
     """Return an ellipsoid of one signal, with the bright or dark middle of a dielectric resonance."""
     z, y, x = _millimetres()
     distance = np.sqrt((z / radii[0]) ** 2 + (y / radii[1]) ** 2 + (x / radii[2]) ** 2)
-    return _scan(TISSUE * (distance < 1) * (1 + random.uniform(-0.3, 0.5) * np.cos(np.clip(distance, 0, 1) * np.pi / 2)), random)
+    return _scan(
+        TISSUE
+        * (distance < 1)
+        * (1 + random.uniform(-0.3, 0.5) * np.cos(np.clip(distance, 0, 1) * np.pi / 2)),
+        random,
+    )
 
 
 def _sphere(random: np.random.Generator) -> Array:
@@ -115,7 +122,9 @@ def _abdomen(random: np.random.Generator) -> Array:
     signal[(np.hypot((x + 45) / 48, (y + 5) / 55) < 1) & (z > -40)] = 0.9 * TISSUE
     signal[np.sqrt(((x - 60) / 25) ** 2 + ((y - 20) / 30) ** 2 + ((z - 20) / 45) ** 2) < 1] = 0.7 * TISSUE
     for side in (-1, 1):
-        signal[np.sqrt(((x - side * 45) / 18) ** 2 + ((y - 35) / 18) ** 2 + ((z + 20) / 45) ** 2) < 1] = 1.1 * TISSUE
+        signal[np.sqrt(((x - side * 45) / 18) ** 2 + ((y - 35) / 18) ** 2 + ((z + 20) / 45) ** 2) < 1] = (
+            1.1 * TISSUE
+        )
     signal[np.hypot(x, y - 50) < 18] = TISSUE * (1 + 0.3 * np.sign(np.sin(z / 5)))[np.hypot(x, y - 50) < 18]
     gas = ndimage.gaussian_filter(random.normal(0, 1, SHAPE), 5)
     signal[(gas > 1.5 * gas.std()) & (trunk < 0.8) & (y < 20)] = 0.1 * TISSUE
@@ -202,11 +211,15 @@ def _with_lesion(image: Volume, brain: Array, random: np.random.Generator) -> Vo
     """Plant a lesion of up to half a hemisphere: 35 to 55 mm around a point of one side, dark or bright."""
     points = _points_mm(image)
     middle = points[brain].mean(axis=0)
-    centre = middle + np.array([random.choice([-1, 1]) * random.uniform(25, 45), random.uniform(-40, 40), random.uniform(-10, 25)])
+    centre = middle + np.array(
+        [random.choice([-1, 1]) * random.uniform(25, 45), random.uniform(-40, 40), random.uniform(-10, 25)]
+    )
     inside = brain & (np.linalg.norm(points - centre, axis=-1) < random.uniform(35, 55))
     median = float(np.median(image.array[brain]))
     grain = random.normal(1, 0.05, image.array.shape)
-    return image.with_array(np.where(inside, random.choice([0.3, 1.7]) * median * grain, image.array).astype(np.float32))
+    return image.with_array(
+        np.where(inside, random.choice([0.3, 1.7]) * median * grain, image.array).astype(np.float32)
+    )
 
 
 def _operated(image: Volume, brain: Array, random: np.random.Generator) -> Volume:
@@ -294,7 +307,11 @@ def _points_mm(image: Volume) -> Array:
 def _add_noise(image: Volume, brain: Array, level: float, random: np.random.Generator) -> Volume:
     sigma = level * float(np.median(image.array[brain]))
     shape = image.array.shape
-    return image.with_array(np.hypot(image.array + random.normal(0, sigma, shape), random.normal(0, sigma, shape)).astype(np.float32))
+    return image.with_array(
+        np.hypot(image.array + random.normal(0, sigma, shape), random.normal(0, sigma, shape)).astype(
+            np.float32
+        )
+    )
 
 
 HEAD_VARIANTS: Mapping[str, Callable[[Volume, Array, np.random.Generator], Volume]] = {

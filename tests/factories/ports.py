@@ -33,7 +33,11 @@ def process_tree(pid: int) -> list[int]:
 def listening_ports(pid: int) -> list[ListeningPort]:
     """Return every TCP port that a process and its descendants listen on."""
     inodes = {inode for process in process_tree(pid) for inode in _socket_inodes(process)}
-    rows = [row.split() for table in ("/proc/net/tcp", "/proc/net/tcp6") for row in Path(table).read_text().splitlines()[1:]]
+    rows = [
+        row.split()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for row in Path(table).read_text().splitlines()[1:]
+    ]
     return [
         ListeningPort(address, int(port, 16))
         for address, port in (row[1].split(":") for row in rows if row[3] == _LISTEN and row[9] in inodes)

@@ -40,13 +40,22 @@ MODELS = (
         "Trained on synthetic data only. For research use; not for diagnosis.",
         "Apache-2.0",
     ),
-    ModelIdentity("brain-extractor-3mm", "0.1.0", "patch3d", "cd" * 32, "Trained on synthetic data only. For research use.", "Apache-2.0"),
+    ModelIdentity(
+        "brain-extractor-3mm",
+        "0.1.0",
+        "patch3d",
+        "cd" * 32,
+        "Trained on synthetic data only. For research use.",
+        "Apache-2.0",
+    ),
 )
 
 
 def make_plan(role: Role = "flair", **rule: Any) -> Plan:
     """Return the plan of an answer from one image; `rule` replaces fields of its lesion rule."""
-    lesion, brain = (NetworkPlan(model, "12" * 32, {"model.onnx": model.sha256}, 0.5, True, "cpu", 1) for model in MODELS)
+    lesion, brain = (
+        NetworkPlan(model, "12" * 32, {"model.onnx": model.sha256}, 0.5, True, "cpu", 1) for model in MODELS
+    )
     values: dict[str, Any] = {
         "threshold": 0.5, "peak": 0.0, "peaks": {}, "minimum_volume_mm3": 50.0, "connectivity": 26, "brain_margin_mm": 0.0,
     }  # fmt: skip
@@ -75,7 +84,9 @@ def make_result(labels: npt.NDArray[Any], volume: Volume, role: Role = "flair") 
     """Return the result that the pipeline would have for a label map 1..N."""
     labels = labels.astype(np.uint16)
     voxel_mm3 = voxel_volume_mm3(volume.affine)
-    lesions = tuple(_lesion(label, labels, volume, voxel_mm3, role) for label in range(1, int(labels.max()) + 1))
+    lesions = tuple(
+        _lesion(label, labels, volume, voxel_mm3, role) for label in range(1, int(labels.max()) + 1)
+    )
     total_ml = float(np.count_nonzero(labels) * voxel_mm3 / 1000)
     measurements = (
         Measurement("total_volume", total_ml, "ml", "sum"),
@@ -104,7 +115,10 @@ def write_source(role: Role, instances: list[Dataset], folder: Path) -> SourceSe
     for number, instance in enumerate(instances):
         path = folder / f"{role}{number:04d}.dcm"
         instance.save_as(path, enforce_file_format=True)
-        frames += [SourceFrame(path, instance.SOPInstanceUID, frame) for frame in range(1, int(instance.get("NumberOfFrames", 1)) + 1)]
+        frames += [
+            SourceFrame(path, instance.SOPInstanceUID, frame)
+            for frame in range(1, int(instance.get("NumberOfFrames", 1)) + 1)
+        ]
     return SourceSeries(role, instances[0].SeriesInstanceUID, tuple(frames), "")
 
 
@@ -114,7 +128,12 @@ def volume_of(series: PhantomSeries, frame_of_reference_uid: str) -> Volume:
 
 
 def answered_study(
-    folder: Path, *, roles: tuple[Role, ...] = ("t1", "flair"), found: bool = True, settings: ResultSettings | None = None, **study: Any
+    folder: Path,
+    *,
+    roles: tuple[Role, ...] = ("t1", "flair"),
+    found: bool = True,
+    settings: ResultSettings | None = None,
+    **study: Any,
 ) -> Answered:
     """Write the phantom's study below `folder` and return what the node would know of it after the pipeline."""
     # The T1 is the second input of most answers: few slices will do.
@@ -125,7 +144,15 @@ def answered_study(
     reference = phantom.series[order[0]]
     volume = volume_of(reference, phantom.frame_of_reference_uid)
     result = make_result(reference.truth if found else np.zeros_like(reference.truth), volume, order[0])
-    context = AnswerContext(phantom.study_uid, 1, sources, settings or ResultSettings(), "0.1.0", CREATED_AT, sources[0].frames[0].path)
+    context = AnswerContext(
+        phantom.study_uid,
+        1,
+        sources,
+        settings or ResultSettings(),
+        "0.1.0",
+        CREATED_AT,
+        sources[0].frames[0].path,
+    )
     return Answered(context, volume, result)
 
 
@@ -147,7 +174,10 @@ def _lesion(label: int, labels: npt.NDArray[Any], volume: Volume, voxel_mm3: flo
     start, end = here[0], here[-1]
     ends_mm = [np.array(index_to_lps(volume.affine, end)) for end in (start, end)]
     axis = LongAxis(
-        int(start[0]), (float(start[1]), float(start[2])), (float(end[1]), float(end[2])), float(np.linalg.norm(ends_mm[1] - ends_mm[0]))
+        int(start[0]),
+        (float(start[1]), float(start[2])),
+        (float(end[1]), float(end[2])),
+        float(np.linalg.norm(ends_mm[1] - ends_mm[0])),
     )
     measurements = (
         Measurement("volume", len(voxels) * voxel_mm3 / 1000, "ml", "sum"),
@@ -158,4 +188,6 @@ def _lesion(label: int, labels: npt.NDArray[Any], volume: Volume, voxel_mm3: flo
         Measurement("certainty", 90.0, "%", "mean probability"),
     )
     centroid = index_to_lps(volume.affine, voxels.mean(axis=0))
-    return Lesion(label, len(voxels), centroid, axis, measurements, 0.9, "left" if centroid[0] > 0 else "right")
+    return Lesion(
+        label, len(voxels), centroid, axis, measurements, 0.9, "left" if centroid[0] > 0 else "right"
+    )

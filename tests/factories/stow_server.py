@@ -44,8 +44,15 @@ def fails_it(uid: str, reason: int | str) -> dict[str, Any]:
 class StowServer:
     """Stores what is posted, unless `stores` says no, and lists it after so many queries."""
 
-    def __init__(self, habit: Habit, *, stores: bool = True, listed_after: int = 0, qido_status: int = 200) -> None:
-        self.habit, self.stores, self.listed_after, self.qido_status = habit, stores, listed_after, qido_status
+    def __init__(
+        self, habit: Habit, *, stores: bool = True, listed_after: int = 0, qido_status: int = 200
+    ) -> None:
+        self.habit, self.stores, self.listed_after, self.qido_status = (
+            habit,
+            stores,
+            listed_after,
+            qido_status,
+        )
         self.posts: list[str] = []
         self.queries: list[str] = []
         self.paths: list[str] = []
@@ -66,7 +73,9 @@ class StowServer:
                 outer.paths.append(self.path)
                 uid = parse_qs(urlsplit(self.path).query).get("SOPInstanceUID", [""])[0]
                 outer.queries.append(uid)
-                is_listed = outer.stores and uid in outer.posts and outer.queries.count(uid) > outer.listed_after
+                is_listed = (
+                    outer.stores and uid in outer.posts and outer.queries.count(uid) > outer.listed_after
+                )
                 entries = [{"00080018": {"vr": "UI", "Value": [uid]}}] if is_listed else []
                 self.reply(Answer(outer.qido_status, json.dumps(entries) if outer.qido_status == 200 else ""))
 

@@ -50,16 +50,25 @@ def serve_viewer(dist: Path, archive_port: int) -> Iterator[str]:
             file = dist / path.lstrip("/")
             if not file.is_file():
                 file = dist / "index.html"
-            self._answer(200, mimetypes.guess_type(file.name)[0] or "application/octet-stream", file.read_bytes())
+            self._answer(
+                200, mimetypes.guess_type(file.name)[0] or "application/octet-stream", file.read_bytes()
+            )
 
         do_POST = do_GET
 
         def _pass_on(self) -> None:
             archive = http.client.HTTPConnection("127.0.0.1", archive_port, timeout=60)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
-            archive.request(self.command, self.path, body, {"Accept": self.headers.get("Accept", "*/*"), "Host": self.headers["Host"]})
+            archive.request(
+                self.command,
+                self.path,
+                body,
+                {"Accept": self.headers.get("Accept", "*/*"), "Host": self.headers["Host"]},
+            )
             answer = archive.getresponse()
-            self._answer(answer.status, answer.getheader("Content-Type") or "application/octet-stream", answer.read())
+            self._answer(
+                answer.status, answer.getheader("Content-Type") or "application/octet-stream", answer.read()
+            )
             archive.close()
 
         def _answer(self, status: int, media_type: str, body: bytes) -> None:

@@ -44,7 +44,11 @@ RIGHT_BALL = Ball((-28.0, 30.0, -10.0), 9.0)
 
 
 def grid_affine(
-    shape: Sequence[int], spacing: Sequence[float], *, directions: npt.ArrayLike, centre_mm: npt.ArrayLike = (0, 0, 0)
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    *,
+    directions: npt.ArrayLike,
+    centre_mm: npt.ArrayLike = (0, 0, 0),
 ) -> Affine:
     """Return index (slice, row, column) to LPS mm; `directions` has the LPS direction of each axis as its rows."""
     affine = np.eye(4)
@@ -84,14 +88,18 @@ def draw_head(
     counts = [max(1, round(float(size) / EDGE_MM)) for size in np.linalg.norm(affine[:3, :3], axis=0)]
     index = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in shape), indexing="ij"), axis=-1)
     offsets = list(itertools.product(*((np.arange(n) + 0.5) / n - 0.5 for n in counts)))
-    total = sum(_signal(apply_affine(chain, index + np.array(offset)), lesions, contrast) for offset in offsets)
+    total = sum(
+        _signal(apply_affine(chain, index + np.array(offset)), lesions, contrast) for offset in offsets
+    )
     array = np.asarray(total / len(offsets), dtype=np.float32)
     if noise:
         array += np.random.default_rng(7).normal(0, noise, array.shape).astype(np.float32)
     return Volume(np.maximum(array, 0), affine, frame)
 
 
-def _signal(points: npt.NDArray[np.float64], lesions: Sequence[Ball], contrast: str) -> npt.NDArray[np.float64]:
+def _signal(
+    points: npt.NDArray[np.float64], lesions: Sequence[Ball], contrast: str
+) -> npt.NDArray[np.float64]:
     inner, outer, lesion = (400.0, 370.0, 900.0) if contrast == "flair" else (520.0, 360.0, 150.0)
     scale = float(BRAIN_RADII_MM.mean())
     depth_mm = (np.linalg.norm(points / BRAIN_RADII_MM, axis=-1) - 1) * scale

@@ -105,7 +105,9 @@ class WholeNode:
 
 
 @contextmanager
-def whole_node(folder: Path, others: Sequence[Archive] = (), **settings: dict[str, Any]) -> Iterator[WholeNode]:
+def whole_node(
+    folder: Path, others: Sequence[Archive] = (), **settings: dict[str, Any]
+) -> Iterator[WholeNode]:
     """Start a node and its archive below `folder`. Running `others` are destinations too, by their AE titles; `settings` are tables."""
     with Archive(folder / "pacs") as archive, pytest.MonkeyPatch.context() as patch:
         # It would take over the logging of the whole test process.
@@ -130,7 +132,14 @@ def whole_node(folder: Path, others: Sequence[Archive] = (), **settings: dict[st
         ledger = Ledger.open(config.storage.database_url)
         receiver = Receiver(config, SpoolWriter(layout, 0), ledger.instances.add, time.time)
         _, port = receiver.start()
-        place = flow.Workplace(config, ledger, layout, cast("Compute", InlineCompute()), "work@here", lambda: time.time() + _LATER_S)
+        place = flow.Workplace(
+            config,
+            ledger,
+            layout,
+            cast("Compute", InlineCompute()),
+            "work@here",
+            lambda: time.time() + _LATER_S,
+        )
         try:
             yield WholeNode(config, ledger, archive, place, port)
         finally:

@@ -35,7 +35,10 @@ def _no_folder_fsync() -> None:
     really = os.fsync
 
     def fsync(handle: int) -> None:
-        if not (stat.S_ISDIR(os.fstat(handle).st_mode) and "/spool/incoming/" in str(Path(f"/proc/self/fd/{handle}").readlink())):
+        if not (
+            stat.S_ISDIR(os.fstat(handle).st_mode)
+            and "/spool/incoming/" in str(Path(f"/proc/self/fd/{handle}").readlink())
+        ):
             really(handle)
 
     os.fsync = fsync
@@ -52,7 +55,9 @@ def _answer_first() -> None:
         threading.Thread(target=later).start()
         now = names.pop("now")
         path = self.layout.instance_path(names["SOPInstanceUID"], "0" * 64)
-        return ReceivedInstance(**names, path=path, sha256="0" * 64, size_bytes=len(encoded_dataset), received_at=now)
+        return ReceivedInstance(
+            **names, path=path, sha256="0" * 64, size_bytes=len(encoded_dataset), received_at=now
+        )
 
     SpoolWriter.write = write_later  # type: ignore[method-assign]
     SpoolWriter.holds = lambda _self, _instance: True  # type: ignore[method-assign]

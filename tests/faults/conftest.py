@@ -29,6 +29,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("faults injected, and what became of what was acknowledged")
     heads = ("injected", "acknowledged", "lost", "studies", "unanswered", "twice")
     terminalreporter.write_line(f"{'fault':58}" + "".join(f"{head:>14}" for head in heads))
-    table = [(fault, injected, c.acknowledged, c.lost, c.studies, c.unanswered, c.twice) for fault, injected, c in rows]
+    table = [
+        (fault, injected, c.acknowledged, c.lost, c.studies, c.unanswered, c.twice)
+        for fault, injected, c in rows
+    ]
     for fault, *numbers in [*table, ("all", *(sum(row[place] for row in table) for place in range(1, 7)))]:
         terminalreporter.write_line(f"{fault:58}" + "".join(f"{number:>14}" for number in numbers))

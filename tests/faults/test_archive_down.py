@@ -60,7 +60,9 @@ def test_results_arrive_once_after_the_archive_was_away_and_then_full(tmp_path: 
     images = write_series(head_series("flair", "archive down"), tmp_path / "study")
     with NodeProcesses(tmp_path, archive.ae_title, archive.port, SETTINGS) as node:
         peer = DestinationSettings(name="node", ae_title=AE_TITLE, host="127.0.0.1", port=node.port())
-        assert {outcome.verdict for outcome in send_files(images, peer, calling_ae="SCANNER", timeout_s=30)} == {"ok"}
+        assert {
+            outcome.verdict for outcome in send_files(images, peer, calling_ae="SCANNER", timeout_s=30)
+        } == {"ok"}
 
         wait_for(lambda: any(delivery["attempts"] >= 2 for delivery in deliveries(node)), 120)
         # Not while it is being tried.
@@ -85,5 +87,7 @@ def test_results_arrive_once_after_the_archive_was_away_and_then_full(tmp_path: 
     assert kept_while_full == ()
     arrived = [pydicom.dcmread(path) for path in archive.files]
     assert sorted(instance.Modality for instance in arrived) == ["SEG", "SR"]
-    assert {str(instance.SOPInstanceUID) for instance in arrived} == {delivery["SOPInstanceUID"] for delivery in after}
+    assert {str(instance.SOPInstanceUID) for instance in arrived} == {
+        delivery["SOPInstanceUID"] for delivery in after
+    }
     assert all(delivery["attempts"] >= 3 for delivery in after)

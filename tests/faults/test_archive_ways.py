@@ -46,7 +46,9 @@ class Mute:
             connection.close()
 
 
-def test_an_archive_that_says_nothing_holds_up_nothing_and_gets_all_later(tmp_path: Path, settle: Settle) -> None:
+def test_an_archive_that_says_nothing_holds_up_nothing_and_gets_all_later(
+    tmp_path: Path, settle: Settle
+) -> None:
     mute = Mute()
     archive = Archive(tmp_path / "pacs", port=mute.port)
     with Hospital(tmp_path, archive) as hospital:
@@ -68,13 +70,20 @@ def test_an_archive_that_says_nothing_holds_up_nothing_and_gets_all_later(tmp_pa
     settle("archive half-open: takes connections, says nothing", called, counts)
 
 
-def test_an_archive_that_falls_silent_in_an_association_gets_the_rest_later(tmp_path: Path, settle: Settle) -> None:
+def test_an_archive_that_falls_silent_in_an_association_gets_the_rest_later(
+    tmp_path: Path, settle: Settle
+) -> None:
     # The segmentation is answered, the report after it is not, nor is anything else until the archive starts anew.
-    with Archive(tmp_path / "pacs", manners=Manners(silent_at=2)) as archive, Hospital(tmp_path, archive) as hospital:
+    with (
+        Archive(tmp_path / "pacs", manners=Manners(silent_at=2)) as archive,
+        Hospital(tmp_path, archive) as hospital,
+    ):
         hospital.node.port()
         hospital.push(hospital.write("fell silent"))
         end = time.monotonic() + 300
-        while time.monotonic() < end and "no answer within 5 s" not in (story := why(hospital, "fell silent")):
+        while time.monotonic() < end and "no answer within 5 s" not in (
+            story := why(hospital, "fell silent")
+        ):
             time.sleep(1)
         # While the node waits for a word it goes on taking studies.
         hospital.push(hospital.write("came meanwhile"))
@@ -95,7 +104,15 @@ def test_an_archive_that_falls_silent_in_an_association_gets_the_rest_later(tmp_
 
 def why(hospital: Hospital, name: str) -> str:
     """Return what `dicomnode why` says of a study; nothing while it is not known yet."""
-    command = [sys.executable, "-m", "dicomnode", "why", study_uid(name), "--config", str(hospital.node.config)]
+    command = [
+        sys.executable,
+        "-m",
+        "dicomnode",
+        "why",
+        study_uid(name),
+        "--config",
+        str(hospital.node.config),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
 
 
@@ -113,7 +130,9 @@ def test_a_slow_archive_gets_everything_once(tmp_path: Path, settle: Settle) -> 
     assert received == 4
 
 
-def test_a_node_killed_in_the_middle_of_a_delivery_sends_the_same_objects_again(tmp_path: Path, settle: Settle) -> None:
+def test_a_node_killed_in_the_middle_of_a_delivery_sends_the_same_objects_again(
+    tmp_path: Path, settle: Settle
+) -> None:
     with Archive(tmp_path / "pacs", slow_s=3.0) as archive, Hospital(tmp_path, archive) as hospital:
         hospital.node.port()
         hospital.push(hospital.write("killed in delivery"))
@@ -127,7 +146,10 @@ def test_a_node_killed_in_the_middle_of_a_delivery_sends_the_same_objects_again(
         counts = hospital.count()
         hospital.node.check()
         sent = Counter(archive.received)
-        kept = {str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in archive.files}
+        kept = {
+            str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+            for path in archive.files
+        }
 
     settle("SIGKILL in the middle of a delivery", 1, counts)
     # What was on its way may come twice, as the same object: an archive knows it by its SOP Instance UID.

@@ -33,7 +33,10 @@ def spool_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "node" / "spool"
     folder.mkdir(parents=True)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400m,mode=0700", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=400m,mode=0700", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
@@ -44,7 +47,9 @@ def spool_disk(tmp_path: Path) -> Iterator[Path]:
 def remount(folder: Path, how: str) -> None:
     """Make it read-only ("ro") or writable ("rw"); the kernel refuses while a file is open for writing."""
     end = time.monotonic() + 30
-    while subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], capture_output=True, check=False).returncode:
+    while subprocess.run(
+        ["mount", "-o", f"remount,{how}", str(folder)], capture_output=True, check=False
+    ).returncode:
         assert time.monotonic() < end, f"not remounted {how}"
         time.sleep(0.05)
 
@@ -82,7 +87,20 @@ def test_a_spool_that_turns_read_only_and_back(tmp_path: Path, spool_disk: Path,
 def slow_syncs(pid: int, strace: str, trace: Path) -> Iterator[None]:
     """Have every fsync and fdatasync of a process wait before it begins, and write down when it ends and what is sent."""
     delay = f"inject=fsync,fdatasync:delay_enter={int(SYNC_S * 1e6)}"
-    command = [strace, "-f", "-s", "2", "-o", str(trace), "-e", "trace=fsync,fdatasync,sendto", "-e", delay, "-p", str(pid)]
+    command = [
+        strace,
+        "-f",
+        "-s",
+        "2",
+        "-o",
+        str(trace),
+        "-e",
+        "trace=fsync,fdatasync,sendto",
+        "-e",
+        delay,
+        "-p",
+        str(pid),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = process.stderr.readline()
@@ -110,7 +128,9 @@ def syncs_before_answers(trace: str) -> tuple[list[int], list[str]]:
     return counts, threads
 
 
-def test_a_disk_that_takes_long_for_each_sync(tmp_path: Path, settle: Settle, require_tool: Callable[[str], str]) -> None:
+def test_a_disk_that_takes_long_for_each_sync(
+    tmp_path: Path, settle: Settle, require_tool: Callable[[str], str]
+) -> None:
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive) as hospital:
         hospital.node.port()
         studies = [hospital.write(f"slow disk {number}") for number in range(3)]
@@ -137,7 +157,9 @@ def test_a_disk_that_takes_long_for_each_sync(tmp_path: Path, settle: Settle, re
     assert spoken.verdict == "ok"
     # They were served side by side: no one's last answer came before another one's first.
     spans = [
-        (threads.index(thread), len(threads) - 1 - threads[::-1].index(thread)) for thread in set(threads) if threads.count(thread) == 34
+        (threads.index(thread), len(threads) - 1 - threads[::-1].index(thread))
+        for thread in set(threads)
+        if threads.count(thread) == 34
     ]
     assert len(spans) == 3
     assert max(first for first, _ in spans) < min(last for _, last in spans)

@@ -31,7 +31,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Give a file system of 4 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     yield folder
@@ -40,9 +45,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("minimum_free_bytes", [0, MIB])
-def test_a_disk_that_fills_up_and_is_emptied(small_disk: Path, tmp_path: Path, minimum_free_bytes: int) -> None:
+def test_a_disk_that_fills_up_and_is_emptied(
+    small_disk: Path, tmp_path: Path, minimum_free_bytes: int
+) -> None:
     # The ledger elsewhere: whether the spool or the ledger is full first is another question.
-    config = parse_config({"network": {"port": 0, "ae_title": "NODE"}, "storage": {"root": str(tmp_path / "root")}})
+    config = parse_config(
+        {"network": {"port": 0, "ae_title": "NODE"}, "storage": {"root": str(tmp_path / "root")}}
+    )
     config.storage.root.mkdir()
     layout = SpoolLayout(small_disk / "spool")
     ledger = Ledger.open(config.storage.database_url)
@@ -68,7 +77,10 @@ def test_a_disk_that_fills_up_and_is_emptied(small_disk: Path, tmp_path: Path, m
     assert (len(whole), half) == (len(taken), [])
     assert len(rows) == len(taken) + 5
     assert {outcome.status for outcome in again} == {0}
-    assert all(read_instance(layout, path.relative_to(layout.root).as_posix()) for path in layout.incoming.rglob("*.dcm"))
+    assert all(
+        read_instance(layout, path.relative_to(layout.root).as_posix())
+        for path in layout.incoming.rglob("*.dcm")
+    )
 
 
 def test_a_spool_that_turned_read_only(small_disk: Path) -> None:
@@ -102,7 +114,12 @@ def test_the_marks_do_not_flutter(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def takes(mib: float) -> bool:
         nonlocal free_mib, number
         free_mib, number = mib, number + 1
-        names = {"SOPClassUID": "1.2", "TransferSyntaxUID": "1.2.840.10008.1.2.1", "calling_ae": "A", "peer_host": ""}
+        names = {
+            "SOPClassUID": "1.2",
+            "TransferSyntaxUID": "1.2.840.10008.1.2.1",
+            "calling_ae": "A",
+            "peer_host": "",
+        }
         try:
             writer.write(b"dataset", SOPInstanceUID=f"1.2.{number}", **names, now=0.0)
         except OutOfResources:

@@ -39,13 +39,18 @@ def samples(folder: Path, real: Path) -> list[bytes]:
     files = write_series(head_series("flair", "fuzz"), folder)[:3]
     if real.is_dir():
         files += [
-            sorted(path for path in series.rglob("*") if path.is_file() and path.suffix in ("", ".dcm"))[0] for series in _series(real)
+            sorted(path for path in series.rglob("*") if path.is_file() and path.suffix in ("", ".dcm"))[0]
+            for series in _series(real)
         ]
     return [file.read_bytes() for file in files]
 
 
 def _series(real: Path) -> list[Path]:
-    return [path for path in sorted(real.iterdir()) if path.is_dir() and any(one.suffix == ".dcm" for one in path.rglob("*"))]
+    return [
+        path
+        for path in sorted(real.iterdir())
+        if path.is_dir() and any(one.suffix == ".dcm" for one in path.rglob("*"))
+    ]
 
 
 @pytest.mark.timeout(3600)
@@ -71,7 +76,9 @@ def test_damaged_datasets(tmp_path: Path, repo_root: Path) -> None:
             study = []
         longest_s = max(longest_s, time.monotonic() - began)
 
-    sys.stdout.write(f"\nseed {SEED}: {INPUTS} damaged datasets of {len(whole)} files, 0 crashes, longest {longest_s:.2f} s: {dict(seen)}")
+    sys.stdout.write(
+        f"\nseed {SEED}: {INPUTS} damaged datasets of {len(whole)} files, 0 crashes, longest {longest_s:.2f} s: {dict(seen)}"
+    )
     assert sum(seen.values()) == INPUTS
     assert seen["read"] > INPUTS / 20
     assert longest_s < LONGEST_S
@@ -80,7 +87,9 @@ def test_damaged_datasets(tmp_path: Path, repo_root: Path) -> None:
 def _judge(headers: list[InstanceHeader], config: object) -> None:
     """Take whatever headers came out for one study, and do what the node does with it."""
     settings = parse_config({}) if config is None else config
-    instances = [IndexedInstance(f"{number}.dcm", float(number), header) for number, header in enumerate(headers)]
+    instances = [
+        IndexedInstance(f"{number}.dcm", float(number), header) for number, header in enumerate(headers)
+    ]
     study = assemble(headers[0].StudyInstanceUID if headers else "1.2.3", instances)
     readiness(study, settings.selection, settings.study, 0.0, 1000.0)  # type: ignore[attr-defined]
     select_series(study, settings.selection)  # type: ignore[attr-defined]

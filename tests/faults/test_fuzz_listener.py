@@ -49,10 +49,14 @@ def listener(tmp_path: Path) -> Iterator[tuple[int, Path, Ledger]]:
         "port": 0, "ae_title": "NODE", "acse_timeout_s": 1, "dimse_timeout_s": 1, "network_timeout_s": 1,
         "maximum_associations": 40, "maximum_associations_per_peer": 40, "maximum_instance_mb": 1, "receive_memory_mb": 8,
     }  # fmt: skip
-    config = parse_config({"network": network, "storage": {"root": str(tmp_path / "node"), "minimum_free_mb": 0}})
+    config = parse_config(
+        {"network": network, "storage": {"root": str(tmp_path / "node"), "minimum_free_mb": 0}}
+    )
     config.storage.root.mkdir()
     ledger = Ledger.open(config.storage.database_url)
-    receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time)
+    receiver = Receiver(
+        config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time
+    )
     yield receiver.start()[1], tmp_path / "node", ledger
     receiver.stop(2.0)
     ledger.close()
@@ -62,7 +66,13 @@ def conversation(chance: random.Random, dataset: bytes) -> list[bytes]:
     """Return the PDUs of a well-behaved sender of one instance, cut into fragments at random."""
     half = chance.randrange(0, len(dataset) + 1)
     uid = f"1.2.3.{chance.randrange(10**9)}"
-    return [associate_request(), store_request(uid, dataset=1), pdata(dataset[:half], 0), pdata(dataset[half:], 2), A_RELEASE_RQ]
+    return [
+        associate_request(),
+        store_request(uid, dataset=1),
+        pdata(dataset[:half], 0),
+        pdata(dataset[half:], 2),
+        A_RELEASE_RQ,
+    ]
 
 
 def damaged(chance: random.Random, dataset: bytes) -> list[bytes]:
@@ -79,7 +89,10 @@ def damaged(chance: random.Random, dataset: bytes) -> list[bytes]:
     elif kind == 3:
         pdus = [chance.choice(pdus) for _ in range(chance.randint(1, 12))]
     elif kind == 4:
-        pdus.insert(chance.randrange(len(pdus)), struct.pack(">BxL", chance.randrange(256), chance.choice((0, 4, 2**31, 2**32 - 1))))
+        pdus.insert(
+            chance.randrange(len(pdus)),
+            struct.pack(">BxL", chance.randrange(256), chance.choice((0, 4, 2**31, 2**32 - 1))),
+        )
     else:
         return [pdus[0], mutate(b"".join(pdus[1:]), chance)]
     return pdus
@@ -126,7 +139,9 @@ def test_damaged_conversations(listener: tuple[int, Path, Ledger], tmp_path: Pat
         left = list(files)
         while left and not stop.is_set():
             outcomes = send_files(left[:3], peer, calling_ae="HONEST", timeout_s=20)
-            acknowledged.update(file for file, outcome in zip(left[:3], outcomes, strict=True) if outcome.verdict == "ok")
+            acknowledged.update(
+                file for file, outcome in zip(left[:3], outcomes, strict=True) if outcome.verdict == "ok"
+            )
             left = [file for file in left if file not in acknowledged]
 
     send_files(files[:1], peer, calling_ae="HONEST", timeout_s=20)

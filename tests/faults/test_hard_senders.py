@@ -24,7 +24,9 @@ CROWD = 100
 SUCCESS = 0x0000
 
 
-def test_the_same_study_over_several_associations_at_once_is_one_study(tmp_path: Path, settle: Settle) -> None:
+def test_the_same_study_over_several_associations_at_once_is_one_study(
+    tmp_path: Path, settle: Settle
+) -> None:
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive) as hospital:
         hospital.node.port()
         files = hospital.write("at once")
@@ -82,7 +84,11 @@ def test_one_that_breaks_off_inside_an_object_leaves_nothing_half(tmp_path: Path
 
 def test_one_that_crawls_gets_through_beside_a_hundred_others(tmp_path: Path, settle: Settle) -> None:
     settings = QUICK.replace("quiet_s = 3", "quiet_s = 15")
-    with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, settings) as hospital, sockets_closed():
+    with (
+        Archive(tmp_path / "pacs") as archive,
+        Hospital(tmp_path, archive, settings) as hospital,
+        sockets_closed(),
+    ):
         port = hospital.node.port()
         files = hospital.write("crawls")
         slow = associate(port, calling="CRAWLER", called=AE_TITLE)

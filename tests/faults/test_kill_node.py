@@ -40,13 +40,18 @@ def kill_at_random(node: NodeProcesses, stop: threading.Event, kills: list[Side]
 
 
 @pytest.mark.timeout(900 + 20 * KILLS)
-def test_nothing_acknowledged_is_lost_and_every_study_is_answered_once(tmp_path: Path, settle: Settle) -> None:
+def test_nothing_acknowledged_is_lost_and_every_study_is_answered_once(
+    tmp_path: Path, settle: Settle
+) -> None:
     kills: list[Side] = []
     stop = threading.Event()
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, "") as hospital:
         data = np.load(DEMO_STUDY)
         hospital.studies = [derive_uid("kill test", number) for number in range(STUDIES)]
-        studies = [write_study(data, tmp_path / "studies" / str(number), uid) for number, uid in enumerate(hospital.studies)]
+        studies = [
+            write_study(data, tmp_path / "studies" / str(number), uid)
+            for number, uid in enumerate(hospital.studies)
+        ]
         hospital.node.port()
         killer = threading.Thread(target=kill_at_random, args=(hospital.node, stop, kills))
         killer.start()
@@ -56,8 +61,14 @@ def test_nothing_acknowledged_is_lost_and_every_study_is_answered_once(tmp_path:
         hospital.wait_answered(600)
         counts = hospital.count()
         hospital.node.check()
-        everything = {str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for paths in studies for path in paths}
-        results = Counter((read.StudyInstanceUID, read.Modality) for read in map(pydicom.dcmread, archive.files))
+        everything = {
+            str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+            for paths in studies
+            for path in paths
+        }
+        results = Counter(
+            (read.StudyInstanceUID, read.Modality) for read in map(pydicom.dcmread, archive.files)
+        )
 
     assert len(kills) == KILLS
     assert hospital.acknowledged == everything

@@ -98,7 +98,9 @@ def push(files: list[Path], port: int, acknowledged: set[str], go_on: threading.
         batch = left[: min(7, pace.allowed(len(files)) - taken_so_far)]
         outcomes = send_files(batch, peer, calling_ae="SCANNER", timeout_s=5) if batch else []
         taken = [path for path, outcome in zip(batch, outcomes, strict=True) if outcome.verdict == "ok"]
-        acknowledged.update(str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in taken)
+        acknowledged.update(
+            str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in taken
+        )
         left = [path for path in left if path not in taken]
         time.sleep(0.01)
 
@@ -110,8 +112,13 @@ def test_what_was_acknowledged_survives(node: Node, tmp_path: Path, settle: Sett
     go_on = threading.Event()
     go_on.set()
     pace = Pace(ROUNDS + 1)
-    batches = [write_instances(tmp_path / str(sender), PER_SENDER, seed=f"sender {sender}", side=200) for sender in range(SENDERS)]
-    senders = [threading.Thread(target=push, args=(batch, node.port, acknowledged, go_on, pace)) for batch in batches]
+    batches = [
+        write_instances(tmp_path / str(sender), PER_SENDER, seed=f"sender {sender}", side=200)
+        for sender in range(SENDERS)
+    ]
+    senders = [
+        threading.Thread(target=push, args=(batch, node.port, acknowledged, go_on, pace)) for batch in batches
+    ]
     node.start()
     for sender in senders:
         sender.start()
@@ -135,21 +142,41 @@ def test_what_was_acknowledged_survives(node: Node, tmp_path: Path, settle: Sett
     assert len(acknowledged) == SENDERS * PER_SENDER, f"acknowledged at each kill: {seen_per_kill}"
     _check(node, acknowledged)
     stored = {row.SOPInstanceUID for row in _listed_after_restart(node)}
-    settle("SIGKILL of receive under three senders", ROUNDS, Counts(len(acknowledged), len(acknowledged - stored), 0, 0, 0))
+    settle(
+        "SIGKILL of receive under three senders",
+        ROUNDS,
+        Counts(len(acknowledged), len(acknowledged - stored), 0, 0, 0),
+    )
     # Each kill fell between the first and the last instance.
-    assert all(0 < seen < SENDERS * PER_SENDER for seen in seen_per_kill[1:]), f"acknowledged at each kill: {seen_per_kill}"
+    assert all(0 < seen < SENDERS * PER_SENDER for seen in seen_per_kill[1:]), (
+        f"acknowledged at each kill: {seen_per_kill}"
+    )
 
 
-def test_dcmtk_senders_lose_nothing_either(node: Node, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_dcmtk_senders_lose_nothing_either(
+    node: Node, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     chance = random.Random(SEED + 1)
     write_instances(tmp_path / "study", MANY, side=64)
     node.start()
     log = tmp_path / "storescu.log"
     with log.open("wb") as output:
-        command = [require_tool("storescu"), "-v", "-aec", "NODE", "127.0.0.1", str(node.port), "+sd", str(tmp_path / "study")]
+        command = [
+            require_tool("storescu"),
+            "-v",
+            "-aec",
+            "NODE",
+            "127.0.0.1",
+            str(node.port),
+            "+sd",
+            str(tmp_path / "study"),
+        ]
         storescu = subprocess.Popen(command, stdout=output, stderr=output)
         end = time.monotonic() + 20
-        while log.read_bytes().count(b"Received Store Response (Success)") < chance.randint(5, 40) and time.monotonic() < end:
+        while (
+            log.read_bytes().count(b"Received Store Response (Success)") < chance.randint(5, 40)
+            and time.monotonic() < end
+        ):
             time.sleep(0.001)
         node.kill()
         storescu.wait(30)

@@ -86,7 +86,15 @@ def test_a_row_that_makes_no_sense_stops_no_other_study(tmp_path: Path) -> None:
             time.sleep(0.5)
         hospital.node.check()
         reports = hospital.reports()
-        command = [sys.executable, "-m", "dicomnode", "why", hospital.studies[0], "--config", str(hospital.node.config)]
+        command = [
+            sys.executable,
+            "-m",
+            "dicomnode",
+            "why",
+            hospital.studies[0],
+            "--config",
+            str(hospital.node.config),
+        ]
         told = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
     assert reports[hospital.studies[1]] == 1
@@ -133,19 +141,25 @@ def make_first_schema(ledger: Path) -> None:
     with sqlite3.connect(old) as connection:
         connection.execute("ATTACH ? AS new", (str(ledger),))
         tables = [
-            name for (name,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'") if name != "alembic_version"
+            name
+            for (name,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")
+            if name != "alembic_version"
         ]
         for table in tables:
             if table.startswith("sqlite_"):
                 continue
-            columns = ", ".join(f'"{row[1]}"' for row in connection.execute(f"PRAGMA main.table_info({table})"))
+            columns = ", ".join(
+                f'"{row[1]}"' for row in connection.execute(f"PRAGMA main.table_info({table})")
+            )
             connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}")
     for file in ledger.parent.glob(f"{ledger.name}*"):
         file.unlink()
     old.rename(ledger)
 
 
-def test_a_ledger_of_the_first_schema_with_work_in_flight_is_carried_on(tmp_path: Path, settle: Settle) -> None:
+def test_a_ledger_of_the_first_schema_with_work_in_flight_is_carried_on(
+    tmp_path: Path, settle: Settle
+) -> None:
     archive = Archive(tmp_path / "pacs")
     archive.port = archive.start()
     archive.stop()

@@ -66,7 +66,9 @@ def record(folder: Path, broken: str, strace: str) -> tuple[list[Step], Path]:
     root.mkdir(parents=True)
     port_file = root / "receive.json"
     config = folder / "node.toml"
-    config.write_text(f'[network]\nport = 0\nae_title = "NODE"\n[storage]\nroot = "{root}"\nminimum_free_mb = 0\n')
+    config.write_text(
+        f'[network]\nport = 0\nae_title = "NODE"\n[storage]\nroot = "{root}"\nminimum_free_mb = 0\n'
+    )
     trace = folder / "trace"
     command = [
         strace,
@@ -88,10 +90,15 @@ def record(folder: Path, broken: str, strace: str) -> tuple[list[Step], Path]:
         process = subprocess.Popen([*command, broken, str(config)], stdout=log, stderr=log, env=environment)
     try:
         port = _port_of(port_file, process, folder / "log")
-        batches = [write_instances(folder / f"s{sender}", PER_SENDER, seed=f"cut {sender}", side=48) for sender in range(SENDERS)]
+        batches = [
+            write_instances(folder / f"s{sender}", PER_SENDER, seed=f"cut {sender}", side=48)
+            for sender in range(SENDERS)
+        ]
         peer = DestinationSettings(name="node", ae_title="NODE", host="127.0.0.1", port=port)
         senders = [
-            threading.Thread(target=send_files, args=(batch, peer), kwargs={"calling_ae": f"S{number}", "timeout_s": 60})
+            threading.Thread(
+                target=send_files, args=(batch, peer), kwargs={"calling_ae": f"S{number}", "timeout_s": 60}
+            )
             for number, batch in enumerate(batches)
         ]
         for sender in senders:
@@ -114,7 +121,14 @@ def record(folder: Path, broken: str, strace: str) -> tuple[list[Step], Path]:
 def cut_power(steps: list[Step], folder: Path, cuts: int) -> Tally:
     """Cut at random moments, start on what is left, and count."""
     chance = random.Random(SEED)
-    first = next((number for number, step in enumerate(steps) if step.kind == "answer" and list(acknowledged_by(step.data))), len(steps))
+    first = next(
+        (
+            number
+            for number, step in enumerate(steps)
+            if step.kind == "answer" and list(acknowledged_by(step.data))
+        ),
+        len(steps),
+    )
     moments = sorted(chance.randrange(first, len(steps)) + 1 for _ in range(cuts))
     disk, done, tally = Disk({}, {""}), 0, Tally()
     for number, moment in enumerate(moments):
@@ -139,8 +153,13 @@ def _count(root: Path, acknowledged: set[str], tally: Tally) -> None:
         with closing(Ledger.open(f"sqlite:///{root / 'ledger.sqlite3'}")) as ledger:
             report = rebuild_ledger(SpoolLayout(root / "spool"), ledger)
             rows = {row.SOPInstanceUID for _, row in ledger.instances.unindexed(10_000)}
-            files = {path.relative_to(root / "spool").as_posix() for path in (root / "spool" / "incoming").rglob("*.dcm")}
-            listed = {row.SOPInstanceUID for _, row in ledger.instances.unindexed(10_000) if row.path in files}
+            files = {
+                path.relative_to(root / "spool").as_posix()
+                for path in (root / "spool" / "incoming").rglob("*.dcm")
+            }
+            listed = {
+                row.SOPInstanceUID for _, row in ledger.instances.unindexed(10_000) if row.path in files
+            }
     except Exception as problem:  # noqa: BLE001  whatever keeps it from starting is what this test looks for
         tally.not_started.append(f"{type(problem).__name__}: {problem}")
         return
@@ -166,7 +185,9 @@ def _quiet() -> None:
 
 
 @pytest.mark.timeout(900)
-def test_a_power_cut_takes_nothing_that_was_acknowledged(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_a_power_cut_takes_nothing_that_was_acknowledged(
+    tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     steps, _root = record(tmp_path / "run", "whole", require_tool("strace"))
     answered = {uid for step in steps if step.kind == "answer" for uid in acknowledged_by(step.data)}
 

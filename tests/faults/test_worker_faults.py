@@ -34,7 +34,9 @@ def why(hospital: Hospital, study: str) -> str:
 def state_of(hospital: Hospital, study: str) -> str:
     """Return the state of the study's newest job; empty while it has none."""
     with sqlite3.connect(hospital.node.root / "ledger.sqlite3", timeout=30) as connection:
-        row = connection.execute('SELECT state FROM jobs WHERE "StudyInstanceUID" = ? ORDER BY id DESC', (study,)).fetchone()
+        row = connection.execute(
+            'SELECT state FROM jobs WHERE "StudyInstanceUID" = ? ORDER BY id DESC', (study,)
+        ).fetchone()
     return str(row[0]) if row else ""
 
 
@@ -70,7 +72,9 @@ def wait_until(what: Callable[[], bool], timeout_s: float) -> None:
         time.sleep(0.3)
 
 
-def test_a_study_that_kills_its_worker_is_set_aside_and_the_next_is_answered(tmp_path: Path, settle: Settle) -> None:
+def test_a_study_that_kills_its_worker_is_set_aside_and_the_next_is_answered(
+    tmp_path: Path, settle: Settle
+) -> None:
     settings = QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n")
     kills: set[int] = set()
     stop = threading.Event()
@@ -125,7 +129,10 @@ def test_an_altered_network_never_makes_a_mask(tmp_path: Path, settle: Settle) -
     models = tmp_path / "models"
     shutil.copytree(MODELS, models)
     file = next(models.glob("stroke-lesion-2mm/*/model.onnx"))
-    settings = QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n") + f'[pipeline]\nmodels = "{models}"\n'
+    settings = (
+        QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n")
+        + f'[pipeline]\nmodels = "{models}"\n'
+    )
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, settings) as hospital:
         hospital.node.port()
         hospital.push(hospital.write("before"))

@@ -53,7 +53,9 @@ def head(shape: tuple[int, int, int], channels: int, seed: int, rim: int = 2) ->
     rng = np.random.default_rng(seed)
     array = np.zeros((channels, *shape), np.float32)
     inner = tuple(n - 2 * rim - k for k, n in enumerate(shape))
-    array[:, rim : rim + inner[0], rim : rim + inner[1], rim : rim + inner[2]] = rng.normal(100, 20, (channels, *inner))
+    array[:, rim : rim + inner[0], rim : rim + inner[1], rim : rim + inner[2]] = rng.normal(
+        100, 20, (channels, *inner)
+    )
     middle = [n // 2 for n in shape]
     array[:, middle[0] : middle[0] + 2, middle[1] : middle[1] + 3, middle[2] : middle[2] + 2] = 0
     a, b, c = (max(1, n // 4) for n in shape)
@@ -79,7 +81,9 @@ def make_scenes(python: Path, root: Path, wanted: Mapping[str, Mapping[str, Any]
                 "predict": dict(scene.get("predict", {})),
             }
         )
-    done = subprocess.run([python, str(SCRIPT), "batch", json.dumps(jobs)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, str(SCRIPT), "batch", json.dumps(jobs)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     scenes = {}
     for name, (array, spacing) in cases.items():

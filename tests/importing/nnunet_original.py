@@ -72,9 +72,19 @@ def make(folder, **changes):
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     options = DEFAULTS | changes
-    channels = {str(k): name for k, name in zip(range(options["channels"]), ("T1w", "FLAIR", "DWI"), strict=False)}
+    channels = {
+        str(k): name for k, name in zip(range(options["channels"]), ("T1w", "FLAIR", "DWI"), strict=False)
+    }
     back = [options["transpose"].index(axis) for axis in range(3)]
-    facts = {"mean": 100.0, "median": 100.0, "std": 40.0, "min": 0.0, "max": 300.0, "percentile_00_5": 5.0, "percentile_99_5": 250.0}
+    facts = {
+        "mean": 100.0,
+        "median": 100.0,
+        "std": 40.0,
+        "min": 0.0,
+        "max": 300.0,
+        "percentile_00_5": 5.0,
+        "percentile_99_5": 250.0,
+    }
     config = "2d" if len(options["patch"]) == 2 else "3d_fullres"
     plans = {
         "dataset_name": "Dataset501_Tiny", "plans_name": "nnUNetPlans", "original_median_spacing_after_transp": [1.0, 1.0, 1.0],
@@ -124,7 +134,9 @@ def train(network, options):
     size = options["patch"]
     places = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in size], indexing="ij"))
     for _ in range(options["trained"]):
-        centre = torch.tensor([float(torch.randint(n // 4, 3 * n // 4, (1,))) for n in size]).reshape(-1, *[1] * len(size))
+        centre = torch.tensor([float(torch.randint(n // 4, 3 * n // 4, (1,))) for n in size]).reshape(
+            -1, *[1] * len(size)
+        )
         ball = ((places - centre) ** 2).sum(0).sqrt() < float(torch.randint(3, 1 + min(size) // 3, (1,)))
         image = torch.randn(1, options["channels"], *size) * 0.5
         image[:, -1] += ball * 2.0
@@ -157,21 +169,40 @@ def predict(folder, case, answer, *, half=False, threads=2, mirroring=True):
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
     original.torch = torch if half else WideTorch(torch)
-    original.compute_gaussian = compute_gaussian if half else functools.partial(compute_gaussian, dtype=torch.float32)
+    original.compute_gaussian = (
+        compute_gaussian if half else functools.partial(compute_gaussian, dtype=torch.float32)
+    )
     predictor = original.nnUNetPredictor(
-        use_mirroring=mirroring, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
+        use_mirroring=mirroring,
+        perform_everything_on_device=False,
+        device=torch.device("cpu"),
+        allow_tqdm=False,
     )
     folds = sorted(int(path.name.removeprefix("fold_")) for path in Path(folder).glob("fold_*"))
     predictor.initialize_from_trained_model_folder(str(folder), folds)
     given = np.load(case)
     started, cpu_started = time.perf_counter(), time.process_time()
     _, probabilities = predictor.predict_single_npy_array(
-        given["array"].astype(np.float32), {"spacing": [float(size) for size in given["spacing"]]}, None, None, True
+        given["array"].astype(np.float32),
+        {"spacing": [float(size) for size in given["spacing"]]},
+        None,
+        None,
+        True,
     )
     seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     # getrusage would count what the parent held when it started this process.
-    peak = next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    np.savez(answer, probabilities=np.asarray(probabilities, np.float32), seconds=seconds, cpu_s=cpu_s, peak_mb=peak)
+    peak = next(
+        int(line.split()[1]) / 1024
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
+    np.savez(
+        answer,
+        probabilities=np.asarray(probabilities, np.float32),
+        seconds=seconds,
+        cpu_s=cpu_s,
+        peak_mb=peak,
+    )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ def case(shape, channels, seed):
     rng = np.random.default_rng(seed)
     array = np.zeros((channels, *shape), np.float32)
     inner = tuple(n - 4 - k for k, n in enumerate(shape))
-    array[:, 2 : 2 + inner[0], 2 : 2 + inner[1], 2 : 2 + inner[2]] = rng.normal(100, 20, (channels, *inner)).round()
+    array[:, 2 : 2 + inner[0], 2 : 2 + inner[1], 2 : 2 + inner[2]] = rng.normal(
+        100, 20, (channels, *inner)
+    ).round()
     # A corner without signal that lies inside the box, so that mask and box differ.
     array[:, 2:4, 2 : 2 + inner[1] // 2, 2 : 2 + inner[2] // 2] = 0
     a, b, c = (max(1, n // 4) for n in shape)
@@ -87,7 +89,9 @@ def make(folder, name, scene, seed):
         "transpose_backward": [transpose.index(k) for k in range(3)], "data_identifier": "nnUNetData_plans_v2.1", "plans_per_stage": {0: stage},
         "preprocessor_name": "PreprocessorFor2D" if flat else "GenericPreprocessor",
     }  # fmt: skip
-    results = folder / name / ("2d" if flat else "3d_fullres") / "Task777_Tiny" / "nnUNetTrainerV2__nnUNetPlansv2.1"
+    results = (
+        folder / name / ("2d" if flat else "3d_fullres") / "Task777_Tiny" / "nnUNetTrainerV2__nnUNetPlansv2.1"
+    )
     results.mkdir(parents=True, exist_ok=True)
     (results / "plans.pkl").write_bytes(pickle.dumps(plans))
     array = case(scene["shape"], channels, seed)
@@ -105,17 +109,24 @@ def make(folder, name, scene, seed):
         described = {"init": (), "name": "nnUNetTrainerV2", "class": "<class>", "plans": plans}
         (results / f"fold_{fold}" / "model_final_checkpoint.model.pkl").write_bytes(pickle.dumps(described))
         answers.append(predict(net, scene, array, plans, masked, transpose))
-    np.savez_compressed(folder / name / "case.npz", array=array.astype(np.int16), spacing=scene["case_spacing"])
+    np.savez_compressed(
+        folder / name / "case.npz", array=array.astype(np.int16), spacing=scene["case_spacing"]
+    )
     np.savez_compressed(folder / name / "answer.npz", probability=np.mean(answers, 0)[1].astype(np.float32))
 
 
 def predict(net, scene, array, plans, masked, transpose):
-    properties = {"original_spacing": np.array(scene["case_spacing"]), "original_size_of_raw_data": np.array(array.shape[1:])}
+    properties = {
+        "original_spacing": np.array(scene["case_spacing"]),
+        "original_size_of_raw_data": np.array(array.shape[1:]),
+    }
     data, seg, properties = ImageCropper.crop(array.copy(), properties, None)
     flat = len(scene["patch"]) == 2
     channels = len(array)
     kind = PreprocessorFor2D if flat else GenericPreprocessor
-    preprocessor = kind(plans["normalization_schemes"], dict.fromkeys(range(channels), masked), transpose, None)
+    preprocessor = kind(
+        plans["normalization_schemes"], dict.fromkeys(range(channels), masked), transpose, None
+    )
     order = (0, *[axis + 1 for axis in transpose])
     data, seg, properties = preprocessor.resample_and_normalize(
         data.transpose(order), np.array(scene["spacing"]), properties, seg.transpose(order)
@@ -134,7 +145,9 @@ def predict(net, scene, array, plans, masked, transpose):
     if axis is not None and len(axis) != 1:
         separate, axis = False, None
     if any(a != b for a, b in zip(softmax.shape[1:], size, strict=True)):
-        softmax = resample_data_or_seg(softmax, size, is_seg=False, axis=axis, order=1, do_separate_z=separate, order_z=0)
+        softmax = resample_data_or_seg(
+            softmax, size, is_seg=False, axis=axis, order=1, do_separate_z=separate, order_z=0
+        )
     whole = np.zeros((2, *array.shape[1:]), np.float32)
     whole[0] = 1
     box = tuple(slice(first, first + n) for (first, _), n in zip(properties["crop_bbox"], size, strict=True))

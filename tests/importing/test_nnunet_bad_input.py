@@ -26,7 +26,14 @@ from pipeline.segmenters.families import list_bundles
 from tests.importing.nnunet_original import configuration
 
 OPTIONS = NnUNetOptions(("t1", "flair"), "tiny", mirroring=False)
-SHAPE = {"patch": [8, 12, 8], "features": [3, 4], "kind": "plain", "spacing": [1.0, 1.0, 1.0], "channels": 2, "masked": False}
+SHAPE = {
+    "patch": [8, 12, 8],
+    "features": [3, 4],
+    "kind": "plain",
+    "spacing": [1.0, 1.0, 1.0],
+    "channels": 2,
+    "masked": False,
+}
 
 
 def weights(classes: int = 2) -> dict[str, torch.Tensor]:
@@ -43,10 +50,16 @@ def weights(classes: int = 2) -> dict[str, torch.Tensor]:
     for stage, (inside, outside) in enumerate([(2, 3), (3, 4)]):
         block(f"encoder.stages.{stage}.0.convs.0", inside, outside)
         block(f"encoder.stages.{stage}.0.convs.1", outside, outside)
-    state["decoder.transpconvs.0.weight"], state["decoder.transpconvs.0.bias"] = torch.randn(4, 3, 2, 2, 2) * 0.3, torch.randn(3)
+    state["decoder.transpconvs.0.weight"], state["decoder.transpconvs.0.bias"] = (
+        torch.randn(4, 3, 2, 2, 2) * 0.3,
+        torch.randn(3),
+    )
     block("decoder.stages.0.convs.0", 6, 3)
     block("decoder.stages.0.convs.1", 3, 3)
-    state["decoder.seg_layers.0.weight"], state["decoder.seg_layers.0.bias"] = torch.randn(classes, 3, 1, 1, 1), torch.zeros(classes)
+    state["decoder.seg_layers.0.weight"], state["decoder.seg_layers.0.bias"] = (
+        torch.randn(classes, 3, 1, 1, 1),
+        torch.zeros(classes),
+    )
     return state
 
 
@@ -54,8 +67,14 @@ def weights(classes: int = 2) -> dict[str, torch.Tensor]:
 def folder(tmp_path: Path) -> Path:
     """A small v2 result folder with two folds."""
     results = tmp_path / "Dataset500_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
-    chosen = configuration({**SHAPE, "schemes": "ZScoreNormalization", "kernels": None, "strides": None, "old_plans": False})
-    plans = {"dataset_name": "Dataset500_Tiny", "transpose_forward": [0, 1, 2], "configurations": {"3d_fullres": chosen}}
+    chosen = configuration(
+        {**SHAPE, "schemes": "ZScoreNormalization", "kernels": None, "strides": None, "old_plans": False}
+    )
+    plans = {
+        "dataset_name": "Dataset500_Tiny",
+        "transpose_forward": [0, 1, 2],
+        "configurations": {"3d_fullres": chosen},
+    }
     dataset = {"channel_names": {"0": "T1w", "1": "FLAIR"}, "labels": {"background": 0, "lesion": 1}}
     for fold in (0, 1):
         (results / f"fold_{fold}").mkdir(parents=True)
@@ -65,9 +84,18 @@ def folder(tmp_path: Path) -> Path:
     return results
 
 
-def save(results: Path, fold: int, changes: dict[str, Any], state: dict[str, torch.Tensor] | None = None) -> None:
-    checkpoint = {"network_weights": weights() if state is None else state, "trainer_name": "nnUNetTrainer", "_best_ema": np.float64(0.5)}
-    checkpoint |= {"init_args": {"configuration": "3d_fullres"}, "inference_allowed_mirroring_axes": (0, 1, 2)}
+def save(
+    results: Path, fold: int, changes: dict[str, Any], state: dict[str, torch.Tensor] | None = None
+) -> None:
+    checkpoint = {
+        "network_weights": weights() if state is None else state,
+        "trainer_name": "nnUNetTrainer",
+        "_best_ema": np.float64(0.5),
+    }
+    checkpoint |= {
+        "init_args": {"configuration": "3d_fullres"},
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }
     torch.save(checkpoint | changes, results / f"fold_{fold}" / "checkpoint_final.pth")
 
 
@@ -82,7 +110,9 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def plans(change: Callable[[Any], None]) -> Callable[[Path], None]:
-    return lambda results: edit(results / "plans.json", lambda values: change(values["configurations"]["3d_fullres"]))
+    return lambda results: edit(
+        results / "plans.json", lambda values: change(values["configurations"]["3d_fullres"])
+    )
 
 
 def dataset(change: Callable[[Any], None]) -> Callable[[Path], None]:
@@ -156,19 +186,30 @@ def test_a_bad_folder_is_refused_by_name(name: str, folder: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (NnUNetOptions(name="x"), r"say which image each channel is .* the dataset calls them 0 = T1w, 1 = FLAIR"),
+        (
+            NnUNetOptions(name="x"),
+            r"say which image each channel is .* the dataset calls them 0 = T1w, 1 = FLAIR",
+        ),
         (NnUNetOptions(("flair",), "x"), "1 channel roles were given, the network takes 2"),
         (NnUNetOptions(("flair", "flair"), "x"), "2 different images"),
         (NnUNetOptions(("flair", "adc"), "x"), "'adc' is not a channel role"),
         (NnUNetOptions(("t1", "flair"), "x", folds=("3",)), "fold 3 is missing; .* has 0, 1"),
-        (NnUNetOptions(("t1", "flair"), "x", lesion_labels=(2,)), "say which labels are lesion .* 1 = lesion"),
+        (
+            NnUNetOptions(("t1", "flair"), "x", lesion_labels=(2,)),
+            "say which labels are lesion .* 1 = lesion",
+        ),
         (NnUNetOptions(("t1", "flair"), "x", orientation="RAX"), "orientation 'RAX'"),
         (NnUNetOptions(("t1", "flair"), "x", grid="dwi"), "grid 'dwi'"),
         (NnUNetOptions(("t1", "flair"), "../x"), "cannot name a bundle"),
-        (NnUNetOptions(("t1", "flair"), "x", weights="int8"), "the weights 'int8' are none of auto, float16, float32"),
+        (
+            NnUNetOptions(("t1", "flair"), "x", weights="int8"),
+            "the weights 'int8' are none of auto, float16, float32",
+        ),
     ],
 )
-def test_bad_options_are_refused_by_name(options: NnUNetOptions, said: str, folder: Path, tmp_path: Path) -> None:
+def test_bad_options_are_refused_by_name(
+    options: NnUNetOptions, said: str, folder: Path, tmp_path: Path
+) -> None:
     refused(folder, tmp_path / "models", options, said)
 
 
@@ -176,23 +217,41 @@ def test_a_custom_trainer_is_refused(folder: Path, tmp_path: Path) -> None:
     for fold in (0, 1):
         save(folder, fold, {"trainer_name": "nnUNetTrainerMagic"})
 
-    refused(folder, tmp_path / "models", OPTIONS, "the trainer 'nnUNetTrainerMagic' is not one of nnU-Net's own")
+    refused(
+        folder, tmp_path / "models", OPTIONS, "the trainer 'nnUNetTrainerMagic' is not one of nnU-Net's own"
+    )
 
 
-def test_a_bundle_that_answers_otherwise_is_not_installed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_that_answers_otherwise_is_not_installed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def altered(layout: Any, arrays: Any) -> Any:
-        return reference_network(layout, {name: array + 0.01 * (array.ndim > 1) for name, array in arrays.items()})
+        return reference_network(
+            layout, {name: array + 0.01 * (array.ndim > 1) for name, array in arrays.items()}
+        )
 
     monkeypatch.setattr(parity, "reference_network", altered)
 
-    refused(folder, tmp_path / "models", OPTIONS, r"does not answer as the original: with Float32 weights .* case synthetic")
+    refused(
+        folder,
+        tmp_path / "models",
+        OPTIONS,
+        r"does not answer as the original: with Float32 weights .* case synthetic",
+    )
 
 
 @pytest.mark.parametrize(
     ("wanted", "apart", "flipped", "margin", "kept", "because"),
     [
         ("auto", 5e-5, 0, 1e-3, "Float16", "every case is within 0.0001 of the original"),
-        ("auto", 2e-4, 0, 1e-3, "Float32", "with Float16 weights the probability differs by 2.0e-04 on average"),
+        (
+            "auto",
+            2e-4,
+            0,
+            1e-3,
+            "Float32",
+            "with Float16 weights the probability differs by 2.0e-04 on average",
+        ),
         ("auto", 1e-6, 3, 1e-3, "Float32", "the masks by 1.9e-04 on the case second"),
         ("auto", 1e-6, 1, 1e-7, "Float32", "Float16 weights are not equivalent at a margin of 1e-07"),
         ("float16", 1e-6, 3, 1e-3, "Float16", "asked for"),
@@ -201,7 +260,13 @@ def test_a_bundle_that_answers_otherwise_is_not_installed(folder: Path, tmp_path
     ],
 )
 def test_float16_is_kept_only_where_it_answers_as_the_original(
-    wanted: str, apart: float, flipped: int, margin: float, kept: str, because: str, monkeypatch: pytest.MonkeyPatch
+    wanted: str,
+    apart: float,
+    flipped: int,
+    margin: float,
+    kept: str,
+    because: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Three cases of 8000 lesion voxels; with Float16 weights the probability moves everywhere, and the second case loses some voxels."""
     theirs = np.full((40, 40, 40), 0.2, np.float32)
@@ -242,9 +307,15 @@ def test_without_a_lesion_there_is_nothing_to_test(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_the_bundle_keeps_is_written_and_said(folder: Path, tmp_path: Path) -> None:
-    narrow, wide = (import_nnunet(folder, tmp_path / kind, replace(OPTIONS, weights=kind)) for kind in ("float16", "float32"))
+    narrow, wide = (
+        import_nnunet(folder, tmp_path / kind, replace(OPTIONS, weights=kind))
+        for kind in ("float16", "float32")
+    )
 
-    kinds = [{tensor.data_type for tensor in onnx.load(each.bundle.folder / "fold-1.onnx").graph.initializer} for each in (narrow, wide)]
+    kinds = [
+        {tensor.data_type for tensor in onnx.load(each.bundle.folder / "fold-1.onnx").graph.initializer}
+        for each in (narrow, wide)
+    ]
     assert onnx.TensorProto.FLOAT16 in kinds[0]
     assert onnx.TensorProto.FLOAT not in kinds[0]
     assert onnx.TensorProto.FLOAT16 not in kinds[1]
@@ -252,14 +323,23 @@ def test_what_the_bundle_keeps_is_written_and_said(folder: Path, tmp_path: Path)
     assert "two one-sided tests on 6 cases at a margin of 0.001" in card
     assert "| torch | Float16 |" in card
     measured = tomllib.loads((narrow.bundle.folder / "model.toml").read_text())["measured"]
-    assert (measured["weights"], measured["weights_because"], measured["tost_cases"]) == ("Float16", "asked for", 6)
+    assert (measured["weights"], measured["weights_because"], measured["tost_cases"]) == (
+        "Float16",
+        "asked for",
+        6,
+    )
     assert 0 < measured["parity_mean_difference"] < 1e-3
 
 
 def test_weights_beyond_float16(folder: Path, tmp_path: Path) -> None:
     network(lambda state: state["encoder.stages.0.0.convs.0.conv.weight"].mul_(1e6))(folder)
 
-    refused(folder, tmp_path / "models", replace(OPTIONS, weights="float16"), r"do not fit Float16.*\(--weights float32\)")
+    refused(
+        folder,
+        tmp_path / "models",
+        replace(OPTIONS, weights="float16"),
+        r"do not fit Float16.*\(--weights float32\)",
+    )
     choice = import_nnunet(folder, tmp_path / "models", OPTIONS).choice
 
     assert choice.kept == "Float32"
@@ -273,7 +353,11 @@ def test_a_case_of_the_users_own(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "single.npz", array=image[:1], spacing=(1.0, 1.0, 1.2))
     (tmp_path / "broken.npz").write_bytes(b"no")
 
-    for name, said in (("single", "the case single has the shape"), ("broken", "is no case"), ("absent", "is no case")):
+    for name, said in (
+        ("single", "the case single has the shape"),
+        ("broken", "is no case"),
+        ("absent", "is no case"),
+    ):
         with pytest.raises(ImportProblem, match=said):
             import_nnunet(folder, tmp_path / "models", OPTIONS, cases=(tmp_path / f"{name}.npz",))
         assert list((tmp_path / "models").glob("*")) == []
@@ -322,7 +406,8 @@ def test_a_zip_that_leads_elsewhere_is_refused(member: zipfile.ZipInfo, said: st
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"PK\x05\x06" + bytes(18), "is no nnU-Net result folder"), (b"hello", "neither a folder nor a ZIP")]
+    ("content", "said"),
+    [(b"PK\x05\x06" + bytes(18), "is no nnU-Net result folder"), (b"hello", "neither a folder nor a ZIP")],
 )
 def test_a_file_that_is_no_export_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "file.zip").write_bytes(content)

@@ -24,7 +24,14 @@ from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 from tests.importing.conftest import SCRIPT
 
-NETWORK = {"patch": [32, 48, 32], "spacing": [2.0, 2.0, 2.0], "features": [4, 8, 12], "masked": True, "mirror": None, "trained": 60}
+NETWORK = {
+    "patch": [32, 48, 32],
+    "spacing": [2.0, 2.0, 2.0],
+    "features": [4, 8, 12],
+    "masked": True,
+    "mirror": None,
+    "trained": 60,
+}
 ANSWER_S = 400.0
 
 
@@ -42,7 +49,9 @@ def results(python: Path, folder: Path) -> Path:
     return folder
 
 
-def through_the_node(node: NodeProcesses, archive: Archive, images: list[Path]) -> tuple[dict[str, Dataset], dict[str, Any]]:
+def through_the_node(
+    node: NodeProcesses, archive: Archive, images: list[Path]
+) -> tuple[dict[str, Dataset], dict[str, Any]]:
     """Send a study by C-STORE; return what the archive gets for it (modality -> object) and the job as the ledger knows it."""
     peer = DestinationSettings(name="node", ae_title=AE_TITLE, host="127.0.0.1", port=node.port())
     sent = send_files(images, peer, calling_ae="SCANNER", timeout_s=60)
@@ -50,8 +59,16 @@ def through_the_node(node: NodeProcesses, archive: Archive, images: list[Path]) 
     end = time.monotonic() + ANSWER_S
     while time.monotonic() < end:
         node.check()
-        found = {dataset.Modality: dataset for dataset in map(pydicom.dcmread, archive.files) if dataset.StudyInstanceUID == STUDY_UID}
-        job = json.loads(dicomnode("why", STUDY_UID, "--json", "--config", node.config))["jobs"][-1] if "SR" in found else {}
+        found = {
+            dataset.Modality: dataset
+            for dataset in map(pydicom.dcmread, archive.files)
+            if dataset.StudyInstanceUID == STUDY_UID
+        }
+        job = (
+            json.loads(dicomnode("why", STUDY_UID, "--json", "--config", node.config))["jobs"][-1]
+            if "SR" in found
+            else {}
+        )
         if job.get("state") == "done":
             return found, job
         time.sleep(0.5)
@@ -63,7 +80,9 @@ def test_imported_used_and_removed(nnunet_python: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
     # The node looks for both networks in one folder.
     shutil.copytree(SHIPPED_MODELS / "brain-extractor-3mm", models / "brain-extractor-3mm")
-    settings = f'[pipeline]\nmodels = {json.dumps(str(models))}\nlesion_model = "hospital"\n[study]\nquiet_s = 3\n'
+    settings = (
+        f'[pipeline]\nmodels = {json.dumps(str(models))}\nlesion_model = "hospital"\n[study]\nquiet_s = 3\n'
+    )
     with np.load(DEMO_STUDY) as study:
         images = write_study(study, tmp_path / "study")
     with Archive(tmp_path / "pacs") as archive:

@@ -37,7 +37,9 @@ def test_answers_as_version_1_did(name: str, tmp_path: Path, monkeypatch: pytest
     bundle = import_nnunet(GOLDEN / name, tmp_path, options).bundle
     networks = [open_network(bundle, 1, graph) for graph in bundle.graphs]
     spacing = tuple(float(size) for size in case["spacing"])
-    answer, _ = predict_array(networks, spec_of(bundle), window_of(bundle), case["array"].astype(np.float32), spacing)  # type: ignore[arg-type]
+    answer, _ = predict_array(
+        networks, spec_of(bundle), window_of(bundle), case["array"].astype(np.float32), spacing
+    )  # type: ignore[arg-type]
 
     found = compare(name, "nnunet 1.7.1", answer, golden)
     print(found.row())  # noqa: T201 - the figures of docs/benchmarks.md
@@ -52,7 +54,11 @@ def test_answers_as_version_1_did(name: str, tmp_path: Path, monkeypatch: pytest
     ("place", "trainer", "said"),
     [
         ("3d_cascade_fullres", "nnUNetTrainerV2CascadeFullRes", "second stage of a cascade"),
-        ("3d_fullres", "nnUNetTrainerV2BraTSRegions_DA4_BN", "trainer 'nnUNetTrainerV2BraTSRegions_DA4_BN' is not one of"),
+        (
+            "3d_fullres",
+            "nnUNetTrainerV2BraTSRegions_DA4_BN",
+            "trainer 'nnUNetTrainerV2BraTSRegions_DA4_BN' is not one of",
+        ),
         ("3d_fullres", "OurOwnTrainer", "trainer 'OurOwnTrainer' is not one of"),
     ],
 )
@@ -87,7 +93,16 @@ def test_foreign_classes_are_refused_before_anything_runs(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["os.system", "builtins.eval", "builtins.getattr", "numpy.load", "numpy.f2py.run_main", "numpy.ndarray.tofile", "pickle.loads"]
+    "name",
+    [
+        "os.system",
+        "builtins.eval",
+        "builtins.getattr",
+        "numpy.load",
+        "numpy.f2py.run_main",
+        "numpy.ndarray.tofile",
+        "pickle.loads",
+    ],
 )
 def test_names_outside_the_list_are_refused(tmp_path: Path, name: str) -> None:
     module, _, function = name.rpartition(".")
@@ -99,7 +114,12 @@ def test_names_outside_the_list_are_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_plain_plans_are_read_from_old_and_new_numpy(tmp_path: Path, protocol: int) -> None:
-    plans = {"a": np.float64(1.5), "b": np.array([1, 2, 3]), "c": OrderedDict([(0, "x")]), "d": np.array([[0.5, 1.5]], np.float32)[:, ::-1]}
+    plans = {
+        "a": np.float64(1.5),
+        "b": np.array([1, 2, 3]),
+        "c": OrderedDict([(0, "x")]),
+        "d": np.array([[0.5, 1.5]], np.float32)[:, ::-1],
+    }
     data = pickle.dumps(plans, protocol=protocol)
     # numpy 1 called the same module numpy.core; protocol 2 writes names without a length.
     old = data.replace(b"numpy._core", b"numpy.core") if protocol == 2 else data

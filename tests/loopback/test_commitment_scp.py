@@ -60,7 +60,9 @@ class Scanner:
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = MRImageStorage, uid
             information.ReferencedSOPSequence.append(item)
-        answer, _ = association.send_n_action(information, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+        answer, _ = association.send_n_action(
+            information, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
         if stay_s:
             self.heard.wait(stay_s)
             # Its answer to the report has to leave before it hangs up.
@@ -79,15 +81,21 @@ class Node:
         peer = {"ae_title": "SCANNER"} | ({"port": scanner_port} if scanner_port else {})
         self.folder = folder
         storage = {"root": str(folder), "minimum_free_mb": 1}
-        self.config = parse_config({"network": {"port": 0, "ae_title": "NODE"}, "peers": [peer], "storage": storage})
+        self.config = parse_config(
+            {"network": {"port": 0, "ae_title": "NODE"}, "peers": [peer], "storage": storage}
+        )
         self.layout = SpoolLayout(self.config.storage.spool)
         self.start(answering=True)
 
     def start(self, *, answering: bool) -> None:
         self.ledger = Ledger.open(self.config.storage.database_url)
         writer = SpoolWriter(self.layout, 0)
-        self.provider = CommitmentProvider(self.config, self.ledger.commitments, writer.holds_whole, time.time)
-        self.receiver = Receiver(self.config, writer, self.ledger.instances.add, time.time, self.provider.services(lambda _: False))
+        self.provider = CommitmentProvider(
+            self.config, self.ledger.commitments, writer.holds_whole, time.time
+        )
+        self.receiver = Receiver(
+            self.config, writer, self.ledger.instances.add, time.time, self.provider.services(lambda _: False)
+        )
         _, self.port = self.receiver.start()
         self.answering = answering
         if answering:
@@ -126,9 +134,10 @@ def test_a_scanner_that_stays_hears_it_where_it_asked(tmp_path: Path, scanner: S
     node.stop()
     assert len(scanner.reports) == 1
     assert scanner.uids("ReferencedSOPSequence") == uids
-    assert [(str(item.ReferencedSOPInstanceUID), item.FailureReason) for item in scanner.reports[0].FailedSOPSequence] == [
-        ("2.25.8", 0x0112)
-    ]
+    assert [
+        (str(item.ReferencedSOPInstanceUID), item.FailureReason)
+        for item in scanner.reports[0].FailedSOPSequence
+    ] == [("2.25.8", 0x0112)]
 
 
 def test_a_scanner_that_hangs_up_is_called_back(tmp_path: Path, scanner: Scanner, node: Node) -> None:
@@ -139,7 +148,9 @@ def test_a_scanner_that_hangs_up_is_called_back(tmp_path: Path, scanner: Scanner
     assert scanner.uids("FailedSOPSequence") == []
 
 
-def test_what_was_asked_before_a_restart_is_answered_after_it(tmp_path: Path, scanner: Scanner, node: Node) -> None:
+def test_what_was_asked_before_a_restart_is_answered_after_it(
+    tmp_path: Path, scanner: Scanner, node: Node
+) -> None:
     uids = node.send(write_instances(tmp_path / "images", 2))
     node.stop()
     node.start(answering=False)
@@ -170,7 +181,9 @@ def test_a_pull_by_c_get_is_as_safe_as_a_transfer(tmp_path: Path, node: Node) ->
     assert (pulled.retrieved.completed, pulled.expected, pulled.retrieved.service) == (3, 3, "C-GET")
     for path in files:
         original = dcmread(path)
-        assert dcmread(node.layout.root / got[str(original.SOPInstanceUID)].path).PixelData == original.PixelData
+        assert (
+            dcmread(node.layout.root / got[str(original.SOPInstanceUID)].path).PixelData == original.PixelData
+        )
 
 
 def test_a_pull_by_c_move_comes_through_the_listener(tmp_path: Path, node: Node) -> None:

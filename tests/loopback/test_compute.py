@@ -56,10 +56,16 @@ def run(compute: Compute, function: object, limit_s: float = 60) -> int:
 
 @pytest.mark.parametrize(
     ("function", "limit_s", "reason"),
-    [(kill_own_process, 60, "died"), (outgrow_memory, 60, "memory limit"), (sleep_for_ever, 1, "job limit of 1 s")],
+    [
+        (kill_own_process, 60, "died"),
+        (outgrow_memory, 60, "memory limit"),
+        (sleep_for_ever, 1, "job limit of 1 s"),
+    ],
     ids=["killed", "outgrown", "stuck"],
 )
-def test_a_lost_worker_is_a_passing_fault_and_the_next_task_runs(compute: Compute, function: object, limit_s: float, reason: str) -> None:
+def test_a_lost_worker_is_a_passing_fault_and_the_next_task_runs(
+    compute: Compute, function: object, limit_s: float, reason: str
+) -> None:
     with pytest.raises(RetryLater, match=reason):
         run(compute, function, limit_s)
 
@@ -88,7 +94,11 @@ def test_a_worker_that_dies_while_it_starts_again_and_again_is_replaced() -> Non
 
 def worker_processes() -> list[int]:
     """Return our own children that multiprocessing spawned."""
-    children = [int(pid) for listed in Path("/proc/self/task").glob("*/children") for pid in listed.read_text().split()]
+    children = [
+        int(pid)
+        for listed in Path("/proc/self/task").glob("*/children")
+        for pid in listed.read_text().split()
+    ]
     return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 

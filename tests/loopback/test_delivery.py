@@ -45,7 +45,9 @@ class Node:
         job = LedgerStory(self.ledger).running()
         self.results = [self.freeze(number, kind) for number, kind in enumerate(CLASSES, start=1)]
         destinations = dict.fromkeys(self.archives, tuple(CLASSES))
-        self.ledger.jobs.finish(job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", self.results, destinations, {}), 40)
+        self.ledger.jobs.finish(
+            job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", self.results, destinations, {}), 40
+        )
 
     def freeze(self, number: int, kind: str) -> ResultFile:
         instance = small_instance(number, SOPClassUID=CLASSES[kind], seed="result")
@@ -56,7 +58,9 @@ class Node:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(buffer.getvalue())
         sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
-        return ResultFile(kind, path, sha256, instance.SOPInstanceUID, CLASSES[kind], instance.SeriesInstanceUID)
+        return ResultFile(
+            kind, path, sha256, instance.SOPInstanceUID, CLASSES[kind], instance.SeriesInstanceUID
+        )
 
     def deliver(self, seconds_later: float = 0.0) -> int:
         self.clock += seconds_later
@@ -71,7 +75,11 @@ class Node:
         return tried
 
     def states(self, destination: str = "pacs") -> list[str]:
-        return [one["state"] for one in plain(self.ledger.history.of_study(STUDY))["deliveries"] if one["destination"] == destination]
+        return [
+            one["state"]
+            for one in plain(self.ledger.history.of_study(STUDY))["deliveries"]
+            if one["destination"] == destination
+        ]
 
     def statuses(self) -> list[str]:
         return [one["last_status"] for one in plain(self.ledger.history.of_study(STUDY))["deliveries"]]
@@ -118,7 +126,10 @@ def test_results_arrive_once_and_are_the_frozen_datasets(node: Node, archive: Ar
     assert arrived(archive) == expected(node)
     assert archive.received == tuple(result.SOPInstanceUID for result in node.results)
     for result in node.results:
-        frozen, kept = dcmread(node.layout.root / result.path), dcmread(archive.folder / f"{result.SOPInstanceUID}.dcm")
+        frozen, kept = (
+            dcmread(node.layout.root / result.path),
+            dcmread(archive.folder / f"{result.SOPInstanceUID}.dcm"),
+        )
         assert kept == frozen
     assert (node.states(), node.job_state()) == (["sent", "sent"], "done")
 
@@ -144,7 +155,10 @@ def test_an_archive_that_falls_silent_gets_what_it_has_not_got_and_the_time_out_
     with archive:
         node.deliver()
         assert node.states() == [*["sent"] * (silent_at - 1), *["due"] * (3 - silent_at)]
-        assert node.statuses()[silent_at - 1 :] == ["no answer within 5 s", "the association broke off"][: 3 - silent_at]
+        assert (
+            node.statuses()[silent_at - 1 :]
+            == ["no answer within 5 s", "the association broke off"][: 3 - silent_at]
+        )
     archive.manners.silent_at = 0
     with archive:
         node.deliver(900)
@@ -174,7 +188,9 @@ def test_a_warning_is_an_arrival(node: Node, archive: Archive) -> None:
     assert arrived(archive) == expected(node)
 
 
-def test_an_archive_that_takes_no_segmentation_gets_the_report_and_the_refusal_is_shown(node: Node, archive: Archive) -> None:
+def test_an_archive_that_takes_no_segmentation_gets_the_report_and_the_refusal_is_shown(
+    node: Node, archive: Archive
+) -> None:
     archive.refuse = frozenset({SegmentationStorage})
     with archive:
         node.deliver()
@@ -219,7 +235,9 @@ def test_a_dead_destination_does_not_keep_the_other_waiting(tmp_path: Path, arch
     node.ledger.close()
 
 
-def test_a_sender_killed_after_sending_sends_the_same_bytes_again_and_the_archive_keeps_one(node: Node, archive: Archive) -> None:
+def test_a_sender_killed_after_sending_sends_the_same_bytes_again_and_the_archive_keeps_one(
+    node: Node, archive: Archive
+) -> None:
     """The one moment that cannot be made safe: the peer has said yes, and we die before it is written down."""
     with archive:
         held = node.ledger.deliveries.claim("work@host/pacs/dead", node.clock, 600, 10)
@@ -229,7 +247,9 @@ def test_a_sender_killed_after_sending_sends_the_same_bytes_again_and_the_archiv
         release_owner(node.ledger, "work@host", node.clock)
         node.deliver()
         before = {path.name: path.read_bytes() for path in archive.files}
-        node.ledger.deliveries.record(held[0].id, type(held[0].state)("due"), "as if the answer was lost", node.clock, node.clock)
+        node.ledger.deliveries.record(
+            held[0].id, type(held[0].state)("due"), "as if the answer was lost", node.clock, node.clock
+        )
         node.deliver()
         assert {path.name: path.read_bytes() for path in archive.files} == before
     assert len(archive.received) == 3
@@ -249,7 +269,9 @@ deliver_due(Ledger.open(sys.argv[3]), SpoolLayout(folder / "spool"), config, lam
 """
 
 
-def test_a_process_killed_while_it_sends_leaves_its_work_to_the_next(node: Node, archive: Archive, repo_root: Path) -> None:
+def test_a_process_killed_while_it_sends_leaves_its_work_to_the_next(
+    node: Node, archive: Archive, repo_root: Path
+) -> None:
     archive.slow_s = 1.0
     with archive:
         arguments = [str(node.folder), str(archive.port), sqlite_url(node.folder)]

@@ -20,7 +20,9 @@ from dicomnode.spool.writer import SpoolWriter
 
 
 def configured(root: Path, **network: Any) -> Config:
-    return parse_config({"network": {"port": 0, **network}, "storage": {"root": str(root), "minimum_free_mb": 0}})
+    return parse_config(
+        {"network": {"port": 0, **network}, "storage": {"root": str(root), "minimum_free_mb": 0}}
+    )
 
 
 def checks(config: Config) -> dict[str, Check]:
@@ -66,14 +68,24 @@ def test_it_says_what_a_destination_takes_instead_and_how_it_proves(tmp_path: Pa
     refuse = {SegmentationStorage, Comprehensive3DSRStorage}
     with Archive(tmp_path / "pacs", refuse=refuse, manners=Manners(find="image")) as archive:
         pacs = {"name": "pacs", "ae_title": archive.ae_title, "host": "127.0.0.1", "port": archive.port}
-        config = configured(tmp_path).model_copy(update={"destinations": parse_config({"destinations": [pacs]}).destinations})
+        config = configured(tmp_path).model_copy(
+            update={"destinations": parse_config({"destinations": [pacs]}).destinations}
+        )
         found = [check for check in examine(config) if check.name == "destination pacs"]
         named = parse_config({"destinations": [pacs | {"objects": ["seg"]}]}).destinations
-        strict = [check for check in examine(config.model_copy(update={"destinations": named})) if check.name == "destination pacs"]
+        strict = [
+            check
+            for check in examine(config.model_copy(update={"destinations": named}))
+            if check.name == "destination pacs"
+        ]
     assert [check.level for check in found] == ["warning", "ok"]
-    assert found[0].seen.startswith("ARCHIVE answers C-ECHO and gets pictures, sr.comprehensive: it does not accept Segmentation Storage")
+    assert found[0].seen.startswith(
+        "ARCHIVE answers C-ECHO and gets pictures, sr.comprehensive: it does not accept Segmentation Storage"
+    )
     assert strict[0].level == "problem"
-    assert strict[0].seen.endswith("gets seg, but it does not accept Segmentation Storage, which the configuration names")
+    assert strict[0].seen.endswith(
+        "gets seg, but it does not accept Segmentation Storage, which the configuration names"
+    )
     assert 'objects = ["auto"]' in strict[0].advice
     assert found[1].seen == "proves what it keeps by C-FIND"
     assert archive.received == ()

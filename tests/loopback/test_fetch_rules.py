@@ -50,7 +50,12 @@ class Bench:
         self.ahead_s = 600.0
         layout = SpoolLayout(self.config.storage.spool)
         self.place = flow.Workplace(
-            self.config, self.ledger, layout, cast("Compute", None), "work@here", lambda: time.time() + self.ahead_s
+            self.config,
+            self.ledger,
+            layout,
+            cast("Compute", None),
+            "work@here",
+            lambda: time.time() + self.ahead_s,
         )
         self.store = store_into(self.config, self.ledger, time.time)
 
@@ -61,7 +66,12 @@ class Bench:
             dataset = whole[144 + instance.file_meta.FileMetaInformationGroupLength :]
             meta = instance.file_meta
             request = StoreRequest(
-                meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID, dataset, "SCANNER", "127.0.0.1"
+                meta.MediaStorageSOPClassUID,
+                meta.MediaStorageSOPInstanceUID,
+                meta.TransferSyntaxUID,
+                dataset,
+                "SCANNER",
+                "127.0.0.1",
             )
             assert self.store(request) == 0x0000
 
@@ -72,7 +82,11 @@ class Bench:
 
     def events(self, study: str = UID) -> list[tuple[str, str]]:
         found = plain(self.ledger.history.of_study(study))["events"]
-        return [(event["event"], event["detail"].get("result", "")) for event in found if event["event"].startswith("fetch")]
+        return [
+            (event["event"], event["detail"].get("result", ""))
+            for event in found
+            if event["event"].startswith("fetch")
+        ]
 
     def series(self) -> int:
         return len(plain(self.ledger.history.of_study(UID))["series"])
@@ -84,7 +98,9 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         yield running
 
 
-def files_of(archive: Archive, folder: Path, role: str, study: str = "fetch", keep: bool = True) -> list[Path]:
+def files_of(
+    archive: Archive, folder: Path, role: str, study: str = "fetch", keep: bool = True
+) -> list[Path]:
     """Write a series; with `keep` the archive gets it too."""
     files = write_series(head_series(role, study), folder / study / role)  # type: ignore[arg-type]
     if keep:
@@ -92,7 +108,9 @@ def files_of(archive: Archive, folder: Path, role: str, study: str = "fetch", ke
     return files
 
 
-def test_a_study_without_its_t1_gets_it_from_the_pacs_before_it_is_worked_on(archive: Archive, tmp_path: Path) -> None:
+def test_a_study_without_its_t1_gets_it_from_the_pacs_before_it_is_worked_on(
+    archive: Archive, tmp_path: Path
+) -> None:
     flair, t1 = (files_of(archive, tmp_path / "images", role) for role in ("flair", "t1"))
     bench = Bench(tmp_path / "node", archive)
     bench.receive(flair)
@@ -115,11 +133,15 @@ def test_a_pacs_that_has_no_more_holds_nothing_up(archive: Archive, tmp_path: Pa
     assert bench.step() == 0
     flow.fetch_missing(bench.place)
     assert bench.step() == 1
-    assert bench.events() == [("fetched", f"not fetched: of the 1 series of study {UID} at ARCHIVE none is wanted")]
+    assert bench.events() == [
+        ("fetched", f"not fetched: of the 1 series of study {UID} at ARCHIVE none is wanted")
+    ]
     bench.ledger.close()
 
 
-def test_a_pacs_that_is_away_is_asked_three_times_then_the_study_is_taken_as_it_is(archive: Archive, tmp_path: Path) -> None:
+def test_a_pacs_that_is_away_is_asked_three_times_then_the_study_is_taken_as_it_is(
+    archive: Archive, tmp_path: Path
+) -> None:
     flair = files_of(archive, tmp_path / "images", "flair", keep=False)
     bench = Bench(tmp_path / "node", archive)
     archive.stop()
@@ -134,9 +156,13 @@ def test_a_pacs_that_is_away_is_asked_three_times_then_the_study_is_taken_as_it_
     bench.ledger.close()
 
 
-def prior(archive: Archive, folder: Path, name: str, date: str, patient: str = "PHANTOM-HEAD", modality: str = "MR") -> str:
+def prior(
+    archive: Archive, folder: Path, name: str, date: str, patient: str = "PHANTOM-HEAD", modality: str = "MR"
+) -> str:
     """Put a study of one FLAIR into the archive; return its UID."""
-    instances = head_series("flair", name, overrides={"StudyDate": date, "PatientID": patient, "Modality": modality})
+    instances = head_series(
+        "flair", name, overrides={"StudyDate": date, "PatientID": patient, "Modality": modality}
+    )
     put(archive, write_series(instances, folder / name))
     return study_uid(name)
 
@@ -153,7 +179,9 @@ def today(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("service", ["get", "move"])
-def test_the_latest_earlier_study_of_the_patient_comes_too_and_is_answered(archive: Archive, tmp_path: Path, service: str) -> None:
+def test_the_latest_earlier_study_of_the_patient_comes_too_and_is_answered(
+    archive: Archive, tmp_path: Path, service: str
+) -> None:
     archive.manners.retrieve = frozenset({service})  # type: ignore[arg-type]
     archive.stop()
     archive.start()
@@ -177,8 +205,12 @@ def test_the_latest_earlier_study_of_the_patient_comes_too_and_is_answered(archi
     sent = {path.read_bytes() for path in (folder / "newest").iterdir()}
     kept = [bench.place.layout.root / one.path for one in bench.ledger.instances.of_study(newest)]
     assert len(kept) == len(sent)
-    assert {dcmread(path).PixelData for path in kept} == {dcmread(path).PixelData for path in (folder / "newest").iterdir()}
-    assert ({received["calling_ae"] for received in plain(bench.ledger.history.of_study(newest))["received"]}) == {"ARCHIVE"}
+    assert {dcmread(path).PixelData for path in kept} == {
+        dcmread(path).PixelData for path in (folder / "newest").iterdir()
+    }
+    assert (
+        {received["calling_ae"] for received in plain(bench.ledger.history.of_study(newest))["received"]}
+    ) == {"ARCHIVE"}
     bench.ledger.close()
 
 
@@ -195,7 +227,9 @@ def test_a_patient_without_an_earlier_study_is_answered_at_once(archive: Archive
     bench.ledger.close()
 
 
-def test_a_study_whose_priors_cannot_be_asked_for_is_answered_all_the_same(archive: Archive, tmp_path: Path) -> None:
+def test_a_study_whose_priors_cannot_be_asked_for_is_answered_all_the_same(
+    archive: Archive, tmp_path: Path
+) -> None:
     archive.stop()
     bench = Bench(tmp_path / "node", archive, prior_studies=1)
     bench.receive(today(tmp_path / "images"))
@@ -244,7 +278,9 @@ def test_what_the_archive_lists_decides_whether_a_study_is_complete(archive: Arc
 
 
 @pytest.mark.parametrize("away", [True, False], ids=["away", "lists nothing"])
-def test_an_archive_that_says_nothing_is_not_asked_at_every_turn(archive: Archive, tmp_path: Path, away: bool) -> None:
+def test_an_archive_that_says_nothing_is_not_asked_at_every_turn(
+    archive: Archive, tmp_path: Path, away: bool
+) -> None:
     if away:
         archive.stop()
     bench = Bench(tmp_path / "node", archive, missing_series=False, counts=True)
@@ -263,7 +299,9 @@ def test_an_archive_that_says_nothing_is_not_asked_at_every_turn(archive: Archiv
 @contextmanager
 def listening(bench: Bench, archive: Archive) -> Iterator[None]:
     """Listen for what comes by C-MOVE, and tell the archive where."""
-    receiver = Receiver(bench.config, SpoolWriter(bench.place.layout, 0), bench.ledger.instances.add, time.time)
+    receiver = Receiver(
+        bench.config, SpoolWriter(bench.place.layout, 0), bench.ledger.instances.add, time.time
+    )
     archive.manners.report_to["NODE"] = ("127.0.0.1", receiver.start()[1])
     try:
         yield

@@ -51,7 +51,13 @@ def user_information(chance: Chance) -> bytes:
     for _ in range(chance.pick(0, 1, 2, 3)):
         kind = chance.choice((0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x00, 0xFF))
         uid = chance.choice(UIDS)
-        shapes = (b"", b"\0", chance.randbytes(chance.randrange(60)), struct.pack(">HH", 5, 5), struct.pack(">H", len(uid)) + uid + b"\1\1")
+        shapes = (
+            b"",
+            b"\0",
+            chance.randbytes(chance.randrange(60)),
+            struct.pack(">HH", 5, 5),
+            struct.pack(">H", len(uid)) + uid + b"\1\1",
+        )
         sub_items.append(item(kind, chance.choice(shapes), chance))
     chance.shuffle(sub_items)
     return b"".join(sub_items[chance.pick(0, 1) :])
@@ -72,10 +78,16 @@ def fuzzed_request(chance: Chance) -> bytes:
     items += [item(0x50, user_information(chance), chance) for _ in range(chance.pick(1, 0, 2))]
     if chance.pick(False, True):
         chance.shuffle(items)
-    called, calling = chance.pick(b"NODE", b"NODE\0", b"OTHER", b"\xe9", b""), chance.pick(b"PEER", b"PEER\0\0", b"\n", b"X" * 16)
+    called, calling = (
+        chance.pick(b"NODE", b"NODE\0", b"OTHER", b"\xe9", b""),
+        chance.pick(b"PEER", b"PEER\0\0", b"\n", b"X" * 16),
+    )
     version = chance.pick(1, 0, 2, 3, 0xFFFF)
     body = struct.pack(">HH", version, 0) + called.ljust(16) + calling.ljust(16) + bytes(32) + b"".join(items)
-    return struct.pack(">BxL", 1, chance.pick(len(body), 0, 4, len(body) - 1, len(body) + 1, 2**31, 2**32 - 1)) + body
+    return (
+        struct.pack(">BxL", 1, chance.pick(len(body), 0, 4, len(body) - 1, len(body) + 1, 2**31, 2**32 - 1))
+        + body
+    )
 
 
 def ask(port: int, request: bytes, holds_on: bool) -> bytes | None:
@@ -97,7 +109,9 @@ def ask(port: int, request: bytes, holds_on: bool) -> bytes | None:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Listening]:
-    with listening(tmp_path, acse_timeout_s=ARTIM_S, network_timeout_s=3, maximum_associations_per_peer=20) as started:
+    with listening(
+        tmp_path, acse_timeout_s=ARTIM_S, network_timeout_s=3, maximum_associations_per_peer=20
+    ) as started:
         yield started
 
 
@@ -112,7 +126,11 @@ def test_a_fuzzed_request_is_answered_or_closed_and_leaves_nothing(node: Listeni
     for _ in range(INPUTS):
         request, holds_on = fuzzed_request(chance), chance.random() < 0.5
         callers.append(
-            threading.Thread(target=lambda request=request, holds_on=holds_on: answers.append(ask(node.port, request, holds_on)))
+            threading.Thread(
+                target=lambda request=request, holds_on=holds_on: answers.append(
+                    ask(node.port, request, holds_on)
+                )
+            )
         )  # type: ignore[misc]
         callers[-1].start()
         while sum(caller.is_alive() for caller in callers[-12:]) >= 10:
@@ -147,4 +165,6 @@ def test_a_context_without_transfer_syntax_ends_at_once_however_often(node: List
             line.sendall(struct.pack(">BxL", 1, len(body)) + body)
             assert line.recv(10) == b"\x07\0\0\0\0\x04\0\0\x02\x06"
         assert threading.active_count() <= threads
-    assert [entry["reason"] for entry in node.lines(PEER)] == ["a presentation context has no transfer syntax"]
+    assert [entry["reason"] for entry in node.lines(PEER)] == [
+        "a presentation context has no transfer syntax"
+    ]

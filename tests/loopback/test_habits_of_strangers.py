@@ -19,7 +19,15 @@ import pytest
 from tests.factories.calling import MR_EXPLICIT, associate, sockets_closed
 from tests.factories.certificates import Authority, tls_settings
 from tests.factories.instances import small_instance
-from tests.factories.listening import PEER, STRANGER, Listening, eventually, listening, resident_mib, threads_go_down_to
+from tests.factories.listening import (
+    PEER,
+    STRANGER,
+    Listening,
+    eventually,
+    listening,
+    resident_mib,
+    threads_go_down_to,
+)
 from tests.factories.pdus import associate_request
 
 REQUEST = associate_request(calling="NOBODY")
@@ -100,7 +108,9 @@ HABITS = {
 }
 
 
-def play(node: Listening, habit: Callable[[int, list[socket.socket]], None], seconds: float) -> tuple[int, list[str]]:
+def play(
+    node: Listening, habit: Callable[[int, list[socket.socket]], None], seconds: float
+) -> tuple[int, list[str]]:
     """Let the stranger go on for so long while the peer works; return how often it echoed and stored, and what went wrong."""
     threads, memory = threading.active_count(), resident_mib()
     opened: list[socket.socket] = []
@@ -185,10 +195,18 @@ def test_a_stranger_keeps_nobody_out_for_a_minute(habit: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("habit", ["silent", "connect and close", "http", "half a hello", "a plain request"])
-def test_a_stranger_at_a_port_with_tls(habit: str, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_a_stranger_at_a_port_with_tls(
+    habit: str, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     authority = Authority(require_tool("openssl"), tmp_path / "ca")
-    habits = {**HABITS, "half a hello": say(b"\x16\x03\x01\x02\x00\x01\x00\x01", stays=True), "a plain request": say(REQUEST)}
-    with listening(tmp_path, tls_settings(authority, authority.issue("node.example")), acse_timeout_s=1.0) as node:
+    habits = {
+        **HABITS,
+        "half a hello": say(b"\x16\x03\x01\x02\x00\x01\x00\x01", stays=True),
+        "a plain request": say(REQUEST),
+    }
+    with listening(
+        tmp_path, tls_settings(authority, authority.issue("node.example")), acse_timeout_s=1.0
+    ) as node:
         threads = threading.active_count()
         opened: list[socket.socket] = []
         for _ in range(8):
@@ -241,7 +259,9 @@ def test_a_peer_whose_titles_are_padded_with_nuls_gets_in(tmp_path: Path) -> Non
     with listening(tmp_path) as node, socket.create_connection((PEER, node.port), 5) as line:
         line.sendall(padded)
         assert line.recv(1) == b"\x02"
-        assert [entry["calling_ae"] for entry in node.logged if entry["event"] == "association_accepted"] == ["PEER"]
+        assert [entry["calling_ae"] for entry in node.logged if entry["event"] == "association_accepted"] == [
+            "PEER"
+        ]
 
 
 @pytest.mark.parametrize("title", [b"\xff\xfe\x80", b"back\\slash", b"new\nline", b" ", b"\0"])
@@ -258,7 +278,9 @@ def test_every_refusal_of_a_request_says_why_in_log_and_audit(tmp_path: Path) ->
     cases = {
         "calling AE title not recognized": REQUEST,
         "called AE title not recognized": associate_request(called="OTHER", calling="PEER"),
-        "application context not supported": associate_request(calling="PEER").replace(b"1.2.840.10008.3.1.1.1", b"1.2.840.10008.3.1.1.2"),
+        "application context not supported": associate_request(calling="PEER").replace(
+            b"1.2.840.10008.3.1.1.1", b"1.2.840.10008.3.1.1.2"
+        ),
         "protocol version not supported": REQUEST[:6] + b"\0\x02" + REQUEST[8:],
     }
     with listening(tmp_path) as node:
@@ -273,5 +295,7 @@ def test_every_refusal_of_a_request_says_why_in_log_and_audit(tmp_path: Path) ->
                 line = stack.enter_context(socket.create_connection((PEER, node.port), 5))
                 line.sendall(associate_request(calling="PEER"))
                 assert line.recv(1) == bytes([answer])
-            assert eventually(lambda: "local limit exceeded" in [entry.get("reason") for entry in node.logged])
+            assert eventually(
+                lambda: "local limit exceeded" in [entry.get("reason") for entry in node.logged]
+            )
             assert node.audited[-1].peer_host == PEER

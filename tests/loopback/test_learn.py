@@ -44,12 +44,25 @@ class Node:
         self.layout = SpoolLayout(folder / "spool")
 
     def config(self, **settings: Any) -> Config:
-        pacs = {"name": "pacs", "ae_title": self.archive.ae_title, "host": "127.0.0.1", "port": self.archive.port}
+        pacs = {
+            "name": "pacs",
+            "ae_title": self.archive.ae_title,
+            "host": "127.0.0.1",
+            "port": self.archive.port,
+        }
         storage = {"root": str(self.folder), "minimum_free_mb": 0}
-        return parse_config({"storage": storage, "destinations": [pacs | settings], "delivery": {"timeout_s": 5, "confirm_first_s": 0}})
+        return parse_config(
+            {
+                "storage": storage,
+                "destinations": [pacs | settings],
+                "delivery": {"timeout_s": 5, "confirm_first_s": 0},
+            }
+        )
 
     def place(self) -> flow.Workplace:
-        return flow.Workplace(self.config(), self.ledger, self.layout, cast("Compute", _Open()), "work@here", lambda: self.clock)
+        return flow.Workplace(
+            self.config(), self.ledger, self.layout, cast("Compute", _Open()), "work@here", lambda: self.clock
+        )
 
     def learn(self, seconds_later: float = 0.0, **settings: Any) -> int:
         self.clock += seconds_later
@@ -69,7 +82,10 @@ class Node:
         destinations = {one.name: one.form.kinds for one in config.destinations}
         files = freeze_results(self.layout, STUDY, 1, classes)
         self.ledger.jobs.finish(
-            job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", files, destinations, {"destinations": remarks}), self.clock
+            job.id,
+            "work:1",
+            Conclusion(Outcome.LESIONS, "2 lesions", files, destinations, {"destinations": remarks}),
+            self.clock,
         )
 
     def run(self, seconds_later: float = 0.0) -> None:
@@ -115,13 +131,21 @@ def restart(archive: Archive, **changes: Any) -> None:
     ("changes", "kinds", "words"),
     [
         ({}, ("seg", "sr"), ""),
-        ({"refuse": frozenset({SegmentationStorage})}, ("pictures", "sr"), "does not accept Segmentation Storage"),
+        (
+            {"refuse": frozenset({SegmentationStorage})},
+            ("pictures", "sr"),
+            "does not accept Segmentation Storage",
+        ),
         (
             {"refuse": frozenset({Comprehensive3DSRStorage})},
             ("seg", "sr.comprehensive"),
             "the report goes there as Comprehensive SR Storage",
         ),
-        ({"refuse": frozenset({Comprehensive3DSRStorage, ComprehensiveSRStorage})}, ("seg", "sr.enhanced"), "as Enhanced SR Storage"),
+        (
+            {"refuse": frozenset({Comprehensive3DSRStorage, ComprehensiveSRStorage})},
+            ("seg", "sr.enhanced"),
+            "as Enhanced SR Storage",
+        ),
         ({"implicit_only": True}, ("seg", "sr"), "accepts Implicit VR Little Endian only"),
         ({"refuse": frozenset(RESULT_CLASSES)}, ("seg", "sr"), "nor what could go there instead"),
     ],
@@ -139,7 +163,11 @@ def test_what_is_accepted_is_learned_without_sending_anything(
     offer = node.ledger.offers.known("pacs", node.config().destinations[0].address)
     assert offer is not None
     assert offer.learned_at == 100.0
-    syntaxes = (ImplicitVRLittleEndian,) if archive.implicit_only else (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    syntaxes = (
+        (ImplicitVRLittleEndian,)
+        if archive.implicit_only
+        else (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    )
     assert dict(offer.accepted) == {uid: syntaxes for uid in RESULT_CLASSES if uid not in archive.refuse}
     assert archive.received == ()
 
@@ -169,7 +197,11 @@ def test_what_another_address_said_is_not_believed(node: Node, archive: Archive)
     node.learn()
     archive.stop()
     assert node.kinds(host="localhost") == ("seg", "sr")
-    assert (node.learn(host="localhost"), node.kinds(host="localhost"), node.kinds()) == (1, ("seg", "sr"), ("seg", "sr"))
+    assert (node.learn(host="localhost"), node.kinds(host="localhost"), node.kinds()) == (
+        1,
+        ("seg", "sr"),
+        ("seg", "sr"),
+    )
 
 
 def test_the_configuration_wins_over_what_was_learned(node: Node, archive: Archive) -> None:
@@ -186,10 +218,16 @@ def test_the_doctor_tells_the_node_what_it_saw(node: Node, archive: Archive) -> 
     assert "gets pictures, sr: it does not accept Segmentation Storage: Multi-frame True Color" in check.seen
     restart(archive, refuse=frozenset())
     [check, _] = [one for one in examine(node.config()) if one.name == "destination pacs"]
-    assert (check.level, check.seen, node.kinds()) == ("ok", "ARCHIVE answers C-ECHO and gets seg, sr", ("seg", "sr"))
+    assert (check.level, check.seen, node.kinds()) == (
+        "ok",
+        "ARCHIVE answers C-ECHO and gets seg, sr",
+        ("seg", "sr"),
+    )
 
 
-def test_a_study_that_was_answered_before_the_archive_was_heard_is_made_anew_for_it(node: Node, archive: Archive) -> None:
+def test_a_study_that_was_answered_before_the_archive_was_heard_is_made_anew_for_it(
+    node: Node, archive: Archive
+) -> None:
     """The archive was down since the node was set up; when it comes up it turns out not to take segmentations."""
     restart(archive, refuse=frozenset({SegmentationStorage}))
     archive.stop()
@@ -205,7 +243,10 @@ def test_a_study_that_was_answered_before_the_archive_was_heard_is_made_anew_for
     assert node.states() == ["given_up", "sent"]
     node.run()
     assert node.states() == ["withdrawn", "sent"]
-    assert "Revision 1: ready, lesions (0 tries): a destination that gave up on it accepts other objects" in node.why()
+    assert (
+        "Revision 1: ready, lesions (0 tries): a destination that gave up on it accepts other objects"
+        in node.why()
+    )
 
     node.answer({"sr": Comprehensive3DSRStorage, "pictures": MultiFrameTrueColorSecondaryCaptureImageStorage})
     node.run()
@@ -216,7 +257,9 @@ def test_a_study_that_was_answered_before_the_archive_was_heard_is_made_anew_for
     assert len(node.states()) == 4
 
 
-def test_a_class_that_is_accepted_and_then_refused_by_status_is_learned_for_a_day(node: Node, archive: Archive) -> None:
+def test_a_class_that_is_accepted_and_then_refused_by_status_is_learned_for_a_day(
+    node: Node, archive: Archive
+) -> None:
     archive.manners.refuses_later = frozenset({SegmentationStorage})
     node.run()
     assert node.kinds() == ("seg", "sr")
@@ -238,7 +281,9 @@ def test_a_class_that_is_accepted_and_then_refused_by_status_is_learned_for_a_da
     assert (node.learn(2 * 3600), node.kinds()) == (1, ("seg", "sr"))
 
 
-def test_one_that_refuses_every_class_by_status_is_given_up_on_after_a_few_answers(node: Node, archive: Archive) -> None:
+def test_one_that_refuses_every_class_by_status_is_given_up_on_after_a_few_answers(
+    node: Node, archive: Archive
+) -> None:
     archive.manners.refuses_later = frozenset(RESULT_CLASSES)
     node.run()
     answers, state = 0, "ready"
@@ -255,7 +300,9 @@ def test_one_that_refuses_every_class_by_status_is_given_up_on_after_a_few_answe
     assert "nor what could go there instead" in node.why()
 
 
-def test_the_doctor_lets_a_class_that_was_refused_by_status_be_tried_again(node: Node, archive: Archive) -> None:
+def test_the_doctor_lets_a_class_that_was_refused_by_status_be_tried_again(
+    node: Node, archive: Archive
+) -> None:
     node.clock = time.time()
     node.learn()
     node.ledger.offers.refuse("pacs", SegmentationStorage, node.clock)
@@ -282,5 +329,8 @@ def test_what_nobody_takes_is_given_up_once_and_shown(node: Node, archive: Archi
     assert node.states() == ["given_up", "given_up"]
     why = node.why()
     assert "to pacs: it does not accept Segmentation Storage, nor what could go there instead" in why
-    assert "seg to pacs: given_up (1 tries) the peer takes none of the SOP classes and transfer syntaxes of these objects" in why
+    assert (
+        "seg to pacs: given_up (1 tries) the peer takes none of the SOP classes and transfer syntaxes of these objects"
+        in why
+    )
     assert "replayed" not in why

@@ -41,7 +41,10 @@ class Node:
 
     def send(self, files: list[Path], calling: str = "SCANNER") -> set[str]:
         peer = DestinationSettings(name="node", ae_title="NODE", host="127.0.0.1", port=self.port)
-        return {f"{outcome.verdict}: {outcome.reason}" for outcome in send_files(files, peer, calling_ae=calling, timeout_s=20)}
+        return {
+            f"{outcome.verdict}: {outcome.reason}"
+            for outcome in send_files(files, peer, calling_ae=calling, timeout_s=20)
+        }
 
     def audited(self) -> list[dict[str, Any]]:
         file = self.root / "audit" / "audit.jsonl"
@@ -73,7 +76,13 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
             ledger = Ledger.open(config.storage.database_url)
             stack.callback(ledger.close)
             audit = AuditTrail(config.storage.root / "audit", Source("NODE", "here", 1))
-            receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time, audit=audit)
+            receiver = Receiver(
+                config,
+                SpoolWriter(SpoolLayout(config.storage.spool), 0),
+                ledger.instances.add,
+                time.time,
+                audit=audit,
+            )
             stack.callback(receiver.stop, 1.0)
             return Node(config, receiver.start()[1], receiver, config.storage.root)
 
@@ -99,14 +108,21 @@ def raw_association(port: int, calling: str = "RAW") -> Iterator[socket.socket]:
         yield connection
 
 
-def test_one_peer_has_his_share_and_no_more(start_node: Callable[..., Node], calls: list[Association], tmp_path: Path) -> None:
+def test_one_peer_has_his_share_and_no_more(
+    start_node: Callable[..., Node], calls: list[Association], tmp_path: Path
+) -> None:
     node = start_node(maximum_associations=12, maximum_associations_per_peer=5)
     calls += [associate(node.port, calling="GREEDY") for _ in range(9)]
     files = write_instances(tmp_path / "study", 3)
 
     assert [call.is_established for call in calls] == [True] * 5 + [False] * 4
     assert {
-        (call.acceptor.primitive.result, call.acceptor.primitive.result_source, call.acceptor.primitive.diagnostic) for call in calls[5:]
+        (
+            call.acceptor.primitive.result,
+            call.acceptor.primitive.result_source,
+            call.acceptor.primitive.diagnostic,
+        )
+        for call in calls[5:]
     } == {(2, 3, 2)}
     assert node.send(files, "MODEST") == {"ok: 0x0000: success"}
     calls[0].release()
@@ -118,7 +134,10 @@ def test_a_crowd_of_one_peer_at_the_same_moment_gets_no_more_than_his_share(
     start_node: Callable[..., Node], calls: list[Association]
 ) -> None:
     node = start_node(maximum_associations=20, maximum_associations_per_peer=5)
-    callers = [threading.Thread(target=lambda: calls.append(associate(node.port, calling="GREEDY"))) for _ in range(8)]
+    callers = [
+        threading.Thread(target=lambda: calls.append(associate(node.port, calling="GREEDY")))
+        for _ in range(8)
+    ]
     for caller in callers:
         caller.start()
     for caller in callers:
@@ -128,11 +147,15 @@ def test_a_crowd_of_one_peer_at_the_same_moment_gets_no_more_than_his_share(
     assert [call.is_rejected for call in calls].count(True) == 3
 
 
-def test_who_connects_and_says_nothing_fills_his_own_share_only(start_node: Callable[..., Node], tmp_path: Path) -> None:
+def test_who_connects_and_says_nothing_fills_his_own_share_only(
+    start_node: Callable[..., Node], tmp_path: Path
+) -> None:
     node = start_node(maximum_associations=6, acse_timeout_s=3)
     threads_before = threading.active_count()
     with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", node.port), 10)) for _ in range(60)]
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", node.port), 10)) for _ in range(60)
+        ]
         end = time.monotonic() + 10
         while not node.audited() and time.monotonic() < end:
             time.sleep(0.05)
@@ -147,7 +170,9 @@ def test_who_connects_and_says_nothing_fills_his_own_share_only(start_node: Call
 
 
 @pytest.mark.parametrize("fragments_of_command", [1, 2])
-def test_an_instance_that_is_too_large_is_refused_before_memory_grows(start_node: Callable[..., Node], fragments_of_command: int) -> None:
+def test_an_instance_that_is_too_large_is_refused_before_memory_grows(
+    start_node: Callable[..., Node], fragments_of_command: int
+) -> None:
     node = start_node(maximum_instance_mb=1)
     with raw_association(node.port) as connection:
         command = store_request("1.2.3.4", dataset=1)
@@ -175,31 +200,45 @@ def test_an_instance_that_is_too_large_is_refused_before_memory_grows(start_node
 def test_all_together_have_a_share_of_memory(start_node: Callable[..., Node], tmp_path: Path) -> None:
     node = start_node(maximum_instance_mb=3, receive_memory_mb=4)
     with raw_association(node.port, "A") as first:
-        first.sendall(store_request("1.2.3.4", dataset=1) + b"".join(pdata(b"\0" * 65536, 0) for _ in range(45)))
+        first.sendall(
+            store_request("1.2.3.4", dataset=1) + b"".join(pdata(b"\0" * 65536, 0) for _ in range(45))
+        )
         end = time.monotonic() + 10
         while node.held_bytes < 45 * 65536 and time.monotonic() < end:
             time.sleep(0.02)
         with raw_association(node.port, "B") as second:
-            second.sendall(store_request("1.2.3.5", dataset=1) + b"".join(pdata(b"\0" * 65536, 0) for _ in range(30)) + pdata(b"\0\0", 2))
+            second.sendall(
+                store_request("1.2.3.5", dataset=1)
+                + b"".join(pdata(b"\0" * 65536, 0) for _ in range(30))
+                + pdata(b"\0\0", 2)
+            )
             assert status_of(read_pdu(second)[1]) == 0xA700
         assert node.send(write_instances(tmp_path / "study", 1)) == {"ok: 0x0000: success"}
     # The first one is gone in the middle of its dataset: nothing of it is counted any more.
     node.wait_until_nothing_is_held()
 
 
-def test_a_node_with_too_many_open_studies_asks_to_come_again(start_node: Callable[..., Node], tmp_path: Path) -> None:
+def test_a_node_with_too_many_open_studies_asks_to_come_again(
+    start_node: Callable[..., Node], tmp_path: Path
+) -> None:
     node = start_node()
     node.receiver.congested = True
-    assert {answer.split(":")[0] for answer in node.send(write_instances(tmp_path / "study", 1))} == {"transient"}
+    assert {answer.split(":")[0] for answer in node.send(write_instances(tmp_path / "study", 1))} == {
+        "transient"
+    }
     node.receiver.congested = False
     assert node.send(write_instances(tmp_path / "again", 1)) == {"ok: 0x0000: success"}
 
 
-def test_a_stranger_is_refused_and_audited_once_a_minute(start_node: Callable[..., Node], tmp_path: Path) -> None:
+def test_a_stranger_is_refused_and_audited_once_a_minute(
+    start_node: Callable[..., Node], tmp_path: Path
+) -> None:
     node = start_node(peers=[{"ae_title": "KNOWN", "hosts": ["127.0.0.1"]}], accept_unknown_peers="never")
     files = write_instances(tmp_path / "study", 1)
 
-    assert {answer.split(":")[0] for _ in range(5) for answer in node.send(files, "STRANGER")} == {"permanent"}
+    assert {answer.split(":")[0] for _ in range(5) for answer in node.send(files, "STRANGER")} == {
+        "permanent"
+    }
     assert node.send(files, "KNOWN") == {"ok: 0x0000: success"}
     events = node.audited()
     assert [(event["event"], event["peer"], event["EventOutcomeIndicator"]) for event in events] == [

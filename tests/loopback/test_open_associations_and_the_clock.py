@@ -23,10 +23,17 @@ DATASET = b"\x08\0\x05\0CS\x02\0AB"
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    config = parse_config({"network": {"port": 0, "ae_title": "NODE", "network_timeout_s": 3}, "storage": {"root": str(tmp_path / "node")}})
+    config = parse_config(
+        {
+            "network": {"port": 0, "ae_title": "NODE", "network_timeout_s": 3},
+            "storage": {"root": str(tmp_path / "node")},
+        }
+    )
     config.storage.root.mkdir()
     ledger = Ledger.open(config.storage.database_url)
-    receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time)
+    receiver = Receiver(
+        config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time
+    )
     yield receiver
     receiver.stop(1.0)
     ledger.close()
@@ -65,7 +72,9 @@ def idle_timer(receiver: Receiver) -> Any:
 
 
 @pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
-def test_who_is_sending_goes_on(receiver: Receiver, port: int, jump: Callable[[float], None], seconds: float) -> None:
+def test_who_is_sending_goes_on(
+    receiver: Receiver, port: int, jump: Callable[[float], None], seconds: float
+) -> None:
     with associated(port) as connection:
         assert store(connection, "1.2.3.1") == (4, 0)
         timer = idle_timer(receiver)

@@ -41,10 +41,21 @@ class Node:
         self.receiver: Receiver | None = None
         job = LedgerStory(self.ledger).running()
         self.results = freeze_results(self.layout, STUDY, 1)
-        self.ledger.jobs.finish(job.id, "work:1", Conclusion(Outcome.LESIONS, "2 lesions", self.results, {"pacs": ("seg", "sr")}, {}), 40)
+        self.ledger.jobs.finish(
+            job.id,
+            "work:1",
+            Conclusion(Outcome.LESIONS, "2 lesions", self.results, {"pacs": ("seg", "sr")}, {}),
+            40,
+        )
 
     def config(self, confirm: str, index_wait_s: float = 0) -> Config:
-        destination = {"name": "pacs", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": self.archive.port, "confirm": confirm}
+        destination = {
+            "name": "pacs",
+            "ae_title": "ARCHIVE",
+            "host": "127.0.0.1",
+            "port": self.archive.port,
+            "confirm": confirm,
+        }
         return parse_config(
             {
                 "network": {"port": 0, "ae_title": AE_TITLE},
@@ -62,8 +73,15 @@ class Node:
 
     def listen(self) -> None:
         """Listen as `receive` does, so that the archive can call back."""
-        services = ((evt.EVT_N_EVENT_REPORT, report_handler(lambda report: self.ledger.confirmations.report(report, self.clock))),)
-        receiver = Receiver(self.config("auto"), SpoolWriter(self.layout, 0), self.ledger.instances.add, time.time, services)
+        services = (
+            (
+                evt.EVT_N_EVENT_REPORT,
+                report_handler(lambda report: self.ledger.confirmations.report(report, self.clock)),
+            ),
+        )
+        receiver = Receiver(
+            self.config("auto"), SpoolWriter(self.layout, 0), self.ledger.instances.add, time.time, services
+        )
         self.archive.manners.report_to[AE_TITLE] = ("127.0.0.1", receiver.start()[1])
         self.receiver = receiver
 
@@ -128,7 +146,10 @@ def test_commitment_reported_on_the_association_of_the_request(node_and: Callabl
     node = node_and(Manners(commitment="same"))
     node.run()
     assert (node.states(), node.job_state()) == (["confirmed", "confirmed"], "done")
-    assert "seg to pacs: confirmed (1 tries) the peer committed itself to keep it (storage commitment)" in node.why()
+    assert (
+        "seg to pacs: confirmed (1 tries) the peer committed itself to keep it (storage commitment)"
+        in node.why()
+    )
     assert len(node.archive.transactions) == 1
 
 
@@ -175,7 +196,9 @@ def test_what_the_archive_does_not_commit_itself_to_is_sent_again(node_and: Call
 
 
 @pytest.mark.parametrize("manners", [{"commitment": "same"}, {"find": "image"}, {"find": "series"}], ids=str)
-def test_an_archive_that_keeps_nothing_is_found_out_and_shown(node_and: Callable[..., Node], manners: dict[str, Any]) -> None:
+def test_an_archive_that_keeps_nothing_is_found_out_and_shown(
+    node_and: Callable[..., Node], manners: dict[str, Any]
+) -> None:
     node = node_and(Manners(keeps_nothing=True, **manners))
     rounds = 0
     while node.states() != ["given_up", "given_up"] and rounds < 12:
@@ -191,7 +214,9 @@ def test_an_archive_that_keeps_nothing_is_found_out_and_shown(node_and: Callable
     assert (node.states(), node.job_state()) == (["confirmed", "confirmed"], "done")
 
 
-def test_commitment_that_is_never_reported_is_asked_again_and_then_looked_up(node_and: Callable[..., Node]) -> None:
+def test_commitment_that_is_never_reported_is_asked_again_and_then_looked_up(
+    node_and: Callable[..., Node],
+) -> None:
     node = node_and(Manners(commitment="never", find="image"))
     node.run()
     assert node.states() == ["sent", "sent"]
@@ -200,16 +225,23 @@ def test_commitment_that_is_never_reported_is_asked_again_and_then_looked_up(nod
     assert "the peer lists it (query)" in node.why()
 
 
-def test_commitment_that_is_never_reported_is_given_up_where_nothing_else_is_allowed(node_and: Callable[..., Node]) -> None:
+def test_commitment_that_is_never_reported_is_given_up_where_nothing_else_is_allowed(
+    node_and: Callable[..., Node],
+) -> None:
     node = node_and(Manners(commitment="never", find="image"))
     for _ in range(4):
         node.run("commitment", seconds_later=61)
     assert node.states() == ["given_up", "given_up"]
     assert len(node.archive.transactions) == 2
-    assert "no report on storage commitment within 60 s, asked 2 times; see that it knows our AE title, host and port" in node.why()
+    assert (
+        "no report on storage commitment within 60 s, asked 2 times; see that it knows our AE title, host and port"
+        in node.why()
+    )
 
 
-def test_an_archive_that_is_away_is_asked_until_it_is_back_however_long(node_and: Callable[..., Node]) -> None:
+def test_an_archive_that_is_away_is_asked_until_it_is_back_however_long(
+    node_and: Callable[..., Node],
+) -> None:
     node = node_and(Manners(find="image"))
     config = node.config("find")
     deliver_due(node.ledger, node.layout, config, lambda: node.clock)
@@ -232,7 +264,9 @@ def test_an_archive_without_any_proof_is_believed_and_that_is_said(node_and: Cal
 
 
 @pytest.mark.parametrize(("confirm", "missing"), [("commitment", "storage commitment"), ("find", "C-FIND")])
-def test_a_proof_that_is_required_and_not_offered_is_shown(node_and: Callable[..., Node], confirm: str, missing: str) -> None:
+def test_a_proof_that_is_required_and_not_offered_is_shown(
+    node_and: Callable[..., Node], confirm: str, missing: str
+) -> None:
     node = node_and(Manners())
     node.run(confirm)
     assert node.states() == ["given_up", "given_up"]
@@ -246,7 +280,9 @@ def test_without_confirm_nobody_is_asked(node_and: Callable[..., Node]) -> None:
     assert node.archive.transactions == ()
 
 
-def test_an_archive_that_refuses_segmentations_gets_the_report_and_the_refusal_is_shown(node_and: Callable[..., Node]) -> None:
+def test_an_archive_that_refuses_segmentations_gets_the_report_and_the_refusal_is_shown(
+    node_and: Callable[..., Node],
+) -> None:
     node = node_and(Manners(commitment="same"), refuse={SegmentationStorage})
     node.run()
     assert node.states() == ["given_up", "confirmed"]

@@ -72,14 +72,21 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     """Give a function that starts a receiver with settings."""
     nodes: list[Node] = []
 
-    def start(add: Callable[[Ledger], Any] | None = None, minimum_free_bytes: int = 0, **settings: Any) -> Node:
+    def start(
+        add: Callable[[Ledger], Any] | None = None, minimum_free_bytes: int = 0, **settings: Any
+    ) -> Node:
         network = {"port": 0, "ae_title": "NODE", **settings.pop("network", {})}
         root = tmp_path / f"node{len(nodes)}"
         root.mkdir()
         config = parse_config({"network": network, "storage": {"root": str(root)}, **settings})
         layout = SpoolLayout(config.storage.spool)
         ledger = Ledger.open(config.storage.database_url)
-        receiver = Receiver(config, SpoolWriter(layout, minimum_free_bytes), add(ledger) if add else ledger.instances.add, lambda: 1000.0)
+        receiver = Receiver(
+            config,
+            SpoolWriter(layout, minimum_free_bytes),
+            add(ledger) if add else ledger.instances.add,
+            lambda: 1000.0,
+        )
         host, port = receiver.start()
         assert host == "127.0.0.1"
         assert port > 0
@@ -98,7 +105,9 @@ def associate(node: Node, *arguments: Any, **titles: str) -> Association:
 
 
 def store(node: Node, *instances: Dataset) -> list[int]:
-    contexts = {(str(instance.SOPClassUID), (str(instance.file_meta.TransferSyntaxUID),)) for instance in instances}
+    contexts = {
+        (str(instance.SOPClassUID), (str(instance.file_meta.TransferSyntaxUID),)) for instance in instances
+    }
     association = associate(node, sorted(contexts))
     assert association.is_established
     answers = [association.send_c_store(instance).Status for instance in instances]
@@ -123,7 +132,9 @@ def test_echo(start_node: Callable[..., Node]) -> None:
     assert association.is_released
 
 
-def test_an_acknowledged_instance_is_in_the_spool_and_in_the_ledger_as_it_was_sent(start_node: Callable[..., Node]) -> None:
+def test_an_acknowledged_instance_is_in_the_spool_and_in_the_ledger_as_it_was_sent(
+    start_node: Callable[..., Node],
+) -> None:
     node, sent = start_node(), small_instance(7)
 
     assert store(node, sent) == [0x0000]
@@ -131,7 +142,12 @@ def test_an_acknowledged_instance_is_in_the_spool_and_in_the_ledger_as_it_was_se
     [file] = node.files()
     [row] = node.listed()
     assert node.layout.root / row.path == file
-    assert (row.SOPInstanceUID, row.calling_ae, row.peer_host, row.received_at) == (sent.SOPInstanceUID, "SCANNER", "127.0.0.1", 1000.0)
+    assert (row.SOPInstanceUID, row.calling_ae, row.peer_host, row.received_at) == (
+        sent.SOPInstanceUID,
+        "SCANNER",
+        "127.0.0.1",
+        1000.0,
+    )
     kept = dcmread(io.BytesIO(file.read_bytes()))
     assert kept.file_meta.MediaStorageSOPInstanceUID == sent.SOPInstanceUID
     assert kept.file_meta.SourceApplicationEntityTitle == "SCANNER"
@@ -149,7 +165,9 @@ def test_what_is_kept_is_private_and_its_name_tells_nothing(start_node: Callable
 
     assert re.fullmatch(r"[0-9a-f]{32}-[0-9a-f]{32}\.dcm", file.name)
     assert file.stat().st_mode & 0o777 == 0o600
-    assert {folder.stat().st_mode & 0o777 for folder in (node.layout.root, node.layout.incoming, file.parent)} == {0o700}
+    assert {
+        folder.stat().st_mode & 0o777 for folder in (node.layout.root, node.layout.incoming, file.parent)
+    } == {0o700}
 
 
 def test_the_same_bytes_again_are_acknowledged_and_kept_once(start_node: Callable[..., Node]) -> None:
@@ -205,7 +223,9 @@ def test_compressed_pixels_are_kept_as_they_came(start_node: Callable[..., Node]
 
 def test_the_first_syntax_that_the_peer_names_wins(start_node: Callable[..., Node]) -> None:
     node = start_node()
-    association = associate(node, [(MRImageStorage, ("1.2.3.4.5.6", ImplicitVRLittleEndian, ExplicitVRLittleEndian))])
+    association = associate(
+        node, [(MRImageStorage, ("1.2.3.4.5.6", ImplicitVRLittleEndian, ExplicitVRLittleEndian))]
+    )
 
     [context] = association.accepted_contexts
     association.release()
@@ -214,10 +234,17 @@ def test_the_first_syntax_that_the_peer_names_wins(start_node: Callable[..., Nod
 
 
 @pytest.mark.parametrize(("other_objects", "kept"), [("keep", True), ("refuse", False)])
-def test_classes_that_are_no_mr_images(start_node: Callable[..., Node], other_objects: str, kept: bool) -> None:
+def test_classes_that_are_no_mr_images(
+    start_node: Callable[..., Node], other_objects: str, kept: bool
+) -> None:
     node = start_node(network={"other_objects": other_objects})
-    proposed = [(uid, (ExplicitVRLittleEndian,)) for uid in (MRImageStorage, EnhancedMRImageStorage, CTImageStorage, PRIVATE_CLASS)]
-    association = associate(node, [*proposed, (StudyRootQueryRetrieveInformationModelFind, (ExplicitVRLittleEndian,))])
+    proposed = [
+        (uid, (ExplicitVRLittleEndian,))
+        for uid in (MRImageStorage, EnhancedMRImageStorage, CTImageStorage, PRIVATE_CLASS)
+    ]
+    association = associate(
+        node, [*proposed, (StudyRootQueryRetrieveInformationModelFind, (ExplicitVRLittleEndian,))]
+    )
 
     accepted = {context.abstract_syntax for context in association.accepted_contexts}
     if kept:
@@ -227,7 +254,9 @@ def test_classes_that_are_no_mr_images(start_node: Callable[..., Node], other_ob
     association.release()
 
     # A class that is asked, not stored, is never taken.
-    assert accepted == {MRImageStorage, EnhancedMRImageStorage} | ({CTImageStorage, PRIVATE_CLASS} if kept else set())
+    assert accepted == {MRImageStorage, EnhancedMRImageStorage} | (
+        {CTImageStorage, PRIVATE_CLASS} if kept else set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,9 +264,25 @@ def test_classes_that_are_no_mr_images(start_node: Callable[..., Node], other_ob
     [
         ({}, "SCANNER", "WRONG", 7),
         ({"network": {"accept_unknown_peers": "never"}}, "STRANGER", "NODE", 3),
-        ({"network": {"accept_unknown_peers": "never"}, "peers": [{"ae_title": "SCANNER", "hosts": ["10.0.0.0/8"]}]}, "SCANNER", "NODE", 3),
+        (
+            {
+                "network": {"accept_unknown_peers": "never"},
+                "peers": [{"ae_title": "SCANNER", "hosts": ["10.0.0.0/8"]}],
+            },
+            "SCANNER",
+            "NODE",
+            3,
+        ),
         # Known by name from elsewhere: an allowance for strangers does not help.
-        ({"network": {"accept_unknown_peers": "always"}, "peers": [{"ae_title": "SCANNER", "hosts": ["10.1.1.1"]}]}, "SCANNER", "NODE", 3),
+        (
+            {
+                "network": {"accept_unknown_peers": "always"},
+                "peers": [{"ae_title": "SCANNER", "hosts": ["10.1.1.1"]}],
+            },
+            "SCANNER",
+            "NODE",
+            3,
+        ),
     ],
 )
 def test_who_may_not_call_is_rejected_for_good(
@@ -251,7 +296,9 @@ def test_who_may_not_call_is_rejected_for_good(
 
 
 def test_who_may_call_comes_in(start_node: Callable[..., Node]) -> None:
-    node = start_node(network={"accept_unknown_peers": "never"}, peers=[{"ae_title": "SCANNER", "hosts": ["127.0.0.0/8"]}])
+    node = start_node(
+        network={"accept_unknown_peers": "never"}, peers=[{"ae_title": "SCANNER", "hosts": ["127.0.0.0/8"]}]
+    )
 
     association = associate(node)
 
@@ -272,7 +319,9 @@ def test_one_association_too_many_is_rejected_for_the_moment(start_node: Callabl
     assert _eventually(lambda: _comes_in(node))
 
 
-def test_a_full_disk_is_answered_a700_and_the_association_goes_on(start_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_answered_a700_and_the_association_goes_on(
+    start_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
     node, real = start_node(), os.writev
     full = [True]
 
@@ -300,9 +349,12 @@ def test_less_free_space_than_configured_is_answered_a700(start_node: Callable[.
 
 
 @pytest.mark.parametrize(
-    ("fault", "answer"), [(RetryLater("locked"), 0xA700), (OutOfResources("full"), 0xA700), (ZeroDivisionError(), 0x0110)]
+    ("fault", "answer"),
+    [(RetryLater("locked"), 0xA700), (OutOfResources("full"), 0xA700), (ZeroDivisionError(), 0x0110)],
 )
-def test_a_ledger_that_fails_is_never_answered_success(start_node: Callable[..., Node], fault: Exception, answer: int) -> None:
+def test_a_ledger_that_fails_is_never_answered_success(
+    start_node: Callable[..., Node], fault: Exception, answer: int
+) -> None:
     faults = [fault]
 
     def failing_once(ledger: Ledger) -> Callable[[ReceivedInstance], AddOutcome]:
@@ -364,15 +416,21 @@ def test_a_peer_that_stops_in_the_middle_of_a_pdu_is_let_go(start_node: Callable
 def test_a_taken_port_is_told_to_the_caller(start_node: Callable[..., Node], tmp_path: Path) -> None:
     node = start_node()
     config = parse_config({"network": {"port": node.port}})
-    second = Receiver(config, SpoolWriter(SpoolLayout(tmp_path / "second"), 0), node.ledger.instances.add, time.time)
+    second = Receiver(
+        config, SpoolWriter(SpoolLayout(tmp_path / "second"), 0), node.ledger.instances.add, time.time
+    )
 
     with pytest.raises(PortError, match=f"{node.port}.*network.port"):
         second.start()
 
 
-def test_nothing_of_the_patient_is_logged(start_node: Callable[..., Node], capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_of_the_patient_is_logged(
+    start_node: Callable[..., Node], capfd: pytest.CaptureFixture[str]
+) -> None:
     node = start_node(network={"other_objects": "refuse"})
-    association = associate(node, [(MRImageStorage, (ExplicitVRLittleEndian,)), (CTImageStorage, (ExplicitVRLittleEndian,))])
+    association = associate(
+        node, [(MRImageStorage, (ExplicitVRLittleEndian,)), (CTImageStorage, (ExplicitVRLittleEndian,))]
+    )
     association.send_c_store(small_instance(1, fill=1))
     association.send_c_store(small_instance(1, fill=2))
     association.release()
@@ -382,7 +440,9 @@ def test_nothing_of_the_patient_is_logged(start_node: Callable[..., Node], capfd
     assert not re.search("secret", shown, re.IGNORECASE)
 
 
-def test_four_senders_at_once(start_node: Callable[..., Node], tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_four_senders_at_once(
+    start_node: Callable[..., Node], tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     node, storescu = start_node(), require_tool("storescu")
     for sender in range(4):
         write_instances(tmp_path / str(sender), 12, seed=f"sender {sender}", side=128)
@@ -392,7 +452,9 @@ def test_four_senders_at_once(start_node: Callable[..., Node], tmp_path: Path, r
 
     assert [sender.wait(60) for sender in senders] == [0, 0, 0, 0]
     assert len(node.files()) == len(node.listed()) == 48
-    assert {row.path for row in node.listed()} == {str(file.relative_to(node.layout.root)) for file in node.files()}
+    assert {row.path for row in node.listed()} == {
+        str(file.relative_to(node.layout.root)) for file in node.files()
+    }
 
 
 def _comes_in(node: Node) -> bool:
@@ -412,7 +474,9 @@ def _eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
     return condition()
 
 
-def test_a_file_that_retention_takes_while_it_is_listed_is_written_again(start_node: Callable[..., Node]) -> None:
+def test_a_file_that_retention_takes_while_it_is_listed_is_written_again(
+    start_node: Callable[..., Node],
+) -> None:
     removals = [1, 1]
 
     def taken_from(ledger: Ledger) -> Callable[[ReceivedInstance], AddOutcome]:

@@ -61,7 +61,9 @@ def test_a_store_takes_the_short_way_and_an_echo_the_librarys(listen: Callable[.
     assert events == ["C_ECHO_RQ"]
 
 
-def test_a_command_set_in_pieces_is_answered_the_same(listen: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_set_in_pieces_is_answered_the_same(
+    listen: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, port = listen()
     association = associate(port)
     whole = association.dimse.__class__.maximum_pdu_size
@@ -75,7 +77,9 @@ def test_a_command_set_in_pieces_is_answered_the_same(listen: Callable[..., Any]
     assert len(list((tmp_path / "spool" / "incoming").glob("*/*.dcm"))) == 1
 
 
-def test_a_request_under_a_context_that_was_not_accepted_ends_the_association(listen: Callable[..., Any]) -> None:
+def test_a_request_under_a_context_that_was_not_accepted_ends_the_association(
+    listen: Callable[..., Any],
+) -> None:
     _, port = listen()
     association = associate(port)
     context_id = association.accepted_contexts[0].context_id
@@ -88,7 +92,9 @@ def test_a_request_under_a_context_that_was_not_accepted_ends_the_association(li
     assert _eventually(lambda: association.is_aborted)
 
 
-def test_a_slow_line_may_take_longer_than_the_network_timeout_for_one_object(listen: Callable[..., Any]) -> None:
+def test_a_slow_line_may_take_longer_than_the_network_timeout_for_one_object(
+    listen: Callable[..., Any],
+) -> None:
     stored: list[Any] = []
     _, port = listen(lambda instance: stored.append(instance) or "new", network_timeout_s=0.6)
     association = associate(port)
@@ -155,7 +161,9 @@ def test_stop_lets_a_store_that_is_under_way_finish(listen: Callable[..., Any]) 
     receiver, port = listen(slow)
     association = associate(port)
     answers: list[Any] = []
-    sender = threading.Thread(target=lambda: (answers.append(association.send_c_store(small_instance(1))), association.release()))
+    sender = threading.Thread(
+        target=lambda: (answers.append(association.send_c_store(small_instance(1))), association.release())
+    )
     sender.start()
     assert begun.wait(5)
     stopper = threading.Thread(target=receiver.stop, args=(5.0,))
@@ -173,7 +181,9 @@ def _store_command() -> bytes:
         return struct.pack("<HHL", 0, number, len(value)) + value
 
     numbers = {0x0100: 1, 0x0110: 7, 0x0700: 0, 0x0800: 1}
-    elements = element(0x0002, b"1.2.840.10008.5.1.4.1.1.4\0") + b"".join(element(at, struct.pack("<H", n)) for at, n in numbers.items())
+    elements = element(0x0002, b"1.2.840.10008.5.1.4.1.1.4\0") + b"".join(
+        element(at, struct.pack("<H", n)) for at, n in numbers.items()
+    )
     elements += element(0x1000, b"1.2.3.45")
     return element(0, struct.pack("<L", len(elements))) + elements
 
@@ -190,7 +200,9 @@ def _eventually(condition: Callable[[], bool], timeout_s: float = 8.0) -> bool:
     return condition()
 
 
-def test_an_event_out_of_turn_ends_the_association_and_not_a_thread_with_an_exception(listen: Callable[..., Any]) -> None:
+def test_an_event_out_of_turn_ends_the_association_and_not_a_thread_with_an_exception(
+    listen: Callable[..., Any],
+) -> None:
     """Found by fuzzing: a request that comes while its association is being refused."""
     receiver, port = listen()
     association = associate(port)

@@ -32,8 +32,12 @@ from tests.factories.ledger import sqlite_url
         (set(), True, "", NOT_OFFERED),
     ],
 )
-def test_the_way_that_works_is_taken(tmp_path: Path, services: set[str], selects_roles: bool, service: str, reason: str) -> None:
-    archive = Archive(tmp_path / "archive", manners=Manners(retrieve=frozenset(services), selects_roles=selects_roles))  # type: ignore[arg-type]
+def test_the_way_that_works_is_taken(
+    tmp_path: Path, services: set[str], selects_roles: bool, service: str, reason: str
+) -> None:
+    archive = Archive(
+        tmp_path / "archive", manners=Manners(retrieve=frozenset(services), selects_roles=selects_roles)
+    )  # type: ignore[arg-type]
     archive.folder.mkdir(parents=True)
     files = write_instances(tmp_path / "files", 3)
     for file in files:
@@ -51,10 +55,14 @@ def test_the_way_that_works_is_taken(tmp_path: Path, services: set[str], selects
 
 def fetch(folder: Path, archive: Archive, files: list[Path]) -> tuple[Retrieved, int, int]:
     """Retrieve the series of the files; return what became of it, and how many images came by either way."""
-    config = parse_config({"network": {"ae_title": "NODE", "port": 0}, "storage": {"root": str(folder), "minimum_free_mb": 1}})
+    config = parse_config(
+        {"network": {"ae_title": "NODE", "port": 0}, "storage": {"root": str(folder), "minimum_free_mb": 1}}
+    )
     ledger = Ledger.open(sqlite_url(folder))
     stored: list[StoreRequest] = []
-    receiver = Receiver(config, SpoolWriter(SpoolLayout(folder / "spool"), 0), ledger.instances.add, time.time)
+    receiver = Receiver(
+        config, SpoolWriter(SpoolLayout(folder / "spool"), 0), ledger.instances.add, time.time
+    )
     archive.manners.report_to["NODE"] = ("127.0.0.1", receiver.start()[1])
     header = dcmread(files[0])
     peer = DestinationSettings(name="pacs", ae_title=archive.ae_title, host="127.0.0.1", port=archive.port)
@@ -64,7 +72,14 @@ def fetch(folder: Path, archive: Archive, files: list[Path]) -> tuple[Retrieved,
         return 0x0000
 
     try:
-        retrieved = retrieve(peer, header.StudyInstanceUID, [header.SeriesInstanceUID], calling_ae="NODE", timeout_s=10, store=store)
+        retrieved = retrieve(
+            peer,
+            header.StudyInstanceUID,
+            [header.SeriesInstanceUID],
+            calling_ae="NODE",
+            timeout_s=10,
+            store=store,
+        )
         by_move = len(list((folder / "spool" / "incoming").glob("*/*.dcm")))
     finally:
         receiver.stop(5.0)

@@ -51,7 +51,9 @@ def dataset_bytes(path: Path) -> bytes:
 def test_what_arrives_is_what_was_sent_byte_for_byte(tmp_path: Path) -> None:
     files, done = write_instances(tmp_path / "out", 3), []
     with Archive(tmp_path / "pacs") as archive:
-        outcomes = send_files(files, destination(archive.port), calling_ae="NODE", timeout_s=5, progress=done.append)
+        outcomes = send_files(
+            files, destination(archive.port), calling_ae="NODE", timeout_s=5, progress=done.append
+        )
 
     assert outcomes == [SendOutcome("ok", "0x0000: success", 0)] * 3
     assert done == [1, 2, 3]
@@ -65,7 +67,9 @@ def test_a_batch_is_one_association(tmp_path: Path) -> None:
     connections: list[str] = []
     with Archive(tmp_path / "pacs") as archive:
         assert archive._server is not None
-        archive._server.bind(evt.EVT_ACCEPTED, lambda event: connections.append(event.assoc.requestor.ae_title))
+        archive._server.bind(
+            evt.EVT_ACCEPTED, lambda event: connections.append(event.assoc.requestor.ae_title)
+        )
         outcomes = send([*files, tmp_path / "seg.dcm"], archive.port)
 
     assert verdicts(outcomes) == ["ok"] * 4
@@ -83,7 +87,9 @@ def test_an_archive_that_stops_reading_does_not_hold_the_sender_for_ever(tmp_pat
             reads_again.wait(30)
 
     def attempt() -> None:
-        outcomes.extend(send_files([tmp_path / "large.dcm"], destination(archive.port), calling_ae="NODE", timeout_s=0.5))
+        outcomes.extend(
+            send_files([tmp_path / "large.dcm"], destination(archive.port), calling_ae="NODE", timeout_s=0.5)
+        )
 
     with Archive(tmp_path / "pacs") as archive:
         assert archive._server is not None
@@ -107,8 +113,15 @@ class NoPause:
 
 
 def test_an_answer_is_not_taken_for_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Association, "_reactor_checkpoint", property(lambda _self: NoPause(), lambda _self, _value: None), raising=False)
-    monkeypatch.setattr(Association, "_is_paused", property(lambda _self: True, lambda _self, _value: None), raising=False)
+    monkeypatch.setattr(
+        Association,
+        "_reactor_checkpoint",
+        property(lambda _self: NoPause(), lambda _self, _value: None),
+        raising=False,
+    )
+    monkeypatch.setattr(
+        Association, "_is_paused", property(lambda _self: True, lambda _self, _value: None), raising=False
+    )
     files = write_instances(tmp_path / "out", 30)
     with Archive(tmp_path / "pacs", slow_s=0.01) as archive:
         outcomes = send_files(files, destination(archive.port), calling_ae="NODE", timeout_s=2)
@@ -121,9 +134,13 @@ def test_a_slow_line_may_take_longer_than_the_timeout_for_one_object(tmp_path: P
     small_instance(1, side=3000).save_as(tmp_path / "large.dcm", enforce_file_format=True)
     with Archive(tmp_path / "pacs") as archive:
         assert archive._server is not None
-        archive._server.bind(evt.EVT_PDU_RECV, lambda event: time.sleep(0.005) if event.assoc.is_established else None)
+        archive._server.bind(
+            evt.EVT_PDU_RECV, lambda event: time.sleep(0.005) if event.assoc.is_established else None
+        )
         began = time.monotonic()
-        outcomes = send_files([tmp_path / "large.dcm"], destination(archive.port), calling_ae="NODE", timeout_s=4)
+        outcomes = send_files(
+            [tmp_path / "large.dcm"], destination(archive.port), calling_ae="NODE", timeout_s=4
+        )
 
     assert verdicts(outcomes) == ["ok"]
     assert time.monotonic() - began > 4
@@ -274,7 +291,9 @@ def test_an_archive_without_room_for_the_moment_is_tried_again(tmp_path: Path) -
 def test_an_archive_that_does_not_answer_in_time_is_tried_again(tmp_path: Path) -> None:
     with Archive(tmp_path / "pacs", slow_s=1.0) as archive:
         began = time.monotonic()
-        outcomes = send_files(write_instances(tmp_path / "out", 2), destination(archive.port), calling_ae="NODE", timeout_s=0.3)
+        outcomes = send_files(
+            write_instances(tmp_path / "out", 2), destination(archive.port), calling_ae="NODE", timeout_s=0.3
+        )
         took_s = time.monotonic() - began
 
     assert verdicts(outcomes) == ["transient", "transient"]
@@ -308,7 +327,9 @@ def test_more_kinds_than_one_association_can_name(tmp_path: Path) -> None:
     files = []
     for number in range(130):
         files.append(tmp_path / f"{number}.dcm")
-        small_instance(number, SOPClassUID=f"1.2.826.0.1.3680043.8.498.{number + 1}").save_as(files[-1], enforce_file_format=True)
+        small_instance(number, SOPClassUID=f"1.2.826.0.1.3680043.8.498.{number + 1}").save_as(
+            files[-1], enforce_file_format=True
+        )
     small_instance(500).save_as(tmp_path / "mr.dcm", enforce_file_format=True)
     with Archive(tmp_path / "pacs") as archive:
         outcomes = send([*files, tmp_path / "mr.dcm"], archive.port)
@@ -334,7 +355,11 @@ def test_dcmtk_takes_it(tmp_path: Path, require_tool: Callable[[str], str], free
     listener = subprocess.Popen([require_tool("storescp"), "-od", folder, str(free_port)])
     try:
         # storescp opens its port some time after it has started.
-        outcomes = next(found for _ in range(50) if (found := send(files, free_port, ae_title="ANY"))[0].verdict == "ok" or time.sleep(0.1))
+        outcomes = next(
+            found
+            for _ in range(50)
+            if (found := send(files, free_port, ae_title="ANY"))[0].verdict == "ok" or time.sleep(0.1)
+        )
     finally:
         listener.terminate()
         listener.wait(10)

@@ -56,7 +56,9 @@ def story(node: WholeNode) -> tuple[int, str, str | None]:
     return study["job"]["revision"], study["job"]["state"], study["job"]["outcome"]
 
 
-def test_a_failed_study_that_is_sent_again_is_answered_anew(node: WholeNode, worker: Worker, tmp_path: Path) -> None:
+def test_a_failed_study_that_is_sent_again_is_answered_anew(
+    node: WholeNode, worker: Worker, tmp_path: Path
+) -> None:
     files = write_instances(tmp_path / "study", 4)
     node.push(files)
     worker.answers = [RuntimeError("out of luck")]
@@ -95,18 +97,25 @@ def test_a_study_of_which_not_even_a_report_was_made_is_answered_when_it_is_sent
     node.work()
 
     assert story(node) == (1, "done", "negative")
-    events = [event["event"] for event in node.history(str(plain(node.ledger.history.studies())[0]["StudyInstanceUID"]))["events"]]
+    events = [
+        event["event"]
+        for event in node.history(str(plain(node.ledger.history.studies())[0]["StudyInstanceUID"]))["events"]
+    ]
     assert events.count("sent-again") == 1
 
 
-def test_a_study_that_is_sent_again_waits_until_it_is_quiet(node: WholeNode, worker: Worker, tmp_path: Path) -> None:
+def test_a_study_that_is_sent_again_waits_until_it_is_quiet(
+    node: WholeNode, worker: Worker, tmp_path: Path
+) -> None:
     files = write_instances(tmp_path / "study", 4)
     node.push(files)
     worker.answers = [RuntimeError("out of luck")]
     node.work()
 
     node.push(files)
-    last = node.ledger.instances.last_received_at(str(plain(node.ledger.history.studies())[0]["StudyInstanceUID"]))
+    last = node.ledger.instances.last_received_at(
+        str(plain(node.ledger.history.studies())[0]["StudyInstanceUID"])
+    )
     quiet_s = node.config.study.quiet_s
     for seconds, ready in ((quiet_s - 1, 0), (quiet_s + 1, 1)):
         place = replace(node.place, now=lambda seconds=seconds: last + seconds)

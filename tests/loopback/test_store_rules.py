@@ -31,11 +31,28 @@ def element(number: int, value: bytes) -> bytes:
 
 
 def command(field: int, uids: dict[int, bytes], *, dataset: int = 1) -> bytes:
-    body = b"".join(element(number, value + b"\0" * (len(value) % 2)) for number, value in uids.items() if number < 0x100)
-    numbers = {0x0100: field, 0x0110: MESSAGE_ID, 0x0800: dataset, **({0x1008: 1} if field == 0x0130 else {0x0700: 0})}
-    body += b"".join(element(number, struct.pack("<H", value)) for number, value in sorted(numbers.items()) if number < 0x1000)
-    body += b"".join(element(number, value + b"\0" * (len(value) % 2)) for number, value in uids.items() if number >= 0x100)
-    body += b"".join(element(number, struct.pack("<H", value)) for number, value in sorted(numbers.items()) if number >= 0x1000)
+    body = b"".join(
+        element(number, value + b"\0" * (len(value) % 2)) for number, value in uids.items() if number < 0x100
+    )
+    numbers = {
+        0x0100: field,
+        0x0110: MESSAGE_ID,
+        0x0800: dataset,
+        **({0x1008: 1} if field == 0x0130 else {0x0700: 0}),
+    }
+    body += b"".join(
+        element(number, struct.pack("<H", value))
+        for number, value in sorted(numbers.items())
+        if number < 0x1000
+    )
+    body += b"".join(
+        element(number, value + b"\0" * (len(value) % 2)) for number, value in uids.items() if number >= 0x100
+    )
+    body += b"".join(
+        element(number, struct.pack("<H", value))
+        for number, value in sorted(numbers.items())
+        if number >= 0x1000
+    )
     return element(0, struct.pack("<L", len(body))) + body
 
 
@@ -52,7 +69,9 @@ def dataset(SOPClassUID: bytes, SOPInstanceUID: bytes) -> bytes:
         value += b"\0" * (len(value) % 2)
         return struct.pack("<HH2sH", 8, number, vr, len(value)) + value
 
-    return text(0x05, b"CS", b"ISO_IR 100") + text(0x16, b"UI", SOPClassUID) + text(0x18, b"UI", SOPInstanceUID)
+    return (
+        text(0x05, b"CS", b"ISO_IR 100") + text(0x16, b"UI", SOPClassUID) + text(0x18, b"UI", SOPInstanceUID)
+    )
 
 
 @contextlib.contextmanager
@@ -98,15 +117,33 @@ MR, CT = MRImageStorage.encode(), CTImageStorage.encode()
         (7, MR, b"1.2.3", 0x0122),
         (1, b"", b"1.2.3", 0x0122),
         (1, b"../../etc/passwd", b"1.2.3", 0x0122),
-        *((1, MR, uid, 0xC000) for uid in (b"\n", b"1.2\\3.4", b"1" * 65, b"DOE^JOHN", b"", b"1.2.", b".1", b"1..2", b"\xff", b"1.2 3")),
+        *(
+            (1, MR, uid, 0xC000)
+            for uid in (
+                b"\n",
+                b"1.2\\3.4",
+                b"1" * 65,
+                b"DOE^JOHN",
+                b"",
+                b"1.2.",
+                b".1",
+                b"1..2",
+                b"\xff",
+                b"1.2 3",
+            )
+        ),
     ],
 )
-def test_class_and_uid_of_a_request(node: Listening, context_id: int, SOPClassUID: bytes, SOPInstanceUID: bytes, expected: int) -> None:
+def test_class_and_uid_of_a_request(
+    node: Listening, context_id: int, SOPClassUID: bytes, SOPInstanceUID: bytes, expected: int
+) -> None:
     with call(node.port) as line:
         for cut in (None, 20):
             whole = store(SOPClassUID, SOPInstanceUID)
             pieces = [whole] if cut is None else [whole[:cut], whole[cut:]]
-            line.sendall(b"".join(pdata(context_id, 3 if piece is pieces[-1] else 1, piece) for piece in pieces))
+            line.sendall(
+                b"".join(pdata(context_id, 3 if piece is pieces[-1] else 1, piece) for piece in pieces)
+            )
             line.sendall(pdata(context_id, 2, dataset(SOPClassUID, SOPInstanceUID)))
             kind, body = read_pdu(line)
             assert (kind, status_of(body)) == (4, expected)
@@ -121,7 +158,9 @@ def test_class_and_uid_of_a_request(node: Listening, context_id: int, SOPClassUI
     ("SOPClassUID", "SOPInstanceUID", "expected"),
     [(CT, b"1.2.3", 0xA900), (MR, b"1.2.4", 0xA900), (MR, b"1.2.x", 0xC000), (MR, b"1.2.3 ", 0x0000)],
 )
-def test_a_dataset_that_is_another_one(node: Listening, SOPClassUID: bytes, SOPInstanceUID: bytes, expected: int) -> None:
+def test_a_dataset_that_is_another_one(
+    node: Listening, SOPClassUID: bytes, SOPInstanceUID: bytes, expected: int
+) -> None:
     with call(node.port) as line:
         line.sendall(pdata(1, 3, store(MR, b"1.2.3")) + pdata(1, 2, dataset(SOPClassUID, SOPInstanceUID)))
         assert status_of(read_pdu(line)[1]) == expected
@@ -146,7 +185,11 @@ def test_one_account_counts_every_byte_on_every_path(ways: str, tmp_path: Path) 
             lines = [stack.enter_context(call(node.port)) for _ in range(8)]
             for number, line in enumerate(lines):
                 whole = store(MR, b"1.2.%d" % number)
-                pieces = [whole[at : at + 10] for at in range(0, len(whole), 10)] if ways == "command in pieces" else [whole]
+                pieces = (
+                    [whole[at : at + 10] for at in range(0, len(whole), 10)]
+                    if ways == "command in pieces"
+                    else [whole]
+                )
                 line.sendall(b"".join(pdata(1, 3 if piece is pieces[-1] else 1, piece) for piece in pieces))
             size = {"single pdu": MIB, "small fragments": 4096}.get(ways, 65536)
             for _ in range(6 * MIB // size):
@@ -217,4 +260,13 @@ def test_nonsense_within_an_association_ends_it_and_is_logged_once(node: Listeni
         answers = list(itertools.takewhile(bool, iter(lambda: read_pdu(line)[0], 0)))
         assert answers in ([7], [], [4])
     assert eventually(lambda: server.active_associations == [])
-    assert len([entry for entry in node.logged if entry["event"] in ("association_broken_off", "association_aborted")]) >= 1
+    assert (
+        len(
+            [
+                entry
+                for entry in node.logged
+                if entry["event"] in ("association_broken_off", "association_aborted")
+            ]
+        )
+        >= 1
+    )

@@ -37,7 +37,11 @@ def stored(uid: str = UID) -> dict[str, Any]:
 
 def failed(reason: int) -> dict[str, Any]:
     item, response = Dataset(), Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID, item.FailureReason = INSTANCE.SOPClassUID, UID, reason
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID, item.FailureReason = (
+        INSTANCE.SOPClassUID,
+        UID,
+        reason,
+    )
     response.FailedSOPSequence = [item]
     return dict(response.to_json_dict())
 
@@ -76,16 +80,22 @@ class Server:
 
         self.http = _QuietServer(("127.0.0.1", 0), Handler)
         if tls is not None:
-            self.http.socket = tls.wrap_socket(self.http.socket, server_side=True, do_handshake_on_connect=False)
+            self.http.socket = tls.wrap_socket(
+                self.http.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def destination(self) -> DestinationSettings:
         return DestinationSettings(name="web", url=f"http://127.0.0.1:{self.http.server_port}/dicom-web")
 
-    def over_tls(self, identity: TlsSettings, host: str = "127.0.0.1", *, tls: bool = False) -> DestinationSettings:
+    def over_tls(
+        self, identity: TlsSettings, host: str = "127.0.0.1", *, tls: bool = False
+    ) -> DestinationSettings:
         """Return it as a node knows it that trusts the authorities of `identity`, and with `tls` shows its certificate."""
-        destination = DestinationSettings(name="web", url=f"https://{host}:{self.http.server_port}/dicom-web", tls=tls)
+        destination = DestinationSettings(
+            name="web", url=f"https://{host}:{self.http.server_port}/dicom-web", tls=tls
+        )
         destination.introduce(identity)
         return destination
 
@@ -115,7 +125,9 @@ def files(tmp_path: Path) -> list[Path]:
     return write_instances(tmp_path, 1)
 
 
-def test_an_object_that_the_response_names_is_stored_as_the_file_is(server: Server, files: list[Path]) -> None:
+def test_an_object_that_the_response_names_is_stored_as_the_file_is(
+    server: Server, files: list[Path]
+) -> None:
     [outcome] = stow_files(files, server.destination, timeout_s=10)
     [(path, authorization, body)] = server.requests
     assert (outcome.verdict, path, authorization) == ("ok", "/dicom-web/studies", "")
@@ -136,7 +148,9 @@ def test_an_object_that_the_response_names_is_stored_as_the_file_is(server: Serv
         (404, {}, "permanent", "HTTP 404; see url"),
     ],
 )
-def test_what_a_response_means(server: Server, files: list[Path], status: int, body: dict[str, Any], verdict: str, words: str) -> None:
+def test_what_a_response_means(
+    server: Server, files: list[Path], status: int, body: dict[str, Any], verdict: str, words: str
+) -> None:
     server.status, server.body = status, json.dumps(body)
     [outcome] = stow_files(files, server.destination, timeout_s=10)
     assert outcome.verdict == verdict
@@ -147,10 +161,15 @@ def test_a_server_that_is_away_is_tried_again(server: Server, files: list[Path])
     away = server.destination
     server.http.server_close()
     [outcome] = stow_files(files, away, timeout_s=5)
-    assert (outcome.verdict, outcome.reason) == ("transient", "the server cannot be reached (ConnectionError)")
+    assert (outcome.verdict, outcome.reason) == (
+        "transient",
+        "the server cannot be reached (ConnectionError)",
+    )
 
 
-def test_a_token_and_a_password_come_from_their_files(server: Server, files: list[Path], tmp_path: Path) -> None:
+def test_a_token_and_a_password_come_from_their_files(
+    server: Server, files: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "token").write_text("abc\n")
     (tmp_path / "password").write_text("node:secret\n")
     for key in ("token", "password"):
@@ -159,7 +178,9 @@ def test_a_token_and_a_password_come_from_their_files(server: Server, files: lis
         "Bearer abc",
         f"Basic {base64.b64encode(b'node:secret').decode()}",
     ]
-    [outcome] = stow_files(files, server.destination.model_copy(update={"secret_file": tmp_path / "gone"}), timeout_s=10)
+    [outcome] = stow_files(
+        files, server.destination.model_copy(update={"secret_file": tmp_path / "gone"}), timeout_s=10
+    )
     assert (outcome.verdict, "cannot be read" in outcome.reason) == ("transient", True)
 
 
@@ -211,16 +232,31 @@ def test_https_shows_our_certificate_where_it_is_wanted(authority: Authority, fi
 @pytest.mark.parametrize(
     ("certificate", "host", "words"),
     [
-        ({}, "127.0.0.1", "was signed by an authority that is not in tls.authorities; add that authority, or give the peer another"),
-        ({"alternatives": "DNS:elsewhere.example"}, "127.0.0.1", "is another one; use a name of its certificate in destinations.url"),
+        (
+            {},
+            "127.0.0.1",
+            "was signed by an authority that is not in tls.authorities; add that authority, or give the peer another",
+        ),
+        (
+            {"alternatives": "DNS:elsewhere.example"},
+            "127.0.0.1",
+            "is another one; use a name of its certificate in destinations.url",
+        ),
         ({"days": -1}, "127.0.0.1", "has expired; renew it there"),
     ],
     ids=["foreign authority", "other name", "expired"],
 )
 def test_a_wrong_certificate_is_named_and_nothing_is_sent(
-    authority: Authority, files: list[Path], tmp_path: Path, certificate: dict[str, Any], host: str, words: str
+    authority: Authority,
+    files: list[Path],
+    tmp_path: Path,
+    certificate: dict[str, Any],
+    host: str,
+    words: str,
 ) -> None:
-    trusted = authority if certificate else Authority(authority._openssl, tmp_path / "other", "Other Authority")
+    trusted = (
+        authority if certificate else Authority(authority._openssl, tmp_path / "other", "Other Authority")
+    )
     with https(secured(authority.issue("pacs", **certificate))) as server:
         destination = server.over_tls(TlsSettings(authorities=trusted.certificate), host)
         [outcome] = stow_files(files, destination, timeout_s=10)
@@ -249,7 +285,9 @@ def test_a_pinned_certificate_or_name_is_the_only_one_taken(authority: Authority
 
 
 def test_a_server_without_tls_is_told_apart(server: Server, authority: Authority, files: list[Path]) -> None:
-    [outcome] = stow_files(files, server.over_tls(TlsSettings(authorities=authority.certificate)), timeout_s=10)
+    [outcome] = stow_files(
+        files, server.over_tls(TlsSettings(authorities=authority.certificate)), timeout_s=10
+    )
     assert outcome.verdict == "transient"
     assert "does the server speak HTTPS on that port?" in outcome.reason
 

@@ -41,7 +41,12 @@ class Delivering:
 
     @property
     def config(self) -> Config:
-        return parse_config({"destinations": [{"name": "pacs", "url": self.server.url, **self._destination}], "delivery": {"timeout_s": 5}})
+        return parse_config(
+            {
+                "destinations": [{"name": "pacs", "url": self.server.url, **self._destination}],
+                "delivery": {"timeout_s": 5},
+            }
+        )
 
     def run(self, hours: float = 1.0) -> None:
         """Do what the timers do, once a minute."""
@@ -52,7 +57,10 @@ class Delivering:
             self.clock += 60
 
     def states(self) -> list[tuple[str, str]]:
-        return [(delivery.state, delivery.last_status) for delivery in self.ledger.history.of_study(STUDY).deliveries]
+        return [
+            (delivery.state, delivery.last_status)
+            for delivery in self.ledger.history.of_study(STUDY).deliveries
+        ]
 
 
 HABITS: dict[str, Habit] = {
@@ -74,7 +82,9 @@ HABITS: dict[str, Habit] = {
     "text": lambda uid, _: Answer(201, "created", "text/plain"),
     "there already, 45070": lambda uid, _: Answer(409, json.dumps(fails_it(uid, 45070))),
     "there already, as text": lambda uid, _: Answer(409, json.dumps(fails_it(uid, "45070"))),
-    "there already, 0x0111": lambda uid, _: Answer(409, json.dumps([fails_it(uid, 0x0111)]), "application/dicom+json; charset=utf-8"),
+    "there already, 0x0111": lambda uid, _: Answer(
+        409, json.dumps([fails_it(uid, 0x0111)]), "application/dicom+json; charset=utf-8"
+    ),
     "conflict without a reason": lambda uid, _: Answer(409, "", None),
 }
 
@@ -142,7 +152,9 @@ def test_a_redirect_is_named_and_nothing_goes_there(tmp_path: Path, status: int)
             node.run(0.1)
             assert elsewhere.paths == []
             assert all(
-                f"HTTP {status}: the server redirects to http://127.0.0.1:{elsewhere.http.server_port}" in text for _, text in node.states()
+                f"HTTP {status}: the server redirects to http://127.0.0.1:{elsewhere.http.server_port}"
+                in text
+                for _, text in node.states()
             )
         node.ledger.close()
 
@@ -185,7 +197,11 @@ def test_a_password_that_is_put_right_is_used_at_the_next_try(tmp_path: Path, st
             lambda inner: (
                 st.lists(inner, max_size=3)
                 | st.dictionaries(
-                    st.sampled_from(["00081198", "00081199", "0008119A", "00081155", "00081197", "Value", "vr"]), inner, max_size=3
+                    st.sampled_from(
+                        ["00081198", "00081199", "0008119A", "00081155", "00081197", "Value", "vr"]
+                    ),
+                    inner,
+                    max_size=3,
                 )
             ),
             max_leaves=12,
@@ -193,10 +209,14 @@ def test_a_password_that_is_put_right_is_used_at_the_next_try(tmp_path: Path, st
     ),
     content_type=st.sampled_from([DICOM_JSON, "text/html", "", "application/json", ";;;", None]),
 )
-def test_nothing_that_a_server_answers_raises(tmp_path: Path, status: int, body: str, content_type: str | None) -> None:
+def test_nothing_that_a_server_answers_raises(
+    tmp_path: Path, status: int, body: str, content_type: str | None
+) -> None:
     [file] = write_instances(tmp_path, 1)
     with StowServer(lambda *_: Answer(status, body, content_type), stores=False) as server:
-        [outcome] = stow_files([file], DestinationSettings(name="web", url=server.url, confirm="none"), timeout_s=5)
+        [outcome] = stow_files(
+            [file], DestinationSettings(name="web", url=server.url, confirm="none"), timeout_s=5
+        )
     assert outcome.reason
     # What names nothing and is listed nowhere is never taken for stored.
     assert outcome.verdict in ("transient", "permanent") or "already" in outcome.reason
@@ -207,5 +227,7 @@ def test_nothing_that_a_server_answers_raises(tmp_path: Path, status: int, body:
     parameters=st.sampled_from(["", ";charset=utf-8", ' ; charset="utf-8"', "; a=b; c=d", ";"]),
 )
 def test_media_types_are_compared_without_case_and_parameters(case: list[bool], parameters: str) -> None:
-    header = "".join(letter.upper() if upper else letter for letter, upper in zip(DICOM_JSON, case, strict=True))
+    header = "".join(
+        letter.upper() if upper else letter for letter, upper in zip(DICOM_JSON, case, strict=True)
+    )
     assert media_type_of(header + parameters) == DICOM_JSON

@@ -33,7 +33,9 @@ class Door:
     files: list[Path]
 
     def send(self, calling: str, called: str = "NODE", identity: TlsSettings | None = None) -> str:
-        peer = DestinationSettings(name="node", ae_title=called, host="127.0.0.1", port=self.port, tls=identity is not None)
+        peer = DestinationSettings(
+            name="node", ae_title=called, host="127.0.0.1", port=self.port, tls=identity is not None
+        )
         if identity is not None:
             peer.introduce(identity)
         (outcome,) = send_files(self.files, peer, calling_ae=calling, timeout_s=10)
@@ -55,7 +57,13 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
     with contextlib.ExitStack() as stack:
 
         def start(peers: list[dict[str, Any]], tls: dict[str, Any] | None = None) -> Door:
-            network = {"port": 0, "ae_title": "NODE", "acse_timeout_s": 5, "accept_unknown_peers": "never", "tls": tls is not None}
+            network = {
+                "port": 0,
+                "ae_title": "NODE",
+                "acse_timeout_s": 5,
+                "accept_unknown_peers": "never",
+                "tls": tls is not None,
+            }
             storage = {"root": str(tmp_path / "node"), "minimum_free_mb": 0}
             config = parse_config({"network": network, "storage": storage, "peers": peers, "tls": tls or {}})
             config.storage.root.mkdir()
@@ -82,7 +90,13 @@ def alert(event: str, ae_title: str) -> tuple[str, str, str, int, dict[str, str]
 
 
 def essence(line: dict[str, Any]) -> tuple[str, str, str, int, dict[str, str]]:
-    return line["event"], line["EventID"]["code"], line["EventTypeCode"]["code"], line["EventOutcomeIndicator"], line["peer"]
+    return (
+        line["event"],
+        line["EventID"]["code"],
+        line["EventTypeCode"]["code"],
+        line["EventOutcomeIndicator"],
+        line["peer"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,14 +104,22 @@ def essence(line: dict[str, Any]) -> tuple[str, str, str, int, dict[str, str]]:
     [
         ("STRANGER", "NODE", [], "calling AE title", "'STRANGER' from 127.0.0.1 is not in [[peers]]: add it"),
         ("SCANNER", "OTHERNODE", [], "called AE title", "the peer calls 'OTHERNODE': set it to 'NODE' there"),
-        ("SCANNER", "NODE", ["127.0.0.2"], "calling AE title", "'SCANNER' may not call from 127.0.0.1: add it to hosts"),
+        (
+            "SCANNER",
+            "NODE",
+            ["127.0.0.2"],
+            "calling AE title",
+            "'SCANNER' may not call from 127.0.0.1: add it to hosts",
+        ),
     ],
     ids=["calling AE title", "called AE title", "address"],
 )
 def test_a_stranger_is_refused_and_audited(
     open_door: Callable[..., Door], calling: str, called: str, hosts: list[str], answer: str, why: str
 ) -> None:
-    door = open_door([{"ae_title": "SCANNER", "hosts": hosts}, {"ae_title": "FRIEND", "hosts": ["127.0.0.1"]}])
+    door = open_door(
+        [{"ae_title": "SCANNER", "hosts": hosts}, {"ae_title": "FRIEND", "hosts": ["127.0.0.1"]}]
+    )
 
     refusal = door.send(calling, called)
 
@@ -124,11 +146,18 @@ def test_a_certificate_of_a_foreign_authority_is_refused_and_audited(
     assert door.kept() == 0
     (line,) = door.audited()
     assert essence(line) == alert("handshake-failed", "")
-    assert line["detail"] == "the peer's certificate was signed by an authority that is not in tls.authorities"
-    assert door.send("SCANNER", identity=_identity(authority, authority.issue("mr1.example"))) == "ok: 0x0000: success"
+    assert (
+        line["detail"] == "the peer's certificate was signed by an authority that is not in tls.authorities"
+    )
+    assert (
+        door.send("SCANNER", identity=_identity(authority, authority.issue("mr1.example")))
+        == "ok: 0x0000: success"
+    )
 
 
-def test_a_certificate_that_is_another_ones_is_refused_and_audited(open_door: Callable[..., Door], authority: Authority) -> None:
+def test_a_certificate_that_is_another_ones_is_refused_and_audited(
+    open_door: Callable[..., Door], authority: Authority
+) -> None:
     own, other = authority.issue("mr1.example"), authority.issue("mr2.example")
     peers = [{"ae_title": "SCANNER", "certificates": [fingerprint_of(own.certificate)]}]
     door = open_door(peers, tls_settings(authority, authority.issue("node.example")))

@@ -109,8 +109,14 @@ def start(tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch)
         settings = TlsSettings.model_validate(tls_settings(authority, server))
         repository = Repository(acceptor_context(settings))
         audit = {"syslog_host": "127.0.0.1", "syslog_port": repository.port}
-        values = {"network": {"ae_title": "NODE"}, "storage": {"root": str(tmp_path / "node")}, "audit": audit}
-        trail = open_audit(parse_config({**values, "tls": tls_settings(authority, authority.issue("node.example"))}))
+        values = {
+            "network": {"ae_title": "NODE"},
+            "storage": {"root": str(tmp_path / "node")},
+            "audit": audit,
+        }
+        trail = open_audit(
+            parse_config({**values, "tls": tls_settings(authority, authority.issue("node.example"))})
+        )
         opened.extend((trail, repository))
         return repository, trail
 
@@ -124,7 +130,11 @@ def test_messages_reach_the_repository_whole_and_in_order(start: Start, authorit
     # Longer in bytes than in characters: the count is of octets.
     hosts = [f"10.0.0.{number}" for number in range(20)]
     for host in hosts:
-        trail(AuditEvent("association-refused", 4, "STRANGER", host, detail="d\u00e9j\u00e0 vu \U0001f6aa " * 50))
+        trail(
+            AuditEvent(
+                "association-refused", 4, "STRANGER", host, detail="d\u00e9j\u00e0 vu \U0001f6aa " * 50
+            )
+        )
 
     messages = repository.wait_for(20)
 
@@ -144,11 +154,17 @@ def test_a_repository_that_hung_up_in_the_meantime_misses_nothing(start: Start, 
         assert repository.hung_up.wait(30)
         repository.hung_up.clear()
 
-    assert [message.count(f"number {number}") for number, message in enumerate(repository.messages)] == [1, 1, 1]
+    assert [message.count(f"number {number}") for number, message in enumerate(repository.messages)] == [
+        1,
+        1,
+        1,
+    ]
     assert len(repository.versions) == 3
 
 
-def test_a_repository_that_nobody_vouches_for_is_told_nothing(start: Start, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_a_repository_that_nobody_vouches_for_is_told_nothing(
+    start: Start, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     foreign = Authority(require_tool("openssl"), tmp_path / "foreign", "Foreign Authority")
     with structlog.testing.capture_logs() as logged:
         repository, trail = start(foreign, foreign.issue("syslog.example"))
@@ -157,7 +173,9 @@ def test_a_repository_that_nobody_vouches_for_is_told_nothing(start: Start, tmp_
         while not logged and time.monotonic() < end:
             time.sleep(0.02)
 
-    assert [(entry["event"], entry["error"]) for entry in logged] == [("audit_server_away", "SSLCertVerificationError")]
+    assert [(entry["event"], entry["error"]) for entry in logged] == [
+        ("audit_server_away", "SSLCertVerificationError")
+    ]
     assert repository.messages == []
     # The file is the record.
     assert "started" in (tmp_path / "node" / "audit" / "audit.jsonl").read_text()

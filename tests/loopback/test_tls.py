@@ -44,7 +44,12 @@ class Ward:
         settings = tls_settings(self.authority, self.server)
         listener = {"port": 0, "ae_title": "NODE", "tls": tls, "acse_timeout_s": 5, **network}
         return parse_config(
-            {"network": listener, "storage": {"root": str(self.root), "minimum_free_mb": 0}, "tls": settings, **(more or {})}
+            {
+                "network": listener,
+                "storage": {"root": str(self.root), "minimum_free_mb": 0},
+                "tls": settings,
+                **(more or {}),
+            }
         )
 
     def kept(self) -> int:
@@ -69,7 +74,9 @@ def listening(ward: Ward) -> Iterator[Callable[[Config], int]]:
 
     def start(config: Config) -> int:
         ledger = Ledger.open(config.storage.database_url)
-        receiver = Receiver(config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time)
+        receiver = Receiver(
+            config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time
+        )
         open_ones.append((receiver, ledger))
         return receiver.start()[1]
 
@@ -80,7 +87,9 @@ def listening(ward: Ward) -> Iterator[Callable[[Config], int]]:
 
 
 def node_at(port: int, identity: TlsSettings | None, **settings: Any) -> DestinationSettings:
-    peer = DestinationSettings(name="node", ae_title="NODE", host="127.0.0.1", port=port, tls=identity is not None, **settings)
+    peer = DestinationSettings(
+        name="node", ae_title="NODE", host="127.0.0.1", port=port, tls=identity is not None, **settings
+    )
     if identity is not None:
         peer.introduce(identity)
     return peer
@@ -97,17 +106,27 @@ def send(files: list[Path], peer: DestinationSettings) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_both_versions_carry_instances_of_every_size(
-    ward: Ward, listening: Callable[[Config], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+    ward: Ward,
+    listening: Callable[[Config], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
 ) -> None:
     port = listening(ward.config())
     scanner = identity_of(ward.authority, ward.authority.issue("mr1.example"))
     # A record of TLS holds 16 KiB: smaller, and many records, in one association.
-    files = [*write_instances(tmp_path / "small", 5), *write_instances(tmp_path / "large", 3, side=512, seed="large")]
+    files = [
+        *write_instances(tmp_path / "small", 5),
+        *write_instances(tmp_path / "large", 3, side=512, seed="large"),
+    ]
     peer = node_at(port, scanner)
     furnish, spoken = tls._furnished, []
 
     def furnish_with_version(context: ssl.SSLContext, settings: TlsSettings) -> ssl.SSLContext:
-        furnish(context, settings).maximum_version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[version]
+        furnish(context, settings).maximum_version = {
+            "1.2": ssl.TLSVersion.TLSv1_2,
+            "1.3": ssl.TLSVersion.TLSv1_3,
+        }[version]
         return context
 
     def note_version(connection: Any) -> Certificate | None:
@@ -122,17 +141,24 @@ def test_both_versions_carry_instances_of_every_size(
     assert spoken == [f"TLSv{version}"]
 
 
-def test_the_certificate_is_part_of_who_a_peer_is(ward: Ward, listening: Callable[[Config], int], tmp_path: Path) -> None:
+def test_the_certificate_is_part_of_who_a_peer_is(
+    ward: Ward, listening: Callable[[Config], int], tmp_path: Path
+) -> None:
     own, other = ward.authority.issue("mr1.example"), ward.authority.issue("mr2.example")
     peers = [
         {"ae_title": "SCANNER", "hosts": ["127.0.0.1"], "certificates": ["MR1.example"]},
-        {"ae_title": "PINNED", "certificates": [fingerprint_of(other.certificate).upper().replace("SHA256", "sha256")]},
+        {
+            "ae_title": "PINNED",
+            "certificates": [fingerprint_of(other.certificate).upper().replace("SHA256", "sha256")],
+        },
     ]
     port = listening(ward.config(more={"peers": peers}, accept_unknown_peers="never"))
     files = write_instances(tmp_path / "study", 1)
 
     def ask(who: Identity, calling: str) -> str:
-        outcome = send_files(files, node_at(port, identity_of(ward.authority, who)), calling_ae=calling, timeout_s=5)[0]
+        outcome = send_files(
+            files, node_at(port, identity_of(ward.authority, who)), calling_ae=calling, timeout_s=5
+        )[0]
         return f"{outcome.verdict}: {outcome.reason}"
 
     assert ask(own, "SCANNER") == "ok: 0x0000: success"
@@ -141,10 +167,14 @@ def test_the_certificate_is_part_of_who_a_peer_is(ward: Ward, listening: Callabl
         assert ask(other, "SCANNER").startswith("permanent: the association was rejected")
         assert ask(own, "PINNED").startswith("permanent: the association was rejected")
     advice = [entry["advice"] for entry in logged if entry["event"] == "association_rejected"]
-    assert [fingerprint_of(who.certificate) in line for who, line in zip((other, own), advice, strict=True)] == [True, True]
+    assert [
+        fingerprint_of(who.certificate) in line for who, line in zip((other, own), advice, strict=True)
+    ] == [True, True]
 
 
-def test_strangers_at_the_port(ward: Ward, listening: Callable[[Config], int], tmp_path: Path, openssl: str) -> None:
+def test_strangers_at_the_port(
+    ward: Ward, listening: Callable[[Config], int], tmp_path: Path, openssl: str
+) -> None:
     port = listening(ward.config())
     files = write_instances(tmp_path / "study", 1)
     foreign = Authority(openssl, tmp_path / "foreign", "Foreign Authority")
@@ -158,7 +188,9 @@ def test_strangers_at_the_port(ward: Ward, listening: Callable[[Config], int], t
             with contextlib.suppress(ConnectionResetError):
                 assert junk.recv(100)[:1] in (b"", b"\x15")  # Closed, or an alert.
         end = time.monotonic() + 5
-        while sum(entry["event"] == "tls_handshake_failed" for entry in logged) < 4 and time.monotonic() < end:
+        while (
+            sum(entry["event"] == "tls_handshake_failed" for entry in logged) < 4 and time.monotonic() < end
+        ):
             time.sleep(0.05)
 
     seen = [entry["reason"] for entry in logged if entry["event"] == "tls_handshake_failed"]
@@ -175,20 +207,28 @@ def test_strangers_at_the_port(ward: Ward, listening: Callable[[Config], int], t
     assert "does not trust the authority of our certificate" in next(iter(wrong))[1]
     assert "expired" in next(iter(late))[1]
     assert ward.kept() == 0
-    assert send(files, node_at(port, identity_of(ward.authority, ward.authority.issue("mr1.example")))) == {("ok", "0x0000: success")}
+    assert send(files, node_at(port, identity_of(ward.authority, ward.authority.issue("mr1.example")))) == {
+        ("ok", "0x0000: success")
+    }
 
 
-def test_a_caller_who_says_nothing_holds_up_nobody(ward: Ward, listening: Callable[[Config], int], tmp_path: Path) -> None:
+def test_a_caller_who_says_nothing_holds_up_nobody(
+    ward: Ward, listening: Callable[[Config], int], tmp_path: Path
+) -> None:
     port = listening(ward.config(acse_timeout_s=30))
     files = write_instances(tmp_path / "study", 1)
     with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as half:
         half.sendall(b"\x16\x03\x01")
         began = time.monotonic()
-        assert send(files, node_at(port, identity_of(ward.authority, ward.authority.issue("mr1.example")))) == {("ok", "0x0000: success")}
+        assert send(
+            files, node_at(port, identity_of(ward.authority, ward.authority.issue("mr1.example")))
+        ) == {("ok", "0x0000: success")}
         assert time.monotonic() - began < 25
 
 
-def test_the_probe_says_what_is_wrong(ward: Ward, listening: Callable[[Config], int], tmp_path: Path, openssl: str) -> None:
+def test_the_probe_says_what_is_wrong(
+    ward: Ward, listening: Callable[[Config], int], tmp_path: Path, openssl: str
+) -> None:
     secure = listening(ward.config())
     plain_root = tmp_path / "plain"
     plain_root.mkdir()
@@ -203,7 +243,10 @@ def test_the_probe_says_what_is_wrong(ward: Ward, listening: Callable[[Config], 
         return found.problem.partition(": ")[2] or found.problem.partition(f":{peer.port} ")[2]
 
     assert problem(node_at(secure, good)) == ""
-    assert problem(node_at(secure, good, tls_name="node.elsewhere")) == "the name in the peer's certificate is another one"
+    assert (
+        problem(node_at(secure, good, tls_name="node.elsewhere"))
+        == "the name in the peer's certificate is another one"
+    )
     assert problem(node_at(secure, good, tls_fingerprint=fingerprint_of(ward.server.certificate))) == ""
     pinned = node_at(secure, good, tls_fingerprint=fingerprint_of(own.certificate))
     assert problem(pinned) == "it showed another certificate than the pinned one"
@@ -211,7 +254,9 @@ def test_the_probe_says_what_is_wrong(ward: Ward, listening: Callable[[Config], 
     assert "does not trust the authority of our certificate" in problem(
         node_at(secure, identity_of(ward.authority, foreign.issue("x.example")))
     )
-    assert "expired" in problem(node_at(secure, identity_of(ward.authority, ward.authority.issue("late.example", days=-1))))
+    assert "expired" in problem(
+        node_at(secure, identity_of(ward.authority, ward.authority.issue("late.example", days=-1)))
+    )
     assert problem(node_at(secure, None)) == "takes TLS only"
     assert "TLS" in problem(node_at(plain, good))
 
@@ -223,9 +268,15 @@ def test_the_doctor_looks_at_our_own_certificate(ward: Ward, listening: Callable
     config = ward.config()
     (ward.root / "receive.json").write_text(json.dumps({"host": "127.0.0.1", "port": listening(config)}))
     well = found(config)
-    assert (well["tls"].level, well["listener"].level) == ("warning", "ok")  # Of 30 days less than 30 are left.
+    assert (well["tls"].level, well["listener"].level) == (
+        "warning",
+        "ok",
+    )  # Of 30 days less than 30 are left.
     ward.server = ward.authority.issue("old.example", days=-1)
-    assert (found(ward.config())["tls"].level, found(ward.config())["tls"].seen) == ("problem", "our certificate expired 1 days ago")
+    assert (found(ward.config())["tls"].level, found(ward.config())["tls"].seen) == (
+        "problem",
+        "our certificate expired 1 days ago",
+    )
 
 
 def test_files_that_are_wrong_are_named(ward: Ward, tmp_path: Path) -> None:
@@ -244,9 +295,15 @@ def test_files_that_are_wrong_are_named(ward: Ward, tmp_path: Path) -> None:
     acceptor_context(identity_of(ward.authority, locked, key_password_file=word))
     assert "set tls.key_password_file" in message()
     assert "does not open the key" in message(key_password_file=wrong)
-    assert "does not belong to the certificate" in message(key_password_file=word, certificate=ward.server.certificate)
-    assert message(key_password_file=word, authorities=tmp_path / "nowhere").startswith("tls.authorities: a file cannot be read")
-    assert message(key_password_file=word, authorities=word).startswith("tls.authorities: the file holds nothing")
+    assert "does not belong to the certificate" in message(
+        key_password_file=word, certificate=ward.server.certificate
+    )
+    assert message(key_password_file=word, authorities=tmp_path / "nowhere").startswith(
+        "tls.authorities: a file cannot be read"
+    )
+    assert message(key_password_file=word, authorities=word).startswith(
+        "tls.authorities: the file holds nothing"
+    )
     locked.key.chmod(0o644)
     assert "chmod 640" in message(key_password_file=word)
 
@@ -263,16 +320,31 @@ def test_a_configuration_that_would_let_everybody_in_is_refused() -> None:
 @pytest.mark.tools
 @pytest.mark.parametrize("profile", ["+py", "+px", "+pz"])
 def test_dcmtk_sends_over_tls(
-    ward: Ward, listening: Callable[[Config], int], tmp_path: Path, require_tool: Callable[[str], str], profile: str
+    ward: Ward,
+    listening: Callable[[Config], int],
+    tmp_path: Path,
+    require_tool: Callable[[str], str],
+    profile: str,
 ) -> None:
     port = listening(ward.config(require_called_ae=True))
     write_instances(tmp_path / "study", 4, side=200)
     own = ward.authority.issue("dcmtk.example")
     secure = ["+tls", str(own.key), str(own.certificate), "+cf", str(ward.authority.certificate), profile]
-    command = [require_tool("storescu"), *secure, "-aec", "NODE", "127.0.0.1", str(port), "+sd", str(tmp_path / "study")]
+    command = [
+        require_tool("storescu"),
+        *secure,
+        "-aec",
+        "NODE",
+        "127.0.0.1",
+        str(port),
+        "+sd",
+        str(tmp_path / "study"),
+    ]
 
     sent = subprocess.run(command, capture_output=True, text=True, check=False)
-    refused = subprocess.run([word for word in command if word not in secure], capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        [word for word in command if word not in secure], capture_output=True, text=True, check=False
+    )
 
     assert (sent.returncode, ward.kept()) == (0, 4), sent.stderr
     assert refused.returncode != 0
@@ -283,7 +355,13 @@ def test_dcmtk_receives_over_tls(ward: Ward, tmp_path: Path, require_tool: Calla
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = int(taken.getsockname()[1])
     (tmp_path / "pacs").mkdir()
-    server = ["+tls", str(ward.server.key), str(ward.server.certificate), "+cf", str(ward.authority.certificate)]
+    server = [
+        "+tls",
+        str(ward.server.key),
+        str(ward.server.certificate),
+        "+cf",
+        str(ward.authority.certificate),
+    ]
     command = [require_tool("storescp"), *server, "-aet", "NODE", "-od", str(tmp_path / "pacs"), str(port)]
     storescp = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -57,7 +57,9 @@ def heard(signs: socket.socket, seconds: float) -> list[bytes]:
     ],
     ids=["work", "listener hangs", "listener ended"],
 )
-def test_what_hangs_starves_the_watchdog_and_is_named(tmp_path: Path, side: str, how: str, said: tuple[str, str]) -> None:
+def test_what_hangs_starves_the_watchdog_and_is_named(
+    tmp_path: Path, side: str, how: str, said: tuple[str, str]
+) -> None:
     config, goes_wrong, output = tmp_path / "node.toml", tmp_path / "goes-wrong", tmp_path / "log"
     storage = f'[storage]\nroot = "{tmp_path / "node"}"\nminimum_free_mb = 1\n'
     config.write_text(f"{storage}[network]\nport = 0\n[compute]\npoll_s = 0.2\n")

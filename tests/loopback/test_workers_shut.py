@@ -53,7 +53,9 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
 
 @pytest.mark.timeout(200)
 def test_the_intruder_gets_into_a_cluster_without_certificates(marker: Path) -> None:
-    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as cluster:
         port = int(cluster.scheduler_address.rpartition(":")[2])
         http = cluster.scheduler.http_server.port
 
@@ -72,7 +74,9 @@ def test_no_port_of_a_running_node_lets_a_local_user_in(tmp_path: Path, marker: 
         command = [sys.executable, "-m", "dicomnode", "serve", "--config", str(config)]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        assert eventually(lambda: (root / "receive.json").exists() and b"working" in (tmp_path / "log").read_bytes())
+        assert eventually(
+            lambda: (root / "receive.json").exists() and b"working" in (tmp_path / "log").read_bytes()
+        )
         dicom = json.loads((root / "receive.json").read_text())["port"]
         ports = listening_ports(process.pid)
         compute_ports = [listener.port for listener in ports if listener.port != dicom]
@@ -94,9 +98,13 @@ def authority(tmp_path: Path, require_tool: Callable[[str], str]) -> Authority:
     return Authority(require_tool("openssl"), tmp_path / "authority")
 
 
-def site_settings(authority: Authority, scheduler: str, owner: Authority | None = None, password: str = "") -> ComputeSettings:
+def site_settings(
+    authority: Authority, scheduler: str, owner: Authority | None = None, password: str = ""
+) -> ComputeSettings:
     pair = (owner or authority).issue("node", password=password)
-    return ComputeSettings(scheduler=scheduler, certificate=pair.certificate, key=pair.key, authorities=authority.certificate)
+    return ComputeSettings(
+        scheduler=scheduler, certificate=pair.certificate, key=pair.key, authorities=authority.certificate
+    )
 
 
 def add_one(number: int) -> int:

@@ -39,7 +39,17 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "inv2": ("mp2rage_INV2", "MP2RAGE_INV2"),
     "t1 map": ("mp2rage_T1_Images", "T1 map"),
     "bssfp": ("FIESTA", "CISS", "bFFE", "TrueFISP"),
-    "localizer": ("localizer", "3 plane loc", "Survey", "scout", "SAG LOC", "Übersicht", "定位像", "localizador", "Топограмма"),
+    "localizer": (
+        "localizer",
+        "3 plane loc",
+        "Survey",
+        "scout",
+        "SAG LOC",
+        "Übersicht",
+        "定位像",
+        "localizador",
+        "Топограмма",
+    ),
     "mt": ("MT ON", "gre MTC"),
     "dsc": ("ep2d_perf", "DSC perfusion"),
     "asl": ("pCASL", "ASL"),
@@ -65,7 +75,14 @@ _AFTER_AGENT = (
     "بعد الصبغة",
 )
 _BEFORE_AGENT = ("", "", "pre", "nativ", "sin contraste", "senza mdc", "без контраста", "造影前", "平扫")
-_EXAMS = ("STROKE MRI W PERFUSION", "BRAIN MRA", "HEAD W/WO GAD", "Kopf mit Angio", "BRAIN AND C-SPINE", "T1 T2 FLAIR DWI")
+_EXAMS = (
+    "STROKE MRI W PERFUSION",
+    "BRAIN MRA",
+    "HEAD W/WO GAD",
+    "Kopf mit Angio",
+    "BRAIN AND C-SPINE",
+    "T1 T2 FLAIR DWI",
+)
 T1_KINDS = ("mprage", "mprage", "mprage", "t1 se", "t1 se", "t1 flair", "t1 flash", "t1 space")
 FLAIR_KINDS = ("flair", "flair", "flair 3d")
 DECOYS = tuple(kind for kind in _NAMES if kind not in {*T1_KINDS, *FLAIR_KINDS})
@@ -100,7 +117,11 @@ def draw_mixture(seed: int) -> Mixture:
     series, kinds = [], {}
     for number, (kind, is_planted, after) in enumerate(order, 1):
         name = "" if naming == "nameless" else draw.choice(_NAMES[kind])
-        series.append(_series(draw, number, kind, vendor, name, after=after, protocol=exam if naming == "exam" else name))
+        series.append(
+            _series(
+                draw, number, kind, vendor, name, after=after, protocol=exam if naming == "exam" else name
+            )
+        )
         kinds[number] = kind + (" after agent" if after else "")
         if is_planted:
             right.setdefault(("flair" if kind in FLAIR_KINDS else "t1", after), []).append(number)
@@ -129,13 +150,17 @@ def _planted(draw: Draw) -> list[tuple[str, bool, bool]]:
     return planted
 
 
-def _series(draw: Draw, number: int, kind: str, vendor: str, name: str, *, after: bool, protocol: str) -> Series:
+def _series(
+    draw: Draw, number: int, kind: str, vendor: str, name: str, *, after: bool, protocol: str
+) -> Series:
     elements, extra = _KINDS[kind](draw, vendor), dict(_EXTRAS.get(kind, {}))
     if kind in {*T1_KINDS, *FLAIR_KINDS}:
         words = draw.choice(_AFTER_AGENT if after else _BEFORE_AGENT)
         named = bool(name) and draw.random() < 0.6
         if after and not named:
-            extra["ContrastBolusAgent"] = draw.choice(("GADOLINIUM", "Gadovist", "Dotarem 15 ml", "Magnevist"))
+            extra["ContrastBolusAgent"] = draw.choice(
+                ("GADOLINIUM", "Gadovist", "Dotarem 15 ml", "Magnevist")
+            )
         if named and words:
             name = f"{name} {words}"
     if kind in {"tof", "localizer", "mt", "pca"} and not name:
@@ -161,9 +186,19 @@ def _geometry(draw: Draw, kind: str) -> dict[str, object]:
             "pixel_mm": 1.5,
         }
     if kind in {"tof", "pca", "swi", "qsm", "bssfp", "mt"}:
-        return {"plane": "axial", "count": draw.randint(90, 160), "spacing_mm": draw.choice((0.8, 1.0, 1.5)), "pixel_mm": 0.5}
+        return {
+            "plane": "axial",
+            "count": draw.randint(90, 160),
+            "spacing_mm": draw.choice((0.8, 1.0, 1.5)),
+            "pixel_mm": 0.5,
+        }
     spacing = draw.choice((3.0, 4.0, 5.0, 5.5, 6.0))
-    return {"plane": "axial", "count": round(150 / spacing), "spacing_mm": spacing, "pixel_mm": draw.choice((0.45, 0.7, 0.9))}
+    return {
+        "plane": "axial",
+        "count": round(150 / spacing),
+        "spacing_mm": spacing,
+        "pixel_mm": draw.choice((0.45, 0.7, 0.9)),
+    }
 
 
 def _mprage(draw: Draw, vendor: str) -> Elements:
@@ -188,7 +223,9 @@ def _mprage(draw: Draw, vendor: str) -> Elements:
             "flip": 90,
             "acquisition": "3D",
         }
-    inversion = {"ge": draw.uniform(400, 900), "philips": draw.choice((None, draw.uniform(800, 1000)))}.get(vendor, draw.uniform(700, 1000))
+    inversion = {"ge": draw.uniform(400, 900), "philips": draw.choice((None, draw.uniform(800, 1000)))}.get(
+        vendor, draw.uniform(700, 1000)
+    )
     return {
         "family": ["GR"],
         "variant": ["SS", "SP"] if vendor == "ge" else ["MP"],
@@ -201,7 +238,10 @@ def _mprage(draw: Draw, vendor: str) -> Elements:
 
 
 def _spin(
-    TR: tuple[float, float], TE: tuple[float, float], TI: tuple[float, float] | None = None, acquisition: str = "2D"
+    TR: tuple[float, float],
+    TE: tuple[float, float],
+    TI: tuple[float, float] | None = None,
+    acquisition: str = "2D",
 ) -> Callable[[Draw, str], Elements]:
     def elements(draw: Draw, _vendor: str) -> Elements:
         family = ["SE"] if TI is None else ["SE", "IR"]
@@ -219,7 +259,11 @@ def _spin(
 
 
 def _gradient(
-    TR: tuple[float, float], TE: tuple[float, float], flip: tuple[int, int], acquisition: str = "3D", **more: object
+    TR: tuple[float, float],
+    TE: tuple[float, float],
+    flip: tuple[int, int],
+    acquisition: str = "3D",
+    **more: object,
 ) -> Callable[[Draw, str], Elements]:
     def elements(draw: Draw, _vendor: str) -> Elements:
         return {
@@ -246,7 +290,9 @@ def _flair(draw: Draw, vendor: str) -> Elements:
             "flip": 90,
         }
     repetition = draw.choice((8000, 8500, 9000, 10000, 11000))
-    inversion = {8000: 2350, 8500: 2400, 9000: 2500, 10000: 2650, 11000: 2800}[repetition] + draw.uniform(-120, 120)
+    inversion = {8000: 2350, 8500: 2400, 9000: 2500, 10000: 2650, 11000: 2800}[repetition] + draw.uniform(
+        -120, 120
+    )
     family = ["IR"] if vendor == "philips" else ["SE", "IR"]
     return {
         "family": family,
@@ -261,7 +307,9 @@ def _flair(draw: Draw, vendor: str) -> Elements:
 def _flair_3d(draw: Draw, vendor: str) -> Elements:
     if vendor == "hyperfine":
         return {**_flair(draw, vendor), "acquisition": "3D"}
-    repetition, inversion = draw.choice(((4800, 1650), (5000, 1800), (6000, 2050), (7000, 2200), (8000, 2350)))
+    repetition, inversion = draw.choice(
+        ((4800, 1650), (5000, 1800), (6000, 2050), (7000, 2200), (8000, 2350))
+    )
     return {
         "family": ["IR"] if vendor == "philips" else ["SE", "IR"],
         "variant": ["SK"],
@@ -359,7 +407,13 @@ _EXTRAS: dict[str, dict[str, object]] = {
 }
 # What a header shows where nobody wrote a name.
 _SIGNS: dict[str, tuple[dict[str, object], ...]] = {
-    "tof": ({}, {"AngioFlag": "Y"}, {"SequenceVariant": ["SP", "MTC"]}, {"ScanOptions": ["FC", "SP"]}, {"SequenceName": "*fi3d1r"}),
+    "tof": (
+        {},
+        {"AngioFlag": "Y"},
+        {"SequenceVariant": ["SP", "MTC"]},
+        {"ScanOptions": ["FC", "SP"]},
+        {"SequenceName": "*fi3d1r"},
+    ),
     "localizer": ({}, {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}),
     "mt": ({"SequenceVariant": ["SP", "MTC"]},),
     "pca": ({"ImageType": ["ORIGINAL", "PRIMARY", "M_PCA", "M", "PCA"]}, {"AngioFlag": "Y"}),

@@ -67,7 +67,9 @@ def described(selection: Selection, role: Any) -> str:
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_field_report_is_read_right(cases: dict[str, Callable[[str], list[Dataset]]], name: str, tmp_path: Path) -> None:
+def test_a_field_report_is_read_right(
+    cases: dict[str, Callable[[str], list[Dataset]]], name: str, tmp_path: Path
+) -> None:
     t1, flair, present, absent = RIGHT[name]
     instances = write(cases[name](name), tmp_path)
     selection = select_series(assemble(instances[0].header.StudyInstanceUID, instances), SelectionSettings())
@@ -78,10 +80,14 @@ def test_a_field_report_is_read_right(cases: dict[str, Callable[[str], list[Data
 
 
 @pytest.mark.parametrize("name", ["philips_tof", "pre_and_post_gad", "t1_flair_no_timing_alone"])
-def test_the_chosen_series_become_the_volumes(cases: dict[str, Callable[[str], list[Dataset]]], name: str, tmp_path: Path) -> None:
+def test_the_chosen_series_become_the_volumes(
+    cases: dict[str, Callable[[str], list[Dataset]]], name: str, tmp_path: Path
+) -> None:
     (tmp_path / "images").mkdir()
     instances = write(cases[name](name), tmp_path / "images")
-    task = StudyTask(instances[0].header.StudyInstanceUID, 1, instances, parse_config({"storage": {"root": str(tmp_path)}}))
+    task = StudyTask(
+        instances[0].header.StudyInstanceUID, 1, instances, parse_config({"storage": {"root": str(tmp_path)}})
+    )
     t1, flair, present, _ = RIGHT[name]
     if not t1:
         with pytest.raises(StudyRefused, match=present):

@@ -16,7 +16,10 @@ SETTINGS = SelectionSettings()
 def wrong_choices(mixture: Mixture, selection: Selection) -> list[str]:
     """Return what is wrong: a series of another kind that is used, one after agent before one without, one that was planted and lost."""
     wrong = []
-    for role, before, after in (("t1", mixture.t1, mixture.t1_after), ("flair", mixture.flair, mixture.flair_after)):
+    for role, before, after in (
+        ("t1", mixture.t1, mixture.t1_after),
+        ("flair", mixture.flair, mixture.flair_after),
+    ):
         right = before or after
         uid = selection.roles.get(role, "")  # type: ignore[call-overload]
         number = int(uid.rpartition(".")[2]) if uid else 0
@@ -25,7 +28,11 @@ def wrong_choices(mixture: Mixture, selection: Selection) -> list[str]:
         if not number and right:
             reasons = [selection.reasons[f"1.2.3.{planted}"] for planted in right]
             wrong.append(f"seed {mixture.seed}: {role} lost: {reasons}; {mixture.kinds}")
-        if number and not before and not any(f"contrast-enhanced-{role}" == finding.code for finding in selection.findings):
+        if (
+            number
+            and not before
+            and not any(f"contrast-enhanced-{role}" == finding.code for finding in selection.findings)
+        ):
             wrong.append(f"seed {mixture.seed}: {role} after agent, and no finding says so")
     return wrong
 

@@ -10,7 +10,22 @@ from dicomnode.records import Series
 from dicomnode.settings.study import SelectionSettings
 from dicomnode.study.selection import select_series
 from tests.factories.headers import make_study
-from tests.factories.protocols import DWI, FLAIR, MAKERS, PD, STIR, SWI, T1_3D, T1_FLAIR, T1_SE, T2, T2_STAR, TOF, scan, thin
+from tests.factories.protocols import (
+    DWI,
+    FLAIR,
+    MAKERS,
+    PD,
+    STIR,
+    SWI,
+    T1_3D,
+    T1_FLAIR,
+    T1_SE,
+    T2,
+    T2_STAR,
+    TOF,
+    scan,
+    thin,
+)
 
 SETTINGS = SelectionSettings()
 
@@ -28,7 +43,9 @@ class Row:
     no_finding: str = ""
 
 
-def flair(number: int = 5, description: str = "T2 FLAIR tra", vendor: str = "siemens", **options: object) -> Series:
+def flair(
+    number: int = 5, description: str = "T2 FLAIR tra", vendor: str = "siemens", **options: object
+) -> Series:
     return scan(number, description, FLAIR[vendor], vendor=vendor, **options)  # type: ignore[arg-type]
 
 
@@ -94,7 +111,12 @@ def vendor_rows() -> list[Row]:
             Row(
                 f"{vendor}: T1-FLAIR is a T1",
                 (
-                    scan(4, "T1 FLAIR" if vendor != "siemens" else "t1_tirm_dark-fluid", T1_FLAIR, vendor=vendor),
+                    scan(
+                        4,
+                        "T1 FLAIR" if vendor != "siemens" else "t1_tirm_dark-fluid",
+                        T1_FLAIR,
+                        vendor=vendor,
+                    ),
                     flair(5, flair_name, vendor),
                 ),
                 4,
@@ -222,15 +244,40 @@ def language_rows() -> list[Row]:
                 {9: "after contrast agent"},
                 no_finding="contrast-enhanced",
             ),
-            Row(f"{language}: only after agent", (t1(9, after), flair()), 9, 5, {}, "Only a contrast-enhanced T1"),
+            Row(
+                f"{language}: only after agent",
+                (t1(9, after), flair()),
+                9,
+                5,
+                {},
+                "Only a contrast-enhanced T1",
+            ),
         ]
     for language, word in LOCALIZER_WORDS.items():
-        rows.append(Row(f"{language}: localizer", (scan(1, word, T1_SE, plane="sagittal"), flair()), 0, 5, {1: "a localizer"}))
+        rows.append(
+            Row(
+                f"{language}: localizer",
+                (scan(1, word, T1_SE, plane="sagittal"), flair()),
+                0,
+                5,
+                {1: "a localizer"},
+            )
+        )
     for language, word in ANGIOGRAPHY_WORDS.items():
-        rows.append(Row(f"{language}: angiography", (thin(6, word, TOF), se(), flair()), 3, 5, {6: "angiography"}))
+        rows.append(
+            Row(f"{language}: angiography", (thin(6, word, TOF), se(), flair()), 3, 5, {6: "angiography"})
+        )
     for concept, words in OTHER_WORDS.items():
         for language, word in words.items():
-            rows.append(Row(f"{language}: {concept}", (thin(6, word, T1_3D["ge"]), se(), flair()), 3, 5, {6: f"described as {concept}"}))
+            rows.append(
+                Row(
+                    f"{language}: {concept}",
+                    (thin(6, word, T1_3D["ge"]), se(), flair()),
+                    3,
+                    5,
+                    {6: f"described as {concept}"},
+                )
+            )
     return rows
 
 
@@ -250,7 +297,15 @@ FGATIR = {**T1_3D["siemens"], "TR": 3000, "TE": 3.44, "TI": 410, "flip": 6}
 MP2RAGE = {**T1_3D["siemens"], "TR": 5000, "TE": 2.9, "TI": None, "flip": 4}
 UNI = {**MP2RAGE, "type": ["DERIVED", "PRIMARY", "M", "ND", "UNI"]}
 T1_MAP = {**MP2RAGE, "type": ["DERIVED", "PRIMARY", "T1 MAP", "ND"]}
-DIR = {"family": ["SE", "IR"], "variant": ["SK", "SP"], "TR": 7500, "TE": 318, "TI": 3000, "flip": 120, "name": "*spcir3d"}
+DIR = {
+    "family": ["SE", "IR"],
+    "variant": ["SK", "SP"],
+    "TR": 7500,
+    "TE": 318,
+    "TI": 3000,
+    "flip": 120,
+    "name": "*spcir3d",
+}
 PSIR = {"family": ["SE", "IR"], "variant": ["SK"], "TR": 2700, "TE": 12, "TI": 400, "flip": 150}
 QSM = {"family": ["GR"], "variant": ["SP"], "TR": 30, "TE": 5.8, "flip": 15, "acquisition": "3D"}
 VIBE = {"family": ["GR"], "variant": ["SP"], "TR": 5.2, "TE": 2.4, "flip": 10, "acquisition": "3D"}
@@ -269,11 +324,25 @@ SEQUENCE_ROWS = [
         5,
         {6: "angiography"},
     ),
-    Row("magnetisation transfer without a name", (thin(6, "", MTC), se(), flair()), 3, 5, {6: "magnetisation transfer"}),
-    Row("flow compensation without a name", (thin(6, "", FLOW), se(), flair()), 3, 5, {6: "flow-compensated"}),
+    Row(
+        "magnetisation transfer without a name",
+        (thin(6, "", MTC), se(), flair()),
+        3,
+        5,
+        {6: "magnetisation transfer"},
+    ),
+    Row(
+        "flow compensation without a name", (thin(6, "", FLOW), se(), flair()), 3, 5, {6: "flow-compensated"}
+    ),
     Row("a TOF with no sign of one", (thin(6, "AX 3D", TOF), se(), flair()), 3, 5, {6: "T1 or an inflow"}),
     Row("Angio Flag", (thin(6, "AX 3D", TOF, AngioFlag="Y"), se(), flair()), 3, 5, {6: "angiography"}),
-    Row("GE's variant TOF", (thin(6, "AX 3D", {**TOF, "variant": ["TOF", "SP"]}, vendor="ge"), se(), flair()), 3, 5, {6: "angiography"}),
+    Row(
+        "GE's variant TOF",
+        (thin(6, "AX 3D", {**TOF, "variant": ["TOF", "SP"]}, vendor="ge"), se(), flair()),
+        3,
+        5,
+        {6: "angiography"},
+    ),
     Row(
         "phase contrast",
         (thin(6, "AX 3D", TOF, ImageType=["ORIGINAL", "PRIMARY", "M_PCA", "M", "PCA"]), se(), flair()),
@@ -297,14 +366,32 @@ SEQUENCE_ROWS = [
         no_finding="contrast-enhanced",
     ),
     Row(
-        "SWI magnitude without a name", (thin(6, "Mag", {**SWI, "TE": 9.4, "name": "*swi3d1r"}), se(), flair()), 3, 5, {6: "susceptibility"}
+        "SWI magnitude without a name",
+        (thin(6, "Mag", {**SWI, "TE": 9.4, "name": "*swi3d1r"}), se(), flair()),
+        3,
+        5,
+        {6: "susceptibility"},
     ),
-    Row("an early echo of a QSM", (thin(6, "gre_e1", QSM), se(), flair()), 3, 5, {6: "T1 or an inflow or susceptibility image"}),
+    Row(
+        "an early echo of a QSM",
+        (thin(6, "gre_e1", QSM), se(), flair()),
+        3,
+        5,
+        {6: "T1 or an inflow or susceptibility image"},
+    ),
     Row("QSM by name", (thin(6, "QSM_mag", QSM), se(), flair()), 3, 5, {6: "susceptibility"}),
-    Row("T2* by timing", (scan(6, "gre", T2_STAR), se(), flair()), 3, 5, {6: "not T1 weighted gradient echo"}),
+    Row(
+        "T2* by timing", (scan(6, "gre", T2_STAR), se(), flair()), 3, 5, {6: "not T1 weighted gradient echo"}
+    ),
     Row("T2* by its star", (thin(6, "T2* map source", VIBE), se(), flair()), 3, 5, {6: "susceptibility"}),
     Row("FGATIR by timing", (thin(6, "sag iso", FGATIR), t1(), flair()), 3, 5, {6: "nulls white matter"}),
-    Row("FGATIR by name", (thin(6, "WMn MPRAGE", T1_3D["ge"]), t1(), flair()), 3, 5, {6: "another inversion recovery"}),
+    Row(
+        "FGATIR by name",
+        (thin(6, "WMn MPRAGE", T1_3D["ge"]), t1(), flair()),
+        3,
+        5,
+        {6: "another inversion recovery"},
+    ),
     Row(
         "MP2RAGE: the denoised uniform image",
         (
@@ -326,11 +413,27 @@ SEQUENCE_ROWS = [
         5,
         {11: "inversion images are no T1", 12: "second MP2RAGE image"},
     ),
-    Row("MP2RAGE: only the raw uniform image", (thin(13, "UNI_Images", UNI), flair()), 13, 5, {}, "whose background is noise"),
-    Row("MPRAGE stands before a uniform image", (t1(), thin(13, "UNI_Images", UNI), flair()), 3, 5, {13: "uniform image of an MP2RAGE"}),
+    Row(
+        "MP2RAGE: only the raw uniform image",
+        (thin(13, "UNI_Images", UNI), flair()),
+        13,
+        5,
+        {},
+        "whose background is noise",
+    ),
+    Row(
+        "MPRAGE stands before a uniform image",
+        (t1(), thin(13, "UNI_Images", UNI), flair()),
+        3,
+        5,
+        {13: "uniform image of an MP2RAGE"},
+    ),
     Row(
         "Dixon FLAIR: water",
-        (scan(6, "flair dixon", dixon("WATER", FLAIR["siemens"])), scan(7, "flair dixon", dixon("FAT", FLAIR["siemens"]))),
+        (
+            scan(6, "flair dixon", dixon("WATER", FLAIR["siemens"])),
+            scan(7, "flair dixon", dixon("FAT", FLAIR["siemens"])),
+        ),
         0,
         6,
         {7: "the fat image of a Dixon"},
@@ -339,7 +442,8 @@ SEQUENCE_ROWS = [
         "Dixon T1: in phase",
         (
             *tuple(
-                thin(6 + index, "t1_vibe_dixon", dixon(kind, VIBE)) for index, kind in enumerate(("WATER", "FAT", "IN_PHASE", "OPP_PHASE"))
+                thin(6 + index, "t1_vibe_dixon", dixon(kind, VIBE))
+                for index, kind in enumerate(("WATER", "FAT", "IN_PHASE", "OPP_PHASE"))
             ),
             flair(),
         ),
@@ -364,8 +468,12 @@ SEQUENCE_ROWS = [
     Row(
         "Philips' letters",
         (
-            thin(6, "mDIXON", {**VIBE, "type": ["ORIGINAL", "PRIMARY", "F", "F", "DERIVED"]}, vendor="philips"),
-            thin(7, "mDIXON", {**VIBE, "type": ["ORIGINAL", "PRIMARY", "W", "W", "DERIVED"]}, vendor="philips"),
+            thin(
+                6, "mDIXON", {**VIBE, "type": ["ORIGINAL", "PRIMARY", "F", "F", "DERIVED"]}, vendor="philips"
+            ),
+            thin(
+                7, "mDIXON", {**VIBE, "type": ["ORIGINAL", "PRIMARY", "W", "W", "DERIVED"]}, vendor="philips"
+            ),
             flair(),
         ),
         7,
@@ -375,10 +483,18 @@ SEQUENCE_ROWS = [
     Row("fat saturation is no fat image", (t1(3, "T1 FAT SAT"), flair(5, "FLAIR fat sat")), 3, 5),
     Row("PSIR by timing", (thin(6, "ir", PSIR), flair()), 0, 5, {6: "phase-sensitive"}),
     Row("PSIR by name", (thin(6, "PSIR", T1_FLAIR), flair()), 0, 5, {6: "another inversion recovery"}),
-    Row("DIR by name", (thin(6, "spc_dir", {**DIR, "TI": 2500}), t1()), 3, 0, {6: "another inversion recovery"}),
+    Row(
+        "DIR by name",
+        (thin(6, "spc_dir", {**DIR, "TI": 2500}), t1()),
+        3,
+        0,
+        {6: "another inversion recovery"},
+    ),
     Row("DIR by timing", (thin(6, "spc ir", DIR), t1()), 3, 0, {6: "does not null fluid"}),
     Row("STIR by timing", (scan(6, "ax ir", STIR), t1()), 3, 0, {6: "T2 or T2* weighted"}),
-    Row("STIR with long echo", (scan(6, "ax ir", {**STIR, "TE": 80}), t1()), 3, 0, {6: "does not null fluid"}),
+    Row(
+        "STIR with long echo", (scan(6, "ax ir", {**STIR, "TE": 80}), t1()), 3, 0, {6: "does not null fluid"}
+    ),
     Row(
         "STIR named FLAIR",
         (scan(6, "FLAIR", {**STIR, "TE": 80}), t1()),
@@ -387,7 +503,13 @@ SEQUENCE_ROWS = [
         {6: "its name says FLAIR"},
         "although the study has a series that may be one",
     ),
-    Row("synthetic FLAIR behind the acquired one", (flair(6, "SyMRI FLAIR"), flair(), t1()), 3, 5, {6: "is a synthetic image"}),
+    Row(
+        "synthetic FLAIR behind the acquired one",
+        (flair(6, "SyMRI FLAIR"), flair(), t1()),
+        3,
+        5,
+        {6: "is a synthetic image"},
+    ),
     Row("synthetic T1 alone", (t1(6, "MAGiC T1"), flair()), 6, 5, {}, "is a synthetic image"),
     Row(
         "a reformat next to its original",
@@ -411,7 +533,13 @@ SEQUENCE_ROWS = [
         5,
         {3: "spoiled gradient echo, flip 80"},
     ),
-    Row("a balanced steady state", (thin(6, "AX 3D", BSSFP), se(), flair()), 3, 5, {6: "balanced steady state"}),
+    Row(
+        "a balanced steady state",
+        (thin(6, "AX 3D", BSSFP), se(), flair()),
+        3,
+        5,
+        {6: "balanced steady state"},
+    ),
     Row("FIESTA by name", (thin(6, "FIESTA", VIBE, vendor="ge"), se(), flair()), 3, 5, {6: "balanced"}),
     Row(
         "an angiogram after agent",
@@ -421,7 +549,13 @@ SEQUENCE_ROWS = [
         {6: "angiogram after contrast agent"},
     ),
     Row("a subtraction", (t1(6, "T1 SUB"), t1(), flair()), 3, 5, {6: "described as a subtraction"}),
-    Row("a low flip angle", (thin(6, "FLASH", {**VIBE, "TR": 20, "flip": 3}), se(), flair()), 3, 5, {6: "too small for T1 weighting"}),
+    Row(
+        "a low flip angle",
+        (thin(6, "FLASH", {**VIBE, "TR": 20, "flip": 3}), se(), flair()),
+        3,
+        5,
+        {6: "too small for T1 weighting"},
+    ),
     Row(
         "a fast 2D gradient echo",
         (scan(6, "T1", {**VIBE, "acquisition": "2D", "flip": 20}), se(), flair()),
@@ -430,10 +564,21 @@ SEQUENCE_ROWS = [
         {6: "two-dimensional gradient echo"},
     ),
     Row("FLAIR after agent", (flair(6, "FLAIR +C"), flair(), t1()), 3, 5, {6: "after contrast agent"}),
-    Row("only a FLAIR after agent", (flair(6, "FLAIR post gad"), t1()), 3, 6, {}, "Only a contrast-enhanced FLAIR"),
+    Row(
+        "only a FLAIR after agent",
+        (flair(6, "FLAIR post gad"), t1()),
+        3,
+        6,
+        {},
+        "Only a contrast-enhanced FLAIR",
+    ),
     Row(
         "a 3D FLAIR",
-        (thin(6, "spc_flair", {**FLAIR["siemens"], "TR": 5000, "TE": 390, "TI": 1800, "name": "*spcir3d"}), flair(), t1()),
+        (
+            thin(6, "spc_flair", {**FLAIR["siemens"], "TR": 5000, "TE": 390, "TI": 1800, "name": "*spcir3d"}),
+            flair(),
+            t1(),
+        ),
         3,
         6,
         {5: "is no thin 3D series"},
@@ -443,12 +588,22 @@ SEQUENCE_ROWS = [
 ODD_ROWS = [
     Row(
         "GE: the exam is an angiography",
-        (t1(3, "Ax T1 BRAVO", "ge", protocol="BRAIN MRA"), flair(5, "Ax T2 FLAIR", "ge", protocol="BRAIN MRA")),
+        (
+            t1(3, "Ax T1 BRAVO", "ge", protocol="BRAIN MRA"),
+            flair(5, "Ax T2 FLAIR", "ge", protocol="BRAIN MRA"),
+        ),
         3,
         5,
         {},
     ),
-    Row("GE: the exam has an agent", (t1(3, "Ax T1 BRAVO", "ge", protocol="BRAIN GAD"),), 3, 0, {}, no_finding="contrast"),
+    Row(
+        "GE: the exam has an agent",
+        (t1(3, "Ax T1 BRAVO", "ge", protocol="BRAIN GAD"),),
+        3,
+        0,
+        {},
+        no_finding="contrast",
+    ),
     Row(
         "GE: the exam is called FLAIR",
         (scan(6, "Ax T2 FSE", T2, vendor="ge", protocol="BRAIN FLAIR T2 T1"),),
@@ -457,7 +612,14 @@ ODD_ROWS = [
         {6: "T2 weighted"},
         "No series can be used",
     ),
-    Row("one description for all", (t1(3, "SPINE MRA GAD"), flair(5, "SPINE MRA GAD")), 3, 5, {}, no_finding="contrast"),
+    Row(
+        "one description for all",
+        (t1(3, "SPINE MRA GAD"), flair(5, "SPINE MRA GAD")),
+        3,
+        5,
+        {},
+        no_finding="contrast",
+    ),
     Row(
         "T1 dark fluid without timing",
         (scan(3, "t1_tirm_dark-fluid", {**T1_FLAIR, **NO_TIME, "name": "*tir2d1_5"}),),
@@ -482,8 +644,22 @@ ODD_ROWS = [
         {6: "contradict each other"},
         "No FLAIR was used",
     ),
-    Row("the name says FLAIR, the physics T1", (t1(3, "FLAIR"),), 3, 0, {}, "its name says FLAIR, and its physics says T1"),
-    Row("the name says T1, the physics FLAIR", (flair(5, "T1 SE"),), 0, 5, {}, "its name says T1, and its physics says FLAIR"),
+    Row(
+        "the name says FLAIR, the physics T1",
+        (t1(3, "FLAIR"),),
+        3,
+        0,
+        {},
+        "its name says FLAIR, and its physics says T1",
+    ),
+    Row(
+        "the name says T1, the physics FLAIR",
+        (flair(5, "T1 SE"),),
+        0,
+        5,
+        {},
+        "its name says T1, and its physics says FLAIR",
+    ),
     Row(
         "the attribute outranks the name",
         (t1(3, "T1 PRE", ContrastBolusAgent="Dotarem"), t1(9, "T1 PRE"), flair()),
@@ -509,7 +685,11 @@ ODD_ROWS = [
     ),
     Row(
         "every series has the agent's attribute",
-        (t1(3, "T1 PRE", ContrastBolusAgent="GAD"), t1(9, "T1", ContrastBolusAgent="GAD"), flair(ContrastBolusAgent="GAD")),
+        (
+            t1(3, "T1 PRE", ContrastBolusAgent="GAD"),
+            t1(9, "T1", ContrastBolusAgent="GAD"),
+            flair(ContrastBolusAgent="GAD"),
+        ),
         9,
         5,
         {3: "contradict"},
@@ -561,12 +741,22 @@ ODD_ROWS = [
     ),
     Row(
         "the FLAIR's grid before finer pixels",
-        (scan(2, "T1 cor", T1_SE, plane="coronal", count=40, spacing_mm=4.0, pixel_mm=0.5), se(4, "T1 tra"), flair()),
+        (
+            scan(2, "T1 cor", T1_SE, plane="coronal", count=40, spacing_mm=4.0, pixel_mm=0.5),
+            se(4, "T1 tra"),
+            flair(),
+        ),
         4,
         5,
         {2: "does not share the plane and grid"},
     ),
-    Row("a thin 3D before the FLAIR's grid", (se(4, "T1 tra"), t1(3), flair()), 3, 5, {4: "is no thin 3D series"}),
+    Row(
+        "a thin 3D before the FLAIR's grid",
+        (se(4, "T1 tra"), t1(3), flair()),
+        3,
+        5,
+        {4: "is no thin 3D series"},
+    ),
     Row(
         "the FLAIR's frame of reference",
         (t1(3, "T1 a", frame="1.2.8"), t1(4, "T1 b"), flair()),
@@ -574,16 +764,67 @@ ODD_ROWS = [
         5,
         {3: "does not share the frame of reference"},
     ),
-    Row("half a head", (thin(3, "T1 slab", T1_3D["siemens"], count=100), t1(4, "T1"), flair()), 4, 5, {3: "covers less of the head"}),
-    Row("a knee", (se(3, "knee cor", BodyPartExamined="KNEE"),), 0, 0, {3: "Body Part Examined is KNEE"}, "not the head"),
-    Row("a spine with a wrong body part", (se(3, "T1 sag LWS"), flair()), 0, 5, {3: "contradicts Body Part Examined"}),
-    Row("a Spanish knee", (se(3, "T1 rodilla", BodyPartExamined=""), flair()), 0, 5, {3: "described as another body part"}),
-    Row("a French body part", (se(3, "T1", BodyPartExamined="GENOU"), flair()), 0, 5, {3: "Body Part Examined is GENOU"}),
+    Row(
+        "half a head",
+        (thin(3, "T1 slab", T1_3D["siemens"], count=100), t1(4, "T1"), flair()),
+        4,
+        5,
+        {3: "covers less of the head"},
+    ),
+    Row(
+        "a knee",
+        (se(3, "knee cor", BodyPartExamined="KNEE"),),
+        0,
+        0,
+        {3: "Body Part Examined is KNEE"},
+        "not the head",
+    ),
+    Row(
+        "a spine with a wrong body part",
+        (se(3, "T1 sag LWS"), flair()),
+        0,
+        5,
+        {3: "contradicts Body Part Examined"},
+    ),
+    Row(
+        "a Spanish knee",
+        (se(3, "T1 rodilla", BodyPartExamined=""), flair()),
+        0,
+        5,
+        {3: "described as another body part"},
+    ),
+    Row(
+        "a French body part",
+        (se(3, "T1", BodyPartExamined="GENOU"), flair()),
+        0,
+        5,
+        {3: "Body Part Examined is GENOU"},
+    ),
     Row("a German head", (se(3, "T1", BodyPartExamined="SCHÄDEL"), flair(BodyPartExamined="KOPF")), 3, 5),
-    Row("with and without says nothing", (t1(3, "T1 mit und ohne KM"), flair()), 3, 5, {}, no_finding="contrast"),
+    Row(
+        "with and without says nothing",
+        (t1(3, "T1 mit und ohne KM"), flair()),
+        3,
+        5,
+        {},
+        no_finding="contrast",
+    ),
     Row("post-op is no agent", (t1(3, "T1 post-op"), flair()), 3, 5, {}, no_finding="contrast"),
-    Row("a minus sign denies", (t1(3, "T1 Gd-"), t1(9, "T1 Gd+"), flair()), 3, 5, {9: "after contrast agent"}, no_finding="contrast"),
-    Row("a word joined to another", (t1(3, "T1wPreGad"), t1(9, "T1wPostGad"), flair()), 3, 5, {9: "after contrast agent"}),
+    Row(
+        "a minus sign denies",
+        (t1(3, "T1 Gd-"), t1(9, "T1 Gd+"), flair()),
+        3,
+        5,
+        {9: "after contrast agent"},
+        no_finding="contrast",
+    ),
+    Row(
+        "a word joined to another",
+        (t1(3, "T1wPreGad"), t1(9, "T1wPostGad"), flair()),
+        3,
+        5,
+        {9: "after contrast agent"},
+    ),
 ]
 
 # What is refused although a reader could use it: the price of no silent wrong choice, written down.
@@ -596,15 +837,51 @@ REFUSED_ROWS = [
         {3: "magnetisation transfer"},
     ),
     Row("a 3D FLASH without a name that could be a TOF", (thin(3, "", TOF),), 0, 0, {3: "T1 or an inflow"}),
-    Row("a FLAIR without inversion time and name", (scan(3, "", {**T2, "TR": 9000}),), 0, 0, {3: "T2 weighted"}),
+    Row(
+        "a FLAIR without inversion time and name",
+        (scan(3, "", {**T2, "TR": 9000}),),
+        0,
+        0,
+        {3: "T2 weighted"},
+    ),
     Row("a FLAIR that is named T1", (scan(3, "T1", {**T2, "TR": 9000}),), 0, 0, {3: "T2 weighted"}),
-    Row("an echo-planar FLAIR", (scan(3, "EPI FLAIR", {**FLAIR["ge"], "family": ["EP", "IR"]}),), 0, 0, {3: "echo-planar"}),
-    Row("a T1 in a description of diffusion", (t1(3, "T1 for diffusion fusion"),), 0, 0, {3: "described as diffusion"}),
+    Row(
+        "an echo-planar FLAIR",
+        (scan(3, "EPI FLAIR", {**FLAIR["ge"], "family": ["EP", "IR"]}),),
+        0,
+        0,
+        {3: "echo-planar"},
+    ),
+    Row(
+        "a T1 in a description of diffusion",
+        (t1(3, "T1 for diffusion fusion"),),
+        0,
+        0,
+        {3: "described as diffusion"},
+    ),
     Row("a T1 in a description of angiography", (t1(3, "T1 MRA roadmap"),), 0, 0, {3: "angiography"}),
-    Row("a T1 by names that say two contrasts", (thin(3, "T1 FLAIR", {**T1_FLAIR, **NO_TIME}),), 0, 0, {3: "contradict each other"}),
+    Row(
+        "a T1 by names that say two contrasts",
+        (thin(3, "T1 FLAIR", {**T1_FLAIR, **NO_TIME}),),
+        0,
+        0,
+        {3: "contradict each other"},
+    ),
     Row("an opposed-phase T1 alone", (thin(3, "t1 dixon opp", VIBE),), 0, 0, {3: "opposed phase"}),
-    Row("a PSIR whose magnitude shows the grey matter", (thin(3, "psir", PSIR),), 0, 0, {3: "another inversion recovery"}),
-    Row("the second inversion image of an MP2RAGE", (thin(3, "inv", {**MP2RAGE, "TI": 2500}),), 0, 0, {3: "second MP2RAGE image"}),
+    Row(
+        "a PSIR whose magnitude shows the grey matter",
+        (thin(3, "psir", PSIR),),
+        0,
+        0,
+        {3: "another inversion recovery"},
+    ),
+    Row(
+        "the second inversion image of an MP2RAGE",
+        (thin(3, "inv", {**MP2RAGE, "TI": 2500}),),
+        0,
+        0,
+        {3: "second MP2RAGE image"},
+    ),
     Row(
         "two FLAIR of one time",
         (flair(5, time="100000"), flair(6, time="100000")),
@@ -621,7 +898,13 @@ REFUSED_ROWS = [
         {5: "nothing ranks one first"},
         "nothing ranks one first",
     ),
-    Row("a slab of a pituitary T1", (scan(3, "T1 cor", T1_SE, plane="coronal", count=15, spacing_mm=3.0),), 0, 0, {3: "a brain needs"}),
+    Row(
+        "a slab of a pituitary T1",
+        (scan(3, "T1 cor", T1_SE, plane="coronal", count=15, spacing_mm=3.0),),
+        0,
+        0,
+        {3: "a brain needs"},
+    ),
     Row("a T1 of a site that calls it survey", (t1(3, "T1 survey"),), 0, 0, {3: "a localizer"}),
 ]
 

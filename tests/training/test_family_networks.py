@@ -34,7 +34,9 @@ def small_task(name: str) -> Task:
     """Return a task of the table on a small grid with narrow levels."""
     task = TASKS[name]
     crop = (16, 16, 16) if task.crop else None
-    return dataclasses.replace(task, grid=SMALL, crop=crop, architecture=dataclasses.replace(task.architecture, widths=WIDTHS))
+    return dataclasses.replace(
+        task, grid=SMALL, crop=crop, architecture=dataclasses.replace(task.architecture, widths=WIDTHS)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,9 @@ def test_regions_are_drawn_on_the_lesion_as_often_as_said() -> None:
     assert np.mean([bool(found.any()) for found in drawn]) == pytest.approx(task.focus, abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["triplanar-axial", "triplanar-sagittal", "proposal2d", "proposal-coarse", "proposal3d"])
+@pytest.mark.parametrize(
+    "name", ["triplanar-axial", "triplanar-sagittal", "proposal2d", "proposal-coarse", "proposal3d"]
+)
 def test_a_few_steps_lower_the_loss(name: str, pool: Pool) -> None:
     trainer = Trainer(small_task(name), Schedule(learning_rate=5e-3, crop_share=1.0), pool, None)
 
@@ -113,25 +117,43 @@ def test_an_encoder_is_taken_over_and_the_rest_is_fresh() -> None:
     taken = take_encoder(axial, coronal)
 
     assert taken.architecture == coronal
-    assert all(torch.equal(value, axial.average[name]) for name, value in taken.weights.items() if name.startswith("encode."))
+    assert all(
+        torch.equal(value, axial.average[name])
+        for name, value in taken.weights.items()
+        if name.startswith("encode.")
+    )
     assert not torch.equal(taken.weights["decode.0.first.weight"], axial.average["decode.0.first.weight"])
     # A network that also sees the mirrored image keeps its own first convolution.
     mirrored = take_encoder(axial, small_task("proposal2d").architecture)
     assert mirrored.weights["encode.0.first.weight"].shape[1] == 4
     with pytest.raises(CheckpointError, match="has no encoder for"):
-        take_encoder(fresh(small_task("proposal-coarse")), Architecture(ROLES, (5, 6, 7), pyramid=False, plane="axial"))
+        take_encoder(
+            fresh(small_task("proposal-coarse")), Architecture(ROLES, (5, 6, 7), pyramid=False, plane="axial")
+        )
 
 
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("triplanar-axial", "triplanar-coronal", "triplanar-sagittal", "proposal2d", "proposal-coarse", "proposal3d"):
+    for name in (
+        "triplanar-axial",
+        "triplanar-coronal",
+        "triplanar-sagittal",
+        "proposal2d",
+        "proposal-coarse",
+        "proposal3d",
+    ):
         monkeypatch.setitem(TASKS, name, small_task(name))
 
 
 @pytest.mark.usefixtures("small_tasks")
 def test_both_bundles_are_written_verified_and_run(pool: Pool, tmp_path: Path) -> None:
     samples = pool.paths()
-    common = {"version": "0.1.0", "training": {"seed": 1, "compute": "a test"}, "sections": {"Seen": "nothing"}, "proved": 3}
+    common = {
+        "version": "0.1.0",
+        "training": {"seed": 1, "compute": "a test"},
+        "sections": {"Seen": "nothing"},
+        "proved": 3,
+    }
     planes = {plane: fresh(TASKS[f"triplanar-{plane}"]) for plane in ("axial", "coronal", "sagittal")}
     parts = {name: fresh(TASKS[name]) for name in ("proposal3d", "proposal2d", "proposal-coarse")}
 

@@ -50,7 +50,9 @@ def make_patch3d(models: Path) -> Path:
 
 
 def make_triplanar(models: Path) -> Path:
-    return write_triplanar(models, dict.fromkeys(("axial", "coronal", "sagittal"), BRIGHT), output__thresholds=OWN)
+    return write_triplanar(
+        models, dict.fromkeys(("axial", "coronal", "sagittal"), BRIGHT), output__thresholds=OWN
+    )
 
 
 def make_proposal(models: Path) -> Path:
@@ -61,7 +63,10 @@ def make_ensemble(models: Path) -> Path:
     members = [load_bundle(make(models)) for make in (make_patch3d, make_proposal)]
     # Its own threshold is another than its members': theirs are moved onto it.
     return write_ensemble(
-        models, {f"{each.name}/{each.version}": each.sha256 for each in members}, output__threshold=0.6, output__thresholds={}
+        models,
+        {f"{each.name}/{each.version}": each.sha256 for each in members},
+        output__threshold=0.6,
+        output__thresholds={},
     )
 
 
@@ -72,10 +77,14 @@ def validate(*arguments: object) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("make", [make_patch3d, make_triplanar, make_proposal, make_ensemble])
-def test_every_family_is_scored_at_its_own_thresholds(make: Callable[[Path], Path], samples: Path, tmp_path: Path) -> None:
+def test_every_family_is_scored_at_its_own_thresholds(
+    make: Callable[[Path], Path], samples: Path, tmp_path: Path
+) -> None:
     folder, table = make(tmp_path / "models"), tmp_path / "scores" / "table.csv"
 
-    code, said = validate("--bundle", folder, "--samples", samples, "--count", 3, "--choosing", 1, "--csv", table)
+    code, said = validate(
+        "--bundle", folder, "--samples", samples, "--count", 3, "--choosing", 1, "--csv", table
+    )
 
     assert code == 0, said
     rows = {(row["sample"], row["input"]): row for row in csv.DictReader(table.read_text().splitlines())}
@@ -83,10 +92,24 @@ def test_every_family_is_scored_at_its_own_thresholds(make: Callable[[Path], Pat
     both, flair, t1 = (rows["sample-00001", name] for name in ("t1+flair", "flair", "t1"))
     # 1,000 and 512 voxels of 8 mm3; the speck of 4 voxels is smaller than the bundle's minimum of 50 mm3.
     assert [float(row["found_ml"]) for row in (both, flair, t1)] == pytest.approx([8.0, 12.096, 0.0])
-    assert [float(row["dice"]) for row in (both, flair, t1)] == pytest.approx([2000 / 2512, 1.0, 0.0], abs=1e-4)
-    assert [row["lesions_detected"] + "/" + row["lesions_true"] for row in (both, flair, t1)] == ["1/2", "2/2", "0/2"]
-    assert [float(rows["sample-00002", name]["dice"]) for name in ("t1+flair", "t1", "flair")] == [1.0, 1.0, 1.0]
-    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in said.splitlines() if "|" in line}
+    assert [float(row["dice"]) for row in (both, flair, t1)] == pytest.approx(
+        [2000 / 2512, 1.0, 0.0], abs=1e-4
+    )
+    assert [row["lesions_detected"] + "/" + row["lesions_true"] for row in (both, flair, t1)] == [
+        "1/2",
+        "2/2",
+        "0/2",
+    ]
+    assert [float(rows["sample-00002", name]["dice"]) for name in ("t1+flair", "t1", "flair")] == [
+        1.0,
+        1.0,
+        1.0,
+    ]
+    lines = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in said.splitlines()
+        if "|" in line
+    }
     assert lines["figure"] == ["t1+flair", "t1", "flair"]
     assert lines["dice"] == ["0.90", "0.50", "1.00"]
     assert lines["lesion f1"] == ["0.67", "0.00", "1.00"]
@@ -95,8 +118,12 @@ def test_every_family_is_scored_at_its_own_thresholds(make: Callable[[Path], Pat
 
 
 @pytest.mark.parametrize("make", [make_patch3d, make_ensemble])
-def test_thresholds_and_peaks_that_suit_a_bundle_are_said(make: Callable[[Path], Path], samples: Path, tmp_path: Path) -> None:
-    code, said = validate("--bundle", make(tmp_path / "models"), "--samples", samples, "--count", 2, "--choosing", 2, "--settle")
+def test_thresholds_and_peaks_that_suit_a_bundle_are_said(
+    make: Callable[[Path], Path], samples: Path, tmp_path: Path
+) -> None:
+    code, said = validate(
+        "--bundle", make(tmp_path / "models"), "--samples", samples, "--count", 2, "--choosing", 2, "--settle"
+    )
 
     assert code == 0, said
     told = tomllib.loads("\n".join(line for line in said.splitlines() if "=" in line))
@@ -111,9 +138,14 @@ def test_thresholds_and_peaks_that_suit_a_bundle_are_said(make: Callable[[Path],
 
 def test_a_lesion_that_nowhere_reaches_the_peak_is_not_found(samples: Path, tmp_path: Path) -> None:
     peaks = {"t1+flair": 0.3, "flair": 0.6}
-    folder, table = known_lesion_bundle(tmp_path / "models", output__thresholds=OWN, output__peaks=peaks).folder, tmp_path / "table.csv"
+    folder, table = (
+        known_lesion_bundle(tmp_path / "models", output__thresholds=OWN, output__peaks=peaks).folder,
+        tmp_path / "table.csv",
+    )
 
-    code, said = validate("--bundle", folder, "--samples", samples, "--count", 2, "--choosing", 1, "--csv", table)
+    code, said = validate(
+        "--bundle", folder, "--samples", samples, "--count", 2, "--choosing", 1, "--csv", table
+    )
 
     assert code == 0, said
     rows = {row["input"]: row for row in csv.DictReader(table.read_text().splitlines())}
@@ -161,20 +193,39 @@ def test_a_checkpoint_is_scored_on_the_samples_that_settled_nothing(tmp_path: Pa
             label[4:20, 4:20, 4:20] = True
         Pool(folder).write(number, Case(torch.ones(2, *task.grid.shape), label.clone(), ()))
 
-    code, said = validate("--checkpoint", tmp_path / "last.pt", "--samples", folder, "--task", "tiny", "--count", 4, "--choosing", 2)
+    code, said = validate(
+        "--checkpoint",
+        tmp_path / "last.pt",
+        "--samples",
+        folder,
+        "--task",
+        "tiny",
+        "--count",
+        4,
+        "--choosing",
+        2,
+    )
 
     assert code == 0, said
-    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in said.splitlines() if "|" in line}
+    lines = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in said.splitlines()
+        if "|" in line
+    }
     assert lines["figure"] == ["t1+flair", "t1", "flair"]
     assert lines["cases"] == ["2.00"] * 3
     assert all(0.0 <= float(cell) < 0.5 for cell in lines["dice"])
-    missing = validate("--checkpoint", tmp_path / "absent.pt", "--samples", folder, "--task", "tiny", "--count", 4)
+    missing = validate(
+        "--checkpoint", tmp_path / "absent.pt", "--samples", folder, "--task", "tiny", "--count", 4
+    )
     assert missing[0] == 1
     assert "absent.pt" in missing[1]
 
 
 def test_a_checkpoint_and_a_bundle_together_are_not_guessed_about(samples: Path, tmp_path: Path) -> None:
-    code, said = validate("--bundle", "stroke-lesion-2mm", "--samples", samples, "--checkpoint", tmp_path / "last.pt")
+    code, said = validate(
+        "--bundle", "stroke-lesion-2mm", "--samples", samples, "--checkpoint", tmp_path / "last.pt"
+    )
 
     assert code == 2
     assert validate("--checkpoint", tmp_path / "last.pt", "--samples", samples, "--settle")[0] == 2
@@ -182,9 +233,23 @@ def test_a_checkpoint_and_a_bundle_together_are_not_guessed_about(samples: Path,
 
 
 def test_the_page_says_what_is_reached_and_what_was_chosen_on_these_heads() -> None:
-    figures = {"cases": 4.0, "dice": 0.71, "lesion_f1": 0.59, "volume_correlation": 0.9, "dice_5_to_20_ml": 0.5}
-    both = {name: {**figures, "dice": dice} for name, dice in (("t1+flair", 0.71), ("t1", 0.4499), ("flair", 0.6))}
-    row = {"name": "known/1", "by": both, "untouched": {"t1+flair": {**figures, "cases": 3.0}}, "peak_mb": 500.0, "file_mb": 5.8}
+    figures = {
+        "cases": 4.0,
+        "dice": 0.71,
+        "lesion_f1": 0.59,
+        "volume_correlation": 0.9,
+        "dice_5_to_20_ml": 0.5,
+    }
+    both = {
+        name: {**figures, "dice": dice} for name, dice in (("t1+flair", 0.71), ("t1", 0.4499), ("flair", 0.6))
+    }
+    row = {
+        "name": "known/1",
+        "by": both,
+        "untouched": {"t1+flair": {**figures, "cases": 3.0}},
+        "peak_mb": 500.0,
+        "file_mb": 5.8,
+    }
 
     lines = list(render([row], []))
 

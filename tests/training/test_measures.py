@@ -49,22 +49,34 @@ def test_a_cavity_is_painted_only_where_it_reaches_the_cortex(tmp_path: Path) ->
 
 def test_each_image_of_a_head_gets_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = Volume(np.ones((4, 4, 4), np.float32), np.eye(4), "0")
-    case = RealCase("head", {"t1": volume, "flair": volume}, "flair", {"t1": np.eye(4), "flair": np.eye(4)}, lesion=volume)
+    case = RealCase(
+        "head", {"t1": volume, "flair": volume}, "flair", {"t1": np.eye(4), "flair": np.eye(4)}, lesion=volume
+    )
     seen: list[Any] = []
 
     def run(painted: RealCase, roles: tuple[str, ...], recipe: Any, segmenter: Any) -> tuple[str, ...]:
         seen.append((painted.name, roles, segmenter))
         return roles
 
-    monkeypatch.setattr(cavities, "paint_cases", lambda recipe, cases, maps, each, cavities: [replace(c, name="painted") for c in cases])
+    monkeypatch.setattr(
+        cavities,
+        "paint_cases",
+        lambda recipe, cases, maps, each, cavities: [replace(c, name="painted") for c in cases],
+    )
     monkeypatch.setattr(cavities, "run_case", run)
-    monkeypatch.setattr(cavities, "score_lesion", lambda painted, roles: {"truth_ml": 2.0, "kept": 0.5 if roles == ("t1",) else 1.0})
+    monkeypatch.setattr(
+        cavities,
+        "score_lesion",
+        lambda painted, roles: {"truth_ml": 2.0, "kept": 0.5 if roles == ("t1",) else 1.0},
+    )
 
     rows = cavities.measure_kept_real(None, [case], [], 1)  # type: ignore[arg-type]
 
     assert seen == [("painted", ("t1",), find_nothing), ("painted", ("flair",), find_nothing)]
     assert [(row["input"], row["kept"]) for row in rows] == [("t1", 0.5), ("flair", 1.0)]
-    section = brain_sections([], [{"kept": 0.9}, {"kept": 1.0}], rows)["Cortical lesions kept inside the mask"]
+    section = brain_sections([], [{"kept": 0.9}, {"kept": 1.0}], rows)[
+        "Cortical lesions kept inside the mask"
+    ]
     assert "2 fresh synthetic heads" in section
     assert "mask 0.950, worst 0.900, 50 % keep" in section
     assert "2 images of real heads" in section

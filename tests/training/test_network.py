@@ -62,7 +62,12 @@ def test_onnx_follows_torch_in_double_precision(tmp_path: Path) -> None:
     full = write_onnx(network, (16, 16, 16), tmp_path / "full.onnx")
     half = store_as_float16(full)
     rng = np.random.default_rng(0)
-    cases = [ProofCase(n, "t1+flair", 0.5, rng.random((2, 16, 16, 16), dtype=np.float32), rng.random((16, 16, 16)) > 0.5) for n in range(4)]
+    cases = [
+        ProofCase(
+            n, "t1+flair", 0.5, rng.random((2, 16, 16, 16), dtype=np.float32), rng.random((16, 16, 16)) > 0.5
+        )
+        for n in range(4)
+    ]
 
     agreement = summarise(compare(network, full, half, cases, 0.008), 0.5)
 
@@ -129,7 +134,9 @@ def test_dropped_channel_cannot_reach_the_answer(tmp_path: Path) -> None:
     first, second = torch.rand(2, 2, 16, 16, 16)
     second[1] = first[1]
 
-    answers = [run_session(session, keep_channels(x, ("t1", "flair"), "flair").numpy()) for x in (first, second)]
+    answers = [
+        run_session(session, keep_channels(x, ("t1", "flair"), "flair").numpy()) for x in (first, second)
+    ]
 
     assert np.array_equal(*answers)
 
@@ -150,14 +157,22 @@ def test_loss_falls_with_a_better_answer() -> None:
     good, bad = (target * 2 - 1) * 8, (1 - target * 2) * 8
 
     assert float(soft_dice_loss(good, target)) < 0.05 < float(soft_dice_loss(bad, target))
-    assert float(segmentation_loss([good, good[..., ::2, ::2, ::2]], target)) < float(segmentation_loss([bad], target))
+    assert float(segmentation_loss([good, good[..., ::2, ::2, ::2]], target)) < float(
+        segmentation_loss([bad], target)
+    )
 
 
 def test_graph_has_no_operator_that_drifts(tmp_path: Path) -> None:
     model = write_onnx(make_network(), (16, 16, 16), tmp_path / "full.onnx")
 
     operators = {node.op_type for node in model.graph.node}
-    reduced = [helper for node in model.graph.node if node.op_type == "ReduceMean" for helper in node.attribute if helper.name == "axes"]
+    reduced = [
+        helper
+        for node in model.graph.node
+        if node.op_type == "ReduceMean"
+        for helper in node.attribute
+        if helper.name == "axes"
+    ]
 
     assert not operators & {"InstanceNormalization", "GroupNormalization"}
     assert all(len(onnx.helper.get_attribute_value(a)) == 1 for a in reduced)
@@ -186,7 +201,9 @@ def test_a_network_that_compares_the_sides_starts_from_one_that_does_not(tmp_pat
     before = make_network(replace(SMALL, widths=(4, 8, 12, 12)))
     onnx.save(write_onnx(before, (16, 16, 16), tmp_path / "model.onnx"), tmp_path / "model.onnx")
 
-    after = read_exported(tmp_path / "model.onnx", replace(before.architecture, mirrored=True)).averaged_network()
+    after = read_exported(
+        tmp_path / "model.onnx", replace(before.architecture, mirrored=True)
+    ).averaged_network()
 
     image = torch.rand(1, 2, 16, 16, 16)
     with torch.inference_mode():

@@ -86,7 +86,9 @@ def test_every_map_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_maps_is_named(tmp_path: Path) -> None:
-    assert "leave out --lesion-maps" in fail("train", "--task", "tiny", "--out", tmp_path / "run", "--lesion-maps", tmp_path)
+    assert "leave out --lesion-maps" in fail(
+        "train", "--task", "tiny", "--out", tmp_path / "run", "--lesion-maps", tmp_path
+    )
 
 
 def test_a_checkpoint_of_another_architecture_is_named(tmp_path: Path) -> None:
@@ -114,7 +116,9 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_stays(tmp_path: Path) ->
     # A real failure of write(2), as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        with pytest.raises(CheckpointError, match=r"step 2 could not be written.*checkpoint before is kept.*Free space"):
+        with pytest.raises(
+            CheckpointError, match=r"step 2 could not be written.*checkpoint before is kept.*Free space"
+        ):
             replace(first, step=2).save(tmp_path / "last.pt")
         with pytest.raises(TrainingProblem, match="could not be written"):
             Pool(tmp_path / "pool").write(0, Case(torch.ones(2, 32, 32, 32), torch.ones(32, 32, 32) > 0, ()))
@@ -126,14 +130,18 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_stays(tmp_path: Path) ->
     assert list((tmp_path / "pool").iterdir()) == []
 
 
-def test_a_device_without_memory_is_named(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_memory_is_named(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = Trainer(TINY, Schedule(batch=2), Pool(run_folder(tmp_path, pool) / "pool"), None)
 
     def exhausted(image: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(trainer, "forward", exhausted)
-    with pytest.raises(TrainingProblem, match=r"ran out of memory at step 0 with 2 samples of \[32, 32, 32\]: lower --batch"):
+    with pytest.raises(
+        TrainingProblem, match=r"ran out of memory at step 0 with 2 samples of \[32, 32, 32\]: lower --batch"
+    ):
         trainer.train_step(0.0)
 
 
@@ -142,7 +150,9 @@ def test_a_dead_generator_stops_the_run(pool: Path, tmp_path: Path) -> None:
         raise TrainingProblem("a generator process ended with status 1")
 
     with pytest.raises(TrainingProblem, match="generator process ended"):
-        run_training(TINY, Schedule(steps=100), run_folder(tmp_path, pool), [], None, replace(QUIET, check=dead))
+        run_training(
+            TINY, Schedule(steps=100), run_folder(tmp_path, pool), [], None, replace(QUIET, check=dead)
+        )
 
 
 def test_an_interrupted_run_goes_on_at_its_place_in_the_schedule(pool: Path, tmp_path: Path) -> None:
@@ -157,7 +167,14 @@ def test_an_interrupted_run_goes_on_at_its_place_in_the_schedule(pool: Path, tmp
         run_training(TINY, schedule, folder, some(folder), None, replace(QUIET, advance=interrupt))
     stopped = load_checkpoint(folder / "last.pt", TINY.architecture)
     progress: list[float] = []
-    finished = run_training(TINY, schedule, folder, some(folder), None, replace(QUIET, advance=lambda place, text: progress.append(place)))
+    finished = run_training(
+        TINY,
+        schedule,
+        folder,
+        some(folder),
+        None,
+        replace(QUIET, advance=lambda place, text: progress.append(place)),
+    )
     said: list[str] = []
     again = run_training(TINY, schedule, folder, some(folder), None, replace(QUIET, report=said.append))
 

@@ -74,7 +74,9 @@ def test_proof_of_another_graph_is_refused(bundle_folder: Path) -> None:
 
 def test_proof_that_shows_a_difference_is_refused(bundle_folder: Path) -> None:
     proof = read_proof(bundle_folder)
-    rows = tuple(replace(row, dice_float16=row.dice_torch - 0.01 - 0.001 * n) for n, row in enumerate(proof.rows))
+    rows = tuple(
+        replace(row, dice_float16=row.dice_torch - 0.01 - 0.001 * n) for n, row in enumerate(proof.rows)
+    )
     write_proof(bundle_folder, replace(proof, rows=rows))
     try:
         with pytest.raises(BundleError, match="not equivalent"):
@@ -84,7 +86,9 @@ def test_proof_that_shows_a_difference_is_refused(bundle_folder: Path) -> None:
 
 
 def test_unusable_proof_is_named(bundle_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / PROOF_FILE).write_text((bundle_folder / PROOF_FILE).read_text().replace("dice_torch", "dice_touch"))
+    (tmp_path / PROOF_FILE).write_text(
+        (bundle_folder / PROOF_FILE).read_text().replace("dice_torch", "dice_touch")
+    )
 
     with pytest.raises(BundleError, match="dice_torch"):
         read_proof(tmp_path)

@@ -27,7 +27,11 @@ def test_summary_counts_pieces_and_bins() -> None:
     told = summarise([found, found], 0.4)
     assert told["dice"] == pytest.approx(2 * 512 / (512 + 512 + 28))
     # The single voxel is under the smallest piece that counts.
-    assert (told["lesion_sensitivity"], told["lesion_precision"], told["false_pieces_per_case"]) == (1.0, 0.5, 1.0)
+    assert (told["lesion_sensitivity"], told["lesion_precision"], told["false_pieces_per_case"]) == (
+        1.0,
+        0.5,
+        1.0,
+    )
     assert told["dice_1_to_5_ml"] == told["dice"]
     assert (missed.lesions.detected, summarise([missed], 0.5)["lesion_f1"]) == (0, 0.0)
 

@@ -47,7 +47,11 @@ def write_map(path: Path, zooms: tuple[float, float, float] = (1, 1, 1), *, empt
 
 @pytest.mark.parametrize("make", [synthesise_lesion_case, synthesise_head_case])
 def test_same_seed_gives_same_case(anatomy: Any, make: Any) -> None:
-    first, again, other = make(anatomy, 3, (), SMALL), make(anatomy, 3, (), SMALL), make(anatomy, 4, (), SMALL)
+    first, again, other = (
+        make(anatomy, 3, (), SMALL),
+        make(anatomy, 3, (), SMALL),
+        make(anatomy, 4, (), SMALL),
+    )
 
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.label, again.label)

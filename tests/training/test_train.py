@@ -38,7 +38,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder after a short training of the tiny network."""
     folder = tmp_path_factory.mktemp("run")
     run("synthesize", "--task", "tiny", "--out", folder / "pool", "--count", 48)
-    common = ("--task", "tiny", "--out", folder, "--generators", 0, "--validation", 8, "--learning-rate", 4e-3)
+    common = (
+        "--task",
+        "tiny",
+        "--out",
+        folder,
+        "--generators",
+        0,
+        "--validation",
+        8,
+        "--learning-rate",
+        4e-3,
+    )
     run("train", *common, "--steps", 150, "--minutes", 5)
     return folder
 
@@ -47,7 +58,21 @@ def test_training_learns_and_resumes(trained: Path) -> None:
     first = load_checkpoint(trained / "last.pt", TINY.architecture)
     cases = sorted((trained / "validation").glob("*.npz"))
 
-    run("train", "--task", "tiny", "--out", trained, "--generators", 0, "--validation", 8, "--steps", 400, "--minutes", 5)
+    run(
+        "train",
+        "--task",
+        "tiny",
+        "--out",
+        trained,
+        "--generators",
+        0,
+        "--validation",
+        8,
+        "--steps",
+        400,
+        "--minutes",
+        5,
+    )
     second = load_checkpoint(trained / "last.pt", TINY.architecture)
 
     assert first.step == 150
@@ -95,14 +120,37 @@ def test_exported_bundle_states_what_it_is(trained: Path, tmp_path: Path) -> Non
 
 def test_exported_bundle_segments_a_study(trained: Path, tmp_path: Path) -> None:
     checkpoint, samples, models = trained / "last.pt", trained / "validation", tmp_path / "models"
-    run("export", "--task", "tiny", "--checkpoint", checkpoint, "--samples", samples, "--count", 4, "--proved", 3, "--models", models)
+    run(
+        "export",
+        "--task",
+        "tiny",
+        "--checkpoint",
+        checkpoint,
+        "--samples",
+        samples,
+        "--count",
+        4,
+        "--proved",
+        3,
+        "--models",
+        models,
+    )
     shutil.copytree(SHIPPED_MODELS / "brain-extractor-3mm", models / "brain-extractor-3mm")
     (tmp_path / "dicomnode.toml").write_text(f'[pipeline]\nmodels = "{models}"\n')
     run("synthesize", "--demo", tmp_path / "demo")
     study, out = tmp_path / "demo", tmp_path / "out"
 
     # A network of a minute may find nothing at its own threshold, and then there is no mask to look at.
-    files = ["--t1", study / "t1.nii.gz", "--flair", study / "flair.nii.gz", "-o", out, "--config", tmp_path / "dicomnode.toml"]
+    files = [
+        "--t1",
+        study / "t1.nii.gz",
+        "--flair",
+        study / "flair.nii.gz",
+        "-o",
+        out,
+        "--config",
+        tmp_path / "dicomnode.toml",
+    ]
     arguments = [*files, "--threshold", 0.001]
     result = CliRunner().invoke(cli, ["segment", *map(str, arguments)])
 

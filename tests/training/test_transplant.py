@@ -29,7 +29,9 @@ def smooth(seed: int) -> Tensor:
 @pytest.fixture
 def region() -> Tensor:
     """A lopsided blob away from the edges of the grid."""
-    return (blur(Dice(3).normal(20, 24, 18), (2.0, 2.0, 2.0)) > 0.02) & torch.nn.functional.pad(torch.ones(14, 18, 12), (3,) * 6).bool()
+    return (blur(Dice(3).normal(20, 24, 18), (2.0, 2.0, 2.0)) > 0.02) & torch.nn.functional.pad(
+        torch.ones(14, 18, 12), (3,) * 6
+    ).bool()
 
 
 def laplacian(image: Tensor) -> Tensor:
@@ -51,7 +53,10 @@ def test_without_gradients_in_the_patch_the_blend_is_harmonic(region: Tensor) ->
     # What is harmonic has no extremum inside.
     ring = torch.from_numpy(ndimage.binary_dilation(region.numpy())) & ~region
     assert (
-        float(image[ring].min()) - 1e-4 <= float(blended[region].min()) <= float(blended[region].max()) <= float(image[ring].max()) + 1e-4
+        float(image[ring].min()) - 1e-4
+        <= float(blended[region].min())
+        <= float(blended[region].max())
+        <= float(image[ring].max()) + 1e-4
     )
 
 
@@ -117,7 +122,9 @@ def test_a_moved_lesion_lies_in_the_brain_at_its_own_or_the_mirrored_place(anato
     image = torch.where(shape.mask, 0.2, 1.0)
     sides = set()
     for seed in range(6):
-        transplant = draw_transplant(brain, Donor(other, (shape,), {"t1": image, "flair": 2 - image}), SMALL, Dice(seed))
+        transplant = draw_transplant(
+            brain, Donor(other, (shape,), {"t1": image, "flair": 2 - image}), SMALL, Dice(seed)
+        )
         assert transplant is not None
         mask, region = transplant.shape.mask, transplant.region
         middle = brain.positions[mask].mean(dim=0)
@@ -133,7 +140,9 @@ def test_a_moved_lesion_lies_in_the_brain_at_its_own_or_the_mirrored_place(anato
         assert abs(float(middle[0]) - 20) < 20
         assert abs(abs(float(middle[2])) - 35) < 20
         # Its own contrast came along, in both images.
-        blended = blend(torch.ones(SMALL.shape), transplant.patches["t1"], region, transplant.held, SMALL.spacing_mm)
+        blended = blend(
+            torch.ones(SMALL.shape), transplant.patches["t1"], region, transplant.held, SMALL.spacing_mm
+        )
         assert float(blended[mask].mean()) < 0.6
         assert float(transplant.patches["flair"][mask].mean()) > 1.4
     assert sides == {-1.0, 1.0}
@@ -145,12 +154,17 @@ def test_a_donor_that_does_not_fit_is_left_out(anatomy: Any) -> None:
     outside = ~other.inside & (torch.arange(SMALL.shape[0]) < 3)[:, None, None]
     shape = LesionShape(outside, torch.zeros(SMALL.shape), 1.0, "procedural")
 
-    assert draw_transplant(brain, Donor(other, (shape,), {"t1": torch.ones(SMALL.shape)}), SMALL, dice) is None
+    assert (
+        draw_transplant(brain, Donor(other, (shape,), {"t1": torch.ones(SMALL.shape)}), SMALL, dice) is None
+    )
 
 
 def test_a_share_of_nothing_changes_no_seed_and_a_share_of_all_is_repeatable(anatomy: Any) -> None:
     seed = 2
-    plain, none = synthesise_lesion_case(anatomy, seed, (), SMALL), synthesise_lesion_case(anatomy, seed, (), SMALL, 0.0)
+    plain, none = (
+        synthesise_lesion_case(anatomy, seed, (), SMALL),
+        synthesise_lesion_case(anatomy, seed, (), SMALL, 0.0),
+    )
     first, again = (synthesise_lesion_case(anatomy, seed, (), SMALL, 1.0) for _ in range(2))
 
     assert [shape.source for shape in first.lesions] == ["transplant of procedural"]
@@ -169,4 +183,8 @@ def test_every_anisotropic_grid_can_be_blended() -> None:
     ramp = torch.arange(8.0)[:, None, None].expand(grid.shape).clone()
 
     # A straight line is harmonic on any grid.
-    assert torch.allclose(blend(ramp, torch.zeros(grid.shape), region, torch.ones_like(region), grid.spacing_mm), ramp, atol=1e-4)
+    assert torch.allclose(
+        blend(ramp, torch.zeros(grid.shape), region, torch.ones_like(region), grid.spacing_mm),
+        ramp,
+        atol=1e-4,
+    )

@@ -27,12 +27,18 @@ from tests.factories.onnx import known_brain_bundle, lesion_manifest, threshold_
 from tests.factories.results import make_result, volume_of, write_source
 
 
-def test_a_network_that_takes_the_t1_alone_answers_on_the_t1_of_a_study_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_takes_the_t1_alone_answers_on_the_t1_of_a_study_with_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # One matrix for both, so that a mask on the wrong series would not even fail by its shape.
     grid = {"plane": "axial", "shape": (20, 48, 56), "spacing_mm": (8.0, 4.0, 4.0)}
     phantom = phantom_study(t1=grid, flair=grid)
-    volumes: dict[Role, Volume] = {role: volume_of(phantom.series[role], phantom.frame_of_reference_uid) for role in ("flair", "t1")}
-    sources = tuple(write_source(role, phantom.series[role].instances, tmp_path / role) for role in ("flair", "t1"))
+    volumes: dict[Role, Volume] = {
+        role: volume_of(phantom.series[role], phantom.frame_of_reference_uid) for role in ("flair", "t1")
+    }
+    sources = tuple(
+        write_source(role, phantom.series[role].instances, tmp_path / role) for role in ("flair", "t1")
+    )
     loaded = LoadedStudy(volumes, sources, (), Selection({}, {}, ()))
     models = tmp_path / "models"
     known_brain_bundle(models)
@@ -62,10 +68,20 @@ def test_a_network_that_takes_the_t1_alone_answers_on_the_t1_of_a_study_with_bot
 
 
 def _context_without_instances(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:
-    return AnswerContext(task.StudyInstanceUID, 1, sources, task.config.results, "0", 1_772_000_000.0, sources[0].frames[0].path)
+    return AnswerContext(
+        task.StudyInstanceUID,
+        1,
+        sources,
+        task.config.results,
+        "0",
+        1_772_000_000.0,
+        sources[0].frames[0].path,
+    )
 
 
-def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     t1 = make_series("t1", plane="sagittal", count=80, spacing_mm=2.0)
     flair = make_series("flair")
 
@@ -76,7 +92,9 @@ def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(tmp_path: 
 
     volume = volume_of(phantom_study(roles=("t1",)).series["t1"], "1.2.9")
     monkeypatch.setattr(answer, "_load_role", load)
-    task = StudyTask("1.2.3", 1, (*t1.instances, *flair.instances), parse_config({"storage": {"root": str(tmp_path)}}))
+    task = StudyTask(
+        "1.2.3", 1, (*t1.instances, *flair.instances), parse_config({"storage": {"root": str(tmp_path)}})
+    )
 
     loaded = load_study(task, tmp_path)
 
@@ -93,8 +111,12 @@ def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(tmp_path: 
         ((Finding("gap", "refuse", "The FLAIR series was not used."),), Outcome.UNDETERMINED),
     ],
 )
-def test_finding_nothing_is_called_what_the_report_calls_it(findings: tuple[Finding, ...], outcome: Outcome) -> None:
+def test_finding_nothing_is_called_what_the_report_calls_it(
+    findings: tuple[Finding, ...], outcome: Outcome
+) -> None:
     nothing = cast("PipelineResult", SimpleNamespace(lesions=(), findings=(), measurements=()))
     assert judge(nothing, findings) is outcome
     assert ("allow to say" in summarize(nothing, outcome)) is (outcome is Outcome.UNDETERMINED)
-    assert judge(cast("PipelineResult", SimpleNamespace(lesions=(1,), findings=())), findings) is Outcome.LESIONS
+    assert (
+        judge(cast("PipelineResult", SimpleNamespace(lesions=(1,), findings=())), findings) is Outcome.LESIONS
+    )

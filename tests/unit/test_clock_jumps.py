@@ -42,10 +42,24 @@ class Node:
         self.now = NOON
         self.ledger = Ledger.open(sqlite_url(folder))
         self.layout = SpoolLayout(folder / "spool")
-        destination = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104, "confirm": confirm}
-        self.config = parse_config({"storage": {"root": str(folder), "minimum_free_mb": 1}, "destinations": [destination]})
+        destination = {
+            "name": "pacs",
+            "ae_title": "PACS",
+            "host": "127.0.0.1",
+            "port": 104,
+            "confirm": confirm,
+        }
+        self.config = parse_config(
+            {"storage": {"root": str(folder), "minimum_free_mb": 1}, "destinations": [destination]}
+        )
         self.place = flow.Workplace(
-            self.config, self.ledger, self.layout, cast("Compute", self), "work@here", lambda: self.now, lambda: f"2.25.9{self.asked}"
+            self.config,
+            self.ledger,
+            self.layout,
+            cast("Compute", self),
+            "work@here",
+            lambda: self.now,
+            lambda: f"2.25.9{self.asked}",
         )
         self.archive: Counter[str] = Counter()
         self.archive_is_away = self.worker_fails = False
@@ -102,15 +116,25 @@ class Node:
         path = self.layout.result_path(STUDY, 1, f"{kind}.dcm")
         (self.layout.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.layout.root / path).write_bytes(kind.encode())
-        return ResultFile(kind, path, hashlib.sha256(kind.encode()).hexdigest(), f"2.25.7.{kind}", SOPClassUID, "2.25.7")
+        return ResultFile(
+            kind, path, hashlib.sha256(kind.encode()).hexdigest(), f"2.25.7.{kind}", SOPClassUID, "2.25.7"
+        )
 
-    def send(self, files: Sequence[Path], _destination: DestinationSettings, **_more: Any) -> list[SendOutcome]:
+    def send(
+        self, files: Sequence[Path], _destination: DestinationSettings, **_more: Any
+    ) -> list[SendOutcome]:
         if self.archive_is_away:
             return [SendOutcome("transient", "the peer cannot be reached")] * len(files)
         self.archive.update(path.name for path in files)
         return [SendOutcome("ok", "0x0000: success", 0)] * len(files)
 
-    def ask(self, _destination: DestinationSettings, _references: Sequence[SOPReference], _transaction: str, **_more: Any) -> SendOutcome:
+    def ask(
+        self,
+        _destination: DestinationSettings,
+        _references: Sequence[SOPReference],
+        _transaction: str,
+        **_more: Any,
+    ) -> SendOutcome:
         """Take a storage commitment and never report on it, so that the node has to wait and look."""
         self.asked += 1
         return SendOutcome("ok", "0x0000: success", 0)
@@ -119,7 +143,9 @@ class Node:
         return frozenset(one.SOPInstanceUID for one in wanted)
 
     def read_header(self, path: Path) -> InstanceHeader:
-        return next(header(number, STUDY) for number in range(1, 9) if Path(received(number).path).name == path.name)
+        return next(
+            header(number, STUDY) for number in range(1, 9) if Path(received(number).path).name == path.name
+        )
 
 
 @pytest.fixture
@@ -163,7 +189,10 @@ def reach(node: Node, moment: str) -> None:
     elif moment == "back-off of the delivery":
         # Some tries, so that the wait is a long one.
         node.step_until(
-            lambda: all(one["attempts"] >= 4 for one in plain(node.ledger.history.of_study(STUDY))["deliveries"] or [{"attempts": 0}])
+            lambda: all(
+                one["attempts"] >= 4
+                for one in plain(node.ledger.history.of_study(STUDY))["deliveries"] or [{"attempts": 0}]
+            )
         )
         node.archive_is_away = False
     elif moment == "wait for proof":
@@ -182,7 +211,9 @@ MOMENTS = [
 
 @pytest.mark.parametrize("seconds", [-HOUR, HOUR, -24 * HOUR])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_the_study_is_answered_and_delivered_once_in_good_time(start: Callable[..., Node], moment: str, seconds: float) -> None:
+def test_the_study_is_answered_and_delivered_once_in_good_time(
+    start: Callable[..., Node], moment: str, seconds: float
+) -> None:
     node = start("auto" if moment == "wait for proof" else "none")
     reach(node, moment)
 
@@ -211,7 +242,9 @@ def test_a_clock_set_back_while_a_study_is_received(start: Callable[..., Node], 
     assert (node.job["revision"], node.computed, node.archive) == (1, 1, {"seg.dcm": 1, "sr.dcm": 1})
 
 
-def test_a_clock_set_forward_while_a_study_is_received_is_a_study_with_late_instances(start: Callable[..., Node]) -> None:
+def test_a_clock_set_forward_while_a_study_is_received_is_a_study_with_late_instances(
+    start: Callable[..., Node],
+) -> None:
     node = start()
     for number in range(1, 9):
         node.receive(number)
@@ -230,7 +263,9 @@ def test_a_clock_set_forward_while_a_study_is_received_is_a_study_with_late_inst
 
 
 @pytest.mark.parametrize("seconds", [-HOUR, HOUR])
-def test_a_clock_that_jumps_while_a_study_is_computed_takes_it_from_nobody(start: Callable[..., Node], seconds: float) -> None:
+def test_a_clock_that_jumps_while_a_study_is_computed_takes_it_from_nobody(
+    start: Callable[..., Node], seconds: float
+) -> None:
     node = start()
 
     def jump_and_look() -> None:
@@ -260,7 +295,9 @@ def test_a_clock_that_goes_right_changes_nothing(start: Callable[..., Node]) -> 
 
 
 @pytest.mark.parametrize("what", ["fetch", "offer", "commitment"])
-def test_what_else_waits_for_a_time_is_due_when_the_clock_is_set_back(start: Callable[..., Node], what: str) -> None:
+def test_what_else_waits_for_a_time_is_due_when_the_clock_is_set_back(
+    start: Callable[..., Node], what: str
+) -> None:
     node = start()
     ledger = node.ledger
     reach(node, "quiet time")

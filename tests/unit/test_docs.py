@@ -60,7 +60,9 @@ def problem_of(words: list[str]) -> str | None:
         if rest[0] not in command.commands:
             return f"no command {rest[0]!r}"
         command = command.commands[rest.pop(0)]
-    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    known = {
+        name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+    } | {"--help"}
     unknown = [word for word in rest if re.fullmatch(r"--?[a-z][a-z-]*", word) and word not in known]
     return f"no option {unknown[0]!r}" if unknown else None
 
@@ -68,9 +70,9 @@ def problem_of(words: list[str]) -> str | None:
 def test_architecture_page_is_current() -> None:
     page = architecture.TARGET.read_text(encoding="utf-8")
 
-    assert architecture.without_figures(page) == architecture.without_figures(architecture.render(figures=False)), (
-        "run `python -m scripts.architecture`"
-    )
+    assert architecture.without_figures(page) == architecture.without_figures(
+        architecture.render(figures=False)
+    ), "run `python -m scripts.architecture`"
     assert architecture.FIGURES in page
 
 
@@ -82,7 +84,10 @@ def test_architecture_page_shows_every_room() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_in_pages_exist(repo_root: Path, page: str) -> None:
-    problems = {" ".join(words): problem_of(words) for words in commands_of((repo_root / page).read_text(encoding="utf-8"))}
+    problems = {
+        " ".join(words): problem_of(words)
+        for words in commands_of((repo_root / page).read_text(encoding="utf-8"))
+    }
 
     assert {words: problem for words, problem in problems.items() if problem} == {}
 
@@ -90,11 +95,17 @@ def test_commands_in_pages_exist(repo_root: Path, page: str) -> None:
 def test_command_check_can_fail() -> None:
     text = "```bash\nsudo -u dicomnode /opt/x/dicomnode frobnicate\ndicomnode send DIR --too X\ndicomnode models list --json\n```\n"
 
-    assert [problem_of(words) for words in commands_of(text)] == ["no command 'frobnicate'", "no option '--too'", None]
+    assert [problem_of(words) for words in commands_of(text)] == [
+        "no command 'frobnicate'",
+        "no option '--too'",
+        None,
+    ]
 
 
 def test_the_command_page_names_every_command(repo_root: Path) -> None:
-    named = {words[0] for words in commands_of((repo_root / "docs" / "commands.md").read_text(encoding="utf-8"))}
+    named = {
+        words[0] for words in commands_of((repo_root / "docs" / "commands.md").read_text(encoding="utf-8"))
+    }
 
     assert set(typer.main.get_command(cli).commands) - named == set()
 
@@ -107,7 +118,9 @@ def test_decisions_are_numbered_without_holes(repo_root: Path) -> None:
     pages = sorted((repo_root / "docs" / "decisions").glob("[0-9]*.md"))
 
     assert [page.name[:4] for page in pages] == [f"{number:04d}" for number in range(1, len(pages) + 1)]
-    assert [page.name for page in pages if not page.read_text(encoding="utf-8").startswith(f"# {page.name[:4]}: ")] == []
+    assert [
+        page.name for page in pages if not page.read_text(encoding="utf-8").startswith(f"# {page.name[:4]}: ")
+    ] == []
     assert [page.name for page in pages if "\nStatus: " not in page.read_text(encoding="utf-8")] == []
 
 
@@ -120,17 +133,29 @@ def test_links_between_pages_lead_somewhere(repo_root: Path, page: str) -> None:
 
 
 def test_make_targets_named_in_pages_exist(repo_root: Path) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (repo_root / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z][a-z-]*)`", (repo_root / page).read_text(encoding="utf-8"))}
+    targets = set(
+        re.findall(r"^([a-z-]+):", (repo_root / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"\bmake ([a-z][a-z-]*)`", (repo_root / page).read_text(encoding="utf-8"))
+    }
 
     assert {"demo", "test"} <= named <= targets
 
 
 def test_changelog_has_this_version_and_says_what_affects_results(repo_root: Path) -> None:
-    sections = re.split(r"^## ", (repo_root / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    sections = re.split(
+        r"^## ", (repo_root / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )[1:]
 
     assert any(section.startswith((f"[{dicomnode.__version__}]", "[Unreleased]")) for section in sections)
-    assert [section.splitlines()[0] for section in sections if not re.search(r"affects results: (yes|no)", section, re.IGNORECASE)] == []
+    assert [
+        section.splitlines()[0]
+        for section in sections
+        if not re.search(r"affects results: (yes|no)", section, re.IGNORECASE)
+    ] == []
 
 
 LOCKS = ("requirements.lock", "requirements-test.lock", "requirements-train.lock")
@@ -162,7 +187,8 @@ def test_lock_files_cover_what_pyproject_asks_for(repo_root: Path) -> None:
         "requirements-train.lock": [*project["dependencies"], *extras["train"], *extras["openvino"]],
     }
     missing = {
-        lock: {re.split(r"[\[<>=~ ]", text)[0].lower().replace("_", "-") for text in texts} - set(pins_of(repo_root / lock))
+        lock: {re.split(r"[\[<>=~ ]", text)[0].lower().replace("_", "-") for text in texts}
+        - set(pins_of(repo_root / lock))
         for lock, texts in requirements.items()
     }
     assert missing == {lock: set() for lock in LOCKS}
@@ -171,6 +197,12 @@ def test_lock_files_cover_what_pyproject_asks_for(repo_root: Path) -> None:
 def test_every_dependency_has_its_reason(repo_root: Path) -> None:
     project = tomllib.loads((repo_root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     page = (repo_root / "docs" / "decisions" / "0001-dependencies.md").read_text(encoding="utf-8")
-    told = {name for row in re.findall(r"^\| ([a-z0-9, -]+) \|", page, flags=re.MULTILINE) for name in row.split(", ")}
+    told = {
+        name
+        for row in re.findall(r"^\| ([a-z0-9, -]+) \|", page, flags=re.MULTILINE)
+        for name in row.split(", ")
+    }
 
-    assert {re.split(r"[\[<>=]", requirement)[0] for requirement in project["dependencies"]} == told - {"distribution"}
+    assert {re.split(r"[\[<>=]", requirement)[0] for requirement in project["dependencies"]} == told - {
+        "distribution"
+    }

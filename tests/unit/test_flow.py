@@ -32,7 +32,14 @@ class Bench:
         self.ledger, self.now, self.studies = ledger, 1000.0, dict[int, str]()
         self.answers: list[Any] = []
         config = parse_config({"storage": {"root": str(folder), "minimum_free_mb": 1}})
-        self.place = flow.Workplace(config, ledger, SpoolLayout(folder / "spool"), cast("Compute", self), "work@here", lambda: self.now)
+        self.place = flow.Workplace(
+            config,
+            ledger,
+            SpoolLayout(folder / "spool"),
+            cast("Compute", self),
+            "work@here",
+            lambda: self.now,
+        )
 
     closed = False
 
@@ -47,10 +54,18 @@ class Bench:
         self.ledger.instances.add(received(number, at=at))
 
     def read_header(self, path: Path) -> InstanceHeader:
-        return next(header(number, study) for number, study in self.studies.items() if Path(received(number).path).name == path.name)
+        return next(
+            header(number, study)
+            for number, study in self.studies.items()
+            if Path(received(number).path).name == path.name
+        )
 
     def states(self) -> dict[str, str]:
-        return {study["StudyInstanceUID"]: study["job"]["state"] for study in plain(self.ledger.history.studies()) if study["job"]}
+        return {
+            study["StudyInstanceUID"]: study["job"]["state"]
+            for study in plain(self.ledger.history.studies())
+            if study["job"]
+        }
 
 
 @pytest.fixture
@@ -71,7 +86,9 @@ def failing(real: Callable[..., Any], study: str) -> Callable[..., Any]:
     return assemble_or_fail
 
 
-def test_a_study_that_cannot_be_judged_holds_up_no_other_and_is_taken_when_quiet(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_cannot_be_judged_holds_up_no_other_and_is_taken_when_quiet(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(flow, "assemble", failing(assemble, "2.25.1"))
     bench.receive(1, "2.25.1", at=990.0)
     bench.receive(2, "2.25.2", at=900.0)
@@ -84,7 +101,9 @@ def test_a_study_that_cannot_be_judged_holds_up_no_other_and_is_taken_when_quiet
     assert bench.states() == {"2.25.1": "ready", "2.25.2": "ready"}
 
 
-def test_an_instance_that_cannot_be_listed_is_set_aside_and_the_next_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instance_that_cannot_be_listed_is_set_aside_and_the_next_is_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = bench.ledger.instances.record_header
 
     def record_header(instance_id: int, header: InstanceHeader, now: float, *, reopens: bool = True) -> None:
@@ -102,7 +121,9 @@ def test_an_instance_that_cannot_be_listed_is_set_aside_and_the_next_is_read(ben
     assert bench.states() == {"2.25.2": "waiting"}
 
 
-def test_a_backlog_of_unread_headers_makes_no_half_study_ready(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backlog_of_unread_headers_makes_no_half_study_ready(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(flow, "INDEX_BATCH", 2)
     for number in range(1, 6):
         bench.receive(number, "2.25.1", at=10.0 + number)
@@ -136,7 +157,9 @@ def test_each_claim_has_a_holder_of_its_own(bench: Bench) -> None:
     assert bench.states() == {"2.25.1": JobState.ENCODED.value}
 
 
-def test_a_spool_that_is_read_only_uses_up_no_tries_and_no_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spool_that_is_read_only_uses_up_no_tries_and_no_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.receive(1, "2.25.1", at=10.0)
     flow.index_instances(bench.place)
     flow.assess_studies(bench.place)
@@ -171,13 +194,19 @@ def test_a_full_disk_uses_up_no_tries(bench: Bench, monkeypatch: pytest.MonkeyPa
     assert bench.states() == {"2.25.1": "encoded"}
 
 
-def test_a_study_waits_while_a_correction_of_its_patient_arrives(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_waits_while_a_correction_of_its_patient_arrives(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     complete = Readiness(True, "complete by evidence")
     monkeypatch.setattr(flow, "readiness", lambda *_: complete)
     marks = {1: "aaaaaaaa", 2: "aaaaaaaa"}
     real = bench.read_header
     monkeypatch.setattr(
-        flow, "read_header", lambda path: replace(real(path), identity_mark=marks[int(real(path).SOPInstanceUID.rsplit(".", 1)[1])])
+        flow,
+        "read_header",
+        lambda path: replace(
+            real(path), identity_mark=marks[int(real(path).SOPInstanceUID.rsplit(".", 1)[1])]
+        ),
     )
     bench.receive(1, "2.25.1", at=990.0)
     bench.receive(2, "2.25.1", at=990.0)

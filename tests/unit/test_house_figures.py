@@ -32,7 +32,12 @@ def test_counts_of_a_small_module(tmp_path: Path) -> None:
     module.parent.mkdir(parents=True)
     module.write_text(SOURCE)
     figures = measure([tmp_path])
-    assert (figures.modules, figures.lines, figures.function_lines_longest, figures.parameters_p95) == (1, 16, 2, 2)
+    assert (figures.modules, figures.lines, figures.function_lines_longest, figures.parameters_p95) == (
+        1,
+        16,
+        2,
+        2,
+    )
     # Comments on two lines; code: import, class, def, assignment, return.
     assert figures.comments_per_100 == pytest.approx(100 * 2 / 5)
     # Box, fill, volume_ml, found, kept, one.
@@ -50,7 +55,8 @@ def test_an_import_against_the_arrow_and_a_cycle_are_counted(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "vague"), [("found", True), ("_told", True), ("found_at", True), ("found_lesions", False), ("now", False)]
+    ("name", "vague"),
+    [("found", True), ("_told", True), ("found_at", True), ("found_lesions", False), ("now", False)],
 )
 def test_vague_names(name: str, vague: bool) -> None:
     assert is_vague(name) is vague

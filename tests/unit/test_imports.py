@@ -19,7 +19,10 @@ EVERYWHERE = {"structlog", "__future__"}
 def modules_below(root: Path) -> dict[str, Path]:
     """Dotted name -> file of every module of ours below `root`."""
     paths = [path for package in OURS for path in (root / package).rglob("*.py")]
-    return {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in paths
+    }
 
 
 def imported_names(path: Path, modules: dict[str, Path]) -> Iterator[str]:
@@ -54,16 +57,26 @@ def violations(root: Path) -> list[str]:
         if room is None:
             found.append(f"{module} is in no room of scripts/house.py")
             continue
-        found += [f"{module} imports {name}" for name in imported_names(path, modules) if not allowed(room, name)]
+        found += [
+            f"{module} imports {name}" for name in imported_names(path, modules) if not allowed(room, name)
+        ]
     return found
 
 
 @pytest.mark.parametrize(
     ("file", "line", "verdict"),
     [
-        ("pipeline/geometry.py", "from dicomnode.settings.config import Config", "pipeline.geometry imports dicomnode.settings.config"),
+        (
+            "pipeline/geometry.py",
+            "from dicomnode.settings.config import Config",
+            "pipeline.geometry imports dicomnode.settings.config",
+        ),
         ("pipeline/geometry.py", "import torch", "pipeline.geometry imports torch"),
-        ("dicomnode/network/handlers.py", "from dicomnode import ledger", "dicomnode.network.handlers imports dicomnode.ledger"),
+        (
+            "dicomnode/network/handlers.py",
+            "from dicomnode import ledger",
+            "dicomnode.network.handlers imports dicomnode.ledger",
+        ),
         (
             "dicomnode/delivery/deliver.py",
             "import dicomnode.network.association",
@@ -106,12 +119,20 @@ def test_every_room_of_the_table_has_a_real_target() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["dicomnode.network.association", "dicomnode.spool.writer", "dicomnode.ledger.ledger", "dicomnode.processes.app"]
+    "module",
+    [
+        "dicomnode.network.association",
+        "dicomnode.spool.writer",
+        "dicomnode.ledger.ledger",
+        "dicomnode.processes.app",
+    ],
 )
 def test_the_receiving_side_stays_light(repo_root: Path, module: str) -> None:
     heavy = "{'onnxruntime', 'SimpleITK', 'highdicom', 'dicom2nifti', 'distributed', 'pipeline.run', 'torch', 'scipy'}"
     program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
 
-    answer = subprocess.run([sys.executable, "-c", program], cwd=repo_root, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=repo_root, capture_output=True, text=True, check=True
+    )
 
     assert answer.stdout.strip() == "[]"

@@ -17,7 +17,9 @@ def test_no_locked_package_is_under_the_gpl() -> None:
 def test_the_page_is_current() -> None:
     page = licences.TARGET.read_text(encoding="utf-8").splitlines()
     # A newer Python needs fewer of them.
-    assert [row for row in licences.render().splitlines() if row not in page] == [], "run `python -m scripts.licences`"
+    assert [row for row in licences.render().splitlines() if row not in page] == [], (
+        "run `python -m scripts.licences`"
+    )
 
 
 def test_the_page_lists_direct_and_indirect_dependencies() -> None:

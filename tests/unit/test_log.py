@@ -30,8 +30,19 @@ METHODS = ("debug", "info", "warning", "error", "critical", "exception")
 @pytest.fixture(autouse=True)
 def put_logging_back() -> Iterator[None]:
     root = logging.getLogger()
-    names = ("pydicom", "pynetdicom", "highdicom", "dicom2nifti", "distributed", "apscheduler", "alembic", "sqlalchemy")
-    before = [(one, one.level, list(one.handlers), one.propagate) for one in (root, *map(logging.getLogger, names))]
+    names = (
+        "pydicom",
+        "pynetdicom",
+        "highdicom",
+        "dicom2nifti",
+        "distributed",
+        "apscheduler",
+        "alembic",
+        "sqlalchemy",
+    )
+    before = [
+        (one, one.level, list(one.handlers), one.propagate) for one in (root, *map(logging.getLogger, names))
+    ]
     show = warnings.showwarning
     yield
     warnings.showwarning = show
@@ -52,7 +63,12 @@ def written() -> Callable[[], list[dict[str, Any]]]:
 
 def test_allowed_keys_are_written_with_level_and_time(written: Callable[[], list[dict[str, Any]]]) -> None:
     structlog.get_logger().info(
-        "stored", sop_instance_uid=UID("1.2.3"), count=3, seconds=np.float64(0.5), state=JobState.DONE, path=Path("a/b")
+        "stored",
+        sop_instance_uid=UID("1.2.3"),
+        count=3,
+        seconds=np.float64(0.5),
+        state=JobState.DONE,
+        path=Path("a/b"),
     )
     (line,) = written()
     assert line.pop("timestamp").endswith("Z")
@@ -67,7 +83,9 @@ def test_allowed_keys_are_written_with_level_and_time(written: Callable[[], list
     }
 
 
-@pytest.mark.parametrize("key", ["PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "patient_name", "unheard_of"])
+@pytest.mark.parametrize(
+    "key", ["PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "patient_name", "unheard_of"]
+)
 def test_other_keys_are_dropped_and_named(written: Callable[[], list[dict[str, Any]]], key: str) -> None:
     structlog.get_logger().warning("x", **{key: SECRET, "count": 1})
     (line,) = written()
@@ -76,12 +94,20 @@ def test_other_keys_are_dropped_and_named(written: Callable[[], list[dict[str, A
     assert SECRET not in json.dumps(line)
 
 
-def test_patient_data_inside_an_allowed_value_is_not_written(written: Callable[[], list[dict[str, Any]]]) -> None:
+def test_patient_data_inside_an_allowed_value_is_not_written(
+    written: Callable[[], list[dict[str, Any]]],
+) -> None:
     dataset = Dataset()
     dataset.PatientName = SECRET
-    structlog.get_logger().info("x", reason=dataset.PatientName, results=[dataset, 1], status={"PatientID": SECRET, "code": "a"})
+    structlog.get_logger().info(
+        "x", reason=dataset.PatientName, results=[dataset, 1], status={"PatientID": SECRET, "code": "a"}
+    )
     (line,) = written()
-    assert (line["reason"], line["results"], line["status"]) == ("<PersonName>", ["<Dataset>", 1], {"code": "a"})
+    assert (line["reason"], line["results"], line["status"]) == (
+        "<PersonName>",
+        ["<Dataset>", 1],
+        {"code": "a"},
+    )
 
 
 def test_context_is_filtered_too(written: Callable[[], list[dict[str, Any]]]) -> None:
@@ -92,7 +118,9 @@ def test_context_is_filtered_too(written: Callable[[], list[dict[str, Any]]]) ->
     assert "PatientName" not in line
 
 
-def test_messages_of_foreign_exceptions_are_withheld_ours_are_kept(written: Callable[[], list[dict[str, Any]]]) -> None:
+def test_messages_of_foreign_exceptions_are_withheld_ours_are_kept(
+    written: Callable[[], list[dict[str, Any]]],
+) -> None:
     try:
         try:
             int(SECRET)
@@ -108,13 +136,19 @@ def test_messages_of_foreign_exceptions_are_withheld_ours_are_kept(written: Call
     assert SECRET not in json.dumps(line)
 
 
-def test_an_error_of_the_operating_system_says_what_but_not_where(written: Callable[[], list[dict[str, Any]]]) -> None:
-    structlog.get_logger().error("crashed", exc_info=FileNotFoundError(2, "No such file or directory", f"/data/{SECRET}"))
+def test_an_error_of_the_operating_system_says_what_but_not_where(
+    written: Callable[[], list[dict[str, Any]]],
+) -> None:
+    structlog.get_logger().error(
+        "crashed", exc_info=FileNotFoundError(2, "No such file or directory", f"/data/{SECRET}")
+    )
     (line,) = written()
     assert line["exception"] == "FileNotFoundError: No such file or directory"
 
 
-def test_dicom_libraries_are_heard_from_warning_on_and_without_their_words(written: Callable[[], list[dict[str, Any]]]) -> None:
+def test_dicom_libraries_are_heard_from_warning_on_and_without_their_words(
+    written: Callable[[], list[dict[str, Any]]],
+) -> None:
     for name in ("pydicom", "pynetdicom.assoc", "something.else"):
         logging.getLogger(name).info("%s", SECRET)
         logging.getLogger(name).warning("%s", SECRET)
@@ -126,7 +160,9 @@ def test_dicom_libraries_are_heard_from_warning_on_and_without_their_words(writt
     assert SECRET not in json.dumps(lines)
 
 
-def test_what_a_library_calls_an_error_and_we_tell_by_name_is_told_once(written: Callable[[], list[dict[str, Any]]]) -> None:
+def test_what_a_library_calls_an_error_and_we_tell_by_name_is_told_once(
+    written: Callable[[], list[dict[str, Any]]],
+) -> None:
     library = logging.getLogger("pynetdicom.acse")
     library.error("No accepted presentation contexts")
     library.error("Something else")
@@ -134,7 +170,9 @@ def test_what_a_library_calls_an_error_and_we_tell_by_name_is_told_once(written:
     assert [(line["event"], line["logger"]) for line in written()] == [("library_message", "pynetdicom.acse")]
 
 
-def test_a_trusted_library_keeps_its_words_but_not_the_exception(written: Callable[[], list[dict[str, Any]]]) -> None:
+def test_a_trusted_library_keeps_its_words_but_not_the_exception(
+    written: Callable[[], list[dict[str, Any]]],
+) -> None:
     try:
         int(SECRET)
     except ValueError:
@@ -156,7 +194,9 @@ def test_a_python_warning_says_its_kind_and_place_only(written: Callable[[], lis
     assert SECRET not in json.dumps(line)
 
 
-def test_reading_a_bad_header_with_pydicom_leaks_nothing(written: Callable[[], list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_reading_a_bad_header_with_pydicom_leaks_nothing(
+    written: Callable[[], list[dict[str, Any]]], tmp_path: Path
+) -> None:
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.PatientName = "D\xf6e^J\xf6hn"
@@ -197,15 +237,21 @@ def test_setting_up_twice_writes_once() -> None:
 
 
 def test_no_allowed_key_names_patient_data() -> None:
-    assert [key for key in ALLOWED_KEYS if any(word in key.lower().replace("_", "") for word in PATIENT_WORDS)] == []
+    assert [
+        key for key in ALLOWED_KEYS if any(word in key.lower().replace("_", "") for word in PATIENT_WORDS)
+    ] == []
 
 
 def log_calls(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and any(
-            isinstance(function, ast.Attribute) and function.attr in METHODS and ast.unparse(function.value) == "log"
+            isinstance(function, ast.Attribute)
+            and function.attr in METHODS
+            and ast.unparse(function.value) == "log"
             # Also `(log.info if fine else log.warning)(...)`.
-            for function in ([node.func.body, node.func.orelse] if isinstance(node.func, ast.IfExp) else [node.func])
+            for function in (
+                [node.func.body, node.func.orelse] if isinstance(node.func, ast.IfExp) else [node.func]
+            )
         ):
             yield node
 
@@ -219,13 +265,17 @@ def faults(source: str) -> list[str]:
         if len(call.args) != 1 or not all(isinstance(event, ast.Constant) for event in choices):
             found.append(f"line {call.lineno}: the event must be one constant")
         keys = [keyword.arg for keyword in call.keywords if keyword.arg not in (None, "exc_info")]
-        found += [f"line {call.lineno}: {key} is not in ALLOWED_KEYS" for key in keys if key not in ALLOWED_KEYS]
+        found += [
+            f"line {call.lineno}: {key} is not in ALLOWED_KEYS" for key in keys if key not in ALLOWED_KEYS
+        ]
     return found
 
 
 def test_the_gate_below_can_fail() -> None:
     assert faults('log.info("x", PatientName=1)') == ["line 1: PatientName is not in ALLOWED_KEYS"]
-    assert faults('(log.info if a else log.warning)("x" if a else "y", PatientName=1)') == ["line 1: PatientName is not in ALLOWED_KEYS"]
+    assert faults('(log.info if a else log.warning)("x" if a else "y", PatientName=1)') == [
+        "line 1: PatientName is not in ALLOWED_KEYS"
+    ]
     assert faults('log.info(f"x {name}")') == ["line 1: the event must be one constant"]
 
 

@@ -64,7 +64,9 @@ def test_every_pair_of_delivery_states(current: DeliveryState, target: DeliveryS
     if (current.value, target.value) in pairs(GOOD_DELIVERY_CHANGES):
         assert advance(current, target) is target
     else:
-        with pytest.raises(StateError, match=f"^DeliveryState {current.value} may not become {target.value}$"):
+        with pytest.raises(
+            StateError, match=f"^DeliveryState {current.value} may not become {target.value}$"
+        ):
             advance(current, target)
 
 
@@ -87,8 +89,14 @@ def test_the_page_is_current(repo_root: Path) -> None:
 
 
 def test_the_page_shows_every_change_of_both_tables() -> None:
-    drawn = {tuple(line.split(" --> ")) for line in drawing.page().replace("    ", "").split("\n") if " --> " in line}
-    assert {change for change in drawn if "[*]" not in change} == pairs(GOOD_JOB_CHANGES) | pairs(GOOD_DELIVERY_CHANGES)
+    drawn = {
+        tuple(line.split(" --> "))
+        for line in drawing.page().replace("    ", "").split("\n")
+        if " --> " in line
+    }
+    assert {change for change in drawn if "[*]" not in change} == pairs(GOOD_JOB_CHANGES) | pairs(
+        GOOD_DELIVERY_CHANGES
+    )
 
 
 def test_a_page_that_is_out_of_date_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,9 @@ def test_systemd_never_gives_up_and_memory_is_bounded(repo_root: Path, unit: str
 def test_units_differ_only_where_they_must(repo_root: Path) -> None:
     serve, receive, work = (service_settings(repo_root / "systemd" / unit) for unit in UNITS)
 
-    assert {key for key in serve | receive | work if not serve.get(key) == receive.get(key) == work.get(key)} == {
+    assert {
+        key for key in serve | receive | work if not serve.get(key) == receive.get(key) == work.get(key)
+    } == {
         "ExecStart",
         "MemoryMax",
         "Nice",
@@ -76,16 +78,23 @@ def test_units_start_a_command_that_exists(repo_root: Path, unit: str) -> None:
 
 @pytest.mark.tools
 @pytest.mark.parametrize("unit", UNITS)
-def test_systemd_finds_nothing_to_complain_about(repo_root: Path, tmp_path: Path, require_tool: Callable[[str], str], unit: str) -> None:
+def test_systemd_finds_nothing_to_complain_about(
+    repo_root: Path, tmp_path: Path, require_tool: Callable[[str], str], unit: str
+) -> None:
     analyze = require_tool("systemd-analyze")
     text = (repo_root / "systemd" / unit).read_text(encoding="utf-8")
     # The checker wants the program and the user to exist; here they need not.
     copy = tmp_path / unit
     copy.write_text(text.replace("/opt/dicomnode/.venv/bin/dicomnode", "/bin/true"))
 
-    verify = subprocess.run([analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
+    verify = subprocess.run(
+        [analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
+    )
     exposure = subprocess.run(
-        [analyze, "security", "--offline=true", "--threshold=15", str(copy)], capture_output=True, text=True, check=False
+        [analyze, "security", "--offline=true", "--threshold=15", str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert (verify.returncode, [line for line in verify.stderr.splitlines() if unit in line]) == (0, [])
@@ -95,9 +104,18 @@ def test_systemd_finds_nothing_to_complain_about(repo_root: Path, tmp_path: Path
 @pytest.mark.tools
 def test_systemd_check_can_fail(repo_root: Path, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
     copy = tmp_path / "dicomnode.service"
-    text = (repo_root / "systemd" / copy.name).read_text(encoding="utf-8").replace("/opt/dicomnode/.venv/bin/dicomnode", "/bin/true")
+    text = (
+        (repo_root / "systemd" / copy.name)
+        .read_text(encoding="utf-8")
+        .replace("/opt/dicomnode/.venv/bin/dicomnode", "/bin/true")
+    )
     copy.write_text(text.replace("ProtectSystem=strict", "ProtectSystem=strictly"))
 
-    answer = subprocess.run([require_tool("systemd-analyze"), "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [require_tool("systemd-analyze"), "verify", "--man=no", str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert "strictly" in answer.stderr

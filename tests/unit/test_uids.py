@@ -27,7 +27,23 @@ def test_one_character_too_many_anywhere_is_no_uid(components: list[str], data: 
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".", "1.", ".1", "1..2", "1.2\n", "1.2\\3", "1.2\0", " 1.2", "1.2 ", "1.2.\u0663", "1" * 65, "1.-2", "+1"]
+    "text",
+    [
+        "",
+        ".",
+        "1.",
+        ".1",
+        "1..2",
+        "1.2\n",
+        "1.2\\3",
+        "1.2\0",
+        " 1.2",
+        "1.2 ",
+        "1.2.\u0663",
+        "1" * 65,
+        "1.-2",
+        "+1",
+    ],
 )
 def test_no_uid(text: str) -> None:
     assert not is_uid(text)

@@ -1,4 +1,7 @@
-"""A raw BIDS dataset read: which T1w and FLAIR each subject and session has. What cannot be chosen is said, not guessed."""
+"""A raw BIDS dataset read: which T1w and FLAIR each subject and session has.
+
+What cannot be chosen is said, not guessed.
+"""
 
 from __future__ import annotations
 
@@ -35,27 +38,37 @@ def find_bids_cases(root: Path, select: str = "") -> tuple[BidsCase, ...]:
         Text such as "acq-high" or "run-1" that decides where a session has several images of one kind.
     """
     folders = [
-        folder for subject in sorted(root.glob("sub-*")) for folder in (sorted(subject.glob("ses-*")) or [subject]) if folder.is_dir()
+        folder
+        for subject in sorted(root.glob("sub-*"))
+        for folder in (sorted(subject.glob("ses-*")) or [subject])
+        if folder.is_dir()
     ]
     return tuple(case for folder in folders if (case := _read_case(root, folder, select)) is not None)
 
 
 def _read_case(root: Path, folder: Path, select: str) -> BidsCase | None:
-    parts = [part.split("-", 1)[1] for part in folder.relative_to(root).parts]
+    entity_values = [folder_name.split("-", 1)[1] for folder_name in folder.relative_to(root).parts]
     try:
-        label = CaseLabel(*parts)
+        label = CaseLabel(*entity_values)
     except ValueError:
         return None
     files: dict[Role, Path] = {}
     problems = []
     for role, suffix in SUFFIX_OF.items():
-        found = _images(folder / "anat", suffix)
-        chosen = found if len(found) < 2 or not select else [path for path in found if select in path.name]
-        if len(chosen) == 1:
-            files[role] = chosen[0].relative_to(root)
-        elif len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            problems.append(f"there are {len(found)} {suffix} images ({names}); --select must name one of them, such as --select run-1")
+        image_paths = _images(folder / "anat", suffix)
+        selected_paths = (
+            image_paths
+            if len(image_paths) < 2 or not select
+            else [path for path in image_paths if select in path.name]
+        )
+        if len(selected_paths) == 1:
+            files[role] = selected_paths[0].relative_to(root)
+        elif len(image_paths) > 1:
+            names = ", ".join(path.name for path in image_paths)
+            problems.append(
+                f"there are {len(image_paths)} {suffix} images ({names}); --select must name one of "
+                "them, such as --select run-1"
+            )
     if problems:
         return BidsCase(label, {}, "; ".join(problems))
     return BidsCase(label, files, "" if files else "there is neither a T1w nor a FLAIR image in anat/")
@@ -63,5 +76,7 @@ def _read_case(root: Path, folder: Path, select: str) -> BidsCase | None:
 
 def _images(folder: Path, suffix: str) -> list[Path]:
     """Return the images of one suffix; those after contrast agent and derived parts are none of ours."""
-    paths: Iterable[Path] = sorted(path for extension in _IMAGES for path in folder.glob(f"sub-*_{suffix}{extension}"))
+    paths: Iterable[Path] = sorted(
+        path for extension in _IMAGES for path in folder.glob(f"sub-*_{suffix}{extension}")
+    )
     return [path for path in paths if not {"ce", "part", "echo"} & entities_of(path.name).keys()]

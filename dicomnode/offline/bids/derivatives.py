@@ -1,7 +1,9 @@
-"""An answer as BIDS derivatives: masks, probabilities, labels and tables with sidecars that say what made them.
+"""An answer as BIDS derivatives.
 
-Names are those of the specification's "Imaging data types, derivatives": `label-L` is its label for lesions. Pictures, DICOM results and
-tables over all cases have no place in it and are listed in `.bidsignore`.
+Masks, probabilities, labels and tables with sidecars that say what made them.
+
+Names are those of the specification's "Imaging data types, derivatives": `label-L` is its label for lesions.
+Pictures, DICOM results and tables over all cases have no place in it and are listed in `.bidsignore`.
 """
 
 from __future__ import annotations
@@ -56,15 +58,22 @@ def mask_sidecar(output: Path, label: CaseLabel) -> Path:
 def is_finished(output: Path, label: CaseLabel, key: str) -> bool:
     """Return whether the case was answered from the same input with the same settings."""
     try:
-        return bool(json.loads(mask_sidecar(output, label).read_text(encoding="utf-8")).get("InputAndSettings") == key)
+        return bool(
+            json.loads(mask_sidecar(output, label).read_text(encoding="utf-8")).get("InputAndSettings") == key
+        )
     except (OSError, ValueError, AttributeError):
         return False
 
 
 def describe_dataset(models: Sequence[ModelIdentity], links: Mapping[str, str]) -> dict[str, Any]:
     """Return `dataset_description.json` of the derivatives; `links` names the raw dataset."""
-    made_by = [{"Name": "dicomnode", "Version": __version__, "Description": "Stroke-lesion outlines. " + WARNING}]
-    made_by += [{"Name": model.name, "Version": model.version, "Description": f"Network, sha256 {model.sha256}"} for model in models]
+    made_by = [
+        {"Name": "dicomnode", "Version": __version__, "Description": "Stroke-lesion outlines. " + WARNING}
+    ]
+    made_by += [
+        {"Name": model.name, "Version": model.version, "Description": f"Network, sha256 {model.sha256}"}
+        for model in models
+    ]
     return {
         "Name": "Stroke-lesion outlines by dicomnode",
         "BIDSVersion": BIDS_VERSION,
@@ -74,7 +83,9 @@ def describe_dataset(models: Sequence[ModelIdentity], links: Mapping[str, str]) 
     }
 
 
-def write_dataset_files(folder: Path, description: Mapping[str, Any], readme: str, ignored: Sequence[str] = ()) -> None:
+def write_dataset_files(
+    folder: Path, description: Mapping[str, Any], readme: str, ignored: Sequence[str] = ()
+) -> None:
     """Write what stands at the root of a dataset."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "dataset_description.json", description)
@@ -83,22 +94,44 @@ def write_dataset_files(folder: Path, description: Mapping[str, Any], readme: st
         (folder / ".bidsignore").write_text("".join(f"{line}\n" for line in ignored), encoding="utf-8")
 
 
-def write_answer(folder: Path, label: CaseLabel, volumes: Mapping[Role, Volume], result: PipelineResult, origin: Origin) -> None:
-    """Write one case into its own `folder`, which becomes `sub-...` of the dataset; the sidecar of the mask comes last."""
+def write_answer(
+    folder: Path, label: CaseLabel, volumes: Mapping[Role, Volume], result: PipelineResult, origin: Origin
+) -> None:
+    """Write one case into its own `folder`, which becomes `sub-...` of the dataset.
+
+    The sidecar of the mask comes last.
+    """
     anat, figures = folder / "anat", folder / "figures"
-    for place in (anat, figures):
-        place.mkdir(parents=True, exist_ok=True)
-    uris = {role: origin.uris.get(role) or _keep_input(anat, label, role, volume) for role, volume in volumes.items()}
+    for subfolder in (anat, figures):
+        subfolder.mkdir(parents=True, exist_ok=True)
+    uris = {
+        role: origin.uris.get(role) or _keep_input(anat, label, role, volume)
+        for role, volume in volumes.items()
+    }
     about = {"Sources": list(uris.values()), "SpatialReference": uris[result.reference_role]}
     images: dict[str, tuple[Volume, dict[str, Any]]] = {
-        "label-L_probseg": (result.probability, {"Description": "Lesion probability of each voxel, before the threshold."}),
+        "label-L_probseg": (
+            result.probability,
+            {"Description": "Lesion probability of each voxel, before the threshold."},
+        ),
         "desc-brain_mask": (result.brain_mask, {"Type": "Brain"}),
-        _LESIONS: (result.labels, {"Manual": False, "Description": "One label a lesion, largest first.", **COLUMN_WORDS}),
-        _MASK: (result.labels.with_array((result.labels.array > 0).astype("uint8")), {"Type": "Lesion", **_made_by(result, origin)}),
+        _LESIONS: (
+            result.labels,
+            {"Manual": False, "Description": "One label a lesion, largest first.", **COLUMN_WORDS},
+        ),
+        _MASK: (
+            result.labels.with_array((result.labels.array > 0).astype("uint8")),
+            {"Type": "Lesion", **_made_by(result, origin)},
+        ),
     }
     if result.agreement is not None:
-        images["desc-agreement_probseg"] = (result.agreement, {"Description": "Share of the network's passes that call the voxel lesion."})
-    (anat / f"{label.stem}_{_LESIONS}.tsv").write_text(table_text(lesion_rows(result.lesions)), encoding="utf-8")
+        images["desc-agreement_probseg"] = (
+            result.agreement,
+            {"Description": "Share of the network's passes that call the voxel lesion."},
+        )
+    (anat / f"{label.stem}_{_LESIONS}.tsv").write_text(
+        table_text(lesion_rows(result.lesions)), encoding="utf-8"
+    )
     (figures / f"{label.stem}_montage.png").write_bytes(montage_png(volumes[result.reference_role], result))
     for name, (volume, facts) in sorted(images.items(), key=lambda item: item[0] == _MASK):
         write_nifti(anat / f"{label.stem}_{name}.nii.gz", volume.array, volume.affine)
@@ -106,7 +139,10 @@ def write_answer(folder: Path, label: CaseLabel, volumes: Mapping[Role, Volume],
 
 
 def lesion_rows(lesions: Sequence[Lesion]) -> list[dict[str, str]]:
-    """Return one row a lesion; `index` and `name` are what BIDS wants of a lookup table, the rest is the node's own table."""
+    """Return one row a lesion.
+
+    `index` and `name` are what BIDS wants of a lookup table, the rest is the node's own table.
+    """
     rows = []
     for lesion in lesions:
         measured = {column: text for column, text in lesion_row(lesion).items() if column != "label"}
@@ -115,7 +151,10 @@ def lesion_rows(lesions: Sequence[Lesion]) -> list[dict[str, str]]:
 
 
 def table_text(rows: Sequence[Mapping[str, str]], columns: Sequence[str] = ("index", "name")) -> str:
-    """Return a BIDS table: tab-separated, "n/a" for what is absent; `columns` are those of a table without rows."""
+    """Return a BIDS table: tab-separated, "n/a" for what is absent.
+
+    `columns` are those of a table without rows.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row)) or list(columns)
     buffer = io.StringIO()
     table = csv.writer(buffer, delimiter="\t", lineterminator="\n")
@@ -138,10 +177,16 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _keep_input(anat: Path, label: CaseLabel, role: Role, volume: Volume) -> str:
-    """Write an image that lies in no BIDS dataset beside its mask, as it was read: the mask needs something to lie on."""
+    """Write an image that lies in no BIDS dataset beside its mask, as it was read.
+
+    The mask needs something to lie on.
+    """
     name = f"{label.stem}_desc-input_{SUFFIX_OF[role]}"
     write_nifti(anat / f"{name}.nii.gz", volume.array, volume.affine)
-    facts = {"SkullStripped": False, "Description": "The image as the pipeline read it: rescaled values on the source's own grid."}
+    facts = {
+        "SkullStripped": False,
+        "Description": "The image as the pipeline read it: rescaled values on the source's own grid.",
+    }
     write_json(anat / f"{name}.json", facts)
     return f"bids::{(label.folder / 'anat' / name).as_posix()}.nii.gz"
 
@@ -154,10 +199,22 @@ def _made_by(result: PipelineResult, origin: Origin) -> dict[str, Any]:
         "Plan": result.plan.digest(),
         "Models": [asdict(model) for model in result.models],
         "SoftwareVersion": __version__,
-        "Measurements": {each.name: {"Value": each.value, "Units": each.unit, "Method": each.method} for each in result.measurements},
+        "Measurements": {
+            measurement.name: {
+                "Value": measurement.value,
+                "Units": measurement.unit,
+                "Method": measurement.method,
+            }
+            for measurement in result.measurements
+        },
         "Findings": [asdict(finding) for finding in result.findings],
         "Steps": [
-            {"Name": step.name, "Seconds": round(step.seconds, 3), "Cached": step.cached, "Parameters": dict(step.parameters)}
+            {
+                "Name": step.name,
+                "Seconds": round(step.seconds, 3),
+                "Cached": step.cached,
+                "Parameters": dict(step.parameters),
+            }
             for step in result.steps
         ],
         **origin.facts,

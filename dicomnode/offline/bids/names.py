@@ -52,13 +52,13 @@ def entities_of(name: str) -> dict[str, str]:
     return dict(_ENTITY.findall(name))
 
 
-def hashed_label(*parts: bytes) -> CaseLabel:
+def hashed_label(*hashed_parts: bytes) -> CaseLabel:
     """Return a label that the same input always gets and that tells nothing of it.
 
     >>> hashed_label(b"1.2.3").subject
     '45df0f8f'
     """
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big") + part)
+    for hashed_part in hashed_parts:
+        digest.update(len(hashed_part).to_bytes(8, "big") + hashed_part)
     return CaseLabel(digest.hexdigest()[:8])

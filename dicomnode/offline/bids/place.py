@@ -1,4 +1,7 @@
-"""A case is made in a folder beside the dataset and moved into it as a whole: a stopped run leaves no half cases."""
+"""A case is made in a folder beside the dataset and moved into it as a whole.
+
+A stopped run leaves no half cases.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ _PARTIAL = ".partial"
 
 @contextmanager
 def case_folder(output: Path, label: CaseLabel) -> Iterator[Path]:
-    """Give an empty folder that becomes `sub-...[/ses-...]` of the dataset; one that stays empty leaves none, also none of an earlier run."""
+    """Give an empty folder that becomes `sub-...[/ses-...]` of the dataset.
+
+    One that stays empty leaves none, also none of an earlier run.
+    """
     partial, target = output / _PARTIAL / label.stem, output / label.folder
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -1,6 +1,7 @@
 """`dicomnode bids`: DICOM studies into a raw BIDS dataset of T1w and FLAIR, without names and days.
 
-Which series become T1w and FLAIR, and how they become volumes, is decided as the node decides it. Faces are not removed.
+Which series become T1w and FLAIR, and how they become volumes, is decided as the node decides it. Faces are
+not removed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from dicomnode.offline.bids.derivatives import read_table, table_text, write_dat
 from dicomnode.offline.bids.identity import Registry, StudyIdentity
 from dicomnode.offline.bids.names import BIDS_VERSION, SUFFIX_OF, CaseLabel
 from dicomnode.offline.bids.place import case_folder, clear, replace_file
-from dicomnode.offline.bids.sidecar import PARTICIPANT_COLUMNS, acquisition_time, describe_image, describe_participant, identify_study
+from dicomnode.offline.bids.sidecar import (
+    PARTICIPANT_COLUMNS,
+    acquisition_time,
+    describe_image,
+    describe_participant,
+    identify_study,
+)
 from dicomnode.records import IndexedInstance
 from dicomnode.results.headers import read_header as read_dataset
 from dicomnode.settings.config import Config
@@ -97,7 +104,9 @@ def write_dataset(output: Path, studies: Studies, registry: Registry, dates: boo
         label = registry.label_of(uid)
         first = min(registry.subjects[label.subject].sessions)
         if f"sub-{label.subject}" not in rows or label.session == first:
-            rows[f"sub-{label.subject}"] = describe_participant(label.subject, read_dataset(Path(instances[0].path)))
+            rows[f"sub-{label.subject}"] = describe_participant(
+                label.subject, read_dataset(Path(instances[0].path))
+            )
     present = [rows[name] for name in sorted(rows) if (output / name).is_dir()]
     replace_file(output / "participants.tsv", table_text(present, tuple(PARTICIPANT_COLUMNS)))
     write_json(output / "participants.json", PARTICIPANT_COLUMNS)
@@ -105,7 +114,9 @@ def write_dataset(output: Path, studies: Studies, registry: Registry, dates: boo
         _write_sessions(output, registry)
 
 
-def _convert_study(config: Config, uid: str, instances: Sequence[IndexedInstance], label: CaseLabel, folder: Path) -> Converted:
+def _convert_study(
+    config: Config, uid: str, instances: Sequence[IndexedInstance], label: CaseLabel, folder: Path
+) -> Converted:
     try:
         with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
             loaded = load_study(StudyTask(uid, 1, tuple(instances), config), Path(work_dir))
@@ -136,10 +147,10 @@ def _told(loaded: LoadedStudy) -> str:
 
 
 def _write_sessions(output: Path, registry: Registry) -> None:
-    for subject, known in registry.subjects.items():
+    for subject, known_subject in registry.subjects.items():
         rows = [
             {"session_id": f"ses-{session}", "acq_time": acquisition_time(study)}
-            for session, study in sorted(known.sessions.items())
+            for session, study in sorted(known_subject.sessions.items())
             if (output / CaseLabel(subject, session).folder).is_dir()
         ]
         if rows:

@@ -1,7 +1,9 @@
-"""What a raw image's sidecar and the list of participants say: physics and age, nothing that names a person or a day.
+"""What a raw image's sidecar and the list of participants say.
 
-Only what is listed here is copied (BIDS 1.10, "Magnetic Resonance Imaging"); free text such as descriptions, institutions, operators,
-serial numbers, UIDs and dates is not.
+Physics and age, nothing that names a person or a day.
+
+Only what is listed here is copied (BIDS 1.10, "Magnetic Resonance Imaging"); free text such as descriptions,
+institutions, operators, serial numbers, UIDs and dates is not.
 """
 
 from __future__ import annotations
@@ -17,12 +19,18 @@ from dicomnode.records import InstanceHeader
 from dicomnode.study.elements import read_number, read_text
 
 OLDEST = 89
-"""From this age on the age is written as "89+": the very old can be recognised by it (US 45 CFR 164.514(b)(2)(i)(C))."""
+"""From this age on the age is written as "89+".
+
+The very old can be recognised by it (US 45 CFR 164.514(b)(2)(i)(C)).
+"""
 
 PARTICIPANT_COLUMNS: Mapping[str, Mapping[str, Any]] = {
     "participant_id": {"Description": "Subject"},
     "sex": {"Description": "Sex as registered", "Levels": {"M": "male", "F": "female", "O": "other"}},
-    "age": {"Description": f"Age at the first session; {OLDEST}+ stands for {OLDEST} or more", "Units": "year"},
+    "age": {
+        "Description": f"Age at the first session; {OLDEST}+ stands for {OLDEST} or more",
+        "Units": "year",
+    },
 }
 
 
@@ -41,7 +49,9 @@ def describe_image(header: InstanceHeader, dataset: Dataset) -> dict[str, Any]:
         "Manufacturer": read_text(dataset, "Manufacturer"),
         "ManufacturersModelName": read_text(dataset, "ManufacturerModelName"),
         "MagneticFieldStrength": header.MagneticFieldStrength,
-        "MRAcquisitionType": header.MRAcquisitionType if header.MRAcquisitionType in ("1D", "2D", "3D") else "",
+        "MRAcquisitionType": header.MRAcquisitionType
+        if header.MRAcquisitionType in ("1D", "2D", "3D")
+        else "",
         "ScanningSequence": list(header.ScanningSequence),
         "SequenceVariant": list(header.SequenceVariant),
         "ScanOptions": list(header.extra.get("ScanOptions", ())),
@@ -63,7 +73,9 @@ def identify_study(StudyInstanceUID: str, dataset: Dataset) -> StudyIdentity:
     """Return what goes into the linking file."""
     patient_id, issuer = read_text(dataset, "PatientID"), read_text(dataset, "IssuerOfPatientID")
     patient = f"{issuer}/{patient_id}" if patient_id else f"study/{StudyInstanceUID}"
-    return StudyIdentity(StudyInstanceUID, patient, read_text(dataset, "StudyDate"), read_text(dataset, "StudyTime"))
+    return StudyIdentity(
+        StudyInstanceUID, patient, read_text(dataset, "StudyDate"), read_text(dataset, "StudyTime")
+    )
 
 
 def describe_participant(subject: str, dataset: Dataset) -> dict[str, str]:
@@ -90,9 +102,9 @@ def _age_years(dataset: Dataset) -> int | None:
     text = read_text(dataset, "PatientAge")
     if len(text) == 4 and text[:3].isdigit() and text[3] in "DWMY":
         return int(text[:3]) if text[3] == "Y" else int(text[:3]) // {"D": 365, "W": 52, "M": 12}[text[3]]
-    born, seen = read_text(dataset, "PatientBirthDate"), read_text(dataset, "StudyDate")
-    if len(born) == len(seen) == 8 and (born + seen).isdigit() and born <= seen:
-        return int(seen[:4]) - int(born[:4]) - (seen[4:] < born[4:])
+    born, study_date = read_text(dataset, "PatientBirthDate"), read_text(dataset, "StudyDate")
+    if len(born) == len(study_date) == 8 and (born + study_date).isdigit() and born <= study_date:
+        return int(study_date[:4]) - int(born[:4]) - (study_date[4:] < born[4:])
     return None
 
 

@@ -1,4 +1,6 @@
-"""The pictures of an answer, before they become objects: the montage, and each key slice as it was acquired, with its outlines.
+"""The pictures of an answer, before they become objects.
+
+The montage, and each key slice as it was acquired, with its outlines.
 
 They tell nobody's name: what identifies the patient stands in the header alone.
 """
@@ -11,7 +13,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dicomnode.results.companions.lettering import draw_text
-from dicomnode.results.companions.preview import BANNER, Plane, add_banner, choose_key_slices, draw_montage, draw_plane, window
+from dicomnode.results.companions.preview import (
+    BANNER,
+    Plane,
+    add_banner,
+    choose_key_slices,
+    draw_montage,
+    draw_plane,
+    window,
+)
 from dicomnode.results.words.sentences import WARNING, wrap_words
 from pipeline.geometry import Affine, spacing_mm
 from pipeline.records import PipelineResult, Volume
@@ -23,7 +33,10 @@ _SIDES = (("R", "L"), ("A", "P"), ("F", "H"))
 
 @dataclass(frozen=True, eq=False)
 class KeyPicture:
-    """One picture, RGB, (SIDE + banner) x SIDE, and the slice of the reference volume that it shows (None: several)."""
+    """One picture, RGB, (SIDE + banner) x SIDE.
+
+    And the slice of the reference volume that it shows (None: several).
+    """
 
     image: Image.Image
     slice_index: int | None
@@ -31,7 +44,10 @@ class KeyPicture:
 
 
 def draw_key_pictures(volume: Volume, result: PipelineResult) -> tuple[KeyPicture, ...]:
-    """Return the montage of three planes, then the key slices in the order of the volume; without lesions the montage alone."""
+    """Return the montage of three planes, then the key slices in the order of the volume.
+
+    Without lesions the montage alone.
+    """
     montage = Image.new("RGB", (SIDE, SIDE))
     montage.paste(_fit(draw_montage(volume, result)), (0, 0))
     pictures = [KeyPicture(add_banner(montage, result), None, "Montage")]
@@ -42,8 +58,8 @@ def draw_key_pictures(volume: Volume, result: PipelineResult) -> tuple[KeyPictur
     _, by_row, by_column = spacing_mm(volume.affine)
     for index in sorted(choose_key_slices(result.labels.array)):
         labels = result.labels.array[index]
-        seen = ", ".join(str(label) for label in np.unique(labels[labels > 0]))
-        caption = f"Slice {index + 1} of {len(grey)}, lesion {seen}"
+        label_list = ", ".join(str(label) for label in np.unique(labels[labels > 0]))
+        caption = f"Slice {index + 1} of {len(grey)}, lesion {label_list}"
         plane = Plane(grey[index], labels, (by_row, by_column), caption, left, right)
         pictures.append(KeyPicture(add_banner(draw_plane(plane, SIDE), result), index, caption))
     return tuple(pictures)
@@ -62,11 +78,16 @@ def draw_notice(sentences: tuple[str, ...]) -> KeyPicture:
 
 def _fit(picture: Image.Image) -> Image.Image:
     scale = min(SIDE / picture.width, SIDE / picture.height)
-    return picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+    return picture.resize(
+        (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
+    )
 
 
 def direction_letters(affine: Affine, axis: int) -> tuple[str, str]:
-    """Return the sides of the patient at the beginning and at the end of an axis, by its largest component (LPS)."""
+    """Return the sides of the patient at the beginning and at the end of an axis.
+
+    By its largest component (LPS).
+    """
     direction = affine[:3, axis]
     main = int(np.abs(direction).argmax())
     low, high = _SIDES[main]

@@ -1,6 +1,9 @@
-"""Text in pixels, in any script that a patient's name comes in: which font, and whether a text can be drawn at all.
+"""Text in pixels, in any script that a patient's name comes in.
 
-A text that no font can draw is not drawn as boxes: whoever asks gets None and says where the text is to be found instead.
+Which font, and whether a text can be drawn at all.
+
+A text that no font can draw is not drawn as boxes: whoever asks gets None and says where the text is to be
+found instead.
 """
 
 from __future__ import annotations
@@ -36,19 +39,32 @@ def _load_cjk(size: int) -> Font:
 
 
 def choose_font(text: str, size: int) -> Font | None:
-    """Return a font that has every character of a text, or None when none of ours has, or the script cannot be laid out here."""
+    """Return a font that has every character of a text, or None when none of ours has.
+
+    Or the script cannot be laid out here.
+    """
     if _runs_from_right(text) and not features.check("fribidi"):
-        # Pillow lays out right-to-left scripts with the system's FriBiDi only; without it letters would stand in the wrong order.
+        # Pillow lays out right-to-left scripts with the system's FriBiDi only; without it letters would stand
+        # in the wrong order.
         return None
     return next((font for font in (load_font(size), _load_cjk(size)) if _has_all(font, text)), None)
 
 
-def draw_text(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, fill: tuple[int, int, int] = (0, 0, 0)) -> bool:
-    """Draw a text run by run, each in a font that has it; return False, and draw nothing, when a part of it cannot be drawn."""
+def draw_text(
+    pen: ImageDraw.ImageDraw,
+    position: tuple[float, float],
+    text: str,
+    size: int,
+    fill: tuple[int, int, int] = (0, 0, 0),
+) -> bool:
+    """Draw a text run by run, each in a font that has it.
+
+    Return False, and draw nothing, when a part of it cannot be drawn.
+    """
     runs = [(run, choose_font(run, size)) for run in _split_runs(text, size)]
     if any(font is None for _, font in runs):
         return False
-    left, baseline = place[0], place[1] + size
+    left, baseline = position[0], position[1] + size
     for run, font in runs:
         pen.text((left, baseline), run, font=font, fill=fill, anchor="ls")
         left += pen.textlength(run, font=font)
@@ -56,7 +72,10 @@ def draw_text(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, s
 
 
 def _split_runs(text: str, size: int) -> list[str]:
-    """Cut a text where the main font ends and where it begins again; a script that joins its letters is never cut within."""
+    """Cut a text where the main font ends and where it begins again.
+
+    A script that joins its letters is never cut within.
+    """
     runs: list[str] = []
     main = load_font(size)
     for letter in text:

@@ -1,6 +1,9 @@
-"""Companions of SEG and SR for viewers that show neither: secondary captures, an encapsulated PDF, and a list of the key images.
+"""Companions of SEG and SR for viewers that show neither.
 
-Each says in its header, and the captures and the page in their pixels too, that it is an AI result and not for primary diagnosis.
+Secondary captures, an encapsulated PDF, and a list of the key images.
+
+Each says in its header, and the captures and the page in their pixels too, that it is an AI result and not
+for primary diagnosis.
 """
 
 from __future__ import annotations
@@ -25,7 +28,13 @@ from dicomnode.results.companions.key_pictures import KeyPicture
 from dicomnode.results.companions.page import PageContent, draw_page
 from dicomnode.results.companions.pdf import write_pdf
 from dicomnode.results.headers import copy_identity
-from dicomnode.results.provenance import MANUFACTURER, PRODUCT, Provenance, describe_equipment, freeze_document
+from dicomnode.results.provenance import (
+    MANUFACTURER,
+    PRODUCT,
+    Provenance,
+    describe_equipment,
+    freeze_document,
+)
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.report.document import observe
 from dicomnode.results.words import codes
@@ -42,18 +51,25 @@ def build_pictures(
     provenance: Provenance,
     form: ResultForm,
 ) -> list[Dataset]:
-    """Return the pictures as secondary captures: one multi-frame object, or one object each, in a series of their own.
+    """Return the pictures as secondary captures.
+
+    One multi-frame object, or one object each, in a series of their own.
 
     Parameters
     ----------
     headers
-        Repaired headers of the reference series, in the order of its frames; of any instance where nothing was segmented.
+        Repaired headers of the reference series, in the order of its frames; of any instance where nothing
+        was segmented.
     """
     kind = form.kind_of("pictures")
-    many = form.pictures == "multi-frame"
+    multi_frame = form.pictures == "multi-frame"
     objects = []
-    for number, group in enumerate([pictures] if many else [[picture] for picture in pictures], start=1):
-        sop_class = MultiFrameTrueColorSecondaryCaptureImageStorage if many else SecondaryCaptureImageStorage
+    for number, group in enumerate(
+        [pictures] if multi_frame else [[picture] for picture in pictures], start=1
+    ):
+        sop_class = (
+            MultiFrameTrueColorSecondaryCaptureImageStorage if multi_frame else SecondaryCaptureImageStorage
+        )
         dataset = _start(context, models, headers[0], provenance, sop_class, (kind, number))
         dataset.Modality, dataset.SeriesNumber = "OT", context.settings.series_number_base + 2
         dataset.SeriesDescription = clip_at_sentence(f"Stroke lesion pictures ({WARNING})")
@@ -62,7 +78,7 @@ def build_pictures(
         dataset.InstanceNumber = number
         dataset.ImageComments = "; ".join([WARNING, *(picture.caption for picture in group)])[:10000]
         _add_source_images(dataset, _shown(headers, group))
-        _add_pixels(dataset, [picture.image for picture in group], many=many)
+        _add_pixels(dataset, [picture.image for picture in group], multi_frame=multi_frame)
         freeze_document(dataset, provenance)
         objects.append(dataset)
     return objects
@@ -79,7 +95,9 @@ def build_pdf(
     """Return the one-page report as Encapsulated PDF (PS3.3 A.45.1); parameters as above."""
     image, lines = draw_page(copy_identity(headers[0]), content, picture)
     data = write_pdf(image, lines, content.headline, f"D:{provenance.created:%Y%m%d%H%M%S}")
-    dataset = _start(context, models, headers[0], provenance, EncapsulatedPDFStorage, ("pdf", *content.sentences))
+    dataset = _start(
+        context, models, headers[0], provenance, EncapsulatedPDFStorage, ("pdf", *content.sentences)
+    )
     dataset.Modality, dataset.SeriesNumber = "DOC", context.settings.series_number_base + 3
     dataset.SeriesDescription = clip_at_sentence(f"Stroke lesion page ({WARNING})")
     dataset.InstanceNumber = 1
@@ -93,7 +111,10 @@ def build_pdf(
     dataset.EncapsulatedDocumentLength = len(data)
     dataset.EncapsulatedDocument = data + b"\0" * (len(data) % 2)
     sources = Dataset()
-    sources.ReferencedSOPClassUID, sources.ReferencedSOPInstanceUID = headers[0].SOPClassUID, headers[0].SOPInstanceUID
+    sources.ReferencedSOPClassUID, sources.ReferencedSOPInstanceUID = (
+        headers[0].SOPClassUID,
+        headers[0].SOPInstanceUID,
+    )
     dataset.SourceInstanceSequence = [sources]
     freeze_document(dataset, provenance)
     return dataset
@@ -110,15 +131,15 @@ def build_key_objects(
 ) -> Dataset:
     """Return a Key Object Selection (PS3.3 A.35.4) that points to the slices with lesions and to their SEG."""
     kind = form.kind_of("ko")
-    chosen = [*_shown(headers, pictures), segmentation]
+    referenced_objects = [*_shown(headers, pictures), segmentation]
     content = hd.ko.KeyObjectSelection(
         document_title=codes.OF_INTEREST,
-        referenced_objects=chosen,
+        referenced_objects=referenced_objects,
         observer_device_context=observe(models, context.software_version),
         description=f"Images and segmentation of what was found. {WARNING}.",
     )
     dataset = hd.ko.KeyObjectSelectionDocument(
-        evidence=chosen,
+        evidence=referenced_objects,
         content=content,
         series_instance_uid=provenance.uid(kind, "series"),
         series_number=context.settings.series_number_base + 4,
@@ -153,7 +174,9 @@ def _start(
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SOPClassUID
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = provenance.uid("instance of", *name)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = provenance.uid(
+        "instance of", *name
+    )
     dataset.SeriesInstanceUID = provenance.uid("series of", name[0])
     dataset.SeriesDate = dataset.ContentDate = provenance.date
     dataset.SeriesTime = dataset.ContentTime = provenance.time
@@ -179,14 +202,17 @@ def _add_source_images(dataset: Dataset, images: Sequence[Dataset]) -> None:
     references = []
     for image in images:
         reference = Dataset()
-        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = (
+            image.SOPClassUID,
+            image.SOPInstanceUID,
+        )
         reference.PurposeOfReferenceCodeSequence = [_coded(codes.SOURCE_IMAGE)]
         references.append(reference)
     if references:
         dataset.SourceImageSequence = references
 
 
-def _add_pixels(dataset: Dataset, images: Sequence[Image.Image], *, many: bool) -> None:
+def _add_pixels(dataset: Dataset, images: Sequence[Image.Image], *, multi_frame: bool) -> None:
     """Add the image pixel module and what says of the pixels what they are (PS3.3 C.7.6.3, C.8.6)."""
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.DerivationDescription = f"Outlines of lesions that a network found. {WARNING}."
@@ -198,9 +224,10 @@ def _add_pixels(dataset: Dataset, images: Sequence[Image.Image], *, many: bool) 
     dataset.Columns, dataset.Rows = images[0].size
     pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
     dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
-    # Type 2C: required since no plane says how the pictures lie in the patient; empty, since they lie in several ways.
+    # Type 2C: required since no plane says how the pictures lie in the patient; empty, since they lie in
+    # several ways.
     dataset.PatientOrientation = None
-    if not many:
+    if not multi_frame:
         return
     dataset.NumberOfFrames = len(images)
     if len(images) > 1:

@@ -49,7 +49,9 @@ class _Sheet:
     lines: list[TextLine] = field(default_factory=list)
     top: float = 0
 
-    def write(self, text: str, size: int = _BODY, left: float = _MARGIN, fill: tuple[int, int, int] = (20, 20, 20)) -> None:
+    def write(
+        self, text: str, size: int = _BODY, left: float = _MARGIN, fill: tuple[int, int, int] = (20, 20, 20)
+    ) -> None:
         """Write one line at the pen without moving it; text that cannot be drawn stays in the text layer."""
         if not draw_text(ImageDraw.Draw(self.image), (left, self.top), text, size, fill):
             draw_text(ImageDraw.Draw(self.image), (left, self.top), _NOT_DRAWN, size, fill)
@@ -69,7 +71,9 @@ class _Sheet:
         self.top += 62
 
 
-def draw_page(identity: Dataset, content: PageContent, picture: Image.Image | None) -> tuple[Image.Image, list[TextLine]]:
+def draw_page(
+    identity: Dataset, content: PageContent, picture: Image.Image | None
+) -> tuple[Image.Image, list[TextLine]]:
     """Return the page as RGB pixels, and its words.
 
     Parameters
@@ -88,7 +92,11 @@ def draw_page(identity: Dataset, content: PageContent, picture: Image.Image | No
         sheet.write_wrapped(sentence)
     sheet.top += 12
     _write_table(sheet, content.table)
-    _paste(sheet, picture, room=SIZE[1] - sheet.top - 64 - 26 * sum(len(wrap_words(text, 118)) for text in content.small_print))
+    _paste(
+        sheet,
+        picture,
+        room=SIZE[1] - sheet.top - 64 - 26 * sum(len(wrap_words(text, 118)) for text in content.small_print),
+    )
     for text in content.small_print:
         sheet.write_wrapped(text, 17, 118)
     sheet.top = SIZE[1] - 52
@@ -127,6 +135,8 @@ def _paste(sheet: _Sheet, picture: Image.Image | None, room: float) -> None:
     if picture is None or room < 200:
         return
     scale = min(width / picture.width, room / picture.height)
-    small = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+    small = picture.resize(
+        (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
+    )
     sheet.image.paste(small, (_MARGIN + (width - small.width) // 2, round(sheet.top)))
     sheet.top += small.height + 12

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dicomnode.results.companions.page import PageContent
 from dicomnode.results.provenance import describe_algorithm
 from dicomnode.results.seg.segments import SegmentPlan
-from dicomnode.results.words.sentences import NO_ABSENCE, Findings, describe_lesions, describe_place, describe_remarks, plain_ascii
+from dicomnode.results.words.sentences import (
+    NO_ABSENCE,
+    Findings,
+    describe_lesions,
+    describe_place,
+    describe_remarks,
+    plain_ascii,
+)
 from pipeline.records import PipelineResult
 
 _ROWS = 12
@@ -22,7 +29,9 @@ def describe_result(result: PipelineResult, plans: Sequence[SegmentPlan], findin
     sentences = [*describe_lesions(result, 0, 0)[:1], *series, *remarks[:_REMARKS]]
     hidden = len(result.lesions) - _ROWS
     if hidden > 0:
-        sentences.append(f"The table shows the {_ROWS} largest lesions; {hidden} more are in the structured report.")
+        sentences.append(
+            f"The table shows the {_ROWS} largest lesions; {hidden} more are in the structured report."
+        )
     if len(remarks) > _REMARKS:
         sentences.append(f"{len(remarks) - _REMARKS} more remarks are in the structured report.")
     segment_of = {lesion.label: plan.number for plan in plans for lesion in plan.lesions}
@@ -37,7 +46,11 @@ def describe_result(result: PipelineResult, plans: Sequence[SegmentPlan], findin
         for lesion in result.lesions[:_ROWS]
     ]
     networks = [f"{model.name} {model.version}: {plain_ascii(model.statement)}" for model in result.models]
-    numbers = (f"{name} {value}" for name, value in describe_algorithm(result.plan).parameters.items() if name != "statement")
+    numbers = (
+        f"{name} {value}"
+        for name, value in describe_algorithm(result.plan).parameters.items()
+        if name != "statement"
+    )
     networks.append(f"Lesions: {', '.join(numbers)}")
     return PageContent("Stroke lesion report", sentences, heads + rows if rows else (), networks)
 

@@ -1,7 +1,10 @@
-"""One page as a PDF: a picture of the page, and under it the same words as text that can be searched, copied and read aloud.
+"""One page as a PDF.
 
-The letters of the text layer have no shape (a Type 3 font of empty glyphs), so it needs no embedded font whatever the script is, and what
-is extracted is exactly what was written (ISO 32000-1: 9.6.5 Type 3 fonts, 9.10.3 ToUnicode).
+A picture of the page, and under it the same words as text that can be searched, copied and read aloud.
+
+The letters of the text layer have no shape (a Type 3 font of empty glyphs), so it needs no embedded font
+whatever the script is, and what is extracted is exactly what was written (ISO 32000-1: 9.6.5 Type 3 fonts,
+9.10.3 ToUnicode).
 """
 
 from __future__ import annotations
@@ -15,14 +18,18 @@ from PIL import Image
 
 A4_PT = (595.28, 841.89)
 _CODES = 256
-# From the first to the last letter of Hebrew, Arabic and its supplements and presentation forms, with what stands between them.
+# From the first to the last letter of Hebrew, Arabic and its supplements and presentation forms, with what
+# stands between them.
 _LETTER = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]"
 _RIGHT_TO_LEFT = re.compile(f"{_LETTER}(?:[^\\w=]*{_LETTER})*")
 
 
 @dataclass(frozen=True)
 class TextLine:
-    """A line of the text layer: where its baseline begins (pixels of the page's picture, from the top left), its height and words."""
+    """A line of the text layer.
+
+    Where its baseline begins (pixels of the page's picture, from the top left), its height and words.
+    """
 
     left: float
     baseline: float
@@ -46,7 +53,9 @@ def write_pdf(page: Image.Image, lines: Sequence[TextLine], title: str, created:
     fonts = [letters[start : start + _CODES] for start in range(0, len(letters), _CODES)] or [[" "]]
     first_font = 6
     resources = " ".join(f"/F{number} {first_font + 3 * number} 0 R" for number in range(len(fonts)))
-    content = f"q {A4_PT[0]} 0 0 {A4_PT[1]} 0 0 cm /Page Do Q\n{_text_layer(page, lines, fonts)}".encode("ascii")
+    content = f"q {A4_PT[0]} 0 0 {A4_PT[1]} 0 0 cm /Page Do Q\n{_text_layer(page, lines, fonts)}".encode(
+        "ascii"
+    )
     bodies = [
         b"<< /Type /Catalog /Pages 2 0 R /ViewerPreferences << /DisplayDocTitle true >> >>",
         b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
@@ -63,17 +72,25 @@ def write_pdf(page: Image.Image, lines: Sequence[TextLine], title: str, created:
 def _text_layer(page: Image.Image, lines: Sequence[TextLine], fonts: Sequence[Sequence[str]]) -> str:
     """Return the content that places every line; rendering mode 3 draws nothing (9.3.6)."""
     scale = A4_PT[0] / page.width
-    code_of = {letter: (number, code) for number, font in enumerate(fonts) for code, letter in enumerate(font)}
+    code_of = {
+        letter: (number, code) for number, font in enumerate(fonts) for code, letter in enumerate(font)
+    }
     placed = []
     for line in lines:
         words = as_seen(line.text)
-        shown = "".join(f"/F{number} {line.size * scale:.2f} Tf <{codes}> Tj " for number, codes in _runs(words, code_of))
-        placed.append(f"1 0 0 1 {line.left * scale:.2f} {A4_PT[1] - line.baseline * scale:.2f} Tm {shown}")
+        text_operators = "".join(
+            f"/F{number} {line.size * scale:.2f} Tf <{codes}> Tj " for number, codes in _runs(words, code_of)
+        )
+        placed.append(
+            f"1 0 0 1 {line.left * scale:.2f} {A4_PT[1] - line.baseline * scale:.2f} Tm {text_operators}"
+        )
     return "BT 3 Tr\n" + "\n".join(placed) + "\nET"
 
 
 def as_seen(text: str) -> str:
-    """Return text as it is seen from left to right: PDF shows glyphs in that order, and readers turn right-to-left scripts back.
+    """Return text as it is seen from left to right.
+
+    PDF shows glyphs in that order, and readers turn right-to-left scripts back.
 
     >>> as_seen("A=\u05d0^\u05d1") == "A=\u05d1^\u05d0"
     True
@@ -97,7 +114,10 @@ def _runs(text: str, code_of: dict[str, tuple[int, int]]) -> Iterator[tuple[int,
 
 
 def _font(first: int, letters: Sequence[str]) -> Iterator[bytes]:
-    """Give the three objects of a font, numbered from `first`: the font, its one empty glyph, and what its codes mean."""
+    """Give the three objects of a font, numbered from `first`.
+
+    The font, its one empty glyph, and what its codes mean.
+    """
     last = len(letters) - 1
     differences = " ".join(["/g"] * len(letters))
     yield (
@@ -121,7 +141,10 @@ def _to_unicode(letters: Sequence[str]) -> bytes:
 
 
 def _picture(page: Image.Image) -> bytes:
-    entries = f"/Type /XObject /Subtype /Image /Width {page.width} /Height {page.height} /ColorSpace /DeviceRGB /BitsPerComponent 8"
+    entries = (
+        f"/Type /XObject /Subtype /Image /Width {page.width} /Height {page.height} "
+        "/ColorSpace /DeviceRGB /BitsPerComponent 8"
+    )
     return _stream(entries.encode("ascii"), page.convert("RGB").tobytes())
 
 
@@ -131,7 +154,10 @@ def _stream(entries: bytes, data: bytes) -> bytes:
 
 
 def _assemble(bodies: Iterable[bytes]) -> bytes:
-    """Return the file: objects numbered from 1, the last of them the document information, and where each begins (7.5.4)."""
+    """Return the file: objects numbered from 1, the last of them the document information.
+
+    And where each begins (7.5.4).
+    """
     file = bytearray(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
     offsets = []
     for number, body in enumerate(bodies, start=1):
@@ -140,5 +166,9 @@ def _assemble(bodies: Iterable[bytes]) -> bytes:
     start = len(file)
     file += b"xref\n0 %d\n0000000000 65535 f \n" % (len(offsets) + 1)
     file += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    file += b"trailer << /Size %d /Root 1 0 R /Info %d 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(offsets) + 1, len(offsets), start)
+    file += b"trailer << /Size %d /Root 1 0 R /Info %d 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (
+        len(offsets) + 1,
+        len(offsets),
+        start,
+    )
     return bytes(file)

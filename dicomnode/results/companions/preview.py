@@ -1,4 +1,7 @@
-"""A picture of the answer: three planes and key slices with the lesions' outlines, the warning burned into the pixels."""
+"""A picture of the answer.
+
+Three planes and key slices with the lesions' outlines, the warning burned into the pixels.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ BANNER = 28
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """One slice to draw: grey values 0..1, labels, (row, column) size in mm, and what is written in its corners."""
+    """One slice to draw.
+
+    Grey values 0..1, labels, (row, column) size in mm, and what is written in its corners.
+    """
 
     image: Array
     labels: Array
@@ -43,7 +49,8 @@ def montage_png(volume: Volume, result: PipelineResult) -> bytes:
 def draw_montage(volume: Volume, result: PipelineResult) -> Image.Image:
     """Return three planes and the key slices with outlined lesions.
 
-    Every plane is shown as a radiologist expects it: the patient's right on the left of axial and coronal pictures.
+    Every plane is shown as a radiologist expects it: the patient's right on the left of axial and coronal
+    pictures.
     """
     orientation = orientation_of(volume.affine)
     upright, labels = reorient(volume, orientation), reorient(result.labels, orientation)
@@ -58,15 +65,20 @@ def draw_montage(volume: Volume, result: PipelineResult) -> Image.Image:
 
 def add_banner(picture: Image.Image, result: PipelineResult) -> Image.Image:
     """Return a picture with the warning, the network and the count of lesions in its pixels, below it."""
-    whole = Image.new("RGB", (picture.width, picture.height + BANNER))
-    whole.paste(picture, (0, 0))
+    canvas = Image.new("RGB", (picture.width, picture.height + BANNER))
+    canvas.paste(picture, (0, 0))
     words = f"{WARNING}.  {result.models[0].name} {result.models[0].version}.  {_count(result)}"
-    ImageDraw.Draw(whole).text((8, picture.height + 6), words, fill=(255, 220, 0), font=ImageFont.load_default(14))
-    return whole
+    ImageDraw.Draw(canvas).text(
+        (8, picture.height + 6), words, fill=(255, 220, 0), font=ImageFont.load_default(14)
+    )
+    return canvas
 
 
 def outline(labels: Array) -> Array:
-    """Return (row, column) bool: pixels of a label with a neighbour of another value; the picture's rim counts as outside."""
+    """Return (row, column) bool: pixels of a label with a neighbour of another value.
+
+    The picture's rim counts as outside.
+    """
     padded = np.pad(labels, 1)
     neighbours = [np.roll(padded, step, axis)[1:-1, 1:-1] for axis in (0, 1) for step in (1, -1)]
     edges: Array = (labels > 0) & np.any([neighbour != labels for neighbour in neighbours], axis=0)
@@ -74,17 +86,20 @@ def outline(labels: Array) -> Array:
 
 
 def choose_key_slices(labels: Array) -> list[int]:
-    """Return up to six slices (axis 0): where each lesion is largest, biggest lesions first; evenly spread when there is none."""
+    """Return up to six slices (axis 0): where each lesion is largest, biggest lesions first.
+
+    Evenly spread when there is none.
+    """
     if not labels.any():
         return [int(index) for index in np.linspace(0, len(labels) - 1, _KEY_SLICES + 2)[1:-1]]
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    chosen: list[int] = []
+    slice_numbers: list[int] = []
     for label in np.argsort(-sizes, kind="stable"):
         best = int((labels == label).sum(axis=(1, 2)).argmax())
-        if sizes[label] and best not in chosen and len(chosen) < _KEY_SLICES:
-            chosen.append(best)
-    return sorted(chosen, reverse=True)
+        if sizes[label] and best not in slice_numbers and len(slice_numbers) < _KEY_SLICES:
+            slice_numbers.append(best)
+    return sorted(slice_numbers, reverse=True)
 
 
 def _three_planes(grey: Array, labels: Volume) -> list[Plane]:
@@ -108,7 +123,9 @@ def _key_slices(grey: Array, labels: Volume) -> list[Plane]:
 
 def _axial(grey: Array, labels: Volume, index: int) -> Plane:
     _, by_back, by_left = spacing_mm(labels.affine)
-    return Plane(grey[index], labels.array[index], (by_back, by_left), f"axial {index + 1}/{len(grey)}", "R", "L")
+    return Plane(
+        grey[index], labels.array[index], (by_back, by_left), f"axial {index + 1}/{len(grey)}", "R", "L"
+    )
 
 
 def window(array: Array) -> Array:
@@ -131,14 +148,19 @@ def draw_plane(plane: Plane, side: int) -> Image.Image:
         colored[edges & (drawn == label)] = segment_color(int(label))
     tile = Image.new("RGB", (side, side))
     tile.paste(Image.fromarray(colored), ((side - size[0]) // 2, (side - size[1]) // 2))
-    _write_corners(tile, ((6, 4), plane.caption), ((6, side // 2), plane.left_side), ((side - 16, side // 2), plane.right_side))
+    _write_corners(
+        tile,
+        ((6, 4), plane.caption),
+        ((6, side // 2), plane.left_side),
+        ((side - 16, side // 2), plane.right_side),
+    )
     return tile
 
 
 def _write_corners(tile: Image.Image, *words: tuple[tuple[int, int], str]) -> None:
     pen = ImageDraw.Draw(tile)
-    for place, text in words:
-        pen.text(place, text, fill=(200, 200, 200), font=ImageFont.load_default(13))
+    for position, text in words:
+        pen.text(position, text, fill=(200, 200, 200), font=ImageFont.load_default(13))
 
 
 def _count(result: PipelineResult) -> str:

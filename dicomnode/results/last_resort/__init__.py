@@ -1,1 +1,4 @@
-"""The report that no header can stop: from the ledger's row and raw bytes alone, with no library and no code of the other reports."""
+"""The report that no header can stop.
+
+From the ledger's row and raw bytes alone, with no library and no code of the other reports.
+"""

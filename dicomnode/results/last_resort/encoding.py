@@ -30,7 +30,9 @@ def join(elements: Elements) -> bytes:
     return b"".join(elements[tag] for tag in sorted(elements))
 
 
-def encode_file(dataset: Elements, *, SOPClassUID: str, SOPInstanceUID: str, implementation: tuple[str, str]) -> bytes:
+def encode_file(
+    dataset: Elements, *, SOPClassUID: str, SOPInstanceUID: str, implementation: tuple[str, str]
+) -> bytes:
     """Return a whole DICOM file; `implementation` is the class UID and the version name of the program."""
     meta: Elements = {}
     put(meta, 0x00020001, "OB", b"\0\1")

@@ -28,7 +28,10 @@ _LONG_HEADER, _SHORT_HEADER = 12, 8
 
 @dataclass(frozen=True)
 class _Element:
-    """Where one element lies: its tag and VR (empty where none is written), its value's first byte and length."""
+    """Where one element lies.
+
+    Its tag and VR (empty where none is written), its value's first byte and length.
+    """
 
     tag: int
     vr: bytes
@@ -55,12 +58,15 @@ class _Encoding:
 
 
 def read_raw_elements(path: Path, tags: Collection[int]) -> dict[int, list[bytes]]:
-    """Return the values of these top-level elements as bytes, padding and all; an element that stands there twice has two.
+    """Return the values of these top-level elements as bytes, padding and all.
+
+    An element that stands there twice has two.
 
     Parameters
     ----------
     path
-        A DICOM file (PS3.10), or a dataset without preamble and file meta information. What cannot be read has no elements.
+        A DICOM file (PS3.10), or a dataset without preamble and file meta information. What cannot be read
+        has no elements.
     tags
         As numbers: 0x00100020 is (0010,0020).
     """
@@ -78,7 +84,8 @@ def parse_raw_elements(data: bytes, tags: Collection[int]) -> dict[int, list[byt
     try:
         dataset = _after_file_meta(data)
         for element in _walk(dataset, 0, _recognise(dataset)):
-            # A value that the end of the bytes cuts off is no value: a shortened Patient ID is another patient's.
+            # A value that the end of the bytes cuts off is no value: a shortened Patient ID is another
+            # patient's.
             if element.tag in tags and element.end <= len(dataset):
                 values.setdefault(element.tag, []).append(dataset[element.start : element.end])
     except (struct.error, zlib.error):
@@ -109,7 +116,9 @@ def _recognise(data: bytes) -> _Encoding:
     A dataset begins with a low group: read in the wrong byte order, 0x0008 is 0x0800.
     """
     little = int.from_bytes(data[:2], "little") <= int.from_bytes(data[:2], "big")
-    return _Encoding(little, data[4:6] in _LONG_VRS | _SHORT_VRS or (data[4:6].isalpha() and data[4:6].isupper()))
+    return _Encoding(
+        little, data[4:6] in _LONG_VRS | _SHORT_VRS or (data[4:6].isalpha() and data[4:6].isupper())
+    )
 
 
 def _walk(data: bytes, position: int, encoding: _Encoding) -> Iterator[_Element]:

@@ -1,7 +1,8 @@
 """The report that exists for any study: whose it is, and why there is no other answer.
 
-It is a minimal structured report without a template (PS3.3 A.35), of the class that the destination takes. Identity is carried byte for
-byte from the source; where that is not possible an element stays empty, and a sentence says so.
+It is a minimal structured report without a template (PS3.3 A.35), of the class that the destination takes.
+Identity is carried byte for byte from the source; where that is not possible an element stays empty, and a
+sentence says so.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ _CLOSING = "Absence of a segmentation does not mean absence of a lesion."
 # (value, scheme, meaning) of PS3.16.
 _TITLE = ("18748-4", "LN", "Diagnostic Imaging Report")
 _OBSERVER_TYPE, _DEVICE = ("121005", "DCM", "Observer Type"), ("121007", "DCM", "Device")
-_DEVICE_UID, _DEVICE_NAME = ("121012", "DCM", "Device Observer UID"), ("121013", "DCM", "Device Observer Name")
+_DEVICE_UID, _DEVICE_NAME = (
+    ("121012", "DCM", "Device Observer UID"),
+    ("121013", "DCM", "Device Observer Name"),
+)
 _SUMMARY = ("111017", "DCM", "CAD Processing and Findings Summary")
 _NONE_SUCCEEDED = ("111245", "DCM", "No algorithms succeeded; without findings")
 _LESION, _UNDETERMINED = ("301766008", "SCT", "Lesion of Brain"), ("373068000", "SCT", "Undetermined")
@@ -65,7 +69,9 @@ _FINDING, _COMMENT = ("121071", "DCM", "Finding"), ("121106", "DCM", "Comment")
 
 @dataclass(frozen=True)
 class UnansweredStudy:
-    """A study that has no answer without an answer: the ledger's row, the reason, and when its images came (seconds since the epoch).
+    """A study that has no answer without an answer.
+
+    The ledger's row, the reason, and when its images came (seconds since the epoch).
 
     Attributes
     ----------
@@ -88,7 +94,10 @@ class UnansweredStudy:
 
 @dataclass(frozen=True)
 class SourceIdentity:
-    """What one file says of patient and study: whole elements by tag, what had to stay empty, and which instance it is."""
+    """What one file says of patient and study.
+
+    Whole elements by tag, what had to stay empty, and which instance it is.
+    """
 
     path: Path | None
     elements: Mapping[int, tuple[str, bytes]]
@@ -128,7 +137,14 @@ def build_last_resort(study: UnansweredStudy, identity: SourceIdentity, report_f
         Key of `REPORT_CLASSES`.
     """
     sop_class = REPORT_CLASSES[report_form]
-    facts = (study.StudyInstanceUID, study.revision, study.code, study.sentence, study.software_version, report_form)
+    facts = (
+        study.StudyInstanceUID,
+        study.revision,
+        study.code,
+        study.sentence,
+        study.software_version,
+        report_form,
+    )
     series, instance = _derive_uid("series", *facts), _derive_uid("instance", *facts)
     # The scanner's dates are local time, so ours are too.
     moment = datetime.fromtimestamp(study.created_at, tz=UTC).astimezone()
@@ -170,7 +186,9 @@ def build_last_resort(study: UnansweredStudy, identity: SourceIdentity, report_f
         put_items(dataset, 0x0040A375, _evidence(study.StudyInstanceUID, identity.reference))
     sentences = (_OPENING[study.failed], study.sentence, f"Reason code: {study.code}", *identity.remarks)
     _put_content(dataset, sentences, _derive_uid("device", _PRODUCT, study.software_version))
-    data = encode_file(dataset, SOPClassUID=sop_class, SOPInstanceUID=instance, implementation=_IMPLEMENTATION)
+    data = encode_file(
+        dataset, SOPClassUID=sop_class, SOPInstanceUID=instance, implementation=_IMPLEMENTATION
+    )
     return LastResort(data, instance, sop_class, series)
 
 
@@ -178,14 +196,20 @@ def _describe(path: Path, values: Mapping[int, Sequence[bytes]]) -> SourceIdenti
     elements: dict[int, tuple[str, bytes]] = {}
     remarks = []
     for tag, (keyword, vr, pattern) in {**_IDENTITY, **_OPTIONAL}.items():
-        distinct = {value.strip(b"\0 ") if vr != "PN" else value.rstrip(b"\0 ") for value in values.get(tag, ())}
+        distinct = {
+            value.strip(b"\0 ") if vr != "PN" else value.rstrip(b"\0 ") for value in values.get(tag, ())
+        }
         if not distinct - {b""}:
             continue
         value = next(iter(distinct))
         if len(distinct) > 1:
-            remarks.append(f"{keyword} was left empty: the image has it more than once, with different values.")
+            remarks.append(
+                f"{keyword} was left empty: the image has it more than once, with different values."
+            )
         elif len(value) > LONGEST_SHORT_VALUE or not re.fullmatch(pattern.encode(), value, re.DOTALL):
-            remarks.append(f"{keyword} was left empty: what the image has there is not a value of this element.")
+            remarks.append(
+                f"{keyword} was left empty: what the image has there is not a value of this element."
+            )
         else:
             elements[tag] = (vr, value)
     uids = [_uid_of(values, tag) for tag in (_CLASS, _INSTANCE, _SERIES)]
@@ -194,7 +218,10 @@ def _describe(path: Path, values: Mapping[int, Sequence[bytes]]) -> SourceIdenti
 
 
 def _uid_of(values: Mapping[int, Sequence[bytes]], tag: int) -> str:
-    """Return a UID letter by letter, leading zeros and all; nothing where the bytes are none, or contradict each other."""
+    """Return a UID letter by letter, leading zeros and all.
+
+    Nothing where the bytes are none, or contradict each other.
+    """
     distinct = {value.rstrip(b"\0 ") for value in values.get(tag, ())}
     text = distinct.pop().decode("latin-1") if len(distinct) == 1 else ""
     return text if len(text) <= 64 and _UID.fullmatch(text) else ""
@@ -226,7 +253,10 @@ def _put_content(dataset: Elements, sentences: Sequence[str], device_uid: str) -
         _value_item(context, _DEVICE_NAME, "TEXT", 0x0040A160, "UT", "dicomnode"),
         _code_item(contains, _SUMMARY, _NONE_SUCCEEDED),
         _code_item(contains, _LESION, _UNDETERMINED),
-        *(_value_item(contains, _FINDING, "TEXT", 0x0040A160, "UT", _to_ascii(sentence)) for sentence in sentences),
+        *(
+            _value_item(contains, _FINDING, "TEXT", 0x0040A160, "UT", _to_ascii(sentence))
+            for sentence in sentences
+        ),
         _value_item(contains, _COMMENT, "TEXT", 0x0040A160, "UT", f"{_WARNING}. {_CLOSING}"),
     )
 
@@ -237,7 +267,9 @@ def _code_item(relationship: str, name: tuple[str, str, str], value: tuple[str, 
     return item
 
 
-def _value_item(relationship: str, name: tuple[str, str, str], value_type: str, tag: int, vr: str, value: str) -> Elements:
+def _value_item(
+    relationship: str, name: tuple[str, str, str], value_type: str, tag: int, vr: str, value: str
+) -> Elements:
     item = _content_item(relationship, name, value_type)
     put(item, tag, vr, value)
     return item
@@ -253,16 +285,23 @@ def _content_item(relationship: str, name: tuple[str, str, str], value_type: str
 
 def _put_code(elements: Elements, tag: int, code: tuple[str, str, str]) -> None:
     item = Elements()
-    for code_tag, vr, text in zip((0x00080100, 0x00080102, 0x00080104), ("SH", "SH", "LO"), code, strict=True):
+    for code_tag, vr, text in zip(
+        (0x00080100, 0x00080102, 0x00080104), ("SH", "SH", "LO"), code, strict=True
+    ):
         put(item, code_tag, vr, text)
     put_items(elements, tag, item)
 
 
 def _to_ascii(text: str) -> str:
     """Return one line of printable ASCII, so that any character set carries it."""
-    return re.sub(r"[^\x20-\x7e]+", " ", text.encode("ascii", "replace").decode("ascii")).strip() or "No reason was given."
+    return (
+        re.sub(r"[^\x20-\x7e]+", " ", text.encode("ascii", "replace").decode("ascii")).strip()
+        or "No reason was given."
+    )
 
 
 def _derive_uid(*facts: object) -> str:
     """Return the UID of these facts (PS3.5 B.2): the same study and reason give the same report."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(['dicomnode last resort', *map(str, facts)])).int}"
+    return (
+        f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(['dicomnode last resort', *map(str, facts)])).int}"
+    )

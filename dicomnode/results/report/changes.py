@@ -1,7 +1,9 @@
-"""What became of each lesion since an earlier study, as coded content of the report; the same in words is in `wording`.
+"""What became of each lesion since an earlier study, as coded content of the report.
 
-A lesion of today carries its change in its own measurement group. One that is gone has no group: OHIF crashes on a group without coordinates,
-so it is told in the group of all lesions, with its own tracking UID below it.
+The same in words is in `wording`.
+
+A lesion of today carries its change in its own measurement group. One that is gone has no group: OHIF crashes
+on a group without coordinates, so it is told in the group of all lesions, with its own tracking UID below it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from pipeline.records import Lesion, LesionChange, Measurement, PipelineResult
 
 
 def changes_told(result: PipelineResult, lesions: Sequence[Lesion] | None = None) -> tuple[LesionChange, ...]:
-    """Return what is told of a segment with these lesions, or of what is not there today when `lesions` is None.
+    """Return what is told of a segment with these lesions.
+
+    Or of what is not there today when `lesions` is None.
 
     Lesions that share a segment are told in words only: one code cannot stand for all of them.
     """
@@ -27,7 +31,10 @@ def changes_told(result: PipelineResult, lesions: Sequence[Lesion] | None = None
 
 
 def evaluate_changes(changes: Sequence[LesionChange]) -> list[sr.QualitativeEvaluation]:
-    """Return each change as a coded evaluation; one of a lesion that is not there today has the lesion's tracking UID and volume below it."""
+    """Return each change as a coded evaluation.
+
+    One of a lesion that is not there today has the lesion's tracking UID and volume below it.
+    """
     return [_evaluate(change) for change in changes]
 
 
@@ -46,7 +53,10 @@ def _evaluate(change: LesionChange) -> sr.QualitativeEvaluation:
         has = sr.RelationshipTypeValues.HAS_PROPERTIES
         volume = _measure(change)
         volume[0].RelationshipType = has.value
-        known = [change.tracking_uid] if change.tracking_uid else []
-        uids = [sr.UIDRefContentItem(codes.TRACKING_UNIQUE_IDENTIFIER, uid, relationship_type=has) for uid in known]
+        known_uids = [change.tracking_uid] if change.tracking_uid else []
+        uids = [
+            sr.UIDRefContentItem(codes.TRACKING_UNIQUE_IDENTIFIER, uid, relationship_type=has)
+            for uid in known_uids
+        ]
         evaluation[0].ContentSequence = sr.ContentSequence([*uids, *volume])
     return evaluation

@@ -1,4 +1,7 @@
-"""What every report of ours shares: document, observer, image library, the words, and the model's own statement."""
+"""What every report of ours shares.
+
+Document, observer, image library, the words, and the model's own statement.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,15 @@ from pydicom.uid import UID, MRImageStorage
 
 from dicomnode.records import ResultFile
 from dicomnode.results.headers import first_frame_header
-from dicomnode.results.provenance import MANUFACTURER, PRODUCT, Provenance, derive_uid, describe_equipment, device_uid, freeze_document
+from dicomnode.results.provenance import (
+    MANUFACTURER,
+    PRODUCT,
+    Provenance,
+    derive_uid,
+    describe_equipment,
+    device_uid,
+    freeze_document,
+)
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.words import codes
 from dicomnode.results.words.measured import row_of
@@ -32,7 +43,8 @@ class EncodingPlan:
     library
         Headers of each source series, reference first; the first of each enters the image library.
     remarks
-        What is said about the input. Images that are not used can change it, so the instance's UID depends on it.
+        What is said about the input. Images that are not used can change it, so the instance's UID depends on
+        it.
     form
         The SOP class, and which SEG it points to.
     limited_quality
@@ -56,7 +68,9 @@ _CLASSES: Mapping[ReportForm, type[sr.EnhancedSR | sr.ComprehensiveSR | sr.Compr
 """Our content uses nothing that the smaller classes lack, so it is the same in each."""
 
 
-def make_measurement(measurement: Measurement, coordinates: Sequence[sr.CoordinatesForMeasurement] | None = None) -> sr.Measurement:
+def make_measurement(
+    measurement: Measurement, coordinates: Sequence[sr.CoordinatesForMeasurement] | None = None
+) -> sr.Measurement:
     """Return a pipeline measurement as NUM (TID 300), coded by its row of the table."""
     coded = row_of(measurement.name)
     return sr.Measurement(
@@ -66,13 +80,17 @@ def make_measurement(measurement: Measurement, coordinates: Sequence[sr.Coordina
         unit=coded.unit,
         derivation=coded.derivation,
         method=coded.method,
-        finding_sites=[sr.FindingSite(coded.finding_site, None, coded.topographical_modifier)] if coded.finding_site else None,
+        finding_sites=[sr.FindingSite(coded.finding_site, None, coded.topographical_modifier)]
+        if coded.finding_site
+        else None,
         referenced_coordinates=coordinates,
     )
 
 
 def make_report(
-    groups: Sequence[sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations],
+    groups: Sequence[
+        sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    ],
     *,
     title: Code,
     conclusion: Code,
@@ -95,26 +113,42 @@ def make_report(
         What the network's maker says about it; it stays visible in every report.
     """
     report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=observe(plan.models, plan.context.software_version)),
+        observation_context=sr.ObservationContext(
+            observer_device_context=observe(plan.models, plan.context.software_version)
+        ),
         procedure_reported=codes.BRAIN_MRI,
         imaging_measurements=groups,
         title=title,
         referenced_images=[first_frame_header(series[0]) for series in plan.library] or None,
     )
-    # highdicom has no slot for the Qualitative Evaluations of the whole report (TID 1500 row 12): CODE and TEXT only.
-    container = sr.ContainerContentItem(name=codes.QUALITATIVE_EVALUATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    # highdicom has no slot for the Qualitative Evaluations of the whole report (TID 1500 row 12): CODE and
+    # TEXT only.
+    container = sr.ContainerContentItem(
+        name=codes.QUALITATIVE_EVALUATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS
+    )
     contains = sr.RelationshipTypeValues.CONTAINS
     container.ContentSequence = sr.ContentSequence(
         [
             sr.CodeContentItem(name=codes.CAD_SUMMARY, value=conclusion, relationship_type=contains),
             sr.CodeContentItem(name=codes.LESION_OF_BRAIN, value=lesion, relationship_type=contains),
             *(
-                [sr.CodeContentItem(name=codes.IMAGE_QUALITY_RATING, value=codes.LIMITED_QUALITY, relationship_type=contains)]
+                [
+                    sr.CodeContentItem(
+                        name=codes.IMAGE_QUALITY_RATING,
+                        value=codes.LIMITED_QUALITY,
+                        relationship_type=contains,
+                    )
+                ]
                 if plan.limited_quality
                 else []
             ),
-            *(sr.TextContentItem(name=codes.FINDING, value=plain_ascii(text), relationship_type=contains) for text in sentences),
-            sr.TextContentItem(name=codes.COMMENT, value=f"{WARNING}. {statement}".strip(), relationship_type=contains),
+            *(
+                sr.TextContentItem(name=codes.FINDING, value=plain_ascii(text), relationship_type=contains)
+                for text in sentences
+            ),
+            sr.TextContentItem(
+                name=codes.COMMENT, value=f"{WARNING}. {statement}".strip(), relationship_type=contains
+            ),
         ]
     )
     report[0].ContentSequence.append(container)
@@ -157,7 +191,9 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
 
 
 def _as_mr(header: Dataset) -> Dataset:
-    """Return a header whose class highdicom knows: it copies patient and study by the class of the first evidence.
+    """Return a header whose class highdicom knows.
+
+    It copies patient and study by the class of the first evidence.
 
     A private or retired class has no entry in its table; those attributes are the same in every class.
     """
@@ -198,15 +234,18 @@ def _own_scheme() -> Dataset:
 def choose_predecessor(plan: EncodingPlan) -> ResultFile | None:
     """Return the earlier report that this one replaces.
 
-    The same input must give the same report, also when it is asked for again after later ones were sent: a report that would come out as
-    one that was sent is that one, and has the predecessor that it had. Otherwise it is the newest.
+    The same input must give the same report, also when it is asked for again after later ones were sent: a
+    report that would come out as one that was sent is that one, and has the predecessor that it had.
+    Otherwise it is the newest.
     """
     ours = _CLASSES[plan.form.report].__name__
     # One that went out as the same class went to the same places.
-    earlier = sorted(plan.context.earlier_reports, key=lambda report: UID(report.SOPClassUID).keyword != f"{ours}Storage")
+    earlier = sorted(
+        plan.context.earlier_reports, key=lambda report: UID(report.SOPClassUID).keyword != f"{ours}Storage"
+    )
     sent = {report.SOPInstanceUID for report in earlier}
     candidates: tuple[ResultFile | None, ...] = (None, *earlier)
-    again = [one for one in candidates if _instance_uid(plan, one) in sent]
+    again = [earlier_report for earlier_report in candidates if _instance_uid(plan, earlier_report) in sent]
     return again[0] if again else next(iter(earlier), None)
 
 
@@ -225,7 +264,10 @@ def _as_evidence(report: ResultFile, header: Dataset) -> Dataset:
 
 
 def observe(models: Sequence[ModelIdentity], software_version: str) -> sr.ObserverContext:
-    """Return the device observer (TID 1004); it agrees with the first Contributing Equipment item (IHE AIR 6.5.3.1)."""
+    """Return the device observer (TID 1004).
+
+    It agrees with the first Contributing Equipment item (IHE AIR 6.5.3.1).
+    """
     model = models[0] if models else None
     return sr.ObserverContext(
         observer_type=sr.CodedConcept.from_code(codes.DEVICE),

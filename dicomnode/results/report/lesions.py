@@ -1,7 +1,8 @@
 """The structured report of found lesions: Comprehensive 3D SR, TID 1500 (PS3.16).
 
-Each lesion has two measurement groups with one tracking UID: TID 1411 points to its segment, TID 1501 holds the long axis with
-its coordinates. OHIF merges them and draws the line; without a group with coordinates its viewport crashes.
+Each lesion has two measurement groups with one tracking UID: TID 1411 points to its segment, TID 1501 holds
+the long axis with its coordinates. OHIF merges them and draws the line; without a group with coordinates its
+viewport crashes.
 """
 
 from __future__ import annotations
@@ -61,11 +62,15 @@ def build_lesion_report(
     merged = len(plans[-1].lesions) if len(plans[-1].lesions) > 1 else 0
     remarks = describe_remarks(findings)
     sentences = [*describe_lesions(result, merged, len(plans)), *describe_changes(result), *remarks]
-    plan = EncodingPlan(context, result.models, evidence, provenance, remarks, form, limited_quality=is_limited(findings))
+    plan = EncodingPlan(
+        context, result.models, evidence, provenance, remarks, form, limited_quality=is_limited(findings)
+    )
     report = make_report(
         groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,
-        conclusion=codes.SOME_SUCCEEDED_WITH_FINDINGS if was_refused(findings) else codes.ALL_SUCCEEDED_WITH_FINDINGS,
+        conclusion=codes.SOME_SUCCEEDED_WITH_FINDINGS
+        if was_refused(findings)
+        else codes.ALL_SUCCEEDED_WITH_FINDINGS,
         lesion=codes.PRESENT,
         sentences=sentences,
         statement=plain_ascii(result.plan.lesion.model.statement),
@@ -77,16 +82,24 @@ def build_lesion_report(
 def cite_algorithm(plan: Plan) -> sr.AlgorithmIdentification:
     """Return the lesion network as TID 4019; its words agree with the Contributing Equipment item (IHE AIR)."""
     algorithm = describe_algorithm(plan)
-    parameters = [value if name == "statement" else f"{name} {value}" for name, value in algorithm.parameters.items()]
+    parameters = [
+        value if name == "statement" else f"{name} {value}" for name, value in algorithm.parameters.items()
+    ]
     return sr.AlgorithmIdentification(
-        name=algorithm.name, version=algorithm.version, parameters=parameters, family=codes.ARTIFICIAL_INTELLIGENCE
+        name=algorithm.name,
+        version=algorithm.version,
+        parameters=parameters,
+        family=codes.ARTIFICIAL_INTELLIGENCE,
     )
 
 
-def place_long_axis(axis: LongAxis, frame: SourceFrame, SOPClassUID: UID, *, multiframe: bool) -> sr.CoordinatesForMeasurement:
+def place_long_axis(
+    axis: LongAxis, frame: SourceFrame, SOPClassUID: UID, *, multiframe: bool
+) -> sr.CoordinatesForMeasurement:
     """Return the long axis as a polyline on its source frame.
 
-    SCOORD counts (column, row) from the outer corner of the first pixel (PS3.3 C.18.6.1.2), so voxel centres gain one half.
+    SCOORD counts (column, row) from the outer corner of the first pixel (PS3.3 C.18.6.1.2), so voxel centres
+    gain one half.
     """
     coordinates = sr.CoordinatesForMeasurement(
         graphic_type=sr.GraphicTypeValues.POLYLINE,
@@ -103,11 +116,15 @@ def place_long_axis(axis: LongAxis, frame: SourceFrame, SOPClassUID: UID, *, mul
     return coordinates
 
 
-def _describe_all(context: AnswerContext, result: PipelineResult, header: Dataset, provenance: Provenance) -> Group:
+def _describe_all(
+    context: AnswerContext, result: PipelineResult, header: Dataset, provenance: Provenance
+) -> Group:
     longest = max(result.lesions, key=lambda lesion: lesion.long_axis.length_mm)
     greatest = Measurement("greatest_long_axis", longest.long_axis.length_mm, "mm", "")
     return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("all lesions"), identifier="All lesions"),
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=provenance.uid("all lesions"), identifier="All lesions"
+        ),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN)],
         algorithm_id=cite_algorithm(result.plan),
@@ -119,7 +136,9 @@ def _describe_all(context: AnswerContext, result: PipelineResult, header: Datase
     )
 
 
-def _describe_segment(plan: SegmentPlan, context: AnswerContext, result: PipelineResult, segmentation: Dataset) -> Group:
+def _describe_segment(
+    plan: SegmentPlan, context: AnswerContext, result: PipelineResult, segmentation: Dataset
+) -> Group:
     changes = changes_told(result, plan.lesions)
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=plan.tracking_uid, identifier=plan.tracking_id),
@@ -132,7 +151,10 @@ def _describe_segment(plan: SegmentPlan, context: AnswerContext, result: Pipelin
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN, codes.SIDES.get(plan.laterality))],
         algorithm_id=cite_algorithm(result.plan),
-        measurements=[*(make_measurement(item) for item in measure_segment(plan) if item.name != "long_axis"), *measure_earlier(changes)],
+        measurements=[
+            *(make_measurement(item) for item in measure_segment(plan) if item.name != "long_axis"),
+            *measure_earlier(changes),
+        ],
         qualitative_evaluations=evaluate_changes(changes) or None,
     )
 
@@ -152,7 +174,11 @@ def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
     """Return a segment's measurements: the lesion's own, or the sum of the volumes of merged lesions."""
     if len(plan.lesions) == 1:
         lesion = plan.lesions[0]
-        agreed = () if lesion.mean_agreement is None else (Measurement("agreement", 100 * lesion.mean_agreement, "%", ""),)
+        agreed = (
+            ()
+            if lesion.mean_agreement is None
+            else (Measurement("agreement", 100 * lesion.mean_agreement, "%", ""),)
+        )
         return (*lesion.measurements, *agreed)
     volumes = [item for lesion in plan.lesions for item in lesion.measurements if item.name == "volume"]
     return (Measurement("volume", sum(item.value for item in volumes), volumes[0].unit, volumes[0].method),)
@@ -160,4 +186,6 @@ def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
 
 def _coordinates(axis: LongAxis, context: AnswerContext, header: Dataset) -> sr.CoordinatesForMeasurement:
     frame = context.sources[0].frames[axis.slice_index]
-    return place_long_axis(axis, frame, UID(header.SOPClassUID), multiframe="PerFrameFunctionalGroupsSequence" in header)
+    return place_long_axis(
+        axis, frame, UID(header.SOPClassUID), multiframe="PerFrameFunctionalGroupsSequence" in header
+    )

@@ -1,7 +1,7 @@
 """The structured report of a study in which no lesion was found.
 
-TID 1500 as the positive report, but under the title "Diagnostic Imaging Report": OHIF crashes on Imaging Measurement Reports (126000)
-without coordinates, and shows any other title as readable text.
+TID 1500 as the positive report, but under the title "Diagnostic Imaging Report": OHIF crashes on Imaging
+Measurement Reports (126000) without coordinates, and shows any other title as readable text.
 """
 
 from __future__ import annotations
@@ -42,27 +42,41 @@ def build_negative_report(
 ) -> Dataset:
     """Return the report that says that the analysis succeeded and found no lesion.
 
-    Where an input was refused on the way, the summary says that not all algorithms succeeded. Absence is not claimed then, nor where
-    the FLAIR was not used in full (`may_claim_absence`).
+    Where an input was refused on the way, the summary says that not all algorithms succeeded. Absence is not
+    claimed then, nor where the FLAIR was not used in full (`may_claim_absence`).
     """
     is_absent = may_claim_absence(result.used, findings)
     lesion = codes.ABSENT if is_absent else codes.UNDETERMINED
     group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=provenance.uid("all lesions"), identifier="All lesions"),
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=provenance.uid("all lesions"), identifier="All lesions"
+        ),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN)],
         algorithm_id=cite_algorithm(result.plan),
         measurements=[make_measurement(item) for item in result.measurements],
-        qualitative_evaluations=[sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion), *evaluate_changes(changes_told(result))],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, lesion),
+            *evaluate_changes(changes_told(result)),
+        ],
     )
     remarks = describe_remarks(findings)
-    plan = EncodingPlan(context, result.models, evidence, provenance, remarks, form, limited_quality=is_limited(findings))
+    plan = EncodingPlan(
+        context, result.models, evidence, provenance, remarks, form, limited_quality=is_limited(findings)
+    )
     report = make_report(
         [group],
         title=codes.DIAGNOSTIC_IMAGING_REPORT,
-        conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS if was_refused(findings) else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
+        conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS
+        if was_refused(findings)
+        else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
         lesion=lesion,
-        sentences=[*describe_lesions(result, 0, 0), *([] if is_absent else [UNDETERMINED]), *describe_changes(result), *remarks],
+        sentences=[
+            *describe_lesions(result, 0, 0),
+            *([] if is_absent else [UNDETERMINED]),
+            *describe_changes(result),
+            *remarks,
+        ],
         statement=plain_ascii(result.plan.lesion.model.statement),
         plan=plan,
     )

@@ -1,4 +1,6 @@
-"""The structured report of a study that was not processed: what stood in the way and what to do, in words and codes.
+"""The structured report of a study that was not processed.
+
+What stood in the way and what to do, in words and codes.
 
 It never says that a lesion is absent: nothing was looked at.
 """

@@ -25,7 +25,9 @@ def referenced_series(path: Path) -> str:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
     except (InvalidDicomError, OSError, ValueError) as problem:
-        raise StudyRefused(f"the earlier segmentation cannot be read: {type(problem).__name__}", code="earlier-unreadable") from None
+        raise StudyRefused(
+            f"the earlier segmentation cannot be read: {type(problem).__name__}", code="earlier-unreadable"
+        ) from None
     if header.get("Modality") != "SEG" or header.get("Manufacturer") != MANUFACTURER:
         raise StudyRefused("the earlier segmentation is not one of this node", code="earlier-not-ours")
     return str(header.ReferencedSeriesSequence[0].SeriesInstanceUID)
@@ -46,8 +48,19 @@ def read_earlier(path: Path, image: Volume) -> Earlier:
     """
     segmentation = hd.seg.segread(path)
     if str(segmentation.FrameOfReferenceUID) != image.frame_of_reference_uid:
-        raise StudyRefused("the earlier segmentation and its images have different frames of reference", code="earlier-elsewhere")
+        raise StudyRefused(
+            "the earlier segmentation and its images have different frames of reference",
+            code="earlier-elsewhere",
+        )
     volume = segmentation.get_volume(combine_segments=True, relabel=False)
-    labels = Volume(np.asarray(volume.array, np.uint16), np.asarray(volume.affine, np.float64), image.frame_of_reference_uid)
-    tracking = {int(item.SegmentNumber): str(item.get("TrackingUID", "")) for item in segmentation.SegmentSequence}
-    return Earlier(image, labels, tracking, str(segmentation.SOPInstanceUID), str(segmentation.get("StudyDate") or ""))
+    labels = Volume(
+        np.asarray(volume.array, np.uint16),
+        np.asarray(volume.affine, np.float64),
+        image.frame_of_reference_uid,
+    )
+    tracking = {
+        int(item.SegmentNumber): str(item.get("TrackingUID", "")) for item in segmentation.SegmentSequence
+    }
+    return Earlier(
+        image, labels, tracking, str(segmentation.SOPInstanceUID), str(segmentation.get("StudyDate") or "")
+    )

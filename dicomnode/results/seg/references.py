@@ -1,7 +1,10 @@
-"""A SEG of images that highdicom does not take together: of several series, or frames of several multi-frame instances.
+"""A SEG of images that highdicom does not take together.
 
-It is built on stand-ins, one single-frame header a slice under UIDs of their own; afterwards every reference is written back to the image
-that the stand-in stood for (PS3.3 C.7.6.16.2.6 Derivation Image, C.12.4 Common Instance Reference).
+Of several series, or frames of several multi-frame instances.
+
+It is built on stand-ins, one single-frame header a slice under UIDs of their own; afterwards every reference
+is written back to the image that the stand-in stood for (PS3.3 C.7.6.16.2.6 Derivation Image, C.12.4 Common
+Instance Reference).
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ class ImageReference:
 
 @dataclass(frozen=True, eq=False)
 class StandIns:
-    """Headers for highdicom, and what each of them stands for: stand-in SOP Instance UID to image. Empty where nothing had to be replaced."""
+    """Headers for highdicom, and what each of them stands for: stand-in SOP Instance UID to image.
+
+    Empty where nothing had to be replaced.
+    """
 
     headers: Sequence[Dataset]
     images: dict[str, ImageReference]
@@ -58,9 +64,12 @@ def stand_in(headers: Sequence[Dataset], source: SourceSeries, provenance: Prove
         stand.SeriesInstanceUID = provenance.uid("stand-in series", source.role)
         if "NumberOfFrames" in stand:
             del stand.NumberOfFrames
-        several = int(header.get("NumberOfFrames") or 1) > 1
+        is_multiframe = int(header.get("NumberOfFrames") or 1) > 1
         images[str(stand.SOPInstanceUID)] = ImageReference(
-            str(header.SOPClassUID), str(header.SOPInstanceUID), str(header.SeriesInstanceUID), frame.frame_number if several else None
+            str(header.SOPClassUID),
+            str(header.SOPInstanceUID),
+            str(header.SeriesInstanceUID),
+            frame.frame_number if is_multiframe else None,
         )
         replaced.append(stand)
     return StandIns(replaced, images)
@@ -91,7 +100,10 @@ def _series_item(SeriesInstanceUID: str, members: dict[str, str]) -> Dataset:
 def _write_back(dataset: Dataset, images: dict[str, ImageReference]) -> None:
     image = images.get(str(dataset.get("ReferencedSOPInstanceUID", "")))
     if image is not None:
-        dataset.ReferencedSOPClassUID, dataset.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        dataset.ReferencedSOPClassUID, dataset.ReferencedSOPInstanceUID = (
+            image.SOPClassUID,
+            image.SOPInstanceUID,
+        )
         if image.frame_number is not None:
             dataset.ReferencedFrameNumber = image.frame_number
     for element in dataset:

@@ -1,7 +1,7 @@
 """The lesions on the T1's own grid: a second SEG, in a series of its own, for those who read the T1.
 
-The mask moves by the rigid link that the pipeline found between the two images, nearest neighbour: labels are never interpolated.
-Volumes are measured on the reference only; this SEG is for looking at.
+The mask moves by the rigid link that the pipeline found between the two images, nearest neighbour: labels are
+never interpolated. Volumes are measured on the reference only; this SEG is for looking at.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ class SecondGrid:
     link: Affine
 
 
-def find_second_grid(volume: Volume | None, sources: Sequence[SourceSeries], result: PipelineResult) -> SecondGrid | None:
-    """Return the T1 of a study whose result lies on the FLAIR; None where there is none, or none was registered."""
+def find_second_grid(
+    volume: Volume | None, sources: Sequence[SourceSeries], result: PipelineResult
+) -> SecondGrid | None:
+    """Return the T1 of a study whose result lies on the FLAIR.
+
+    None where there is none, or none was registered.
+    """
     source = next((source for source in sources[1:] if source.role == "t1"), None)
     if volume is None or source is None or "t1" not in result.links:
         return None
@@ -39,13 +44,18 @@ def find_second_grid(volume: Volume | None, sources: Sequence[SourceSeries], res
 
 
 def move_labels(labels: Volume, grid: SecondGrid) -> Array:
-    """Return (slice, row, column) on the second grid: the label of the reference's voxel in which each voxel's centre lies."""
+    """Return (slice, row, column) on the second grid.
+
+    The label of the reference's voxel in which each voxel's centre lies.
+    """
     to_reference = np.linalg.inv(labels.affine) @ np.linalg.inv(grid.link) @ grid.volume.affine
     slices, rows, columns = grid.volume.array.shape
     row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
     moved = np.zeros((slices, rows, columns), dtype=labels.array.dtype)
     for number in range(slices):
-        index = np.rint(apply_affine(to_reference, np.stack([np.full_like(row, number), row, column], axis=-1))).astype(int)
+        index = np.rint(
+            apply_affine(to_reference, np.stack([np.full_like(row, number), row, column], axis=-1))
+        ).astype(int)
         inside = ((index >= 0) & (index < labels.array.shape)).all(axis=-1)
         moved[number][inside] = labels.array[tuple(index[inside].T)]
     return moved
@@ -68,5 +78,5 @@ def build_second_segmentation(
         Repaired headers of the second grid's series, in the order of its frames.
     """
     moved = replace(result, labels=grid.volume.with_array(move_labels(result.labels, grid)))
-    there = replace(context, sources=(grid.source,))
-    return build_segmentation(there, moved, headers, plans, provenance, form)
+    grid_context = replace(context, sources=(grid.source,))
+    return build_segmentation(grid_context, moved, headers, plans, provenance, form)

@@ -1,7 +1,10 @@
-"""DICOM Segmentation (PS3.3 A.51): the reference series' own grid, one segment per lesion, one referenced series.
+"""DICOM Segmentation (PS3.3 A.51).
 
-BINARY in native Explicit VR Little Endian and one referenced series are not taste: other encodings fail in dcmqi, Slicer or Weasis,
-and a second referenced series makes OHIF show nothing. The other encodings are for destinations that ask for them.
+The reference series' own grid, one segment per lesion, one referenced series.
+
+BINARY in native Explicit VR Little Endian and one referenced series are not taste: other encodings fail in
+dcmqi, Slicer or Weasis, and a second referenced series makes OHIF show nothing. The other encodings are for
+destinations that ask for them.
 """
 
 from __future__ import annotations
@@ -94,8 +97,13 @@ def build_segmentation(
     return _encode(context, result, headers, context.sources[0], provenance, form, description)
 
 
-def build_probability(context: AnswerContext, result: PipelineResult, headers: Sequence[Dataset], provenance: Provenance) -> Dataset:
-    """Return the lesion probability on the reference series' grid as a FRACTIONAL SEG of one segment; parameters as above."""
+def build_probability(
+    context: AnswerContext, result: PipelineResult, headers: Sequence[Dataset], provenance: Provenance
+) -> Dataset:
+    """Return the lesion probability on the reference series' grid as a FRACTIONAL SEG of one segment.
+
+    Parameters as above.
+    """
     title = "Lesion probability"
     segment = SegmentPlan(1, result.lesions, title, title, provenance.uid(title), segment_color(1))
     probability = order_as_source(result.probability.array, context.sources[0], headers)
@@ -113,12 +121,14 @@ def build_probability(context: AnswerContext, result: PipelineResult, headers: S
 def order_as_source(values: Array, reference: SourceSeries, headers: Sequence[Dataset]) -> Array:
     """Return a volume's slices in the order of the source's frames.
 
-    Classic headers are already in the order of the slices. In a multi-frame image slice k is frame `frames[k].frame_number`;
-    frames that are no slice stay empty.
+    Classic headers are already in the order of the slices. In a multi-frame image slice k is frame
+    `frames[k].frame_number`; frames that are no slice stay empty.
     """
     rows_columns = (int(headers[0].Rows), int(headers[0].Columns))
     if values.shape != (len(reference.frames), *rows_columns):
-        raise ResultRejected(f"the mask's shape {values.shape} does not fit {len(reference.frames)} frames of {rows_columns}")
+        raise ResultRejected(
+            f"the mask's shape {values.shape} does not fit {len(reference.frames)} frames of {rows_columns}"
+        )
     if "PerFrameFunctionalGroupsSequence" not in headers[0]:
         return values
     ordered = np.zeros((int(headers[0].NumberOfFrames), *rows_columns), dtype=values.dtype)
@@ -136,7 +146,10 @@ def _encode(
     form: SegmentationPlan,
     description: Mapping[str, Any],
 ) -> Dataset:
-    """Return a SEG: what every one of ours has, and what `description` (arguments of highdicom's) says of this one."""
+    """Return a SEG: what every one of ours has.
+
+    And what `description` (arguments of highdicom's) says of this one.
+    """
     model = result.plan.lesion.model
     stand_ins = stand_in(headers, source, provenance)
     dataset = hd.seg.Segmentation(
@@ -166,7 +179,8 @@ def _encode(
     write_back(dataset, stand_ins.images)
     for item in dataset.SegmentSequence:
         item.SegmentDescription = plain_ascii(model.statement)
-    # highdicom leaves out what is optional in General Series; without a body part dciodvfy asks for Laterality.
+    # highdicom leaves out what is optional in General Series; without a body part dciodvfy asks for
+    # Laterality.
     dataset.BodyPartExamined = "BRAIN"
     freeze_document(dataset, provenance)
     return dataset
@@ -186,7 +200,8 @@ def _describe_segment(plan: SegmentPlan, result: PipelineResult) -> hd.seg.Segme
         display_color=cielab_color(plan.color),
     )
     if plan.laterality in codes.SIDES:
-        # highdicom has no slot for the side of a segment; it belongs into the item of the type (PS3.3 C.8.20.4, CID 244).
+        # highdicom has no slot for the side of a segment; it belongs into the item of the type (PS3.3
+        # C.8.20.4, CID 244).
         side = hd.sr.CodedConcept.from_code(codes.SIDES[plan.laterality])
         description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
     return description

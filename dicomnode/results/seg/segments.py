@@ -18,7 +18,10 @@ _GOLDEN_RATIO = 0.618033988749895
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """One segment: its number from 1, the lesions in it (largest first), its names and its colour (sRGB, 0..255)."""
+    """One segment: its number from 1.
+
+    The lesions in it (largest first), its names and its colour (sRGB, 0..255).
+    """
 
     number: int
     lesions: tuple[Lesion, ...]
@@ -36,14 +39,22 @@ class SegmentPlan:
         return "unknown" if "unknown" in sides else "both"
 
 
-def plan_segments(result: PipelineResult, maximum_segments: int, provenance: Provenance) -> tuple[SegmentPlan, ...]:
+def plan_segments(
+    result: PipelineResult, maximum_segments: int, provenance: Provenance
+) -> tuple[SegmentPlan, ...]:
     """Give each lesion a segment, largest first; beyond the maximum, the rest shares the last one."""
     groups: list[Sequence[Lesion]] = [(lesion,) for lesion in result.lesions]
     if len(groups) > maximum_segments:
         groups = [*groups[: maximum_segments - 1], result.lesions[maximum_segments - 1 :]]
     changes = result.follow_up.changes if result.follow_up else ()
-    known = {change.label: UID(change.tracking_uid) for change in changes if change.label is not None and change.tracking_uid}
-    return tuple(_plan(number, tuple(group), known, provenance) for number, group in enumerate(groups, start=1))
+    uid_by_label = {
+        change.label: UID(change.tracking_uid)
+        for change in changes
+        if change.label is not None and change.tracking_uid
+    }
+    return tuple(
+        _plan(number, tuple(group), uid_by_label, provenance) for number, group in enumerate(groups, start=1)
+    )
 
 
 def count_merged(result: PipelineResult, maximum_segments: int) -> int:
@@ -53,7 +64,9 @@ def count_merged(result: PipelineResult, maximum_segments: int) -> int:
 
 def draw_segments(labels: Array, plans: Sequence[SegmentPlan]) -> Array:
     """Return (slice, row, column) uint8: the segment number of each voxel, 0 outside."""
-    table = np.zeros(1 + max((lesion.label for plan in plans for lesion in plan.lesions), default=0), dtype=np.uint8)
+    table = np.zeros(
+        1 + max((lesion.label for plan in plans for lesion in plan.lesions), default=0), dtype=np.uint8
+    )
     for plan in plans:
         for lesion in plan.lesions:
             table[lesion.label] = plan.number
@@ -76,12 +89,14 @@ def cielab_color(color: tuple[int, int, int]) -> hd.color.CIELabColor:
     return hd.color.CIELabColor.from_rgb(*color)
 
 
-def _plan(number: int, lesions: tuple[Lesion, ...], known: Mapping[int, UID], provenance: Provenance) -> SegmentPlan:
+def _plan(
+    number: int, lesions: tuple[Lesion, ...], uid_by_label: Mapping[int, UID], provenance: Provenance
+) -> SegmentPlan:
     """Plan one segment; a lesion that an earlier study has keeps its Tracking UID (PS3.3 C.8.20.2)."""
     if len(lesions) == 1:
         label = f"Lesion {lesions[0].label}"
     else:
         label = f"Lesions {lesions[0].label} to {lesions[-1].label}"
-    own = provenance.uid("lesion", lesions[0].label, len(lesions))
-    tracking_uid = known.get(lesions[0].label, own) if len(lesions) == 1 else own
+    own_uid = provenance.uid("lesion", lesions[0].label, len(lesions))
+    tracking_uid = uid_by_label.get(lesions[0].label, own_uid) if len(lesions) == 1 else own_uid
     return SegmentPlan(number, lesions, label, label, tracking_uid, segment_color(number))

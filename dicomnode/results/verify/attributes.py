@@ -22,14 +22,48 @@ from dicomnode.results.verify.items import check_items
 from dicomnode.settings.config import ResultForm, ResultKind
 
 _SEGMENTATION = (
-    *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "ContentDate", "ContentTime"),
-    *("ContentLabel", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "SegmentSequence"),
-    *("DimensionIndexSequence", "DimensionOrganizationSequence", "ReferencedSeriesSequence", "SharedFunctionalGroupsSequence"),
+    *(
+        "SOPInstanceUID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "FrameOfReferenceUID",
+        "SeriesNumber",
+        "ContentDate",
+        "ContentTime",
+    ),
+    *(
+        "ContentLabel",
+        "Manufacturer",
+        "ManufacturerModelName",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+        "SegmentSequence",
+    ),
+    *(
+        "DimensionIndexSequence",
+        "DimensionOrganizationSequence",
+        "ReferencedSeriesSequence",
+        "SharedFunctionalGroupsSequence",
+    ),
     *("PerFrameFunctionalGroupsSequence", "ContributingEquipmentSequence", "LossyImageCompression"),
 )
 _COMPANION = (
-    *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "ContentDate", "ContentTime"),
-    *("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "SeriesDescription", "ContributingEquipmentSequence"),
+    *(
+        "SOPInstanceUID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SeriesNumber",
+        "InstanceNumber",
+        "ContentDate",
+        "ContentTime",
+    ),
+    *(
+        "Manufacturer",
+        "ManufacturerModelName",
+        "SoftwareVersions",
+        "SeriesDescription",
+        "ContributingEquipmentSequence",
+    ),
 )
 _TYPE_1 = {
     "seg": _SEGMENTATION,
@@ -37,13 +71,46 @@ _TYPE_1 = {
     "probability": (*_SEGMENTATION, "SegmentationFractionalType", "MaximumFractionalValue"),
     "pictures": (
         *_COMPANION,
-        *("ImageType", "BurnedInAnnotation", "PhotometricInterpretation", "Rows", "Columns", "PixelData", "ImageComments"),
+        *(
+            "ImageType",
+            "BurnedInAnnotation",
+            "PhotometricInterpretation",
+            "Rows",
+            "Columns",
+            "PixelData",
+            "ImageComments",
+        ),
     ),
-    "pdf": (*_COMPANION, "BurnedInAnnotation", "MIMETypeOfEncapsulatedDocument", "EncapsulatedDocument", "DocumentTitle"),
-    "ko": (*_COMPANION, "ContentSequence", "ConceptNameCodeSequence", "CurrentRequestedProcedureEvidenceSequence"),
+    "pdf": (
+        *_COMPANION,
+        "BurnedInAnnotation",
+        "MIMETypeOfEncapsulatedDocument",
+        "EncapsulatedDocument",
+        "DocumentTitle",
+    ),
+    "ko": (
+        *_COMPANION,
+        "ContentSequence",
+        "ConceptNameCodeSequence",
+        "CurrentRequestedProcedureEvidenceSequence",
+    ),
     "sr": (
-        *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "ContentDate", "ContentTime", "Manufacturer"),
-        *("ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "ContentSequence", "ConceptNameCodeSequence"),
+        *(
+            "SOPInstanceUID",
+            "StudyInstanceUID",
+            "SeriesInstanceUID",
+            "SeriesNumber",
+            "ContentDate",
+            "ContentTime",
+            "Manufacturer",
+        ),
+        *(
+            "ManufacturerModelName",
+            "DeviceSerialNumber",
+            "SoftwareVersions",
+            "ContentSequence",
+            "ConceptNameCodeSequence",
+        ),
         *("CurrentRequestedProcedureEvidenceSequence", "ContributingEquipmentSequence"),
     ),
 }
@@ -51,12 +118,30 @@ _OUTLINES = {"Modality": "SEG", "BodyPartExamined": "BRAIN"}
 _FIXED: Mapping[str, Mapping[str, Any]] = {
     "seg": _OUTLINES,
     "seg-t1": _OUTLINES,
-    "probability": {**_OUTLINES, "SOPClassUID": SegmentationStorage, "SegmentationFractionalType": "PROBABILITY"},
-    "sr": {"Modality": "SR", "CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED", "PreliminaryFlag": "PRELIMINARY"},
+    "probability": {
+        **_OUTLINES,
+        "SOPClassUID": SegmentationStorage,
+        "SegmentationFractionalType": "PROBABILITY",
+    },
+    "sr": {
+        "Modality": "SR",
+        "CompletionFlag": "COMPLETE",
+        "VerificationFlag": "UNVERIFIED",
+        "PreliminaryFlag": "PRELIMINARY",
+    },
 }
 _COMPANION_FIXED: Mapping[str, Mapping[str, Any]] = {
-    "pictures": {"Modality": "OT", "BurnedInAnnotation": "NO", "PhotometricInterpretation": "RGB", "BodyPartExamined": "BRAIN"},
-    "pdf": {"Modality": "DOC", "BurnedInAnnotation": "YES", "MIMETypeOfEncapsulatedDocument": "application/pdf"},
+    "pictures": {
+        "Modality": "OT",
+        "BurnedInAnnotation": "NO",
+        "PhotometricInterpretation": "RGB",
+        "BodyPartExamined": "BRAIN",
+    },
+    "pdf": {
+        "Modality": "DOC",
+        "BurnedInAnnotation": "YES",
+        "MIMETypeOfEncapsulatedDocument": "application/pdf",
+    },
     "ko": {"Modality": "KO"},
 }
 _REPORT_CLASSES: Mapping[str, str] = {
@@ -76,18 +161,18 @@ _SEGMENTATION_TYPES: Mapping[str, tuple[tuple[str, int], ...]] = {
 }
 
 
-def check_attributes(part: str, dataset: Dataset) -> None:
+def check_attributes(object_name: str, dataset: Dataset) -> None:
     """Refuse a result that lacks a required value or has another than the fixed one."""
-    for keyword in _TYPE_1[part]:
+    for keyword in _TYPE_1[object_name]:
         if dataset.get(keyword) in (None, "", []):
-            raise ResultRejected(f"the {part} has no {keyword}")
-    check_items(part, dataset)
-    for keyword, value in {**_FIXED, **_COMPANION_FIXED}[part].items():
+            raise ResultRejected(f"the {object_name} has no {keyword}")
+    check_items(object_name, dataset)
+    for keyword, value in {**_FIXED, **_COMPANION_FIXED}[object_name].items():
         if dataset.get(keyword) != value:
-            raise ResultRejected(f"the {part}'s {keyword} is {dataset.get(keyword)!r}, not {value!r}")
+            raise ResultRejected(f"the {object_name}'s {keyword} is {dataset.get(keyword)!r}, not {value!r}")
 
 
-def check_class(part: ResultKind, dataset: Dataset, form: ResultForm) -> None:
+def check_class(object_name: ResultKind, dataset: Dataset, form: ResultForm) -> None:
     """Refuse a result of another SOP class or encoding than the form asks for."""
     allowed: dict[str, tuple[object, ...]] = {
         "sr": (_REPORT_CLASSES[form.report],),
@@ -99,7 +184,7 @@ def check_class(part: ResultKind, dataset: Dataset, form: ResultForm) -> None:
         "ko": (KeyObjectSelectionDocumentStorage,),
     }
     outlines = "SegmentationType" in dataset
-    seen = (dataset.SegmentationType, dataset.BitsAllocated) if outlines else dataset.SOPClassUID
-    if seen not in allowed[part]:
+    written_form = (dataset.SegmentationType, dataset.BitsAllocated) if outlines else dataset.SOPClassUID
+    if written_form not in allowed[object_name]:
         keywords = "SegmentationType and BitsAllocated are" if outlines else "SOPClassUID is"
-        raise ResultRejected(f"the {form.kind_of(part)}'s {keywords} {seen}")
+        raise ResultRejected(f"the {form.kind_of(object_name)}'s {keywords} {written_form}")

@@ -1,4 +1,7 @@
-"""The last gate for pictures, page and key objects: what they show and whom they name, read back from their bytes."""
+"""The last gate for pictures, page and key objects.
+
+What they show and whom they name, read back from their bytes.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,12 @@ def check_mark(dataset: Dataset) -> None:
         raise ResultRejected(f"the series of the {dataset.Modality} object does not say that it is {_MARK}")
 
 
-def check_pictures(objects: Sequence[Dataset], result: PipelineResult | None, series: SourceSeries | None) -> None:
-    """Refuse pictures without the warning in their pixels, or whose outlines do not lie where the lesions are in their slice.
+def check_pictures(
+    objects: Sequence[Dataset], result: PipelineResult | None, series: SourceSeries | None
+) -> None:
+    """Refuse pictures without the warning in their pixels.
+
+    Or whose outlines do not lie where the lesions are in their slice.
 
     Parameters
     ----------
@@ -53,13 +60,23 @@ def check_pictures(objects: Sequence[Dataset], result: PipelineResult | None, se
         raise ResultRejected("the pictures do not show the slice in which the largest lesion is largest")
     for index, frame in zip(slices, frames[1:], strict=True):
         _check_outlines(frame[:side], result.labels.array[index], spacing_mm(result.labels.affine)[1:])
-    shown = {str(image.ReferencedSOPInstanceUID) for dataset in objects for image in dataset.get("SourceImageSequence", [])}
-    if shown != {series.frames[index].SOPInstanceUID for index in slices} and len({frame.path for frame in series.frames}) > 1:
+    referenced_uids = {
+        str(image.ReferencedSOPInstanceUID)
+        for dataset in objects
+        for image in dataset.get("SourceImageSequence", [])
+    }
+    if (
+        referenced_uids != {series.frames[index].SOPInstanceUID for index in slices}
+        and len({frame.path for frame in series.frames}) > 1
+    ):
         raise ResultRejected("the pictures name other images than those that they show")
 
 
 def check_pdf(dataset: Dataset) -> None:
-    """Refuse a page that is no PDF, or does not bear what identifies the patient as the header does, or not the warning."""
+    """Refuse a page that is no PDF, or does not bear what identifies the patient as the header does.
+
+    Or not the warning.
+    """
     data = bytes(dataset.EncapsulatedDocument)[: int(dataset.EncapsulatedDocumentLength)]
     if not data.startswith(b"%PDF-") or not data.rstrip().endswith(b"%%EOF"):
         raise ResultRejected("the page is not a whole PDF file")
@@ -76,9 +93,15 @@ def check_key_objects(dataset: Dataset, segmentation: Dataset, series: SourceSer
     """Refuse key objects that point to something else than images of the reference series and their SEG."""
     images = {frame.SOPInstanceUID for frame in series.frames}
     named = [
-        str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for item in walk_content(dataset) if "ReferencedSOPSequence" in item
+        str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+        for item in walk_content(dataset)
+        if "ReferencedSOPSequence" in item
     ]
-    if segmentation.SOPInstanceUID not in named or len(named) < 2 or not set(named) <= {*images, str(segmentation.SOPInstanceUID)}:
+    if (
+        segmentation.SOPInstanceUID not in named
+        or len(named) < 2
+        or not set(named) <= {*images, str(segmentation.SOPInstanceUID)}
+    ):
         raise ResultRejected("the key objects are not the key images and their segmentation")
     evidence = {
         str(instance.ReferencedSOPInstanceUID)
@@ -96,7 +119,10 @@ def read_lines(data: bytes) -> list[str]:
     """Return the lines of our own PDF's text layer, in the order in which they are seen from left to right."""
     packed = re.findall(rb"/FlateDecode /Length (\d+) >>\nstream\n", data)
     starts = [match.end() for match in re.finditer(rb"/FlateDecode /Length \d+ >>\nstream\n", data)]
-    streams = [zlib.decompress(data[start : start + int(length)]) for start, length in zip(starts, packed, strict=True)]
+    streams = [
+        zlib.decompress(data[start : start + int(length)])
+        for start, length in zip(starts, packed, strict=True)
+    ]
     fonts = [_read_map(stream) for stream in streams if b"begincmap" in stream]
     content = next(stream for stream in streams if stream.startswith(b"q ")).decode("ascii")
     return [_read_line(line, fonts) for line in content.splitlines() if " Tm " in line]
@@ -109,19 +135,30 @@ def _read_line(line: str, fonts: Sequence[Mapping[int, str]]) -> str:
 
 def _read_map(stream: bytes) -> dict[int, str]:
     entries = re.findall(rb"^<([0-9a-f]{2})> <([0-9a-f]{4,})>$", stream, flags=re.MULTILINE)
-    return {int(code, 16): bytes.fromhex(letter.decode("ascii")).decode("utf-16-be") for code, letter in entries}
+    return {
+        int(code, 16): bytes.fromhex(letter.decode("ascii")).decode("utf-16-be") for code, letter in entries
+    }
 
 
 def _is_same_text(line: str, text: str) -> bool:
-    """Return whether a line is a text; the letters of scripts that run from the right may stand in the order in which they are seen."""
+    """Return whether a line is a text.
+
+    The letters of scripts that run from the right may stand in the order in which they are seen.
+    """
     if line == text:
         return True
-    return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text) and Counter(line) == Counter(text)
+    return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text) and Counter(
+        line
+    ) == Counter(text)
 
 
 def _stated_slices(objects: Sequence[Dataset], slice_count: int) -> list[int]:
     """Return the slices that the captions name, counted from 0."""
-    stated = [match for dataset in objects for match in re.findall(r"Slice (\d+) of (\d+)", str(dataset.ImageComments))]
+    stated = [
+        match
+        for dataset in objects
+        for match in re.findall(r"Slice (\d+) of (\d+)", str(dataset.ImageComments))
+    ]
     if any(int(count) != slice_count or not 1 <= int(number) <= slice_count for number, count in stated):
         raise ResultRejected("a picture names a slice that the image does not have")
     return [int(number) - 1 for number, _ in stated]
@@ -148,7 +185,10 @@ def _check_outlines(picture: Array, labels: Array, pixel_mm: tuple[float, float]
     scale = picture.shape[0] / size_mm.max()
     margin = (np.array(picture.shape[:2]) - size_mm * scale) / 2
     inside = np.argwhere(labels)
-    first, last = inside.min(axis=0) * pixel_mm * scale + margin, (inside.max(axis=0) + 1) * pixel_mm * scale + margin
+    first, last = (
+        inside.min(axis=0) * pixel_mm * scale + margin,
+        (inside.max(axis=0) + 1) * pixel_mm * scale + margin,
+    )
     off = max(np.abs(colored.min(axis=0) - first).max(), np.abs(colored.max(axis=0) + 1 - last).max())
     if off > _TOLERANCE_PIXELS:
         raise ResultRejected("the outlines of a picture do not lie on the lesions")

@@ -28,7 +28,9 @@ def code_of(item: Dataset) -> tuple[str, str]:
 def code_values(item: Dataset, name: str) -> list[str]:
     """Return the values of all codes below an item whose concept name is `name`."""
     return [
-        str(child.ConceptCodeSequence[0].CodeValue) for child in walk_content(item) if child.ValueType == "CODE" and concept(child) == name
+        str(child.ConceptCodeSequence[0].CodeValue)
+        for child in walk_content(item)
+        if child.ValueType == "CODE" and concept(child) == name
     ]
 
 

@@ -1,4 +1,6 @@
-"""The gate's own table of codes (PS3.16, SNOMED CT, UCUM), written a second time on purpose: a wrong code in the builder's is seen here.
+"""The gate's own table of codes (PS3.16, SNOMED CT, UCUM), written a second time on purpose.
+
+A wrong code in the builder's is seen here.
 
 A test holds both tables against each other; a new measurement needs a row in each.
 """
@@ -30,7 +32,10 @@ CHANGES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class ExpectedNumber:
-    """How a measurement must be coded: concept and unit as (value, scheme), and the values of all codes below it."""
+    """How a measurement must be coded.
+
+    Concept and unit as (value, scheme), and the values of all codes below it.
+    """
 
     concept: tuple[str, str]
     unit: tuple[str, str]

@@ -1,8 +1,8 @@
 """The last gate: every result is read back from its bytes and compared with the source's bytes and with what the pipeline measured.
 
 Rules for this file and its neighbours:
-1. Nothing of the code that builds results is used: patient, study, geometry and references come from the source files, the mask from the
-   pipeline. `scripts/house.py` forbids these imports.
+1. Nothing of the code that builds results is used: patient, study, geometry and references come from the
+   source files, the mask from the pipeline. `scripts/house.py` forbids these imports.
 2. Any doubt raises `ResultRejected`; nothing is corrected here.
 """
 
@@ -56,9 +56,15 @@ class _Answer:
 
 
 def verify_answer(
-    results: Sequence[EncodedResult], context: AnswerContext, volume: Volume, result: PipelineResult, second: Volume | None = None
+    results: Sequence[EncodedResult],
+    context: AnswerContext,
+    volume: Volume,
+    result: PipelineResult,
+    second: Volume | None = None,
 ) -> None:
-    """Prove that the encoded results say what the pipeline measured, where it lies in the patient, and of the right patient.
+    """Prove that the encoded results say what the pipeline measured, where it lies in the patient.
+
+    And of the right patient.
 
     Parameters
     ----------
@@ -76,13 +82,23 @@ def verify_answer(
     """
     sources = context.sources
     if sources[0].role != result.reference_role:
-        raise ResultRejected(f"the result lies on the {result.reference_role}, but is to point to the {sources[0].role}")
+        raise ResultRejected(
+            f"the result lies on the {result.reference_role}, but is to point to the {sources[0].role}"
+        )
     with _doubt_refuses():
         answer = _Answer(context, read_source_study(context.template, sources), volume, result, second)
         by_kind = _read_all(results, answer.source)
-        expected = {form.kind_of(part) for form in context.forms for part in _expected_parts(form, result, second)}
-        if set(by_kind) != expected or any(len(objects) > 1 for kind, objects in by_kind.items() if not kind.startswith("pictures")):
-            raise ResultRejected(f"expected results {sorted(expected)}, got {sorted(item.kind for item in results)}")
+        expected = {
+            form.kind_of(object_kind)
+            for form in context.forms
+            for object_kind in _expected_parts(form, result, second)
+        }
+        if set(by_kind) != expected or any(
+            len(objects) > 1 for kind, objects in by_kind.items() if not kind.startswith("pictures")
+        ):
+            raise ResultRejected(
+                f"expected results {sorted(expected)}, got {sorted(item.kind for item in results)}"
+            )
         for form in context.forms:
             _verify_form(form, by_kind, answer)
 
@@ -96,23 +112,25 @@ def verify_refusal(results: Sequence[EncodedResult], context: AnswerContext) -> 
         With the first difference.
     """
     parts_of = {form: sorted({"sr", *_ALWAYS.intersection(form.objects)}) for form in context.forms}
-    expected = sorted({form.kind_of(part) for form, parts in parts_of.items() for part in parts})
+    expected = sorted(
+        {form.kind_of(object_kind) for form, object_kinds in parts_of.items() for object_kind in object_kinds}
+    )
     if sorted(item.kind for item in results) != expected:
         raise ResultRejected(f"expected {expected}, got {sorted(item.kind for item in results)}")
     with _doubt_refuses():
         source = read_source_study(context.template)
         by_kind = _read_all(results, source)
-        for form, parts in parts_of.items():
-            for part in parts:
-                (dataset,) = by_kind[form.kind_of(part)]
-                check_attributes(part, dataset)
-                check_class(part, dataset, form)
+        for form, object_kinds in parts_of.items():
+            for object_kind in object_kinds:
+                (dataset,) = by_kind[form.kind_of(object_kind)]
+                check_attributes(object_kind, dataset)
+                check_class(object_kind, dataset, form)
                 check_references(dataset, source, [])
-                if part == "sr":
+                if object_kind == "sr":
                     check_predecessors(dataset, context)
                     check_refusal_report(dataset)
                 else:
-                    _check_shown(part, [dataset], None, None)
+                    _check_shown(object_kind, [dataset], None, None)
 
 
 def read_back(item: EncodedResult) -> Dataset:
@@ -131,7 +149,10 @@ def read_back(item: EncodedResult) -> Dataset:
         if dataset.get(keyword) != getattr(item, keyword):
             raise ResultRejected(f"the {item.kind} has another {keyword} than it is labelled with")
     meta = dataset.file_meta
-    if (meta.MediaStorageSOPInstanceUID, meta.MediaStorageSOPClassUID) != (dataset.SOPInstanceUID, dataset.SOPClassUID):
+    if (meta.MediaStorageSOPInstanceUID, meta.MediaStorageSOPClassUID) != (
+        dataset.SOPInstanceUID,
+        dataset.SOPClassUID,
+    ):
         raise ResultRejected(f"the {item.kind}'s file meta information names another instance")
     return dataset
 
@@ -142,7 +163,10 @@ def check_predecessors(report: Dataset, context: AnswerContext) -> None:
     for study in report.get("PredecessorDocumentsSequence", []):
         for series in study.ReferencedSeriesSequence:
             for item in series.ReferencedSOPSequence:
-                if item.ReferencedSOPInstanceUID not in sent or item.ReferencedSOPInstanceUID == report.SOPInstanceUID:
+                if (
+                    item.ReferencedSOPInstanceUID not in sent
+                    or item.ReferencedSOPInstanceUID == report.SOPInstanceUID
+                ):
                     raise ResultRejected("the report replaces a report that was not sent before it")
 
 
@@ -152,7 +176,9 @@ def _doubt_refuses() -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError, struct.error) as problem:
-        raise ResultRejected(f"a result lacks what it is compared by: {type(problem).__name__}: {problem}") from problem
+        raise ResultRejected(
+            f"a result lacks what it is compared by: {type(problem).__name__}: {problem}"
+        ) from problem
 
 
 def _read_all(results: Sequence[EncodedResult], source: SourceStudy) -> _Objects:
@@ -164,12 +190,17 @@ def _read_all(results: Sequence[EncodedResult], source: SourceStudy) -> _Objects
     return by_kind
 
 
-def _check_shown(part: ResultKind, objects: Sequence[Dataset], result: PipelineResult | None, series: SourceSeries | None) -> None:
+def _check_shown(
+    object_kind: ResultKind,
+    objects: Sequence[Dataset],
+    result: PipelineResult | None,
+    series: SourceSeries | None,
+) -> None:
     for dataset in objects:
         check_mark(dataset)
-        if part == "pdf":
+        if object_kind == "pdf":
             check_pdf(dataset)
-    if part == "pictures":
+    if object_kind == "pictures":
         check_pictures(objects, result, series)
 
 
@@ -177,20 +208,20 @@ def _expected_parts(form: ResultForm, result: PipelineResult, second: Volume | N
     """Return what an answer must have: always the report, and with lesions the SEG that it points to."""
     if not result.lesions:
         return {"sr", *_ALWAYS.intersection(form.objects)}
-    parts: set[ResultKind] = {"seg", "sr", *form.objects}
+    object_kinds: set[ResultKind] = {"seg", "sr", *form.objects}
     if second is None or "t1" not in result.links:
-        parts.discard("seg-t1")
-    return parts
+        object_kinds.discard("seg-t1")
+    return object_kinds
 
 
 def _verify_form(form: ResultForm, by_kind: _Objects, answer: _Answer) -> None:
     """Prove the objects of one form against the source, the pipeline, and each other."""
     result, reference = answer.result, answer.context.sources[0]
     datasets = [dataset for objects in by_kind.values() for dataset in objects]
-    for part in sorted(_expected_parts(form, result, answer.second)):
-        for dataset in by_kind[form.kind_of(part)]:
-            check_attributes(part, dataset)
-            check_class(part, dataset, form)
+    for object_kind in sorted(_expected_parts(form, result, answer.second)):
+        for dataset in by_kind[form.kind_of(object_kind)]:
+            check_attributes(object_kind, dataset)
+            check_class(object_kind, dataset, form)
             check_references(dataset, answer.source, datasets)
     segmentation = by_kind[form.kind_of("seg")][0] if result.lesions else None
     if segmentation is not None:
@@ -200,8 +231,8 @@ def _verify_form(form: ResultForm, by_kind: _Objects, answer: _Answer) -> None:
         check_probability(dataset, answer.volume, result, reference, answer.source)
     for dataset in by_kind.get(form.kind_of("seg-t1"), []):
         _verify_second(dataset, answer)
-    for part in form.objects:
-        _check_shown(part, by_kind.get(form.kind_of(part), []), result, reference)
+    for object_kind in form.objects:
+        _check_shown(object_kind, by_kind.get(form.kind_of(object_kind), []), result, reference)
     for dataset in by_kind.get(form.kind_of("ko"), []):
         if segmentation is None:
             raise ResultRejected("there are key objects without a segmentation")

@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 from dicomnode.errors import ResultRejected
 from dicomnode.results.verify.source import IDENTITY, SourceStudy, texts_of
 
-# An element whose source value is none of its VR may be empty in the result; names and identifiers are free text.
+# An element whose source value is none of its VR may be empty in the result; names and identifiers are free
+# text.
 _LEGAL: Mapping[str, str] = {
     "PatientBirthDate": r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])",
     "StudyDate": r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])",
@@ -39,7 +40,10 @@ def check_identity(dataset: Dataset, source: SourceStudy) -> None:
 
 
 def _must_be_carried(keyword: str, texts: tuple[str, ...]) -> bool:
-    """Return whether a result has to have these values: they are values of their element, and could be decoded."""
+    """Return whether a result has to have these values.
+
+    They are values of their element, and could be decoded.
+    """
     if keyword in _LEGAL:
         return len(texts) == 1 and re.fullmatch(_LEGAL[keyword], texts[0]) is not None
     return bool(texts) and not any(_UNDECODED in text for text in texts)

@@ -1,4 +1,6 @@
-"""Part of the last gate: the items of a result's sequences have what they must have (type 1 of PS3.3), however deep they lie.
+"""Part of the last gate.
+
+The items of a result's sequences have what they must have (type 1 of PS3.3), however deep they lie.
 
 Only sequences that we make are looked at: those that are copied from the source are as the source has them.
 """
@@ -22,7 +24,11 @@ _ITEMS: Mapping[str, tuple[str, ...]] = {
     ),
     "SegmentedPropertyCategoryCodeSequence": _CODE,
     "SegmentedPropertyTypeCodeSequence": _CODE,
-    "SegmentationAlgorithmIdentificationSequence": ("AlgorithmFamilyCodeSequence", "AlgorithmName", "AlgorithmVersion"),
+    "SegmentationAlgorithmIdentificationSequence": (
+        "AlgorithmFamilyCodeSequence",
+        "AlgorithmName",
+        "AlgorithmVersion",
+    ),
     "AlgorithmFamilyCodeSequence": _CODE,
     # Frames, C.7.6.16 and C.7.6.17.
     "SharedFunctionalGroupsSequence": (),
@@ -62,17 +68,19 @@ _OF_VALUE_TYPE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def check_items(part: str, dataset: Dataset) -> None:
+def check_items(object_name: str, dataset: Dataset) -> None:
     """Refuse a result an item of which lacks a required value."""
     for keyword, required in _ITEMS.items():
         for item in dataset.get(keyword) or ():
-            _require(part, keyword, item, (*required, *_OF_VALUE_TYPE.get(str(item.get("ValueType")), ())))
+            _require(
+                object_name, keyword, item, (*required, *_OF_VALUE_TYPE.get(str(item.get("ValueType")), ()))
+            )
             if required is _CODE and not any(item.get(value) for value in _CODE_VALUES):
-                raise ResultRejected(f"an item of the {part}'s {keyword} has no CodeValue")
-            check_items(part, item)
+                raise ResultRejected(f"an item of the {object_name}'s {keyword} has no CodeValue")
+            check_items(object_name, item)
 
 
-def _require(part: str, sequence: str, item: Dataset, required: tuple[str, ...]) -> None:
+def _require(object_name: str, sequence: str, item: Dataset, required: tuple[str, ...]) -> None:
     for keyword in required:
         if item.get(keyword) in (None, "", []):
-            raise ResultRejected(f"an item of the {part}'s {sequence} has no {keyword}")
+            raise ResultRejected(f"an item of the {object_name}'s {sequence} has no {keyword}")

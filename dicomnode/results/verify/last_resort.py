@@ -63,7 +63,10 @@ def _read(file: Path | io.BytesIO, name: str) -> Dataset:
 
 
 def _raw(dataset: Dataset, keyword: str) -> bytes:
-    """Return the bytes of an element as they stand in the file, without padding; nothing where pydicom cannot give them."""
+    """Return the bytes of an element as they stand in the file, without padding.
+
+    Nothing where pydicom cannot give them.
+    """
     try:
         value = getattr(dataset.get_item(Tag(keyword)), "value", None)
     except Exception:  # noqa: BLE001  as above: nothing is confirmed then

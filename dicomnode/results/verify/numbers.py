@@ -27,30 +27,45 @@ def check_numbers(groups: Sequence[Dataset], segment_count: int | None, result: 
     segment_count
         How many segments there are; None when there is no lesion.
     """
-    whole = [(item.name, item.value) for item in result.measurements]
+    total_values = [(item.name, item.value) for item in result.measurements]
     if segment_count is None:
-        _compare("all lesions", groups[0], whole)
+        _compare("all lesions", groups[0], total_values)
         return
     longest_mm = max(lesion.long_axis.length_mm for lesion in result.lesions)
-    _compare("all lesions", groups[0], [*whole, ("greatest_long_axis", longest_mm)])
+    _compare("all lesions", groups[0], [*total_values, ("greatest_long_axis", longest_mm)])
     by_segment = lesions_of_segments(segment_count, result)
     for segment_group, line_group in zip(groups[1::2], groups[2::2], strict=True):
         number = _segment_number(segment_group)
         lesions = by_segment[number]
         _compare(f"segment {number}", segment_group, _expected_of_segment(lesions, result))
-        _compare(f"the line of segment {number}", line_group, [("long_axis", max(lesion.long_axis.length_mm for lesion in lesions))])
+        _compare(
+            f"the line of segment {number}",
+            line_group,
+            [("long_axis", max(lesion.long_axis.length_mm for lesion in lesions))],
+        )
 
 
 def _expected_of_segment(lesions: Sequence[Lesion], result: PipelineResult) -> list[tuple[str, float]]:
     """Return (name, value) of all measurements of a segment; of several lesions in one, their volume alone."""
     if len(lesions) > 1:
-        return [("volume", sum(item.value for lesion in lesions for item in lesion.measurements if item.name == "volume"))]
+        return [
+            (
+                "volume",
+                sum(
+                    item.value for lesion in lesions for item in lesion.measurements if item.name == "volume"
+                ),
+            )
+        ]
     (lesion,) = lesions
     expected = [(item.name, item.value) for item in lesion.measurements if item.name != "long_axis"]
     if lesion.mean_agreement is not None:
         expected.append(("agreement", 100 * lesion.mean_agreement))
     changes = result.follow_up.changes if result.follow_up else ()
-    expected += [("earlier_volume", change.earlier_ml) for change in changes if change.label == lesion.label and change.earlier_labels]
+    expected += [
+        ("earlier_volume", change.earlier_ml)
+        for change in changes
+        if change.label == lesion.label and change.earlier_labels
+    ]
     return expected
 
 
@@ -61,24 +76,46 @@ def _segment_number(group: Dataset) -> int:
     return int(references[0].ReferencedSOPSequence[0].ReferencedSegmentNumber)
 
 
-def _compare(place: str, group: Dataset, expected: Iterable[tuple[str, float]]) -> None:
-    """Refuse a group that lacks a measurement, has one too many, or has one under another code, unit or value."""
-    stated = [(_coding(item), number_of(item)) for item in group.get("ContentSequence", []) if item.ValueType == "NUM"]
+def _compare(group_name: str, group: Dataset, expected: Iterable[tuple[str, float]]) -> None:
+    """Refuse a group that lacks a measurement, has one too many.
+
+    Or has one under another code, unit or value.
+    """
+    stated = [
+        (_coding(item), number_of(item))
+        for item in group.get("ContentSequence", [])
+        if item.ValueType == "NUM"
+    ]
     for name, value in expected:
         if name not in NUMBERS:
-            raise ResultRejected(f"the gate knows no code for the measurement {name}; add a row to results/verify/expected_codes.py")
-        match = next((item for item in stated if item[0] == NUMBERS[name] and _is_close(item[1], value)), None)
+            raise ResultRejected(
+                f"the gate knows no code for the measurement {name}; add a row to "
+                "results/verify/expected_codes.py"
+            )
+        match = next(
+            (item for item in stated if item[0] == NUMBERS[name] and _is_close(item[1], value)), None
+        )
         if match is None:
-            raise ResultRejected(f"{place}: the report does not state the measurement {name} with its value and code")
+            raise ResultRejected(
+                f"{group_name}: the report does not state the measurement {name} with its value and code"
+            )
         stated.remove(match)
     if stated:
-        raise ResultRejected(f"{place}: the report states {len(stated)} measurements that the pipeline did not make")
+        raise ResultRejected(
+            f"{group_name}: the report states {len(stated)} measurements that the pipeline did not make"
+        )
 
 
 def _coding(item: Dataset) -> ExpectedNumber:
     measured = item.MeasuredValueSequence[0]
-    modifiers = frozenset(str(below.ConceptCodeSequence[0].CodeValue) for below in walk_content(item) if below.ValueType == "CODE")
-    return ExpectedNumber(code_of(item.ConceptNameCodeSequence[0]), code_of(measured.MeasurementUnitsCodeSequence[0]), modifiers)
+    modifiers = frozenset(
+        str(below.ConceptCodeSequence[0].CodeValue)
+        for below in walk_content(item)
+        if below.ValueType == "CODE"
+    )
+    return ExpectedNumber(
+        code_of(item.ConceptNameCodeSequence[0]), code_of(measured.MeasurementUnitsCodeSequence[0]), modifiers
+    )
 
 
 def _is_close(stated: float, value: float) -> bool:

@@ -16,7 +16,10 @@ _NOT_OF_THIS_ANSWER = "PredecessorDocumentsSequence"
 
 @dataclass(frozen=True)
 class Reference:
-    """One reference: the instance and its class, and the series and study under which it stands (empty where none is named)."""
+    """One reference: the instance and its class.
+
+    And the series and study under which it stands (empty where none is named).
+    """
 
     SOPInstanceUID: str
     SOPClassUID: str
@@ -25,9 +28,17 @@ class Reference:
 
 
 def check_references(dataset: Dataset, source: SourceStudy, results: Iterable[Dataset]) -> None:
-    """Refuse a result that points to an instance that is neither of the source nor of this answer, or under another name than its own."""
-    names = {uid: (instance.SOPClassUID, instance.SeriesInstanceUID) for uid, instance in source.instances.items()}
-    names |= {str(result.SOPInstanceUID): (str(result.SOPClassUID), str(result.SeriesInstanceUID)) for result in results}
+    """Refuse a result that points to an instance that is neither of the source nor of this answer.
+
+    Or under another name than its own.
+    """
+    names = {
+        uid: (instance.SOPClassUID, instance.SeriesInstanceUID) for uid, instance in source.instances.items()
+    }
+    names |= {
+        str(result.SOPInstanceUID): (str(result.SOPClassUID), str(result.SeriesInstanceUID))
+        for result in results
+    }
     for reference in walk_references(dataset):
         _check(reference, names, source.StudyInstanceUID)
     series = {series for _, series in names.values()}
@@ -42,11 +53,17 @@ def walk_references(dataset: Dataset, series: str = "", study: str = "") -> Iter
         if element.VR != "SQ" or element.keyword == _NOT_OF_THIS_ANSWER:
             continue
         for item in element.value:
-            # Only these sequences say of which series and study the items below them are (PS3.3 10.4, C.17.2).
+            # Only these sequences say of which series and study the items below them are (PS3.3 10.4,
+            # C.17.2).
             under_series = str(item.get("SeriesInstanceUID") or series)
             under_study = str(item.get("StudyInstanceUID") or study)
             if "ReferencedSOPInstanceUID" in item:
-                yield Reference(str(item.ReferencedSOPInstanceUID), str(item.get("ReferencedSOPClassUID") or ""), under_series, under_study)
+                yield Reference(
+                    str(item.ReferencedSOPInstanceUID),
+                    str(item.get("ReferencedSOPClassUID") or ""),
+                    under_series,
+                    under_study,
+                )
             yield from walk_references(item, under_series, under_study)
 
 
@@ -55,7 +72,9 @@ def _check(reference: Reference, names: Mapping[str, tuple[str, str]], StudyInst
         raise ResultRejected("the result points to an instance that is not of this study")
     sop_class, series = names[reference.SOPInstanceUID]
     if reference.SOPClassUID != sop_class:
-        raise ResultRejected("the result names another SOP class than that of the instance to which it points")
+        raise ResultRejected(
+            "the result names another SOP class than that of the instance to which it points"
+        )
     if reference.SeriesInstanceUID not in ("", series):
         raise ResultRejected("the result names another series than that of the instance to which it points")
     if reference.StudyInstanceUID not in ("", StudyInstanceUID):

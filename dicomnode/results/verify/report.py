@@ -25,7 +25,11 @@ _ALGORITHM_NAME, _ALGORITHM_VERSION = "111001", "111003"
 
 
 def check_report(
-    report: Dataset, segmentation: Dataset | None, result: PipelineResult, sources: Sequence[SourceSeries], source: SourceStudy
+    report: Dataset,
+    segmentation: Dataset | None,
+    result: PipelineResult,
+    sources: Sequence[SourceSeries],
+    source: SourceStudy,
 ) -> None:
     """Refuse a report whose references, tracking UIDs, codes, numbers or lines differ from what the pipeline measured.
 
@@ -60,7 +64,9 @@ def check_refusal_report(report: Dataset) -> None:
         raise ResultRejected("the refusal claims to know whether there is a lesion")
 
 
-def _check_groups(groups: Sequence[Dataset], segmentation: Dataset, result: PipelineResult, reference: SourceSeries) -> None:
+def _check_groups(
+    groups: Sequence[Dataset], segmentation: Dataset, result: PipelineResult, reference: SourceSeries
+) -> None:
     segments = {int(item.SegmentNumber): str(item.TrackingUID) for item in list_segments(segmentation)}
     by_number: dict[int, str] = {}
     for group in groups:
@@ -73,7 +79,11 @@ def _check_groups(groups: Sequence[Dataset], segmentation: Dataset, result: Pipe
                 _check_line(group, item, segments, result, reference)
     if by_number != segments:
         raise ResultRejected("the report's tracking UIDs differ from the segments'")
-    drawn = {text_of(group, _TRACKING_UID) for group in groups if any(item.ValueType == "SCOORD" for item in walk_content(group))}
+    drawn = {
+        text_of(group, _TRACKING_UID)
+        for group in groups
+        if any(item.ValueType == "SCOORD" for item in walk_content(group))
+    }
     if not set(segments.values()) <= drawn:
         raise ResultRejected("a lesion has no line in the report")
     _check_sides(groups, segments, result)
@@ -90,7 +100,10 @@ def _check_evidence(report: Dataset, segmentation: Dataset | None, sources: Sequ
     }
     if evidence != expected:
         raise ResultRejected("the report's evidence differs from the images and results that it is about")
-    if any(item.ValueType == "IMAGE" and item.RelationshipType == "INFERRED FROM" for item in walk_content(report)):
+    if any(
+        item.ValueType == "IMAGE" and item.RelationshipType == "INFERRED FROM"
+        for item in walk_content(report)
+    ):
         raise ResultRejected("an image below coordinates must be SELECTED FROM")
 
 
@@ -106,9 +119,15 @@ def _check_verdict(report: Dataset, result: PipelineResult) -> None:
     positive = bool(result.lesions)
     title = expected_codes.POSITIVE_TITLE if positive else expected_codes.NEGATIVE_TITLE
     if code_of(report.ConceptNameCodeSequence[0]) != title:
-        raise ResultRejected("the report's title is not that of a report with lesions" if positive else "the report's title is wrong")
+        raise ResultRejected(
+            "the report's title is not that of a report with lesions"
+            if positive
+            else "the report's title is wrong"
+        )
     summaries = set(code_values(report, _SUMMARY))
-    if not summaries or not summaries <= (expected_codes.WITH_FINDINGS if positive else expected_codes.WITHOUT_FINDINGS):
+    if not summaries or not summaries <= (
+        expected_codes.WITH_FINDINGS if positive else expected_codes.WITHOUT_FINDINGS
+    ):
         raise ResultRejected("the report's summary contradicts what the pipeline measured")
     verdicts = set(code_values(report, expected_codes.LESION_OF_BRAIN[0]))
     allowed = {expected_codes.PRESENT} if positive else {expected_codes.ABSENT, expected_codes.UNDETERMINED}
@@ -120,7 +139,9 @@ def _check_verdict(report: Dataset, result: PipelineResult) -> None:
 
 def _check_algorithm(groups: Sequence[Dataset], result: PipelineResult) -> None:
     model = result.models[0]
-    stated = {(text_of(group, _ALGORITHM_NAME), text_of(group, _ALGORITHM_VERSION)) for group in groups} - {("", "")}
+    stated = {(text_of(group, _ALGORITHM_NAME), text_of(group, _ALGORITHM_VERSION)) for group in groups} - {
+        ("", "")
+    }
     if stated != {(model.name, model.version)}:
         raise ResultRejected("the report names another algorithm than the one that ran")
 
@@ -137,26 +158,38 @@ def _check_sides(groups: Sequence[Dataset], segments: Mapping[int, str], result:
 def _check_changes(groups: Sequence[Dataset], segmentation: Dataset | None, result: PipelineResult) -> None:
     """Hold the coded changes against the comparison: each under the lesion that it is of."""
     stated = [
-        (text_of(group, _TRACKING_UID), str(item.ConceptCodeSequence[0].CodeValue), text_of(item, _TRACKING_UID))
+        (
+            text_of(group, _TRACKING_UID),
+            str(item.ConceptCodeSequence[0].CodeValue),
+            text_of(item, _TRACKING_UID),
+        )
         for group in groups
         for item in walk_content(group)
         if concept(item) == expected_codes.CHANGE
     ]
     changes: Sequence[LesionChange] = result.follow_up.changes if result.follow_up else ()
-    whole = next((text_of(group, _TRACKING_UID) for group in groups), "")
-    expected = [(whole, expected_codes.CHANGES[change.kind], change.tracking_uid) for change in changes if change.label is None]
+    total_tracking_uid = next((text_of(group, _TRACKING_UID) for group in groups), "")
+    expected = [
+        (total_tracking_uid, expected_codes.CHANGES[change.kind], change.tracking_uid)
+        for change in changes
+        if change.label is None
+    ]
     if segmentation is not None:
         uids = {int(item.SegmentNumber): str(item.TrackingUID) for item in list_segments(segmentation)}
         for number, lesions in lesions_of_segments(len(uids), result).items():
             # One code cannot stand for several lesions of one segment.
-            own = [change for change in changes if len(lesions) == 1 and change.label == lesions[0].label]
-            expected += [(uids[number], expected_codes.CHANGES[change.kind], "") for change in own]
+            own_changes = [
+                change for change in changes if len(lesions) == 1 and change.label == lesions[0].label
+            ]
+            expected += [(uids[number], expected_codes.CHANGES[change.kind], "") for change in own_changes]
     if sorted(stated) != sorted(expected):
         raise ResultRejected("the report's changes differ from the comparison with the earlier study")
 
 
 def _check_negative(report: Dataset, groups: Sequence[Dataset]) -> None:
-    counts = [number_of(item) for group in groups for item in walk_content(group) if concept(item) == "246206008"]
+    counts = [
+        number_of(item) for group in groups for item in walk_content(group) if concept(item) == "246206008"
+    ]
     if counts != [0.0]:
         raise ResultRejected("the negative report does not say that there are no lesions")
     if any(item.ValueType == "SCOORD" for item in walk_content(report)):
@@ -173,11 +206,21 @@ def _check_volume(group: Dataset, number: int, segments: Mapping[int, str], resu
         raise ResultRejected(f"segment {number} has {volume_ml:.4g} ml, the report says {stated}")
 
 
-def _check_line(group: Dataset, item: Dataset, segments: Mapping[int, str], result: PipelineResult, reference: SourceSeries) -> None:
+def _check_line(
+    group: Dataset,
+    item: Dataset,
+    segments: Mapping[int, str],
+    result: PipelineResult,
+    reference: SourceSeries,
+) -> None:
     """Hold a long axis against the mask: both ends in the lesion, on the named image, as long as stated."""
     image = item.ContentSequence[0].ReferencedSOPSequence[0]
     frame_name = (str(image.ReferencedSOPInstanceUID), int(image.get("ReferencedFrameNumber") or 1))
-    slices = [k for k, frame in enumerate(reference.frames) if (frame.SOPInstanceUID, frame.frame_number) == frame_name]
+    slices = [
+        k
+        for k, frame in enumerate(reference.frames)
+        if (frame.SOPInstanceUID, frame.frame_number) == frame_name
+    ]
     if len(slices) != 1 or len(item.GraphicData) != 4:
         raise ResultRejected("a line of the report lies on no slice of the reference series")
     # SCOORD is (column, row) from the outer corner of the first pixel (PS3.3 C.18.6.1.2).
@@ -191,6 +234,10 @@ def _check_line(group: Dataset, item: Dataset, segments: Mapping[int, str], resu
     if (labels == 0).any() or (numbers and (np.minimum(labels, last) != numbers[0]).any()):
         raise ResultRejected("a line of the report ends outside its lesion")
     start, end = apply_affine(result.labels.affine, index)
-    stated = [number_of(parent) for parent in walk_content(group) if any(child is item for child in parent.get("ContentSequence", []))]
+    stated = [
+        number_of(parent)
+        for parent in walk_content(group)
+        if any(child is item for child in parent.get("ContentSequence", []))
+    ]
     if not np.isclose(stated[0], np.linalg.norm(end - start), rtol=_RELATIVE_TOLERANCE):
         raise ResultRejected("a line of the report is not as long as stated")

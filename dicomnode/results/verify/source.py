@@ -1,7 +1,8 @@
 """The gate's own reading of the source: patient, study and geometry from the files' bytes.
 
 Rules for this file:
-1. Nothing that builds results is used here: what a helper of ours makes of a header is what the gate is to judge.
+1. Nothing that builds results is used here: what a helper of ours makes of a header is what the gate is to
+   judge.
 2. A value is taken as it stands. What is missing is missing; nothing is repaired.
 """
 
@@ -29,7 +30,10 @@ IDENTITY = (
 
 @dataclass(frozen=True, eq=False)
 class SourcePlane:
-    """Where one frame lies: position and direction cosines (row, then column) in LPS mm, and (row, column) spacing in mm."""
+    """Where one frame lies.
+
+    Position and direction cosines (row, then column) in LPS mm, and (row, column) spacing in mm.
+    """
 
     position: Array
     orientation: Array
@@ -48,7 +52,10 @@ class SourceInstance:
 
 @dataclass(frozen=True, eq=False)
 class SourceStudy:
-    """What results are held against: the identity (keyword to values as text) and the images by SOP Instance UID."""
+    """What results are held against.
+
+    The identity (keyword to values as text) and the images by SOP Instance UID.
+    """
 
     StudyInstanceUID: str
     identity: Mapping[str, tuple[str, ...]]
@@ -97,7 +104,9 @@ def _read(path: Path) -> Dataset:
             for keyword in IDENTITY:
                 dataset.get(keyword)
     except Exception as problem:  # noqa: BLE001  pydicom fails in many ways on odd headers; each is the same verdict
-        raise ResultRejected(f"a source image cannot be read for comparison: {type(problem).__name__}") from None
+        raise ResultRejected(
+            f"a source image cannot be read for comparison: {type(problem).__name__}"
+        ) from None
     return dataset
 
 
@@ -126,7 +135,8 @@ def _read_planes(dataset: Dataset) -> tuple[SourcePlane, ...]:
             for groups in dataset.PerFrameFunctionalGroupsSequence
         )
     except (AttributeError, TypeError, ValueError, IndexError, KeyError):
-        # A header without geometry can still be answered with a refusal; a segmentation on it is refused in the mask's check.
+        # A header without geometry can still be answered with a refusal; a segmentation on it is refused in
+        # the mask's check.
         return ()
 
 

@@ -1,7 +1,10 @@
-"""The one table of coded concepts. Each is (value, scheme, meaning) as PS3.16 prints it; a test holds them against pydicom's dictionaries.
+"""The one table of coded concepts.
 
-Traps that this table avoids (PS3.16): `codes.SCT.Stroke` is a stroke unit, `codes.DCM.VolumeRatio` a diffusion index,
-`codes.DCM.CoronaRadiata` a chest sign. The meanings of template concepts stay in English: OHIF matches them by meaning.
+Each is (value, scheme, meaning) as PS3.16 prints it; a test holds them against pydicom's dictionaries.
+
+Traps that this table avoids (PS3.16): `codes.SCT.Stroke` is a stroke unit, `codes.DCM.VolumeRatio` a
+diffusion index, `codes.DCM.CoronaRadiata` a chest sign. The meanings of template concepts stay in English:
+OHIF matches them by meaning.
 """
 
 from __future__ import annotations
@@ -70,8 +73,8 @@ CONCLUSION = Code("121077", "DCM", "Conclusion")
 COMMENT = Code("121106", "DCM", "Comment")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
-# What became of a lesion since an earlier study (CID 6002, 3235), and what no standard code names: PS3.16 knows new and vanished findings of
-# mammograms only, and no agreement between networks.
+# What became of a lesion since an earlier study (CID 6002, 3235), and what no standard code names: PS3.16
+# knows new and vanished findings of mammograms only, and no agreement between networks.
 OWN_SCHEME = "99DICOMNODE"
 CHANGE = Code("change", OWN_SCHEME, "Change since the earlier study")
 INCREASE_IN_SIZE = Code("15454001", "SCT", "Increase in size")
@@ -90,4 +93,5 @@ CHANGES: Mapping[str, Code] = {
 """Key: `pipeline.records.Change`."""
 
 NOT_IN_DICTIONARY = frozenset({MILLILITER, QUALITATIVE_EVALUATIONS})
-"""Used by PS3.16 (TID 1500) or UCUM, but absent from pydicom's dictionaries; so are those of our own scheme."""
+"""Used by PS3.16 (TID 1500) or UCUM, but absent from pydicom's dictionaries; so are those of our own scheme.
+"""

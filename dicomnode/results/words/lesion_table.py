@@ -1,4 +1,7 @@
-"""The lesions as a table: one row each, with everything that was measured; what was not measured is left empty."""
+"""The lesions as a table: one row each, with everything that was measured.
+
+What was not measured is left empty.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,27 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
     "y_lps_mm": {"Description": "Centre, to posterior", "Units": "mm"},
     "z_lps_mm": {"Description": "Centre, to the head", "Units": "mm"},
     "mean_probability": {"Description": "Mean of the network's own, uncalibrated, probability"},
-    "x_mni_mm": {"Description": "Centre in the MNI template (ICBM 152 2009a), to the right; affine registration", "Units": "mm"},
+    "x_mni_mm": {
+        "Description": "Centre in the MNI template (ICBM 152 2009a), to the right; affine registration",
+        "Units": "mm",
+    },
     "y_mni_mm": {"Description": "Centre in the MNI template, to the front", "Units": "mm"},
     "z_mni_mm": {"Description": "Centre in the MNI template, to the head", "Units": "mm"},
     "mean_agreement": {"Description": "How far the network's passes agreed, 0 to 1"},
 }
-COLUMNS = ("label", "laterality", *_COLUMN_OF.values(), *_PLACE_LPS, *_PLACE_MNI, "mean_probability", "mean_agreement")
-COLUMN_WORDS: Mapping[str, Mapping[str, str]] = {**_WORDS, **{MEASURED[name].column: MEASURED[name].bids for name in _COLUMN_OF}}
+COLUMNS = (
+    "label",
+    "laterality",
+    *_COLUMN_OF.values(),
+    *_PLACE_LPS,
+    *_PLACE_MNI,
+    "mean_probability",
+    "mean_agreement",
+)
+COLUMN_WORDS: Mapping[str, Mapping[str, str]] = {
+    **_WORDS,
+    **{MEASURED[name].column: MEASURED[name].bids for name in _COLUMN_OF},
+}
 """What the sidecar of a BIDS table says of each column but the label."""
 
 

@@ -1,7 +1,8 @@
 """The one table of measurements: how each is coded, in which column it stands, and in which words.
 
-A measurement of the pipeline without a row is refused by its name, so that none is lost silently; a test looks through `pipeline/measure/`.
-The gate has a table of codes of its own (`results/verify/expected_codes.py`), which a test holds against this one.
+A measurement of the pipeline without a row is refused by its name, so that none is lost silently; a test
+looks through `pipeline/measure/`. The gate has a table of codes of its own
+(`results/verify/expected_codes.py`), which a test holds against this one.
 """
 
 from __future__ import annotations
@@ -70,8 +71,12 @@ MEASURED: Mapping[str, MeasuredQuantity] = {
         bids={"Description": "Volume", "Units": "mL"},
         sentence="{value:.2f} ml",
     ),
-    "total_volume": MeasuredQuantity(codes.VOLUME, codes.MILLILITER, derivation=codes.TOTAL, method=codes.SUM_OF_SEGMENTED_VOXELS),
-    "brain_volume": MeasuredQuantity(codes.VOLUME, codes.MILLILITER, method=codes.SUM_OF_SEGMENTED_VOXELS, finding_site=codes.BRAIN),
+    "total_volume": MeasuredQuantity(
+        codes.VOLUME, codes.MILLILITER, derivation=codes.TOTAL, method=codes.SUM_OF_SEGMENTED_VOXELS
+    ),
+    "brain_volume": MeasuredQuantity(
+        codes.VOLUME, codes.MILLILITER, method=codes.SUM_OF_SEGMENTED_VOXELS, finding_site=codes.BRAIN
+    ),
     "lesion_count": MeasuredQuantity(codes.NUMBER_OF_LESIONS, codes.NO_UNITS),
     "lesion_load": MeasuredQuantity(codes.RATIO, codes.PERCENT),
     "long_axis": MeasuredQuantity(
@@ -96,7 +101,9 @@ MEASURED: Mapping[str, MeasuredQuantity] = {
     # The network's mean probability, which is not calibrated: the words of the report say so.
     "certainty": MeasuredQuantity(codes.CERTAINTY_OF_FINDING, codes.PERCENT, derivation=codes.MEAN),
     "agreement": MeasuredQuantity(codes.AGREEMENT, codes.PERCENT, derivation=codes.MEAN),
-    "earlier_volume": MeasuredQuantity(codes.EARLIER_VOLUME, codes.MILLILITER, method=codes.SUM_OF_SEGMENTED_VOXELS),
+    "earlier_volume": MeasuredQuantity(
+        codes.EARLIER_VOLUME, codes.MILLILITER, method=codes.SUM_OF_SEGMENTED_VOXELS
+    ),
 }
 """Key: `pipeline.records.Measurement.name`."""
 
@@ -110,12 +117,16 @@ def row_of(name: str) -> MeasuredQuantity:
         There is none: a report without the measurement would hide it.
     """
     if name not in MEASURED:
-        raise ResultRejected(f"the measurement {name!r} has no row in dicomnode/results/words/measured.py; add one")
+        raise ResultRejected(
+            f"the measurement {name!r} has no row in dicomnode/results/words/measured.py; add one"
+        )
     return MEASURED[name]
 
 
 def state(measurements: Iterable[Measurement]) -> str:
     """Return what a sentence says of these measurements, in the order of the table; "" where it says nothing."""
     order = list(MEASURED)
-    rows = sorted(((item, row_of(item.name)) for item in measurements), key=lambda pair: order.index(pair[0].name))
+    rows = sorted(
+        ((item, row_of(item.name)) for item in measurements), key=lambda pair: order.index(pair[0].name)
+    )
     return ", ".join(row.sentence.format(value=item.value) for item, row in rows if row.sentence)

@@ -1,4 +1,7 @@
-"""What results say in words, within the lengths that the standard allows. ASCII, so that any character set carries it."""
+"""What results say in words, within the lengths that the standard allows.
+
+ASCII, so that any character set carries it.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,19 @@ Findings = Sequence[Finding]
 
 LONG_STRING = 64
 """Characters of a LO value (PS3.5 6.2)."""
-# Findings after which a negative result does not exclude a lesion: of the image, of what was left out of it, and of what it is.
+# Findings after which a negative result does not exclude a lesion: of the image, of what was left out of it,
+# and of what it is.
 _LEAVES_DOUBT = frozenset(
     {
         *("brain-not-covered", "no-flair", "outside-trained-range", "low-snr", "motion-suspected"),
-        *("slices-left-out", "stack-in-parts", "instances-missing", "instances-unreadable", "spacing-contradicts-header", "empty-slices"),
+        *(
+            "slices-left-out",
+            "stack-in-parts",
+            "instances-missing",
+            "instances-unreadable",
+            "spacing-contradicts-header",
+            "empty-slices",
+        ),
         *("contrast-enhanced-flair", "witnesses-contradict"),
     }
 )
@@ -40,8 +51,21 @@ def plain_ascii(text: str) -> str:
     >>> plain_ascii("26 – 3 × 4 mm³\n")
     '26 - 3 x 4 mm3'
     """
-    swapped = text.translate({0x2013: "-", 0x2014: "-", 0x2019: "'", 0xD7: "x", 0xB0: " deg", 0xB5: "u", 0x2265: ">=", 0x2264: "<="})
-    bare = "".join(letter for letter in unicodedata.normalize("NFKD", swapped) if not unicodedata.combining(letter))
+    swapped = text.translate(
+        {
+            0x2013: "-",
+            0x2014: "-",
+            0x2019: "'",
+            0xD7: "x",
+            0xB0: " deg",
+            0xB5: "u",
+            0x2265: ">=",
+            0x2264: "<=",
+        }
+    )
+    bare = "".join(
+        letter for letter in unicodedata.normalize("NFKD", swapped) if not unicodedata.combining(letter)
+    )
     return re.sub(r"[\x00-\x20\x7f]+", " ", bare.encode("ascii", "replace").decode("ascii")).strip()
 
 
@@ -75,14 +99,20 @@ def was_refused(findings: Findings) -> bool:
 
 
 def may_claim_absence(used: Collection[str], findings: Findings) -> bool:
-    """Return whether finding nothing means that nothing is there: a FLAIR was used in full, and no input was refused.
+    """Return whether finding nothing means that nothing is there.
+
+    A FLAIR was used in full, and no input was refused.
 
     Parameters
     ----------
     used
         Roles of the images that were segmented (`PipelineResult.used`).
     """
-    return "flair" in used and not was_refused(findings) and _LEAVES_DOUBT.isdisjoint(finding.code for finding in findings)
+    return (
+        "flair" in used
+        and not was_refused(findings)
+        and _LEAVES_DOUBT.isdisjoint(finding.code for finding in findings)
+    )
 
 
 def is_limited(findings: Findings) -> bool:
@@ -91,15 +121,27 @@ def is_limited(findings: Findings) -> bool:
 
 
 def describe_cut(result: PipelineResult) -> str:
-    """Return the threshold, and the probability that a lesion had to reach somewhere, where one was asked for."""
+    """Return the threshold, and the probability that a lesion had to reach somewhere.
+
+    Where one was asked for.
+    """
     rule = result.plan.rule
-    return f"{rule.threshold:g}, and a peak of at least {rule.peak:g}" if rule.asks_for_peak else f"{rule.threshold:g}"
+    return (
+        f"{rule.threshold:g}, and a peak of at least {rule.peak:g}"
+        if rule.asks_for_peak
+        else f"{rule.threshold:g}"
+    )
 
 
 def describe_lesions(result: PipelineResult, merged: int, maximum_segments: int) -> list[str]:
     """Return the findings in sentences: the total first, then each lesion."""
     if not result.lesions:
-        return [f"No lesion was found on the {result.reference_role.upper()} at a probability threshold of {describe_cut(result)}."]
+        return [
+            (
+                f"No lesion was found on the {result.reference_role.upper()} at a probability "
+                f"threshold of {describe_cut(result)}."
+            )
+        ]
     total_ml = sum(item.value for item in result.measurements if item.name == "total_volume")
     noun = "lesion" if len(result.lesions) == 1 else "lesions"
     total = (
@@ -122,7 +164,10 @@ def _describe_lesion(lesion: Lesion) -> str:
 
 
 def _describe_mni(lesion: Lesion) -> str:
-    """Return where a lesion lies in the template (RAS, by an affine registration: some millimetres off), or nothing."""
+    """Return where a lesion lies in the template (RAS, by an affine registration: some millimetres off).
+
+    Or nothing.
+    """
     if lesion.centroid_mni_mm is None:
         return ""
     x, y, z = (round(coordinate) for coordinate in lesion.centroid_mni_mm)
@@ -133,19 +178,30 @@ def describe_changes(result: PipelineResult) -> list[str]:
     """Return what became of each lesion since the earlier study in sentences; none without one."""
     if result.follow_up is None:
         return []
-    when = f" of {result.follow_up.date}" if result.follow_up.date else ""
-    told = "a change is told from 0.2 ml and 25 % on, limits that were not measured on repeated scans"
-    sentences = [f"Compared with the lesions that this node outlined in an earlier study{when}; {told}."]
+    since_date = f" of {result.follow_up.date}" if result.follow_up.date else ""
+    limits_sentence = (
+        "a change is told from 0.2 ml and 25 % on, limits that were not measured on repeated scans"
+    )
+    sentences = [
+        (
+            f"Compared with the lesions that this node outlined in an earlier study{since_date}; "
+            f"{limits_sentence}."
+        )
+    ]
     for change in result.follow_up.changes:
         if change.label is None:
             fate = "is gone" if change.kind == "gone" else "lies outside today's images"
-            sentences.append(f"An earlier lesion of {change.earlier_ml:.2f} ml (earlier lesion {change.earlier_labels[0]}) {fate}.")
+            sentences.append(
+                f"An earlier lesion of {change.earlier_ml:.2f} ml (earlier lesion "
+                f"{change.earlier_labels[0]}) {fate}."
+            )
         elif change.kind == "new":
             sentences.append(f"Lesion {change.label} is new.")
         else:
             numbers = " and ".join(str(label) for label in change.earlier_labels)
             sentences.append(
-                f"Lesion {change.label} is {change.kind}: {change.volume_ml:.2f} ml, before {change.earlier_ml:.2f} ml (earlier lesion {numbers})."
+                f"Lesion {change.label} is {change.kind}: {change.volume_ml:.2f} ml, before "
+                f"{change.earlier_ml:.2f} ml (earlier lesion {numbers})."
             )
     return sentences
 
@@ -162,21 +218,30 @@ def describe_certainty(lesion: Lesion) -> str:
 
 
 def describe_place(point_lps_mm: tuple[float, float, float]) -> str:
-    """Return a point by the sides that it lies on, never by a negative number: "L -30" reads as left at a glance.
+    """Return a point by the sides that it lies on, never by a negative number.
+
+    "L -30" reads as left at a glance.
 
     >>> describe_place((-30.2, 14.6, -0.3))
     'R 30, P 15, H 0'
     """
     sides = (("L", "R"), ("P", "A"), ("H", "F"))
     rounded = (round(value) for value in point_lps_mm)
-    return ", ".join(f"{high if value >= 0 else low} {abs(value)}" for (high, low), value in zip(sides, rounded, strict=True))
+    return ", ".join(
+        f"{high if value >= 0 else low} {abs(value)}"
+        for (high, low), value in zip(sides, rounded, strict=True)
+    )
 
 
 def describe_remarks(findings: Findings) -> list[str]:
     """Return the remarks on the input as sentences, most severe first, each once."""
     severity = {"refuse": 0, "warning": 1, "info": 2}
     ordered = sorted(findings, key=lambda finding: severity[finding.grade])
-    return list(dict.fromkeys(f"{finding.grade.capitalize()}: {plain_ascii(_with_value(finding))}" for finding in ordered))
+    return list(
+        dict.fromkeys(
+            f"{finding.grade.capitalize()}: {plain_ascii(_with_value(finding))}" for finding in ordered
+        )
+    )
 
 
 def _with_value(finding: Finding) -> str:
@@ -194,4 +259,9 @@ def describe_refusal(code: str, sentence: str, findings: Findings, outcome: Outc
     code, sentence
         Stable kebab-case reason, and one sentence that says what is wrong and what to do.
     """
-    return (_OPENING.get(outcome, _OPENING[Outcome.FAILED]), sentence, f"Reason code: {code}", *describe_remarks(findings))
+    return (
+        _OPENING.get(outcome, _OPENING[Outcome.FAILED]),
+        sentence,
+        f"Reason code: {code}",
+        *describe_remarks(findings),
+    )

@@ -1,4 +1,7 @@
-"""nnU-Net's intensity schemes, one channel at a time; v1 and v2 differ in a small number added to, or bounding, the deviation."""
+"""nnU-Net's intensity schemes, one channel at a time.
+
+V1 and v2 differ in a small number added to, or bounding, the deviation.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ def apply_nnunet_scheme(spec: NnUNetSpec, channel: int, image: FloatArray, insid
     if scheme == "ct":
         facts = spec.intensity[channel]
         deviation = np.float32(facts.std) if spec.version == 1 else max(np.float32(facts.std), _SMALLEST)
-        scaled: FloatArray = (image.clip(np.float32(facts.low), np.float32(facts.high)) - np.float32(facts.mean)) / deviation
+        scaled: FloatArray = (
+            image.clip(np.float32(facts.low), np.float32(facts.high)) - np.float32(facts.mean)
+        ) / deviation
         # v1 blanks what lies outside when the plans ask for the mask; v2's CT scheme knows no mask.
         return scaled * inside if spec.version == 1 and masked else scaled
     if scheme == "none":
@@ -49,11 +54,12 @@ def apply_nnunet_scheme(spec: NnUNetSpec, channel: int, image: FloatArray, insid
 def _zscore(image: FloatArray, inside: Mask | None, version: int) -> FloatArray:
     values = image if inside is None else image[inside]
     mean, deviation = values.mean(), values.std()
-    # v1: std + 1e-8 and zeros outside; v2: at least 1e-8, and outside is left as it was (zero, as the box was cropped to non-zero).
+    # v1: std + 1e-8 and zeros outside; v2: at least 1e-8, and outside is left as it was (zero, as the box was
+    # cropped to non-zero).
     divisor = deviation + _SMALLEST if version == 1 else max(deviation, _SMALLEST)
     if inside is None:
-        whole: FloatArray = (image - mean) / divisor
-        return whole
+        standardised: FloatArray = (image - mean) / divisor
+        return standardised
     answer = np.zeros_like(image) if version == 1 else image.copy()
     answer[inside] = (values - mean) / divisor
     return answer

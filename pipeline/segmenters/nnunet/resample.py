@@ -1,7 +1,8 @@
 """nnU-Net's resampling: cubic or linear spline over the whole box, or in plane only where slices are thick.
 
-The rules are those of nnU-Net v1 (`preprocessing/preprocessing.py`) and v2 (`preprocessing/resampling/default_resampling.py`), which
-call scikit-image's `resize`; that is scipy's `zoom` in grid mode with its answer clipped to the input's range, so scipy alone does.
+The rules are those of nnU-Net v1 (`preprocessing/preprocessing.py`) and v2
+(`preprocessing/resampling/default_resampling.py`), which call scikit-image's `resize`; that is scipy's `zoom`
+in grid mode with its answer clipped to the input's range, so scipy alone does.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def plan_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[
 
 
 def apply_resize(array: Array, shape: Shape, order: int, thick_axis: int | None) -> FloatArray:
-    """Return maps (map, slice, row, column) resized to `shape`: spline of `order`, nearest along the thick axis.
+    """Return maps (map, slice, row, column) resized to `shape`.
+
+    Spline of `order`, nearest along the thick axis.
 
     Raises
     ------
@@ -56,12 +59,17 @@ def apply_resize(array: Array, shape: Shape, order: int, thick_axis: int | None)
         return array.astype(np.float32, copy=False)
     answer = np.empty((len(array), *shape), np.float32)
     for number, image in enumerate(array):
-        answer[number] = _spline(image, shape, order) if thick_axis is None else _in_plane(image, shape, order, thick_axis)
+        answer[number] = (
+            _spline(image, shape, order) if thick_axis is None else _in_plane(image, shape, order, thick_axis)
+        )
     return answer
 
 
 def _in_plane(image: Array, shape: Shape, order: int, axis: int) -> FloatArray:
-    """Resize slice by slice, then repeat or leave out slices; each source slice is resized once, and only when it is used."""
+    """Resize slice by slice, then repeat or leave out slices.
+
+    Each source slice is resized once, and only when it is used.
+    """
     sources = _nearest(image.shape[axis], shape[axis])
     plane = tuple(size for k, size in enumerate(shape) if k != axis)
     answer = np.empty(shape, np.float32)
@@ -73,10 +81,13 @@ def _in_plane(image: Array, shape: Shape, order: int, axis: int) -> FloatArray:
 
 
 def _nearest(old: int, new: int) -> Array:
-    """Return which old slice each new one takes: voxel centres at (k + 1/2) old/new - 1/2, halves upwards, clamped."""
-    places = float(old) / new * (np.arange(new) + 0.5) - 0.5
-    taken: Array = np.clip(np.floor(places + 0.5), 0, old - 1).astype(int)
-    return taken
+    """Return which old slice each new one takes.
+
+    Voxel centres at (k + 1/2) old/new - 1/2, halves upwards, clamped.
+    """
+    source_positions = float(old) / new * (np.arange(new) + 0.5) - 0.5
+    source_index: Array = np.clip(np.floor(source_positions + 0.5), 0, old - 1).astype(int)
+    return source_index
 
 
 def _spline(image: Array, shape: Sequence[int], order: int) -> Array:

@@ -1,7 +1,10 @@
-"""An imported nnU-Net on one case: from channels as they were read to the lesion probability on the same voxels.
+"""An imported nnU-Net on one case.
 
-Everything after the network is linear until the last step, so what is not asked for is left out early: of two classes' logits only their
-difference is kept, of softmax maps only the lesion's sum. That halves memory and time and changes nothing.
+From channels as they were read to the lesion probability on the same voxels.
+
+Everything after the network is linear until the last step, so what is not asked for is left out early: of two
+classes' logits only their difference is kept, of softmax maps only the lesion's sum. That halves memory and
+time and changes nothing.
 """
 
 from __future__ import annotations
@@ -46,8 +49,8 @@ def window_of(bundle: Bundle) -> Window:
 def segment_case(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal) -> Answer:
     """Return the answer on the voxels that the network works from.
 
-    It resamples and normalises by its own rules, from the voxels as they were read. What lies outside the brain is blanked for a network that
-    was trained on extracted brains.
+    It resamples and normalises by its own rules, from the voxels as they were read. What lies outside the
+    brain is blanked for a network that was trained on extracted brains.
 
     Raises
     ------
@@ -56,24 +59,39 @@ def segment_case(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal
     """
     spec = spec_of(bundle)
     with journal.step("infer") as parameters:
-        # Every channel on the voxels of the image that the network was trained to work from, in the reference's mm.
+        # Every channel on the voxels of the image that the network was trained to work from, in the
+        # reference's mm.
         grid = _working_grid(spec, case)
         links = [case.links.get(channel, IDENTITY) for channel in bundle.channels]
-        array = np.stack([_on_grid(case.images[name], grid, link) for name, link in zip(bundle.channels, links, strict=True)])
+        array = np.stack(
+            [
+                _on_grid(case.images[name], grid, link)
+                for name, link in zip(bundle.channels, links, strict=True)
+            ]
+        )
         if bundle.input.head == "brain-extracted":
             array = array * (sample_linear(case.brain.soft, grid) >= case.brain.threshold)
-        # Our axes grow to head, posterior and left (LPS from the last to the first); those of the training images may run the other way.
-        turned = tuple(axis for axis, letter, ours in zip((3, 2, 1), spec.orientation, "LPS", strict=True) if letter != ours)
+        # Our axes grow to head, posterior and left (LPS from the last to the first); those of the training
+        # images may run the other way.
+        turned = tuple(
+            axis
+            for axis, letter, ours in zip((3, 2, 1), spec.orientation, "LPS", strict=True)
+            if letter != ours
+        )
         networks = Folds(bundle, plan.threads, plan.provider)
         image = np.flip(array, turned)
-        prediction = predict_votes(networks, spec, window_of(bundle), image, spacing_mm(grid.affine), plan.threshold)
+        prediction = predict_votes(
+            networks, spec, window_of(bundle), image, spacing_mm(grid.affine), plan.threshold
+        )
         parameters.update(_describe_run(spec, prediction, plan), folds=len(networks))
 
     def restore(maps: FloatArray) -> Volume:
         # The maps have no channel axis, so each axis is one less.
         return grid.fill(np.ascontiguousarray(np.flip(maps, tuple(axis - 1 for axis in turned))))
 
-    return Answer(restore(prediction.probability), None if prediction.votes is None else restore(prediction.votes))
+    return Answer(
+        restore(prediction.probability), None if prediction.votes is None else restore(prediction.votes)
+    )
 
 
 def _describe_run(spec: NnUNetSpec, prediction: Prediction, plan: NetworkPlan) -> dict[str, Any]:
@@ -94,7 +112,11 @@ def _working_grid(spec: NnUNetSpec, case: Case) -> Grid:
         return case.reference
     image = case.images[spec.grid]
     shape = (image.array.shape[0], image.array.shape[1], image.array.shape[2])
-    return Grid(shape, np.linalg.inv(case.links.get(spec.grid, IDENTITY)) @ image.affine, case.reference.frame_of_reference_uid)
+    return Grid(
+        shape,
+        np.linalg.inv(case.links.get(spec.grid, IDENTITY)) @ image.affine,
+        case.reference.frame_of_reference_uid,
+    )
 
 
 def _on_grid(image: Volume, grid: Grid, link: Affine) -> FloatArray:
@@ -106,7 +128,10 @@ def _on_grid(image: Volume, grid: Grid, link: Affine) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Maps on the voxels as they were given, (slice, row, column): probability, share of passes that vote for lesion (None: one pass)."""
+    """Maps on the voxels as they were given, (slice, row, column).
+
+    Probability, share of passes that vote for lesion (None: one pass).
+    """
 
     probability: FloatArray
     votes: FloatArray | None
@@ -117,14 +142,21 @@ def predict_array(
     networks: Sequence[Network], spec: NnUNetSpec, window: Window, array: FloatArray, spacing: Triple
 ) -> tuple[FloatArray, CasePlan]:
     """Return the lesion probability alone, and how the case was laid out; see `predict_votes`."""
-    found = predict_votes(networks, spec, window, array, spacing, None)
-    return found.probability, found.plan
+    votes = predict_votes(networks, spec, window, array, spacing, None)
+    return votes.probability, votes.plan
 
 
 def predict_votes(
-    networks: Sequence[Network], spec: NnUNetSpec, window: Window, array: FloatArray, spacing: Triple, threshold: float | None
+    networks: Sequence[Network],
+    spec: NnUNetSpec,
+    window: Window,
+    array: FloatArray,
+    spacing: Triple,
+    threshold: float | None,
 ) -> Prediction:
-    """Return the lesion probability, float32 (slice, row, column), the votes of folds and flips, and how the case was laid out.
+    """Return the lesion probability, float32 (slice, row, column), the votes of folds and flips.
+
+    And how the case was laid out.
 
     Parameters
     ----------
@@ -142,7 +174,11 @@ def predict_votes(
     """
     plan, inside = plan_case(spec, window.spacing_mm, array, spacing)
     image = apply_case(spec, plan, inside, array)
-    vote = None if threshold is None or (len(networks) == 1 and not spec.mirror_axes) else _voter(spec, threshold)
+    vote = (
+        None
+        if threshold is None or (len(networks) == 1 and not spec.mirror_axes)
+        else _voter(spec, threshold)
+    )
     voting = vote is not None
     total: FloatArray | None = None
     for number in range(len(networks)):
@@ -167,16 +203,26 @@ def predict_votes(
 
 
 def _voter(spec: NnUNetSpec, threshold: float) -> Callable[[FloatArray], Mask]:
-    return lambda maps: (maps if spec.version == 1 else _lesion_probability(spec, maps)[np.newaxis]) >= threshold
+    return lambda maps: (
+        (maps if spec.version == 1 else _lesion_probability(spec, maps)[np.newaxis]) >= threshold
+    )
 
 
 def _maps(predict: Network, image: FloatArray, spec: NnUNetSpec, window: Window) -> FloatArray:
     """Return one network's maps over the whole image; a 2D network answers slice by slice."""
 
-    def tile(part: FloatArray) -> FloatArray:
-        return apply_tiles(predict, part, plan_tiles(part.shape[1:], window.patch, window.step, gaussian=window.gaussian))
+    def tile(tile_values: FloatArray) -> FloatArray:
+        return apply_tiles(
+            predict,
+            tile_values,
+            plan_tiles(tile_values.shape[1:], window.patch, window.step, gaussian=window.gaussian),
+        )
 
-    return np.concatenate([tile(image[:, k : k + 1]) for k in range(image.shape[1])], axis=1) if spec.planar else tile(image)
+    return (
+        np.concatenate([tile(image[:, k : k + 1]) for k in range(image.shape[1])], axis=1)
+        if spec.planar
+        else tile(image)
+    )
 
 
 def _reduction(spec: NnUNetSpec) -> Callable[[FloatArray], FloatArray]:

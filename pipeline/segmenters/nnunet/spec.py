@@ -1,6 +1,7 @@
 """The `[nnunet]` table of a manifest: what an imported nnU-Net asks for beyond the words of other networks.
 
-Axes are nnU-Net's: (slice, row, column) of the image in `orientation`, and after `transpose` where a key says "transposed".
+Axes are nnU-Net's: (slice, row, column) of the image in `orientation`, and after `transpose` where a key says
+"transposed".
 """
 
 from __future__ import annotations
@@ -44,13 +45,15 @@ class NnUNetSpec(FamilySpec):
     planar
         A 2D network: axis 0 (transposed) is neither resampled nor tiled.
     schemes, masked, intensity
-        For each channel: how it is normalised, whether over its non-zero box's mask only, and the training set's statistics ("ct").
+        For each channel: how it is normalised, whether over its non-zero box's mask only, and the training
+        set's statistics ("ct").
     mirror_axes
         Axes (transposed) over whose flips the answer is averaged; empty: not at all.
     classes, lesion_classes
         How many maps the graphs give; which of them are lesion.
     orientation
-        Directions in which the training images' column, row and slice index grow (right, anterior, superior: "RAS").
+        Directions in which the training images' column, row and slice index grow (right, anterior, superior:
+        "RAS").
     grid
         The role whose voxels the channels are brought onto, or "reference".
     """
@@ -69,7 +72,9 @@ class NnUNetSpec(FamilySpec):
 
     def table(self) -> dict[str, Any]:
         """Return the table as it is written."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     def count_maps(self, activation: str) -> int:
         """Return how many maps a graph gives: one a class."""
@@ -100,13 +105,18 @@ def read_table(values: Values) -> NnUNetSpec:
         lesion_classes=values.row("nnunet.lesion_classes", int),
         orientation=values.one_of("nnunet.orientation", ORIENTATIONS),
         grid=values.one_of("nnunet.grid", (REFERENCE, *channels), REFERENCE),
-        intensity=tuple(_read_intensity(entry, values) for entry in values.value("nnunet.intensity", list, [])),
+        intensity=tuple(
+            _read_intensity(entry, values) for entry in values.value("nnunet.intensity", list, [])
+        ),
     )
     checks = (
         ("transpose", sorted(spec.transpose) == [0, 1, 2]),
         ("schemes", set(spec.schemes) <= set(SCHEMES)),
         ("mirror_axes", set(spec.mirror_axes) <= ({1, 2} if spec.planar else {0, 1, 2})),
-        ("lesion_classes", bool(spec.lesion_classes) and set(spec.lesion_classes) <= set(range(1, spec.classes))),
+        (
+            "lesion_classes",
+            bool(spec.lesion_classes) and set(spec.lesion_classes) <= set(range(1, spec.classes)),
+        ),
         ("intensity", len(spec.intensity) == len(channels) if "ct" in spec.schemes else True),
     )
     for key, fits in checks:
@@ -132,13 +142,19 @@ def spec_of(bundle: Manifest) -> NnUNetSpec:
         It is another network.
     """
     if not isinstance(bundle.family_spec, NnUNetSpec):
-        raise BundleError(f"{bundle.name} is no nnU-Net: its manifest has no such table", code="model-manifest-invalid")
+        raise BundleError(
+            f"{bundle.name} is no nnU-Net: its manifest has no such table", code="model-manifest-invalid"
+        )
     return bundle.family_spec
 
 
 def _read_intensity(entry: Any, values: Values) -> Intensity:
     keys = tuple(Intensity.__dataclass_fields__)
-    numbers = isinstance(entry, dict) and set(entry) == set(keys) and all(isinstance(number, float) for number in entry.values())
+    numbers = (
+        isinstance(entry, dict)
+        and set(entry) == set(keys)
+        and all(isinstance(number, float) for number in entry.values())
+    )
     if not numbers:
         raise values.problem("nnunet.intensity", f"each needs the numbers {', '.join(keys)}, got {entry!r}")
     return Intensity(**entry)

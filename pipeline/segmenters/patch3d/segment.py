@@ -1,7 +1,9 @@
-"""Patch-wise 3D networks: resample, correct bias, normalise, tile, run. What a manifest can choose is a row in a table.
+"""Patch-wise 3D networks: resample, correct bias, normalise, tile, run.
 
-Tables: `preprocess.resample.SCHEMES`, `preprocess.normalize.SCHEMES`, `ACTIVATIONS` here; `window.aggregate` says whether
-tiles are averaged before or after the activation (nnU-Net v1: probabilities, v2: logits).
+What a manifest can choose is a row in a table.
+
+Tables: `preprocess.resample.SCHEMES`, `preprocess.normalize.SCHEMES`, `ACTIVATIONS` here; `window.aggregate`
+says whether tiles are averaged before or after the activation (nnU-Net v1: probabilities, v2: logits).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.bundles.manifest import GRAPH
 from pipeline.geometry import Affine, Grid
 from pipeline.inference.passes import average_passes
-from pipeline.inference.session import open_network
+from pipeline.inference.session import Network, open_network
 from pipeline.inference.sliding_window import apply_tiles, plan_tiles
 from pipeline.journal import Journal
 from pipeline.preprocess.correct_bias import apply_bias_correction, plan_bias_correction
@@ -41,18 +43,31 @@ def prepare_case(bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal
             channels = correct_channels(bundle, channels, mask)
             parameters.update(channels.parameters)
     with journal.step("normalise") as parameters:
-        channels = normalise_channels(bundle, channels, mask if bundle.input.head == "brain-extracted" else None)
+        channels = normalise_channels(
+            bundle, channels, mask if bundle.input.head == "brain-extracted" else None
+        )
         parameters.update(channels.parameters)
     return channels
 
 
-def resample_channels(bundle: Bundle, images: Mapping[str, Volume], grid: Grid, links: Mapping[str, Affine]) -> Channels:
-    """Return every channel on the grid; a channel that is not given is all zeros, which the network was trained for."""
+def resample_channels(
+    bundle: Bundle, images: Mapping[str, Volume], grid: Grid, links: Mapping[str, Affine]
+) -> Channels:
+    """Return every channel on the grid.
+
+    A channel that is not given is all zeros, which the network was trained for.
+    """
     array = np.zeros((len(bundle.channels), *grid.shape), np.float32)
     for number, channel in enumerate(bundle.channels):
         if channel in images:
-            array[number] = apply_resampling(bundle.preprocess.resample, images[channel], grid, links.get(channel, IDENTITY))
-    parameters = {"scheme": bundle.preprocess.resample, "shape": list(grid.shape), "spacing_mm": list(bundle.input.spacing_mm)}
+            array[number] = apply_resampling(
+                bundle.preprocess.resample, images[channel], grid, links.get(channel, IDENTITY)
+            )
+    parameters = {
+        "scheme": bundle.preprocess.resample,
+        "shape": list(grid.shape),
+        "spacing_mm": list(bundle.input.spacing_mm),
+    }
     return Channels(array, grid, parameters)
 
 
@@ -79,10 +94,10 @@ def normalise_channels(bundle: Bundle, channels: Channels, mask: Mask | None) ->
     array = channels.array.copy()
     parameters: dict[str, Any] = {"scheme": bundle.preprocess.normalise}
     for number in _present(channels):
-        array[number], used = apply_normalization(
+        array[number], normalisation = apply_normalization(
             bundle.preprocess.normalise, channels.array[number], mask, bundle.preprocess.normalise_parameters
         )
-        parameters[bundle.channels[number]] = used
+        parameters[bundle.channels[number]] = normalisation
     return Channels(array, channels.grid, parameters)
 
 
@@ -91,15 +106,26 @@ def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer
     return infer_graph(bundle, channels, plan, GRAPH)
 
 
-def infer_graph(bundle: Bundle, channels: Channels, plan: NetworkPlan, name: str) -> tuple[Answer, dict[str, Any]]:
+def infer_graph(
+    bundle: Bundle,
+    channels: Channels,
+    plan: NetworkPlan,
+    name: str,
+    adapt: Callable[[Network], Network] = lambda network: network,
+) -> tuple[Answer, dict[str, Any]]:
     """Run one of the bundle's graphs over the grid and return its answer, float32, and how it was tiled.
+
+    Parameters
+    ----------
+    adapt
+        Makes a function of one patch out of a graph that takes something else.
 
     Raises
     ------
     BundleError
         The graph is not as the manifest says, or answers with NaN or infinite values.
     """
-    network = open_network(bundle, plan.threads, name, plan.provider)
+    network = adapt(open_network(bundle, plan.threads, name, plan.provider))
     activate = ACTIVATIONS[bundle.output.activation]
     late = bundle.window.aggregate == "logits"
     mirrors = bundle.window.mirror_axes
@@ -109,12 +135,18 @@ def infer_graph(bundle: Bundle, channels: Channels, plan: NetworkPlan, name: str
         (lambda maps: maps) if late else activate,
         (lambda maps: (activate(maps) if late else maps) >= plan.threshold) if mirrors else None,
     )
-    tiles = plan_tiles(channels.grid.shape, bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian)
+    tiles = plan_tiles(
+        channels.grid.shape, bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian
+    )
     maps = apply_tiles(run, channels.array, tiles)
     votes = channels.grid.fill(maps[-1]) if mirrors else None
     maps = maps[:-1] if mirrors else maps
     probability = (activate(maps) if late else maps)[0].clip(0.0, 1.0)
-    parameters: dict[str, Any] = {"tiles": len(tiles.corners), "patch": list(tiles.patch), "aggregate": bundle.window.aggregate}
+    parameters: dict[str, Any] = {
+        "tiles": len(tiles.corners),
+        "patch": list(tiles.patch),
+        "aggregate": bundle.window.aggregate,
+    }
     parameters |= {"mirror_axes": list(mirrors), "threads": plan.threads, "provider": plan.provider}
     return Answer(channels.grid.fill(probability), votes), parameters
 

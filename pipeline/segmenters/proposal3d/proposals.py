@@ -1,7 +1,9 @@
-"""From the heat of single slices to regions for a 3D network: pure functions on boxes (StrokeFormer's rules, written anew from their description).
+"""From the heat of single slices to regions for a 3D network.
 
-Rows and columns of a rectangle, and all ends of a box, are half open. What the original lost is kept here: a group that is still open at the last
-slice is a group.
+Pure functions on boxes (StrokeFormer's rules, written anew from their description).
+
+Rows and columns of a rectangle, and all ends of a box, are half open. What the original lost is kept here: a
+group that is still open at the last slice is a group.
 """
 
 from __future__ import annotations
@@ -35,12 +37,12 @@ class Rectangle:
         """Pixels."""
         return (self.bottom - self.top) * (self.right - self.left)
 
-    def overlap(self, other: Rectangle) -> float:
+    def overlap(self, other_box: Rectangle) -> float:
         """Return the intersection over the union."""
-        height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other_box.bottom) - max(self.top, other_box.top)
+        width = min(self.right, other_box.right) - max(self.left, other_box.left)
         common = max(0, height) * max(0, width)
-        return common / (self.area + other.area - common)
+        return common / (self.area + other_box.area - common)
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,39 @@ class Group:
 def enclose(rectangles: Sequence[Rectangle]) -> Rectangle:
     """Return the smallest rectangle that holds all of them."""
     return Rectangle(
-        min(each.top for each in rectangles),
-        max(each.bottom for each in rectangles),
-        min(each.left for each in rectangles),
-        max(each.right for each in rectangles),
+        min(rectangle.top for rectangle in rectangles),
+        max(rectangle.bottom for rectangle in rectangles),
+        min(rectangle.left for rectangle in rectangles),
+        max(rectangle.right for rectangle in rectangles),
     )
 
 
 def find_rectangle(heat: FloatArray, threshold: float, smallest_pixels: int) -> Rectangle | None:
-    """Return what one slice proposes: the rectangle around every piece of at least `smallest_pixels`; None when there is none."""
+    """Return what one slice proposes: the rectangle around every piece of at least `smallest_pixels`.
+
+    None when there is none.
+    """
+    # 8-connected pieces of the slice at the threshold, and the pixels of each (entry 0 is the background).
     labels, _ = ndimage.label(heat >= threshold, structure=np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())
-    places = [place for number, place in enumerate(ndimage.find_objects(labels), start=1) if sizes[number] >= smallest_pixels]
-    return enclose([Rectangle(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in places]) if places else None
+    boxes = [
+        piece_box
+        for number, piece_box in enumerate(ndimage.find_objects(labels), start=1)
+        if sizes[number] >= smallest_pixels
+    ]
+    return (
+        enclose([Rectangle(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in boxes])
+        if boxes
+        else None
+    )
 
 
-def group_slices(rectangles: Sequence[Rectangle | None], heads: Bool, area_change: float, head_iou: float) -> list[Group]:
-    """Gather slices while the head stays as it was on the group's first slice; a group is as long as its proposals reach.
+def group_slices(
+    rectangles: Sequence[Rectangle | None], heads: Bool, area_change: float, head_iou: float
+) -> list[Group]:
+    """Gather slices while the head stays as it was on the group's first slice.
+
+    A group is as long as its proposals reach.
 
     Parameters
     ----------
@@ -88,6 +106,7 @@ def group_slices(rectangles: Sequence[Rectangle | None], heads: Bool, area_chang
             groups.append(Group(opened[0][0], opened[-1][0], tuple(rectangle for _, rectangle in opened)))
             opened.clear()
 
+    # A slice without a proposal neither opens nor closes a group; a head that has changed closes it.
     for number, rectangle in enumerate(rectangles):
         if opened and not _same_head(heads[opened[0][0]], heads[number], area_change, head_iou):
             close()
@@ -97,13 +116,16 @@ def group_slices(rectangles: Sequence[Rectangle | None], heads: Bool, area_chang
     return groups
 
 
-def _same_head(first: Bool, other: Bool, area_change: float, head_iou: float) -> bool:
+def _same_head(first: Bool, other_box: Bool, area_change: float, head_iou: float) -> bool:
     # Pixels of the head on the group's first slice, and of both slices together.
-    area, union = int(first.sum()), int((first | other).sum())
+    area, union = int(first.sum()), int((first | other_box).sum())
     if area == 0 or union == 0:
         return area == union
     # Relative change of the area, and intersection over union of the outlines.
-    return abs(int(other.sum()) - area) / area <= area_change and int((first & other).sum()) / union >= head_iou
+    return (
+        abs(int(other_box.sum()) - area) / area <= area_change
+        and int((first & other_box).sum()) / union >= head_iou
+    )
 
 
 def settle_rectangle(rectangles: Sequence[Rectangle], box_iou: float) -> Rectangle:
@@ -131,8 +153,8 @@ def settle_rectangle(rectangles: Sequence[Rectangle], box_iou: float) -> Rectang
 
 def box_of(group: Group, box_iou: float) -> Box:
     """Return the group's slices and its settled rectangle as one box."""
-    found = settle_rectangle(group.rectangles, box_iou)
-    return ((group.first, group.last + 1), (found.top, found.bottom), (found.left, found.right))
+    settled = settle_rectangle(group.rectangles, box_iou)
+    return ((group.first, group.last + 1), (settled.top, settled.bottom), (settled.left, settled.right))
 
 
 def find_boxes(probability: FloatArray, threshold: float, smallest_voxels: int) -> list[Box]:
@@ -150,9 +172,9 @@ def find_boxes(probability: FloatArray, threshold: float, smallest_voxels: int) 
 def grow(box: Box, least: Sequence[int], shape: Sequence[int]) -> Box:
     """Return the box made at least `least` large about its middle, moved to lie inside `shape`, cut where `shape` is smaller."""
     grown = []
-    for (first, last), wanted, room in zip(box, least, shape, strict=True):
+    for (first, last), least_size, room in zip(box, least, shape, strict=True):
         # As long as asked for, never longer than the image; then moved about its middle until it lies inside.
-        size = min(max(last - first, wanted), room)
+        size = min(max(last - first, least_size), room)
         start = min(max(0, (first + last - size) // 2), room - size)
         grown.append((start, start + size))
     return (grown[0], grown[1], grown[2])
@@ -160,13 +182,16 @@ def grow(box: Box, least: Sequence[int], shape: Sequence[int]) -> Box:
 
 def drop_contained(boxes: Sequence[Box]) -> list[Box]:
     """Return the boxes without those that lie inside another one, in order."""
-    kept: list[Box] = []
+    remaining: list[Box] = []
     for box in boxes:
         # A box inside an earlier one adds nothing; one around earlier ones takes their place.
-        if not any(_inside(box, other) for other in kept):
-            kept = [other for other in kept if not _inside(other, box)] + [box]
-    return kept
+        if not any(_inside(box, other_box) for other_box in remaining):
+            remaining = [other_box for other_box in remaining if not _inside(other_box, box)] + [box]
+    return remaining
 
 
-def _inside(box: Box, other: Box) -> bool:
-    return all(first >= outer_first and last <= outer_last for (first, last), (outer_first, outer_last) in zip(box, other, strict=True))
+def _inside(box: Box, other_box: Box) -> bool:
+    return all(
+        first >= outer_first and last <= outer_last
+        for (first, last), (outer_first, outer_last) in zip(box, other_box, strict=True)
+    )

@@ -1,7 +1,10 @@
-"""StrokeFormer's two stages: regions proposed slice by slice, then a 3D network in each region; a coarse pass over the whole brain backs the proposals.
+"""StrokeFormer's two stages: regions proposed slice by slice, then a 3D network in each region.
 
-The original's proposal network is a Faster R-CNN and its second stage a SegFormer3D; here both are U-Nets, which a CPU runs faster and ONNX holds
-without operators of its own. The rules between them are the published ones (`proposals`).
+A coarse pass over the whole brain backs the proposals.
+
+The original's proposal network is a Faster R-CNN and its second stage a SegFormer3D; here both are U-Nets,
+which a CPU runs faster and ONNX holds without operators of its own. The rules between them are the published
+ones (`proposals`).
 """
 
 from __future__ import annotations
@@ -18,7 +21,15 @@ from pipeline.inference.sliding_window import apply_tiles, plan_tiles
 from pipeline.records import FloatArray, NetworkPlan
 from pipeline.segmenters.case import Answer, Channels
 from pipeline.segmenters.patch3d.segment import ACTIVATIONS
-from pipeline.segmenters.proposal3d.proposals import Box, box_of, drop_contained, find_boxes, find_rectangle, group_slices, grow
+from pipeline.segmenters.proposal3d.proposals import (
+    Box,
+    box_of,
+    drop_contained,
+    find_boxes,
+    find_rectangle,
+    group_slices,
+    grow,
+)
 from pipeline.segmenters.proposal3d.spec import COARSE_GRAPH, PROPOSAL_GRAPH, ProposalSpec
 
 SMALLEST_COARSE_VOXELS = 8
@@ -39,14 +50,21 @@ def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer
     graphs = {name: _activated(bundle, plan, name) for name in bundle.graphs}
     boxes, parameters = propose(spec, graphs, channels.array, bundle.input.patch)
     probability = segment_boxes(bundle, graphs[GRAPH], channels.array, boxes)
-    parameters |= {"boxes": [[list(ends) for ends in box] for box in boxes], "threads": plan.threads, "provider": plan.provider}
+    parameters |= {
+        "boxes": [[list(ends) for ends in box] for box in boxes],
+        "threads": plan.threads,
+        "provider": plan.provider,
+    }
     return Answer(channels.grid.fill(probability)), parameters
 
 
 def propose(
     spec: ProposalSpec, graphs: Mapping[str, Network], image: FloatArray, least: tuple[int, int, int]
 ) -> tuple[list[Box], dict[str, Any]]:
-    """Return the regions, each at least `least` voxels, of an image (channel, slice, row, column), and how they came about."""
+    """Return the regions, each at least `least` voxels, of an image (channel, slice, row, column).
+
+    And how they came about.
+    """
     plan = plan_tiles(image.shape[1:], spec.patch, 0.5, gaussian=True)
     heat = apply_tiles(graphs[PROPOSAL_GRAPH], image, plan)[0]
     rectangles = [find_rectangle(plane, spec.threshold, spec.smallest_pixels) for plane in heat]
@@ -54,30 +72,37 @@ def propose(
     boxes = [box_of(group, spec.box_iou) for group in groups]
     added: list[Box] = []
     if spec.coarse:
-        added = find_boxes(apply_tiles(graphs[COARSE_GRAPH], image, plan)[0], spec.coarse_threshold, SMALLEST_COARSE_VOXELS)
+        added = find_boxes(
+            apply_tiles(graphs[COARSE_GRAPH], image, plan)[0], spec.coarse_threshold, SMALLEST_COARSE_VOXELS
+        )
     grown = drop_contained([grow(box, least, image.shape[1:]) for box in (*boxes, *added)])
-    used = {
-        "slices": sum(each is not None for each in rectangles),
+    facts = {
+        "slices": sum(rectangle is not None for rectangle in rectangles),
         "groups": len(groups),
         "coarse": spec.coarse,
         "coarse_regions": len(added),
     }
-    return grown, used | {"regions": len(grown)}
+    return grown, facts | {"regions": len(grown)}
 
 
 def segment_boxes(bundle: Bundle, network: Network, image: FloatArray, boxes: list[Box]) -> FloatArray:
     """Return the mean probability of the boxes that hold a voxel, zero where none does."""
     total, count = np.zeros(image.shape[1:], np.float32), np.zeros(image.shape[1:], np.float32)
     for box in boxes:
-        place = tuple(slice(first, last) for first, last in box)
-        part = image[(slice(None), *place)]
-        plan = plan_tiles(part.shape[1:], bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian)
-        total[place] += apply_tiles(network, part, plan)[0]
-        count[place] += 1
+        region_slices = tuple(slice(first, last) for first, last in box)
+        region = image[(slice(None), *region_slices)]
+        plan = plan_tiles(
+            region.shape[1:], bundle.input.patch, bundle.window.step, gaussian=bundle.window.gaussian
+        )
+        total[region_slices] += apply_tiles(network, region, plan)[0]
+        count[region_slices] += 1
     probability: FloatArray = (total / np.maximum(count, 1)).clip(0.0, 1.0)
     return probability
 
 
 def _activated(bundle: Bundle, plan: NetworkPlan, name: str) -> Network:
-    network, activate = open_network(bundle, plan.threads, name, plan.provider), ACTIVATIONS[bundle.output.activation]
+    network, activate = (
+        open_network(bundle, plan.threads, name, plan.provider),
+        ACTIVATIONS[bundle.output.activation],
+    )
     return lambda patch: activate(network(patch))

@@ -24,12 +24,13 @@ class ProposalSpec(FamilySpec):
     smallest_pixels
         Pixels that a proposal needs.
     area_change, head_iou
-        A group of slices goes on while the head's area changes by no more, and its outline overlaps by no less,
-        against the group's first slice.
+        A group of slices goes on while the head's area changes by no more, and its outline overlaps by no
+        less, against the group's first slice.
     box_iou
         Overlap at which two slices' boxes are the same region.
     coarse
-        Whether a pass over the whole brain adds regions that the slices missed; false is the published behaviour.
+        Whether a pass over the whole brain adds regions that the slices missed; false is the published
+        behaviour.
     coarse_threshold
         Probability at or above which the coarse pass adds a voxel's region.
     """
@@ -49,7 +50,10 @@ class ProposalSpec(FamilySpec):
         return self.patch
 
     def shape_of(self, graph: str, patch: Shape) -> Shape:
-        """Return the spatial shape of one graph's input: the 3D network sees a region, the others the whole brain."""
+        """Return the spatial shape of one graph's input.
+
+        The 3D network sees a region, the others the whole brain.
+        """
         return self.patch if graph in (PROPOSAL_GRAPH, COARSE_GRAPH) else patch
 
 

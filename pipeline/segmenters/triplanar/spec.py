@@ -6,24 +6,42 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pipeline.bundles.family import Family
-from pipeline.bundles.manifest import FamilySpec
+from pipeline.bundles.manifest import FamilySpec, Shape
 from pipeline.bundles.values import Values
 
 PLANES = ("axial", "coronal", "sagittal")
 PLANE_GRAPHS = {plane: f"model-{plane}.onnx" for plane in PLANES}
 
+RULES = ("average", "vote")
+
 
 @dataclass(frozen=True)
 class TriplanarSpec(FamilySpec):
-    """One 2D network for each plane.
+    """One 2D network for each plane, and how their answers become one.
 
     Attributes
     ----------
     thresholds
         Probability at which each plane votes when the output's default threshold is asked for.
+    rule
+        "vote": the majority of two of the three; "average": the mean of the planes' moved probabilities.
+    slices
+        How many slices a graph takes at once; 0: all of the patch. A few stay in the processor's cache, and
+        empty ones need not be asked about.
     """
 
     thresholds: Mapping[str, float]
+    rule: str = "vote"
+    slices: int = 0
+
+    def shape_of(self, graph: str, patch: Shape) -> Shape:
+        """Return the spatial shape of one graph's input.
+
+        The patch, or `slices` of it along the graph's own axis.
+        """
+        axis = list(PLANE_GRAPHS.values()).index(graph)
+        sizes = [self.slices if self.slices and number == axis else size for number, size in enumerate(patch)]
+        return sizes[0], sizes[1], sizes[2]
 
 
 def find_files_problem(names: Collection[str], spec: FamilySpec) -> str:
@@ -37,8 +55,13 @@ def read_table(values: Values) -> TriplanarSpec:
     """Read the table; a threshold for each plane."""
     thresholds = values.shares("triplanar.thresholds", PLANES)
     if absent := [plane for plane in PLANES if plane not in thresholds]:
-        raise values.problem("triplanar.thresholds", f"needs a number between 0 and 1 for {', '.join(absent)} too")
-    return TriplanarSpec(thresholds)
+        raise values.problem(
+            "triplanar.thresholds", f"needs a number between 0 and 1 for {', '.join(absent)} too"
+        )
+    slices = values.value("triplanar.slices", int, 0)
+    if slices < 0:
+        raise values.problem("triplanar.slices", "must not be negative")
+    return TriplanarSpec(thresholds, values.one_of("triplanar.rule", RULES, "vote"), slices)
 
 
 FAMILY = Family("triplanar", find_files_problem, "triplanar", read_table)

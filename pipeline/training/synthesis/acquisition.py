@@ -1,4 +1,7 @@
-"""What a scanner does to an ideal image: coil bias, slices, blur, noise, a limited field of view, a moved patient."""
+"""What a scanner does to an ideal image.
+
+Coil bias, slices, blur, noise, a limited field of view, a moved patient.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,9 @@ def acquire(image: Tensor, grid: Grid, scan: Scan, dice: Dice) -> Tensor:
     image = blur(image, (scan.blur_voxels,) * 3)
     covered = None
     if scan.slice_axis >= 0:
-        matrix, covered = slice_matrix(grid.shape[scan.slice_axis], grid.spacing_mm[scan.slice_axis], scan, dice)
+        matrix, covered = slice_matrix(
+            grid.shape[scan.slice_axis], grid.spacing_mm[scan.slice_axis], scan, dice
+        )
         image = apply_along(image, matrix, scan.slice_axis)
     level = scan.noise * float(image[image > 0.2].median()) if bool((image > 0.2).any()) else 0.0
     real, imaginary = (level * dice.normal(*grid.shape) for _ in range(2))
@@ -88,8 +93,8 @@ def slice_matrix(count: int, spacing_mm: float, scan: Scan, dice: Dice) -> tuple
     thickness = dice.uniform(0.75, 1.0) * step
     cut = torch.sigmoid((thickness / 2 - (index[None] - centres[:, None]).abs()) * 6.0)
     cut = cut / cut.sum(dim=1, keepdim=True).clamp_min(1e-6)
-    place = ((index[:, None] - centres[None]) / step).abs()
-    back = (place <= 0.5).float() if scan.nearest else (1.0 - place).clamp_min(0.0)
+    slice_distance = ((index[:, None] - centres[None]) / step).abs()
+    back = (slice_distance <= 0.5).float() if scan.nearest else (1.0 - slice_distance).clamp_min(0.0)
     total = back.sum(dim=1)
     back = back / total[:, None].clamp_min(1e-6)
     return back @ cut, (total > 0.45).float()

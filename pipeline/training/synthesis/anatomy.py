@@ -1,7 +1,10 @@
-"""The anatomy that all subjects are deformed from: soft tissue maps and distance maps of the ICBM 2009 average brain.
+"""The anatomy that all subjects are deformed from.
 
-Source: the 1 mm T1, grey and white matter maps that nilearn ships (ICBM 152 nonlinear symmetric 2009a, Fonov 2011).
-Template coordinates are mm in axial canonical directions: (up, to posterior, to the left), origin as in MNI space.
+Soft tissue maps and distance maps of the ICBM 2009 average brain.
+
+Source: the 1 mm T1, grey and white matter maps that nilearn ships (ICBM 152 nonlinear symmetric 2009a, Fonov
+2011). Template coordinates are mm in axial canonical directions: (up, to posterior, to the left), origin as
+in MNI space.
 """
 
 from __future__ import annotations
@@ -39,8 +42,8 @@ class Anatomy:
     tissue_origin_mm
         Template coordinate of voxel (0, 0, 0) of `tissue`.
     distances
-        (6, slice, row, column) at 2 mm: signed distance to the brain edge, to the smoothed brain hull and to the
-        ventricles (mm, positive outside), and the three components of the push away from the ventricles.
+        (6, slice, row, column) at 2 mm: signed distance to the brain edge, to the smoothed brain hull and to
+        the ventricles (mm, positive outside), and the three components of the push away from the ventricles.
     distances_origin_mm
         Template coordinate of voxel (0, 0, 0) of the 2 mm maps.
     """
@@ -73,7 +76,9 @@ def _read_template() -> tuple[Float, Float, Bool, tuple[float, float, float]]:
     folder = Path(nilearn.__file__).parent / "datasets" / "data"
     arrays = []
     for kind in ("gm", "wm", "t1"):
-        image = nibabel.nifti1.Nifti1Image.from_filename(folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz")
+        image = nibabel.nifti1.Nifti1Image.from_filename(
+            folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
+        )
         # The files are (to right, to anterior, up); here (up, to posterior, to the left).
         arrays.append(np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1].astype(np.float32) / 255.0)
     shape, offset = arrays[0].shape, image.affine[:3, 3]
@@ -106,18 +111,21 @@ def _split_tissue(grey: Float, white: Float, mask: Bool, origin: tuple[float, fl
 
 def _find_ventricles(csf: Float, depth: Float, up: Float, back: Float, left: Float) -> Bool:
     box = (up > -40) & (up < 36) & (back > -42) & (back < 62) & (np.abs(left) < 42)
-    # The quadrigeminal cistern lies behind the midbrain, the interhemispheric fissure above the corpus callosum.
+    # The quadrigeminal cistern lies behind the midbrain, the interhemispheric fissure above the corpus
+    # callosum.
     cistern = (np.abs(left) < 14) & (back > 28) & (up > -14) & (up < 12)
     fissure = (np.abs(left) < 4) & ((back < -12) | (back > 40)) & (up > -12)
     core = (csf > 0.35) & (depth > 14) & box & ~cistern & ~fissure
     labels, count = ndimage.label(core)
     sizes = ndimage.sum_labels(core, labels, np.arange(1, count + 1))
-    kept = np.isin(labels, 1 + np.flatnonzero(sizes > 400))
-    ventricles: Bool = ndimage.binary_dilation(kept, iterations=2) & (csf > 0.05)
+    large_components = np.isin(labels, 1 + np.flatnonzero(sizes > 400))
+    ventricles: Bool = ndimage.binary_dilation(large_components, iterations=2) & (csf > 0.05)
     return ventricles
 
 
-def _distance_maps(mask: Bool, ventricle: Bool, origin: tuple[float, float, float]) -> tuple[Float, tuple[float, float, float]]:
+def _distance_maps(
+    mask: Bool, ventricle: Bool, origin: tuple[float, float, float]
+) -> tuple[Float, tuple[float, float, float]]:
     """Return (edge, hull, ventricle, push z, push y, push x) on a 2 mm grid with a margin, and its origin."""
     below, around, beside = MARGIN_MM
     pads = [(below, 25), (around, around), (beside, beside)]

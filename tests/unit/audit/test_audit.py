@@ -31,7 +31,11 @@ def lines(folder: Path) -> list[dict[str, object]]:
 
 
 def test_every_code_is_the_standards() -> None:
-    known = {(code.value, code.meaning) for name in codes.DCM.dir() if (code := getattr(codes.DCM, name)).value.startswith("110")}
+    known = {
+        (code.value, code.meaning)
+        for name in codes.DCM.dir()
+        if (code := getattr(codes.DCM, name)).value.startswith("110")
+    }
     used = {code for kind in KINDS.values() for code in (kind.event_id, kind.event_type) if code[0]}
 
     assert used - known == set()
@@ -56,16 +60,31 @@ def test_a_line_says_who_what_and_how_it_ended() -> None:
 
 def test_the_message_has_the_parts_of_the_schema_in_its_order() -> None:
     message = fromstring(to_xml(RECEIVED, SOURCE, 1_700_000_000.0))
-    nasty = fromstring(to_xml(AuditEvent("association-refused", 4, 'A<&"', "::1", detail="<b>\u00e9"), SOURCE, 0.0, repeated=7))
+    nasty = fromstring(
+        to_xml(
+            AuditEvent("association-refused", 4, 'A<&"', "::1", detail="<b>\u00e9"), SOURCE, 0.0, repeated=7
+        )
+    )
 
     assert [part.tag for part in message] == [
-        *("EventIdentification", "ActiveParticipant", "ActiveParticipant", "AuditSourceIdentification", "ParticipantObjectIdentification")
+        *(
+            "EventIdentification",
+            "ActiveParticipant",
+            "ActiveParticipant",
+            "AuditSourceIdentification",
+            "ParticipantObjectIdentification",
+        )
     ]
-    assert [(part.get("UserID"), part.get("UserIsRequestor")) for part in message.iter("ActiveParticipant")] == [
+    assert [
+        (part.get("UserID"), part.get("UserIsRequestor")) for part in message.iter("ActiveParticipant")
+    ] == [
         ("NODE", "false"),
         ("MR1", "true"),
     ]
-    assert message.find(".//SOPClass").attrib == {"UID": "1.2.840.10008.5.1.4.1.1.4", "NumberOfInstances": "192"}  # type: ignore[union-attr]
+    assert message.find(".//SOPClass").attrib == {
+        "UID": "1.2.840.10008.5.1.4.1.1.4",
+        "NumberOfInstances": "192",
+    }  # type: ignore[union-attr]
     assert nasty.findtext(".//EventOutcomeDescription") == "<b>\u00e9 (7 more like it)"
 
 
@@ -125,7 +144,9 @@ def test_the_syslog_message_is_framed_as_rfc_5425_says() -> None:
     length, _, message = framed.partition(b" ")
 
     assert int(length) == len(message)
-    expected = f"<84>1 2023-11-14T22:13:20.000Z host.example dicomnode {os.getpid()} DICOM+RFC3881 - \ufeff<x/>"
+    expected = (
+        f"<84>1 2023-11-14T22:13:20.000Z host.example dicomnode {os.getpid()} DICOM+RFC3881 - \ufeff<x/>"
+    )
     assert message.decode() == expected
 
 

@@ -78,7 +78,8 @@ def test_the_status_of_an_empty_node_is_valid_json(config: Path) -> None:
 
 def test_the_doctor_names_what_is_wrong_and_what_to_do(config: Path) -> None:
     config.write_text(
-        config.read_text() + '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n[delivery]\ntimeout_s = 2\n'
+        config.read_text()
+        + '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n[delivery]\ntimeout_s = 2\n'
     )
 
     answer = dicomnode("doctor", "--json", "--config", config)
@@ -91,7 +92,9 @@ def test_the_doctor_names_what_is_wrong_and_what_to_do(config: Path) -> None:
     assert checks["ledger"]["level"] == "ok"
 
 
-@pytest.mark.parametrize("text", ["PACS", "PACS@host", "@host:104", "PACS@host:0", "PACS@host:99999", "A" * 17 + "@host:104"])
+@pytest.mark.parametrize(
+    "text", ["PACS", "PACS@host", "@host:104", "PACS@host:0", "PACS@host:99999", "A" * 17 + "@host:104"]
+)
 def test_a_peer_that_is_not_ae_host_port_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="AE@host:port"):
         parse_peer(text)
@@ -121,7 +124,11 @@ def test_a_missing_model_stops_the_working_side_and_not_every_study(config: Path
 
 @pytest.mark.parametrize(
     "words",
-    [["segment", "{tree}/file", "-o", "{file}/out"], ["evaluate", "{tree}", "{tree}", "-o", "{file}/out"], ["demo", "-o", "{file}/out"]],
+    [
+        ["segment", "{tree}/file", "-o", "{file}/out"],
+        ["evaluate", "{tree}", "{tree}", "-o", "{file}/out"],
+        ["demo", "-o", "{file}/out"],
+    ],
     ids=lambda words: words[0],
 )
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, words: list[str]) -> None:
@@ -132,15 +139,21 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, words: lis
     mask = nibabel.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))
     nibabel.save(mask, tree / "case.nii.gz")
 
-    answer = dicomnode(*(word.format(tree=tree, file=file) if word != "{tree}/file" else str(tree) for word in words))
+    answer = dicomnode(
+        *(word.format(tree=tree, file=file) if word != "{tree}/file" else str(tree) for word in words)
+    )
 
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
-    assert [line for line in answer.stderr.splitlines() if line.startswith("dicomnode: ")] == answer.stderr.splitlines()[-1:]
+    assert [
+        line for line in answer.stderr.splitlines() if line.startswith("dicomnode: ")
+    ] == answer.stderr.splitlines()[-1:]
     assert "Not a directory" in answer.stderr
 
 
-def test_work_on_files_does_not_look_at_the_nodes_own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_on_files_does_not_look_at_the_nodes_own_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = tmp_path / "dicomnode.toml"
     broken.write_text("broken [")
     monkeypatch.setattr(cli_module, "DEFAULT_CONFIG", broken)
@@ -150,7 +163,9 @@ def test_work_on_files_does_not_look_at_the_nodes_own_configuration(tmp_path: Pa
     assert runner.invoke(cli_module.cli, ["models", "list", "--json"]).exit_code == 0
     # Those that are about a node do.
     assert isinstance(runner.invoke(cli_module.cli, ["status"]).exception, ConfigError)
-    assert isinstance(runner.invoke(cli_module.cli, ["models", "list", "--config", str(broken)]).exception, ConfigError)
+    assert isinstance(
+        runner.invoke(cli_module.cli, ["models", "list", "--config", str(broken)]).exception, ConfigError
+    )
 
 
 def test_a_configuration_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

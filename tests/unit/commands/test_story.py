@@ -51,7 +51,9 @@ def test_no_study_shows_what_is_not_its_own(told: LedgerStory) -> None:
     assert history.unreadable == ()
 
 
-def test_why_says_what_an_instance_of_no_study_is(told: LedgerStory, config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+def test_why_says_what_an_instance_of_no_study_is(
+    told: LedgerStory, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
     show_why(config, received(72).SOPInstanceUID, as_json=False)
     printed = capsys.readouterr().out
     assert received(72).SOPInstanceUID in printed
@@ -70,7 +72,9 @@ def test_json_lists_every_instance_of_no_study_and_every_damaged_file(
     (config.storage.spool / "aside" / "damaged.dcm").write_bytes(b"noise")
     show_status(config, as_json=True)
     shown = json.loads(capsys.readouterr().out)
-    assert {line["SOPInstanceUID"] for line in shown["without_study"]} == {received(number).SOPInstanceUID for number in (71, 72, 73)}
+    assert {line["SOPInstanceUID"] for line in shown["without_study"]} == {
+        received(number).SOPInstanceUID for number in (71, 72, 73)
+    }
     assert [Path(path).name for path in shown["set_aside"]] == ["damaged.dcm"]
     assert shown["health"]["without_study"] == 3
     show_status(config, as_json=False)
@@ -90,7 +94,9 @@ def test_why_names_series_in_full_and_counts_what_is_used(told: LedgerStory) -> 
     for number in range(81, 87):
         ledger.instances.add(received(number, at=100.0))
     for instance_id, _ in ledger.instances.unindexed(10):
-        ledger.instances.record_unreadable(instance_id, "truncated: the file ends before the pixel data", 101.0, StudyInstanceUID=study)
+        ledger.instances.record_unreadable(
+            instance_id, "truncated: the file ends before the pixel data", 101.0, StudyInstanceUID=study
+        )
     for number in range(81, 87):
         ledger.instances.add(received(number, content="whole", at=102.0))
     for instance_id, instance in ledger.instances.unindexed(10):

@@ -42,7 +42,9 @@ def without(*refused: str, syntaxes: tuple[str, ...] = BOTH) -> Offer:
         (RESULT_CLASSES, ("seg", "sr")),
     ],
 )
-def test_what_is_left_to_the_node_follows_what_is_accepted(refused: tuple[str, ...], kinds: tuple[str, ...]) -> None:
+def test_what_is_left_to_the_node_follows_what_is_accepted(
+    refused: tuple[str, ...], kinds: tuple[str, ...]
+) -> None:
     adapted = adapt(destination(), without(*refused))
 
     assert adapted.destination.form.kinds == kinds
@@ -56,7 +58,9 @@ def test_the_remarks_name_what_is_not_accepted_and_what_goes_there_instead() -> 
         "it does not accept Comprehensive 3D SR Storage: the report goes there as Comprehensive SR Storage",
     )
     [remark] = adapt(destination(), without(SR_3D, SR, SR_ENHANCED)).remarks
-    assert remark.startswith("it does not accept Comprehensive 3D SR Storage, Comprehensive SR Storage or Enhanced SR Storage: ")
+    assert remark.startswith(
+        "it does not accept Comprehensive 3D SR Storage, Comprehensive SR Storage or Enhanced SR Storage: "
+    )
     assert remark.endswith("Encapsulated PDF Storage goes there instead of the report")
     assert adapt(destination(), without(*RESULT_CLASSES)).remarks[0] == (
         "it does not accept Segmentation Storage, nor what could go there instead"
@@ -74,9 +78,18 @@ def test_what_the_configuration_names_goes_there_accepted_or_not() -> None:
     )
     # A class that is left open is chosen all the same, and "auto" may stand beside what is named.
     assert adapt(destination(objects=["sr"]), without(SR_3D)).destination.form.kinds == ("sr.comprehensive",)
-    assert adapt(destination(objects=["auto", "pdf"]), without(SEG)).destination.form.kinds == ("pictures", "sr", "pdf")
-    assert adapt(destination(pictures="single-frame"), without(SEG, SINGLE)).destination.form.kinds == ("pdf", "sr")
-    assert adapt(destination(segmentation="labelmap"), without(LABEL_MAP_SEGMENTATION)).destination.form.objects == ("pictures", "sr")
+    assert adapt(destination(objects=["auto", "pdf"]), without(SEG)).destination.form.kinds == (
+        "pictures",
+        "sr",
+        "pdf",
+    )
+    assert adapt(destination(pictures="single-frame"), without(SEG, SINGLE)).destination.form.kinds == (
+        "pdf",
+        "sr",
+    )
+    assert adapt(
+        destination(segmentation="labelmap"), without(LABEL_MAP_SEGMENTATION)
+    ).destination.form.objects == ("pictures", "sr")
 
 
 def test_implicit_only_is_said_and_changes_nothing() -> None:
@@ -92,11 +105,17 @@ def test_one_that_was_not_heard_gets_the_usual() -> None:
         ("seg", "sr"),
         ("what it accepts is not known yet, so it gets the usual objects",),
     )
-    web = parse_config({"destinations": [{"name": "web", "url": "https://pacs.example/dicom-web"}]}).destinations[0]
+    web = parse_config(
+        {"destinations": [{"name": "web", "url": "https://pacs.example/dicom-web"}]}
+    ).destinations[0]
     assert adapt(web, None).remarks == ()
 
 
 def test_nothing_is_left_to_choose_afterwards() -> None:
     settled = adapt(destination(), without(SEG, SR_3D, MULTI)).destination
-    assert (settled.objects, settled.report, settled.pictures) == (("pictures", "sr"), "comprehensive", "single-frame")
+    assert (settled.objects, settled.report, settled.pictures) == (
+        ("pictures", "sr"),
+        "comprehensive",
+        "single-frame",
+    )
     assert settled.form.kinds == ("pictures.single-frame", "sr.comprehensive")

@@ -35,7 +35,10 @@ class Outbox:
         self.layout = SpoolLayout(folder / "spool")
         self.config = Config(
             destinations=tuple(
-                DestinationSettings(name=name, ae_title=name.upper(), host="127.0.0.1", port=1040, confirm="none") for name in names
+                DestinationSettings(
+                    name=name, ae_title=name.upper(), host="127.0.0.1", port=1040, confirm="none"
+                )
+                for name in names
             )
         )
         self.clock = 100.0
@@ -53,7 +56,9 @@ class Outbox:
         assert self.ledger.jobs.claim("work", 30, 60) is not None
         results = [self.freeze(study, kind, job.revision) for kind in ("seg", "sr")]
         kinds = dict.fromkeys(destinations, ("seg", "sr"))
-        self.ledger.jobs.finish(job.id, "work", Conclusion(Outcome.LESIONS, "2 lesions", results, kinds, {}), 40)
+        self.ledger.jobs.finish(
+            job.id, "work", Conclusion(Outcome.LESIONS, "2 lesions", results, kinds, {}), 40
+        )
         return study
 
     def freeze(self, study: str, kind: str, revision: int) -> ResultFile:
@@ -62,10 +67,14 @@ class Outbox:
         file = self.layout.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-        return ResultFile(kind, path, hashlib.sha256(data).hexdigest(), f"{study}.5.{kind == 'sr':d}", MR, f"{study}.6")
+        return ResultFile(
+            kind, path, hashlib.sha256(data).hexdigest(), f"{study}.5.{kind == 'sr':d}", MR, f"{study}.6"
+        )
 
     def deliver(self, send: Callable[[str, Sequence[Path]], list[SendOutcome]], **more: Any) -> int:
-        def recorded(files: Sequence[Path], destination: DestinationSettings, *, calling_ae: str, timeout_s: float) -> list[SendOutcome]:
+        def recorded(
+            files: Sequence[Path], destination: DestinationSettings, *, calling_ae: str, timeout_s: float
+        ) -> list[SendOutcome]:
             assert (calling_ae, timeout_s) == ("DICOMNODE", 30)
             with self.lock:
                 self.sent.append((destination.name, tuple(file.read_text() for file in files)))
@@ -115,9 +124,10 @@ def test_a_transient_failure_backs_off_and_arrives_later_once(outbox: Outbox) ->
         outbox.clock = clock
         outbox.deliver(always(SILENT))
     assert len(outbox.sent) == 2
-    assert [(one["state"], one["attempts"], one["next_attempt_at"], one["last_status"]) for one in outbox.shown(study)] == [
-        ("due", 2, 115, "no answer in time")
-    ] * 2
+    assert [
+        (one["state"], one["attempts"], one["next_attempt_at"], one["last_status"])
+        for one in outbox.shown(study)
+    ] == [("due", 2, 115, "no answer in time")] * 2
     outbox.clock = 115
     assert outbox.deliver(always(OK)) == 2
     assert outbox.states(study) == ["sent", "sent"]
@@ -146,7 +156,9 @@ def test_failing_too_long_is_given_up_and_retry_begins_anew(outbox: Outbox) -> N
 
 
 @pytest.mark.parametrize(("data", "sentence"), [(b"other bytes", "altered"), (None, "gone")])
-def test_a_file_that_is_not_the_verified_one_never_leaves(outbox: Outbox, data: bytes | None, sentence: str) -> None:
+def test_a_file_that_is_not_the_verified_one_never_leaves(
+    outbox: Outbox, data: bytes | None, sentence: str
+) -> None:
     study = outbox.answer(1)
     file = outbox.layout.root / outbox.shown(study)[0]["path"]
     if data is None:
@@ -185,7 +197,10 @@ def test_a_hanging_destination_holds_up_no_other(outbox: Outbox) -> None:
         return [OK] * len(files)
 
     assert outbox.deliver(send) == 4
-    assert {(one["destination"], one["state"]) for one in outbox.shown(study)} == {("pacs", "due"), ("second", "sent")}
+    assert {(one["destination"], one["state"]) for one in outbox.shown(study)} == {
+        ("pacs", "due"),
+        ("second", "sent"),
+    }
 
 
 def test_a_second_call_leaves_a_busy_destination_alone(outbox: Outbox) -> None:
@@ -212,7 +227,9 @@ def test_calls_at_once_send_each_delivery_once(outbox: Outbox) -> None:
     for call in calls:
         call.join()
     other.close()
-    assert sorted(texts for _, texts in outbox.sent) == sorted((f"{study} seg 1", f"{study} sr 1") for study in studies)
+    assert sorted(texts for _, texts in outbox.sent) == sorted(
+        (f"{study} seg 1", f"{study} sr 1") for study in studies
+    )
     assert all(outbox.states(study) == ["sent", "sent"] for study in studies)
 
 
@@ -235,7 +252,11 @@ def test_silence_spares_the_rest_of_the_round_and_gives_it_precedence_in_the_nex
     assert outbox.states(healthy) == ["due", "due"]
     outbox.clock = 105
     outbox.deliver(send)
-    assert [texts[0] for _, texts in outbox.sent] == [f"{poison} seg 1", f"{healthy} seg 1", f"{poison} seg 1"]
+    assert [texts[0] for _, texts in outbox.sent] == [
+        f"{poison} seg 1",
+        f"{healthy} seg 1",
+        f"{poison} seg 1",
+    ]
     assert (outbox.states(poison), outbox.states(healthy)) == (["due", "due"], ["sent", "sent"])
 
 
@@ -244,10 +265,16 @@ def test_silence_spares_the_rest_of_the_round_and_gives_it_precedence_in_the_nex
     [
         (RetryLater("archive away"), "due", "archive away"),
         (PermanentRefusal("never"), "given_up", "never"),
-        (ZeroDivisionError("a bug"), "due", "sending failed with ZeroDivisionError; please report it with the log"),
+        (
+            ZeroDivisionError("a bug"),
+            "due",
+            "sending failed with ZeroDivisionError; please report it with the log",
+        ),
     ],
 )
-def test_what_the_sender_raises_is_recorded(outbox: Outbox, raised: Exception, state: str, status: str) -> None:
+def test_what_the_sender_raises_is_recorded(
+    outbox: Outbox, raised: Exception, state: str, status: str
+) -> None:
     study = outbox.answer(1)
 
     def send(_name: str, _files: Sequence[Path]) -> list[SendOutcome]:

@@ -44,7 +44,9 @@ def test_the_first_failure_counts_from_now() -> None:
 def test_any_plan_lies_ahead_and_within_its_bounds(
     attempts: int, first: float, later: float, wait_first: float, wait_maximum: float, hours: float
 ) -> None:
-    settings = DeliverySettings(backoff_first_s=wait_first, backoff_maximum_s=wait_maximum, give_up_after_hours=hours)
+    settings = DeliverySettings(
+        backoff_first_s=wait_first, backoff_maximum_s=wait_maximum, give_up_after_hours=hours
+    )
     now, deadline = first + later, first + hours * 3600
     due = plan_retry(attempts, first, now, settings)
     if now >= deadline:

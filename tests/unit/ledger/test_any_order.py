@@ -51,7 +51,9 @@ class AnyOrder(RuleBasedStateMachine):
     def receive_and_read(self, number: int, content: str) -> None:
         self.ledger.instances.add(received(number, content, self.clock))
         for instance_id, instance in self.ledger.instances.unindexed(10):
-            self.ledger.instances.record_header(instance_id, header(int(instance.SOPInstanceUID.rsplit(".", 1)[1])), self.clock)
+            self.ledger.instances.record_header(
+                instance_id, header(int(instance.SOPInstanceUID.rsplit(".", 1)[1])), self.clock
+            )
 
     @rule()
     def assess(self) -> None:
@@ -91,11 +93,16 @@ class AnyOrder(RuleBasedStateMachine):
         self.held += [(owner, one) for one in self.ledger.deliveries.claim(owner, self.clock, LEASE_S, limit)]
 
     @precondition(lambda self: self.held)
-    @rule(which=st.integers(0, 9), state=st.sampled_from([DeliveryState.SENT, DeliveryState.DUE, DeliveryState.GIVEN_UP]))
+    @rule(
+        which=st.integers(0, 9),
+        state=st.sampled_from([DeliveryState.SENT, DeliveryState.DUE, DeliveryState.GIVEN_UP]),
+    )
     def end_sending(self, which: int, state: DeliveryState) -> None:
         owner, delivery = self.held.pop(which % len(self.held))
         next_attempt_at = self.clock + 2 if state is DeliveryState.DUE else None
-        kept = self.ledger.deliveries.record(delivery.id, state, state.value, self.clock, next_attempt_at, owner=owner)
+        kept = self.ledger.deliveries.record(
+            delivery.id, state, state.value, self.clock, next_attempt_at, owner=owner
+        )
         if kept and state is DeliveryState.SENT:
             self.arrived.append(delivery.id)
 
@@ -123,12 +130,20 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def only_the_newest_revision_is_alive(self) -> None:
         assert self.count("jobs WHERE state <> 'superseded'") == (1 if self.count("studies") else 0)
-        assert self.count("jobs WHERE state <> 'superseded' AND revision < (SELECT max(revision) FROM jobs)") == 0
+        assert (
+            self.count("jobs WHERE state <> 'superseded' AND revision < (SELECT max(revision) FROM jobs)")
+            == 0
+        )
 
     @invariant()
     def exactly_what_runs_and_what_is_being_sent_has_an_owner(self) -> None:
         for table, state in (("jobs", "running"), ("deliveries", "sending")):
-            assert self.count(f"{table} WHERE (state = '{state}') <> (owner IS NOT NULL AND lease_until IS NOT NULL)") == 0
+            assert (
+                self.count(
+                    f"{table} WHERE (state = '{state}') <> (owner IS NOT NULL AND lease_until IS NOT NULL)"
+                )
+                == 0
+            )
 
     @invariant()
     def nothing_of_a_superseded_job_is_still_to_be_sent(self) -> None:

@@ -27,7 +27,9 @@ def test_a_destination_can_be_claimed_alone(story: LedgerStory) -> None:
     assert story.ledger.deliveries.due_destinations(42) == ["pacs"]
 
 
-def test_a_destination_that_is_being_sent_to_is_left_alone_until_the_lease_runs_out(story: LedgerStory) -> None:
+def test_a_destination_that_is_being_sent_to_is_left_alone_until_the_lease_runs_out(
+    story: LedgerStory,
+) -> None:
     story.encoded()
     story.ledger.deliveries.claim("a", 41, 60, 1)
     assert story.ledger.deliveries.due_destinations(101) == []
@@ -97,7 +99,9 @@ def test_a_superseded_delivery_with_an_expired_lease_is_withdrawn_not_sent(story
     assert story.delivery_states() == ["withdrawn"]
 
 
-def test_a_superseded_delivery_is_withdrawn_when_its_owner_is_released_or_gives_up(story: LedgerStory) -> None:
+def test_a_superseded_delivery_is_withdrawn_when_its_owner_is_released_or_gives_up(
+    story: LedgerStory,
+) -> None:
     story.encoded()
     dead, alive = (story.ledger.deliveries.claim(owner, 41, 60, 1)[0] for owner in ("dead", "alive"))
     story.waiting(99)

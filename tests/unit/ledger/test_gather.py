@@ -21,7 +21,10 @@ def test_calls_that_come_during_a_transaction_share_the_next_one() -> None:
         return [item * 10 for item in items]
 
     gather, outcomes = Gather(handle), {}
-    threads = [threading.Thread(target=lambda number=number: outcomes.update({number: gather(number)})) for number in range(4)]
+    threads = [
+        threading.Thread(target=lambda number=number: outcomes.update({number: gather(number)}))
+        for number in range(4)
+    ]
     threads[0].start()
     assert first_runs.wait(5)
     for thread in threads[1:]:
@@ -37,7 +40,9 @@ def test_calls_that_come_during_a_transaction_share_the_next_one() -> None:
 
 
 def test_each_caller_gets_its_own_fault() -> None:
-    gather: Gather[int, int] = Gather(lambda items: [RetryLater("busy") if item < 0 else item for item in items])
+    gather: Gather[int, int] = Gather(
+        lambda items: [RetryLater("busy") if item < 0 else item for item in items]
+    )
 
     assert gather(1) == 1
     with pytest.raises(RetryLater, match="busy"):

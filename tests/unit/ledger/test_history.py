@@ -22,7 +22,9 @@ def test_the_story_of_a_study_from_reception_to_arrival(story: LedgerStory) -> N
     story.receive(1, content="other", at=302)
     story.index()
     (job,) = ledger.jobs.waiting()
-    ledger.jobs.mark_ready(job.id, "complete by evidence", {"findings": (Finding("gap", "info", "none"),)}, 310)
+    ledger.jobs.mark_ready(
+        job.id, "complete by evidence", {"findings": (Finding("gap", "info", "none"),)}, 310
+    )
     claimed = ledger.jobs.claim("work:1", 311, 60)
     assert claimed is not None
     story.finish(claimed, now=312)
@@ -32,7 +34,10 @@ def test_the_story_of_a_study_from_reception_to_arrival(story: LedgerStory) -> N
 
     history = plain(ledger.history.of_study(STUDY))
     assert json.loads(json.dumps(history)) == history
-    assert [(one["calling_ae"], one["peer_host"], one["since"], one["until"], one["instances"]) for one in history["received"]] == [
+    assert [
+        (one["calling_ae"], one["peer_host"], one["since"], one["until"], one["instances"])
+        for one in history["received"]
+    ] == [
         ("MR1", "10.0.0.7", 10, 12, 2),
         ("MR2", "10.0.0.7", 13, 13, 1),
         ("MR1", "10.0.0.7", 300, 300, 1),
@@ -44,9 +49,20 @@ def test_the_story_of_a_study_from_reception_to_arrival(story: LedgerStory) -> N
     ]
     assert history["series"][0]["size_bytes"] == 1001 + 1002 + 1004 + 1001
     assert [one["SOPInstanceUID"] for one in history["conflicts"]] == [received(1).SOPInstanceUID]
-    assert [event["event"] for event in history["events"]] == ["opened", "conflict", "ready", "claimed", "encoded", "sent", "sent", "done"]
+    assert [event["event"] for event in history["events"]] == [
+        "opened",
+        "conflict",
+        "ready",
+        "claimed",
+        "encoded",
+        "sent",
+        "sent",
+        "done",
+    ]
     assert history["events"][2]["detail"]["evidence"]["findings"][0]["code"] == "gap"
-    assert [(one["kind"], one["destination"], one["state"], one["last_status"]) for one in history["deliveries"]] == [
+    assert [
+        (one["kind"], one["destination"], one["state"], one["last_status"]) for one in history["deliveries"]
+    ] == [
         ("seg", "pacs", "sent", "0x0000 Success"),
         ("sr", "pacs", "sent", "0x0000 Success"),
     ]
@@ -57,7 +73,9 @@ def test_an_unknown_study_has_no_story(ledger: Ledger) -> None:
     assert ledger.history.of_study("2.25.404") is None
 
 
-def test_an_instance_of_no_study_is_shown_under_its_own_name_and_under_nobody_elses(story: LedgerStory) -> None:
+def test_an_instance_of_no_study_is_shown_under_its_own_name_and_under_nobody_elses(
+    story: LedgerStory,
+) -> None:
     story.receive(1)
     story.index()
     for number, study in ((7, ""), (8, STUDY)):
@@ -66,7 +84,9 @@ def test_an_instance_of_no_study_is_shown_under_its_own_name_and_under_nobody_el
         story.ledger.instances.record_unreadable(instance_id, "not-dicom: bytes", 20, StudyInstanceUID=study)
     history = story.ledger.history.of_study(STUDY)
     assert history is not None
-    assert [(line.SOPInstanceUID, line.reason) for line in history.unreadable] == [(received(8).SOPInstanceUID, "not-dicom: bytes")]
+    assert [(line.SOPInstanceUID, line.reason) for line in history.unreadable] == [
+        (received(8).SOPInstanceUID, "not-dicom: bytes")
+    ]
     (stray,) = story.ledger.history.without_study()
     assert (stray.SOPInstanceUID, stray.SOPClassUID, stray.reason) == (
         received(7).SOPInstanceUID,
@@ -83,9 +103,18 @@ def test_one_line_per_study_the_last_received_first(story: LedgerStory) -> None:
     story.receive(50, at=60)
     story.index(study="2.25.2")
     newer, older = plain(story.ledger.history.studies())
-    assert (newer["StudyInstanceUID"], newer["instances"], newer["job"]["state"], newer["deliveries"]) == ("2.25.2", 1, "waiting", {})
+    assert (newer["StudyInstanceUID"], newer["instances"], newer["job"]["state"], newer["deliveries"]) == (
+        "2.25.2",
+        1,
+        "waiting",
+        {},
+    )
     assert (older["StudyInstanceUID"], older["instances"], older["series"]) == (STUDY, 2, 1)
-    assert (older["job"]["state"], older["job"]["outcome"], older["deliveries"]) == ("encoded", "lesions", {"due": 2})
+    assert (older["job"]["state"], older["job"]["outcome"], older["deliveries"]) == (
+        "encoded",
+        "lesions",
+        {"due": 2},
+    )
     assert plain(story.ledger.history.studies(limit=1)) == [newer]
 
 
@@ -106,9 +135,22 @@ def test_health_counts_and_dates_what_waits(story: LedgerStory) -> None:
     story.index(now=61, study="2.25.2")
     health = plain(story.ledger.history.health())
     assert health["jobs"] | {"encoded": 0, "waiting": 0} == empty["jobs"]
-    assert (health["jobs"]["encoded"], health["jobs"]["waiting"], health["deliveries"]["due"], health["conflicts"]) == (1, 1, 2, 1)
-    assert (health["oldest_waiting_since"], health["oldest_ready_since"], health["oldest_undelivered_since"]) == (61, None, 40)
-    assert (health["studies"], health["instances"]["indexed"], health["destinations"]) == (2, 4, {"pacs": {"due": 2}})
+    assert (
+        health["jobs"]["encoded"],
+        health["jobs"]["waiting"],
+        health["deliveries"]["due"],
+        health["conflicts"],
+    ) == (1, 1, 2, 1)
+    assert (
+        health["oldest_waiting_since"],
+        health["oldest_ready_since"],
+        health["oldest_undelivered_since"],
+    ) == (61, None, 40)
+    assert (health["studies"], health["instances"]["indexed"], health["destinations"]) == (
+        2,
+        4,
+        {"pacs": {"due": 2}},
+    )
     assert json.loads(json.dumps(health)) == health
 
 
@@ -159,7 +201,9 @@ def test_what_is_sent_again_does_not_expire_under_the_senders_hands(story: Ledge
 
     assert story.receive(1, at=1000.0) == ["duplicate"]
 
-    assert not story.ledger.retention.expire_study(STUDY, 1000, lambda _: pytest.fail("removed what was just acknowledged"))
+    assert not story.ledger.retention.expire_study(
+        STUDY, 1000, lambda _: pytest.fail("removed what was just acknowledged")
+    )
     assert story.ledger.retention.expired_studies(1001) == [STUDY]
 
 
@@ -196,5 +240,9 @@ def test_the_segmentations_of_other_studies_are_named_newest_first(story: Ledger
     ((study, path),) = story.ledger.history.segmentations("1.2.3", 10)
 
     assert study == STUDY
-    assert path == next(item["path"] for item in plain(story.ledger.history.of_study(STUDY))["jobs"][0]["results"] if item["kind"] == "seg")
+    assert path == next(
+        item["path"]
+        for item in plain(story.ledger.history.of_study(STUDY))["jobs"][0]["results"]
+        if item["kind"] == "seg"
+    )
     assert story.ledger.history.segmentations(STUDY, 10) == []

@@ -40,7 +40,9 @@ def test_unindexed_instances_come_back_as_they_were_oldest_first(ledger: Ledger)
     assert [instance for _, instance in ledger.instances.unindexed(10)] == sent[1:]
 
 
-def test_threads_and_two_ledgers_on_one_file_list_each_instance_exactly_once(open_ledger: Callable[[], Ledger]) -> None:
+def test_threads_and_two_ledgers_on_one_file_list_each_instance_exactly_once(
+    open_ledger: Callable[[], Ledger],
+) -> None:
     ledgers = [open_ledger(), open_ledger()]
     outcomes: list[str] = []
 
@@ -78,7 +80,11 @@ def test_a_header_comes_back_equal(story: LedgerStory) -> None:
     story.index()
     (indexed,) = story.ledger.instances.of_study(STUDY)
     assert indexed.header == header(1)
-    assert (indexed.path, indexed.received_at, indexed.TransferSyntaxUID) == (received(1).path, 10.0, received(1).TransferSyntaxUID)
+    assert (indexed.path, indexed.received_at, indexed.TransferSyntaxUID) == (
+        received(1).path,
+        10.0,
+        received(1).TransferSyntaxUID,
+    )
 
 
 def test_every_field_of_a_header_survives_with_its_type() -> None:
@@ -117,7 +123,10 @@ def test_of_conflicting_instances_the_first_is_used(story: LedgerStory) -> None:
     story.receive(1, 2)
     story.receive(1, content="other", at=12)
     story.index()
-    assert [one.path for one in story.ledger.instances.of_study(STUDY)] == [received(1).path, received(2).path]
+    assert [one.path for one in story.ledger.instances.of_study(STUDY)] == [
+        received(1).path,
+        received(2).path,
+    ]
     assert story.happenings() == ["opened", "conflict"]
 
 
@@ -162,10 +171,15 @@ def test_an_unreadable_instance_is_set_aside(story: LedgerStory) -> None:
 def test_a_study_of_unreadable_instances_is_answered_too(story: LedgerStory) -> None:
     story.receive(1, 2)
     for instance_id, _ in story.ledger.instances.unindexed(2):
-        story.ledger.instances.record_unreadable(instance_id, "truncated: too short", 11, StudyInstanceUID=STUDY)
+        story.ledger.instances.record_unreadable(
+            instance_id, "truncated: too short", 11, StudyInstanceUID=STUDY
+        )
     assert [job.StudyInstanceUID for job in story.ledger.jobs.waiting()] == [STUDY]
     assert story.ledger.instances.of_study(STUDY) == []
-    assert [one.path for one in story.ledger.instances.set_aside(STUDY)] == [received(1).path, received(2).path]
+    assert [one.path for one in story.ledger.instances.set_aside(STUDY)] == [
+        received(1).path,
+        received(2).path,
+    ]
     history = plain(story.ledger.history.of_study(STUDY))
     assert (history["series"], len(history["unreadable"])) == ([], 2)
     story.receive(1, content="whole", at=12)

@@ -26,7 +26,9 @@ def test_more_content_while_waiting_changes_no_revision(story: LedgerStory) -> N
     assert again == first
 
 
-@pytest.mark.parametrize("state", [JobState.READY, JobState.RUNNING, JobState.ENCODED, JobState.DONE, JobState.FAILED])
+@pytest.mark.parametrize(
+    "state", [JobState.READY, JobState.RUNNING, JobState.ENCODED, JobState.DONE, JobState.FAILED]
+)
 def test_new_content_after_waiting_supersedes(story: LedgerStory, state: JobState) -> None:
     bring_to(story, state)
     story.receive(99, at=50.0)
@@ -91,7 +93,11 @@ def test_the_oldest_ready_job_is_claimed_by_one_owner_only(story: LedgerStory) -
     story.ledger.jobs.mark_ready(early.id, "quiet", {}, 20)
     story.ledger.jobs.mark_ready(late.id, "quiet", {}, 21)
     claimed = [story.ledger.jobs.claim(owner, 30, 60) for owner in ("a", "b", "c")]
-    assert [job and (job.id, job.attempts, job.lease_until) for job in claimed] == [(early.id, 1, 90), (late.id, 1, 90), None]
+    assert [job and (job.id, job.attempts, job.lease_until) for job in claimed] == [
+        (early.id, 1, 90),
+        (late.id, 1, 90),
+        None,
+    ]
 
 
 def test_an_expired_lease_is_claimed_again_and_the_late_owner_is_told(story: LedgerStory) -> None:
@@ -141,7 +147,11 @@ def test_finishing_makes_results_and_only_the_wanted_deliveries(story: LedgerSto
     assert job["detail"] == {"evidence": {"slices": 2}, "lesions": [{"label": 1, "volume_ml": 2.5}]}
     assert [file["kind"] for file in job["results"]] == ["seg", "sr", "montage"]
     due = story.ledger.deliveries.claim("d", 40, 60, 10)
-    assert sorted((delivery.destination, delivery.result.kind) for delivery in due) == [("pacs", "seg"), ("pacs", "sr"), ("reports", "sr")]
+    assert sorted((delivery.destination, delivery.result.kind) for delivery in due) == [
+        ("pacs", "seg"),
+        ("pacs", "sr"),
+        ("reports", "sr"),
+    ]
     assert next(delivery.result for delivery in due if delivery.result.kind == "seg") == result("seg")
 
 
@@ -270,7 +280,9 @@ def fail(story: LedgerStory, how: str) -> None:
     if how == "no report":
         story.ledger.jobs.fail(job.id, "work:1", "no memory", 61)
         return
-    story.ledger.jobs.finish(job.id, "work:1", Conclusion(Outcome.FAILED, "no memory", [result("sr")], {"pacs": ("sr",)}, {}), 61)
+    story.ledger.jobs.finish(
+        job.id, "work:1", Conclusion(Outcome.FAILED, "no memory", [result("sr")], {"pacs": ("sr",)}, {}), 61
+    )
     if how != "due":
         (one,) = story.ledger.deliveries.claim("d", 62, 60, 1)
         if how == "delivered":
@@ -278,7 +290,9 @@ def fail(story: LedgerStory, how: str) -> None:
             story.ledger.jobs.close_delivered(64)
 
 
-@pytest.mark.parametrize(("how", "deliveries"), [("no report", []), ("due", ["withdrawn"]), ("delivered", ["sent"])])
+@pytest.mark.parametrize(
+    ("how", "deliveries"), [("no report", []), ("due", ["withdrawn"]), ("delivered", ["sent"])]
+)
 @pytest.mark.parametrize("content", ["", "other bytes"])
 def test_a_study_that_failed_and_is_sent_again_waits_for_a_new_try(
     story: LedgerStory, how: str, deliveries: list[str], content: str
@@ -291,7 +305,12 @@ def test_a_study_that_failed_and_is_sent_again_waits_for_a_new_try(
     story.index(104.0)
 
     (job,) = story.ledger.jobs.waiting()
-    assert (job.revision, job.attempts, job.reason, story.newest()["outcome"]) == (1, 0, "sent again after it failed", None)
+    assert (job.revision, job.attempts, job.reason, story.newest()["outcome"]) == (
+        1,
+        0,
+        "sent again after it failed",
+        None,
+    )
     # The quiet time counts from the last of them, and one resend is one new try.
     assert story.ledger.instances.last_received_at(STUDY) == 104.0
     assert story.happenings().count("sent-again") == 1
@@ -321,8 +340,12 @@ def test_a_study_that_comes_back_at_every_failure_is_not_tried_for_ever(story: L
     assert story.newest()["state"] == "waiting"
 
 
-@pytest.mark.parametrize("state", [JobState.WAITING, JobState.READY, JobState.RUNNING, JobState.ENCODED, JobState.DONE])
-def test_a_study_that_did_not_fail_does_not_care_for_being_sent_again(story: LedgerStory, state: JobState) -> None:
+@pytest.mark.parametrize(
+    "state", [JobState.WAITING, JobState.READY, JobState.RUNNING, JobState.ENCODED, JobState.DONE]
+)
+def test_a_study_that_did_not_fail_does_not_care_for_being_sent_again(
+    story: LedgerStory, state: JobState
+) -> None:
     bring_to(story, state)
     before = story.ledger.instances.last_received_at(STUDY)
     story.receive(1, at=100.0)

@@ -77,11 +77,18 @@ def assert_whole(folder: Path) -> None:
     assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
     one = lambda statement: connection.execute(statement).fetchone()[0]  # noqa: E731
     indexed = one("SELECT count(*) FROM instances WHERE reading = 'indexed'")
-    assert (indexed > 0) == (one("SELECT count(*) FROM studies") == 1) == (one("SELECT count(*) FROM jobs") > 0)
+    assert (
+        (indexed > 0) == (one("SELECT count(*) FROM studies") == 1) == (one("SELECT count(*) FROM jobs") > 0)
+    )
     encoded = one("SELECT count(*) FROM jobs WHERE state = 'encoded' OR outcome IS NOT NULL")
-    assert (one("SELECT count(*) FROM results"), one("SELECT count(*) FROM deliveries")) == (3 * encoded, 2 * encoded)
+    assert (one("SELECT count(*) FROM results"), one("SELECT count(*) FROM deliveries")) == (
+        3 * encoded,
+        2 * encoded,
+    )
     assert one("SELECT count(*) FROM jobs WHERE state NOT IN ('superseded')") == (1 if indexed else 0)
-    assert one("SELECT count(*) FROM jobs WHERE state = 'superseded'") == one("SELECT count(*) FROM jobs WHERE revision = 2")
+    assert one("SELECT count(*) FROM jobs WHERE state = 'superseded'") == one(
+        "SELECT count(*) FROM jobs WHERE revision = 2"
+    )
     assert one("SELECT count(*) FROM jobs WHERE (state = 'running') <> (owner IS NOT NULL)") == 0
     assert one("SELECT count(*) FROM deliveries WHERE (state = 'sending') <> (owner IS NOT NULL)") == 0
     connection.close()
@@ -121,8 +128,12 @@ def test_killed_at_every_statement(tmp_path: Path, repo_root: Path, stride: int)
 
 
 @pytest.mark.parametrize("delay_s", [0.01, 0.15])
-def test_what_was_listed_before_a_kill_is_listed_after_it(url: str, tmp_path: Path, repo_root: Path, delay_s: float) -> None:
-    process = subprocess.Popen([sys.executable, "-c", ADDING_UNTIL_KILLED, url], cwd=repo_root, stdout=subprocess.PIPE, text=True)
+def test_what_was_listed_before_a_kill_is_listed_after_it(
+    url: str, tmp_path: Path, repo_root: Path, delay_s: float
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", ADDING_UNTIL_KILLED, url], cwd=repo_root, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     first = process.stdout.readline()
     time.sleep(delay_s)

@@ -20,30 +20,82 @@ from dicomnode.states import DeliveryState, JobState
 from tests.factories.ledger import EXPLICIT_LITTLE, MR, SEG, SR, header, release_owner
 
 Row = dict[str, Any]
-REVISIONS = [script.revision for script in reversed(list(ScriptDirectory.from_config(alembic_config()).walk_revisions()))]
+REVISIONS = [
+    script.revision
+    for script in reversed(list(ScriptDirectory.from_config(alembic_config()).walk_revisions()))
+]
 # A study in each state that a job can have; beside "done" and "encoded" deliveries in each state of theirs.
 STUDIES = {state.value: f"2.25.{number}" for number, state in enumerate(JobState, start=1)}
 
 
 def _instance(number: int, study: str | None, reading: str) -> Row:
-    row = {"id": number, "SOPInstanceUID": f"2.25.9.{number}", "sha256": f"{number:064x}", "arrival": 0, "SOPClassUID": MR}
-    where = {"path": f"incoming/{number}.dcm", "size_bytes": 2**33 + number, "calling_ae": "SCANNER", "peer_host": "10.0.0.7"}
-    read: Row = {"StudyInstanceUID": None, "SeriesInstanceUID": None, "header": None, "unreadable_because": None, "indexed_at": None}
+    row = {
+        "id": number,
+        "SOPInstanceUID": f"2.25.9.{number}",
+        "sha256": f"{number:064x}",
+        "arrival": 0,
+        "SOPClassUID": MR,
+    }
+    where = {
+        "path": f"incoming/{number}.dcm",
+        "size_bytes": 2**33 + number,
+        "calling_ae": "SCANNER",
+        "peer_host": "10.0.0.7",
+    }
+    read: Row = {
+        "StudyInstanceUID": None,
+        "SeriesInstanceUID": None,
+        "header": None,
+        "unreadable_because": None,
+        "indexed_at": None,
+    }
     if study is not None:
-        of_it = {"StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1", "header": header_to_json(header(number, study))}
+        of_it = {
+            "StudyInstanceUID": study,
+            "SeriesInstanceUID": f"{study}.1",
+            "header": header_to_json(header(number, study)),
+        }
         read |= {**of_it, "indexed_at": 11.5}
-    return {**row, **where, **read, "TransferSyntaxUID": EXPLICIT_LITTLE, "received_at": 10.25, "reading": reading}
+    return {
+        **row,
+        **where,
+        **read,
+        "TransferSyntaxUID": EXPLICIT_LITTLE,
+        "received_at": 10.25,
+        "reading": reading,
+    }
 
 
 def _job(number: int, state: str, study: str) -> Row:
-    row = {"id": number, "StudyInstanceUID": study, "revision": 1, "state": state, "attempts": 1, "reason": f"why it is {state}"}
-    held = {"owner": "work@old/1", "lease_until": 90.0} if state == "running" else {"owner": None, "lease_until": None}
+    row = {
+        "id": number,
+        "StudyInstanceUID": study,
+        "revision": 1,
+        "state": state,
+        "attempts": 1,
+        "reason": f"why it is {state}",
+    }
+    held = (
+        {"owner": "work@old/1", "lease_until": 90.0}
+        if state == "running"
+        else {"owner": None, "lease_until": None}
+    )
     times = {"not_before": 20.0, "created_at": 11.0, "updated_at": 30.0}
-    return {**row, **held, **times, "outcome": "lesions" if state in ("encoded", "done") else None, "detail": '{"lesions":[]}'}
+    return {
+        **row,
+        **held,
+        **times,
+        "outcome": "lesions" if state in ("encoded", "done") else None,
+        "detail": '{"lesions":[]}',
+    }
 
 
 def _result(number: int, job: int, kind: str) -> Row:
-    uid = {"SOPInstanceUID": f"2.25.77.{number}", "SOPClassUID": SEG if kind == "seg" else SR, "SeriesInstanceUID": f"2.25.70.{number}"}
+    uid = {
+        "SOPInstanceUID": f"2.25.77.{number}",
+        "SOPClassUID": SEG if kind == "seg" else SR,
+        "SeriesInstanceUID": f"2.25.70.{number}",
+    }
     return {
         "id": number,
         "job_id": job,
@@ -56,9 +108,24 @@ def _result(number: int, job: int, kind: str) -> Row:
 
 
 def _delivery(number: int, job: int, state: str, study: str) -> Row:
-    row = {"id": number, "job_id": job, "result_id": number, "StudyInstanceUID": study, "destination": "pacs", "state": state}
-    held = {"owner": "work@old/pacs", "lease_until": 90.0} if state == "sending" else {"owner": None, "lease_until": None}
-    times = {"next_attempt_at": 40.0, "first_failed_at": 35.5 if state == "given_up" else None, "updated_at": 41.0}
+    row = {
+        "id": number,
+        "job_id": job,
+        "result_id": number,
+        "StudyInstanceUID": study,
+        "destination": "pacs",
+        "state": state,
+    }
+    held = (
+        {"owner": "work@old/pacs", "lease_until": 90.0}
+        if state == "sending"
+        else {"owner": None, "lease_until": None}
+    )
+    times = {
+        "next_attempt_at": 40.0,
+        "first_failed_at": 35.5 if state == "given_up" else None,
+        "updated_at": 41.0,
+    }
     return {**row, **held, **times, "attempts": 2, "last_status": "0x0000: success"}
 
 
@@ -74,19 +141,34 @@ OLD_DELIVERIES = list(_old_deliveries())
 # What an old node had in the tables of each revision when it was upgraded.
 FILLED: Mapping[str, Mapping[str, list[Row]]] = {
     "0001": {
-        "studies": [{"StudyInstanceUID": uid, "first_received_at": 10.25, "last_received_at": 12.5} for uid in STUDIES.values()],
+        "studies": [
+            {"StudyInstanceUID": uid, "first_received_at": 10.25, "last_received_at": 12.5}
+            for uid in STUDIES.values()
+        ],
         "instances": [
             *(_instance(number, uid, "indexed") for number, uid in enumerate(STUDIES.values(), start=1)),
             _instance(49, None, "new"),
             {**_instance(50, None, "unreadable"), "unreadable_because": "not-dicom: it is no DICOM file"},
         ],
         "jobs": [_job(number, state, uid) for number, (state, uid) in enumerate(STUDIES.items(), start=1)],
-        "results": [_result(row["id"], row["job_id"], "seg" if row["id"] % 2 else "sr") for row in OLD_DELIVERIES],
+        "results": [
+            _result(row["id"], row["job_id"], "seg" if row["id"] % 2 else "sr") for row in OLD_DELIVERIES
+        ],
         "deliveries": OLD_DELIVERIES,
-        "events": [{"id": 1, "StudyInstanceUID": "2.25.1", "at": 11.0, "what": "opened", "detail": '{"revision":1}'}],
+        "events": [
+            {"id": 1, "StudyInstanceUID": "2.25.1", "at": 11.0, "what": "opened", "detail": '{"revision":1}'}
+        ],
     },
     "0002": {
-        "transactions": [{"TransactionUID": "2.25.5", "destination": "pacs", "asked_at": 42.0, "reported_at": None, "report": None}],
+        "transactions": [
+            {
+                "TransactionUID": "2.25.5",
+                "destination": "pacs",
+                "asked_at": 42.0,
+                "reported_at": None,
+                "report": None,
+            }
+        ],
         "commitment_requests": [
             {
                 "id": 1,
@@ -102,14 +184,34 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
         ],
     },
     "0003": {
-        "fetches": [{"StudyInstanceUID": "2.25.1", "what": "series", "due_at": 45.0, "attempts": 1, "detail": "not fetched"}],
+        "fetches": [
+            {
+                "StudyInstanceUID": "2.25.1",
+                "what": "series",
+                "due_at": 45.0,
+                "attempts": 1,
+                "detail": "not fetched",
+            }
+        ],
         "archive_counts": [
-            {"SeriesInstanceUID": "2.25.1.1", "StudyInstanceUID": "2.25.1", "instances": 3, "since": 46.0, "asked_at": 47.0}
+            {
+                "SeriesInstanceUID": "2.25.1.1",
+                "StudyInstanceUID": "2.25.1",
+                "instances": 3,
+                "since": 46.0,
+                "asked_at": 47.0,
+            }
         ],
     },
     "0004": {
         "offers": [
-            {"destination": "pacs", "address": "PACS@a:1", "accepted": '{"1.2":["1.2.840.10008.1.2"]}', "learned_at": 48.0, "ask_at": 49.0}
+            {
+                "destination": "pacs",
+                "address": "PACS@a:1",
+                "accepted": '{"1.2":["1.2.840.10008.1.2"]}',
+                "learned_at": 48.0,
+                "ask_at": 49.0,
+            }
         ]
     },
     # One column more for the destinations of 0004.
@@ -147,7 +249,10 @@ def contents(connection: Connection, known: Mapping[str, list[Row]]) -> dict[str
     found = {}
     for table, rows in known.items():
         names = ", ".join(f'"{name}"' for name in rows[0])
-        found[table] = [dict(row._mapping) for row in connection.execute(text(f'SELECT {names} FROM "{table}" ORDER BY 1'))]
+        found[table] = [
+            dict(row._mapping)
+            for row in connection.execute(text(f'SELECT {names} FROM "{table}" ORDER BY 1'))
+        ]
     return found
 
 
@@ -160,7 +265,9 @@ def test_no_row_is_lost_or_changed_by_any_migration(database: Database) -> None:
     for revision in REVISIONS:
         migrate_to(database, revision)
         with database.read() as connection:
-            assert contents(connection, known) == {table: sorted(rows, key=_first) for table, rows in known.items()}, revision
+            assert contents(connection, known) == {
+                table: sorted(rows, key=_first) for table, rows in known.items()
+            }, revision
             tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
         fill(database, revision)
         known |= FILLED[revision]

@@ -33,7 +33,9 @@ def test_the_migrations_build_exactly_the_tables_of_the_schema(url: str, ledger:
     engine = create_engine(url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-        partial = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'ix_instances_unread'")).scalar_one()
+        partial = connection.execute(
+            text("SELECT sql FROM sqlite_master WHERE name = 'ix_instances_unread'")
+        ).scalar_one()
     engine.dispose()
     assert "WHERE reading = 'new'" in partial
 
@@ -41,7 +43,11 @@ def test_the_migrations_build_exactly_the_tables_of_the_schema(url: str, ledger:
 def test_every_table_can_be_made_on_postgresql() -> None:
     dialect = postgresql.dialect()
     statements = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
-    indexes = [str(CreateIndex(index).compile(dialect=dialect)) for table in metadata.sorted_tables for index in table.indexes]
+    indexes = [
+        str(CreateIndex(index).compile(dialect=dialect))
+        for table in metadata.sorted_tables
+        for index in table.indexes
+    ]
     named = ("studies", "transactions", "fetches", "archive_counts", "offers")
     assert len(statements) == 11
     assert all("SERIAL" in statement or any(name in statement for name in named) for statement in statements)
@@ -57,7 +63,11 @@ def test_every_statement_of_a_life_can_be_said_to_postgresql(story: LedgerStory)
         live(story)
     finally:
         event.remove(Engine, "before_execute", note)
-    translated = {str(statement.compile(dialect=postgresql.dialect())) for statement in said if isinstance(statement, ClauseElement)}
+    translated = {
+        str(statement.compile(dialect=postgresql.dialect()))
+        for statement in said
+        if isinstance(statement, ClauseElement)
+    }
     assert len(translated) > 50
     claims = [statement for statement in translated if "SKIP LOCKED" in statement]
     assert {statement.split("FROM ")[1].split()[0] for statement in claims} == {"jobs", "deliveries"}
@@ -141,10 +151,15 @@ def test_processes_that_open_a_new_ledger_at_once_all_succeed(url: str) -> None:
     # Imports first, so that the opening itself coincides: they start at the closing of their common input.
     script = "import sys; from dicomnode.ledger.ledger import Ledger; sys.stdin.read(); Ledger.open(sys.argv[1]).close()"
     gate, hold = os.pipe()
-    processes = [subprocess.Popen([sys.executable, "-c", script, url], stdin=gate, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, url], stdin=gate, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     os.close(gate)
     os.close(hold)
-    assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [("", 0)] * 3
+    assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [
+        ("", 0)
+    ] * 3
 
 
 def test_a_read_sees_one_moment(url: str, ledger: Ledger) -> None:
@@ -157,7 +172,9 @@ def test_a_read_sees_one_moment(url: str, ledger: Ledger) -> None:
     assert (before, after) == (0, 0)
 
 
-def test_a_ledger_that_stays_locked_asks_to_be_tried_again(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_that_stays_locked_asks_to_be_tried_again(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dicomnode.ledger.database._PRAGMAS", ("PRAGMA busy_timeout = 50",))
     impatient = Ledger.open(sqlite_url(tmp_path))
     holder = sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)

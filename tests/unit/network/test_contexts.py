@@ -4,9 +4,19 @@ import pytest
 from pydicom.config import IGNORE
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AllStoragePresentationContexts, build_context
-from pynetdicom.sop_class import _STORAGE_CLASSES, ModalityPerformedProcedureStep, ModalityWorklistInformationFind
+from pynetdicom.sop_class import (
+    _STORAGE_CLASSES,
+    ModalityPerformedProcedureStep,
+    ModalityWorklistInformationFind,
+)
 
-from dicomnode.network.contexts import MR_STORAGE, TRANSFER_SYNTAXES, VERIFICATION, accepted_contexts, accepts_class
+from dicomnode.network.contexts import (
+    MR_STORAGE,
+    TRANSFER_SYNTAXES,
+    VERIFICATION,
+    accepted_contexts,
+    accepts_class,
+)
 
 
 def test_every_mr_storage_class_of_the_standard_is_named() -> None:
@@ -57,4 +67,6 @@ def test_contexts_of_one_class_are_joined_in_the_peers_order() -> None:
 
 
 def test_what_is_no_uid_is_no_class() -> None:
-    assert [accepts_class(UID(text, validation_mode=IGNORE), "keep") for text in ("", "1.2.", "letters", "1" * 65)] == [False] * 4
+    assert [
+        accepts_class(UID(text, validation_mode=IGNORE), "keep") for text in ("", "1.2.", "letters", "1" * 65)
+    ] == [False] * 4

@@ -8,12 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+)
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, C_STORE_RSP, DIMSEMessage
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.pdu import P_DATA_TF
 
-from dicomnode.network.dimse import Command, MessageAssembler, ProtocolFault, dataset_identity, decode_uid, encode_response
+from dicomnode.network.dimse import (
+    Command,
+    MessageAssembler,
+    ProtocolFault,
+    dataset_identity,
+    decode_uid,
+    encode_response,
+)
 from dicomnode.network.limits import MemoryAccount, ReceiveMemory
 from dicomnode.settings.config import parse_config
 
@@ -24,13 +37,17 @@ def account() -> MemoryAccount:
     return ReceiveMemory(parse_config({}).network).account()
 
 
-def bodies(message: DIMSEMessage, primitive: C_STORE | C_ECHO, maximum_pdu: int = 4096, context_id: int = 3) -> list[bytes]:
+def bodies(
+    message: DIMSEMessage, primitive: C_STORE | C_ECHO, maximum_pdu: int = 4096, context_id: int = 3
+) -> list[bytes]:
     """The variable fields of the P-DATA-TF PDUs that pynetdicom sends."""
     message.primitive_to_message(primitive)
     return [P_DATA_TF(data).encode()[6:] for data in message.encode_msg(context_id, maximum_pdu)]
 
 
-def store_request(data: bytes, uid: str = "1.2.3", message_id: int = 7, maximum_pdu: int = 4096) -> list[bytes]:
+def store_request(
+    data: bytes, uid: str = "1.2.3", message_id: int = 7, maximum_pdu: int = 4096
+) -> list[bytes]:
     request = C_STORE()
     request.MessageID, request.Priority = message_id, 2
     request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = MRImageStorage, uid
@@ -39,8 +56,15 @@ def store_request(data: bytes, uid: str = "1.2.3", message_id: int = 7, maximum_
 
 
 @settings(deadline=None)
-@given(uid=UIDS, message_id=st.integers(0, 65_535), size=st.integers(1, 20_000), maximum_pdu=st.integers(1024, 8192))
-def test_what_pynetdicom_sends_is_put_together(uid: str, message_id: int, size: int, maximum_pdu: int) -> None:
+@given(
+    uid=UIDS,
+    message_id=st.integers(0, 65_535),
+    size=st.integers(1, 20_000),
+    maximum_pdu=st.integers(1024, 8192),
+)
+def test_what_pynetdicom_sends_is_put_together(
+    uid: str, message_id: int, size: int, maximum_pdu: int
+) -> None:
     data = (b"0123456789abcdef!" * (size // 17 + 1))[:size]
     assembler = MessageAssembler(account())
 
@@ -51,8 +75,15 @@ def test_what_pynetdicom_sends_is_put_together(uid: str, message_id: int, size: 
     assert assembler.complete
     assert bytes(assembler.dataset) == data
     assert assembler.command is not None
-    assert (assembler.command.message_id, assembler.command.context_id, assembler.command.has_dataset) == (message_id, 3, True)
-    assert (decode_uid(assembler.command.encoded_class), decode_uid(assembler.command.encoded_instance)) == (MRImageStorage, uid)
+    assert (assembler.command.message_id, assembler.command.context_id, assembler.command.has_dataset) == (
+        message_id,
+        3,
+        True,
+    )
+    assert (decode_uid(assembler.command.encoded_class), decode_uid(assembler.command.encoded_instance)) == (
+        MRImageStorage,
+        uid,
+    )
 
 
 @settings(deadline=None)
@@ -96,7 +127,9 @@ def test_after_a_message_comes_the_next() -> None:
 
 @settings(deadline=None)
 @given(cuts=st.lists(st.integers(1, 60), min_size=1, max_size=8), size=st.integers(1, 3000))
-def test_a_message_in_pieces_is_the_same_message_and_every_byte_is_counted(cuts: list[int], size: int) -> None:
+def test_a_message_in_pieces_is_the_same_message_and_every_byte_is_counted(
+    cuts: list[int], size: int
+) -> None:
     memory = ReceiveMemory(parse_config({}).network)
     counted = memory.account()
     assembler = MessageAssembler(counted)
@@ -129,7 +162,11 @@ def test_an_echo_is_put_together_too() -> None:
 
     assert assembler.complete
     assert assembler.command is not None
-    assert (assembler.command.is_store, assembler.command.is_request, assembler.command.has_dataset) == (False, True, False)
+    assert (assembler.command.is_store, assembler.command.is_request, assembler.command.has_dataset) == (
+        False,
+        True,
+        False,
+    )
     assert assembler.command.encoded == body[6:]
 
 
@@ -171,23 +208,33 @@ def encoded(dataset: Dataset, syntax: UID) -> bytes:
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
 @settings(deadline=None)
 @given(uid=UIDS, has_class=st.booleans(), has_instance=st.booleans(), before=st.integers(0, 3))
-def test_the_identity_of_a_dataset(syntax: UID, uid: str, has_class: bool, has_instance: bool, before: int) -> None:
+def test_the_identity_of_a_dataset(
+    syntax: UID, uid: str, has_class: bool, has_instance: bool, before: int
+) -> None:
     dataset = Dataset()
     dataset.PatientName = "NOT LOOKED AT"
-    for keyword, value in (("SpecificCharacterSet", "ISO_IR 100"), ("ImageType", ["ORIGINAL", "PRIMARY"]), ("StudyDate", "20260101"))[
-        :before
-    ]:
+    for keyword, value in (
+        ("SpecificCharacterSet", "ISO_IR 100"),
+        ("ImageType", ["ORIGINAL", "PRIMARY"]),
+        ("StudyDate", "20260101"),
+    )[:before]:
         setattr(dataset, keyword, value)
     if has_class:
         dataset.SOPClassUID = MRImageStorage
     if has_instance:
         dataset.SOPInstanceUID = uid
 
-    assert dataset_identity(encoded(dataset, syntax), syntax) == (MRImageStorage if has_class else None, uid if has_instance else None)
+    assert dataset_identity(encoded(dataset, syntax), syntax) == (
+        MRImageStorage if has_class else None,
+        uid if has_instance else None,
+    )
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=400), st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]))
+@given(
+    st.binary(max_size=400),
+    st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]),
+)
 def test_noise_has_no_identity_and_raises_nothing(noise: bytes, syntax: UID) -> None:
     for uid in dataset_identity(noise, syntax):
         assert uid is None or isinstance(uid, str)

@@ -10,8 +10,12 @@ from dicomnode.settings.config import parse_config
 KNOWN = [{"ae_title": "MR1", "hosts": ["10.0.0.5", "192.168.1.0/24", "fd00::/8"]}, {"ae_title": "ANYWHERE"}]
 
 
-def reason(called: str = "DICOMNODE", calling: str = "MR1", host: str = "10.0.0.5", **network: Any) -> int | None:
-    rejection = check_caller(parse_config({"network": network, "peers": KNOWN}), called_ae=called, calling_ae=calling, host=host)
+def reason(
+    called: str = "DICOMNODE", calling: str = "MR1", host: str = "10.0.0.5", **network: Any
+) -> int | None:
+    rejection = check_caller(
+        parse_config({"network": network, "peers": KNOWN}), called_ae=called, calling_ae=calling, host=host
+    )
     return rejection.reason if rejection else None
 
 

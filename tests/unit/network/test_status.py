@@ -43,6 +43,10 @@ def test_every_status_of_the_standards_storage_service_is_judged() -> None:
 
 
 def test_success_and_warnings_agree_with_pynetdicom() -> None:
-    good = {status for status, (category, _) in STORAGE_SERVICE_CLASS_STATUS.items() if category in ("Success", "Warning")}
+    good = {
+        status
+        for status, (category, _) in STORAGE_SERVICE_CLASS_STATUS.items()
+        if category in ("Success", "Warning")
+    }
 
     assert {status for status in good if judge(status).verdict != "ok"} == set()

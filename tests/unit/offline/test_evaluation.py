@@ -31,7 +31,9 @@ def ball(middle: tuple[int, int, int], radius: float) -> Array:
     return (np.linalg.norm(index - middle, axis=-1) <= radius).astype(np.uint8)
 
 
-TRUTH = {f"case-{n}": ball((6, 7, 5 + n), 1.0 + 0.6 * n) for n in range(5)} | {"case-5": np.zeros(SHAPE, np.uint8)}
+TRUTH = {f"case-{n}": ball((6, 7, 5 + n), 1.0 + 0.6 * n) for n in range(5)} | {
+    "case-5": np.zeros(SHAPE, np.uint8)
+}
 
 
 def write_set(folder: Path, masks: dict[str, Array], affine: Array = AFFINE) -> Path:
@@ -85,10 +87,15 @@ def test_tables_hold_what_was_scored(truth: Path, shifted: Path, tmp_path: Path)
 
 def test_a_seg_scores_as_the_nifti_of_the_same_mask(tmp_path: Path) -> None:
     study = answered_study(tmp_path / "study", roles=("flair",))
-    (seg,) = [item for item in build_answer(study.context, study.volume, study.result, ()) if item.kind == "seg"]
+    (seg,) = [
+        item for item in build_answer(study.context, study.volume, study.result, ()) if item.kind == "seg"
+    ]
     labels = study.result.labels
     eroded = np.where(np.roll(labels.array, 1, axis=0) > 0, labels.array, 0)
-    files = {"seg": tmp_path / "seg" / "sub-01" / "seg.dcm", "mask": tmp_path / "nii" / "sub-01" / "lesions.nii.gz"}
+    files = {
+        "seg": tmp_path / "seg" / "sub-01" / "seg.dcm",
+        "mask": tmp_path / "nii" / "sub-01" / "lesions.nii.gz",
+    }
     for path in files.values():
         path.parent.mkdir(parents=True)
     files["seg"].write_bytes(seg.data)
@@ -97,11 +104,17 @@ def test_a_seg_scores_as_the_nifti_of_the_same_mask(tmp_path: Path) -> None:
     write_nifti(tmp_path / "truth" / "sub-01_label-L_mask.nii.gz", eroded.astype(np.uint8), labels.affine)
 
     scored = [
-        evaluate([Method(tmp_path / name)], Method(tmp_path / "truth"), Choices(), lambda _text: None).scores[name][0]
+        evaluate([Method(tmp_path / name)], Method(tmp_path / "truth"), Choices(), lambda _text: None).scores[
+            name
+        ][0]
         for name in ("seg", "nii")
     ]
-    turned = evaluate([Method(tmp_path / "truth")], Method(tmp_path / "seg"), Choices(), lambda _text: None).scores["truth"][0]
-    both_seg = evaluate([Method(tmp_path / "seg")], Method(tmp_path / "seg"), Choices(), lambda _text: None).scores["seg"][0]
+    turned = evaluate(
+        [Method(tmp_path / "truth")], Method(tmp_path / "seg"), Choices(), lambda _text: None
+    ).scores["truth"][0]
+    both_seg = evaluate(
+        [Method(tmp_path / "seg")], Method(tmp_path / "seg"), Choices(), lambda _text: None
+    ).scores["seg"][0]
 
     assert scored[0] == scored[1]
     assert 0.5 < scored[0].dice < 1
@@ -112,7 +125,11 @@ def test_a_seg_scores_as_the_nifti_of_the_same_mask(tmp_path: Path) -> None:
 def test_bids_masks_are_told_from_other_files(tmp_path: Path) -> None:
     for name in ("label-L_mask", "desc-brain_mask", "FLAIR", "label-L_probseg", "label-WM_mask"):
         for session in ("a", "b"):
-            save_nifti(tmp_path / f"sub-01/ses-{session}/anat/sub-01_ses-{session}_{name}.nii.gz", TRUTH["case-1"], AFFINE)
+            save_nifti(
+                tmp_path / f"sub-01/ses-{session}/anat/sub-01_ses-{session}_{name}.nii.gz",
+                TRUTH["case-1"],
+                AFFINE,
+            )
 
     found = find_masks(tmp_path)
 
@@ -202,7 +219,9 @@ def test_the_same_set_twice_is_refused_as_a_comparison(truth: Path) -> None:
 
 
 def test_a_single_case_has_no_interval(truth: Path, tmp_path: Path) -> None:
-    found = evaluate([Method(truth / "case-3.nii.gz")], Method(truth / "case-3.nii.gz"), Choices(), lambda _text: None)
+    found = evaluate(
+        [Method(truth / "case-3.nii.gz")], Method(truth / "case-3.nii.gz"), Choices(), lambda _text: None
+    )
 
     assert math.isnan(found.summaries["case-3.nii.gz"].means["dice"].low)
     assert as_json(found, Choices())["methods"]["case-3.nii.gz"]["agreement"]["pearson"]["value"] is None

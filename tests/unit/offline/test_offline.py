@@ -19,7 +19,15 @@ from PIL import Image
 from dicomnode.offline import batch, cases
 from dicomnode.offline.batch import answer_cases, open_output, write_tables
 from dicomnode.offline.bids.derivatives import read_table
-from dicomnode.offline.cases import OfflineAnswer, OfflineTask, answer_case, bids_cases, dicom_cases, find_finished, nifti_case
+from dicomnode.offline.cases import (
+    OfflineAnswer,
+    OfflineTask,
+    answer_case,
+    bids_cases,
+    dicom_cases,
+    find_finished,
+    nifti_case,
+)
 from dicomnode.records import Role
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.author import author_series, derive_uid, write_series
@@ -47,7 +55,13 @@ def config(models: Path, tmp_path: Path) -> Config:
 
 
 def settings(models: Path, root: Path, **pipeline: Any) -> Config:
-    pipeline = {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain", "bias_correction": False, **pipeline}
+    pipeline = {
+        "models": str(models),
+        "lesion_model": "known-lesion",
+        "brain_model": "known-brain",
+        "bias_correction": False,
+        **pipeline,
+    }
     return parse_config({"storage": {"root": str(root)}, "pipeline": pipeline, "compute": {"threads": 1}})
 
 
@@ -96,7 +110,9 @@ def test_lesions_keep_their_side_and_place_on(name: str, config: Config, tmp_pat
         assert row["laterality"] == ("left" if ball is LEFT_BALL else "right")
         assert np.linalg.norm(middle_lps - ball.at_mm) < max(spacing)
         if ball is LEFT_BALL:
-            assert float(row["volume_ml"]) == pytest.approx(ball.volume_ml, rel=0.05 if max(spacing) < 5 else 0.15)
+            assert float(row["volume_ml"]) == pytest.approx(
+                ball.volume_ml, rel=0.05 if max(spacing) < 5 else 0.15
+            )
 
 
 def test_a_case_is_written_as_bids_derivatives(config: Config, head: Volume, tmp_path: Path) -> None:
@@ -109,19 +125,31 @@ def test_a_case_is_written_as_bids_derivatives(config: Config, head: Volume, tmp
         f"{stem}_{name}"
         for name in (
             *("label-L_mask.nii.gz", "label-L_mask.json", "label-L_probseg.nii.gz", "label-L_probseg.json"),
-            *("desc-brain_mask.nii.gz", "desc-brain_mask.json", "desc-input_FLAIR.nii.gz", "desc-input_FLAIR.json"),
+            *(
+                "desc-brain_mask.nii.gz",
+                "desc-brain_mask.json",
+                "desc-input_FLAIR.nii.gz",
+                "desc-input_FLAIR.json",
+            ),
             *("desc-lesions_dseg.nii.gz", "desc-lesions_dseg.json", "desc-lesions_dseg.tsv"),
         )
     )
     described = json.loads(written(tmp_path / "out", answer, "desc-lesions_dseg.json").read_text())
-    assert set(read_table(written(tmp_path / "out", answer, "desc-lesions_dseg.tsv"))[0]) <= {"index", "name", *described}
+    assert set(read_table(written(tmp_path / "out", answer, "desc-lesions_dseg.tsv"))[0]) <= {
+        "index",
+        "name",
+        *described,
+    }
     told = json.loads(written(tmp_path / "out", answer, "label-L_mask.json").read_text())
     assert (told["Type"], told["Threshold"]) == ("Lesion", 0.5)
-    assert told["Sources"] == [told["SpatialReference"]] == [f"bids::{stem}/anat/{stem}_desc-input_FLAIR.nii.gz"]
+    assert (
+        told["Sources"] == [told["SpatialReference"]] == [f"bids::{stem}/anat/{stem}_desc-input_FLAIR.nii.gz"]
+    )
     assert [model["name"] for model in told["Models"]] == ["known-lesion", "known-brain"]
     assert len(told["Models"][0]["sha256"]) == 64
     mask, probability = (
-        np.asarray(nib.load(written(tmp_path / "out", answer, f"label-L_{n}.nii.gz")).dataobj) for n in ("mask", "probseg")
+        np.asarray(nib.load(written(tmp_path / "out", answer, f"label-L_{n}.nii.gz")).dataobj)
+        for n in ("mask", "probseg")
     )
     assert set(np.unique(mask)) == {0, 1}
     assert ((mask > 0) <= (probability >= 0.5)).all()
@@ -151,7 +179,11 @@ def with_nan(head: Volume) -> Volume:
     array = head.array.copy()
     array[3, 4, 5] = np.nan
     bad = object.__new__(Volume)
-    for name, value in (("array", array), ("affine", head.affine), ("frame_of_reference_uid", head.frame_of_reference_uid)):
+    for name, value in (
+        ("array", array),
+        ("affine", head.affine),
+        ("frame_of_reference_uid", head.frame_of_reference_uid),
+    ):
         object.__setattr__(bad, name, value)
     return bad
 
@@ -190,13 +222,21 @@ def test_exactly_the_finest_voxels_are_not_refused_for_their_rounding(degrees: f
     from dicomnode.volumes.nifti import read_nifti
     from pipeline.preprocess.check_inputs import check_inputs
 
-    affine = grid_affine((6, 7, 8), (0.3, 0.3, 10.0), directions=np.array(AXIAL) @ rotation((1, 2, 3), degrees).T)
-    path = save_volume(tmp_path / "fine.nii.gz", Volume(np.arange(336, dtype=np.float32).reshape(6, 7, 8), affine, "1.2"))
+    affine = grid_affine(
+        (6, 7, 8), (0.3, 0.3, 10.0), directions=np.array(AXIAL) @ rotation((1, 2, 3), degrees).T
+    )
+    path = save_volume(
+        tmp_path / "fine.nii.gz", Volume(np.arange(336, dtype=np.float32).reshape(6, 7, 8), affine, "1.2")
+    )
 
-    assert check_inputs({"flair": read_nifti(path, "1.2")})["flair"].spacing_mm == pytest.approx((0.3, 0.3, 10.0), abs=1e-6)
+    assert check_inputs({"flair": read_nifti(path, "1.2")})["flair"].spacing_mm == pytest.approx(
+        (0.3, 0.3, 10.0), abs=1e-6
+    )
 
 
-def test_a_zero_t1_beside_a_good_flair_is_refused_by_name(config: Config, head: Volume, tmp_path: Path) -> None:
+def test_a_zero_t1_beside_a_good_flair_is_refused_by_name(
+    config: Config, head: Volume, tmp_path: Path
+) -> None:
     flair = save_volume(tmp_path / "flair.nii.gz", head)
     t1 = save_volume(tmp_path / "t1.nii.gz", head.with_array(np.zeros_like(head.array)))
 
@@ -206,9 +246,14 @@ def test_a_zero_t1_beside_a_good_flair_is_refused_by_name(config: Config, head: 
 
 
 @pytest.mark.slow
-def test_a_t1_that_does_not_overlap_is_left_out_and_named(config: Config, head: Volume, tmp_path: Path) -> None:
+def test_a_t1_that_does_not_overlap_is_left_out_and_named(
+    config: Config, head: Volume, tmp_path: Path
+) -> None:
     away = grid_affine(SHAPE, SPACING, directions=AXIAL, centre_mm=(400, 0, 0))
-    flair, t1 = (save_volume(tmp_path / f"{n}.nii.gz", Volume(head.array, affine, "1.2")) for n, affine in (("f", AFFINE), ("t", away)))
+    flair, t1 = (
+        save_volume(tmp_path / f"{n}.nii.gz", Volume(head.array, affine, "1.2"))
+        for n, affine in (("f", AFFINE), ("t", away))
+    )
 
     answer = segment(config, {"flair": flair, "t1": t1}, tmp_path / "out")
 
@@ -216,21 +261,30 @@ def test_a_t1_that_does_not_overlap_is_left_out_and_named(config: Config, head: 
     findings = {finding["code"]: finding for finding in json.loads(sidecar.read_text())["Findings"]}
     assert answer.outcome == "lesions"
     assert findings["registration-failed"]["grade"] == "refuse"
-    assert "The T1 was not used, the result rests on the FLAIR alone" in findings["registration-failed"]["message"]
+    assert (
+        "The T1 was not used, the result rests on the FLAIR alone"
+        in findings["registration-failed"]["message"]
+    )
 
 
 @pytest.fixture
 def dataset(head: Volume, tmp_path: Path) -> Path:
     """Three subjects, the second one spoilt."""
     root = tmp_path / "raw"
-    for subject, array in (("01", head.array), ("02", np.zeros_like(head.array)), ("03", head.array[:, ::-1].copy())):
+    for subject, array in (
+        ("01", head.array),
+        ("02", np.zeros_like(head.array)),
+        ("03", head.array[:, ::-1].copy()),
+    ):
         save_volume(root / f"sub-{subject}/anat/sub-{subject}_FLAIR.nii.gz", head.with_array(array))
     (root / "sub-04" / "anat").mkdir(parents=True)
     (root / "dataset_description.json").write_text('{"Name": "three heads", "BIDSVersion": "1.10.0"}')
     return root
 
 
-def run(config: Config, root: Path, output: Path, *, jobs: int = 1, overwrite: bool = False) -> dict[str, OfflineAnswer]:
+def run(
+    config: Config, root: Path, output: Path, *, jobs: int = 1, overwrite: bool = False
+) -> dict[str, OfflineAnswer]:
     tasks = [OfflineTask(case, config, output) for case in bids_cases(root, "")]
     open_output(config, output, root)
     answers = answer_cases(tasks, jobs, overwrite, lambda _text: None, lambda _answer: None)
@@ -244,7 +298,9 @@ class InThisProcess:
     def __init__(self, _settings: object, workers: int) -> None:
         self.workers = workers
 
-    def run(self, function: Callable[[OfflineTask], OfflineAnswer], task: OfflineTask, **_limits: object) -> OfflineAnswer:
+    def run(
+        self, function: Callable[[OfflineTask], OfflineAnswer], task: OfflineTask, **_limits: object
+    ) -> OfflineAnswer:
         return function(task)
 
     def close(self) -> None:
@@ -279,7 +335,9 @@ def test_one_failing_subject_never_stops_the_others_and_a_later_run_goes_on(
         }
     told = json.loads((output / "sub-01/anat/sub-01_label-L_mask.json").read_text())
     assert told["SpatialReference"] == "bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"
-    assert json.loads((output / "dataset_description.json").read_text())["DatasetLinks"] == {"raw": os.path.relpath(dataset, output)}
+    assert json.loads((output / "dataset_description.json").read_text())["DatasetLinks"] == {
+        "raw": os.path.relpath(dataset, output)
+    }
     assert not (output / ".partial").exists()
 
 
@@ -306,7 +364,10 @@ def test_a_bug_in_one_subject_is_its_outcome_without_values(
 def test_a_dicom_study_gets_seg_report_and_derivatives(config: Config, head: Volume, tmp_path: Path) -> None:
     uid = derive_uid("offline")
     write_series(
-        author_series(head.array, AFFINE, role="flair", study_uid=uid, frame_of_reference_uid=derive_uid("frame")), tmp_path / "dicom"
+        author_series(
+            head.array, AFFINE, role="flair", study_uid=uid, frame_of_reference_uid=derive_uid("frame")
+        ),
+        tmp_path / "dicom",
     )
 
     (case,) = dicom_cases([tmp_path / "dicom"], lambda _text: None)
@@ -321,11 +382,15 @@ def test_a_dicom_study_gets_seg_report_and_derivatives(config: Config, head: Vol
     told = json.loads(written(tmp_path / "out", answer, "label-L_mask.json").read_text())
     assert told["StudyInstanceUID"] == uid
     assert told["SpatialReference"].endswith("_desc-input_FLAIR.nii.gz")
-    with Image.open(io.BytesIO((folder / "figures" / f"{answer.label.stem}_montage.png").read_bytes())) as picture:
+    with Image.open(
+        io.BytesIO((folder / "figures" / f"{answer.label.stem}_montage.png").read_bytes())
+    ) as picture:
         assert picture.width == 960
     # The same study is the same case in the next run, and one that was changed is not.
     assert cases.find_finished(OfflineTask(case, config, tmp_path / "out"))
-    fewer = OfflineTask(cases.OfflineCase(case.label, case.name, instances=case.instances[1:]), config, tmp_path / "out")
+    fewer = OfflineTask(
+        cases.OfflineCase(case.label, case.name, instances=case.instances[1:]), config, tmp_path / "out"
+    )
     assert not cases.find_finished(fewer)
 
 
@@ -340,7 +405,9 @@ def test_a_refused_study_gets_its_report(config: Config, tmp_path: Path) -> None
     assert answer.outcome == "refused"
     assert answer.summary.startswith("missing-slices")
     files = [
-        path.relative_to(tmp_path / "out" / answer.label.folder).as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+        path.relative_to(tmp_path / "out" / answer.label.folder).as_posix()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
     ]
     assert files == ["dicom/sr.dcm"]
 

@@ -25,7 +25,10 @@ def recipe(known_models: Path) -> Recipe:
     from pipeline.segmenters.families import find_bundle
 
     return Recipe(
-        find_bundle(known_models, "known-lesion"), find_bundle(known_models, "known-brain"), bias_correction=False, require_head=False
+        find_bundle(known_models, "known-lesion"),
+        find_bundle(known_models, "known-brain"),
+        bias_correction=False,
+        require_head=False,
     )
 
 

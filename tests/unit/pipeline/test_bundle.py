@@ -15,7 +15,14 @@ from pipeline.preprocess import normalize, resample
 from pipeline.quality.trained_range import QUANTILES
 from pipeline.segmenters.families import SEGMENTERS, find_bundle, list_bundles, load_bundle
 from pipeline.segmenters.patch3d.segment import ACTIVATIONS
-from tests.factories.onnx import known_brain_bundle, known_lesion_bundle, lesion_manifest, nan_graph, threshold_graph, write_bundle
+from tests.factories.onnx import (
+    known_brain_bundle,
+    known_lesion_bundle,
+    lesion_manifest,
+    nan_graph,
+    threshold_graph,
+    write_bundle,
+)
 
 PATCH = [4, 4, 4]
 
@@ -37,7 +44,12 @@ def refusal(folder: Path) -> BundleError:
 def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
     bundle = load_bundle(write_small(tmp_path))
 
-    assert (bundle.name, bundle.version, bundle.task, bundle.channels) == ("known-lesion", "0.1.0", "lesion", ("t1", "flair"))
+    assert (bundle.name, bundle.version, bundle.task, bundle.channels) == (
+        "known-lesion",
+        "0.1.0",
+        "lesion",
+        ("t1", "flair"),
+    )
     assert bundle.input.patch == (4, 4, 4)
     assert bundle.identity.sha256 == bundle.sha256
     assert bundle.output.threshold_for(["t1", "flair"]) == 0.5
@@ -95,7 +107,9 @@ def test_a_wrong_manifest_names_its_key(changes: dict[str, Any], key: str, tmp_p
         ("preprocess.normalise_parameters", "cilp", "clip"), ("output.thresholds", "t1+flare", "t1+flair"),
     ],
 )  # fmt: skip
-def test_a_key_that_nobody_reads_is_refused_with_the_nearest_known_one(table: str, slip: str, meant: str, tmp_path: Path) -> None:
+def test_a_key_that_nobody_reads_is_refused_with_the_nearest_known_one(
+    table: str, slip: str, meant: str, tmp_path: Path
+) -> None:
     path = "__".join((*table.split("."), slip) if table else (slip,))
     problem = refusal(write_small(tmp_path, **{path: {} if not table else 0.5}))
 
@@ -104,7 +118,16 @@ def test_a_key_that_nobody_reads_is_refused_with_the_nearest_known_one(table: st
 
 
 @pytest.mark.parametrize(
-    "key", ["output.threshold", "output.connectivity", "input.patch", "window.step", "licence", "preprocess", "family"]
+    "key",
+    [
+        "output.threshold",
+        "output.connectivity",
+        "input.patch",
+        "window.step",
+        "licence",
+        "preprocess",
+        "family",
+    ],
 )
 def test_a_slip_of_the_pen_in_a_key_that_must_be_there_names_both(key: str, tmp_path: Path) -> None:
     folder = write_small(tmp_path)
@@ -112,7 +135,9 @@ def test_a_slip_of_the_pen_in_a_key_that_must_be_there_names_both(key: str, tmp_
     name = key.rpartition(".")[2]
     slip = name[:2] + name[3:]
     lines = [
-        line.replace(name, slip, 1) if line.strip('"[').startswith((f"{name}]", f"{name} =", f'{name}" =')) else line
+        line.replace(name, slip, 1)
+        if line.strip('"[').startswith((f"{name}]", f"{name} =", f'{name}" ='))
+        else line
         for line in manifest.read_text().splitlines()
     ]
     manifest.write_text("\n".join(lines))
@@ -132,7 +157,9 @@ def test_a_slip_of_the_pen_in_a_key_that_must_be_there_names_both(key: str, tmp_
         ({"measured": 3}, "measured"), ({"output": 3}, "output.connectivity"),
     ],
 )  # fmt: skip
-def test_a_value_of_another_kind_is_refused_by_its_key(changes: dict[str, Any], key: str, tmp_path: Path) -> None:
+def test_a_value_of_another_kind_is_refused_by_its_key(
+    changes: dict[str, Any], key: str, tmp_path: Path
+) -> None:
     assert f": {key}: " in str(refusal(write_small(tmp_path, **changes)))
 
 
@@ -145,17 +172,31 @@ def test_the_manifest_knows_the_schemes_that_the_program_has() -> None:
 
 def test_a_family_is_known_to_bundles_by_its_row_only(repo_root: Path) -> None:
     words = {"triplanar", "proposal", "nnunet", "patch3d", "EnsembleSpec"}
-    found = {word for path in (repo_root / "pipeline" / "bundles").glob("*.py") for word in words if word in path.read_text()}
+    found = {
+        word
+        for path in (repo_root / "pipeline" / "bundles").glob("*.py")
+        for word in words
+        if word in path.read_text()
+    }
 
     assert found == set()
-    assert {row.family.word for row in SEGMENTERS.values()} == {"patch3d", "triplanar", "proposal3d", "ensemble"}
+    assert {row.family.word for row in SEGMENTERS.values()} == {
+        "patch3d",
+        "triplanar",
+        "proposal3d",
+        "ensemble",
+    }
 
 
 def test_a_bundle_of_a_newer_program_says_so(tmp_path: Path) -> None:
-    assert "made by a newer program (schema 2, this one knows 1); update the node" in str(refusal(write_small(tmp_path, schema=2)))
+    assert "made by a newer program (schema 2, this one knows 1); update the node" in str(
+        refusal(write_small(tmp_path, schema=2))
+    )
 
 
-@pytest.mark.parametrize("key", ["name", "statement", "licence", "intended_use", "[preprocess]", "connectivity", "gaussian"])
+@pytest.mark.parametrize(
+    "key", ["name", "statement", "licence", "intended_use", "[preprocess]", "connectivity", "gaussian"]
+)
 def test_a_missing_key_is_refused(key: str, tmp_path: Path) -> None:
     folder = write_small(tmp_path)
     manifest = folder / "model.toml"
@@ -208,7 +249,9 @@ def test_a_folder_must_be_called_as_the_manifest_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "graph", [threshold_graph([1.0], 1.0, PATCH), threshold_graph([0.0, 1.0], 1.0, [4, 4, 6])], ids=["one channel", "another patch"]
+    "graph",
+    [threshold_graph([1.0], 1.0, PATCH), threshold_graph([0.0, 1.0], 1.0, [4, 4, 6])],
+    ids=["one channel", "another patch"],
 )
 def test_a_graph_that_disagrees_with_its_manifest_is_refused(graph: Any, tmp_path: Path) -> None:
     bundle = load_bundle(write_bundle(tmp_path, graph, small()))
@@ -268,8 +311,12 @@ def test_a_bundle_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
     assert caught.value.code == "model-missing"
 
 
-@pytest.mark.parametrize(("available", "chosen"), [({"t1", "flair"}, ("t1", "flair")), ({"flair"}, ("flair",)), ({"t1"}, ("t1",))])
-def test_the_largest_trained_combination_is_chosen(available: set[str], chosen: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("available", "chosen"), [({"t1", "flair"}, ("t1", "flair")), ({"flair"}, ("flair",)), ({"t1"}, ("t1",))]
+)
+def test_the_largest_trained_combination_is_chosen(
+    available: set[str], chosen: tuple[str, ...], tmp_path: Path
+) -> None:
     assert load_bundle(write_small(tmp_path)).choose_channels(available) == chosen
 
 

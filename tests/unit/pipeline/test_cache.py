@@ -36,12 +36,16 @@ def flair() -> Volume:
 
 @pytest.fixture(scope="module")
 def t1() -> Volume:
-    return draw_head((70, 64, 80), grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL), contrast="t1")
+    return draw_head(
+        (70, 64, 80), grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL), contrast="t1"
+    )
 
 
 def test_an_entry_comes_back_as_it_was(cache: StepCache) -> None:
     assert cache.find(KEY) is None
-    cache.store(KEY, Entry({"mask": np.arange(6, dtype=np.uint16).reshape(2, 3)}, {"volume_ml": 1.5, "name": "flair"}))
+    cache.store(
+        KEY, Entry({"mask": np.arange(6, dtype=np.uint16).reshape(2, 3)}, {"volume_ml": 1.5, "name": "flair"})
+    )
 
     entry = cache.find(KEY)
 
@@ -98,7 +102,9 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None
 
 
 def test_every_part_is_in_the_key(flair: Volume) -> None:
-    moved = Volume(flair.array, flair.affine + np.eye(4)[:, [3, 0, 1, 2]] * 0.5 * (np.arange(4) < 3)[:, None], FRAME)
+    moved = Volume(
+        flair.array, flair.affine + np.eye(4)[:, [3, 0, 1, 2]] * 0.5 * (np.arange(4) < 3)[:, None], FRAME
+    )
     other = flair.with_array(flair.array + np.float32(1))
     keys = [
         make_key("a", flair), make_key("b", flair), make_key("a", other), make_key("a", moved), make_key("a", flair, 1),
@@ -106,7 +112,9 @@ def test_every_part_is_in_the_key(flair: Volume) -> None:
     ]  # fmt: skip
 
     assert len(set(keys)) == len(keys)
-    assert make_key("a", flair) == make_key("a", Volume(flair.array.copy(order="F"), flair.affine.copy(), FRAME))
+    assert make_key("a", flair) == make_key(
+        "a", Volume(flair.array.copy(order="F"), flair.affine.copy(), FRAME)
+    )
 
 
 def forbid(*_: object, **__: object) -> None:
@@ -130,8 +138,17 @@ def test_a_replay_with_another_threshold_computes_nothing_slow(
     assert np.array_equal(again.probability.array, plain.probability.array)
     assert np.array_equal(again.labels.array, plain.labels.array)
     assert again.lesions == plain.lesions
-    assert [step.name for step in again.steps] == [step.name for step in plain.steps] == [step.name for step in first.steps]
-    assert {step.name for step in again.steps if step.cached} == {"resample", "correct_bias", "normalise", "infer"}
+    assert (
+        [step.name for step in again.steps]
+        == [step.name for step in plain.steps]
+        == [step.name for step in first.steps]
+    )
+    assert {step.name for step in again.steps if step.cached} == {
+        "resample",
+        "correct_bias",
+        "normalise",
+        "infer",
+    }
     assert logged(again, "correct_bias") == logged(plain, "correct_bias")
     assert np.array_equal(again.links["t1"], plain.links["t1"])
     assert logged(again, "register")["t1"]["cached"]

@@ -32,7 +32,9 @@ def test_pieces_are_numbered_by_falling_volume(connectivity: int, sizes: list[in
     assert np.array_equal(labels > 0, three_pieces() > 0)
 
 
-@pytest.mark.parametrize(("minimum_mm3", "kept"), [(0.0, 3), (4.0, 3), (8.0, 2), (8.1, 1), (54.0, 1), (54.1, 0)])
+@pytest.mark.parametrize(
+    ("minimum_mm3", "kept"), [(0.0, 3), (4.0, 3), (8.0, 2), (8.1, 1), (54.0, 1), (54.1, 0)]
+)
 def test_the_minimum_is_in_mm3_and_a_lesion_of_just_that_size_stays(minimum_mm3: float, kept: int) -> None:
     labels, dropped = apply_components(three_pieces(), 26, minimum_mm3, 2.0)
 
@@ -47,8 +49,12 @@ def faint_and_sure() -> np.ndarray:
     return probability
 
 
-@pytest.mark.parametrize(("connectivity", "peak", "voxels"), [(26, 0.9, 2), (6, 0.9, 1), (26, 0.7, 29), (26, 0.91, 0)])
-def test_a_piece_stays_whole_where_it_somewhere_reaches_the_peak(connectivity: int, peak: float, voxels: int) -> None:
+@pytest.mark.parametrize(
+    ("connectivity", "peak", "voxels"), [(26, 0.9, 2), (6, 0.9, 1), (26, 0.7, 29), (26, 0.91, 0)]
+)
+def test_a_piece_stays_whole_where_it_somewhere_reaches_the_peak(
+    connectivity: int, peak: float, voxels: int
+) -> None:
     probability = faint_and_sure()
 
     kept, dropped = apply_peak(probability, 0.25, peak, connectivity)
@@ -56,7 +62,11 @@ def test_a_piece_stays_whole_where_it_somewhere_reaches_the_peak(connectivity: i
     assert np.count_nonzero(kept) == voxels
     assert np.array_equal(kept[kept > 0], probability[kept > 0])
     pieces = apply_components((probability >= 0.25).astype(np.uint8), connectivity, 0.0, 1.0)[0].max()
-    assert dropped == pieces - apply_components((kept >= 0.25).astype(np.uint8), connectivity, 0.0, 1.0)[0].max() > 0
+    assert (
+        dropped
+        == pieces - apply_components((kept >= 0.25).astype(np.uint8), connectivity, 0.0, 1.0)[0].max()
+        > 0
+    )
     # What lies below the threshold is nobody's piece and stays as it is.
     below = probability.copy()
     below[0, 0, 0] = 0.2
@@ -99,13 +109,21 @@ def test_the_brain_limit_is_in_mm_on_thick_slices_too(margin_mm: float, reach: i
 @pytest.mark.parametrize("directions", [AXIAL, SAGITTAL, np.array(AXIAL) @ rotation((2, 1, 1), 35).T])
 def test_a_probability_arrives_at_its_place(directions: object) -> None:
     coarse = Grid((20, 22, 24), axial_affine((20, 22, 24), (2, 2, 2), (3, 4, 5)), FRAME)
-    points = apply_affine(coarse.affine, np.stack(np.meshgrid(*(np.arange(n) for n in coarse.shape), indexing="ij"), axis=-1))
+    points = apply_affine(
+        coarse.affine, np.stack(np.meshgrid(*(np.arange(n) for n in coarse.shape), indexing="ij"), axis=-1)
+    )
     field = coarse.fill(((points @ (1.0, 2.0, 3.0)) / 1000 + 0.5).astype(np.float32))
-    fine = Grid((9, 10, 11), grid_affine((9, 10, 11), (1.7, 0.9, 1.3), directions=directions, centre_mm=(3, 4, 5)), FRAME)  # type: ignore[arg-type]
+    fine = Grid(
+        (9, 10, 11),
+        grid_affine((9, 10, 11), (1.7, 0.9, 1.3), directions=directions, centre_mm=(3, 4, 5)),
+        FRAME,
+    )  # type: ignore[arg-type]
 
     moved = apply_to_source_grid(field, fine)
 
-    places = apply_affine(fine.affine, np.stack(np.meshgrid(*(np.arange(n) for n in fine.shape), indexing="ij"), axis=-1))
+    places = apply_affine(
+        fine.affine, np.stack(np.meshgrid(*(np.arange(n) for n in fine.shape), indexing="ij"), axis=-1)
+    )
     assert moved.array == pytest.approx((places @ (1.0, 2.0, 3.0)) / 1000 + 0.5, abs=1e-5)
     assert moved.array.dtype == np.float32
 
@@ -121,7 +139,11 @@ def test_outside_the_network_s_grid_the_probability_is_zero() -> None:
 
 
 def test_the_same_grid_is_not_interpolated() -> None:
-    volume = Volume(np.random.default_rng(0).random((4, 5, 6), dtype=np.float32), axial_affine((4, 5, 6), (1, 1, 1), (0, 0, 0)), FRAME)
+    volume = Volume(
+        np.random.default_rng(0).random((4, 5, 6), dtype=np.float32),
+        axial_affine((4, 5, 6), (1, 1, 1), (0, 0, 0)),
+        FRAME,
+    )
 
     assert apply_to_source_grid(volume, grid_of(volume)) is volume
 

@@ -54,7 +54,9 @@ def test_a_field_no_coil_makes_is_not_applied(monkeypatch: object) -> None:
     assert strength > 1.05
 
 
-def test_the_same_image_gives_the_same_bits_on_any_number_of_cores(count_threads: Callable[[int], None]) -> None:
+def test_the_same_image_gives_the_same_bits_on_any_number_of_cores(
+    count_threads: Callable[[int], None],
+) -> None:
     image, mask = two_tissues()
     plan = plan_bias_correction((2.0, 2.0, 2.0))
     corrected = []

@@ -7,7 +7,12 @@ import pytest
 
 from pipeline.geometry import axial_affine, grid_of
 from pipeline.preprocess.crop import apply_box, plan_head_box
-from pipeline.preprocess.extract_brain import apply_brain_threshold, find_brain_problem, find_coverage_remarks, move_brain
+from pipeline.preprocess.extract_brain import (
+    apply_brain_threshold,
+    find_brain_problem,
+    find_coverage_remarks,
+    move_brain,
+)
 from pipeline.records import Volume
 from tests.factories.volumes import FRAME
 
@@ -43,9 +48,13 @@ def test_the_soft_brain_crosses_the_threshold_at_the_mask_s_edge() -> None:
     assert np.array_equal(brain.soft.array >= 0.4, brain.mask.array > 0)
 
 
-@pytest.mark.parametrize(("radius_mm", "code"), [(40, "brain-implausible"), (85, "brain-implausible"), (0, "brain-implausible")])
+@pytest.mark.parametrize(
+    ("radius_mm", "code"), [(40, "brain-implausible"), (85, "brain-implausible"), (0, "brain-implausible")]
+)
 def test_an_implausible_volume_is_named(radius_mm: float, code: str) -> None:
-    problem = find_brain_problem(apply_brain_threshold(on_grid(ball(radius_mm) if radius_mm else np.zeros(SHAPE, np.float32)), 0.5))
+    problem = find_brain_problem(
+        apply_brain_threshold(on_grid(ball(radius_mm) if radius_mm else np.zeros(SHAPE, np.float32)), 0.5)
+    )
 
     assert problem is not None
     assert problem.code == code
@@ -74,7 +83,8 @@ def test_a_brain_moves_with_the_link() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "codes"), [(0, 60, []), (0, 30, ["brain-not-covered"]), (30, 60, ["brain-not-covered"]), (9, 60, [])]
+    ("first", "last", "codes"),
+    [(0, 60, []), (0, 30, ["brain-not-covered"]), (30, 60, ["brain-not-covered"]), (9, 60, [])],
 )
 def test_a_volume_that_ends_inside_the_brain_is_remarked(first: int, last: int, codes: list[str]) -> None:
     mask = apply_brain_threshold(on_grid(ball(70)), 0.5).mask
@@ -84,7 +94,8 @@ def test_a_volume_that_ends_inside_the_brain_is_remarked(first: int, last: int, 
 
 
 @pytest.mark.parametrize(
-    ("axis", "part", "side"), [(2, slice(0, 40), "on the left"), (2, slice(24, 64), "on the right"), (1, slice(24, 64), "in front")]
+    ("axis", "part", "side"),
+    [(2, slice(0, 40), "on the left"), (2, slice(24, 64), "on the right"), (1, slice(24, 64), "in front")],
 )
 def test_a_side_of_the_brain_that_was_not_imaged_is_remarked(axis: int, part: slice, side: str) -> None:
     mask = apply_brain_threshold(on_grid(ball(70)), 0.5).mask

@@ -12,12 +12,24 @@ from pipeline.plan import Recipe
 from pipeline.records import Earlier, Volume
 from pipeline.run import run_pipeline
 from tests.factories.steps import logged
-from tests.factories.volumes import AXIAL, CORONAL, FRAME, LEFT_BALL, RIGHT_BALL, Ball, draw_head, grid_affine, rotation
+from tests.factories.volumes import (
+    AXIAL,
+    CORONAL,
+    FRAME,
+    LEFT_BALL,
+    RIGHT_BALL,
+    Ball,
+    draw_head,
+    grid_affine,
+    rotation,
+)
 
 SHAPE = (20, 40, 40)
 
 
-def draw(*boxes: tuple[slice, slice, slice], spacing: float = 2.0, shape: tuple[int, int, int] = SHAPE) -> Volume:
+def draw(
+    *boxes: tuple[slice, slice, slice], spacing: float = 2.0, shape: tuple[int, int, int] = SHAPE
+) -> Volume:
     array = np.zeros(shape, np.uint16)
     for label, box in enumerate(boxes, start=1):
         array[box] = label
@@ -30,7 +42,10 @@ def box(start: int, stop: int, row: int = 5, column: int = 5) -> tuple[slice, sl
 
 def kinds(today: Volume, earlier: Volume) -> list[tuple[str, int | None, tuple[int, ...], str]]:
     uids = {label: f"2.25.{label}" for label in range(1, 10)}
-    return [(each.kind, each.label, each.earlier_labels, each.tracking_uid) for each in compare_lesions(today, earlier, np.eye(4), uids)]
+    return [
+        (each.kind, each.label, each.earlier_labels, each.tracking_uid)
+        for each in compare_lesions(today, earlier, np.eye(4), uids)
+    ]
 
 
 def test_each_fate_has_its_name() -> None:
@@ -50,7 +65,10 @@ def test_merged_lesions_are_judged_by_their_sum_and_split_ones_keep_one_uid() ->
     apart, together = draw(box(2, 6), box(7, 11)), draw(box(2, 11))
 
     assert kinds(together, apart) == [("unchanged", 1, (1, 2), "2.25.1")]
-    assert kinds(draw(box(2, 7), box(8, 11)), draw(box(2, 11))) == [("unchanged", 1, (1,), "2.25.1"), ("unchanged", 2, (1,), "")]
+    assert kinds(draw(box(2, 7), box(8, 11)), draw(box(2, 11))) == [
+        ("unchanged", 1, (1,), "2.25.1"),
+        ("unchanged", 2, (1,), ""),
+    ]
 
 
 def test_what_lies_outside_today_s_images_is_not_called_gone() -> None:
@@ -93,7 +111,9 @@ def test_a_patient_who_lay_otherwise_is_followed(recipe: Recipe) -> None:
     to_head[:3, 3] = (9.0, -4.0, 12.0)
     shape = (76, 80, 80)
     lesions = (Ball(LEFT_BALL.at_mm, 17.0), Ball((-20.0, -35.0, 25.0), 8.0))
-    place = grid_affine(shape, (2.4, 1.9, 1.9), directions=CORONAL, centre_mm=-np.linalg.inv(to_head[:3, :3]) @ to_head[:3, 3])
+    place = grid_affine(
+        shape, (2.4, 1.9, 1.9), directions=CORONAL, centre_mm=-np.linalg.inv(to_head[:3, :3]) @ to_head[:3, 3]
+    )
     today = draw_head(shape, place, lesions=lesions, patient_to_head=to_head, frame=FRAME + ".7", noise=8)
     second = run_pipeline({"flair": today}, recipe)
     earlier = Earlier(before, first.labels, {1: "2.25.1", 2: "2.25.2"}, "2.25.9", "20260101")

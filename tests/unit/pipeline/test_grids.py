@@ -45,7 +45,9 @@ def test_docstring_examples_run(module: object) -> None:
 def asymmetric() -> Volume:
     array = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
     directions = np.array(SAGITTAL) @ rotation((3, 1, 2), 20).T
-    return Volume(array, grid_affine((2, 3, 4), (4.0, 0.7, 1.1), directions=directions, centre_mm=(9, -8, 7)), FRAME)
+    return Volume(
+        array, grid_affine((2, 3, 4), (4.0, 0.7, 1.1), directions=directions, centre_mm=(9, -8, 7)), FRAME
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -66,7 +68,11 @@ def test_every_reordering_keeps_each_voxel_in_its_place_and_can_be_undone(order:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_canonical_order_is_found_from_any_order(order: Orientation) -> None:
-    axial = Volume(np.zeros((3, 4, 5)), grid_affine((3, 4, 5), (3, 2, 1), directions=np.array(AXIAL) @ rotation((1, 1, 0), 12).T), FRAME)
+    axial = Volume(
+        np.zeros((3, 4, 5)),
+        grid_affine((3, 4, 5), (3, 2, 1), directions=np.array(AXIAL) @ rotation((1, 1, 0), 12).T),
+        FRAME,
+    )
     stored = reorient(axial, order)
 
     found = reorient(stored, orientation_of(stored.affine))

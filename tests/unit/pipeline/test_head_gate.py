@@ -26,7 +26,9 @@ from tests.factories.phantoms import HEAD_VARIANTS, PHANTOMS, draw_phantom, vary
 @pytest.fixture(scope="module")
 def shipped(repo_root: Path) -> Recipe:
     models = repo_root / "models"
-    return Recipe(find_bundle(models, "stroke-lesion-2mm"), find_bundle(models, "brain-extractor-3mm"), threads=2)
+    return Recipe(
+        find_bundle(models, "stroke-lesion-2mm"), find_bundle(models, "brain-extractor-3mm"), threads=2
+    )
 
 
 def find_brain(image: Volume, recipe: Recipe) -> Brain:
@@ -45,7 +47,9 @@ def judge(image: Volume, recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     ("name", "seed"),
     [
-        pytest.param(name, seed, marks=() if seed == 101 and name in {"cylinder", "head-mould"} else pytest.mark.slow)
+        pytest.param(
+            name, seed, marks=() if seed == 101 and name in {"cylinder", "head-mould"} else pytest.mark.slow
+        )
         for name in PHANTOMS
         for seed in (101, 102, 103)
     ],
@@ -70,8 +74,13 @@ def test_a_head_passes(head: tuple[Volume, Array], shipped: Recipe) -> None:
     judge(head[0], shipped)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "large-lesion" else pytest.mark.slow) for name in HEAD_VARIANTS])
-def test_what_happens_to_heads_does_not_refuse_them(name: str, head: tuple[Volume, Array], shipped: Recipe) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "large-lesion" else pytest.mark.slow) for name in HEAD_VARIANTS],
+)
+def test_what_happens_to_heads_does_not_refuse_them(
+    name: str, head: tuple[Volume, Array], shipped: Recipe
+) -> None:
     image = vary_head(name, *head, seed=7)
 
     judge(apply_orientation(image, plan_orientation(image)), shipped)
@@ -82,7 +91,9 @@ def test_no_fact_refuses_alone_and_all_weigh() -> None:
     poor = {"overlap": 0.91, "stretch": 1.4, "anatomy": 0.02, "detail": 0.06}
 
     assert find_head_problem(head) is None
-    assert all(find_head_problem(dataclasses.replace(head, **{name: value})) is None for name, value in poor.items())
+    assert all(
+        find_head_problem(dataclasses.replace(head, **{name: value})) is None for name, value in poor.items()
+    )
     assert all(dataclasses.replace(head, **{name: value}).score < head.score for name, value in poor.items())
     problem = find_head_problem(HeadFacts(**poor))
     assert isinstance(problem, BrainExtractionError)

@@ -45,7 +45,9 @@ def test_the_long_axis_lies_in_one_slice_and_is_its_end_points_distance() -> Non
     ends = [index_to_lps(AFFINE, (axis.slice_index, *end)) for end in (axis.start, axis.end)]
     assert np.linalg.norm(np.subtract(*ends)) == pytest.approx(axis.length_mm)
     edges = face_middles(voxels, (1, 2))
-    assert {(axis.slice_index, *end) for end in (axis.start, axis.end)} <= {tuple(edge) for edge in edges.tolist()}
+    assert {(axis.slice_index, *end) for end in (axis.start, axis.end)} <= {
+        tuple(edge) for edge in edges.tolist()
+    }
     best = max(
         float(np.linalg.norm(apply_affine(AFFINE, a) - apply_affine(AFFINE, b)))
         for number in range(8)
@@ -92,13 +94,17 @@ def test_a_table_row_holds_what_the_label_map_holds() -> None:
     probability = np.where(labels == 1, 0.75, 0.6).astype(np.float32)
     signal = Volume(np.where(labels > 0, 700.0, 100.0).astype(np.float32), affine, FRAME)
 
-    first, second = measure_lesions(Volume(labels, affine, FRAME), probability, {"flair": (signal, np.eye(4))}, plane_at(0.0))
+    first, second = measure_lesions(
+        Volume(labels, affine, FRAME), probability, {"flair": (signal, np.eye(4))}, plane_at(0.0)
+    )
 
     assert (first.label, first.voxel_count, second.voxel_count) == (1, 80, 2)
     values = {each.name: (each.value, each.unit) for each in first.measurements}
     assert values["volume"] == (pytest.approx(80 * 2.4 / 1000), "ml")
     assert values["mean_intensity_flair"] == (pytest.approx(700.0), "1")
-    assert values["maximum_3d_diameter"][0] >= values["long_axis"][0] == pytest.approx(first.long_axis.length_mm)
+    assert (
+        values["maximum_3d_diameter"][0] >= values["long_axis"][0] == pytest.approx(first.long_axis.length_mm)
+    )
     assert first.centroid_lps_mm == pytest.approx(index_to_lps(affine, (3.5, 4.5, 6.0)))
     assert first.mean_probability == pytest.approx(0.75)
 
@@ -121,7 +127,12 @@ def test_the_mirror_image_of_a_lesion_is_measured_where_it_is_healthy() -> None:
     image = Volume(np.broadcast_to(np.arange(8, dtype=np.float32), labels.shape).copy(), affine, FRAME)
 
     found = measure_mirrored_intensity(
-        np.argwhere(labels == 1), Volume(labels, affine, FRAME), "flair", image, np.eye(4), plane_at(0.0).mirror
+        np.argwhere(labels == 1),
+        Volume(labels, affine, FRAME),
+        "flair",
+        image,
+        np.eye(4),
+        plane_at(0.0).mirror,
     )
 
     # Columns 6 and 7 mirror into 1 and 0, and 0 belongs to the other lesion.

@@ -50,7 +50,9 @@ def test_both_schemes_are_the_training_code_s() -> None:
     percentile = apply_normalization("percentile", image(), None, {"low": 0.5, "high": 99.5})[0]
 
     # torch takes the lower middle value as the median of an even count.
-    assert median == pytest.approx(scale_by_brain_median(torch.from_numpy(image()), torch.from_numpy(brain())).numpy(), rel=5e-3)
+    assert median == pytest.approx(
+        scale_by_brain_median(torch.from_numpy(image()), torch.from_numpy(brain())).numpy(), rel=5e-3
+    )
     assert percentile == pytest.approx(scale_by_percentiles(torch.from_numpy(image())).numpy(), abs=1e-5)
 
 

@@ -16,7 +16,9 @@ PATCH = [4, 5, 6]
 
 
 def test_a_second_call_uses_the_open_session(tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path, threshold_graph([0.0, 1.0], 0.5, PATCH), lesion_manifest(input__patch=PATCH))
+    folder = write_bundle(
+        tmp_path, threshold_graph([0.0, 1.0], 0.5, PATCH), lesion_manifest(input__patch=PATCH)
+    )
 
     first, second = (open_network(load_bundle(folder), 1) for _ in range(2))
 
@@ -25,7 +27,9 @@ def test_a_second_call_uses_the_open_session(tmp_path: Path) -> None:
 
 
 def test_a_patch_is_answered_channel_by_channel(tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path, threshold_graph([0.0, 1.0], 0.5, PATCH), lesion_manifest(input__patch=PATCH))
+    folder = write_bundle(
+        tmp_path, threshold_graph([0.0, 1.0], 0.5, PATCH), lesion_manifest(input__patch=PATCH)
+    )
     patch = np.zeros((2, 4, 5, 6), np.float32)
     patch[1, 1, 2, 3] = 1.0
 

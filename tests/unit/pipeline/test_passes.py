@@ -38,7 +38,9 @@ def test_the_mean_and_the_share_of_votes_of_mirrored_passes() -> None:
 
 
 def test_networks_vote_beside_each_other() -> None:
-    run = average_passes([lambda patch: RAMP, lambda patch: RAMP * 0], [], lambda maps: maps, lambda maps: maps >= 0.5)
+    run = average_passes(
+        [lambda patch: RAMP, lambda patch: RAMP * 0], [], lambda maps: maps, lambda maps: maps >= 0.5
+    )
 
     maps = run(np.zeros((1, 2, 3, 4), np.float32))
 
@@ -55,7 +57,9 @@ def test_a_network_that_answers_once_leaves_no_agreement(flair: Volume, recipe: 
     assert run_pipeline({"flair": flair}, recipe).agreement is None
 
 
-def test_mirrored_passes_leave_an_agreement_on_the_reference_grid(flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+def test_mirrored_passes_leave_an_agreement_on_the_reference_grid(
+    flair: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
     known_lesion_bundle(tmp_path, window__mirror_axes=[2])
     mirrored = dataclasses.replace(recipe, lesion=load_bundle(tmp_path / "known-lesion" / "0.1.0"))
 

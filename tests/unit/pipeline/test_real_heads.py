@@ -21,7 +21,9 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 @pytest.fixture(scope="module")
 def shipped(repo_root: Path) -> Recipe:
     models = repo_root / "models"
-    return Recipe(find_bundle(models, "stroke-lesion-2mm"), find_bundle(models, "brain-extractor-3mm"), threads=2)
+    return Recipe(
+        find_bundle(models, "stroke-lesion-2mm"), find_bundle(models, "brain-extractor-3mm"), threads=2
+    )
 
 
 def read_nifti(path: Path) -> Volume:
@@ -42,7 +44,11 @@ def read_dicom(folder: Path) -> Volume:
 
 def read_transform(path: Path) -> Affine:
     """Read an ITK text transform, x -> M (x - c) + c + t, as 4x4."""
-    fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line and not line.startswith("#"))
+    fields = dict(
+        line.split(":", 1)
+        for line in path.read_text().splitlines()
+        if ":" in line and not line.startswith("#")
+    )
     values = np.array(fields["Parameters"].split(), float)
     centre = np.array(fields["FixedParameters"].split(), float)
     matrix = np.eye(4)
@@ -58,7 +64,10 @@ def total(result: PipelineResult, name: str) -> float:
 @pytest.mark.parametrize("case", ["patient01/study2", "patient03/study2", "patient12/study1"])
 def test_a_real_t1_is_brought_onto_its_flair(case: str, real_data: Path, shipped: Recipe) -> None:
     stem = real_data / "ms-longitudinal" / "raw" / case
-    inputs: dict[Role, Volume] = {"t1": read_nifti(Path(f"{stem}_T1W.nii.gz")), "flair": read_nifti(Path(f"{stem}_FLAIR.nii.gz"))}
+    inputs: dict[Role, Volume] = {
+        "t1": read_nifti(Path(f"{stem}_T1W.nii.gz")),
+        "flair": read_nifti(Path(f"{stem}_FLAIR.nii.gz")),
+    }
     truth = read_transform(Path(f"{stem}_T1W_intrastudy_to_FLAIR.txt"))
 
     result = run_pipeline(inputs, shipped)

@@ -22,7 +22,9 @@ def with_brain(image: Volume) -> tuple[Volume, Brain]:
     return image, apply_brain_threshold(inside, 0.5)
 
 
-def test_a_motion_is_found_by_the_same_bits_on_any_number_of_cores(count_threads: Callable[[int], None]) -> None:
+def test_a_motion_is_found_by_the_same_bits_on_any_number_of_cores(
+    count_threads: Callable[[int], None],
+) -> None:
     moved = np.eye(4)
     moved[:3, :3] = rotation((0.2, 0.1, 1.0), 6.0)
     moved[:3, 3] = (5.0, -3.0, 2.0)

@@ -7,7 +7,13 @@ import pytest
 
 from pipeline.errors import BundleError
 from pipeline.geometry import Grid, axial_affine, grid_of, index_to_lps
-from pipeline.preprocess.resample import apply_resampling, plan_covering_grid, plan_mask_grid, sample_gaussian_linear, sample_linear
+from pipeline.preprocess.resample import (
+    apply_resampling,
+    plan_covering_grid,
+    plan_mask_grid,
+    sample_gaussian_linear,
+    sample_linear,
+)
 from pipeline.records import Volume
 from tests.factories.volumes import AXIAL, FRAME, SAGITTAL, grid_affine, rotation
 
@@ -93,7 +99,9 @@ def test_a_covering_grid_holds_the_whole_field_of_view_and_one_patch() -> None:
     grid = plan_covering_grid(grid_of(volume), (3.0, 3.0, 3.0), (24, 8, 8))
 
     assert grid.shape[0] == 24
-    assert sample_linear(volume.with_array(np.ones_like(volume.array)), grid).sum() * 27 == pytest.approx(20 * 24 * 28 * 3, rel=0.2)
+    assert sample_linear(volume.with_array(np.ones_like(volume.array)), grid).sum() * 27 == pytest.approx(
+        20 * 24 * 28 * 3, rel=0.2
+    )
     assert index_to_lps(grid.affine, (np.array(grid.shape) - 1) / 2) == pytest.approx((5, 6, 7))
 
 

@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import BrainExtractionError, BundleError, GeometryError, ImageError, PipelineError, RegistrationError
+from pipeline.errors import (
+    BrainExtractionError,
+    BundleError,
+    GeometryError,
+    ImageError,
+    PipelineError,
+    RegistrationError,
+)
 from pipeline.geometry import apply_affine, same_grid
 from pipeline.journal import Journal
 from pipeline.plan import Recipe
@@ -36,7 +43,9 @@ def flair() -> Volume:
 
 @pytest.fixture(scope="module")
 def t1() -> Volume:
-    return draw_head((70, 64, 80), grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL), contrast="t1")
+    return draw_head(
+        (70, 64, 80), grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL), contrast="t1"
+    )
 
 
 def test_every_step_is_recorded_with_its_time(flair: Volume, recipe: Recipe) -> None:
@@ -64,7 +73,11 @@ def test_the_table_and_the_label_map_agree(flair: Volume, recipe: Recipe) -> Non
     assert totals["lesion_load"] == pytest.approx(100 * totals["total_volume"] / totals["brain_volume"])
     assert (result.probability.array[result.labels.array > 0] >= result.threshold).all()
     assert (result.brain_mask.array[result.labels.array > 0] == 1).all()
-    assert (result.labels.array.dtype, result.probability.array.dtype, result.brain_mask.array.dtype) == (np.uint16, np.float32, np.uint8)
+    assert (result.labels.array.dtype, result.probability.array.dtype, result.brain_mask.array.dtype) == (
+        np.uint16,
+        np.float32,
+        np.uint8,
+    )
 
 
 @pytest.mark.slow
@@ -88,7 +101,9 @@ def test_a_healthy_head_is_an_answer_too(recipe: Recipe) -> None:
 
 
 def test_the_operator_s_threshold_and_minimum_are_obeyed(flair: Volume, recipe: Recipe) -> None:
-    strict = run_pipeline({"flair": flair}, dataclasses.replace(recipe, threshold=0.85, minimum_volume_mm3=4000.0))
+    strict = run_pipeline(
+        {"flair": flair}, dataclasses.replace(recipe, threshold=0.85, minimum_volume_mm3=4000.0)
+    )
     plain = run_pipeline({"flair": flair}, recipe)
 
     assert strict.threshold == 0.85
@@ -97,7 +112,9 @@ def test_the_operator_s_threshold_and_minimum_are_obeyed(flair: Volume, recipe: 
     assert logged(strict, "find_lesions")["dropped"] == 1
 
 
-def test_the_threshold_of_the_channel_combination_is_taken(flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+def test_the_threshold_of_the_channel_combination_is_taken(
+    flair: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
     bundle = known_lesion_bundle(tmp_path, output__thresholds={"flair": 0.3, "t1+flair": 0.7})
 
     assert run_pipeline({"flair": flair}, dataclasses.replace(recipe, lesion=bundle)).threshold == 0.3
@@ -113,7 +130,9 @@ def two_balls(case: Case, journal: Journal) -> Volume:
     return case.reference.fill(probability)
 
 
-def test_a_lesion_that_the_network_is_nowhere_sure_of_is_dropped_from_the_mask_only(flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_lesion_that_the_network_is_nowhere_sure_of_is_dropped_from_the_mask_only(
+    flair: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
     bundle = known_lesion_bundle(tmp_path, output__peaks={"flair": 0.9, "t1+flair": 0.5})
     with_peak = dataclasses.replace(recipe, lesion=bundle)
 
@@ -138,7 +157,9 @@ def test_what_is_missing_is_remarked(flair: Volume, t1: Volume, recipe: Recipe) 
     assert "no-flair" in codes["t1"]
 
 
-def test_a_network_of_one_channel_leaves_the_other_out(flair: Volume, t1: Volume, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_network_of_one_channel_leaves_the_other_out(
+    flair: Volume, t1: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
     bundle = known_lesion_bundle(tmp_path, input__channels=["flair"], input__accepts=[["flair"]])
 
     result = run_pipeline({"t1": t1, "flair": flair}, dataclasses.replace(recipe, lesion=bundle))
@@ -152,7 +173,9 @@ def test_a_lesion_at_the_edge_is_remarked(recipe: Recipe) -> None:
     affine[2, 3] += 24.0
     image = draw_head(SHAPE, affine, lesions=(Ball((30.0, 5.0, -50.0), 12.0),))
 
-    assert "lesion-at-volume-edge" in {finding.code for finding in run_pipeline({"flair": image}, recipe).findings}
+    assert "lesion-at-volume-edge" in {
+        finding.code for finding in run_pipeline({"flair": image}, recipe).findings
+    }
 
 
 def constant(value: float) -> Volume:
@@ -170,15 +193,37 @@ def sheared() -> Volume:
     [
         (constant(0.0), ImageError, "zero-range"),
         (constant(7.0), ImageError, "zero-range"),
-        (Volume(-np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE), np.eye(4), FRAME), ImageError, "no-positive-voxels"),
-        (Volume(np.random.default_rng(0).random(SHAPE), np.diag([12.0, 1, 1, 1]), FRAME), GeometryError, "spacing-out-of-range"),
-        (Volume(np.random.default_rng(0).random(SHAPE), np.diag([1, 0.1, 1, 1]), FRAME), GeometryError, "spacing-out-of-range"),
-        (Volume(np.random.default_rng(0).random((3, 50, 50)), np.eye(4), FRAME), GeometryError, "too-few-slices"),
+        (
+            Volume(-np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE), np.eye(4), FRAME),
+            ImageError,
+            "no-positive-voxels",
+        ),
+        (
+            Volume(np.random.default_rng(0).random(SHAPE), np.diag([12.0, 1, 1, 1]), FRAME),
+            GeometryError,
+            "spacing-out-of-range",
+        ),
+        (
+            Volume(np.random.default_rng(0).random(SHAPE), np.diag([1, 0.1, 1, 1]), FRAME),
+            GeometryError,
+            "spacing-out-of-range",
+        ),
+        (
+            Volume(np.random.default_rng(0).random((3, 50, 50)), np.eye(4), FRAME),
+            GeometryError,
+            "too-few-slices",
+        ),
         (sheared(), GeometryError, "axes-not-perpendicular"),
-        (Volume(np.random.default_rng(0).random((20, 20, 20)), np.eye(4), FRAME), BrainExtractionError, "brain-implausible"),
+        (
+            Volume(np.random.default_rng(0).random((20, 20, 20)), np.eye(4), FRAME),
+            BrainExtractionError,
+            "brain-implausible",
+        ),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_name(image: Volume, error: type[PipelineError], code: str, recipe: Recipe) -> None:
+def test_what_cannot_be_used_is_refused_by_name(
+    image: Volume, error: type[PipelineError], code: str, recipe: Recipe
+) -> None:
     with pytest.raises(error) as caught:
         run_pipeline({"flair": image}, recipe)
 
@@ -246,7 +291,12 @@ def test_a_network_that_needs_both_is_refused_when_one_cannot_be_brought_onto_th
 @pytest.mark.slow
 def test_a_brain_that_one_image_does_not_show_is_taken_from_the_other(flair: Volume, recipe: Recipe) -> None:
     """A T1 with one bright streak has a brain that is dark against it: the extractor sees too little."""
-    t1 = draw_head((70, 64, 80), grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL), contrast="t1", lesions=(LEFT_BALL,))
+    t1 = draw_head(
+        (70, 64, 80),
+        grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL),
+        contrast="t1",
+        lesions=(LEFT_BALL,),
+    )
     array = t1.array.copy()
     array[:, -4:, :] = 4000.0
 
@@ -262,7 +312,9 @@ def test_the_manifest_turns_the_registration_round_and_switches_the_bias_correct
 ) -> None:
     bundle = known_lesion_bundle(tmp_path, preprocess__reference="t1", preprocess__bias_correction="none")
 
-    result = run_pipeline({"t1": t1, "flair": flair}, dataclasses.replace(recipe, lesion=bundle, bias_correction=True))
+    result = run_pipeline(
+        {"t1": t1, "flair": flair}, dataclasses.replace(recipe, lesion=bundle, bias_correction=True)
+    )
 
     assert (result.reference_role, result.used) == ("t1", ("t1", "flair"))
     assert same_grid(result.labels, t1)

@@ -12,7 +12,17 @@ from pipeline.plan import Recipe
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.case import Case
-from tests.factories.volumes import AXIAL, CORONAL, LEFT_BALL, RIGHT_BALL, SAGITTAL, Ball, draw_head, grid_affine, rotation
+from tests.factories.volumes import (
+    AXIAL,
+    CORONAL,
+    LEFT_BALL,
+    RIGHT_BALL,
+    SAGITTAL,
+    Ball,
+    draw_head,
+    grid_affine,
+    rotation,
+)
 
 OBLIQUE = np.array(AXIAL) @ rotation((1, 2, 3), 25).T
 GRIDS = {
@@ -89,7 +99,9 @@ def test_the_network_s_own_grid_loses_nothing_on(name: str, recipe: Recipe) -> N
     ("degrees", "shift_mm", "same_frame"),
     [(6.0, (4.0, -3.0, 5.0), True), pytest.param(9.0, (60.0, -80.0, 45.0), False, marks=pytest.mark.slow)],
 )
-def test_a_moved_t1_is_brought_onto_the_flair(degrees: float, shift_mm: tuple[float, ...], same_frame: bool, recipe: Recipe) -> None:
+def test_a_moved_t1_is_brought_onto_the_flair(
+    degrees: float, shift_mm: tuple[float, ...], same_frame: bool, recipe: Recipe
+) -> None:
     flair = draw_head((38, 90, 76), grid_affine((38, 90, 76), (3.6, 2.0, 2.0), directions=AXIAL), noise=8)
     to_head = np.eye(4)
     to_head[:3, :3] = rotation((1, -2, 3), degrees)

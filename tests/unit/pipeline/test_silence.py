@@ -25,10 +25,21 @@ print([name for name, module in sys.modules.items() if "openvino_telemetry" in n
 
 
 def test_no_runtime_reports_to_its_makers(repo_root: Path, tmp_path: Path) -> None:
-    changed = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "CI", "XDG_CACHE_HOME")}
+    changed = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("ORT_DISABLE_TELEMETRY", "CI", "XDG_CACHE_HOME")
+    }
     for provider in set(available_providers()) - {"cuda"}:
         command = [sys.executable, "-c", OPEN, provider]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=repo_root, env={**changed, "HOME": str(tmp_path)})
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=repo_root,
+            env={**changed, "HOME": str(tmp_path)},
+        )
 
         assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
         # ONNX Runtime's first sign is its device identifier, OpenVINO's a folder "intel".

@@ -20,7 +20,9 @@ def double(patch: FloatArray) -> FloatArray:
 
 @given(shape=sizes, patch=patches, step=st.sampled_from([0.3, 0.5, 1.0]), gaussian=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_a_voxelwise_network_comes_back_exactly(shape: tuple[int, ...], patch: tuple[int, ...], step: float, gaussian: bool) -> None:
+def test_a_voxelwise_network_comes_back_exactly(
+    shape: tuple[int, ...], patch: tuple[int, ...], step: float, gaussian: bool
+) -> None:
     image = np.random.default_rng(1).random((2, *shape), dtype=np.float32)
 
     answer = apply_tiles(double, image, plan_tiles(shape, patch, step, gaussian=gaussian))
@@ -34,7 +36,11 @@ def test_one_tile_runs_once_and_sees_the_image_as_it_is() -> None:
     seen: list[FloatArray] = []
     image = np.random.default_rng(2).random((1, 4, 5, 6), dtype=np.float32)
 
-    apply_tiles(lambda patch: (seen.append(patch), patch)[1], image, plan_tiles((4, 5, 6), (4, 5, 6), 0.5, gaussian=True))
+    apply_tiles(
+        lambda patch: (seen.append(patch), patch)[1],
+        image,
+        plan_tiles((4, 5, 6), (4, 5, 6), 0.5, gaussian=True),
+    )
 
     assert len(seen) == 1
     assert np.array_equal(seen[0], image)
@@ -44,7 +50,11 @@ def test_a_small_image_is_padded_with_zeros_in_the_middle_of_the_patch() -> None
     seen: list[FloatArray] = []
     image = np.ones((1, 2, 3, 3), np.float32)
 
-    answer = apply_tiles(lambda patch: (seen.append(patch), patch)[1], image, plan_tiles((2, 3, 3), (5, 3, 3), 0.5, gaussian=True))
+    answer = apply_tiles(
+        lambda patch: (seen.append(patch), patch)[1],
+        image,
+        plan_tiles((2, 3, 3), (5, 3, 3), 0.5, gaussian=True),
+    )
 
     assert seen[0].shape == (1, 5, 3, 3)
     assert seen[0][0, :, 0, 0].tolist() == [0, 1, 1, 0, 0]
@@ -52,7 +62,8 @@ def test_a_small_image_is_padded_with_zeros_in_the_middle_of_the_patch() -> None
 
 
 @pytest.mark.parametrize(
-    ("size", "patch", "starts"), [(10, 10, [0]), (11, 10, [0, 1]), (15, 10, [0, 5]), (20, 10, [0, 5, 10]), (16, 10, [0, 3, 6])]
+    ("size", "patch", "starts"),
+    [(10, 10, [0]), (11, 10, [0, 1]), (15, 10, [0, 5]), (20, 10, [0, 5, 10]), (16, 10, [0, 3, 6])],
 )
 def test_tiles_are_spread_evenly_as_in_nnunet(size: int, patch: int, starts: list[int]) -> None:
     plan = plan_tiles((size, 4, 4), (patch, 4, 4), 0.5, gaussian=True)
@@ -65,7 +76,9 @@ def test_the_middle_of_a_tile_counts_more_than_its_rim() -> None:
     numbers = iter([0.0, 1.0])
     plan = plan_tiles((12, 1, 1), (8, 1, 1), 0.5, gaussian=True)
 
-    blended = apply_tiles(lambda patch: np.full_like(patch, next(numbers)), np.zeros((1, 12, 1, 1), np.float32), plan)[0, :, 0, 0]
+    blended = apply_tiles(
+        lambda patch: np.full_like(patch, next(numbers)), np.zeros((1, 12, 1, 1), np.float32), plan
+    )[0, :, 0, 0]
 
     assert np.all(np.diff(blended) >= 0)
     assert blended[4] < 0.05

@@ -23,7 +23,9 @@ from pipeline.run import _judge_head
 GRID = Grid((60, 76, 64), axial_affine((60, 76, 64), (3.0, 3.0, 3.0), np.array([15.0, -40.0, 60.0])), "1.2.3")
 
 
-def lay_out(turn_deg: tuple[float, float], stretch: tuple[float, float, float], shift_mm: tuple[float, float, float]) -> Affine:
+def lay_out(
+    turn_deg: tuple[float, float], stretch: tuple[float, float, float], shift_mm: tuple[float, float, float]
+) -> Affine:
     """Return a 4x4 from a patient's mm to the template's: stretched, turned about z and x, shifted."""
     yaw, nod = np.radians(turn_deg)
     about_z = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
@@ -88,7 +90,11 @@ def test_what_is_no_brain_is_not_believed() -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"overlap": 0.6}, "overlap by 0.60"), ({"scales": (1.6, 1.0)}, "stretched"), ({"turn_deg": 60.0}, "turned by 60 degrees")],
+    [
+        ({"overlap": 0.6}, "overlap by 0.60"),
+        ({"scales": (1.6, 1.0)}, "stretched"),
+        ({"turn_deg": 60.0}, "turned by 60 degrees"),
+    ],
 )
 def test_a_bad_fit_says_why(change: dict[str, object], words: str) -> None:
     good = TemplateFit(np.eye(4), 0.95, (1.1, 1.0), 2.0)
@@ -97,7 +103,9 @@ def test_a_bad_fit_says_why(change: dict[str, object], words: str) -> None:
     assert words in dataclasses.replace(good, **change).problem
 
 
-def test_a_failed_registration_is_no_head_and_leaves_no_coordinates(monkeypatch: pytest.MonkeyPatch, recipe: Recipe) -> None:
+def test_a_failed_registration_is_no_head_and_leaves_no_coordinates(
+    monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
     image, brain = make_head(lay_out((0.0, 0.0), (1.0, 1.0, 1.0), (-15.0, 40.0, -60.0)))
     journal = Journal(None)
 

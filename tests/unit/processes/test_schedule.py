@@ -44,7 +44,9 @@ def test_a_clock_that_is_set_back_does_not_stop_the_timers() -> None:
         scheduler.shutdown()
 
 
-def test_a_timer_that_hangs_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timer_that_hangs_is_named_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     goes_on, rounds = threading.Event(), list[str]()
 
     def hang(_place: flow.Workplace) -> int:
@@ -62,9 +64,15 @@ def test_a_timer_that_hangs_is_named_and_the_others_go_on(tmp_path: Path, monkey
     monkeypatch.setattr(flow, "answer_next", work_long)
     monkeypatch.setattr(flow, "index_instances", lambda _place: rounds.append("index"))
     ledger, lookout = Ledger.open(sqlite_url(tmp_path)), Lookout()
-    settings = {"storage": {"root": str(tmp_path)}, "compute": {"poll_s": 0.1}, "delivery": {"timeout_s": 0.01}}
+    settings = {
+        "storage": {"root": str(tmp_path)},
+        "compute": {"poll_s": 0.1},
+        "delivery": {"timeout_s": 0.01},
+    }
     layout, compute = SpoolLayout(tmp_path / "spool"), cast("Compute", InlineCompute())
-    scheduler = start_schedule(flow.Workplace(parse_config(settings), ledger, layout, compute, "work@here"), lookout)
+    scheduler = start_schedule(
+        flow.Workplace(parse_config(settings), ledger, layout, compute, "work@here"), lookout
+    )
     try:
         end, named = time.monotonic() + 30, dict[str, float]()
         while not named and time.monotonic() < end:
@@ -84,7 +92,9 @@ def test_a_timer_that_hangs_is_named_and_the_others_go_on(tmp_path: Path, monkey
     assert lookout.overdue() == {}
 
 
-def test_a_timer_that_fails_says_why_once_and_waits_longer_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timer_that_fails_says_why_once_and_waits_longer_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now, tried = 0.0, list[float]()
 
     def fail(_place: flow.Workplace) -> int:
@@ -92,14 +102,20 @@ def test_a_timer_that_fails_says_why_once_and_waits_longer_each_time(tmp_path: P
         raise ConfigError(["'pasc' is no destination"])
 
     failures = schedule.Failures(lambda: now)
-    place = cast("flow.Workplace", flow.Workplace(parse_config({}), cast("Any", None), SpoolLayout(tmp_path), cast("Any", None), "work"))
+    place = cast(
+        "flow.Workplace",
+        flow.Workplace(parse_config({}), cast("Any", None), SpoolLayout(tmp_path), cast("Any", None), "work"),
+    )
     with structlog.testing.capture_logs() as lines:
         for _ in range(3600):
             schedule._guarded(schedule.Timer("fetch missing", 1.0, fail), place, Lookout(), failures)
             now += 1
     assert tried[:6] == [0, 1, 3, 7, 15, 31]
     assert len(tried) == 65
-    assert [(line["count"], line["reason"]) for line in lines] == [(1, "'pasc' is no destination"), (10, "'pasc' is no destination")]
+    assert [(line["count"], line["reason"]) for line in lines] == [
+        (1, "'pasc' is no destination"),
+        (10, "'pasc' is no destination"),
+    ]
 
     now += 100
     schedule._guarded(schedule.Timer("fetch missing", 1.0, lambda _place: 0), place, Lookout(), failures)

@@ -103,7 +103,9 @@ def test_a_supervisor_that_slept_blames_nobody(started: Callable[..., Side]) -> 
     assert watch(side, heard_at + 3600, 59) is None
 
 
-@pytest.mark.parametrize(("program", "code"), [("", 1), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)])
+@pytest.mark.parametrize(
+    ("program", "code"), [("", 1), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)]
+)
 def test_what_ends_right_after_its_start_is_given_up_in_the_end(program: str, code: int) -> None:
     side = Side([sys.executable, "-S", "-c", program])
     now, starts = time.monotonic(), 1

@@ -54,10 +54,20 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
         {"flair": {"multiframe": True}},
         {"roles": ("t1",)},
         {"roles": ("t1",), "t1": {"multiframe": True, "plane": "coronal"}},
-        {"roles": ("flair",), "flair": {"tilt_deg": 14, "shape": (20, 40, 56), "spacing_mm": (7.5, 3.5, 4.25)}},
+        {
+            "roles": ("flair",),
+            "flair": {"tilt_deg": 14, "shape": (20, 40, 56), "spacing_mm": (7.5, 3.5, 4.25)},
+        },
         {"roles": ("flair",), "flair": {"plane": "coronal", "shape": (40, 53, 63), "reverse": True}},
     ],
-    ids=["both", "enhanced flair", "sagittal t1", "enhanced t1", "oblique anisotropic", "odd columns, left-handed"],
+    ids=[
+        "both",
+        "enhanced flair",
+        "sagittal t1",
+        "enhanced t1",
+        "oblique anisotropic",
+        "odd columns, left-handed",
+    ],
 )
 def test_a_result_on_any_grid_is_proven_from_its_bytes(tmp_path: Path, study: dict[str, Any]) -> None:
     answered = answered_study(tmp_path, **study)
@@ -152,18 +162,31 @@ def test_each_network_is_named_as_equipment_and_the_observer_agrees(answered: An
 
 def test_the_dates_are_those_of_the_job(answered: Answered) -> None:
     for dataset in answer(answered).values():
-        assert {dataset.ContentDate, dataset.SeriesDate, dataset.InstanceCreationDate} == {dataset.ContentDate}
-        assert {dataset.ContentTime, dataset.SeriesTime, dataset.InstanceCreationTime} == {dataset.ContentTime}
+        assert {dataset.ContentDate, dataset.SeriesDate, dataset.InstanceCreationDate} == {
+            dataset.ContentDate
+        }
+        assert {dataset.ContentTime, dataset.SeriesTime, dataset.InstanceCreationTime} == {
+            dataset.ContentTime
+        }
         assert dataset.StudyDate == "20260105"
 
 
 def test_more_lesions_than_segments_share_the_last_one_and_the_report_says_so(tmp_path: Path) -> None:
-    lesions = tuple(Blob((x, y, 10), (7 - n, 7 - n, 9)) for n, (x, y) in enumerate([(30, 20), (-30, 20), (30, -30), (-30, -30)]))
-    answered = answered_study(tmp_path, roles=("flair",), lesions=lesions, settings=ResultSettings(maximum_segments=3))
+    lesions = tuple(
+        Blob((x, y, 10), (7 - n, 7 - n, 9))
+        for n, (x, y) in enumerate([(30, 20), (-30, 20), (30, -30), (-30, -30)])
+    )
+    answered = answered_study(
+        tmp_path, roles=("flair",), lesions=lesions, settings=ResultSettings(maximum_segments=3)
+    )
     assert len(answered.result.lesions) == 4
     datasets = answer(answered)
 
-    assert [item.SegmentLabel for item in datasets["seg"].SegmentSequence] == ["Lesion 1", "Lesion 2", "Lesions 3 to 4"]
+    assert [item.SegmentLabel for item in datasets["seg"].SegmentSequence] == [
+        "Lesion 1",
+        "Lesion 2",
+        "Lesions 3 to 4",
+    ]
     assert "The 2 smallest lesions are merged in segment 3." in texts(datasets["sr"])
     assert count_merged(answered.result, 3) == 2
     assert count_merged(answered.result, 4) == 0
@@ -189,7 +212,9 @@ def test_the_report_measures_each_lesion_and_the_whole(answered: Answered) -> No
 def test_remarks_on_the_input_are_in_the_report(answered: Answered) -> None:
     remark = Finding("thick-slices", "warning", "Slices are 6 mm apart – small lesions may be missed.")
 
-    assert "Warning: Slices are 6 mm apart - small lesions may be missed." in texts(answer(answered, (remark,))["sr"])
+    assert "Warning: Slices are 6 mm apart - small lesions may be missed." in texts(
+        answer(answered, (remark,))["sr"]
+    )
 
 
 def test_a_study_without_lesions_gets_a_report_that_says_so(answered: Answered) -> None:
@@ -208,7 +233,9 @@ def test_a_study_without_lesions_gets_a_report_that_says_so(answered: Answered) 
 
 
 def test_absence_is_not_claimed_when_an_input_was_refused(answered: Answered) -> None:
-    negative = replace(answered, result=make_result(np.zeros_like(answered.result.labels.array), answered.volume))
+    negative = replace(
+        answered, result=make_result(np.zeros_like(answered.result.labels.array), answered.volume)
+    )
     report = answer(negative, (Finding("gap", "refuse", "The T1 has a gap."),))["sr"]
 
     assert answers(report, "111017") == {"111243"}
@@ -217,8 +244,12 @@ def test_absence_is_not_claimed_when_an_input_was_refused(answered: Answered) ->
 
 @pytest.mark.parametrize("code", ["brain-not-covered", "no-flair"])
 def test_absence_is_not_claimed_where_the_images_leave_doubt(answered: Answered, code: str) -> None:
-    negative = replace(answered, result=make_result(np.zeros_like(answered.result.labels.array), answered.volume))
-    report = answer(negative, (Finding(code, "warning", "A negative result does not exclude a lesion."),))["sr"]
+    negative = replace(
+        answered, result=make_result(np.zeros_like(answered.result.labels.array), answered.volume)
+    )
+    report = answer(negative, (Finding(code, "warning", "A negative result does not exclude a lesion."),))[
+        "sr"
+    ]
 
     assert answers(report, "111017") == {"111241"}
     assert answers(report, "301766008") == {"373068000"}
@@ -238,8 +269,12 @@ def test_a_lesion_on_the_right_is_told_by_its_side(answered: Answered) -> None:
     assert "centre at R 34, A 28, H 9 mm" in told[1]
 
 
-@pytest.mark.parametrize(("outcome", "opening"), [(Outcome.REFUSED, "was not analysed"), (Outcome.FAILED, "failed on this study")])
-def test_a_refusal_says_why_and_never_that_nothing_is_there(answered: Answered, outcome: Outcome, opening: str) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "opening"), [(Outcome.REFUSED, "was not analysed"), (Outcome.FAILED, "failed on this study")]
+)
+def test_a_refusal_says_why_and_never_that_nothing_is_there(
+    answered: Answered, outcome: Outcome, opening: str
+) -> None:
     context = replace(answered.context, sources=())
     sentence = "The FLAIR has a gap after slice 7; send the series again."
 
@@ -272,11 +307,17 @@ def test_what_highdicom_will_not_write_is_rejected(answered: Answered) -> None:
     beyond = replace(first, long_axis=replace(first.long_axis, slice_index=99))
 
     with pytest.raises(ResultRejected, match="could not be encoded: IndexError"):
-        build_answer(answered.context, answered.volume, replace(answered.result, lesions=(beyond, *others)), ())
+        build_answer(
+            answered.context, answered.volume, replace(answered.result, lesions=(beyond, *others)), ()
+        )
 
 
 def test_neighbouring_segments_differ_in_colour(answered: Answered) -> None:
-    plans = plan_segments(replace(answered.result, lesions=answered.result.lesions[:1] * 12), 12, plan_provenance(answered.context, None))
+    plans = plan_segments(
+        replace(answered.result, lesions=answered.result.lesions[:1] * 12),
+        12,
+        plan_provenance(answered.context, None),
+    )
 
     assert len({plan.color for plan in plans}) == 12
 
@@ -285,7 +326,9 @@ def test_neighbouring_segments_differ_in_colour(answered: Answered) -> None:
 def test_what_limits_an_image_is_in_the_report_as_words_and_codes(answered: Answered, found: bool) -> None:
     labels = answered.result.labels.array if found else np.zeros_like(answered.result.labels.array)
     judged = replace(answered, result=make_result(labels, answered.volume))
-    remark = Finding("low-snr", "warning", "The FLAIR is noisy: small lesions may be missed.", "3.2, at least 5")
+    remark = Finding(
+        "low-snr", "warning", "The FLAIR is noisy: small lesions may be missed.", "3.2, at least 5"
+    )
 
     noisy, plain = (answer(judged, findings)["sr"] for findings in ((remark,), ()))
 
@@ -305,15 +348,23 @@ def test_certainty_is_coded_and_its_words_say_that_it_is_not_calibrated(answered
     report = answer(replace(answered, result=replace(answered.result, lesions=(sure, *others))))["sr"]
 
     stated = [item for item in walk_content(report) if concept(item) == codes.CERTAINTY_OF_FINDING.value]
-    assert [float(item.MeasuredValueSequence[0].NumericValue) for item in stated] == [90.0] * len(answered.result.lesions)
-    assert any("mean network probability 90 % (not calibrated), agreement 75 %." in text for text in texts(report))
+    assert [float(item.MeasuredValueSequence[0].NumericValue) for item in stated] == [90.0] * len(
+        answered.result.lesions
+    )
+    assert any(
+        "mean network probability 90 % (not calibrated), agreement 75 %." in text for text in texts(report)
+    )
 
 
 def as_file(item: EncodedResult) -> ResultFile:
-    return ResultFile(item.kind, item.filename, "", item.SOPInstanceUID, item.SOPClassUID, item.SeriesInstanceUID)
+    return ResultFile(
+        item.kind, item.filename, "", item.SOPInstanceUID, item.SOPClassUID, item.SeriesInstanceUID
+    )
 
 
-def test_a_report_names_the_one_that_it_replaces_and_the_same_input_gives_the_same_report(answered: Answered) -> None:
+def test_a_report_names_the_one_that_it_replaces_and_the_same_input_gives_the_same_report(
+    answered: Answered,
+) -> None:
     def report(remark: str, *earlier: EncodedResult) -> EncodedResult:
         context = replace(answered.context, earlier_reports=tuple(as_file(item) for item in earlier))
         findings = (Finding("remark", "warning", remark),)
@@ -327,7 +378,10 @@ def test_a_report_names_the_one_that_it_replaces_and_the_same_input_gives_the_sa
 
     (study,) = read_back(second).PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
-    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (answered.context.StudyInstanceUID, first.SeriesInstanceUID)
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (
+        answered.context.StudyInstanceUID,
+        first.SeriesInstanceUID,
+    )
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
     assert len({first.SOPInstanceUID, second.SOPInstanceUID, third.SOPInstanceUID}) == 3
     # Once more, after later ones were sent.
@@ -338,7 +392,9 @@ def test_a_report_names_the_one_that_it_replaces_and_the_same_input_gives_the_sa
 def test_a_report_that_replaces_what_was_not_sent_does_not_leave(answered: Answered) -> None:
     first = build_answer(answered.context, answered.volume, answered.result, ())[-1]
     context = replace(answered.context, earlier_reports=(as_file(first),))
-    results = build_answer(context, answered.volume, answered.result, (Finding("remark", "warning", "second"),))
+    results = build_answer(
+        context, answered.volume, answered.result, (Finding("remark", "warning", "second"),)
+    )
 
     verify_answer(results, context, answered.volume, answered.result)
     with pytest.raises(ResultRejected, match="was not sent before"):

@@ -22,7 +22,10 @@ GONE_UID = "2.25.777"
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
     study = answered_study(tmp_path_factory.mktemp("study"), roles=("flair",))
-    agreed = tuple(replace(lesion, mean_agreement=0.625 if lesion.label == 1 else None) for lesion in study.result.lesions)
+    agreed = tuple(
+        replace(lesion, mean_agreement=0.625 if lesion.label == 1 else None)
+        for lesion in study.result.lesions
+    )
     return followed(replace(study, result=replace(study.result, lesions=agreed)))
 
 
@@ -37,7 +40,9 @@ def report_of(results: tuple[EncodedResult, ...]) -> Dataset:
 
 
 def tracking_of(item: Dataset) -> str:
-    return next((str(child.UID) for child in item.get("ContentSequence", []) if concept(child) == "112040"), "")
+    return next(
+        (str(child.UID) for child in item.get("ContentSequence", []) if concept(child) == "112040"), ""
+    )
 
 
 def told(report: Dataset) -> list[tuple[str, str, str, str, list[float]]]:
@@ -52,9 +57,13 @@ def told(report: Dataset) -> list[tuple[str, str, str, str, list[float]]]:
                 code = item.ConceptCodeSequence[0]
                 where = item if "ContentSequence" in item else group
                 volumes = [
-                    float(each.MeasuredValueSequence[0].NumericValue) for each in where.ContentSequence if concept(each) == "earlier-volume"
+                    float(each.MeasuredValueSequence[0].NumericValue)
+                    for each in where.ContentSequence
+                    if concept(each) == "earlier-volume"
                 ]
-                found.append((name, str(code.CodingSchemeDesignator), str(code.CodeValue), tracking_of(item), volumes))
+                found.append(
+                    (name, str(code.CodingSchemeDesignator), str(code.CodeValue), tracking_of(item), volumes)
+                )
     return found
 
 
@@ -71,7 +80,11 @@ def test_each_change_is_coded_below_its_lesion_and_what_is_gone_below_all_lesion
     assert scheme.CodingSchemeDesignator == codes.OWN_SCHEME
     # OHIF crashes on a group without coordinates: every tracking UID of a group has some.
     groups = [item for item in walk_content(report) if concept(item) == "125007"]
-    drawn = {tracking_of(group) for group in groups if any(item.ValueType == "SCOORD" for item in walk_content(group))}
+    drawn = {
+        tracking_of(group)
+        for group in groups
+        if any(item.ValueType == "SCOORD" for item in walk_content(group))
+    }
     assert {tracking_of(group) for group in groups} == drawn
 
 
@@ -79,7 +92,10 @@ def test_the_agreement_is_a_number_of_the_lesion_that_has_one(answered: Answered
     report = report_of(build(answered))
 
     stated = [
-        (float(item.MeasuredValueSequence[0].NumericValue), item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue)
+        (
+            float(item.MeasuredValueSequence[0].NumericValue),
+            item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue,
+        )
         for item in walk_content(report)
         if concept(item) == "agreement"
     ]
@@ -92,7 +108,9 @@ def test_the_peak_that_was_asked_for_is_told(answered: Answered) -> None:
     words = [str(item.TextValue) for item in walk_content(report) if item.ValueType == "TEXT"]
     assert any("(probability threshold 0.5, and a peak of at least 0.9)" in text for text in words)
     assert "peak 0.9" in words
-    assert "peak" not in " ".join(str(item.TextValue) for item in walk_content(report_of(build(answered))) if item.ValueType == "TEXT")
+    assert "peak" not in " ".join(
+        str(item.TextValue) for item in walk_content(report_of(build(answered))) if item.ValueType == "TEXT"
+    )
 
 
 def test_a_report_without_a_lesion_tells_what_is_gone(answered: Answered) -> None:
@@ -123,7 +141,10 @@ def test_a_change_that_is_told_wrongly_is_caught(answered: Answered, fault: str)
     report = report_of(results)
     groups = [item for item in walk_content(report) if concept(item) == "125007"]
     holder = next(
-        group for group in groups if any(concept(item) == "change" for item in group.ContentSequence) and tracking_of(group) == "2.25.71"
+        group
+        for group in groups
+        if any(concept(item) == "change" for item in group.ContentSequence)
+        and tracking_of(group) == "2.25.71"
     )
     item = next(item for item in holder.ContentSequence if concept(item) == "change")
     if fault == "another change":

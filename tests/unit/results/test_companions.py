@@ -57,7 +57,9 @@ def answer(answered: Answered) -> tuple[EncodedResult, ...]:
 
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
-    return in_form(answered_study(tmp_path_factory.mktemp("study"), roles=("flair",), flair=SMALL), EVERYTHING)
+    return in_form(
+        answered_study(tmp_path_factory.mktemp("study"), roles=("flair",), flair=SMALL), EVERYTHING
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,24 +79,40 @@ def test_the_name_is_the_same_in_source_outlines_report_and_page(tmp_path: Path,
 
     datasets = {item.kind: read_back(item) for item in answer(study)}
 
-    assert {kind: str(dataset.PatientName) for kind, dataset in datasets.items()} == dict.fromkeys(datasets, name)
+    assert {kind: str(dataset.PatientName) for kind, dataset in datasets.items()} == dict.fromkeys(
+        datasets, name
+    )
     assert as_seen(name) in read_lines(datasets["pdf"].EncapsulatedDocument)
 
 
 @pytest.mark.tools
-def test_another_reader_finds_each_name_on_the_page(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_another_reader_finds_each_name_on_the_page(
+    tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     page = Image.new("RGB", (1240, 1754), (255, 255, 255))
     names = [name for _, name in NAMES.values()]
     path = tmp_path / "page.pdf"
-    path.write_bytes(write_pdf(page, [TextLine(80, 100 + 50 * row, 28, name) for row, name in enumerate(names)], "Names", "D:20260101"))
+    path.write_bytes(
+        write_pdf(
+            page,
+            [TextLine(80, 100 + 50 * row, 28, name) for row, name in enumerate(names)],
+            "Names",
+            "D:20260101",
+        )
+    )
 
-    seen = subprocess.run([require_tool("pdftotext"), str(path), "-"], capture_output=True, text=True, check=True).stdout
+    seen = subprocess.run(
+        [require_tool("pdftotext"), str(path), "-"], capture_output=True, text=True, check=True
+    ).stdout
 
     # It marks where the direction turns (U+202A to U+202C); the letters are what was written.
     assert [line.strip("\u202a\u202b\u202c\x0c") for line in seen.splitlines() if line.strip()] == names
 
 
-@pytest.mark.skipif(not features.check("fribidi"), reason="scripts that run from the right need the system's FriBiDi to be drawn")
+@pytest.mark.skipif(
+    not features.check("fribidi"),
+    reason="scripts that run from the right need the system's FriBiDi to be drawn",
+)
 @pytest.mark.parametrize("script", NAMES)
 def test_each_name_can_be_drawn(script: str) -> None:
     image = Image.new("L", (900, 60))
@@ -114,7 +132,9 @@ def test_a_letter_that_no_font_has_is_not_drawn_as_a_box() -> None:
 def test_an_answer_is_marked_in_header_and_pixels(results: tuple[EncodedResult, ...]) -> None:
     datasets = {item.kind: read_back(item) for item in results}
 
-    assert all("AI result, not for primary diagnosis" in dataset.SeriesDescription for dataset in datasets.values())
+    assert all(
+        "AI result, not for primary diagnosis" in dataset.SeriesDescription for dataset in datasets.values()
+    )
     assert datasets["pictures"].BurnedInAnnotation == "NO"
     assert datasets["pdf"].BurnedInAnnotation == "YES"
     lines = read_lines(datasets["pdf"].EncapsulatedDocument)
@@ -123,10 +143,14 @@ def test_an_answer_is_marked_in_header_and_pixels(results: tuple[EncodedResult, 
     assert {"L 30, P 20, H 22", "R 34, A 28, H 10"} & set(lines)
 
 
-def test_pictures_show_the_slices_that_they_name(answered: Answered, results: tuple[EncodedResult, ...]) -> None:
+def test_pictures_show_the_slices_that_they_name(
+    answered: Answered, results: tuple[EncodedResult, ...]
+) -> None:
     many = read_back(next(item for item in results if item.kind == "pictures"))
     single = [
-        read_back(item) for item in answer(in_form(answered, replace(EVERYTHING, pictures="single-frame"))) if "pictures" in item.kind
+        read_back(item)
+        for item in answer(in_form(answered, replace(EVERYTHING, pictures="single-frame")))
+        if "pictures" in item.kind
     ]
 
     assert many.NumberOfFrames == len(single) == 3
@@ -143,11 +167,15 @@ def test_pictures_show_the_slices_that_they_name(answered: Answered, results: tu
 def test_key_objects_point_to_what_was_found(answered: Answered, results: tuple[EncodedResult, ...]) -> None:
     datasets = {item.kind: read_back(item) for item in results}
     pointed = [
-        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in datasets["ko"].ContentSequence if "ReferencedSOPSequence" in item
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for item in datasets["ko"].ContentSequence
+        if "ReferencedSOPSequence" in item
     ]
 
     assert pointed[-1] == datasets["seg"].SOPInstanceUID
-    assert set(pointed[:-1]) == {image.ReferencedSOPInstanceUID for image in datasets["pictures"].SourceImageSequence}
+    assert set(pointed[:-1]) == {
+        image.ReferencedSOPInstanceUID for image in datasets["pictures"].SourceImageSequence
+    }
 
 
 @pytest.mark.parametrize("plane", ["sagittal", "coronal"])
@@ -167,12 +195,16 @@ def test_a_study_without_lesions_is_answered_by_page_and_picture_too(tmp_path: P
     results = answer(in_form(answered_study(tmp_path, found=False), EVERYTHING))
 
     assert [item.kind for item in results] == ["pictures", "pdf", "sr"]
-    assert any("No lesion was found" in line for line in read_lines(read_back(results[1]).EncapsulatedDocument))
+    assert any(
+        "No lesion was found" in line for line in read_lines(read_back(results[1]).EncapsulatedDocument)
+    )
 
 
 def test_a_refusal_is_answered_by_page_and_picture_too(answered: Answered) -> None:
     context = replace(answered.context, sources=())
-    results = build_refusal(context, "slice-missing", "The FLAIR has a gap after slice 7; send it again.", (), Outcome.REFUSED)
+    results = build_refusal(
+        context, "slice-missing", "The FLAIR has a gap after slice 7; send it again.", (), Outcome.REFUSED
+    )
     verify_refusal(results, context)
 
     assert sorted(item.kind for item in results) == ["pdf", "pictures", "sr"]
@@ -180,7 +212,9 @@ def test_a_refusal_is_answered_by_page_and_picture_too(answered: Answered) -> No
     assert "The FLAIR has a gap after slice 7; send it again." in read_lines(page.EncapsulatedDocument)
 
 
-def test_the_same_input_gives_the_same_companions(answered: Answered, results: tuple[EncodedResult, ...]) -> None:
+def test_the_same_input_gives_the_same_companions(
+    answered: Answered, results: tuple[EncodedResult, ...]
+) -> None:
     assert [item.data for item in answer(answered)] == [item.data for item in results]
 
 
@@ -211,7 +245,10 @@ def name_another_image(dataset: Dataset) -> None:
 
 def another_patient_on_the_page(dataset: Dataset) -> None:
     data = write_pdf(Image.new("RGB", (124, 175)), [TextLine(1, 1, 1, "ELSE^SOMEBODY")], "x", "D:2026")
-    dataset.EncapsulatedDocument, dataset.EncapsulatedDocumentLength = data + b"\0" * (len(data) % 2), len(data)
+    dataset.EncapsulatedDocument, dataset.EncapsulatedDocumentLength = (
+        data + b"\0" * (len(data) % 2),
+        len(data),
+    )
 
 
 def cut_the_page(dataset: Dataset) -> None:
@@ -244,7 +281,11 @@ def forget_the_mark(dataset: Dataset) -> None:
     ],
 )
 def test_a_wrong_companion_does_not_leave(
-    answered: Answered, results: tuple[EncodedResult, ...], kind: str, fault: Callable[[Dataset], None], words: str
+    answered: Answered,
+    results: tuple[EncodedResult, ...],
+    kind: str,
+    fault: Callable[[Dataset], None],
+    words: str,
 ) -> None:
     changed = []
     for item in results:

@@ -43,13 +43,17 @@ def in_forms(answered: Answered, *forms: ResultForm) -> Answered:
 
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
-    study = answered_study(tmp_path_factory.mktemp("study"), flair={"shape": (20, 40, 53), "spacing_mm": (7.5, 4.0, 4.25)})
+    study = answered_study(
+        tmp_path_factory.mktemp("study"), flair={"shape": (20, 40, 53), "spacing_mm": (7.5, 4.0, 4.25)}
+    )
     return replace(study, result=replace(study.result, links={**study.result.links, "t1": LINK}))
 
 
 @pytest.fixture(scope="module")
 def second(answered: Answered) -> Volume:
-    series = phantom_study(roles=("t1",), t1={"shape": (16, 32, 32), "spacing_mm": (12.0, 6.0, 6.0)}).series["t1"]
+    series = phantom_study(roles=("t1",), t1={"shape": (16, 32, 32), "spacing_mm": (12.0, 6.0, 6.0)}).series[
+        "t1"
+    ]
     return volume_of(series, answered.volume.frame_of_reference_uid)
 
 
@@ -66,11 +70,17 @@ def test_each_form_is_proven_from_its_bytes(answered: Answered, second: Volume, 
 
     sent = {item.kind: item.SOPClassUID for item in results if item.kind in form.kinds}
     assert sent == {form.kind_of(part): sop_class for part, sop_class in classes_of(form).items()}  # type: ignore[arg-type]
-    assert len({item.SOPInstanceUID for item in results}) == len({item.SeriesInstanceUID for item in results}) == len(results)
+    assert (
+        len({item.SOPInstanceUID for item in results})
+        == len({item.SeriesInstanceUID for item in results})
+        == len(results)
+    )
 
 
 @pytest.mark.parametrize(("columns", "expected"), [(56, "BINARY"), (53, "FRACTIONAL")])
-def test_auto_leaves_one_bit_where_rows_do_not_fill_bytes(tmp_path: Path, columns: int, expected: str) -> None:
+def test_auto_leaves_one_bit_where_rows_do_not_fill_bytes(
+    tmp_path: Path, columns: int, expected: str
+) -> None:
     flair = {"shape": (20, 40, columns), "spacing_mm": (7.5, 4.0, 4.25)}
     study = in_forms(answered_study(tmp_path, roles=("flair",), flair=flair), FORMS["auto"])
     seg = read_back(next(item for item in answer(study) if item.kind == "seg.auto"))
@@ -84,7 +94,14 @@ def test_destinations_that_want_the_same_get_the_same_object(answered: Answered)
     results = answer(in_forms(answered, *forms))
     by_kind = {item.kind: item for item in results}
 
-    assert sorted(by_kind) == ["seg", "seg.auto", "seg.pseudo-fractional", "sr", "sr.comprehensive.pseudo-fractional", "sr.enhanced.auto"]
+    assert sorted(by_kind) == [
+        "seg",
+        "seg.auto",
+        "seg.pseudo-fractional",
+        "sr",
+        "sr.comprehensive.pseudo-fractional",
+        "sr.enhanced.auto",
+    ]
     assert by_kind["seg.auto"].data == by_kind["seg.pseudo-fractional"].data != by_kind["seg"].data
     assert by_kind["seg"].data == next(item for item in answer(answered) if item.kind == "seg").data
 
@@ -99,7 +116,9 @@ def test_reports_of_every_class_say_the_same(answered: Answered) -> None:
 
 
 def test_a_study_without_lesions_has_one_report_whatever_the_outlines_would_be(tmp_path: Path) -> None:
-    study = in_forms(answered_study(tmp_path, found=False), FORMS["plain"], FORMS["labelmap"], FORMS["probability"])
+    study = in_forms(
+        answered_study(tmp_path, found=False), FORMS["plain"], FORMS["labelmap"], FORMS["probability"]
+    )
     results = answer(study)
 
     assert [item.kind for item in results] == ["sr", "sr.labelmap"]
@@ -108,7 +127,9 @@ def test_a_study_without_lesions_has_one_report_whatever_the_outlines_would_be(t
 
 def test_a_refusal_comes_in_the_class_that_is_taken(answered: Answered) -> None:
     context = replace(answered.context, sources=(), forms=(FORMS["plain"], FORMS["auto"]))
-    results = build_refusal(context, "slice-missing", "The FLAIR has a gap; send it again.", (), Outcome.REFUSED)
+    results = build_refusal(
+        context, "slice-missing", "The FLAIR has a gap; send it again.", (), Outcome.REFUSED
+    )
     verify_refusal(results, context)
 
     assert [(item.kind, UID(item.SOPClassUID).name) for item in results] == [
@@ -123,7 +144,9 @@ def test_the_outlines_on_the_t1_lie_where_the_link_says(answered: Answered, seco
     first = read_back(next(item for item in results if item.kind == "seg"))
 
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == answered.context.sources[1].SeriesInstanceUID
-    assert [item.TrackingUID for item in seg.SegmentSequence] == [item.TrackingUID for item in first.SegmentSequence]
+    assert [item.TrackingUID for item in seg.SegmentSequence] == [
+        item.TrackingUID for item in first.SegmentSequence
+    ]
     elsewhere = replace(answered.result, links={**answered.result.links, "t1": np.eye(4)})
     with pytest.raises(ResultRejected, match="other places"):
         verify_answer(results, in_forms(answered, FORMS["t1"]).context, answered.volume, elsewhere, second)
@@ -185,7 +208,9 @@ def test_a_missing_or_unasked_object_is_seen(answered: Answered) -> None:
     results = answer(in_forms(answered, FORMS["probability"]))
 
     with pytest.raises(ResultRejected, match="expected results"):
-        verify_answer(results[:-1], in_forms(answered, FORMS["probability"]).context, answered.volume, answered.result)
+        verify_answer(
+            results[:-1], in_forms(answered, FORMS["probability"]).context, answered.volume, answered.result
+        )
     with pytest.raises(ResultRejected, match="expected results"):
         verify_answer(results, answered.context, answered.volume, answered.result)
 

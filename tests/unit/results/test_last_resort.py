@@ -18,7 +18,13 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.results.last_resort.raw import parse_raw_elements, read_raw_elements
-from dicomnode.results.last_resort.report import NOBODY, REPORT_CLASSES, UnansweredStudy, build_last_resort, read_identity
+from dicomnode.results.last_resort.report import (
+    NOBODY,
+    REPORT_CLASSES,
+    UnansweredStudy,
+    build_last_resort,
+    read_identity,
+)
 from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.refuse import refuse
 from dicomnode.results.verify.last_resort import verify_last_resort
@@ -51,11 +57,17 @@ def element(tag: int, vr: bytes, value: bytes, encoding: str = "explicit") -> by
 
 def part_10(dataset: bytes, syntax: bytes = b"1.2.840.10008.1.2.1") -> bytes:
     """Return a file around a dataset."""
-    meta = element(0x00020002, b"UI", b"1.2.3\0") + element(0x00020003, b"UI", b"1.2.3.4\0") + element(0x00020010, b"UI", syntax)
+    meta = (
+        element(0x00020002, b"UI", b"1.2.3\0")
+        + element(0x00020003, b"UI", b"1.2.3.4\0")
+        + element(0x00020010, b"UI", syntax)
+    )
     return bytes(128) + b"DICM" + element(0x00020000, b"UL", struct.pack("<I", len(meta))) + meta + dataset
 
 
-def header(identity: dict[int, tuple[bytes, bytes]], *, study: str = STUDY, encoding: str = "explicit") -> bytes:
+def header(
+    identity: dict[int, tuple[bytes, bytes]], *, study: str = STUDY, encoding: str = "explicit"
+) -> bytes:
     """Return a dataset of these elements (tag to VR and value) and the study's UID."""
     elements = {**identity, 0x0020000D: (b"UI", study.encode())}
     return b"".join(element(tag, vr, value, encoding) for tag, (vr, value) in sorted(elements.items()))
@@ -94,17 +106,35 @@ def report_of(path: Path, **changes: Any) -> Dataset:
     return read(result.data)
 
 
-VALUES = st.one_of(st.binary(max_size=80), st.just(b"4711\\08"), st.just("Müller^Jörg".encode()), st.just(b"X" * 70), st.just(b"19500101"))
+VALUES = st.one_of(
+    st.binary(max_size=80),
+    st.just(b"4711\\08"),
+    st.just("Müller^Jörg".encode()),
+    st.just(b"X" * 70),
+    st.just(b"19500101"),
+)
 IDENTITY = st.dictionaries(
     st.sampled_from(
-        [0x00080020, 0x00080030, 0x00080050, 0x00080090, 0x00100010, 0x00100020, 0x00100021, 0x00100030, 0x00100040, 0x00200010]
+        [
+            0x00080020,
+            0x00080030,
+            0x00080050,
+            0x00080090,
+            0x00100010,
+            0x00100020,
+            0x00100021,
+            0x00100030,
+            0x00100040,
+            0x00200010,
+        ]
     ),
     st.tuples(st.sampled_from([b"LO", b"PN", b"SH", b"DA", b"UN", b"ZZ", b"OB"]), VALUES),
 )
 OTHERS = st.dictionaries(
     st.sampled_from([0x00080005, 0x00080016, 0x00080018, 0x00080060, 0x0020000E, 0x00091001, 0x00101000]),
     st.tuples(
-        st.sampled_from([b"CS", b"UI", b"LO", b"UN", b"??", b"SQ"]), st.one_of(VALUES, st.sampled_from([uid.encode() for uid in CLASSES]))
+        st.sampled_from([b"CS", b"UI", b"LO", b"UN", b"??", b"SQ"]),
+        st.one_of(VALUES, st.sampled_from([uid.encode() for uid in CLASSES])),
     ),
 )
 
@@ -118,10 +148,19 @@ OTHERS = st.dictionaries(
     st.sampled_from(list(REPORT_CLASSES)),
 )
 def test_any_header_gets_a_report_of_its_own_study(
-    tmp_path: Path, identity: dict[int, Any], others: dict[int, Any], encoding: str, cut: int | None, report_form: Any
+    tmp_path: Path,
+    identity: dict[int, Any],
+    others: dict[int, Any],
+    encoding: str,
+    cut: int | None,
+    report_form: Any,
 ) -> None:
     path = tmp_path / "x.dcm"
-    syntax = {"explicit": b"1.2.840.10008.1.2.1", "implicit": b"1.2.840.10008.1.2\0", "big": b"1.2.840.10008.1.2.2"}[encoding]
+    syntax = {
+        "explicit": b"1.2.840.10008.1.2.1",
+        "implicit": b"1.2.840.10008.1.2\0",
+        "big": b"1.2.840.10008.1.2.2",
+    }[encoding]
     path.write_bytes(part_10(header({**others, **identity}, encoding=encoding), syntax)[:cut])
 
     (result,) = refuse(unanswered(path), (ResultForm(report=report_form),), crash)
@@ -132,14 +171,30 @@ def test_any_header_gets_a_report_of_its_own_study(
     assert "processing-failed" in str([item.get("TextValue") for item in report.ContentSequence])
     for tag in (0x00100010, 0x00100020, 0x00100021, 0x00080050, 0x00200010):
         assert raw(report, tag) in (b"", identity.get(tag, (b"", b""))[1].strip(b"\0 "))
-    for tag in (0x00100010, 0x00100020, 0x00100030, 0x00100040, 0x00080020, 0x00080030, 0x00080050, 0x00080090, 0x00200010):
+    for tag in (
+        0x00100010,
+        0x00100020,
+        0x00100030,
+        0x00100040,
+        0x00080020,
+        0x00080030,
+        0x00080050,
+        0x00080090,
+        0x00200010,
+    ):
         assert tag in report
 
 
 @pytest.mark.parametrize("sop_class", CLASSES)
-def test_a_first_instance_of_any_class_is_named_letter_by_letter_or_not_at_all(tmp_path: Path, sop_class: str) -> None:
+def test_a_first_instance_of_any_class_is_named_letter_by_letter_or_not_at_all(
+    tmp_path: Path, sop_class: str
+) -> None:
     path = tmp_path / "x.dcm"
-    uids = {0x00080016: (b"UI", sop_class.encode()), 0x00080018: (b"UI", b"1.02.003"), 0x0020000E: (b"UI", b"1.2.007")}
+    uids = {
+        0x00080016: (b"UI", sop_class.encode()),
+        0x00080018: (b"UI", b"1.02.003"),
+        0x0020000E: (b"UI", b"1.2.007"),
+    }
     path.write_bytes(part_10(header({**uids, 0x00100020: (b"LO", b"4711\\08")})))
 
     report = report_of(path)
@@ -188,14 +243,21 @@ def test_a_value_that_the_file_cuts_off_is_not_shortened(tmp_path: Path) -> None
 
 
 def test_deep_sequences_illegal_vrs_and_huge_values_are_passed_over() -> None:
-    item, item_end, end = b"\xfe\xff\x00\xe0\xff\xff\xff\xff", b"\xfe\xff\x0d\xe0\0\0\0\0", b"\xfe\xff\xdd\xe0\0\0\0\0"
+    item, item_end, end = (
+        b"\xfe\xff\x00\xe0\xff\xff\xff\xff",
+        b"\xfe\xff\x0d\xe0\0\0\0\0",
+        b"\xfe\xff\xdd\xe0\0\0\0\0",
+    )
     open_sequence = b"\x08\x00\x10\x11SQ\0\0\xff\xff\xff\xff"
     deep = (open_sequence + item) * 3000 + element(0x00100020, b"LO", b"DEEP") + (item_end + end) * 3000
     huge = element(0x00091010, b"OB", bytes(2**20))
     odd = struct.pack("<HH2sH", 0x0010, 0x0010, b"q!", 6) + b"NAME^X"
     data = deep + huge + odd + element(0x00100020, b"LO", b"TOP")
 
-    assert parse_raw_elements(data, {0x00100010, 0x00100020}) == {0x00100010: [b"NAME^X"], 0x00100020: [b"TOP "]}
+    assert parse_raw_elements(data, {0x00100010, 0x00100020}) == {
+        0x00100010: [b"NAME^X"],
+        0x00100020: [b"TOP "],
+    }
 
 
 def test_a_deflated_header_is_read(tmp_path: Path) -> None:
@@ -227,7 +289,9 @@ def test_the_gate_of_the_report_can_fail(tmp_path: Path, fault: bytes) -> None:
     report = build_last_resort(study, read_identity(study), "comprehensive")
 
     def encoded(data: bytes) -> EncodedResult:
-        return EncodedResult("sr", data, report.SOPInstanceUID, report.SOPClassUID, report.SeriesInstanceUID, "sr.dcm")
+        return EncodedResult(
+            "sr", data, report.SOPInstanceUID, report.SOPClassUID, report.SeriesInstanceUID, "sr.dcm"
+        )
 
     verify_last_resort(encoded(report.data), STUDY, path)
     with pytest.raises(ResultRejected):
@@ -239,14 +303,26 @@ def test_other_programs_read_the_report(tmp_path: Path, report_form: str) -> Non
     if shutil.which("dciodvfy") is None or shutil.which("dsrdump") is None:
         pytest.skip("dciodvfy (dicom3tools) or dsrdump (dcmtk) is not installed")
     path, file = tmp_path / "x.dcm", tmp_path / "sr.dcm"
-    uids = {0x00080016: (b"UI", CLASSES[0].encode()), 0x00080018: (b"UI", b"1.2.3.5"), 0x0020000E: (b"UI", b"1.2.3.6")}
-    person = {0x00080005: (b"CS", b"ISO_IR 100"), 0x00100010: (b"PN", "Müller^Jörg".encode("latin-1")), 0x00100020: (b"LO", b"42")}
+    uids = {
+        0x00080016: (b"UI", CLASSES[0].encode()),
+        0x00080018: (b"UI", b"1.2.3.5"),
+        0x0020000E: (b"UI", b"1.2.3.6"),
+    }
+    person = {
+        0x00080005: (b"CS", b"ISO_IR 100"),
+        0x00100010: (b"PN", "Müller^Jörg".encode("latin-1")),
+        0x00100020: (b"LO", b"42"),
+    }
     path.write_bytes(part_10(header({**uids, **person}, study="1.2.3")))
     study = unanswered(path, StudyInstanceUID="1.2.3")
     file.write_bytes(build_last_resort(study, read_identity(study), report_form).data)
 
-    verdict = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, errors="replace", check=False).stderr
-    shown = subprocess.run(["dsrdump", str(file)], capture_output=True, text=True, errors="replace", check=False)
+    verdict = subprocess.run(
+        ["dciodvfy", str(file)], capture_output=True, text=True, errors="replace", check=False
+    ).stderr
+    shown = subprocess.run(
+        ["dsrdump", str(file)], capture_output=True, text=True, errors="replace", check=False
+    )
 
     assert "Error" not in verdict
     assert shown.returncode == 0

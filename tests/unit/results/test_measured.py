@@ -25,7 +25,9 @@ def names_in(source: str) -> Iterator[str]:
     """Give the name of every measurement that a file makes: first argument of `Measurement(...)`, or the name given to `measure_volume`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef) and node.name == "measure_volume":
-            yield from (str(default.value) for default in node.args.defaults if isinstance(default, ast.Constant))
+            yield from (
+                str(default.value) for default in node.args.defaults if isinstance(default, ast.Constant)
+            )
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         position = {"Measurement": 0, "measure_volume": 2}.get(node.func.id)
@@ -35,7 +37,9 @@ def names_in(source: str) -> Iterator[str]:
         if isinstance(name, ast.Constant):
             yield str(name.value)
         elif isinstance(name, ast.JoinedStr):
-            text = "".join(str(piece.value) if isinstance(piece, ast.Constant) else "{role}" for piece in name.values)
+            text = "".join(
+                str(piece.value) if isinstance(piece, ast.Constant) else "{role}" for piece in name.values
+            )
             yield from (text.format(role=role) for role in ROLES)
 
 
@@ -48,10 +52,15 @@ def test_every_measurement_of_the_pipeline_has_a_row(repo_root: Path) -> None:
 
 
 def test_a_measurement_without_a_row_is_an_error_by_its_name(tmp_path: Path) -> None:
-    study = answered_study(tmp_path, roles=("flair",), flair={"shape": (16, 48, 40), "spacing_mm": (12.0, 4.0, 5.0)})
+    study = answered_study(
+        tmp_path, roles=("flair",), flair={"shape": (16, 48, 40), "spacing_mm": (12.0, 4.0, 5.0)}
+    )
     new = Measurement("sphericity", 0.5, "1", "")
     lesion = study.result.lesions[0]
-    of_lesion = replace(study.result, lesions=(replace(lesion, measurements=(*lesion.measurements, new)), *study.result.lesions[1:]))
+    of_lesion = replace(
+        study.result,
+        lesions=(replace(lesion, measurements=(*lesion.measurements, new)), *study.result.lesions[1:]),
+    )
     of_all = replace(study.result, measurements=(*study.result.measurements, new))
     nothing = make_result(np.zeros_like(study.result.labels.array), study.volume)
 
@@ -63,13 +72,22 @@ def test_a_measurement_without_a_row_is_an_error_by_its_name(tmp_path: Path) -> 
 
 
 def test_units_are_those_that_the_pipeline_measures_in() -> None:
-    measured = [measure_volume(1, 1.0), measure_volume(1, 1.0, "total_volume"), measure_lesion_count(1), measure_lesion_load(1, 2)]
+    measured = [
+        measure_volume(1, 1.0),
+        measure_volume(1, 1.0, "total_volume"),
+        measure_lesion_count(1),
+        measure_lesion_load(1, 2),
+    ]
 
     assert [row_of(item.name).unit.value for item in measured] == [item.unit for item in measured]
 
 
 def test_columns_are_described_and_sentences_keep_the_order_of_the_table() -> None:
     assert set(COLUMN_WORDS) == set(COLUMNS) - {"label"}
-    assert state([Measurement("long_axis", 4.25, "mm", ""), Measurement("certainty", 50, "%", ""), Measurement("volume", 1, "ml", "")]) == (
-        "1.00 ml, longest in-plane axis 4.2 mm"
-    )
+    assert state(
+        [
+            Measurement("long_axis", 4.25, "mm", ""),
+            Measurement("certainty", 50, "%", ""),
+            Measurement("volume", 1, "ml", ""),
+        ]
+    ) == ("1.00 ml, longest in-plane axis 4.2 mm")

@@ -26,7 +26,11 @@ from tests.factories.results import Answered, answered_study, followed
 
 EVERYTHING = ResultForm(objects=("seg", "sr", "probability", "pictures", "pdf", "ko"))
 # Which objects a bug needs to be seen in; the others need segmentation and report.
-OBJECTS: dict[str, tuple[ResultKind, ...]] = {"page": ("pdf",), "picture": ("pictures", "ko"), "probability": ("probability",)}
+OBJECTS: dict[str, tuple[ResultKind, ...]] = {
+    "page": ("pdf",),
+    "picture": ("pictures", "ko"),
+    "probability": ("probability",),
+}
 Results = tuple[EncodedResult, ...]
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -34,7 +38,9 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
     study = answered_study(
-        tmp_path_factory.mktemp("study"), roles=("flair",), flair={"shape": (16, 48, 40), "spacing_mm": (12.0, 4.0, 5.0)}
+        tmp_path_factory.mktemp("study"),
+        roles=("flair",),
+        flair={"shape": (16, 48, 40), "spacing_mm": (12.0, 4.0, 5.0)},
     )
     return replace(study, context=replace(study.context, forms=(EVERYTHING,)))
 
@@ -69,7 +75,11 @@ def wrong_text(keyword: str, text: str) -> Plant:
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         real = headers._carried_texts
-        patch.setattr(headers, "_carried_texts", lambda source, asked: (text,) if asked == keyword else real(source, asked))
+        patch.setattr(
+            headers,
+            "_carried_texts",
+            lambda source, asked: (text,) if asked == keyword else real(source, asked),
+        )
 
     return plant
 
@@ -94,7 +104,9 @@ def to_another_instance(report: Dataset) -> Dataset:
 
 
 def under_another_series(report: Dataset) -> Dataset:
-    report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.3.4"
+    report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[
+        0
+    ].SeriesInstanceUID = "1.2.3.4"
     return report
 
 
@@ -106,7 +118,9 @@ def wrong_side_in_the_report(patch: pytest.MonkeyPatch) -> None:
     real = lesions._describe_segment
 
     def describe(plan: Any, *args: Any) -> Any:
-        return real(replace(plan, lesions=tuple(replace(lesion, laterality="both") for lesion in plan.lesions)), *args)
+        return real(
+            replace(plan, lesions=tuple(replace(lesion, laterality="both") for lesion in plan.lesions)), *args
+        )
 
     patch.setattr(lesions, "_describe_segment", describe)
 
@@ -151,53 +165,115 @@ BUGS: dict[str, tuple[Plant, str]] = {
     "wrong accession": (wrong_text("AccessionNumber", "X1"), "AccessionNumber differs"),
     "wrong study ID": (wrong_text("StudyID", "X1"), "StudyID differs"),
     "wrong study date": (wrong_text("StudyDate", "19010101"), "StudyDate differs"),
-    "wrong study UID": (wrap(headers, "_repair_image", with_element("StudyInstanceUID", "1.2.3")), "another study"),
-    "wrong frame of reference": (wrap(headers, "_repair_image", with_element("FrameOfReferenceUID", "1.2.3")), "frame of reference"),
-    "wrong image class": (wrap(headers, "_repair_image", with_element("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2")), "SOP class"),
-    "wrong source series": (wrap(headers, "_repair_image", with_element("SeriesInstanceUID", "1.2.3")), "series"),
-    "shifted source": (wrap(headers, "_decimals", lambda values: [*values[:-1], values[-1] + 1] if len(values) == 3 else values), "beside"),
-    "mask shifted by a column": (wrap(segmentation, "draw_segments", lambda mask: np.roll(mask, 1, axis=2)), "mask differs"),
-    "mask shifted by a slice": (wrap(segmentation, "draw_segments", lambda mask: np.roll(mask, 1, axis=0)), "mask differs"),
+    "wrong study UID": (
+        wrap(headers, "_repair_image", with_element("StudyInstanceUID", "1.2.3")),
+        "another study",
+    ),
+    "wrong frame of reference": (
+        wrap(headers, "_repair_image", with_element("FrameOfReferenceUID", "1.2.3")),
+        "frame of reference",
+    ),
+    "wrong image class": (
+        wrap(headers, "_repair_image", with_element("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2")),
+        "SOP class",
+    ),
+    "wrong source series": (
+        wrap(headers, "_repair_image", with_element("SeriesInstanceUID", "1.2.3")),
+        "series",
+    ),
+    "shifted source": (
+        wrap(
+            headers,
+            "_decimals",
+            lambda values: [*values[:-1], values[-1] + 1] if len(values) == 3 else values,
+        ),
+        "beside",
+    ),
+    "mask shifted by a column": (
+        wrap(segmentation, "draw_segments", lambda mask: np.roll(mask, 1, axis=2)),
+        "mask differs",
+    ),
+    "mask shifted by a slice": (
+        wrap(segmentation, "draw_segments", lambda mask: np.roll(mask, 1, axis=0)),
+        "mask differs",
+    ),
     "mask mirrored": (wrap(segmentation, "draw_segments", lambda mask: mask[:, :, ::-1]), "mask differs"),
-    "mask grown by a voxel": (wrap(segmentation, "draw_segments", lambda mask: np.maximum(mask, np.roll(mask, 1, axis=1))), "mask differs"),
+    "mask grown by a voxel": (
+        wrap(segmentation, "draw_segments", lambda mask: np.maximum(mask, np.roll(mask, 1, axis=1))),
+        "mask differs",
+    ),
     "probability halved": (
-        wrap(segmentation, "order_as_source", lambda values: values / 2 if values.dtype.kind == "f" else values),
+        wrap(
+            segmentation, "order_as_source", lambda values: values / 2 if values.dtype.kind == "f" else values
+        ),
         "probab",
     ),
     "dropped tracking UID": (wrap(segmentation, "_describe_segment", without_tracking_uid), "tracking UID"),
-    "one tracking UID for all": (wrap(segments, "_plan", lambda plan: replace(plan, tracking_uid="2.25.1")), "share a tracking UID"),
+    "one tracking UID for all": (
+        wrap(segments, "_plan", lambda plan: replace(plan, tracking_uid="2.25.1")),
+        "share a tracking UID",
+    ),
     "wrong code of the segment": (wrong_code("LESION_OF_BRAIN", codes.BRAIN), "coded as something else"),
     "wrong anatomy": (wrong_code("BRAIN", codes.LEFT), "coded as something else"),
     "wrong verdict": (wrong_code("PRESENT", codes.ABSENT), "verdict"),
-    "wrong summary": (wrong_code("ALL_SUCCEEDED_WITH_FINDINGS", codes.ALL_SUCCEEDED_WITHOUT_FINDINGS), "summary"),
+    "wrong summary": (
+        wrong_code("ALL_SUCCEEDED_WITH_FINDINGS", codes.ALL_SUCCEEDED_WITHOUT_FINDINGS),
+        "summary",
+    ),
     "wrong title": (wrong_code("IMAGING_MEASUREMENT_REPORT", codes.DIAGNOSTIC_IMAGING_REPORT), "title"),
     "wrong code of a measurement": (wrong_row("certainty", "agreement"), "measurement certainty"),
-    "mirrored side for the lesion's": (wrong_row("mirrored_intensity_flair", "mean_intensity_flair"), "measurement mirrored"),
+    "mirrored side for the lesion's": (
+        wrong_row("mirrored_intensity_flair", "mean_intensity_flair"),
+        "measurement mirrored",
+    ),
     "wrong unit": (wrong_row("lesion_load", "lesion_count"), "measurement lesion_load"),
     "wrong volume": (scaled_volume, "the report says"),
-    "dropped measurement": (wrap(lesions, "measure_segment", lambda made: made[:-1]), "does not state the measurement"),
+    "dropped measurement": (
+        wrap(lesions, "measure_segment", lambda made: made[:-1]),
+        "does not state the measurement",
+    ),
     "invented measurement": (
         wrap(lesions, "measure_segment", lambda made: (*made, Measurement("earlier_volume", 1, "ml", ""))),
         "not make",
     ),
     "wrong laterality": (swapped_sides, "laterality differs"),
     "wrong laterality in the report": (wrong_side_in_the_report, "laterality of a lesion differs"),
-    "reference to another instance": (wrap(build, "build_lesion_report", to_another_instance), "not of this study"),
-    "reference under another series": (wrap(build, "build_lesion_report", under_another_series), "another series"),
+    "reference to another instance": (
+        wrap(build, "build_lesion_report", to_another_instance),
+        "not of this study",
+    ),
+    "reference under another series": (
+        wrap(build, "build_lesion_report", under_another_series),
+        "another series",
+    ),
     "line on another slice": (wrap(lesions, "place_long_axis", moved), "line|lesion"),
-    "wrong patient on the page": (wrong_page_identity("PatientID", "SOMEBODY-ELSE"), "page does not bear the PatientID"),
-    "wrong name on the page": (wrong_page_identity("PatientName", "ELSE^SOMEBODY"), "page does not bear the PatientName"),
-    "wrong birth date on the page": (wrong_page_identity("PatientBirthDate", "19010101"), "page does not bear the PatientBirthDate"),
+    "wrong patient on the page": (
+        wrong_page_identity("PatientID", "SOMEBODY-ELSE"),
+        "page does not bear the PatientID",
+    ),
+    "wrong name on the page": (
+        wrong_page_identity("PatientName", "ELSE^SOMEBODY"),
+        "page does not bear the PatientName",
+    ),
+    "wrong birth date on the page": (
+        wrong_page_identity("PatientBirthDate", "19010101"),
+        "page does not bear the PatientBirthDate",
+    ),
     "picture mirrored": (
         wrap(key_pictures, "draw_plane", lambda image: image.transpose(0)),
         "outlines of a picture",
     ),
-    "pictures of another image": (wrap(objects, "_shown", lambda images: images[:1]), "pictures name other images"),
+    "pictures of another image": (
+        wrap(objects, "_shown", lambda images: images[:1]),
+        "pictures name other images",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", list(BUGS))
-def test_a_bug_in_the_builders_is_caught(answered: Answered, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_bug_in_the_builders_is_caught(
+    answered: Answered, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     plant, reason = BUGS[name]
     plant(monkeypatch)
     extra = next((kinds for word, kinds in OBJECTS.items() if word in name), ())
@@ -209,7 +285,9 @@ def test_a_bug_in_the_builders_is_caught(answered: Answered, monkeypatch: pytest
 
 @pytest.mark.parametrize("keyword", ["PatientID", "PatientBirthDate", "StudyInstanceUID"])
 @pytest.mark.parametrize("kind", ["seg", "sr", "probability", "pictures", "pdf", "ko"])
-def test_a_wrong_patient_or_study_is_caught_in_every_object(answered: Answered, everything: Results, keyword: str, kind: str) -> None:
+def test_a_wrong_patient_or_study_is_caught_in_every_object(
+    answered: Answered, everything: Results, keyword: str, kind: str
+) -> None:
     results = []
     for item in everything:
         dataset = read_back(item)
@@ -217,11 +295,15 @@ def test_a_wrong_patient_or_study_is_caught_in_every_object(answered: Answered, 
             setattr(dataset, keyword, "19010101")
         results.append(encode(kind, dataset) if item.kind == kind else item)
 
-    with pytest.raises(ResultRejected, match="another study" if keyword == "StudyInstanceUID" else f"{keyword} differs"):
+    with pytest.raises(
+        ResultRejected, match="another study" if keyword == "StudyInstanceUID" else f"{keyword} differs"
+    ):
         verify_answer(results, answered.context, answered.volume, answered.result)
 
 
-def test_a_lost_tracking_uid_of_an_earlier_study_is_caught(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_tracking_uid_of_an_earlier_study_is_caught(
+    answered: Answered, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrap(segments, "_plan", lambda plan: replace(plan, tracking_uid=f"2.25.9{plan.number}"))(monkeypatch)
 
     with pytest.raises(ResultRejected, match="lost its tracking UID"):

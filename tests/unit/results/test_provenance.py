@@ -83,7 +83,8 @@ def test_another_network_threshold_or_kind_gives_other_uids(answered: Answered) 
 
 
 @pytest.mark.parametrize(
-    ("length", "expected"), [(64, "Trained on synthetic data only. For research use"), (20, "Trained on synthetic"), (5, "Train")]
+    ("length", "expected"),
+    [(64, "Trained on synthetic data only. For research use"), (20, "Trained on synthetic"), (5, "Train")],
 )
 def test_a_statement_is_cut_where_it_still_reads(length: int, expected: str) -> None:
     assert clip_at_sentence(MODELS[0].statement, length) == expected

@@ -17,7 +17,10 @@ from dicomnode.results.verify.gate import read_back, verify_answer, verify_refus
 from dicomnode.states import Outcome
 from tests.factories.results import Answered, answered_study, make_result, texts_of
 
-SMALL: dict[str, Any] = {"roles": ("flair",), "flair": {"shape": (16, 48, 40), "spacing_mm": (12.0, 4.0, 5.0)}}
+SMALL: dict[str, Any] = {
+    "roles": ("flair",),
+    "flair": {"shape": (16, 48, 40), "spacing_mm": (12.0, 4.0, 5.0)},
+}
 
 
 @pytest.fixture
@@ -67,7 +70,9 @@ def test_an_absent_type_2_attribute_stays_empty(answered: Answered, keyword: str
         assert not dataset[keyword].value
 
 
-@pytest.mark.parametrize(("sex", "kept"), [("M ", "M"), ("f", "F"), ("U", ""), ("0000", ""), ("O", "O"), ("MALE", "")])
+@pytest.mark.parametrize(
+    ("sex", "kept"), [("M ", "M"), ("f", "F"), ("U", ""), ("0000", ""), ("O", "O"), ("MALE", "")]
+)
 def test_patient_sex_is_legal_or_empty(answered: Answered, sex: str, kept: str) -> None:
     edit(answered, lambda dataset, _: setattr(dataset, "PatientSex", sex))
 
@@ -76,7 +81,13 @@ def test_patient_sex_is_legal_or_empty(answered: Answered, sex: str, kept: str) 
 
 @pytest.mark.parametrize(
     ("keyword", "value"),
-    [("PatientBirthDate", "1950.01"), ("PatientAge", "76"), ("StudyTime", "9:00"), ("PatientWeight", "seventy"), ("SliceThickness", "")],
+    [
+        ("PatientBirthDate", "1950.01"),
+        ("PatientAge", "76"),
+        ("StudyTime", "9:00"),
+        ("PatientWeight", "seventy"),
+        ("SliceThickness", ""),
+    ],
 )
 def test_a_value_that_is_none_of_its_element_is_dropped(answered: Answered, keyword: str, value: str) -> None:
     def spoil(dataset: Dataset, _: int) -> None:
@@ -104,7 +115,12 @@ def test_orientation_that_jitters_and_odd_decimals_are_taken(answered: Answered)
 
 
 def test_a_volume_whose_orientation_was_averaged_keeps_its_own(answered: Answered) -> None:
-    edit(answered, lambda dataset, number: setattr(dataset, "ImageOrientationPatient", [1, 2e-4 * (number % 3), 0, 0, 1, 0]))
+    edit(
+        answered,
+        lambda dataset, number: setattr(
+            dataset, "ImageOrientationPatient", [1, 2e-4 * (number % 3), 0, 0, 1, 0]
+        ),
+    )
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(2e-4), -np.sin(2e-4)], [np.sin(2e-4), np.cos(2e-4)]]
     affine = answered.volume.affine.copy()
@@ -142,13 +158,19 @@ def test_lossy_compression_is_carried_on_with_method_and_ratio(answered: Answere
         ("ISO_IR 192", "\u0394\u03b7\u03bc\u03ae\u03c4\u03c1\u03b9\u03bf\u03c2^\u0394", "ISO_IR 192"),
         ("ISO_IR 144", "\u041b\u044e\u043ace\u043c\u0431yp\u0433", "ISO_IR 144"),
         ("GB18030", "Wang^XiaoDong=\u738b^\u5c0f\u4e1c", "GB18030"),
-        (["", "ISO 2022 IR 87"], "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce=\u3084\u307e\u3060^\u305f\u308d\u3046", "ISO_IR 192"),
+        (
+            ["", "ISO 2022 IR 87"],
+            "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce=\u3084\u307e\u3060^\u305f\u308d\u3046",
+            "ISO_IR 192",
+        ),
         (["", "ISO 2022 IR 149"], "Hong^Gildong=\u6d2a^\u5409\u6d1e=\ud64d^\uae38\ub3d9", "ISO_IR 192"),
         ("", "ASCII^NAME", "ISO_IR 100"),
         ("", "SINGLE", "ISO_IR 100"),
     ],
 )
-def test_names_survive_their_character_set(answered: Answered, given: str | list[str], name: str, written: str) -> None:
+def test_names_survive_their_character_set(
+    answered: Answered, given: str | list[str], name: str, written: str
+) -> None:
     def rename(dataset: Dataset, _: int) -> None:
         dataset.SpecificCharacterSet = given
         dataset.PatientName = name
@@ -176,7 +198,9 @@ def test_removed_identity_keeps_its_method(answered: Answered) -> None:
 
     edit(answered, remove)
 
-    assert all(list(dataset.DeidentificationMethod) == ["first", "second"] for dataset in answer(answered).values())
+    assert all(
+        list(dataset.DeidentificationMethod) == ["first", "second"] for dataset in answer(answered).values()
+    )
 
 
 def test_a_patient_id_that_is_too_long_is_not_shortened() -> None:
@@ -197,7 +221,9 @@ def test_images_without_a_frame_of_reference_are_refused(answered: Answered) -> 
 
 def test_slices_that_are_no_frames_are_refused(answered: Answered) -> None:
     source = answered.context.sources[0]
-    mosaic = replace(source, frames=tuple(replace(frame, path=source.frames[0].path) for frame in source.frames))
+    mosaic = replace(
+        source, frames=tuple(replace(frame, path=source.frames[0].path) for frame in source.frames)
+    )
 
     with pytest.raises(StudyRefused) as caught:
         read_source(mosaic)
@@ -214,13 +240,22 @@ def test_a_source_that_vanished_is_refused(tmp_path: Path) -> None:
 
 def test_a_refusal_needs_nothing_but_identity(answered: Answered) -> None:
     def strip(dataset: Dataset, _: int) -> None:
-        for keyword in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "PatientSex"):
+        for keyword in (
+            "FrameOfReferenceUID",
+            "ImagePositionPatient",
+            "ImageOrientationPatient",
+            "PixelSpacing",
+            "Rows",
+            "PatientSex",
+        ):
             dataset.pop(keyword)
 
     edit(answered, strip)
     context = replace(answered.context, sources=())
 
-    (report,) = build_refusal(context, "geometry-missing", "The images have no position.", (), Outcome.REFUSED)
+    (report,) = build_refusal(
+        context, "geometry-missing", "The images have no position.", (), Outcome.REFUSED
+    )
 
     assert read_back(report).PatientID == "SIM-0"
 
@@ -229,15 +264,22 @@ LEADING_ZEROS = "1.2.840.99.007.01"
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
-def test_uids_with_leading_zeros_get_the_whole_answer_and_are_carried_letter_by_letter(answered: Answered) -> None:
+def test_uids_with_leading_zeros_get_the_whole_answer_and_are_carried_letter_by_letter(
+    answered: Answered,
+) -> None:
     def renumber(dataset: Dataset, number: int) -> None:
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = LEADING_ZEROS, f"{LEADING_ZEROS}.02"
         dataset.FrameOfReferenceUID = f"{LEADING_ZEROS}.00"
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{LEADING_ZEROS}.{number:04d}"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = (
+            f"{LEADING_ZEROS}.{number:04d}"
+        )
 
     edit(answered, renumber)
     (source,) = answered.context.sources
-    frames = tuple(replace(frame, SOPInstanceUID=f"{LEADING_ZEROS}.{number:04d}") for number, frame in enumerate(source.frames))
+    frames = tuple(
+        replace(frame, SOPInstanceUID=f"{LEADING_ZEROS}.{number:04d}")
+        for number, frame in enumerate(source.frames)
+    )
     context = replace(
         answered.context,
         StudyInstanceUID=LEADING_ZEROS,
@@ -249,14 +291,19 @@ def test_uids_with_leading_zeros_get_the_whole_answer_and_are_carried_letter_by_
 
     assert set(objects) == {"seg", "sr"}
     evidence = objects["sr"].CurrentRequestedProcedureEvidenceSequence[0]
-    named = {item.ReferencedSOPInstanceUID for series in evidence.ReferencedSeriesSequence for item in series.ReferencedSOPSequence}
+    named = {
+        item.ReferencedSOPInstanceUID
+        for series in evidence.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
     assert evidence.StudyInstanceUID == objects["seg"].StudyInstanceUID == LEADING_ZEROS
     assert {frame.SOPInstanceUID for frame in frames} < named
     assert objects["seg"].FrameOfReferenceUID == f"{LEADING_ZEROS}.00"
 
 
 @pytest.mark.parametrize(
-    "keyword", ["PatientID", "AccessionNumber", "StudyID", "IssuerOfPatientID", "PatientName", "ReferringPhysicianName"]
+    "keyword",
+    ["PatientID", "AccessionNumber", "StudyID", "IssuerOfPatientID", "PatientName", "ReferringPhysicianName"],
 )
 @pytest.mark.parametrize("value", ["4711\\08", "\\4711", "A\\B\\C"])
 def test_a_backslash_shortens_no_identifier(answered: Answered, keyword: str, value: str) -> None:
@@ -279,9 +326,12 @@ def test_text_that_cannot_be_decoded_stays_empty_and_is_said(answered: Answered)
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize(
-    "sop_class", ["1.2.840.10008.5.1.4.1.1.6", "1.3.46.670589.11.0.0.12.1", "1.2.840.10008.5.1.4.1.1.77.2", "1.2.03.4"]
+    "sop_class",
+    ["1.2.840.10008.5.1.4.1.1.6", "1.3.46.670589.11.0.0.12.1", "1.2.840.10008.5.1.4.1.1.77.2", "1.2.03.4"],
 )
-def test_a_first_instance_of_a_private_or_retired_class_is_refused_with_the_usual_report(answered: Answered, sop_class: str) -> None:
+def test_a_first_instance_of_a_private_or_retired_class_is_refused_with_the_usual_report(
+    answered: Answered, sop_class: str
+) -> None:
     def reclass(dataset: Dataset, _: int) -> None:
         dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = sop_class
 
@@ -291,5 +341,10 @@ def test_a_first_instance_of_a_private_or_retired_class_is_refused_with_the_usua
     (result,) = build_refusal(context, "no-usable-series", "There is no T1.", (), Outcome.REFUSED)
     verify_refusal((result,), context)
 
-    evidence = read_back(result).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    evidence = (
+        read_back(result)
+        .CurrentRequestedProcedureEvidenceSequence[0]
+        .ReferencedSeriesSequence[0]
+        .ReferencedSOPSequence[0]
+    )
     assert evidence.ReferencedSOPClassUID == sop_class

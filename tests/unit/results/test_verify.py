@@ -93,11 +93,25 @@ def shift_by_a_slice(dataset: Dataset) -> None:
 
 
 def mirror_orientation(dataset: Dataset) -> None:
-    dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [-1, 0, 0, 0, 1, 0]
+    dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [
+        -1,
+        0,
+        0,
+        0,
+        1,
+        0,
+    ]
 
 
 def swap_rows_and_columns(dataset: Dataset) -> None:
-    dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
+    dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [
+        0,
+        1,
+        0,
+        1,
+        0,
+        0,
+    ]
 
 
 def wrong_spacing(dataset: Dataset) -> None:
@@ -119,7 +133,10 @@ def drop_a_frame(dataset: Dataset) -> None:
 
 def swap_two_planes(dataset: Dataset) -> None:
     first, second = planes(dataset)[:2]
-    first.ImagePositionPatient, second.ImagePositionPatient = second.ImagePositionPatient, first.ImagePositionPatient
+    first.ImagePositionPatient, second.ImagePositionPatient = (
+        second.ImagePositionPatient,
+        first.ImagePositionPatient,
+    )
 
 
 def other_source_image(dataset: Dataset) -> None:
@@ -166,10 +183,19 @@ def without(*path: str) -> Callable[[Dataset], None]:
 
 SEG_FAULTS = [
     (without("SegmentSequence", "SegmentAlgorithmType"), "SegmentSequence has no SegmentAlgorithmType"),
-    (without("SegmentSequence", "SegmentedPropertyTypeCodeSequence", "CodeValue"), "SegmentedPropertyTypeCodeSequence has no CodeValue"),
+    (
+        without("SegmentSequence", "SegmentedPropertyTypeCodeSequence", "CodeValue"),
+        "SegmentedPropertyTypeCodeSequence has no CodeValue",
+    ),
     (without("SegmentSequence", "SegmentedPropertyTypeCodeSequence", "CodeMeaning"), "has no CodeMeaning"),
-    (without("PerFrameFunctionalGroupsSequence", "FrameContentSequence", "DimensionIndexValues"), "has no DimensionIndexValues"),
-    (without("ReferencedSeriesSequence", "SeriesInstanceUID"), "ReferencedSeriesSequence has no SeriesInstanceUID"),
+    (
+        without("PerFrameFunctionalGroupsSequence", "FrameContentSequence", "DimensionIndexValues"),
+        "has no DimensionIndexValues",
+    ),
+    (
+        without("ReferencedSeriesSequence", "SeriesInstanceUID"),
+        "ReferencedSeriesSequence has no SeriesInstanceUID",
+    ),
     (flip_left_right, "mask differs|another source|spans"),
     (flip_rows, "mask differs"),
     (reverse_frames, "mask differs"),
@@ -199,7 +225,9 @@ SEG_FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "reason"), SEG_FAULTS, ids=[fault.__name__ for fault, _ in SEG_FAULTS])
-def test_a_planted_fault_in_the_seg_is_caught(answered: Answered, results: Results, fault: Callable[[Dataset], None], reason: str) -> None:
+def test_a_planted_fault_in_the_seg_is_caught(
+    answered: Answered, results: Results, fault: Callable[[Dataset], None], reason: str
+) -> None:
     verify(answered, change(results, "seg", lambda _: None))
 
     with pytest.raises(ResultRejected, match=reason):
@@ -211,7 +239,9 @@ def items(report: Dataset, value_type: str) -> list[Dataset]:
 
 
 def number_of(report: Dataset, code: str, place: int) -> Dataset:
-    measured: Dataset = [item for item in items(report, "NUM") if concept(item) == code][place].MeasuredValueSequence[0]
+    measured: Dataset = [item for item in items(report, "NUM") if concept(item) == code][
+        place
+    ].MeasuredValueSequence[0]
     return measured
 
 
@@ -291,9 +321,13 @@ def test_a_result_under_another_label_is_caught(answered: Answered, results: Res
             verify(answered, (replace(seg, **{keyword: "1.2.3"}), sr))
 
 
-def test_a_result_that_points_to_another_series_than_was_segmented_is_caught(answered: Answered, results: Results) -> None:
+def test_a_result_that_points_to_another_series_than_was_segmented_is_caught(
+    answered: Answered, results: Results
+) -> None:
     with pytest.raises(ResultRejected, match="lies on the t1"):
-        verify_answer(results, answered.context, answered.volume, replace(answered.result, plan=make_plan("t1")))
+        verify_answer(
+            results, answered.context, answered.volume, replace(answered.result, plan=make_plan("t1"))
+        )
 
 
 def test_missing_surplus_and_broken_results_are_caught(answered: Answered, results: Results) -> None:

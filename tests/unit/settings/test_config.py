@@ -35,7 +35,9 @@ def problems(values: dict[str, Any]) -> tuple[str, ...]:
 
 
 def test_example_file_is_current() -> None:
-    assert config_example.TARGET.read_text(encoding="utf-8") == config_example.render(), "run `python -m scripts.config_example`"
+    assert config_example.TARGET.read_text(encoding="utf-8") == config_example.render(), (
+        "run `python -m scripts.config_example`"
+    )
 
 
 def test_example_file_as_it_is_gives_the_defaults() -> None:
@@ -46,7 +48,11 @@ def test_example_file_loads_with_everything_switched_on() -> None:
     switched_on = re.sub(r"^#(?=\S)", "", config_example.render(), flags=re.MULTILINE)
     config = parse_config(tomllib.loads(switched_on))
 
-    assert (config.peers[0].ae_title, config.destinations[0].port, config.selection.rules[0].use) == ("MODALITY1", 104, "t1")
+    assert (config.peers[0].ae_title, config.destinations[0].port, config.selection.rules[0].use) == (
+        "MODALITY1",
+        104,
+        "t1",
+    )
     assert config.pipeline.models == Path("/opt/dicomnode/models")
 
 
@@ -61,10 +67,19 @@ def test_every_help_line_stands_in_the_example_file() -> None:
 
 def test_all_problems_come_together_each_with_its_key() -> None:
     found = problems(
-        {"network": {"port": 70000, "prot": 1}, "log": {"level": "loud"}, "destinations": [{"name": "pacs", "host": "a", "port": 104}]}
+        {
+            "network": {"port": 70000, "prot": 1},
+            "log": {"level": "loud"},
+            "destinations": [{"name": "pacs", "host": "a", "port": 104}],
+        }
     )
 
-    assert sorted(line.split(":")[0] for line in found) == ["destinations[1]", "log.level", "network.port", "network.prot"]
+    assert sorted(line.split(":")[0] for line in found) == [
+        "destinations[1]",
+        "log.level",
+        "network.port",
+        "network.prot",
+    ]
     assert "network.prot: there is no such setting; did you mean 'port'?" in found
     assert "70000" in next(line for line in found if line.startswith("network.port"))
 
@@ -78,7 +93,11 @@ def test_all_problems_come_together_each_with_its_key() -> None:
         ({"storage": {"keep_days": 0}}, "storage.keep_days", "greater than 0"),
         ({"pipeline": {"threshold": 1.0}}, "pipeline.threshold", "less than 1"),
         ({"selection": {"rules": [{"use": "t1"}]}}, "selection.rules[1]", "at least one pattern"),
-        ({"selection": {"rules": [{"use": "t1", "series_description": "("}]}}, "selection.rules[1]", "not a regular expression"),
+        (
+            {"selection": {"rules": [{"use": "t1", "series_description": "("}]}},
+            "selection.rules[1]",
+            "not a regular expression",
+        ),
         (
             {"destinations": [{"name": "a", "ae_title": "A", "host": "h", "port": 1, "objects": []}]},
             "destinations[1].objects",
@@ -103,7 +122,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("[network\n")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
 
-    for name, words in (("absent.toml", "no such file"), ("broken.toml", "line 1"), ("binary.toml", "not UTF-8 text")):
+    for name, words in (
+        ("absent.toml", "no such file"),
+        ("broken.toml", "line 1"),
+        ("binary.toml", "not UTF-8 text"),
+    ):
         with pytest.raises(ConfigError, match=words):
             load_config(tmp_path / name)
 
@@ -126,7 +149,9 @@ def test_a_password_is_never_shown() -> None:
     assert "sesame" in config.storage.database_url
     assert "sesame" not in config.model_dump_json()
     assert "node:***@10.0.0.1" in config.model_dump_json()
-    assert "sesame" not in " ".join(problems({"storage": {"ledger_url": "postgresql://a:sesame@b", "root": 3}, "network": {"tls": True}}))
+    assert "sesame" not in " ".join(
+        problems({"storage": {"ledger_url": "postgresql://a:sesame@b", "root": 3}, "network": {"tls": True}})
+    )
 
 
 PACS = {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.20", "port": 104}
@@ -136,24 +161,45 @@ WEB = {"name": "web", "url": "https://pacs.example/dicom-web"}
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"fetch": {"source": "pasc"}, "destinations": [PACS]}, "fetch.source: 'pasc' is no destination, .*; did you mean 'pacs'[?]"),
+        (
+            {"fetch": {"source": "pasc"}, "destinations": [PACS]},
+            "fetch.source: 'pasc' is no destination, .*; did you mean 'pacs'[?]",
+        ),
         ({"fetch": {"source": "web"}, "destinations": [WEB]}, "fetch.source: destination web has a url"),
-        ({"fetch": {"source": "MR1"}, "peers": [{"ae_title": "MR1"}]}, "fetch.source: peer MR1 has no address"),
+        (
+            {"fetch": {"source": "MR1"}, "peers": [{"ae_title": "MR1"}]},
+            "fetch.source: peer MR1 has no address",
+        ),
         ({"fetch": {"source": "MR1@host"}}, "fetch.source: 'MR1@host' is no destination"),
         ({"fetch": {"counts": True}}, "fetch.counts: needs fetch.source"),
         ({"fetch": {"prior_studies": 2}}, "fetch.prior_studies: needs fetch.source"),
-        ({"destinations": [PACS | {"tls_name": "pacs"}]}, r"destinations\[1\].tls_name: is checked with TLS only; set tls"),
-        ({"storage": {"minimum_free_mb": 4096}}, r"storage.minimum_free_mb: 4096 is more than storage.resume_free_mb \(2048\)"),
+        (
+            {"destinations": [PACS | {"tls_name": "pacs"}]},
+            r"destinations\[1\].tls_name: is checked with TLS only; set tls",
+        ),
+        (
+            {"storage": {"minimum_free_mb": 4096}},
+            r"storage.minimum_free_mb: 4096 is more than storage.resume_free_mb \(2048\)",
+        ),
         ({"delivery": {"backoff_maximum_s": 1}}, "delivery.backoff_first_s: 5 is more"),
         ({"study": {"settle_s": 100}}, "study.settle_s: 100 is more"),
         ({"compute": {"scheduler": "tcp://10.0.0.5:8786"}}, "compute: scheduler: tcp:// lets whoever"),
-        ({"compute": {"scheduler": "tls://10.0.0.5:8786", "key": "/k"}}, "compute: scheduler: tls:// needs certificate, authorities"),
-        ({"compute": {"scheduler": "10.0.0.5:8786"}}, "compute: scheduler: .* is not of the form tls://host:port"),
+        (
+            {"compute": {"scheduler": "tls://10.0.0.5:8786", "key": "/k"}},
+            "compute: scheduler: tls:// needs certificate, authorities",
+        ),
+        (
+            {"compute": {"scheduler": "10.0.0.5:8786"}},
+            "compute: scheduler: .* is not of the form tls://host:port",
+        ),
         ({"compute": {"provider": "cud"}}, "compute.provider: .*; did you mean 'cuda'[?]"),
         ({"storage": {"port": 104}}, r"storage.port: there is no such setting; .*"),
         ({"bind": "0.0.0.0"}, r"bind: there is no such setting; it belongs into \[network\]"),
         ({"netwrok": {}}, "netwrok: there is no such setting; did you mean 'network'[?]"),
-        ({"destinations": [PACS, PACS | {"name": "b", "aetitle": "B"}]}, r"destinations\[2\].aetitle: .*; did you mean 'ae_title'[?]"),
+        (
+            {"destinations": [PACS, PACS | {"name": "b", "aetitle": "B"}]},
+            r"destinations\[2\].aetitle: .*; did you mean 'ae_title'[?]",
+        ),
     ],
 )
 def test_what_names_nothing_or_nearly_something_is_told(values: dict[str, Any], line: str) -> None:
@@ -166,7 +212,12 @@ def test_what_names_nothing_or_nearly_something_is_told(values: dict[str, Any], 
 def test_what_names_something_is_taken() -> None:
     peer = {"ae_title": "MR1", "hosts": ["192.0.2.10"], "port": 104}
     for source in ("pacs", "MR1", "OTHER@192.0.2.30:104"):
-        assert parse_config({"fetch": {"source": source, "counts": True}, "destinations": [PACS], "peers": [peer]}).fetch.source == source
+        assert (
+            parse_config(
+                {"fetch": {"source": source, "counts": True}, "destinations": [PACS], "peers": [peer]}
+            ).fetch.source
+            == source
+        )
 
 
 def test_every_unknown_key_one_letter_off_is_recognised() -> None:
@@ -183,7 +234,9 @@ def test_every_unknown_key_one_letter_off_is_recognised() -> None:
 
 def test_snippets_can_be_appended_to_the_shipped_file(repo_root: Path, tmp_path: Path) -> None:
     shipped = config_example.TARGET.read_text(encoding="utf-8")
-    snippets = re.findall(r"```toml\n(.*?)```", (repo_root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    snippets = re.findall(
+        r"```toml\n(.*?)```", (repo_root / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     snippets = [snippet for snippet in snippets if "[network]" in snippet]
     assert snippets
     for snippet in snippets:

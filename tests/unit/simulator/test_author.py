@@ -36,12 +36,17 @@ def test_every_voxel_lies_where_the_affine_says(plane: str, tilt_deg: float, rev
     affine = stack_affine(plane, shape, spacing_mm, center_mm=(3, -5, 11), tilt_deg=tilt_deg, reverse=reverse)
     array = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
 
-    instances = author_series(array, affine, role="t1", study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f"))
+    instances = author_series(
+        array, affine, role="t1", study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f")
+    )
 
     for index, instance in enumerate(map(reread, instances)):
         # highdicom is the independent reading: it maps (column, row) to LPS.
         witness = create_affine_matrix_from_attributes(
-            instance.ImagePositionPatient, instance.ImageOrientationPatient, instance.PixelSpacing, float(instance.SpacingBetweenSlices)
+            instance.ImagePositionPatient,
+            instance.ImageOrientationPatient,
+            instance.PixelSpacing,
+            float(instance.SpacingBetweenSlices),
         )
         assert np.allclose(witness @ [8, 6, 0, 1], affine @ [index, 6, 8, 1], atol=1e-5)
         assert np.array_equal(instance.pixel_array, array[index])
@@ -49,7 +54,10 @@ def test_every_voxel_lies_where_the_affine_says(plane: str, tilt_deg: float, rev
 
 
 def test_reversed_stack_runs_against_the_normal() -> None:
-    determinants = [np.linalg.det(stack_affine("axial", (4, 4, 4), (1, 1, 1), reverse=reverse)[:3, :3]) for reverse in (False, True)]
+    determinants = [
+        np.linalg.det(stack_affine("axial", (4, 4, 4), (1, 1, 1), reverse=reverse)[:3, :3])
+        for reverse in (False, True)
+    ]
 
     # (slice, row, column) of a right-handed DICOM stack is an odd permutation of (column, row, slice).
     assert determinants == pytest.approx([-1, 1])
@@ -59,8 +67,13 @@ def test_the_same_call_gives_the_same_bytes_and_another_seed_other_uids() -> Non
     first, again, other = (phantom_study(seed, roles=["flair"]).instances for seed in (1, 1, 2))
 
     assert [reread(a) == reread(b) for a, b in zip(first, again, strict=True)] == [True] * 32
-    assert not {instance.SOPInstanceUID for instance in first} & {instance.SOPInstanceUID for instance in other}
-    assert {len({instance[keyword].value for instance in first}) for keyword in ("SeriesInstanceUID", "StudyInstanceUID")} == {1}
+    assert not {instance.SOPInstanceUID for instance in first} & {
+        instance.SOPInstanceUID for instance in other
+    }
+    assert {
+        len({instance[keyword].value for instance in first})
+        for keyword in ("SeriesInstanceUID", "StudyInstanceUID")
+    } == {1}
     assert all(len(instance.SOPInstanceUID) <= 64 and instance.SOPInstanceUID.is_valid for instance in first)
     assert all(instance.file_meta.MediaStorageSOPInstanceUID == instance.SOPInstanceUID for instance in first)
 
@@ -70,14 +83,22 @@ def test_roles_differ_as_a_scanner_would_write_them() -> None:
     t1, flair = (reread(study.series[role].instances[0]) for role in ("t1", "flair"))
 
     assert (t1.MRAcquisitionType, float(t1.EchoTime), float(t1.InversionTime)) == ("3D", 3, 900)
-    assert (flair.MRAcquisitionType, float(flair.EchoTime) >= 100, float(flair.InversionTime)) == ("2D", True, 2500)
+    assert (flair.MRAcquisitionType, float(flair.EchoTime) >= 100, float(flair.InversionTime)) == (
+        "2D",
+        True,
+        2500,
+    )
     assert t1.FrameOfReferenceUID == flair.FrameOfReferenceUID
     assert str(t1.PatientName) == "SYNTHETIC^STROKE"
 
 
 def test_overrides_set_and_remove_in_every_instance() -> None:
     series = phantom_series(
-        "t1", study_uid="1.2", frame_of_reference_uid="1.3", shape=(3, 8, 8), overrides={"PatientSex": "U", "FrameOfReferenceUID": None}
+        "t1",
+        study_uid="1.2",
+        frame_of_reference_uid="1.3",
+        shape=(3, 8, 8),
+        overrides={"PatientSex": "U", "FrameOfReferenceUID": None},
     )
 
     assert [instance.PatientSex for instance in series.instances] == ["U"] * 3
@@ -92,7 +113,9 @@ def test_an_edit_of_one_instance_leaves_the_others() -> None:
 
 
 def test_slice_thickness_may_differ_from_the_spacing() -> None:
-    instance = phantom_series("flair", study_uid="1.2", frame_of_reference_uid="1.3", shape=(3, 8, 8), slice_thickness_mm=2.5).instances[0]
+    instance = phantom_series(
+        "flair", study_uid="1.2", frame_of_reference_uid="1.3", shape=(3, 8, 8), slice_thickness_mm=2.5
+    ).instances[0]
 
     assert (float(instance.SliceThickness), float(instance.SpacingBetweenSlices)) == (2.5, 3.0)
 
@@ -115,7 +138,9 @@ def test_a_sheared_slice_plane_is_refused() -> None:
     affine[0, 1] = 0.3
     affine[0, 2] = 1
     with pytest.raises(ValueError, match="perpendicular"):
-        author_series(np.ones((2, 4, 4), int), affine, role="t1", study_uid="1.2", frame_of_reference_uid="1.3")
+        author_series(
+            np.ones((2, 4, 4), int), affine, role="t1", study_uid="1.2", frame_of_reference_uid="1.3"
+        )
 
 
 def test_phantom_volumes_and_sides_are_what_they_claim() -> None:
@@ -137,7 +162,11 @@ def test_enhanced_instance_carries_the_same_grid_and_voxels(plane: str) -> None:
     affine = stack_affine(plane, shape, (3.0, 2.0, 1.5), tilt_deg=9)
     array = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
 
-    instance = reread(author_enhanced(array, affine, role="t1", study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f")))
+    instance = reread(
+        author_enhanced(
+            array, affine, role="t1", study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f")
+        )
+    )
 
     # highdicom sorts the frames along the normal, so it may run our stack backwards; points in patient space may not differ.
     volume = highdicom.Image.from_dataset(instance).get_volume()
@@ -151,13 +180,19 @@ def test_enhanced_instance_carries_the_same_grid_and_voxels(plane: str) -> None:
 
 @pytest.mark.tools
 @pytest.mark.parametrize("role", ["t1", "flair"])
-def test_dciodvfy_finds_no_error_in_an_enhanced_instance(role: str, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+def test_dciodvfy_finds_no_error_in_an_enhanced_instance(
+    role: str, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
     array = np.arange(2 * 16 * 16, dtype=np.uint16).reshape(2, 16, 16)
     affine = stack_affine("axial", array.shape, (3, 1, 1))
-    instance = author_enhanced(array, affine, role=role, study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f"))
+    instance = author_enhanced(
+        array, affine, role=role, study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f")
+    )
     path = write_series([instance], tmp_path)[0]
 
-    answer = subprocess.run([require_tool("dciodvfy"), str(path)], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [require_tool("dciodvfy"), str(path)], capture_output=True, text=True, check=False
+    )
 
     assert answer.stderr.startswith("EnhancedMRImage")
     assert "Error" not in answer.stderr
@@ -166,10 +201,14 @@ def test_dciodvfy_finds_no_error_in_an_enhanced_instance(role: str, tmp_path: Pa
 @pytest.mark.tools
 @pytest.mark.parametrize("role", ["t1", "flair"])
 def test_dciodvfy_finds_no_error(role: str, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
-    instances = phantom_series(role, study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f"), shape=(2, 16, 16)).instances
+    instances = phantom_series(
+        role, study_uid=derive_uid("s"), frame_of_reference_uid=derive_uid("f"), shape=(2, 16, 16)
+    ).instances
     path = write_series(instances, tmp_path)[0]
 
-    answer = subprocess.run([require_tool("dciodvfy"), str(path)], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [require_tool("dciodvfy"), str(path)], capture_output=True, text=True, check=False
+    )
 
     assert answer.stderr.startswith("MRImage")
     assert "Error" not in answer.stderr

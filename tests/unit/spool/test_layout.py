@@ -56,7 +56,9 @@ def test_every_kind_of_result_has_a_name() -> None:
             assert SpoolLayout(Path("/spool")).result_path("1.2", 1, name).endswith(f"/1/{name}")
 
 
-@pytest.mark.parametrize("name", ["../seg.dcm", "", ".", "..", "a.", "a./b", "a/b", ".hidden", "a..dcm", "seg.dcm\n"])
+@pytest.mark.parametrize(
+    "name", ["../seg.dcm", "", ".", "..", "a.", "a./b", "a/b", ".hidden", "a..dcm", "seg.dcm\n"]
+)
 def test_a_result_name_is_plain(name: str) -> None:
     with pytest.raises(ValueError, match="plain"):
         SpoolLayout(Path("/spool")).result_path("1.2", 1, name)

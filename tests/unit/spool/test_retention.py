@@ -20,7 +20,10 @@ class Rows:
         self.asked_before: list[float] = []
         self.forgotten: list[str] = []
         self.came_again = ""
-        self.paths = {"1.1": {"incoming/0/a.dcm", layout.result_path("1.1", 1, "seg.dcm")}, "1.2": {"incoming/0/b.dcm"}}
+        self.paths = {
+            "1.1": {"incoming/0/a.dcm", layout.result_path("1.1", 1, "seg.dcm")},
+            "1.2": {"incoming/0/b.dcm"},
+        }
 
     def expired_studies(self, before: float) -> list[str]:
         self.asked_before.append(before)
@@ -81,7 +84,9 @@ def test_what_came_again_meanwhile_stays(layout: SpoolLayout, came_again: str) -
     fill(layout, rows)
     rows.came_again = came_again
 
-    assert remove_expired_studies(rows, layout, StorageSettings(keep_days=2), now=10 * DAY_S) == (came_again != "1.1")
+    assert remove_expired_studies(rows, layout, StorageSettings(keep_days=2), now=10 * DAY_S) == (
+        came_again != "1.1"
+    )
 
     kept = rows.paths["1.1"] if came_again == "1.1" else {came_again}
     assert all((layout.root / path).exists() for path in kept)

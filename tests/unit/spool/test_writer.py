@@ -64,11 +64,19 @@ def test_the_record_says_what_is_on_disk(layout: SpoolLayout) -> None:
     title=st.sampled_from(["A", "AB", "ABC D"]),
 )
 def test_file_meta_is_read_back_by_pydicom_whatever_its_lengths(uid: str, title: str) -> None:
-    meta = encode_file_meta(SOPClassUID=MRImageStorage, SOPInstanceUID=uid, TransferSyntaxUID=ExplicitVRLittleEndian, calling_ae=title)
+    meta = encode_file_meta(
+        SOPClassUID=MRImageStorage,
+        SOPInstanceUID=uid,
+        TransferSyntaxUID=ExplicitVRLittleEndian,
+        calling_ae=title,
+    )
 
     read = dcmread(io.BytesIO(meta + DATASET))
 
-    assert (read.file_meta.MediaStorageSOPInstanceUID, read.file_meta.SourceApplicationEntityTitle) == (uid, title)
+    assert (read.file_meta.MediaStorageSOPInstanceUID, read.file_meta.SourceApplicationEntityTitle) == (
+        uid,
+        title,
+    )
     assert read.PatientID == "ABC"
     assert dataset_offset(meta) == len(meta)
 
@@ -95,7 +103,9 @@ def test_the_order_of_what_makes_it_durable(layout: SpoolLayout, monkeypatch: py
     assert done == ["writev", "fsync", "rename", "fsync folder"]
 
 
-def test_the_same_bytes_again_are_not_written_again_but_the_folder_is_synced(layout: SpoolLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_bytes_again_are_not_written_again_but_the_folder_is_synced(
+    layout: SpoolLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = write(layout)
     synced: list[int] = []
     real = os.fsync
@@ -118,13 +128,21 @@ def test_a_shortened_file_is_written_again(layout: SpoolLayout) -> None:
 
 @pytest.mark.parametrize("step", ["open", "writev", "fsync", "rename"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
-def test_a_disk_that_refuses_at_any_step_leaves_nothing(layout: SpoolLayout, monkeypatch: pytest.MonkeyPatch, step: str, code: int) -> None:
+def test_a_disk_that_refuses_at_any_step_leaves_nothing(
+    layout: SpoolLayout, monkeypatch: pytest.MonkeyPatch, step: str, code: int
+) -> None:
     spool_writer = SpoolWriter(layout, 0)
 
     def refuse(*_arguments: Any, **_keywords: Any) -> Any:
         raise OSError(code, os.strerror(code))
 
-    names = {"SOPClassUID": "1", "SOPInstanceUID": "1.2.3", "TransferSyntaxUID": "1", "calling_ae": "A", "peer_host": ""}
+    names = {
+        "SOPClassUID": "1",
+        "SOPInstanceUID": "1.2.3",
+        "TransferSyntaxUID": "1",
+        "calling_ae": "A",
+        "peer_host": "",
+    }
     with monkeypatch.context() as broken:
         broken.setattr(module.os, step, refuse)
         with pytest.raises(OutOfResources, match=os.strerror(code)):
@@ -159,7 +177,10 @@ def test_a_result_replaces_the_one_before(layout: SpoolLayout) -> None:
 
     assert [file.read_bytes() for file in kept(layout)] == [b"other"]
     assert sha256 == hashlib.sha256(b"other").hexdigest()
-    assert {(layout.root / path).stat().st_mode & 0o777, (layout.root / path).parent.stat().st_mode & 0o777} == {0o600, 0o700}
+    assert {
+        (layout.root / path).stat().st_mode & 0o777,
+        (layout.root / path).parent.stat().st_mode & 0o777,
+    } == {0o600, 0o700}
 
 
 def test_nothing_is_followed_out_of_the_spool(tmp_path: Path) -> None:

@@ -59,13 +59,19 @@ def test_what_an_archive_lists_is_a_count(listed: int | None, complete: bool, wo
 @pytest.mark.parametrize("count", [{"SlicesAnnounced": 30}, {}])
 def test_any_of_the_counts_is_evidence(count: dict[str, int]) -> None:
     related = None if count else 30
-    assert series_completeness(make_series(announced=None, extra=count, NumberOfSeriesRelatedInstances=related)).complete
+    assert series_completeness(
+        make_series(announced=None, extra=count, NumberOfSeriesRelatedInstances=related)
+    ).complete
 
 
 def test_an_enhanced_instance_is_complete_by_its_frames() -> None:
     positions = tuple((0.0, 0.0, 4.0 * index) for index in range(40))
     series = make_series(
-        count=1, announced=None, NumberOfFrames=40, positions=positions, orientations=((1.0, 0.0, 0.0, 0.0, 1.0, 0.0),) * 40
+        count=1,
+        announced=None,
+        NumberOfFrames=40,
+        positions=positions,
+        orientations=((1.0, 0.0, 0.0, 0.0, 1.0, 0.0),) * 40,
     )
     assert series_completeness(series).complete
 
@@ -80,7 +86,9 @@ def test_a_gap_is_not_complete_even_when_the_count_fits() -> None:
 
 
 def ready_at(study: Study, quiet_s: float) -> Readiness:
-    return readiness(study, SelectionSettings(), StudySettings(settle_s=3, quiet_s=60), 1000.0, 1000.0 + quiet_s)
+    return readiness(
+        study, SelectionSettings(), StudySettings(settle_s=3, quiet_s=60), 1000.0, 1000.0 + quiet_s
+    )
 
 
 def test_both_complete_is_ready_after_it_has_settled() -> None:
@@ -92,7 +100,9 @@ def test_both_complete_is_ready_after_it_has_settled() -> None:
     assert verdict.evidence["complete"] == {"t1": True, "flair": True}
 
 
-@pytest.mark.parametrize("study", [make_study(FLAIR), make_study(T1, without(FLAIR, [5])), make_study(T1, without(FLAIR, [29]))])
+@pytest.mark.parametrize(
+    "study", [make_study(FLAIR), make_study(T1, without(FLAIR, [5])), make_study(T1, without(FLAIR, [29]))]
+)
 def test_everything_else_waits_for_the_quiet_timer(study: Study) -> None:
     waiting = ready_at(study, 59.9)
     assert (waiting.ready, waiting.due_at) == (False, 1060.0)

@@ -28,14 +28,21 @@ def write(path: Path, more: bytes = b"", *, deflated: bool = False) -> Path:
         path.write_bytes(path.read_bytes() + more + pixel_element)
         return path
     group_length = struct.unpack_from("<L", path.read_bytes(), 140)[0]
-    meta, body = path.read_bytes()[: 144 + group_length], zlib.decompress(path.read_bytes()[144 + group_length :], -zlib.MAX_WBITS)
+    meta, body = (
+        path.read_bytes()[: 144 + group_length],
+        zlib.decompress(path.read_bytes()[144 + group_length :], -zlib.MAX_WBITS),
+    )
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     path.write_bytes(meta + deflate.compress(body + more + pixel_element) + deflate.flush())
     return path
 
 
 def sequence(items: int) -> bytes:
-    return struct.pack("<HH2sHL", 0x4001, 0x1001, b"SQ", 0, 0xFFFFFFFF) + b"\xfe\xff\x00\xe0\0\0\0\0" * items + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    return (
+        struct.pack("<HH2sHL", 0x4001, 0x1001, b"SQ", 0, 0xFFFFFFFF)
+        + b"\xfe\xff\x00\xe0\0\0\0\0" * items
+        + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    )
 
 
 def refusal(path: Path) -> str:
@@ -51,7 +58,10 @@ def test_ordinary_files_are_read(tmp_path: Path, deflated: bool) -> None:
 
 @pytest.mark.parametrize("deflated", [False, True])
 def test_a_sequence_of_nothing_but_items(tmp_path: Path, deflated: bool) -> None:
-    assert refusal(write(tmp_path / "a.dcm", sequence(bombs.MOST_ITEMS + 1), deflated=deflated)) == "too-many-items"
+    assert (
+        refusal(write(tmp_path / "a.dcm", sequence(bombs.MOST_ITEMS + 1), deflated=deflated))
+        == "too-many-items"
+    )
 
 
 def test_items_are_counted_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +72,9 @@ def test_items_are_counted_across_chunks(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_small_file_that_inflates_to_a_large_one(tmp_path: Path) -> None:
-    blob = struct.pack("<HH2sHL", 0x4001, 0x1002, b"OB", 0, 2 * bombs.LARGEST_INFLATED_BYTES) + bytes(2 * bombs.LARGEST_INFLATED_BYTES)
+    blob = struct.pack("<HH2sHL", 0x4001, 0x1002, b"OB", 0, 2 * bombs.LARGEST_INFLATED_BYTES) + bytes(
+        2 * bombs.LARGEST_INFLATED_BYTES
+    )
     path = write(tmp_path / "a.dcm", blob, deflated=True)
 
     assert path.stat().st_size < 2**20
@@ -76,5 +88,7 @@ def test_more_elements_than_any_image_has(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_hundred_thousand_levels_deep(tmp_path: Path) -> None:
-    opening = struct.pack("<HH2sHL", 0x4001, 0x1001, b"SQ", 0, 0xFFFFFFFF) + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    opening = (
+        struct.pack("<HH2sHL", 0x4001, 0x1001, b"SQ", 0, 0xFFFFFFFF) + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    )
     assert refusal(write(tmp_path / "a.dcm", opening * 100_000)) == "unreadable"

@@ -33,7 +33,11 @@ def role_of(TE: float | None, TR: float | None, TI: float | None, **header: Any)
         ((3.2, 8.9, 900), {"ScanningSequence": GR}, "t1"),
         ((3.7, 8.1, None), {"ScanningSequence": GR, "SequenceVariant": ("MP",), "FlipAngle": 8.0}, "t1"),
         ((2.5, 250, None), {"ScanningSequence": GR, "SequenceVariant": ("SP",), "FlipAngle": 70.0}, "t1"),
-        ((3.0, 2300, None), {"ScanningSequence": GR, "SequenceVariant": ("SP", "MP"), "FlipAngle": 9.0}, "t1"),
+        (
+            (3.0, 2300, None),
+            {"ScanningSequence": GR, "SequenceVariant": ("SP", "MP"), "FlipAngle": 9.0},
+            "t1",
+        ),
         ((12, 550, None), {"ScanningSequence": SE}, "t1"),
         ((11, 700, None), {"ScanningSequence": SE, "MRAcquisitionType": "3D"}, "t1"),
         ((24, 2200, 860), {"ScanningSequence": ("SE", "IR")}, "t1"),
@@ -71,7 +75,9 @@ def test_protocols(timing: tuple[float | None, ...], header: dict[str, Any], rol
         ("UNKNOWN", (2.4, 1800, 900), "t1"),
     ],
 )
-def test_acquisition_contrast_of_enhanced_objects(contrast: str, timing: tuple[float | None, ...], role: Role | None) -> None:
+def test_acquisition_contrast_of_enhanced_objects(
+    contrast: str, timing: tuple[float | None, ...], role: Role | None
+) -> None:
     assert role_of(*timing, AcquisitionContrast=contrast) == role
 
 
@@ -82,10 +88,20 @@ def test_the_pulse_of_enhanced_objects_tells_the_family() -> None:
 
 @pytest.mark.parametrize(
     ("description", "role"),
-    [("ax FLAIR", "flair"), ("t2_tirm_dark-fluid", "flair"), ("sag T1 MPRAGE", "t1"), ("T1 FLAIR", None), ("brain", None)],
+    [
+        ("ax FLAIR", "flair"),
+        ("t2_tirm_dark-fluid", "flair"),
+        ("sag T1 MPRAGE", "t1"),
+        ("T1 FLAIR", None),
+        ("brain", None),
+    ],
 )
 def test_the_description_speaks_only_when_physics_is_silent(description: str, role: Role | None) -> None:
-    reading = read_contrast(make_header("1", **{**UNKNOWN, "EchoTime": None, "RepetitionTime": None, "SeriesDescription": description}))
+    reading = read_contrast(
+        make_header(
+            "1", **{**UNKNOWN, "EchoTime": None, "RepetitionTime": None, "SeriesDescription": description}
+        )
+    )
     assert reading.role == role
     assert reading.evidence == ("none" if role is None else "description")
 
@@ -100,5 +116,10 @@ def test_a_double_inversion_is_no_flair() -> None:
 
 
 def test_the_sequence_name_decides_when_timing_is_absent() -> None:
-    assert read_contrast(make_header("1", **{**UNKNOWN, "EchoTime": None, "SequenceName": "*tfl3d1_16ns"})).evidence == "sequence name"
+    assert (
+        read_contrast(
+            make_header("1", **{**UNKNOWN, "EchoTime": None, "SequenceName": "*tfl3d1_16ns"})
+        ).evidence
+        == "sequence name"
+    )
     assert role_of(None, None, None, SequenceName="*spcir_242ns") == "flair"

@@ -45,12 +45,30 @@ def saved(tmp_path: Path, dataset: Dataset) -> Path:
 def test_a_classic_header_is_read_completely(tmp_path: Path) -> None:
     dataset = one_instance()
     header = read_header(saved(tmp_path, dataset))
-    assert (header.SOPInstanceUID, header.StudyInstanceUID, header.Modality) == (dataset.SOPInstanceUID, "1.2.3", "MR")
-    assert (header.EchoTime, header.RepetitionTime, header.InversionTime, header.FlipAngle) == (120, 9000, 2500, 150)
-    assert (header.Rows, header.Columns, header.NumberOfFrames, header.PixelSpacing) == (16, 12, 1, (3.0, 3.0))
+    assert (header.SOPInstanceUID, header.StudyInstanceUID, header.Modality) == (
+        dataset.SOPInstanceUID,
+        "1.2.3",
+        "MR",
+    )
+    assert (header.EchoTime, header.RepetitionTime, header.InversionTime, header.FlipAngle) == (
+        120,
+        9000,
+        2500,
+        150,
+    )
+    assert (header.Rows, header.Columns, header.NumberOfFrames, header.PixelSpacing) == (
+        16,
+        12,
+        1,
+        (3.0, 3.0),
+    )
     assert header.positions == (tuple(float(value) for value in dataset.ImagePositionPatient),)
     assert header.orientations == ((1, 0, 0, 0, 1, 0),)
-    assert (header.ScanningSequence, header.ImagesInAcquisition, header.InstanceNumber) == (("SE", "IR"), 3, 2)
+    assert (header.ScanningSequence, header.ImagesInAcquisition, header.InstanceNumber) == (
+        ("SE", "IR"),
+        3,
+        2,
+    )
 
 
 def test_an_enhanced_header_has_one_place_a_frame(tmp_path: Path) -> None:
@@ -59,12 +77,21 @@ def test_an_enhanced_header_has_one_place_a_frame(tmp_path: Path) -> None:
     assert header.NumberOfFrames == len(header.positions) == len(header.orientations) == 3
     assert len(set(header.positions)) == 3
     assert (header.EchoTime, header.RepetitionTime, header.InversionTime) == (3, 2300, 900)
-    assert (header.AcquisitionContrast, header.PixelSpacing, header.BodyPartExamined) == ("T1", (3.0, 3.0), "BRAIN")
+    assert (header.AcquisitionContrast, header.PixelSpacing, header.BodyPartExamined) == (
+        "T1",
+        (3.0, 3.0),
+        "BRAIN",
+    )
     assert header.extra["EchoPulseSequence"] == "GRADIENT"
 
 
 def test_no_patient_data_is_kept(tmp_path: Path) -> None:
-    dataset = one_instance(PatientName="DOE^JANE", PatientID="4711-0815", PatientBirthDate="19120623", PatientComments="lives in X")
+    dataset = one_instance(
+        PatientName="DOE^JANE",
+        PatientID="4711-0815",
+        PatientBirthDate="19120623",
+        PatientComments="lives in X",
+    )
     text = repr(read_header(saved(tmp_path, dataset)))
     assert not any(secret in text for secret in ("DOE", "JANE", "4711", "19120623", "lives in"))
 
@@ -82,13 +109,18 @@ def test_every_syntax_of_the_header_gives_the_same(tmp_path: Path) -> None:
 def test_a_bare_dataset_without_preamble_and_meta_is_read(tmp_path: Path) -> None:
     dataset = one_instance()
     buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, Dataset(dataset), implicit_vr=True, little_endian=True, enforce_file_format=False)
+    pydicom.dcmwrite(
+        buffer, Dataset(dataset), implicit_vr=True, little_endian=True, enforce_file_format=False
+    )
     path = tmp_path / "bare.dcm"
     path.write_bytes(buffer.getvalue())
     assert read_header(path).SOPInstanceUID == dataset.SOPInstanceUID
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 40, b"not a DICOM file, but long enough to be looked at " * 9, b"\0" * 128 + b"DICM"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 40, b"not a DICOM file, but long enough to be looked at " * 9, b"\0" * 128 + b"DICM"],
+)
 def test_what_is_not_dicom_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file.dcm"
     path.write_bytes(content)
@@ -128,7 +160,10 @@ def test_a_truncated_image_says_which_study_it_is_of(tmp_path: Path, SOPClassUID
     [
         uid
         for uid, (name, kind, *_) in UID_dictionary.items()
-        if kind == "SOP Class" and "Storage" in name and "Image Storage" not in name and uid.startswith("1.2.840.10008.5.1.4")
+        if kind == "SOP Class"
+        and "Storage" in name
+        and "Image Storage" not in name
+        and uid.startswith("1.2.840.10008.5.1.4")
     ]
     + ["1.3.46.670589.11.0.0.12.1", "1.2.3.4"],
 )
@@ -157,7 +192,20 @@ def test_uids_as_scanners_write_them_are_carried_letter_by_letter(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "uid", [b"1.2\\3.4", b"1.2.x", b"1.2.", b".1", b"1..2", b"1.2-3", b"", b"1.2.\xb2", b"1.2\n", b"1.2\t", b"1.2\0.3"]
+    "uid",
+    [
+        b"1.2\\3.4",
+        b"1.2.x",
+        b"1.2.",
+        b".1",
+        b"1..2",
+        b"1.2-3",
+        b"",
+        b"1.2.\xb2",
+        b"1.2\n",
+        b"1.2\t",
+        b"1.2\0.3",
+    ],
 )
 def test_an_instance_whose_study_has_no_uid_is_of_no_study(tmp_path: Path, uid: bytes) -> None:
     dataset = one_instance(StudyInstanceUID="1." + "7" * 62)
@@ -241,29 +289,53 @@ def patched(tmp_path: Path, keyword: str, text: bytes) -> InstanceHeader:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [(b"120.5 ms", 120.5), (b"120,5", 120.5), (b"hundred", None), (b"1e1", 10.0), (b"nan", None), (b"inf", None)]
+    ("text", "expected"),
+    [
+        (b"120.5 ms", 120.5),
+        (b"120,5", 120.5),
+        (b"hundred", None),
+        (b"1e1", 10.0),
+        (b"nan", None),
+        (b"inf", None),
+    ],
 )
 def test_numbers_in_strange_strings(tmp_path: Path, text: bytes, expected: float | None) -> None:
     assert patched(tmp_path, "EchoTime", text).EchoTime == expected
 
 
 def test_absent_and_empty_elements_are_absent(tmp_path: Path) -> None:
-    empty = dict.fromkeys(["EchoTime", "InversionTime", "ImageType", "BodyPartExamined", "SeriesNumber", "AcquisitionNumber"])
+    empty = dict.fromkeys(
+        ["EchoTime", "InversionTime", "ImageType", "BodyPartExamined", "SeriesNumber", "AcquisitionNumber"]
+    )
     header = read_header(saved(tmp_path, one_instance(**empty, RepetitionTime="", SeriesDescription="")))
     assert header.EchoTime is header.RepetitionTime is header.InversionTime is header.SeriesNumber is None
     assert (header.ImageType, header.BodyPartExamined, header.SeriesDescription) == ((), "", "")
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"), [("DOTAREM 10 ml", True), ("Yes", True), ("NONE", False), ("No contrast", False), ("0", False), ("", False)]
+    ("told", "expected"),
+    [
+        ("DOTAREM 10 ml", True),
+        ("Yes", True),
+        ("NONE", False),
+        ("No contrast", False),
+        ("0", False),
+        ("", False),
+    ],
 )
 def test_a_word_for_no_agent_is_no_agent(tmp_path: Path, told: str, expected: bool) -> None:
-    header = read_header(saved(tmp_path, one_instance(ContrastBolusAgent=told, ContrastBolusAgentSequence=[])))
+    header = read_header(
+        saved(tmp_path, one_instance(ContrastBolusAgent=told, ContrastBolusAgentSequence=[]))
+    )
     assert header.ContrastBolusAgent is expected
 
 
 def test_missing_geometry_is_empty_not_an_error(tmp_path: Path) -> None:
-    header = read_header(saved(tmp_path, one_instance(ImagePositionPatient=None, ImageOrientationPatient=None, PixelSpacing=None)))
+    header = read_header(
+        saved(
+            tmp_path, one_instance(ImagePositionPatient=None, ImageOrientationPatient=None, PixelSpacing=None)
+        )
+    )
     assert (header.positions, header.orientations, header.PixelSpacing) == ((), (), ())
 
 

@@ -11,7 +11,12 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from dicomnode.errors import StudyRefused
 from dicomnode.study.person import check_one_person, find_contradictions
 
-SOMEBODY = {"PatientID": "4711", "IssuerOfPatientID": "HERE", "PatientBirthDate": "19500101", "PatientSex": "F"}
+SOMEBODY = {
+    "PatientID": "4711",
+    "IssuerOfPatientID": "HERE",
+    "PatientBirthDate": "19500101",
+    "PatientSex": "F",
+}
 
 
 def write(path: Path, **elements: str | None) -> Path:
@@ -50,9 +55,13 @@ def test_what_contradicts(tmp_path: Path, other: dict[str, str | None], differin
 
 
 def test_two_that_contradict_each_other_are_found_behind_one_that_says_nothing(tmp_path: Path) -> None:
-    silent = write(tmp_path / "silent", PatientID="", IssuerOfPatientID="", PatientBirthDate="", PatientSex="")
+    silent = write(
+        tmp_path / "silent", PatientID="", IssuerOfPatientID="", PatientBirthDate="", PatientSex=""
+    )
 
-    assert find_contradictions([silent, write(tmp_path / "a"), write(tmp_path / "b", PatientID="4712")]) == ("PatientID",)
+    assert find_contradictions([silent, write(tmp_path / "a"), write(tmp_path / "b", PatientID="4712")]) == (
+        "PatientID",
+    )
 
 
 def test_what_cannot_be_read_contradicts_nothing(tmp_path: Path) -> None:
@@ -63,8 +72,14 @@ def test_what_cannot_be_read_contradicts_nothing(tmp_path: Path) -> None:
 
 def test_the_refusal_names_elements_and_no_patient(tmp_path: Path) -> None:
     with pytest.raises(StudyRefused) as caught:
-        check_one_person([write(tmp_path / "a"), write(tmp_path / "b", PatientID="4712", PatientBirthDate="19510101")], "T1 and FLAIR are")
+        check_one_person(
+            [write(tmp_path / "a"), write(tmp_path / "b", PatientID="4712", PatientBirthDate="19510101")],
+            "T1 and FLAIR are",
+        )
 
     assert caught.value.code == "patients-differ"
-    assert "T1 and FLAIR are of different patients by their headers, which differ in PatientID, PatientBirthDate;" in str(caught.value)
+    assert (
+        "T1 and FLAIR are of different patients by their headers, which differ in PatientID, PatientBirthDate;"
+        in str(caught.value)
+    )
     assert not any(value in str(caught.value) for value in ("4711", "4712", "1950", "1951"))

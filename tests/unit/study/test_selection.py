@@ -16,7 +16,9 @@ SETTINGS = SelectionSettings()
 
 
 def t1(uid: str = "1.2.3.2", **changes: Any) -> Series:
-    return make_series("t1", **{"plane": "sagittal", "count": 80, "spacing_mm": 2.0, "SeriesInstanceUID": uid, **changes})
+    return make_series(
+        "t1", **{"plane": "sagittal", "count": 80, "spacing_mm": 2.0, "SeriesInstanceUID": uid, **changes}
+    )
 
 
 def flair(uid: str = "1.2.3.3", **changes: Any) -> Series:
@@ -35,7 +37,9 @@ def test_a_plain_study_is_selected_with_reasons() -> None:
     selection = select(t1(), flair())
     assert selection.roles == {"t1": "1.2.3.2", "flair": "1.2.3.3"}
     assert selection.findings == ()
-    assert selection.reasons["1.2.3.2"] == "used as T1: T1 weighted by inversion: TE 3 ms, TR 2300 ms, TI 900 ms"
+    assert (
+        selection.reasons["1.2.3.2"] == "used as T1: T1 weighted by inversion: TE 3 ms, TR 2300 ms, TI 900 ms"
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +53,13 @@ def test_a_plain_study_is_selected_with_reasons() -> None:
         ({"ImageType": ("ORIGINAL", "PRIMARY", "LOCALIZER")}, "localizer"),
         ({"SeriesDescription": "AAHead_Scout"}, "localizer"),
         ({"ImageType": ("DERIVED", "PRIMARY", "DIFFUSION", "ADC")}, "derived-map"),
-        ({"ImageType": ("DERIVED", "PRIMARY", "M"), "extra": {"FrameTypes": ["DERIVED\\PRIMARY\\DIFFUSION\\FA"]}}, "derived-map"),
+        (
+            {
+                "ImageType": ("DERIVED", "PRIMARY", "M"),
+                "extra": {"FrameTypes": ["DERIVED\\PRIMARY\\DIFFUSION\\FA"]},
+            },
+            "derived-map",
+        ),
         ({"ImageType": ("DERIVED", "SECONDARY", "PROJECTION IMAGE", "M")}, "derived-map"),
         ({"ImageType": ("ORIGINAL", "PRIMARY", "M", "SWI")}, "derived-map"),
         ({"ImageType": ("ORIGINAL", "PRIMARY", "P", "ND")}, "not-magnitude"),
@@ -86,12 +96,17 @@ def test_what_is_no_t1_or_flair_is_refused_by_name(role: str, changes: dict[str,
     ("series", "code"),
     [
         (flair(count=4), "too-few-slices"),
-        (make_series("t1", plane="coronal", count=24, spacing_mm=3.8, BodyPartExamined=""), "coverage-too-small"),
+        (
+            make_series("t1", plane="coronal", count=24, spacing_mm=3.8, BodyPartExamined=""),
+            "coverage-too-small",
+        ),
         (flair(PixelSpacing=()), "geometry-missing"),
     ],
 )
 def test_a_near_miss_gives_its_own_reason(series: Series, code: str) -> None:
-    other = make_series("flair", SeriesInstanceUID="1.2.3.8", EchoTime=90.0, InversionTime=None, ScanningSequence=("SE",))
+    other = make_series(
+        "flair", SeriesInstanceUID="1.2.3.8", EchoTime=90.0, InversionTime=None, ScanningSequence=("SE",)
+    )
     assert codes(select(series, other)) == [(code, "refuse")]
 
 
@@ -124,7 +139,9 @@ def test_the_better_candidate_is_taken_whatever_the_order(better: Series, worse:
         assert selection.findings == ()
 
 
-@pytest.mark.parametrize("description", ["SAG T1 POST", "T1 BRAVO GAD", "T1 W CONTRAST", "T1 with contrast", "T1_post"])
+@pytest.mark.parametrize(
+    "description", ["SAG T1 POST", "T1 BRAVO GAD", "T1 W CONTRAST", "T1 with contrast", "T1_post"]
+)
 def test_a_later_run_with_contrast_agent_is_no_repeat(description: str) -> None:
     before = t1("1.1", SeriesDescription="SAG T1", extra={"AcquisitionDateTime": "20260105091500"})
     after = t1("1.2", SeriesDescription=description, extra={"AcquisitionDateTime": "20260105093500"})
@@ -134,7 +151,15 @@ def test_a_later_run_with_contrast_agent_is_no_repeat(description: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "description", ["T1 non-contrast", "T1 w/o contrast", "T1 pre contrast", "T1 without contrast", "T1 post-op", "T1 ASSET"]
+    "description",
+    [
+        "T1 non-contrast",
+        "T1 w/o contrast",
+        "T1 pre contrast",
+        "T1 without contrast",
+        "T1 post-op",
+        "T1 ASSET",
+    ],
 )
 @pytest.mark.parametrize("protocol", ["", "BRAIN WITHOUT AND WITH CONTRAST"])
 def test_words_that_deny_a_contrast_agent_are_understood(description: str, protocol: str) -> None:
@@ -168,12 +193,18 @@ def test_a_true_tie_is_not_guessed() -> None:
 @pytest.mark.parametrize(
     ("first", "last"),
     [
-        ({"extra": {"AcquisitionDateTime": "20260105091500"}}, {"extra": {"AcquisitionDateTime": "20260105093000"}}),
+        (
+            {"extra": {"AcquisitionDateTime": "20260105091500"}},
+            {"extra": {"AcquisitionDateTime": "20260105093000"}},
+        ),
         ({"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}),
     ],
 )
 def test_a_repeat_of_one_protocol_takes_the_last(first: dict[str, Any], last: dict[str, Any]) -> None:
-    for order in ((flair("1.2", **first), flair("1.1", **last)), (flair("1.1", **last), flair("1.2", **first))):
+    for order in (
+        (flair("1.2", **first), flair("1.1", **last)),
+        (flair("1.1", **last), flair("1.2", **first)),
+    ):
         selection = select(*order)
         assert selection.roles == {"flair": "1.1"}
         assert codes(selection) == [("repeated-series", "warning")]
@@ -190,19 +221,26 @@ def rules(*listed: dict[str, str]) -> SelectionSettings:
 
 def test_a_site_rule_settles_a_tie() -> None:
     settings = rules({"use": "flair", "series_description": "^spec"})
-    assert select(flair("1.1"), flair("1.2", SeriesDescription="Special FLAIR"), settings=settings).roles == {"flair": "1.2"}
+    assert select(flair("1.1"), flair("1.2", SeriesDescription="Special FLAIR"), settings=settings).roles == {
+        "flair": "1.2"
+    }
 
 
 def test_the_first_rule_that_matches_wins() -> None:
     settings = rules({"use": "ignore", "protocol_name": "bad"}, {"use": "t1", "protocol_name": "."})
-    selection = select(t1("1.1", ProtocolName="bad one"), t1("1.2", ProtocolName="odd", EchoTime=90.0), settings=settings)
+    selection = select(
+        t1("1.1", ProtocolName="bad one"), t1("1.2", ProtocolName="odd", EchoTime=90.0), settings=settings
+    )
     assert selection.roles == {"t1": "1.2"}
     assert selection.reasons["1.1"] == "not used: a rule of this site ignores it"
 
 
 def test_a_rule_cannot_make_a_volume_of_what_is_none() -> None:
     settings = rules({"use": "flair", "series_description": "flair"})
-    for broken in (flair(SeriesDescription="flair", count=4), flair(SeriesDescription="flair", Modality="CT", SOPClassUID=MR)):
+    for broken in (
+        flair(SeriesDescription="flair", count=4),
+        flair(SeriesDescription="flair", Modality="CT", SOPClassUID=MR),
+    ):
         assert select(broken, settings=settings).roles == {}
 
 

@@ -42,12 +42,17 @@ def edited(**changes: Callable[[int], Any]) -> Callable[[int, InstanceHeader], I
         (edited(PixelSpacing=lambda _: ()), "geometry-missing"),
         (edited(positions=lambda i: () if i == 4 else ((0.0, 0.0, 5.0 * i),)), "geometry-missing"),
         (edited(orientations=lambda _: ((1, 0, 0, 0, 2, 0),)), "geometry-invalid"),
-        (edited(orientations=lambda i: ((1, 0, 0, 0, 1, 0) if i < 15 else (0, 1, 0, 0, 0, -1),)), "several-orientations"),
+        (
+            edited(orientations=lambda i: ((1, 0, 0, 0, 1, 0) if i < 15 else (0, 1, 0, 0, 0, -1),)),
+            "several-orientations",
+        ),
         (edited(Rows=lambda _: 0), "pixel-matrix-missing"),
         (edited(positions=lambda i: ((0.0, 0.0, 5.0 * (i // 2)),)), "duplicate-positions"),
     ],
 )
-def test_what_must_not_be_mixed_is_refused_by_name(each: Callable[[int, InstanceHeader], InstanceHeader], code: str) -> None:
+def test_what_must_not_be_mixed_is_refused_by_name(
+    each: Callable[[int, InstanceHeader], InstanceHeader], code: str
+) -> None:
     choice = choose_stack(make_series(each=each))
     assert choice.stack is None
     assert [(finding.code, finding.grade) for finding in choice.findings] == [(code, "refuse")]
@@ -85,7 +90,9 @@ def test_two_interleaved_acquisitions_are_one_stack() -> None:
 def test_phase_beside_magnitude_is_left_out() -> None:
     def part(index: int, header: InstanceHeader) -> InstanceHeader:
         kind = "M" if index < 15 else "P"
-        return replace(header, positions=((0.0, 0.0, 5.0 * (index % 15)),), ImageType=("ORIGINAL", "PRIMARY", kind, "ND"))
+        return replace(
+            header, positions=((0.0, 0.0, 5.0 * (index % 15)),), ImageType=("ORIGINAL", "PRIMARY", kind, "ND")
+        )
 
     choice = choose_stack(make_series(each=part))
     assert choice.stack is not None
@@ -103,5 +110,7 @@ def test_a_multi_frame_instance_gives_one_slice_a_frame() -> None:
 def test_several_volumes_inside_one_instance_are_refused() -> None:
     extra = {"TemporalPositionIndices": [1, 2]}
     positions = tuple((0.0, 0.0, 4.0 * (index // 2)) for index in range(24))
-    series = make_series(count=1, NumberOfFrames=24, positions=positions, orientations=((1, 0, 0, 0, 1, 0),) * 24, extra=extra)
+    series = make_series(
+        count=1, NumberOfFrames=24, positions=positions, orientations=((1, 0, 0, 0, 1, 0),) * 24, extra=extra
+    )
     assert [finding.code for finding in choose_stack(series).findings] == ["several-volumes"]

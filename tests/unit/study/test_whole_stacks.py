@@ -20,7 +20,9 @@ from tests.factories.headers import PLANES, indexed, make_series
 def spread(series: Series, owners: Sequence[int]) -> list[IndexedInstance]:
     """Return the slices under several Series Instance UIDs: slice k belongs to series `owners[k]`."""
     return [
-        replace(item, header=replace(item.header, SeriesInstanceUID=f"1.2.3.50.{owner}", SeriesNumber=50 + owner))
+        replace(
+            item, header=replace(item.header, SeriesInstanceUID=f"1.2.3.50.{owner}", SeriesNumber=50 + owner)
+        )
         for item, owner in zip(series.instances, owners, strict=True)
     ]
 
@@ -55,7 +57,12 @@ def test_one_stack_under_several_series_is_joined_and_named(name: str) -> None:
 def test_overlapping_halves_give_every_position_once(first: int, overlap: int) -> None:
     whole = thick().instances
     again = [
-        replace(item, header=replace(item.header, SOPInstanceUID=f"{item.header.SOPInstanceUID}.9", SeriesInstanceUID="1.2.3.60"))
+        replace(
+            item,
+            header=replace(
+                item.header, SOPInstanceUID=f"{item.header.SOPInstanceUID}.9", SeriesInstanceUID="1.2.3.60"
+            ),
+        )
         for item in whole[first - overlap :]
     ]
 
@@ -68,14 +75,19 @@ def test_overlapping_halves_give_every_position_once(first: int, overlap: int) -
 
 
 @pytest.mark.parametrize(
-    ("shift_mm", "change"), [(0.0, {}), (2.0, {}), (144.0, {"EchoTime": 90.0}), (144.0, {"FrameOfReferenceUID": "1.2.8"})]
+    ("shift_mm", "change"),
+    [(0.0, {}), (2.0, {}), (144.0, {"EchoTime": 90.0}), (144.0, {"FrameOfReferenceUID": "1.2.8"})],
 )
 def test_two_runs_stay_two_series(shift_mm: float, change: dict[str, object]) -> None:
     """Repeats at the same positions, runs shifted by half a slice, and pieces of another acquisition are no stack."""
 
     def move(index: int, header: InstanceHeader) -> InstanceHeader:
         return replace(
-            header, SOPInstanceUID=f"1.2.9.{index}", SeriesInstanceUID="1.2.3.61", positions=((0.0, 0.0, 4.0 * index + shift_mm),), **change
+            header,
+            SOPInstanceUID=f"1.2.9.{index}",
+            SeriesInstanceUID="1.2.3.61",
+            positions=((0.0, 0.0, 4.0 * index + shift_mm),),
+            **change,
         )
 
     other = make_series(count=36, spacing_mm=4.0, SliceThickness=4.0, each=move)
@@ -131,7 +143,10 @@ def test_two_whole_orientations_become_two_stacks() -> None:
     other = make_series(count=30, plane="sagittal", spacing_mm=5.0)
     instances = [
         *thick().instances,
-        *(replace(i, header=replace(i.header, SOPInstanceUID=f"{i.header.SOPInstanceUID}.7")) for i in other.instances),
+        *(
+            replace(i, header=replace(i.header, SOPInstanceUID=f"{i.header.SOPInstanceUID}.7"))
+            for i in other.instances
+        ),
     ]
 
     study = assemble("1.2.3", instances)
@@ -169,7 +184,11 @@ def test_positions_rounded_by_the_scanner_are_no_gap(
     def place(index: int, header: InstanceHeader) -> InstanceHeader:
         exact = np.array(origin) + index * spacing_mm * normal
         rounded = np.rint(exact / step_mm) * step_mm
-        return replace(header, positions=(tuple(float(round(value, 4)) for value in rounded),), orientations=(orientation,))
+        return replace(
+            header,
+            positions=(tuple(float(round(value, 4)) for value in rounded),),
+            orientations=(orientation,),
+        )
 
     stack = choose_stack(make_series(count=40, each=place)).stack
 
@@ -183,7 +202,10 @@ def test_a_refusal_never_says_that_no_slice_is_missing() -> None:
     for _ in range(200):
         offsets = np.cumsum(random.choice([2.0, 3.0, 3.0, 3.0, 4.5, 6.0], 25)) + random.normal(0, 0.2, 25)
         series = make_series(
-            count=25, each=lambda index, header, offsets=offsets: replace(header, positions=((0.0, 0.0, float(offsets[index])),))
+            count=25,
+            each=lambda index, header, offsets=offsets: replace(
+                header, positions=((0.0, 0.0, float(offsets[index])),)
+            ),
         )
         stack = choose_stack(series).stack
         findings = () if stack is None else regularity_findings(stack)

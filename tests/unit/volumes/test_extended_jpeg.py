@@ -54,7 +54,9 @@ def test_values_are_those_of_dcmtk(tmp_path: Path) -> None:
 def test_a_broken_stream_is_an_error_and_no_picture() -> None:
     extended_jpeg.register()
     with pytest.raises(RuntimeError):
-        get_decoder(JPEGExtended12Bit).as_array(_dataset(CODESTREAM[:40]), decoding_plugin=extended_jpeg.PLUGIN)
+        get_decoder(JPEGExtended12Bit).as_array(
+            _dataset(CODESTREAM[:40]), decoding_plugin=extended_jpeg.PLUGIN
+        )
 
 
 def test_registering_twice_does_no_harm() -> None:

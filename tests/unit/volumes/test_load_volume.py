@@ -31,8 +31,18 @@ from pipeline.records import Volume
 from tests.factories.dicom import PhantomSeries, phantom_series
 
 # JPEG 2000 halves an image five times.
-LARGER: dict[str, Any] = {"shape": (12, 40, 64), "spacing_mm": (9.0, 4.0, 3.0), "study_uid": "1.2.3", "frame_of_reference_uid": "1.2.9"}
-SMALL: dict[str, Any] = {"shape": (12, 20, 28), "spacing_mm": (9.0, 8.0, 5.5), "study_uid": "1.2.3", "frame_of_reference_uid": "1.2.9"}
+LARGER: dict[str, Any] = {
+    "shape": (12, 40, 64),
+    "spacing_mm": (9.0, 4.0, 3.0),
+    "study_uid": "1.2.3",
+    "frame_of_reference_uid": "1.2.9",
+}
+SMALL: dict[str, Any] = {
+    "shape": (12, 20, 28),
+    "spacing_mm": (9.0, 8.0, 5.5),
+    "study_uid": "1.2.3",
+    "frame_of_reference_uid": "1.2.9",
+}
 
 
 def stored(instances: list[Dataset], folder: Path) -> Series:
@@ -44,7 +54,9 @@ def stored(instances: list[Dataset], folder: Path) -> Series:
 
 
 def loaded(phantom: PhantomSeries, tmp_path: Path) -> tuple[Volume, SourceSeries]:
-    volume, source, findings = load_volume(stored(phantom.instances, tmp_path), phantom.role, tmp_path, tmp_path)
+    volume, source, findings = load_volume(
+        stored(phantom.instances, tmp_path), phantom.role, tmp_path, tmp_path
+    )
     assert findings == ()
     return volume, source
 
@@ -65,9 +77,15 @@ def assert_same_in_patient(phantom: PhantomSeries, volume: Volume) -> None:
 
 @pytest.mark.parametrize("multiframe", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("plane", "tilt_deg"), [("axial", 0.0), ("sagittal", 0.0), ("coronal", 0.0), ("axial", 17.0)])
-def test_every_plane_lands_where_it_was_painted(tmp_path: Path, plane: str, tilt_deg: float, reverse: bool, multiframe: bool) -> None:
-    phantom = phantom_series("flair", **SMALL, plane=plane, tilt_deg=tilt_deg, reverse=reverse, multiframe=multiframe)
+@pytest.mark.parametrize(
+    ("plane", "tilt_deg"), [("axial", 0.0), ("sagittal", 0.0), ("coronal", 0.0), ("axial", 17.0)]
+)
+def test_every_plane_lands_where_it_was_painted(
+    tmp_path: Path, plane: str, tilt_deg: float, reverse: bool, multiframe: bool
+) -> None:
+    phantom = phantom_series(
+        "flair", **SMALL, plane=plane, tilt_deg=tilt_deg, reverse=reverse, multiframe=multiframe
+    )
     volume, source = loaded(phantom, tmp_path)
     assert_same_in_patient(phantom, volume)
     assert len(source.frames) == 12
@@ -83,17 +101,23 @@ def test_instances_may_come_in_any_order_and_number(tmp_path: Path) -> None:
         instance.InstanceNumber = str(number + 40)
     volume, source, _ = load_volume(stored(shuffled, tmp_path), "t1", tmp_path, tmp_path)
     assert_same_in_patient(phantom, volume)
-    assert [frame.SOPInstanceUID for frame in source.frames] == [item.SOPInstanceUID for item in phantom.instances]
+    assert [frame.SOPInstanceUID for frame in source.frames] == [
+        item.SOPInstanceUID for item in phantom.instances
+    ]
 
 
 @pytest.mark.parametrize("frame_order", ["reversed", "shuffled"])
 def test_enhanced_frames_may_stand_in_any_order(tmp_path: Path, frame_order: str) -> None:
     phantom = phantom_series("t1", **SMALL, plane="sagittal", multiframe=True)
     (instance,) = phantom.instances
-    order = list(range(12))[::-1] if frame_order == "reversed" else list(np.random.default_rng(3).permutation(12))
+    order = (
+        list(range(12))[::-1] if frame_order == "reversed" else list(np.random.default_rng(3).permutation(12))
+    )
     frames = instance.pixel_array
     instance.PixelData = frames[order].tobytes()
-    instance.PerFrameFunctionalGroupsSequence = [instance.PerFrameFunctionalGroupsSequence[index] for index in order]
+    instance.PerFrameFunctionalGroupsSequence = [
+        instance.PerFrameFunctionalGroupsSequence[index] for index in order
+    ]
     volume, source, _ = load_volume(stored([instance], tmp_path), "t1", tmp_path, tmp_path)
     assert_same_in_patient(phantom, volume)
     back = [order[frame.frame_number - 1] for frame in source.frames]
@@ -107,7 +131,13 @@ def test_enhanced_instances_of_one_frame_each_are_one_volume(tmp_path: Path) -> 
     for index in range(12):
         affine = whole.affine.copy()
         affine[:3, 3] += index * affine[:3, 0]
-        part = author_enhanced(whole.array[index : index + 1], affine, role="t1", study_uid="1.2.3", frame_of_reference_uid="1.2.9")
+        part = author_enhanced(
+            whole.array[index : index + 1],
+            affine,
+            role="t1",
+            study_uid="1.2.3",
+            frame_of_reference_uid="1.2.9",
+        )
         part.SOPInstanceUID = part.file_meta.MediaStorageSOPInstanceUID = f"1.2.4.{index + 1}"
         instances.append(part)
     volume, _, _ = load_volume(stored(instances, tmp_path), "t1", tmp_path, tmp_path)
@@ -138,7 +168,11 @@ def test_compressed_syntaxes(tmp_path: Path, syntax: Any, multiframe: bool) -> N
 
 def rescale_classic(phantom: PhantomSeries) -> np.ndarray:
     for index, instance in enumerate(phantom.instances):
-        instance.RescaleSlope, instance.RescaleIntercept, instance.RescaleType = str(1 + index / 4), str(index - 3), "US"
+        instance.RescaleSlope, instance.RescaleIntercept, instance.RescaleType = (
+            str(1 + index / 4),
+            str(index - 3),
+            "US",
+        )
     factors = np.arange(12)[:, None, None]
     return phantom.array * (1 + factors / 4) + factors - 3
 
@@ -150,7 +184,9 @@ def rescale_shared(phantom: PhantomSeries) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("multiframe", "rescale"), [(False, rescale_classic), (True, rescale_shared)])
-def test_rescale_is_applied(tmp_path: Path, multiframe: bool, rescale: Callable[[PhantomSeries], np.ndarray]) -> None:
+def test_rescale_is_applied(
+    tmp_path: Path, multiframe: bool, rescale: Callable[[PhantomSeries], np.ndarray]
+) -> None:
     phantom = phantom_series("flair", **SMALL, multiframe=multiframe)
     expected = rescale(phantom)
     assert np.allclose(loaded(phantom, tmp_path)[0].array, expected, rtol=1e-6)
@@ -227,7 +263,9 @@ def set_on(keyword: str, value: Any, indices: range = range(12)) -> Callable[[li
         (set_on("PixelData", b"\0\0" * 20 * 28), "voxels-constant"),
     ],
 )
-def test_damage_is_refused_by_name(tmp_path: Path, damage: Callable[[list[Dataset]], list[Dataset]], code: str) -> None:
+def test_damage_is_refused_by_name(
+    tmp_path: Path, damage: Callable[[list[Dataset]], list[Dataset]], code: str
+) -> None:
     series = stored(damage(phantom_series("flair", **SMALL).instances), tmp_path)
     with pytest.raises(StudyRefused) as refusal:
         load_volume(series, "flair", tmp_path, tmp_path)
@@ -282,7 +320,9 @@ def cropped(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
         (cropped, "geometry-disagreement"),
     ],
 )
-def test_one_lying_converter_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, witness: str, lie: Any, code: str) -> None:
+def test_one_lying_converter_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, witness: str, lie: Any, code: str
+) -> None:
     honest = getattr(loading, witness)
     monkeypatch.setattr(loading, witness, lambda *args: lie(*honest(*args)))
     series = stored(phantom_series("flair", **SMALL).instances, tmp_path)
@@ -291,8 +331,13 @@ def test_one_lying_converter_is_caught(tmp_path: Path, monkeypatch: pytest.Monke
     assert refusal.value.code == code
 
 
-@pytest.mark.parametrize(("lie", "code"), [(flipped_rows, "voxel-disagreement"), (moved, None), (mirrored, "geometry-disagreement")])
-def test_both_lying_alike_is_caught_by_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: Any, code: str | None) -> None:
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [(flipped_rows, "voxel-disagreement"), (moved, None), (mirrored, "geometry-disagreement")],
+)
+def test_both_lying_alike_is_caught_by_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: Any, code: str | None
+) -> None:
     for witness in ("convert_with_dicom2nifti", "convert_with_highdicom"):
         honest = getattr(loading, witness)
         monkeypatch.setattr(loading, witness, lambda *args, honest=honest: lie(*honest(*args)))

@@ -29,7 +29,9 @@ def marked() -> np.ndarray:
 
 @pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
 @pytest.mark.parametrize("turn", [0.0, 33.0], ids=["straight", "turned"])
-def test_a_voxel_keeps_its_place_in_every_orientation(tmp_path: Path, signs: tuple[int, int, int], turn: float) -> None:
+def test_a_voxel_keeps_its_place_in_every_orientation(
+    tmp_path: Path, signs: tuple[int, int, int], turn: float
+) -> None:
     affine = np.eye(4)
     affine[:3, :3] = rotation((1, 2, 3), turn) @ np.diag(np.multiply(signs, (0.9, 1.1, 3.0)))
     affine[:3, 3] = (11, -7, 40)
@@ -113,7 +115,19 @@ def holed(path: Path) -> Path:
         (text, "nifti-unreadable"),
         (lambda path: path, "nifti-unreadable"),
     ],
-    ids=["4D", "2D", "complex", "rgb", "no transform", "mirrored", "NaN", "flat", "cut off", "text", "absent"],
+    ids=[
+        "4D",
+        "2D",
+        "complex",
+        "rgb",
+        "no transform",
+        "mirrored",
+        "NaN",
+        "flat",
+        "cut off",
+        "text",
+        "absent",
+    ],
 )
 def test_what_would_be_a_guess_is_refused_by_name(tmp_path: Path, make, code: str) -> None:
     with pytest.raises((StudyRefused, PipelineError)) as caught:

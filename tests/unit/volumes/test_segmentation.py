@@ -18,9 +18,17 @@ from tests.factories.results import answered_study
 @pytest.mark.parametrize("plane", ["axial", "sagittal"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_seg_is_read_where_it_lies(tmp_path: Path, plane: str, reverse: bool) -> None:
-    grid = {"plane": plane, "shape": (20, 36, 40), "spacing_mm": (6.0, 5.0, 4.5), "reverse": reverse, "tilt_deg": 8.0}
+    grid = {
+        "plane": plane,
+        "shape": (20, 36, 40),
+        "spacing_mm": (6.0, 5.0, 4.5),
+        "reverse": reverse,
+        "tilt_deg": 8.0,
+    }
     study = answered_study(tmp_path, roles=("flair",), flair=grid)
-    (seg,) = [item for item in build_answer(study.context, study.volume, study.result, ()) if item.kind == "seg"]
+    (seg,) = [
+        item for item in build_answer(study.context, study.volume, study.result, ()) if item.kind == "seg"
+    ]
     path = tmp_path / seg.filename
     path.write_bytes(seg.data)
 

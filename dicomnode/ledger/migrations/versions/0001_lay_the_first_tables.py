@@ -51,7 +51,9 @@ def _create_instances() -> None:
         sa.Column("header", sa.Text(), nullable=True),
         sa.Column("unreadable_because", sa.Text(), nullable=True),
         sa.Column("indexed_at", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(["StudyInstanceUID"], ["studies.StudyInstanceUID"], name=op.f("fk_instances_StudyInstanceUID")),
+        sa.ForeignKeyConstraint(
+            ["StudyInstanceUID"], ["studies.StudyInstanceUID"], name=op.f("fk_instances_StudyInstanceUID")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instances")),
         sa.UniqueConstraint("SOPInstanceUID", "arrival", name=op.f("uq_instances_SOPInstanceUID_arrival")),
         sa.UniqueConstraint("SOPInstanceUID", "sha256", name=op.f("uq_instances_SOPInstanceUID_sha256")),
@@ -84,7 +86,9 @@ def _create_jobs() -> None:
         sa.Column("not_before", sa.Double(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["StudyInstanceUID"], ["studies.StudyInstanceUID"], name=op.f("fk_jobs_StudyInstanceUID")),
+        sa.ForeignKeyConstraint(
+            ["StudyInstanceUID"], ["studies.StudyInstanceUID"], name=op.f("fk_jobs_StudyInstanceUID")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         sa.UniqueConstraint("StudyInstanceUID", "revision", name=op.f("uq_jobs_StudyInstanceUID_revision")),
         sqlite_autoincrement=True,
@@ -136,7 +140,10 @@ def _create_deliveries() -> None:
     )
     op.create_index("ix_deliveries_job_id", "deliveries", ["job_id"], unique=False)
     op.create_index(
-        "ix_deliveries_state_destination_next_attempt_at", "deliveries", ["state", "destination", "next_attempt_at"], unique=False
+        "ix_deliveries_state_destination_next_attempt_at",
+        "deliveries",
+        ["state", "destination", "next_attempt_at"],
+        unique=False,
     )
 
 

@@ -41,7 +41,9 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("last_status", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_commitment_requests")),
-        sa.UniqueConstraint("calling_ae", "TransactionUID", name=op.f("uq_commitment_requests_calling_ae_TransactionUID")),
+        sa.UniqueConstraint(
+            "calling_ae", "TransactionUID", name=op.f("uq_commitment_requests_calling_ae_TransactionUID")
+        ),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_commitment_requests_due_at", "commitment_requests", ["due_at"], unique=False)

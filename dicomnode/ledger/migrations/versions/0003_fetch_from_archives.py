@@ -31,4 +31,6 @@ def upgrade() -> None:
         sa.Column("asked_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("SeriesInstanceUID", name=op.f("pk_archive_counts")),
     )
-    op.create_index("ix_archive_counts_StudyInstanceUID", "archive_counts", ["StudyInstanceUID"], unique=False)
+    op.create_index(
+        "ix_archive_counts_StudyInstanceUID", "archive_counts", ["StudyInstanceUID"], unique=False
+    )

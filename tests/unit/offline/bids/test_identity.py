@@ -70,9 +70,12 @@ def test_the_linking_file_is_private_and_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "mode", "message"), [("{}", 0o600, "no linking file"), ("[1", 0o600, "no linking file"), ("{}", 0o640, "chmod 600")]
+    ("content", "mode", "message"),
+    [("{}", 0o600, "no linking file"), ("[1", 0o600, "no linking file"), ("{}", 0o640, "chmod 600")],
 )
-def test_a_linking_file_that_cannot_be_trusted_is_refused(tmp_path: Path, content: str, mode: int, message: str) -> None:
+def test_a_linking_file_that_cannot_be_trusted_is_refused(
+    tmp_path: Path, content: str, mode: int, message: str
+) -> None:
     path = tmp_path / "link.json"
     path.write_text(content)
     path.chmod(mode)

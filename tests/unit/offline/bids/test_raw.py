@@ -21,7 +21,9 @@ JOHN = Patient("Roe^Richard", "HOSP-0815", "19300101", "M", "096Y")
 GRID = {"shape": (24, 40, 44), "spacing_mm": (5.0, 5.0, 4.5)}
 
 
-def write_study(folder: Path, uid: str, patient: Patient, date: str, roles: tuple[str, ...] = ("t1", "flair")) -> None:
+def write_study(
+    folder: Path, uid: str, patient: Patient, date: str, roles: tuple[str, ...] = ("t1", "flair")
+) -> None:
     words = {
         "StudyDate": date,
         "SeriesDate": date,
@@ -36,7 +38,13 @@ def write_study(folder: Path, uid: str, patient: Patient, date: str, roles: tupl
     }
     for number, role in enumerate(roles, start=1):
         series = phantom_series(
-            role, study_uid=uid, frame_of_reference_uid=f"{uid}.9", patient=patient, series_number=number, overrides=words, **GRID
+            role,
+            study_uid=uid,
+            frame_of_reference_uid=f"{uid}.9",
+            patient=patient,
+            series_number=number,
+            overrides=words,
+            **GRID,
         )
         write_series(series.instances, folder / role)
 
@@ -53,7 +61,9 @@ def studies(tmp_path: Path) -> Path:
 @pytest.fixture
 def convert(tmp_path: Path, studies: Path) -> Callable[..., list[dict[str, str]]]:
     def run(*options: str, exit_code: int = 0) -> list[dict[str, str]]:
-        answer = CliRunner().invoke(cli, ["bids", str(studies), "-o", str(tmp_path / "bids"), "--json", *options])
+        answer = CliRunner().invoke(
+            cli, ["bids", str(studies), "-o", str(tmp_path / "bids"), "--json", *options]
+        )
         assert answer.exit_code == exit_code, answer.output
         told: list[dict[str, str]] = json.loads(answer.stdout)
         return told
@@ -64,14 +74,32 @@ def convert(tmp_path: Path, studies: Path) -> Callable[..., list[dict[str, str]]
 def everything(folder: Path) -> bytes:
     """Every byte of a dataset, names included, compressed files opened."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return b"".join(str(path).encode() + (gzip.decompress if path.suffix == ".gz" else bytes)(path.read_bytes()) for path in files)
+    return b"".join(
+        str(path).encode() + (gzip.decompress if path.suffix == ".gz" else bytes)(path.read_bytes())
+        for path in files
+    )
 
 
-def test_nothing_of_the_patient_is_in_the_dataset(tmp_path: Path, convert: Callable[..., list[dict[str, str]]]) -> None:
+def test_nothing_of_the_patient_is_in_the_dataset(
+    tmp_path: Path, convert: Callable[..., list[dict[str, str]]]
+) -> None:
     convert()
 
     content = everything(tmp_path / "bids")
-    secrets = ["Doe", "Jane", "Roe", "Richard", "4711", "0815", "19610203", "19300101", "20240630", "20250630", "20240101", "House"]
+    secrets = [
+        "Doe",
+        "Jane",
+        "Roe",
+        "Richard",
+        "4711",
+        "0815",
+        "19610203",
+        "19300101",
+        "20240630",
+        "20250630",
+        "20240101",
+        "House",
+    ]
     secrets += ["Elsewhere", "MRHOSP1", "998877", "1.2.840", "2024-06", "SIM"]
     assert [word for word in secrets if word.encode() in content] == []
     link = tmp_path / "bids-link.json"
@@ -79,7 +107,9 @@ def test_nothing_of_the_patient_is_in_the_dataset(tmp_path: Path, convert: Calla
     assert link.stat().st_mode & 0o777 == 0o600
 
 
-def test_images_lie_where_the_phantom_lies(tmp_path: Path, convert: Callable[..., list[dict[str, str]]]) -> None:
+def test_images_lie_where_the_phantom_lies(
+    tmp_path: Path, convert: Callable[..., list[dict[str, str]]]
+) -> None:
     rows = {row["study"]: row for row in convert()}
     label = rows["1.2.840.3"]["subject"]
 
@@ -112,7 +142,9 @@ def test_sidecars_speak_bids(tmp_path: Path, convert: Callable[..., list[dict[st
     assert set(people[1:]) == {f"{jane}\tF\t64", f"{john}\tM\t89+"}
 
 
-def test_days_are_written_only_when_asked_for(tmp_path: Path, convert: Callable[..., list[dict[str, str]]]) -> None:
+def test_days_are_written_only_when_asked_for(
+    tmp_path: Path, convert: Callable[..., list[dict[str, str]]]
+) -> None:
     rows = {row["study"]: row["subject"] for row in convert("--dates")}
     jane = rows["1.2.840.2"].split("_")[0]
 
@@ -143,13 +175,18 @@ def test_one_bad_study_does_not_stop_the_others_and_a_later_run_goes_on(
         "1.2.840.2": "skipped",
         "1.2.840.3": "converted",
     }
-    assert {uid: row["subject"] for uid, row in first.items()} == {uid: row["subject"] for uid, row in second.items()}
+    assert {uid: row["subject"] for uid, row in first.items()} == {
+        uid: row["subject"] for uid, row in second.items()
+    }
     assert set(third.values()) == {"converted"}
     assert not (tmp_path / "bids" / ".partial").exists()
 
 
 def test_a_link_inside_the_dataset_is_refused(tmp_path: Path, studies: Path) -> None:
-    answer = CliRunner().invoke(cli, ["bids", str(studies), "-o", str(tmp_path / "bids"), "--link", str(tmp_path / "bids" / "link.json")])
+    answer = CliRunner().invoke(
+        cli,
+        ["bids", str(studies), "-o", str(tmp_path / "bids"), "--link", str(tmp_path / "bids" / "link.json")],
+    )
 
     assert "kept apart" in str(answer.exception)
     assert not (tmp_path / "bids").exists()

@@ -52,7 +52,9 @@ def test_distances_use_the_spacing_of_their_axis() -> None:
     for axis, step in enumerate(SPACING):
         moved = np.roll(mask(point), 2, axis) > 0
 
-        assert measure_surface_distances(moved, mask(point) > 0, SPACING).percentile_95_mm == pytest.approx(2 * step)
+        assert measure_surface_distances(moved, mask(point) > 0, SPACING).percentile_95_mm == pytest.approx(
+            2 * step
+        )
 
 
 def test_the_inside_of_a_mask_is_no_surface() -> None:
@@ -63,7 +65,9 @@ def test_the_inside_of_a_mask_is_no_surface() -> None:
     distances = measure_surface_distances(shell, mask(inner) > 0, (1.0, 1.0, 1.0))
 
     # 218 voxels of the outer shell: faces 150 at 1 mm, edges 60 at sqrt(2), corners 8 at sqrt(3); the 98 of the inner one are 1 mm away.
-    assert distances.average_mm == pytest.approx((150 + 60 * math.sqrt(2) + 8 * math.sqrt(3) + 98) / (218 + 98))
+    assert distances.average_mm == pytest.approx(
+        (150 + 60 * math.sqrt(2) + 8 * math.sqrt(3) + 98) / (218 + 98)
+    )
 
 
 @pytest.mark.parametrize(

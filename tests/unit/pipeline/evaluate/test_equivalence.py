@@ -60,6 +60,8 @@ def test_same_difference_everywhere_is_judged_by_its_size() -> None:
         ([0.5, 0.6], [0.5, 0.6], 0.0, "margin"),
     ],
 )
-def test_unusable_values_are_named(first: list[float], second: list[float], margin: float, words: str) -> None:
+def test_unusable_values_are_named(
+    first: list[float], second: list[float], margin: float, words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         paired_tost(first, second, margin)

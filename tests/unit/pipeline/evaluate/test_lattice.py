@@ -14,7 +14,9 @@ from pipeline.records import Volume
 from tests.factories.volumes import AXIAL, grid_affine, rotation
 
 SHAPE = (7, 9, 11)
-AFFINE = grid_affine(SHAPE, (3.0, 1.1, 0.9), directions=np.array(AXIAL) @ rotation((1, 2, 3), 25).T, centre_mm=(4, -7, 30))
+AFFINE = grid_affine(
+    SHAPE, (3.0, 1.1, 0.9), directions=np.array(AXIAL) @ rotation((1, 2, 3), 25).T, centre_mm=(4, -7, 30)
+)
 
 
 def truth() -> Volume:
@@ -51,8 +53,14 @@ def test_a_mask_of_some_slices_is_laid_where_it_belongs() -> None:
     ("change", "message"),
     [
         (lambda a: np.diag([2.0, 1.0, 1.0, 1.0]) @ a, "do not lie on a grid"),
-        (lambda a: a + np.array([[0, 0, 0, 0.4], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]), "mm beside the other's"),
-        (lambda a: np.block([[rotation((0, 0, 1), 3) @ a[:3, :3], a[:3, 3:]], [a[3:]]]), "mm beside the other's"),
+        (
+            lambda a: a + np.array([[0, 0, 0, 0.4], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]),
+            "mm beside the other's",
+        ),
+        (
+            lambda a: np.block([[rotation((0, 0, 1), 3) @ a[:3, :3], a[:3, 3:]], [a[3:]]]),
+            "mm beside the other's",
+        ),
     ],
     ids=["voxel size", "half a voxel", "turned"],
 )
@@ -76,7 +84,10 @@ def test_a_mark_outside_of_the_grid_is_refused() -> None:
 
 
 def test_two_partial_masks_meet_on_a_grid_that_holds_both() -> None:
-    first, second = part_of(truth(), (3, 0, 0)), reorient(part_of(truth(), (0, 4, 2)), Orientation((2, 1, 0), (True, False, True)))
+    first, second = (
+        part_of(truth(), (3, 0, 0)),
+        reorient(part_of(truth(), (0, 4, 2)), Orientation((2, 1, 0), (True, False, True))),
+    )
 
     grid = covering_grid(first, second)
     laid = [lay_on_grid(mask, grid, whole=False).array for mask in (first, second)]

@@ -54,7 +54,10 @@ def test_underestimated_volumes_lie_below_the_identity_line() -> None:
 def test_bias_is_drawn_where_it_is() -> None:
     scores = [case(str(n), ml, ml - 5.0, 0.6) for n, ml in enumerate((10.0, 40.0, 90.0))]
 
-    assert where(plot_bland_altman({"one": scores}), BLUE)[:, 0].min() > pixels(plot_bland_altman({"one": scores})).shape[0] * 0.4
+    assert (
+        where(plot_bland_altman({"one": scores}), BLUE)[:, 0].min()
+        > pixels(plot_bland_altman({"one": scores})).shape[0] * 0.4
+    )
 
 
 def test_boxes_stand_in_their_bins_and_the_bytes_repeat() -> None:
@@ -67,7 +70,13 @@ def test_boxes_stand_in_their_bins_and_the_bytes_repeat() -> None:
     assert png == plot_boxes({"one": scores}, SIZE_EDGES_ML)
 
 
-@pytest.mark.parametrize("scores", [[case("a", 0.0, 0.0, 1.0)], [case("a", 0.0, 3.0, 0.0)], [case("a", 5.0, 5.0, 1.0)] * 3])
+@pytest.mark.parametrize(
+    "scores", [[case("a", 0.0, 0.0, 1.0)], [case("a", 0.0, 3.0, 0.0)], [case("a", 5.0, 5.0, 1.0)] * 3]
+)
 def test_degenerate_sets_are_drawn_too(scores: list[CaseScore]) -> None:
-    for png in (plot_volumes({"one": scores}), plot_bland_altman({"one": scores}), plot_boxes({"one": scores}, SIZE_EDGES_ML)):
+    for png in (
+        plot_volumes({"one": scores}),
+        plot_bland_altman({"one": scores}),
+        plot_boxes({"one": scores}, SIZE_EDGES_ML),
+    ):
         assert pixels(png).shape == (560, 720, 3)

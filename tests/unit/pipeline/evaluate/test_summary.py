@@ -17,8 +17,21 @@ from pipeline.evaluate.lesions import LesionCounts
 from pipeline.evaluate.summary import summarize_cases
 
 
-def case(name: str, true_ml: float, predicted_ml: float, dice: float, lesions: LesionCounts | None = None) -> CaseScore:
-    return CaseScore(name, true_ml, predicted_ml, dice, dice / (2 - dice), dice, dice, 1.0, 2.0, lesions or LesionCounts(1, 1, 1, 1))
+def case(
+    name: str, true_ml: float, predicted_ml: float, dice: float, lesions: LesionCounts | None = None
+) -> CaseScore:
+    return CaseScore(
+        name,
+        true_ml,
+        predicted_ml,
+        dice,
+        dice / (2 - dice),
+        dice,
+        dice,
+        1.0,
+        2.0,
+        lesions or LesionCounts(1, 1, 1, 1),
+    )
 
 
 CASES = [
@@ -26,8 +39,12 @@ CASES = [
     case("b", 3.0, 2.0, 0.6, LesionCounts(3, 1, 1, 1)),
     case("c", 5.0, 6.0, 0.7),
     case("d", 40.0, 30.0, 0.8),
-    replace(case("e", 0.0, 1.0, 0.0, LesionCounts(0, 0, 2, 0)), sensitivity=math.nan, average_distance_mm=math.nan),
-    replace(case("f", 0.2, 0.0, 0.0, LesionCounts(1, 0, 0, 0)), precision=math.nan, average_distance_mm=math.nan),
+    replace(
+        case("e", 0.0, 1.0, 0.0, LesionCounts(0, 0, 2, 0)), sensitivity=math.nan, average_distance_mm=math.nan
+    ),
+    replace(
+        case("f", 0.2, 0.0, 0.0, LesionCounts(1, 0, 0, 0)), precision=math.nan, average_distance_mm=math.nan
+    ),
 ]
 
 
@@ -45,7 +62,9 @@ def test_means_are_over_the_cases_where_a_figure_is_defined() -> None:
 
 
 def test_bins_hold_their_upper_edge_and_cases_without_a_lesion_stand_alone() -> None:
-    bins = {(each.low_ml, each.high_ml): each for each in summarize_cases(CASES, np.random.default_rng(1)).bins}
+    bins = {
+        (each.low_ml, each.high_ml): each for each in summarize_cases(CASES, np.random.default_rng(1)).bins
+    }
 
     assert {key: each.cases for key, each in bins.items()} == {(0, 0): 1, (0, 1): 2, (1, 5): 2, (20, 80): 1}
     assert bins[1, 5].dice.value == pytest.approx(0.65)
@@ -69,9 +88,13 @@ def test_the_interval_repeats_with_its_seed_and_covers_as_it_says() -> None:
 
 def test_the_interval_is_that_of_scipy() -> None:
     dice = np.random.default_rng(2).beta(5, 3, 60)
-    ours = summarize_cases([case(str(n), 1.0, 1.0, d) for n, d in enumerate(dice)], np.random.default_rng(1), resamples=5000).means["dice"]
+    ours = summarize_cases(
+        [case(str(n), 1.0, 1.0, d) for n, d in enumerate(dice)], np.random.default_rng(1), resamples=5000
+    ).means["dice"]
 
-    theirs = stats.bootstrap((dice,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(9)).confidence_interval
+    theirs = stats.bootstrap(
+        (dice,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(9)
+    ).confidence_interval
 
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
 
@@ -83,7 +106,9 @@ def test_volume_agreement_is_that_of_scipy() -> None:
 
     ours, line = measure_agreement(predicted, true), stats.linregress(true, predicted)
 
-    assert (ours.pearson, ours.slope, ours.intercept_ml) == pytest.approx((line.rvalue, line.slope, line.intercept))
+    assert (ours.pearson, ours.slope, ours.intercept_ml) == pytest.approx(
+        (line.rvalue, line.slope, line.intercept)
+    )
     assert ours.bias_ml == pytest.approx(np.mean(predicted - true))
     assert (ours.high_ml - ours.low_ml) / 2 == pytest.approx(1.96 * np.std(predicted - true, ddof=1))
 
@@ -98,7 +123,9 @@ def test_two_methods_are_compared_pair_by_pair() -> None:
     rng = np.random.default_rng(8)
     dice = rng.beta(5, 3, 25)
     better = [case(str(n), 1.0, 1.0, d) for n, d in enumerate(dice)]
-    worse = [case(str(n), 1.0, 1.2, d) for n, d in enumerate(np.clip(dice - rng.normal(0.05, 0.03, 25), 0, 1))]
+    worse = [
+        case(str(n), 1.0, 1.2, d) for n, d in enumerate(np.clip(dice - rng.normal(0.05, 0.03, 25), 0, 1))
+    ]
 
     told = {test.metric: test for test in compare_methods(better, worse).tests}
 

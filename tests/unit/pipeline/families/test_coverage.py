@@ -26,7 +26,9 @@ CUT = 9
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    both = known_lesion_bundle(tmp_path, input__channels=["t1", "flair"], input__accepts=[["t1", "flair"], ["flair"], ["t1"]])
+    both = known_lesion_bundle(
+        tmp_path, input__channels=["t1", "flair"], input__accepts=[["t1", "flair"], ["flair"], ["t1"]]
+    )
     assert both.takes(["flair"])
     return both
 
@@ -40,7 +42,9 @@ def _case(flair: Volume, cut: int) -> Case:
     lower = flair.affine.copy()
     lower[:3, 3] += cut * flair.affine[:3, 0]
     t1 = replace(flair, array=flair.array[cut:], affine=lower)
-    brain = apply_brain_threshold(flair.with_array((flair.array > 0.25 * flair.array.max()).astype(np.float32)), 0.5)
+    brain = apply_brain_threshold(
+        flair.with_array((flair.array > 0.25 * flair.array.max()).astype(np.float32)), 0.5
+    )
     return Case({"flair": flair, "t1": t1}, {}, brain, grid_of(flair))
 
 
@@ -59,7 +63,9 @@ def _dark_is_cavity(channels: Channels) -> Answer:
 
 def _ask(bundle: Bundle, flair: Volume, cut: int) -> tuple[Answer, Journal]:
     channels, journal = _channels(flair, cut), Journal()
-    return answer_uncovered(bundle, _case(flair, cut), channels, _dark_is_cavity(channels), _dark_is_cavity, journal), journal
+    return answer_uncovered(
+        bundle, _case(flair, cut), channels, _dark_is_cavity(channels), _dark_is_cavity, journal
+    ), journal
 
 
 def test_what_the_t1_does_not_reach_is_answered_from_the_flair(bundle: Bundle, flair: Volume) -> None:
@@ -93,7 +99,9 @@ def test_a_network_that_needs_both_keeps_its_answer_and_says_so(bundle: Bundle, 
     assert "cannot do without it there" in finding.message
 
 
-def test_a_lesion_must_reach_the_peak_of_the_images_that_it_was_answered_from(tmp_path: Path, flair: Volume) -> None:
+def test_a_lesion_must_reach_the_peak_of_the_images_that_it_was_answered_from(
+    tmp_path: Path, flair: Volume
+) -> None:
     bundle = known_lesion_bundle(tmp_path, output__peaks={"t1+flair": 0.9, "flair": 0.3})
     case, grid = _case(flair, CUT), grid_of(flair)
     brain = case.brain.mask.array > 0
@@ -110,4 +118,7 @@ def test_a_lesion_must_reach_the_peak_of_the_images_that_it_was_answered_from(tm
     kept, dropped = apply_peak(probability, 0.1, peaks, 26)
     assert (kept[tuple(low)], kept[tuple(high)], dropped) == (0.5, 0.0, 1)
     assert choose_peaks(bundle, _case(flair, 0), grid) == 0.9
-    assert choose_peaks(replace(bundle, input=replace(bundle.input, accepts=(("t1", "flair"),))), case, grid) == 0.9
+    assert (
+        choose_peaks(replace(bundle, input=replace(bundle.input, accepts=(("t1", "flair"),))), case, grid)
+        == 0.9
+    )

@@ -16,6 +16,7 @@ from pipeline.plan import Recipe
 from pipeline.records import PipelineResult, Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.families import find_bundle, list_bundles, load_bundle
+from pipeline.segmenters.triplanar.segment import in_slices
 from tests.factories.families import BRIGHT, NEVER, PROPOSAL, write_ensemble, write_proposal, write_triplanar
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.steps import logged
@@ -32,7 +33,9 @@ def flair() -> Volume:
 @pytest.fixture
 def run(flair: Volume, recipe: Recipe) -> Any:
     def run_with(folder: Path, **changes: Any) -> PipelineResult:
-        return run_pipeline({"flair": flair}, dataclasses.replace(recipe, lesion=load_bundle(folder), **changes))
+        return run_pipeline(
+            {"flair": flair}, dataclasses.replace(recipe, lesion=load_bundle(folder), **changes)
+        )
 
     return run_with
 
@@ -46,7 +49,9 @@ def _planes(axial: float, coronal: float, sagittal: float) -> dict[str, float]:
     return {"axial": axial, "coronal": coronal, "sagittal": sagittal}
 
 
-def test_two_planes_of_three_decide_and_the_share_is_kept(run: Any, flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+def test_two_planes_of_three_decide_and_the_share_is_kept(
+    run: Any, flair: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
     plain = run_pipeline({"flair": flair}, recipe)
 
     result = run(write_triplanar(tmp_path, _planes(BRIGHT, NEVER, BRIGHT)))
@@ -72,7 +77,11 @@ def test_a_plane_votes_at_its_own_threshold(run: Any, tmp_path: Path) -> None:
     strict = dict.fromkeys(faint, 0.5)
 
     deaf = run(write_triplanar(tmp_path / "a", faint, triplanar={"thresholds": strict}))
-    heard = run(write_triplanar(tmp_path / "b", faint, triplanar={"thresholds": {**strict, "axial": 0.1, "coronal": 0.1}}))
+    heard = run(
+        write_triplanar(
+            tmp_path / "b", faint, triplanar={"thresholds": {**strict, "axial": 0.1, "coronal": 0.1}}
+        )
+    )
 
     assert np.count_nonzero(heard.labels.array) > 1.3 * np.count_nonzero(deaf.labels.array)
     assert len(heard.lesions) == 2
@@ -131,7 +140,9 @@ def test_an_ensemble_of_two_that_disagree(run: Any, tmp_path: Path) -> None:
     assert [step.name for step in mean.steps].count("infer") == 2
 
 
-def test_an_ensemble_that_agrees_answers_as_its_members(run: Any, flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+def test_an_ensemble_that_agrees_answers_as_its_members(
+    run: Any, flair: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
     plain = run_pipeline({"flair": flair}, recipe)
 
     result = run(write_ensemble(tmp_path, _members(tmp_path, second=BRIGHT), "vote"))
@@ -163,7 +174,9 @@ def test_an_ensemble_is_remembered_until_a_member_cuts_elsewhere(run: Any, tmp_p
     first, second = (run(folder, cache=cache) for _ in range(2))
     manifest = tmp_path / "known-lesion" / "0.1.0" / "model.toml"
     manifest.write_text(
-        manifest.read_text().replace('"threshold" = 0.5', '"threshold" = 0.25').replace('"thresholds"', '"brain_margin_mm" = 0.0\n#')
+        manifest.read_text()
+        .replace('"threshold" = 0.5', '"threshold" = 0.25')
+        .replace('"thresholds"', '"brain_margin_mm" = 0.0\n#')
     )
     third = run(folder, cache=cache)
 
@@ -207,7 +220,11 @@ def test_a_plane_file_that_is_gone_or_altered_is_refused(tmp_path: Path) -> None
 
 def test_a_graph_of_other_channels_than_the_manifest_is_refused(tmp_path: Path) -> None:
     folder = write_triplanar(
-        tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), input__channels=["flair"], input__accepts=[["flair"]], output__thresholds={}
+        tmp_path,
+        _planes(BRIGHT, BRIGHT, BRIGHT),
+        input__channels=["flair"],
+        input__accepts=[["flair"]],
+        output__thresholds={},
     )
 
     problem = _refusal(folder)
@@ -238,7 +255,9 @@ def test_a_wrong_table_names_its_key(table: dict[str, Any], key: str, tmp_path: 
 
 
 def test_a_table_of_another_family_is_refused(tmp_path: Path) -> None:
-    assert "belong together" in str(_refusal(write_triplanar(tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), proposal=dict(PROPOSAL))))
+    assert "belong together" in str(
+        _refusal(write_triplanar(tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), proposal=dict(PROPOSAL)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -249,22 +268,135 @@ def test_a_table_of_another_family_is_refused(tmp_path: Path) -> None:
         ({"../escape/0.1.0": "0" * 64}, "model-manifest-invalid", "ensemble.members"),
     ],
 )
-def test_members_that_are_not_as_named_are_refused(changes: dict[str, str], code: str, word: str, tmp_path: Path) -> None:
+def test_members_that_are_not_as_named_are_refused(
+    changes: dict[str, str], code: str, word: str, tmp_path: Path
+) -> None:
     problem = _refusal(write_ensemble(tmp_path, {**_members(tmp_path, second=BRIGHT), **changes}))
 
     assert problem.code == code
     assert word in str(problem)
 
 
-def test_members_that_were_not_trained_for_it_are_refused(tmp_path: Path) -> None:
-    known_lesion_bundle(tmp_path, name="known-flair", input__channels=["flair"], input__accepts=[["flair"]], output__thresholds={})
-    members = _members(tmp_path, second=BRIGHT)
+def _members_by_input(models: Path, *, flair: float) -> dict[str, str]:
+    """Install a member for a FLAIR alone, and one that takes everything and marks nothing."""
+    write_triplanar(
+        models,
+        _planes(flair, flair, flair),
+        name="known-flair",
+        input__channels=["flair"],
+        input__accepts=[["flair"]],
+        output__thresholds={},
+    )
+    write_triplanar(models, _planes(NEVER, NEVER, NEVER), name="known-rest")
+    bundles = [find_bundle(models, name) for name in ("known-flair", "known-rest")]
+    return {f"{bundle.name}/{bundle.version}": bundle.sha256 for bundle in bundles}
+
+
+def test_what_no_member_was_trained_for_is_refused(tmp_path: Path) -> None:
+    known_lesion_bundle(
+        tmp_path,
+        name="known-flair",
+        input__channels=["flair"],
+        input__accepts=[["flair"]],
+        output__thresholds={},
+    )
+    known_lesion_bundle(
+        tmp_path,
+        name="known-too",
+        input__channels=["flair"],
+        input__accepts=[["flair"]],
+        output__thresholds={},
+    )
+    members = {f"{bundle.name}/{bundle.version}": bundle.sha256 for bundle in list_bundles(tmp_path)}
 
     problem = _refusal(write_ensemble(tmp_path, members))
 
-    assert "known-flair/0.1.0 was not trained for t1+flair" in str(problem)
+    assert "none of its members was trained for t1+flair" in str(problem)
     # What all of them were trained for is fine.
-    verify_bundle(load_bundle(write_ensemble(tmp_path, members, name="known-both", input__accepts=[["flair"]], output__thresholds={})))
+    verify_bundle(
+        load_bundle(
+            write_ensemble(
+                tmp_path, members, name="known-both", input__accepts=[["flair"]], output__thresholds={}
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize("rule", ["average", "vote", "first"])
+def test_a_member_that_was_not_trained_for_the_images_is_not_asked(
+    rule: str, flair: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
+    """A T1 alone is answered by the member that takes one, which finds nothing; the FLAIR's own member would find it all."""
+    ensemble = load_bundle(write_ensemble(tmp_path, _members_by_input(tmp_path, flair=BRIGHT), rule))
+
+    result = run_pipeline({"t1": flair}, dataclasses.replace(recipe, lesion=ensemble))
+
+    assert result.lesions == ()
+    assert logged(result, "combine_members")["members"] == ["known-rest/0.1.0"]
+
+
+def test_the_first_fitting_member_answers_alone(
+    run: Any, flair: Volume, recipe: Recipe, tmp_path: Path
+) -> None:
+    plain = run_pipeline({"flair": flair}, recipe)
+
+    result = run(write_ensemble(tmp_path, _members_by_input(tmp_path, flair=BRIGHT), "first"))
+
+    assert len(result.lesions) == len(plain.lesions) > 0
+    assert logged(result, "combine_members")["members"] == ["known-flair/0.1.0"]
+
+
+def test_the_mean_of_three_planes(run: Any, tmp_path: Path) -> None:
+    """Two planes that are all but sure and one that is silent: two of three votes, and a mean above a half."""
+    table = {"thresholds": _planes(0.5, 0.5, 0.5), "rule": "average"}
+
+    mean = run(write_triplanar(tmp_path / "a", _planes(BRIGHT, BRIGHT, NEVER), triplanar=table))
+    alone = run(write_triplanar(tmp_path / "b", _planes(BRIGHT, NEVER, NEVER), triplanar=table))
+
+    assert len(mean.lesions) == 2
+    assert alone.lesions == ()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_plane_cut_into_slices_answers_as_the_whole(axis: int, count: int) -> None:
+    """A network of single slices gives the same however many it takes at once; slices of zeros are not asked about."""
+    patch = np.random.default_rng(1).normal(size=(2, 5, 7, 6)).astype(np.float32)
+    np.moveaxis(patch, axis + 1, 0)[:2] = 0.0
+    asked: list[int] = []
+
+    def network(part: np.ndarray) -> np.ndarray:
+        asked.append(part.shape[axis + 1])
+        return np.abs(part).sum(axis=0, keepdims=True)
+
+    answer = in_slices(network, axis, count, skip_empty=True)(patch)
+
+    assert np.array_equal(answer, np.abs(patch).sum(axis=0, keepdims=True))
+    assert set(asked) == {count}
+    assert len(asked) == -(-patch.shape[axis + 1] // count) - 2 // count
+
+
+def test_a_rule_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    table = {"thresholds": _planes(0.5, 0.5, 0.5), "rule": "loudest"}
+
+    assert "triplanar.rule" in str(
+        _refusal(write_triplanar(tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), triplanar=table))
+    )
+
+
+def test_what_a_network_was_trained_on_is_its_statement(tmp_path: Path) -> None:
+    plain = load_bundle(write_triplanar(tmp_path / "a", _planes(BRIGHT, BRIGHT, BRIGHT)))
+    statement = "Trained on 7 real FLAIR slices. For research use; not for diagnosis."
+    words = {"trained_on": "7 real FLAIR slices"}
+    real = load_bundle(
+        write_triplanar(tmp_path / "b", _planes(BRIGHT, BRIGHT, BRIGHT), statement=statement, **words)
+    )
+
+    assert plain.trained_on == ""
+    assert real.identity.statement == statement
+    assert "as trained_on has it" in str(
+        _refusal(write_triplanar(tmp_path / "c", _planes(BRIGHT, BRIGHT, BRIGHT), **words))
+    )
 
 
 def test_an_ensemble_of_ensembles_is_refused(tmp_path: Path) -> None:
@@ -272,6 +404,8 @@ def test_an_ensemble_of_ensembles_is_refused(tmp_path: Path) -> None:
     write_ensemble(tmp_path, members)
     inner = find_bundle(tmp_path, "known-ensemble")
 
-    problem = _refusal(write_ensemble(tmp_path, {**members, "known-ensemble/0.1.0": inner.sha256}, name="known-outer"))
+    problem = _refusal(
+        write_ensemble(tmp_path, {**members, "known-ensemble/0.1.0": inner.sha256}, name="known-outer")
+    )
 
     assert "is an ensemble itself" in str(problem)

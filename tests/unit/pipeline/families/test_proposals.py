@@ -77,7 +77,10 @@ def test_a_group_is_held_against_its_first_slice() -> None:
     for number in range(4):
         heads[number, : 10 - number] = True
 
-    assert [(group.first, group.last) for group in group_slices([one] * 4, heads, 0.2, 0.7)] == [(0, 2), (3, 3)]
+    assert [(group.first, group.last) for group in group_slices([one] * 4, heads, 0.2, 0.7)] == [
+        (0, 2),
+        (3, 3),
+    ]
 
 
 def test_the_most_frequent_rectangle_is_averaged_and_the_odd_one_left_out() -> None:

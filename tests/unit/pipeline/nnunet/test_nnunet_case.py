@@ -45,7 +45,13 @@ def test_slices_are_resized_in_plane_and_repeated_or_left_out() -> None:
     lower = apply_resize(image, (2, 8, 10), 3, 0)[0]
 
     # Centres of 5 slices in units of the old ones: -0.2, 0.4, 1.0, 1.6, 2.2.
-    assert [int(np.flatnonzero([np.array_equal(row, old) for old in image[0]])[0]) for row in taller] == [0, 0, 1, 2, 2]
+    assert [int(np.flatnonzero([np.array_equal(row, old) for old in image[0]])[0]) for row in taller] == [
+        0,
+        0,
+        1,
+        2,
+        2,
+    ]
     # Centres of 2 slices: 0.25 and 1.75.
     assert [int(np.flatnonzero([np.array_equal(row, old) for old in image[0]])[0]) for row in lower] == [0, 2]
 
@@ -63,7 +69,12 @@ def test_a_resized_ramp_stays_a_ramp_within_its_range() -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "axis"),
-    [((3.1, 1, 1), (1, 1, 1), 0), ((3, 1, 1), (1, 1, 1), None), ((1, 1, 1), (1, 4, 1), 1), ((1, 4, 4), (5, 1, 1), None)],
+    [
+        ((3.1, 1, 1), (1, 1, 1), 0),
+        ((3, 1, 1), (1, 1, 1), None),
+        ((1, 1, 1), (1, 4, 1), 1),
+        ((1, 4, 4), (5, 1, 1), None),
+    ],
 )
 def test_the_first_thick_spacing_decides(first: Any, second: Any, axis: int | None) -> None:
     assert find_thick_axis(first, second) == axis
@@ -93,7 +104,9 @@ def test_ct_clips_and_scales_by_the_training_set() -> None:
     facts = Intensity(mean=50.0, std=10.0, low=30.0, high=80.0)
     image = np.array([0.0, 50.0, 70.0, 999.0], np.float32).reshape(1, 2, 2)
 
-    answer = apply_nnunet_scheme(spec(schemes=("ct",), intensity=(facts,)), 0, image, np.ones(image.shape, bool))
+    answer = apply_nnunet_scheme(
+        spec(schemes=("ct",), intensity=(facts,)), 0, image, np.ones(image.shape, bool)
+    )
 
     assert answer.ravel().tolist() == [-2.0, 0.0, 2.0, 3.0]
 
@@ -132,7 +145,9 @@ def test_mirroring_and_folds_are_averaged() -> None:
 
     plain, _ = predict_array([climbing], spec(), window, image, (1.0, 1.0, 1.0))
     mirrored, _ = predict_array([climbing], spec(mirror_axes=(0, 2)), window, image, (1.0, 1.0, 1.0))
-    folds, _ = predict_array([climbing, lambda patch: 0 * climbing(patch)], spec(), window, image, (1.0, 1.0, 1.0))
+    folds, _ = predict_array(
+        [climbing, lambda patch: 0 * climbing(patch)], spec(), window, image, (1.0, 1.0, 1.0)
+    )
 
     sigmoid = 1 / (1 + np.exp(-ramp[0]))
     assert np.allclose(plain, sigmoid, atol=1e-6)
@@ -143,7 +158,9 @@ def test_mirroring_and_folds_are_averaged() -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_folds_vote_at_the_threshold(version: int) -> None:
     """Two folds, of which one calls it lesion at 0.9 and none at 0.999: half the votes, then none; zero where nothing was seen."""
-    high, low = (lambda patch, level=level: np.stack([0 * patch[0], 0 * patch[0] + level]) for level in (6.0, -2.0))
+    high, low = (
+        lambda patch, level=level: np.stack([0 * patch[0], 0 * patch[0] + level]) for level in (6.0, -2.0)
+    )
     window = Window((1.0, 1.0, 1.0), (4, 4, 4), 0.5, gaussian=True)
     image = np.zeros((1, 4, 4, 6), np.float32)
     image[..., 2:] = texture(1, 4, 4, 4)
@@ -161,7 +178,9 @@ def test_folds_vote_at_the_threshold(version: int) -> None:
 
 
 def test_v1_averages_probabilities_where_v2_averages_logits() -> None:
-    high, low = (lambda patch, level=level: np.stack([0 * patch[0], 0 * patch[0] + level]) for level in (6.0, -2.0))
+    high, low = (
+        lambda patch, level=level: np.stack([0 * patch[0], 0 * patch[0] + level]) for level in (6.0, -2.0)
+    )
     window = Window((1.0, 1.0, 1.0), (4, 4, 4), 0.5, gaussian=True)
     image = texture(1, 4, 4, 4)
 
@@ -176,7 +195,10 @@ def bright_graph(patch: tuple[int, int, int], level: float, channels: int = 1) -
     """Two logits: 0, and 20 x (first channel - level)."""
     kernel = np.zeros((2, channels, 1, 1, 1), np.float32)
     kernel[1, 0] = 20.0
-    stored = [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(np.array([0.0, -20 * level], np.float32), "bias")]
+    stored = [
+        numpy_helper.from_array(kernel, "kernel"),
+        numpy_helper.from_array(np.array([0.0, -20 * level], np.float32), "bias"),
+    ]
     graph = helper.make_graph(
         [helper.make_node("Conv", ["image", "kernel", "bias"], ["logits"])],
         "bright",
@@ -211,14 +233,17 @@ def bright_bundle(models: Path, **changes: Any) -> Bundle:
 
 
 @pytest.mark.parametrize(("orientation", "scan"), [("LPS", AXIAL), ("RAS", SAGITTAL)])
-def test_a_study_through_an_imported_network(known_models: Path, tmp_path: Path, orientation: str, scan: Any) -> None:
+def test_a_study_through_an_imported_network(
+    known_models: Path, tmp_path: Path, orientation: str, scan: Any
+) -> None:
     shape, spacing = ((44, 84, 70), (3.4, 2.2, 2.2)) if scan is AXIAL else ((50, 62, 80), (3.0, 2.3, 2.3))
     volume = draw_head(shape, grid_affine(shape, spacing, directions=scan))
     bundle = bright_bundle(tmp_path, orientation=orientation)
     verify_bundle(bundle)
 
     result = run_pipeline(
-        {"flair": volume}, Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False, require_head=False)
+        {"flair": volume},
+        Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False, require_head=False),
     )
 
     places = sorted((lesion.centroid_lps_mm for lesion in result.lesions), key=lambda place: -place[0])
@@ -233,14 +258,17 @@ def test_a_study_through_an_imported_network(known_models: Path, tmp_path: Path,
 def test_channels_come_onto_the_grid_that_the_manifest_names(known_models: Path, tmp_path: Path) -> None:
     """T1 and FLAIR of different grids; the network works on the T1's voxels, the answer lies on the FLAIR's."""
     flair = draw_head((40, 80, 66), grid_affine((40, 80, 66), (3.6, 2.3, 2.3), directions=AXIAL))
-    t1 = draw_head((70, 64, 80), grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL), contrast="t1")
+    t1 = draw_head(
+        (70, 64, 80), grid_affine((70, 64, 80), (2.2, 2.3, 2.3), directions=SAGITTAL), contrast="t1"
+    )
     manifest = bright_manifest()
     manifest["input"] |= {"channels": ["flair", "t1"], "accepts": [["flair", "t1"]]}
     manifest["nnunet"] |= {"schemes": ["zscore"] * 2, "masked": [True] * 2, "grid": "t1"}
     bundle = load_bundle(write_bundle(tmp_path, bright_graph((24, 40, 32), 4.0, channels=2), manifest))
 
     result = run_pipeline(
-        {"t1": t1, "flair": flair}, Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False, require_head=False)
+        {"t1": t1, "flair": flair},
+        Recipe(bundle, find_bundle(known_models, "known-brain"), bias_correction=False, require_head=False),
     )
 
     places = sorted((lesion.centroid_lps_mm for lesion in result.lesions), key=lambda place: -place[0])
@@ -279,7 +307,10 @@ def test_a_fold_that_was_altered_is_refused(tmp_path: Path) -> None:
     bundle = bright_bundle(tmp_path)
     data = bundle.graph_bytes()
     (bundle.folder / "fold-1.onnx").write_bytes(data)
-    write_manifest(bundle.folder, {**bright_manifest(), "files": {"model.onnx": bundle.sha256, "fold-1.onnx": bundle.sha256}})
+    write_manifest(
+        bundle.folder,
+        {**bright_manifest(), "files": {"model.onnx": bundle.sha256, "fold-1.onnx": bundle.sha256}},
+    )
     assert len(load_bundle(bundle.folder).graphs) == 2
 
     (bundle.folder / "fold-1.onnx").write_bytes(data + b"\0")

@@ -33,7 +33,9 @@ def test_auto_is_openvino_where_it_is_installed(monkeypatch: pytest.MonkeyPatch)
     assert choose_provider("cuda") == "cuda"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="the openvino extra is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="the openvino extra is not installed"
+)
 def test_openvino_answers_as_onnx_runtime(tmp_path: Path) -> None:
     bundle = known_brain_bundle(tmp_path)
     patch = np.random.default_rng(3).random((1, *bundle.input.patch), dtype=np.float32)

@@ -21,15 +21,24 @@ PATCH = (8, 10, 12)
 
 
 def logits_graph(
-    *, kind: int = TensorProto.FLOAT16, channels: int = 2, size: tuple[Any, ...] = (None, None, None), opset: int = 17
+    *,
+    kind: int = TensorProto.FLOAT16,
+    channels: int = 2,
+    size: tuple[Any, ...] = (None, None, None),
+    opset: int = 17,
 ) -> onnx.ModelProto:
     """Two logits, 0 and 4 x (first channel + 2 x second): StrokeSeg's form, batch and size left open."""
     dtype = np.float16 if kind == TensorProto.FLOAT16 else np.float32
     kernel = np.zeros((2, channels, 1, 1, 1), dtype)
     kernel[1, :, 0, 0, 0] = [4.0, 8.0][:channels]
-    ends = [helper.make_tensor_value_info(name, kind, ["batch", depth, *size]) for name, depth in (("input", channels), ("output", 2))]
+    ends = [
+        helper.make_tensor_value_info(name, kind, ["batch", depth, *size])
+        for name, depth in (("input", channels), ("output", 2))
+    ]
     nodes = [helper.make_node("Conv", ["input", "kernel"], ["output"])]
-    graph = helper.make_graph(nodes, "strokeseg", [ends[0]], [ends[1]], [numpy_helper.from_array(kernel, "kernel")])
+    graph = helper.make_graph(
+        nodes, "strokeseg", [ends[0]], [ends[1]], [numpy_helper.from_array(kernel, "kernel")]
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
@@ -56,7 +65,9 @@ def written(folder: Path, model: onnx.ModelProto, values: dict[str, Any]) -> tup
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.FLOAT])
 def test_a_foreign_file_answers_as_it_did(tmp_path: Path, kind: int) -> None:
-    bundle = import_onnx(*written(tmp_path / "given", logits_graph(kind=kind), manifest()), tmp_path / "models")
+    bundle = import_onnx(
+        *written(tmp_path / "given", logits_graph(kind=kind), manifest()), tmp_path / "models"
+    )
 
     patch = np.random.default_rng(2).normal(size=(2, *PATCH)).astype(np.float32)
     answer = open_network(bundle, 1)(patch)
@@ -64,7 +75,9 @@ def test_a_foreign_file_answers_as_it_did(tmp_path: Path, kind: int) -> None:
     assert bundle.folder == tmp_path / "models" / "strokeseg" / "0.1.0"
     assert load_bundle(bundle.folder).sha256 == bundle.sha256
     assert answer.dtype == np.float32
-    assert np.allclose(answer[1], 4 * patch[0] + 8 * patch[1], atol=0.05 if kind == TensorProto.FLOAT16 else 1e-5)
+    assert np.allclose(
+        answer[1], 4 * patch[0] + 8 * patch[1], atol=0.05 if kind == TensorProto.FLOAT16 else 1e-5
+    )
     assert "SHA-256" in (bundle.folder / "CARD.md").read_text()
 
 
@@ -89,12 +102,17 @@ def second_output(model: onnx.ModelProto) -> None:
         (foreign_operator, "uses operators of 'com.example'"),
         (weights_outside, "keeps weights outside the file"),
         (second_output, "1 inputs and 2 outputs"),
-        (lambda model: model.opset_import[0].CopyFrom(helper.make_opsetid("", 99)), "uses opset 99; up to 21"),
+        (
+            lambda model: model.opset_import[0].CopyFrom(helper.make_opsetid("", 99)),
+            "uses opset 99; up to 21",
+        ),
         (lambda model: model.graph.node[0].input.append("nowhere"), "is no valid ONNX graph"),
         (lambda model: model.graph.ClearField("node"), "is no ONNX file: it holds no graph"),
     ],
 )
-def test_graphs_that_are_refused(tmp_path: Path, change: Callable[[onnx.ModelProto], None], said: str) -> None:
+def test_graphs_that_are_refused(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], said: str
+) -> None:
     model = logits_graph()
     change(model)
 
@@ -121,7 +139,9 @@ def test_manifests_that_are_refused(tmp_path: Path, values: dict[str, Any], said
 
 
 def test_a_graph_of_another_size_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, written(tmp_path / "given", logits_graph(size=(8, 10, 13)), manifest()), "has the shape")
+    refused(
+        tmp_path, written(tmp_path / "given", logits_graph(size=(8, 10, 13)), manifest()), "has the shape"
+    )
 
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:

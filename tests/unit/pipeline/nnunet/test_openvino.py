@@ -13,7 +13,9 @@ from pipeline.inference.session import open_network
 from pipeline.records import Array
 from pipeline.segmenters.families import list_bundles
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="the openvino extra is not installed")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="the openvino extra is not installed"
+)
 
 
 def blocks(channels: int, shape: tuple[int, ...]) -> Array:
@@ -40,8 +42,14 @@ def test_the_shipped_networks_answer_alike(repo_root: Path) -> None:
 
 def test_without_the_divisions_it_drifts(repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison can fail; when this one fails, OpenVINO has mended its sums and the rewriting can go."""
-    (bundle,) = (bundle for bundle in list_bundles(repo_root / "models") if bundle.name == "brain-extractor-3mm")
-    patch = np.random.default_rng(3).normal(size=(len(bundle.channels), *bundle.input.patch)).astype(np.float32)[np.newaxis]
+    (bundle,) = (
+        bundle for bundle in list_bundles(repo_root / "models") if bundle.name == "brain-extractor-3mm"
+    )
+    patch = (
+        np.random.default_rng(3)
+        .normal(size=(len(bundle.channels), *bundle.input.patch))
+        .astype(np.float32)[np.newaxis]
+    )
     exact = providers.open_session(bundle, 1, "model.onnx", "cpu")(patch)
 
     monkeypatch.setattr(providers, "_keep_means_apart", lambda _model: None)

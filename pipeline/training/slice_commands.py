@@ -1,0 +1,197 @@
+"""Commands about real slices and the planes that are trained on them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class SplitName(StrEnum):
+    """People of which split."""
+
+    TRAIN = "train"
+    DECIDE = "decide"
+    TEST = "test"
+    ALL = "all"
+
+
+def score_slices(
+    bundle: Annotated[str, typer.Option(help="FOLDER, NAME or NAME/VERSION")],
+    slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
+    split: Annotated[
+        SplitName, typer.Option(help="whose slices, by the hash of their number")
+    ] = SplitName.TEST,
+    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
+    table: Annotated[Path | None, typer.Option("--csv", help="one line for each slice")] = None,
+    threads: int = 1,
+) -> None:
+    """Score a bundle on real slices, by its own graphs, preprocessing, thresholds, peaks and smallest volume."""
+    import csv
+    from dataclasses import asdict
+
+    from pipeline.training.bundle_commands import read_bundle
+    from pipeline.training.real_slices import read_slices
+    from pipeline.training.score_slices import describe_scores, score_slice
+    from pipeline.training.slice_answers import answer_slices, cut_slice
+
+    chosen, people = read_bundle(models, bundle), read_slices(slices, split.value)
+    answers = answer_slices(chosen, people, threads)
+    scores = [
+        score_slice(item, cut_slice(chosen, answer)) for item, answer in zip(people, answers, strict=True)
+    ]
+    if table is not None:
+        with table.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(asdict(scores[0])))
+            writer.writeheader()
+            writer.writerows(asdict(score) for score in scores)
+    typer.echo(f"{chosen.name}/{chosen.version}, split {split.value}: {describe_scores(scores)}")
+
+
+def synthesize_volumes(
+    out: Annotated[Path, typer.Option(help="folder of the pool")],
+    count: Annotated[int, typer.Option(help="how many; 15 MB each")] = 300,
+    seed: int = 0,
+    stride: Annotated[int, typer.Option(help="step between seeds, for several processes on one pool")] = 1,
+    lesion_maps: Annotated[
+        Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")
+    ] = None,
+    slices: Annotated[
+        Path | None, typer.Option(help="folder of real slices: only its train people's maps are drawn")
+    ] = None,
+) -> None:
+    """Make synthetic volumes at 1 mm, of which `train-planes` takes slices at every position."""
+    from pipeline.training.volume_pool import VolumePool, fill_volumes
+
+    fill_volumes(VolumePool(out), seed, count, _train_maps(lesion_maps, slices), stride=stride)
+
+
+def paint_volumes(
+    out: Annotated[Path, typer.Option(help="folder of the pool")],
+    data: Annotated[Path, typer.Option(help="folder of real heads, with `real-heads` in it")],
+    lesion_maps: Annotated[
+        Path, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")
+    ],
+    slices: Annotated[
+        Path, typer.Option(help="folder of real slices: only its train people's maps are drawn")
+    ],
+    count: Annotated[int, typer.Option(help="painted copies of each head")] = 14,
+    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
+    brain: Annotated[
+        str, typer.Option(help="NAME or NAME/VERSION of the brain extractor")
+    ] = "brain-extractor-3mm",
+    lesion: Annotated[
+        str, typer.Option(help="NAME or NAME/VERSION of any lesion network; it is not asked")
+    ] = "stroke-lesion-2mm",
+) -> None:
+    """Add real heads with painted lesions to a pool of volumes."""
+    from pipeline.training.bundle_commands import read_recipe
+    from pipeline.training.painted_volumes import paint_volumes as paint
+    from pipeline.training.painted_volumes import training_heads
+    from pipeline.training.volume_pool import VolumePool
+
+    maps = _train_maps(lesion_maps, slices)
+    paint(
+        read_recipe(models, lesion, brain, 1),
+        list(training_heads(data)),
+        maps,
+        VolumePool(out),
+        count,
+        typer.echo,
+    )
+
+
+def train_planes(
+    out: Annotated[Path, typer.Option(help="folder of the run: checkpoints and curve.csv")],
+    slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
+    pool: Annotated[Path, typer.Option(help="folder of synthetic volumes")],
+    minutes: Annotated[float, typer.Option(help="length of the whole run")] = 240.0,
+    piece_minutes: Annotated[
+        float | None, typer.Option(help="stop after so long; the same command goes on")
+    ] = None,
+    real_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of real slices in a step")] = 0.5,
+    batch: int = 8,
+    held: Annotated[
+        Path | None,
+        typer.Option(help="folder of volumes to check on, from seeds that the pool does not have"),
+    ] = None,
+    check_every_s: float = 300.0,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Train the planes on real slices and synthetic volumes.
+
+    Run the same command again to go on where it stopped.
+    """
+    import torch
+
+    from pipeline.training.real_slices import read_slices
+    from pipeline.training.train_planes import PlaneSchedule, run_planes, score_planes
+    from pipeline.training.volume_pool import VolumePool
+
+    torch.set_num_threads(threads)
+    deciding = read_slices(slices, "decide")
+    unseen = VolumePool(held).paths() if held else []
+    schedule = PlaneSchedule(
+        minutes, piece_minutes, batch=batch, real_share=real_share, check_every_s=check_every_s, seed=seed
+    )
+    run_planes(
+        schedule,
+        out,
+        read_slices(slices, "train"),
+        VolumePool(pool),
+        lambda trainers: score_planes(trainers, deciding, unseen),
+        typer.echo,
+    )
+
+
+def export_planes(
+    run: Annotated[Path, typer.Option(help="folder of the run")],
+    minute: Annotated[int, typer.Option(help="which averaged weights: the minute in their file names")],
+    facts: Annotated[
+        Path,
+        typer.Option(
+            help="JSON: trained_on, data, facts, cuts, measured and sections of the manifest and the card"
+        ),
+    ],
+    version: str,
+    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
+) -> None:
+    """Write the bundle of the planes at 1 mm."""
+    import json
+
+    from pipeline.segmenters.triplanar.spec import PLANES
+    from pipeline.training.plane_export import PlaneCuts, PlaneProvenance
+    from pipeline.training.plane_export import export_planes as write
+
+    known = json.loads(facts.read_text(encoding="utf-8"))
+    bundle = write(
+        {plane: run / f"{plane}-{minute:04d}.average.pt" for plane in PLANES},
+        models,
+        version=version,
+        cuts=PlaneCuts(**known["cuts"]),
+        provenance=PlaneProvenance(known["trained_on"], known["data"], known["facts"]),
+        measured=known.get("measured", {}),
+        sections=known.get("sections", {}),
+    )
+    typer.echo(f"wrote {bundle.folder}")
+
+
+def _train_maps(lesion_maps: Path | None, slices: Path | None) -> list[Path]:
+    from pipeline.training.problem import TrainingProblem
+    from pipeline.training.real_slices import subjects_of, train_maps
+    from pipeline.training.synthesis.lesion_maps import check_maps
+
+    if lesion_maps is None:
+        return []
+    if slices is None:
+        raise TrainingProblem(
+            "--lesion-maps needs --slices: without them nobody knows whose maps may be trained on"
+        )
+    maps = train_maps(sorted(lesion_maps.glob("*.nii.gz")), subjects_of(slices))
+    if not maps:
+        raise TrainingProblem(f"{lesion_maps} holds no map of a person to train on")
+    check_maps(maps)
+    return maps
