@@ -220,6 +220,7 @@ def build_recipe(config: Config) -> Recipe:
         peak=config.pipeline.peak,
         minimum_volume_mm3=config.pipeline.minimum_volume_mm3,
         bias_correction=config.pipeline.bias_correction,
+        require_head=config.pipeline.require_head,
         threads=config.compute.threads,
         provider=choose_provider(config.compute.provider),
         cache=StepCache(config.pipeline.cache, config.pipeline.cache_limit_mb * 10**6)

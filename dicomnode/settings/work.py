@@ -41,6 +41,9 @@ class PipelineSettings(Section):
         None, ge=0, description="Smaller lesions are dropped, in mm3; empty: the manifest's."
     )
     bias_correction: bool = Field(True, description="N4 bias field correction before the network.")
+    require_head: bool = Field(
+        True, description="Refuse what does not look like a head; false only to try the node with phantoms."
+    )
     cache: Path | None = Field(
         None,
         description=(

@@ -39,6 +39,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         "lesion_model": "known-lesion",
         "brain_model": "known-brain",
         "bias_correction": False,
+        "require_head": False,
     }
     return parse_config({"storage": {"root": str(models)}, "pipeline": pipeline})
 

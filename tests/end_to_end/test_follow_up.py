@@ -52,7 +52,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     models = tmp_path_factory.mktemp("models")
     known_lesion_bundle(models)
     write_bundle(models, threshold_graph([1.0], 0.68, [80, 80, 64]), brain_manifest())
-    settings = {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain"}
+    settings = {
+        "models": str(models),
+        "lesion_model": "known-lesion",
+        "brain_model": "known-brain",
+        "require_head": False,
+    }
     return parse_config({"storage": {"root": str(models)}, "pipeline": settings})
 
 

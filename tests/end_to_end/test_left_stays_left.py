@@ -68,7 +68,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     known_lesion_bundle(models)
     # Between the scalp and the brain of the phantom.
     write_bundle(models, threshold_graph([1.0], 0.68, [80, 80, 64]), brain_manifest())
-    settings = {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain"}
+    settings = {
+        "models": str(models),
+        "lesion_model": "known-lesion",
+        "brain_model": "known-brain",
+        "require_head": False,
+    }
     return parse_config({"storage": {"root": str(models)}, "pipeline": settings})
 
 

@@ -69,7 +69,12 @@ def test_a_replay_finds_what_was_computed(tmp_path: Path, capsys: pytest.Capture
     models = tmp_path / "models"
     known_lesion_bundle(models)
     write_bundle(models, threshold_graph([1.0], 0.68, [80, 80, 64]), brain_manifest())
-    settings = {"models": str(models), "lesion_model": "known-lesion", "brain_model": "known-brain"}
+    settings = {
+        "models": str(models),
+        "lesion_model": "known-lesion",
+        "brain_model": "known-brain",
+        "require_head": False,
+    }
     config = choose(
         parse_config({"storage": {"root": str(tmp_path / "node")}, "pipeline": settings}),
         cache=tmp_path / "cache",

@@ -107,6 +107,7 @@ def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(
     ("findings", "outcome"),
     [
         ((), Outcome.NEGATIVE),
+        ((Finding("slices-left-out", "warning", "1 slice was left out."),), Outcome.UNDETERMINED),
         ((Finding("no-flair", "warning", "No FLAIR was used."),), Outcome.UNDETERMINED),
         ((Finding("gap", "refuse", "The FLAIR series was not used."),), Outcome.UNDETERMINED),
     ],
@@ -114,9 +115,16 @@ def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(
 def test_finding_nothing_is_called_what_the_report_calls_it(
     findings: tuple[Finding, ...], outcome: Outcome
 ) -> None:
-    nothing = cast("PipelineResult", SimpleNamespace(lesions=(), findings=(), measurements=()))
+    nothing = cast(
+        "PipelineResult", SimpleNamespace(lesions=(), findings=(), measurements=(), used=("flair",))
+    )
     assert judge(nothing, findings) is outcome
-    assert ("allow to say" in summarize(nothing, outcome)) is (outcome is Outcome.UNDETERMINED)
+    assert ("cannot rule one out" in summarize(nothing, outcome)) is (outcome is Outcome.UNDETERMINED)
     assert (
         judge(cast("PipelineResult", SimpleNamespace(lesions=(1,), findings=())), findings) is Outcome.LESIONS
     )
+
+
+def test_nothing_is_absent_where_no_flair_was_used() -> None:
+    nothing = cast("PipelineResult", SimpleNamespace(lesions=(), findings=(), measurements=(), used=("t1",)))
+    assert judge(nothing, ()) is Outcome.UNDETERMINED

@@ -37,7 +37,7 @@ _LEAVES_DOUBT = frozenset(
 _LIMITS_QUALITY = frozenset({"brain-not-covered", "low-snr", "motion-suspected"})
 _SIDES = {"left": ", left", "right": ", right", "both": ", both sides", "unknown": ""}
 WARNING = "AI result, not for primary diagnosis"
-UNDETERMINED = "The images do not allow to say that there is none."
+UNDETERMINED = "These images cannot rule one out."
 NO_ABSENCE = "Absence of a segmentation does not mean absence of a lesion."
 _OPENING = {
     Outcome.REFUSED: "This study was not analysed for stroke lesions.",

@@ -59,6 +59,7 @@ def settings(models: Path, root: Path, **pipeline: Any) -> Config:
         "models": str(models),
         "lesion_model": "known-lesion",
         "brain_model": "known-brain",
+        "require_head": False,
         "bias_correction": False,
         **pipeline,
     }
