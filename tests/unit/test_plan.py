@@ -215,7 +215,14 @@ def test_every_setting_but_the_cache_is_in_the_plan(models: Path, answered: Answ
         "provider": "cuda",
         "threads": 7,
     }
-    assert {field.name for field in dataclasses.fields(Recipe)} == {*settings, "lesion", "brain", "cache"}
+    assert {field.name for field in dataclasses.fields(Recipe)} == {
+        *settings,
+        "lesion",
+        "brain",
+        "cache",
+        # Whether there is an answer, not what it is.
+        "require_head",
+    }
 
     for name, value in settings.items():
         digest, uid, key = names_of(

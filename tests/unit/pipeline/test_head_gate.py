@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundles.bundle import find_bundle
+from pipeline.segmenters.families import find_bundle
 from pipeline.errors import BrainExtractionError, PipelineError
 from pipeline.geometry import grid_of
 from pipeline.journal import Journal

@@ -283,7 +283,6 @@ def _members_by_input(models: Path, *, flair: float) -> dict[str, str]:
         models,
         _planes(flair, flair, flair),
         name="known-flair",
-        input__channels=["flair"],
         input__accepts=[["flair"]],
         output__thresholds={},
     )
