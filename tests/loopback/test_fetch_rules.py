@@ -317,6 +317,7 @@ def test_counts_are_evidence_only_when_they_stood_still(tmp_path: Path) -> None:
     assert ledger.fetches.counts(UID, 3) == {"1.2": 30}
     ledger.fetches.note_counts(UID, {"1.1": 12, "1.2": 30}, 109.0)
     assert ledger.fetches.counts(UID, 3) == {"1.1": 12, "1.2": 30}
+    ledger.fetches.note_asked(UID, 109.0)
     assert (ledger.fetches.counted_at(UID), ledger.fetches.counted_at("2.25.1")) == (109.0, None)
     ledger.close()
 
