@@ -32,6 +32,7 @@ RefusalEvent = Literal[
     "association_rejected",
     "connection_cut",
     "connection_without_request",
+    "instance_refused",
     "tls_handshake_failed",
 ]
 
