@@ -36,7 +36,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
 ARTIM_S = 4.0
 LEAST_ROUNDS = 5
-LONG_S = float(os.environ.get("DICOMNODE_STRANGER_S", "60"))
+LONG_S = float(os.environ.get("DICOMNODE_STRANGER_S", "20"))
 
 
 def call(port: int) -> socket.socket:
