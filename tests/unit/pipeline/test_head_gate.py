@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.bundles.bundle import find_bundle
 from pipeline.errors import BrainExtractionError, PipelineError
 from pipeline.geometry import grid_of
 from pipeline.journal import Journal
@@ -19,6 +18,7 @@ from pipeline.preprocess.resample import sample_linear
 from pipeline.quality.head import CONSTANT, SMALLEST_SCORE, HeadFacts, explained_share, find_head_problem
 from pipeline.records import Array, Volume
 from pipeline.run import _judge_head, extract_brains
+from pipeline.segmenters.families import find_bundle
 from tests.factories.head import head_volume
 from tests.factories.phantoms import HEAD_VARIANTS, PHANTOMS, draw_phantom, vary_head
 
@@ -41,7 +41,7 @@ def judge(image: Volume, recipe: Recipe) -> None:
     problem = find_brain_problem(brain)
     if problem is not None:
         raise problem
-    _judge_head(image, brain, recipe, Journal())
+    _judge_head(image, brain, make_plan(recipe, ["flair"]), Journal())
 
 
 @pytest.mark.parametrize(
