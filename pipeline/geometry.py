@@ -192,8 +192,10 @@ def orientation_of(affine: Affine) -> Orientation:
 
     The permutation with the largest sum of direction cosines is taken, so an oblique grid has one answer too.
 
-    >>> orientation_of(np.diag([1.0, 1.0, 1.0, 1.0]))    # slice to the left, row to posterior, column to the
-    head Orientation(axes=(2, 1, 0), flips=(False, False, False))
+    Here the slices run to the left, the rows to posterior and the columns to the head.
+
+    >>> orientation_of(np.diag([1.0, 1.0, 1.0, 1.0]))
+    Orientation(axes=(2, 1, 0), flips=(False, False, False))
     """
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = _CANONICAL @ directions

@@ -76,8 +76,8 @@ class Fetches:
             archive_askings.c.StudyInstanceUID == StudyInstanceUID
         )
         with self._database.read() as connection:
-            due_at: float | None = connection.execute(asking).scalar_one_or_none()
-            return due_at
+            asked_at: float | None = connection.execute(asking).scalar_one_or_none()
+            return asked_at
 
     def note_counts(self, StudyInstanceUID: str, counts: Mapping[str, int], now: float) -> None:
         """Note how many images an archive lists per series."""

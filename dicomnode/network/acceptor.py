@@ -23,7 +23,7 @@ from dicomnode.network.contexts import accepted_contexts
 from dicomnode.network.handlers import AnswerStore
 from dicomnode.network.limits import MemoryAccount
 from dicomnode.network.reactor import PromptMessages, PromptProvider
-from dicomnode.network.refusals import Refusal, Refusals
+from dicomnode.network.refusals import Refusal, RefusalEvent, Refusals
 from dicomnode.network.request import AssociationRequest, encode_abort
 from dicomnode.network.transport import PromptSocket, set_timeouts
 
@@ -159,7 +159,7 @@ class PromptAssociation(Association):
     def _note_refused(self, reason: str) -> None:
         self._note("instance_refused", reason, "correct it at the peer and send it again")
 
-    def _note(self, event: str, reason: str, advice: str) -> None:
+    def _note(self, event: RefusalEvent, reason: str, advice: str) -> None:
         request = self._request
         self._service.refusals.note(
             Refusal(

@@ -30,7 +30,7 @@ from dicomnode.network.peers import (
     foreign_version,
     is_peer_address,
 )
-from dicomnode.network.refusals import Refusal, Refusals
+from dicomnode.network.refusals import Refusal, RefusalEvent, Refusals
 from dicomnode.network.request import AssociationRequest, encode_abort, encode_reject
 from dicomnode.network.tls import acceptor_context, certificate_of
 from dicomnode.settings.config import Config
@@ -151,7 +151,7 @@ class _Server(AssociationServer):
     def _welcome(self, caller: HalfOpen, request: AssociationRequest) -> tuple[Refusal, bytes] | None:
         """Open the association of a complete request, or say why not."""
 
-        def refusal(event: str, reason: str, advice: str) -> Refusal:
+        def refusal(event: RefusalEvent, reason: str, advice: str) -> Refusal:
             return Refusal(
                 event,
                 caller.host,

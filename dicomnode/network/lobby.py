@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dicomnode.network.limits import MemoryAccount, ReceiveMemory
-from dicomnode.network.refusals import Refusal, Refusals
+from dicomnode.network.refusals import Refusal, RefusalEvent, Refusals
 from dicomnode.network.request import (
     A_ASSOCIATE_RQ,
     HEADER_BYTES,
@@ -336,7 +336,7 @@ class Lobby:
     def _note(
         self,
         caller: HalfOpen,
-        event: str,
+        event: RefusalEvent,
         reason: str,
         advice: str,
         audit_kind: str = "",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import structlog
 
@@ -26,6 +27,16 @@ _HOSTS = 1000
 _MORE_HOSTS = "more hosts"
 
 
+RefusalEvent = Literal[
+    "association_broken_off",
+    "association_rejected",
+    "connection_cut",
+    "connection_without_request",
+    "instance_refused",
+    "tls_handshake_failed",
+]
+
+
 @dataclass(frozen=True)
 class Refusal:
     """One caller that was turned away.
@@ -33,7 +44,7 @@ class Refusal:
     `event` is the key of the log line, `audit_kind` that of the audit event; empty: not audited.
     """
 
-    event: str
+    event: RefusalEvent
     host: str
     reason: str
     advice: str
@@ -143,7 +154,9 @@ class Refusals:
 
 def _write(refusal: Refusal, count: int) -> None:
     titles = {"calling_ae": refusal.calling_ae, "called_ae": refusal.called_ae}
-    (log.warning if refusal.peer_fault else log.info)(
+    # The events are constants, held by the type of `Refusal.event`.
+    write = log.warning if refusal.peer_fault else log.info
+    write(
         refusal.event,
         host=refusal.host,
         **{key: title for key, title in titles.items() if title},

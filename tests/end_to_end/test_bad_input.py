@@ -189,7 +189,8 @@ CASES = {
     "T1 and FLAIR of two people": Bad(of_two_people, reason="patients-differ"),
     "two acquisitions, numbered": Bad(lambda name: twice(name, ("1", "2")), finding="repeated-acquisition"),
     "two acquisitions, not numbered": Bad(lambda name: twice(name, ("1", "1")), reason="duplicate-positions"),
-    "two frames of reference": Bad(in_two_frames_of_reference, reason="several-frames-of-reference"),
+    # Two stacks, split by the frame of reference; half a phantom is no head.
+    "two frames of reference": Bad(in_two_frames_of_reference, reason="not-a-head"),
     "unknown character set": Bad(
         lambda name: flair(name, patient=Patient(PatientName="Müller^Jürgen")),
         spoil=name_unknown_character_set,
@@ -265,7 +266,9 @@ def test_the_good_study_among_them_is_answered(node: WholeNode) -> None:
 
 
 def test_bytes_that_are_no_dicom_are_kept_and_shown(node: WholeNode) -> None:
-    shown = {item["SOPInstanceUID"]: item["reason"] for item in node.history(study_uid("good"))["unreadable"]}
+    # Of no study, so under its own name and under no other patient's study.
+    shown = {item["SOPInstanceUID"]: item["reason"] for item in plain(node.ledger.history.without_study())}
+    assert derive_uid("noise") not in str(node.history(study_uid("good")))
 
     assert shown[derive_uid("noise")].startswith("not-dicom")
 

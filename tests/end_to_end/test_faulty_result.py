@@ -130,7 +130,7 @@ def test_a_faulty_object_never_leaves_and_somebody_is_told(bench: Bench, name: s
         "failed",
         "result-verification-failed",
     )
-    why = "\n".join(story(bench.node.history(UID)))
+    why = "\n".join(story(bench.node.ledger.history.of_study(UID)))
     assert "Revision 1: done, failed" in why
 
     alerts = [line for line in logged if line["event"] == "study_failed"]

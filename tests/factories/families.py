@@ -31,15 +31,13 @@ def _bright(level: float, patch: list[int], channels: int = 2) -> onnx.ModelProt
     return threshold_graph([0.0] * (channels - 1) + [1.0], level, patch, slope=4.0)
 
 
-def write_triplanar(models: Path, levels: Mapping[str, float], channels: int = 2, **changes: Any) -> Path:
+def write_triplanar(models: Path, levels: Mapping[str, float], **changes: Any) -> Path:
     """Write a bundle whose planes call lesion what is brighter than their level in FLAIR."""
     thresholds = dict.fromkeys(("axial", "coronal", "sagittal"), 0.5)
     manifest = lesion_manifest(**{"name": "known-planes", "family": "triplanar", **changes})
     manifest.setdefault("triplanar", {"thresholds": thresholds})
     return write_family_bundle(
-        models,
-        {f"model-{plane}.onnx": _bright(level, PATCH, channels) for plane, level in levels.items()},
-        manifest,
+        models, {f"model-{plane}.onnx": _bright(level, PATCH) for plane, level in levels.items()}, manifest
     )
 
 

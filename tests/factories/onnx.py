@@ -95,7 +95,7 @@ def lesion_manifest(**changes: Any) -> dict[str, Any]:
         },
     }
     manifest = _changed(manifest, changes)
-    if not any(path == "output" or path.startswith("output__thresholds") for path in changes):
+    if not any(key == "output" or key.startswith("output__thresholds") for key in changes):
         channels, accepts = manifest["input"]["channels"], manifest["input"]["accepts"]
         combinations = {"+".join(channel for channel in channels if channel in roles) for roles in accepts}
         thresholds = manifest["output"]["thresholds"]

@@ -317,12 +317,14 @@ def test_counts_are_evidence_only_when_they_stood_still(tmp_path: Path) -> None:
     assert ledger.fetches.counts(UID, 3) == {"1.2": 30}
     ledger.fetches.note_counts(UID, {"1.1": 12, "1.2": 30}, 109.0)
     assert ledger.fetches.counts(UID, 3) == {"1.1": 12, "1.2": 30}
+    ledger.fetches.note_asked(UID, 109.0)
     assert (ledger.fetches.counted_at(UID), ledger.fetches.counted_at("2.25.1")) == (109.0, None)
     ledger.close()
 
 
 def test_what_is_wanted() -> None:
-    rules = parse_config({"fetch": {"source": "pacs", "prior_studies": 1}}).fetch
+    source = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
+    rules = parse_config({"destinations": [source], "fetch": {"source": "pacs", "prior_studies": 1}}).fetch
     assert plan_fetches(("t1",), rules) == ("series", "priors")
     assert plan_fetches(("t1", "flair"), rules) == ("priors",)
     assert plan_fetches((), parse_config({}).fetch) == ()

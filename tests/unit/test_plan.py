@@ -216,7 +216,12 @@ def test_every_setting_but_the_cache_is_in_the_plan(models: Path, answered: Answ
         "require_head": False,
         "threads": 7,
     }
-    assert {field.name for field in dataclasses.fields(Recipe)} == {*settings, "lesion", "brain", "cache"}
+    assert {field.name for field in dataclasses.fields(Recipe)} == {
+        *settings,
+        "lesion",
+        "brain",
+        "cache",
+    }
 
     for name, value in settings.items():
         digest, uid, key = names_of(

@@ -172,6 +172,8 @@ def rows_of(ledger: Ledger) -> dict[str, dict[str, Any]]:
     }
 
 
+# SQLAlchemy keeps listeners by the address of their engine; of the many engines here one may get the address of one that is gone.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(

@@ -282,9 +282,7 @@ def _members_by_input(models: Path, *, flair: float) -> dict[str, str]:
     write_triplanar(
         models,
         _planes(flair, flair, flair),
-        channels=1,
         name="known-flair",
-        input__channels=["flair"],
         input__accepts=[["flair"]],
         output__thresholds={},
     )
