@@ -80,6 +80,7 @@ def make_plan(recipe: Recipe, inputs: Collection[Role], left_out: Collection[Rol
         rule=rule,
         roles=roles,
         left_out=tuple(sorted(role for role in inputs if role not in roles)),
+        require_head=recipe.require_head,
     )
 
 

@@ -243,6 +243,8 @@ class Plan:
         The images that the lesion network answers from, the reference first.
     left_out
         Images that the case has and that were not used.
+    require_head
+        Whether an image that does not look like a head is refused.
     """
 
     algorithm: int
@@ -251,6 +253,7 @@ class Plan:
     rule: LesionRule
     roles: tuple[Role, ...]
     left_out: tuple[Role, ...] = ()
+    require_head: bool = True
 
     @property
     def models(self) -> tuple[ModelIdentity, ModelIdentity]:
@@ -268,7 +271,7 @@ class Plan:
             # Votes are counted at the rule's threshold, and the rule comes later: a replay with another
             # threshold shares this stage.
             "infer": {name: value for name, value in asdict(self.lesion).items() if name != "threshold"},
-            "lesions": [asdict(self.rule), self.roles, self.left_out],
+            "lesions": [asdict(self.rule), self.roles, self.left_out, self.require_head],
         }
         digest = hashlib.sha256(f"algorithm {self.algorithm}".encode())
         for stage in STAGES[: STAGES.index(until) + 1]:

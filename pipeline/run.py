@@ -111,7 +111,7 @@ def run_pipeline(
     case = _register(images, brains, recipe, plan, journal)
     if len(case.images) < len(plan.roles):
         plan = make_plan(recipe, list(inputs), [role for role in plan.roles if role not in case.images])
-    fit = _judge_head(case.images[plan.roles[0]], case.brain, recipe, journal)
+    fit = _judge_head(case.images[plan.roles[0]], case.brain, plan, journal)
     _judge_quality(case, brains, recipe, journal)
     # 5 to 8. Resample, correct, normalise, infer.
     answer = _infer(case, recipe, plan, journal, segmenter)
@@ -239,7 +239,7 @@ def _same_frame(reference: Volume, moving: Volume) -> bool:
     return reference.frame_of_reference_uid == moving.frame_of_reference_uid
 
 
-def _judge_head(image: Volume, brain: Brain, recipe: Recipe, journal: Journal) -> TemplateFit | None:
+def _judge_head(image: Volume, brain: Brain, plan: Plan, journal: Journal) -> TemplateFit | None:
     """Return how the brain lies in the template, None where that is not known; refuse what is no head.
 
     Raises
@@ -261,7 +261,7 @@ def _judge_head(image: Volume, brain: Brain, recipe: Recipe, journal: Journal) -
                 {**asdict(fit), "link": fit.link.tolist(), **asdict(facts), "score": facts.score}
             )
         problem = find_head_problem(facts)
-        if problem is not None and recipe.require_head:
+        if problem is not None and plan.require_head:
             raise problem
     return fit
 

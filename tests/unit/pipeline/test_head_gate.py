@@ -41,7 +41,7 @@ def judge(image: Volume, recipe: Recipe) -> None:
     problem = find_brain_problem(brain)
     if problem is not None:
         raise problem
-    _judge_head(image, brain, recipe, Journal())
+    _judge_head(image, brain, make_plan(recipe, ["flair"]), Journal())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pipeline.errors import BrainExtractionError
 from pipeline.geometry import Affine, Grid, apply_affine, axial_affine
 from pipeline.journal import Journal
 from pipeline.measure.lesion import to_mni
-from pipeline.plan import Recipe
+from pipeline.plan import Recipe, make_plan
 from pipeline.preprocess import template as room
 from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold
 from pipeline.preprocess.resample import sample_linear
@@ -114,8 +114,10 @@ def test_a_failed_registration_is_no_head_and_leaves_no_coordinates(
 
     monkeypatch.setattr(room, "_optimise", fail)
 
-    assert _judge_head(image, brain, recipe, journal) is None
+    assert _judge_head(image, brain, make_plan(recipe, ["flair"]), journal) is None
     assert "all samples map outside" in str(journal.steps[-1].parameters["template"])
     with pytest.raises(BrainExtractionError, match="cannot be laid on the brain template") as refusal:
-        _judge_head(image, brain, dataclasses.replace(recipe, require_head=True), journal)
+        _judge_head(
+            image, brain, make_plan(dataclasses.replace(recipe, require_head=True), ["flair"]), journal
+        )
     assert refusal.value.code == "not-a-head"
