@@ -4,7 +4,7 @@ Host, AE titles and reason, and a count instead of a flood.
 
 Rules for this file:
 1. Texts are ours, hosts are addresses, titles were checked by `request`: nothing else of a peer is written.
-2. A stranger cannot fill a log: a few lines a minute and host, and a bounded number of hosts.
+2. A stranger cannot fill a log: one line a minute and host, and a bounded number of hosts.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dicomnode.audit.events import MINOR_FAILURE, Audit, AuditEvent
 log = structlog.get_logger()
 
 _MINUTE_S = 60.0
-# Different refusals of one host within a minute that are each written at once; more are counted.
-_LINES_A_MINUTE = 5
+# Different reasons that one line names; more are in the audit trail.
+_REASONS_A_LINE = 5
 _HOSTS = 1000
 _MORE_HOSTS = "more hosts"
 
@@ -54,18 +54,6 @@ class Refusal:
     peer_fault: bool = True
 
     @property
-    def identity(self) -> tuple[str, str, str]:
-        """What makes two refusals of one host the same.
-
-        Connections that never became a request are all the same.
-        """
-        return (
-            ("connection", "", "")
-            if self.event.startswith("connection")
-            else (self.event, self.reason, self.calling_ae)
-        )
-
-    @property
     def detail(self) -> str:
         """The sentence of the audit event: for a rejection the advice, which names the setting."""
         return self.advice if self.event == "association_rejected" else self.reason
@@ -73,15 +61,18 @@ class Refusal:
 
 @dataclass
 class _Minute:
-    """The refusals of one host within a minute.
-
-    When it began, and how often each came since its line was written.
-    """
+    """The refusals of one host since its last line: when that was written, how many came, the last one, and their reasons."""
 
     began_at: float
-    unwritten: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    latest: dict[tuple[str, str, str], Refusal] = field(default_factory=dict)
-    overflow: int = 0
+    count: int = 0
+    latest: Refusal | None = None
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, refusal: Refusal) -> None:
+        """Count a refusal that gets no line now."""
+        self.count, self.latest = self.count + 1, refusal
+        if refusal.reason not in self.reasons and len(self.reasons) < _REASONS_A_LINE:
+            self.reasons.append(refusal.reason)
 
 
 class Refusals:
@@ -101,11 +92,11 @@ class Refusals:
         self._lock = threading.Lock()
 
     def note(self, refusal: Refusal) -> None:
-        """Write a refusal, or count it where its host had that line within the minute."""
+        """Write a refusal, or count it where its host had a line within the minute."""
         with self._lock:
             is_first = self._is_first(refusal)
         if is_first:
-            _write(refusal, 1)
+            _write(refusal, 1, refusal.reason)
         if refusal.audit_kind:
             self._audit(
                 AuditEvent(
@@ -118,41 +109,27 @@ class Refusals:
         with self._lock:
             now = self._clock()
             over = [host for host, minute in self._minutes.items() if now - minute.began_at >= _MINUTE_S]
-            ended = [(host, self._minutes.pop(host)) for host in over]
-            for host, minute in ended:
-                if any(minute.unwritten.values()):
+            ended = [self._minutes.pop(host) for host in over]
+            for host, minute in zip(over, ended, strict=True):
+                if minute.count:
                     # Its next line waits for the end of the next minute.
-                    self._minutes[host] = _Minute(now, dict.fromkeys(minute.latest, 0), minute.latest)
-        for host, minute in ended:
-            for identity, count in minute.unwritten.items():
-                if count:
-                    _write(minute.latest[identity], count)
-            if minute.overflow:
-                log.warning(
-                    "refusals_counted",
-                    host=host,
-                    count=minute.overflow,
-                    reason="more refusals of this host than lines a minute",
-                )
+                    self._minutes[host] = _Minute(now)
+        for minute in ended:
+            if minute.latest is not None:
+                _write(minute.latest, minute.count, "; ".join(minute.reasons))
 
     def _is_first(self, refusal: Refusal) -> bool:
         host = refusal.host
         if host not in self._minutes and len(self._minutes) >= _HOSTS:
             host = _MORE_HOSTS
-        minute = self._minutes.setdefault(host, _Minute(self._clock()))
-        identity = refusal.identity
-        if identity in minute.unwritten:
-            minute.unwritten[identity] += 1
-            minute.latest[identity] = refusal
-            return False
-        if len(minute.unwritten) >= _LINES_A_MINUTE:
-            minute.overflow += 1
-            return False
-        minute.unwritten[identity], minute.latest[identity] = 0, refusal
-        return True
+        if host not in self._minutes:
+            self._minutes[host] = _Minute(self._clock())
+            return True
+        self._minutes[host].add(refusal)
+        return False
 
 
-def _write(refusal: Refusal, count: int) -> None:
+def _write(refusal: Refusal, count: int, reason: str) -> None:
     titles = {"calling_ae": refusal.calling_ae, "called_ae": refusal.called_ae}
     # The events are constants, held by the type of `Refusal.event`.
     write = log.warning if refusal.peer_fault else log.info
@@ -160,7 +137,7 @@ def _write(refusal: Refusal, count: int) -> None:
         refusal.event,
         host=refusal.host,
         **{key: title for key, title in titles.items() if title},
-        reason=refusal.reason,
+        reason=reason,
         advice=refusal.advice,
         count=count,
     )

@@ -9,6 +9,7 @@ of their own: `choose_stack` refuses them by name.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ SMALLEST_STACK = 8
 """Slices: fewer parallel ones are no stack of their own but stray images, or a localizer's."""
 SMALLEST_SHARE = 0.2
 """Of the largest stack's slices: what has fewer is stray."""
+MOST_TORN = 6
+"""Stacks that are tried as pieces of one image."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ def split_series(series: Series) -> tuple[Series, ...]:
     frames = sum(max(1, instance.header.NumberOfFrames) for instance in series.instances)
     stray_count = len(slices) - len(belonging) + max(0, frames - placed)
     if not stacks or (len(stacks) == 1 and not stray_count):
+        return (series,)
+    if _is_torn(stacks):
+        # Halves of one image in two frames of reference: either alone would be half an image, so the series is refused by name.
         return (series,)
     if placed < frames and not _is_even(stacks[0]):
         # What the stack lacks may be the image whose position is unknown: that is the reason to give.
@@ -127,6 +133,19 @@ def _orientation_number(orientation: tuple[float, ...], orientations: list[np.nd
 def _is_even(members: Sequence[Slice]) -> bool:
     stack = build_stack(members)
     return not has_duplicates(stack) and not is_refused(regularity_findings(stack))
+
+
+def _is_torn(stacks: Sequence[Sequence[Slice]]) -> bool:
+    """Return whether some stacks, which differ in their frame of reference, make one even stack together."""
+    return any(
+        len({_frame_of_reference(stack) for stack in torn}) > 1 and _is_even([*itertools.chain(*torn)])
+        for count in range(2, min(len(stacks), MOST_TORN) + 1)
+        for torn in itertools.combinations(stacks[:MOST_TORN], count)
+    )
+
+
+def _frame_of_reference(stack: Sequence[Slice]) -> str | None:
+    return stack[0].instance.header.FrameOfReferenceUID
 
 
 def _narrow(series: Series, members: Sequence[Slice]) -> Series:

@@ -189,8 +189,7 @@ CASES = {
     "T1 and FLAIR of two people": Bad(of_two_people, reason="patients-differ"),
     "two acquisitions, numbered": Bad(lambda name: twice(name, ("1", "2")), finding="repeated-acquisition"),
     "two acquisitions, not numbered": Bad(lambda name: twice(name, ("1", "1")), reason="duplicate-positions"),
-    # Two stacks, split by the frame of reference; half a phantom is no head.
-    "two frames of reference": Bad(in_two_frames_of_reference, reason="not-a-head"),
+    "two frames of reference": Bad(in_two_frames_of_reference, reason="several-frames-of-reference"),
     "unknown character set": Bad(
         lambda name: flair(name, patient=Patient(PatientName="Müller^Jürgen")),
         spoil=name_unknown_character_set,

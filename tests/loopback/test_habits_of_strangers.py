@@ -11,7 +11,6 @@ import socket
 import struct
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -175,10 +174,8 @@ def test_a_stranger_keeps_nobody_out(habit: str, tmp_path: Path) -> None:
         assert problems == []
         assert rounds >= LEAST_ROUNDS
         lines = node.lines(STRANGER)
-        # One line a minute and reason, and the stranger's host in it: what comes again is counted.
-        minutes = 1 + (time.monotonic() - began) // 60
-        assert 1 <= len(lines) <= 5 * minutes
-        assert max(Counter(line["reason"] for line in lines).values()) <= minutes
+        # One line a minute, and the stranger's host in it: what comes again is counted.
+        assert 1 <= len(lines) <= 1 + (time.monotonic() - began) // 60
         assert lines[0]["reason"]
     assert not [event for event in node.audited if event.peer_host == PEER]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dicomnode.records import IndexedInstance, InstanceHeader, Series
@@ -50,6 +50,42 @@ def test_one_stack_under_several_series_is_joined_and_named(name: str) -> None:
     assert len(choice.stack.slices) == 36
     assert len(series.joined) == len(set(SPLITS[name]))
     assert [finding.code for finding in choice.findings] == ["joined-series"]
+
+
+@pytest.mark.parametrize("name", ["halves", "odd-even", "thirds", "every-third"])
+def test_one_stack_torn_into_frames_of_reference_is_refused_by_name(name: str) -> None:
+    """Half an image must not pass for a whole one."""
+    whole = thick()
+    instances = tuple(
+        replace(item, header=replace(item.header, FrameOfReferenceUID=f"1.2.9.{owner}"))
+        for item, owner in zip(whole.instances, SPLITS[name], strict=True)
+    )
+
+    for series in assemble("1.2.3", instances).series:
+        choice = choose_stack(series)
+        assert choice.stack is None
+        assert [finding.code for finding in choice.findings] == ["several-frames-of-reference"]
+
+
+def test_two_whole_stacks_of_two_frames_of_reference_are_split() -> None:
+    """The patient was moved, and the scanner wrote both acquisitions into one series."""
+    again = [
+        replace(
+            item,
+            header=replace(
+                item.header,
+                FrameOfReferenceUID="1.2.9.1",
+                SOPInstanceUID=f"1.2.7.{number}",
+                InstanceNumber=100 + number,
+            ),
+        )
+        for number, item in enumerate(thick().instances)
+    ]
+
+    parts = assemble("1.2.3", [*thick().instances, *again]).series
+
+    assert [len(series.instances) for series in parts] == [36, 36]
+    assert all(choose_stack(series).stack is not None for series in parts)
 
 
 @settings(max_examples=25, deadline=None)
@@ -168,6 +204,7 @@ def test_a_parallel_slice_beside_the_even_spacing_is_left_out_and_said() -> None
 
 
 @settings(max_examples=60, deadline=None)
+@example(step_mm=0.5, tilt_deg=0.0, spacing_mm=4.5625, origin=(0.0, 0.0, 0.0))
 @given(
     step_mm=st.sampled_from([0.01, 0.05, 0.1, 0.5]),
     tilt_deg=st.floats(-25, 25),
@@ -211,3 +248,25 @@ def test_a_refusal_never_says_that_no_slice_is_missing() -> None:
         findings = () if stack is None else regularity_findings(stack)
         for finding in findings:
             assert finding.code != "missing-slices" or int(finding.value) > 0
+
+
+@settings(max_examples=60, deadline=None)
+@example(step_mm=0.5, spacing_mm=4.5625, after=20)
+@given(step_mm=st.sampled_from([0.01, 0.1]), spacing_mm=st.floats(3.0, 6.0), after=st.integers(1, 38))
+def test_a_stray_slice_between_rounded_ones_is_the_only_one_left_out(
+    step_mm: float, spacing_mm: float, after: int
+) -> None:
+    exact = [index * spacing_mm for index in range(40)]
+    exact.insert(after, (after - 0.5) * spacing_mm)
+
+    def place(index: int, header: InstanceHeader) -> InstanceHeader:
+        offset = round(exact[index] / step_mm) * step_mm
+        return replace(
+            header, positions=((0.0, 0.0, round(offset, 4)),), orientations=((1.0, 0, 0, 0, 1.0, 0),)
+        )
+
+    choice = choose_stack(make_series(count=41, each=place))
+
+    assert choice.stack is not None
+    assert len(choice.stack.slices) == 40
+    assert [finding.code for finding in choice.findings] == ["slices-left-out"]
