@@ -90,10 +90,10 @@ def fit_lattice(positions: Vector, normal: Vector) -> Lattice:
     step = number @ positions / float(number @ number)
     spacing_mm = float(step @ normal)
     rounding_mm = find_rounding_mm(positions)
-    # Rounding moves each of three coordinates by up to half a step.
+    # Rounding moves each of three coordinates by up to half a step, and the fitted line by as much again
+    # where it moves many in one direction.
     tolerance_mm = max(
-        ABSOLUTE_TOLERANCE_MM + RELATIVE_TOLERANCE * spacing_mm,
-        rounding_mm / 2 * float(np.abs(normal).sum()) * 1.1,
+        ABSOLUTE_TOLERANCE_MM + RELATIVE_TOLERANCE * spacing_mm, rounding_mm * float(np.abs(normal).sum())
     )
     aside_tolerance_mm = max(ABSOLUTE_TOLERANCE_MM, rounding_mm / 2 * np.sqrt(3) * 1.1)
     cosine = abs(spacing_mm) / max(float(np.linalg.norm(step)), 1e-12)
@@ -152,11 +152,12 @@ def find_off_lattice(positions: Vector, normal: Vector, largest_share: float) ->
     )
     # Rounding shifts the distance of neighbours; over a quarter of the stack little of that is left.
     lag = max(1, len(positions) // 4)
-    for spacing_mm in (nearest_mm, float(np.median((offsets[lag:] - offsets[:-lag]) / lag))):
+    for spacing_mm in (float(np.median((offsets[lag:] - offsets[:-lag]) / lag)), nearest_mm):
         for start in starts:
             off = _off_line(positions, normal, int(start), spacing_mm)
-            best = off if len(off) < len(best) else best
-    return best if 0 < len(best) <= allowed else ()
+            # The slices do not fit, so a line on which all lie allows too much.
+            best = off if 0 < len(off) < len(best) else best
+    return best if len(best) <= allowed else ()
 
 
 def _off_line(positions: Vector, normal: Vector, start: int, spacing_mm: float) -> tuple[int, ...]:

@@ -205,6 +205,7 @@ def test_a_parallel_slice_beside_the_even_spacing_is_left_out_and_said() -> None
 
 @settings(max_examples=60, deadline=None)
 @example(step_mm=0.5, tilt_deg=0.0, spacing_mm=4.5625, origin=(0.0, 0.0, 0.0))
+@example(step_mm=0.5, tilt_deg=4.25, spacing_mm=2.5, origin=(0.0, 0.0, 0.0))
 @given(
     step_mm=st.sampled_from([0.01, 0.05, 0.1, 0.5]),
     tilt_deg=st.floats(-25, 25),
