@@ -40,6 +40,8 @@ log = structlog.get_logger()
 WATCHDOG_S = 10.0
 # The listener's loop comes round several times a second.
 LISTENER_SILENT_S = 30.0
+# What a hospital relies on; the pages are watched and started again, and stop nobody.
+_NEEDED_SIDES = ("receive", "work")
 # How long systemd is to wait on, each time it is told that a side is still starting.
 STARTING_S = 60
 
@@ -184,23 +186,52 @@ def run_work(config: Config) -> None:
             scheduler.shutdown(wait=False)
 
 
+def run_web(config: Config) -> None:
+    """Serve the pages until SIGTERM or SIGINT; receiving and working go on without them."""
+    from dicomnode.commands.doctor import examine
+    from dicomnode.web.application import make_application
+    from dicomnode.web.open_site import open_site
+    from dicomnode.web.server import PageServer
+
+    configure_logging(config.log)
+    ledger = open_ledger(config)
+    with _only_one(config.storage.root / "web.lock", "web"):
+        audit = open_audit(config)
+        site = open_site(config, ledger, audit, lambda: examine(config))
+        server = PageServer(make_application(site), config)
+        address = server.start()
+        announcement = config.storage.root / "web.json"
+        announcement.write_text(json.dumps({"pid": os.getpid(), "address": address}))
+        log.info("pages_served", host=config.web.bind, port=server.port)
+        audit(AuditEvent("started", detail="web"))
+        try:
+            _until_stopped(server.is_alive)
+        finally:
+            announcement.unlink(missing_ok=True)
+            server.stop()
+            ledger.close()
+            audit(AuditEvent("stopped", detail="web"))
+            audit.close()
+
+
 def run_serve(config: Config, config_path: Path | None) -> None:
-    """Run both sides as processes of their own and start again the one that dies or hangs."""
+    """Run both sides, and the pages where they are enabled, as processes of their own.
+
+    One that dies or hangs is started again; the pages never stop the other two.
+    """
     configure_logging(config.log)
     arguments = ["--config", str(config_path)] if config_path else []
     # Before there are children: a SIGTERM in between would leave them behind.
     stop = _stop_event()
     # -P: what lies in the folder that the node is started in is not taken for a module (a `socket.py`, say).
-    sides = {
-        side: Side([sys.executable, "-P", "-m", "dicomnode", side, *arguments])
-        for side in ("receive", "work")
-    }
+    names = ("receive", "work", *(["web"] if config.web.enabled else []))
+    sides = {name: Side([sys.executable, "-P", "-m", "dicomnode", name, *arguments]) for name in names}
     notifier, is_ready = sdnotify.SystemdNotifier(), False
     try:
         while not stop.wait(0.5):
             for name, side in sides.items():
                 _look_after(name, side)
-            if not is_ready and all(side.is_ready for side in sides.values()):
+            if not is_ready and all(sides[name].is_ready for name in _NEEDED_SIDES):
                 is_ready = True
                 notifier.notify("READY=1")
             # A large spool takes its time to be read; both sides say so by being alive.
@@ -222,6 +253,8 @@ def _look_after(name: str, side: Side) -> None:
         )
     if side.restart_if_dead(time.monotonic()):
         log.warning("process_restarted", side=name)
+    if name not in _NEEDED_SIDES:
+        return
     code = side.start_failure((ConfigError.exit_code, StartError.exit_code))
     if code is not None:
         raise ProcessLost(f"`dicomnode {name}` could not start; its message stands above", code)
