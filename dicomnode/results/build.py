@@ -1,6 +1,6 @@
 """The answer to a study as finished DICOM objects, byte for byte as they will be sent.
 
-In every form that a destination wants.
+They are built in every form that a destination wants.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def build_answer(
 ) -> tuple[EncodedResult, ...]:
     """Return SEG and SR of a result, or the negative SR alone when there is no lesion.
 
-    And what else `context.forms` ask for.
+    The objects that `context.forms` ask for come with them.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def build_refusal(
 ) -> tuple[EncodedResult, ...]:
     """Return the SR that says why a study has no segmentation.
 
-    And the same words as page and picture where those are wanted.
+    A page and a picture with the same words are added where those are wanted.
     """
     provenance = plan_provenance(context, None, code, sentence, outcome.value)
     built_files: dict[str, EncodedResult] = {}

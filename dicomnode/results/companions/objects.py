@@ -51,9 +51,9 @@ def build_pictures(
     provenance: Provenance,
     form: ResultForm,
 ) -> list[Dataset]:
-    """Return the pictures as secondary captures.
+    """Return the pictures as secondary captures in a series of their own.
 
-    One multi-frame object, or one object each, in a series of their own.
+    They are one multi-frame object, or one object each.
 
     Parameters
     ----------

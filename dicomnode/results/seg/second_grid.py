@@ -35,7 +35,7 @@ def find_second_grid(
 ) -> SecondGrid | None:
     """Return the T1 of a study whose result lies on the FLAIR.
 
-    None where there is none, or none was registered.
+    The result is None where there is no T1, or none was registered.
     """
     source = next((source for source in sources[1:] if source.role == "t1"), None)
     if volume is None or source is None or "t1" not in result.links:

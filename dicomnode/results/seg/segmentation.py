@@ -148,7 +148,7 @@ def _encode(
 ) -> Dataset:
     """Return a SEG: what every one of ours has.
 
-    And what `description` (arguments of highdicom's) says of this one.
+    `description` holds the arguments of highdicom that belong to this one.
     """
     model = result.plan.lesion.model
     stand_ins = stand_in(headers, source, provenance)
