@@ -101,10 +101,21 @@ ROOMS = (
         "the pages: what came, what became of it, why; viewer, upload, orders of an operator",
         (
             *_PLAIN,
-            *_dicomnode("answer", "audit", "ledger", "offline", "spool", "study", "volumes"),
+            *_dicomnode("answer", "audit", "ledger", "offline", "results", "spool", "study", "volumes"),
             *_VOLUMES_IN,
         ),
-        ("PIL", "argon2", "fastapi", "highdicom", "jinja2", "numpy", "pydicom", "starlette", "uvicorn"),
+        (
+            "PIL",
+            "argon2",
+            "fastapi",
+            "highdicom",
+            "jinja2",
+            "numpy",
+            "pydicom",
+            "scipy",
+            "starlette",
+            "uvicorn",
+        ),
     ),
     # Known to every room.
     Room(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sdnotify
 import structlog
@@ -188,7 +188,6 @@ def run_work(config: Config) -> None:
 
 def run_web(config: Config) -> None:
     """Serve the pages until SIGTERM or SIGINT; receiving and working go on without them."""
-    from dicomnode.commands.doctor import examine
     from dicomnode.web.application import make_application
     from dicomnode.web.open_site import open_site
     from dicomnode.web.server import PageServer
@@ -197,7 +196,7 @@ def run_web(config: Config) -> None:
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)
-        site = open_site(config, ledger, audit, lambda: examine(config))
+        site = open_site(config, ledger, audit, lambda: _examine(config))
         server = PageServer(make_application(site), config)
         address = server.start()
         announcement = config.storage.root / "web.json"
@@ -209,9 +208,17 @@ def run_web(config: Config) -> None:
         finally:
             announcement.unlink(missing_ok=True)
             server.stop()
+            site.cases.close()
             ledger.close()
             audit(AuditEvent("stopped", detail="web"))
             audit.close()
+
+
+def _examine(config: Config) -> Iterator[Any]:
+    # Not at the start: the checks load what segments, which the pages do without.
+    from dicomnode.commands.doctor import examine
+
+    return examine(config)
 
 
 def run_serve(config: Config, config_path: Path | None) -> None:

@@ -10,6 +10,7 @@ from dicomnode.audit.events import Audit
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout, make_durable_folders
+from dicomnode.web.prepared import PreparedCases
 from dicomnode.web.sessions import Sessions
 from dicomnode.web.site import Site
 from dicomnode.web.users import Users
@@ -30,7 +31,9 @@ def open_site(
         The file of users cannot be used.
     """
     folder = config.storage.root / "web"
-    make_durable_folders(folder)
+    make_durable_folders(folder, folder / "images")
+    cases = PreparedCases(folder / "images", config.compute.memory_limit_mb * 2**20)
+    cases.sweep()
     users = Users(config.web.users) if config.web.login and config.web.users else None
     return Site(
         config=config,
@@ -40,6 +43,7 @@ def open_site(
         now=now,
         users=users,
         sessions=Sessions(config.web.idle_minutes * 60, config.web.session_hours * 3600),
+        cases=cases,
         audit=audit,
         examine=examine,
     )

@@ -13,6 +13,7 @@ from dicomnode.audit.events import Audit, AuditEvent, silent
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
+from dicomnode.web.prepared import PreparedCases
 from dicomnode.web.sessions import LoginBrake, Sessions
 from dicomnode.web.users import UserRole, Users
 from dicomnode.web.views import RecentViews
@@ -41,6 +42,7 @@ class Site:
     now: Callable[[], float]
     users: Users | None
     sessions: Sessions
+    cases: PreparedCases
     audit: Audit = silent
     examine: Callable[[], Iterable[Any]] = tuple
     brake: LoginBrake = field(default_factory=LoginBrake)

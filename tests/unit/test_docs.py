@@ -33,6 +33,7 @@ PAGES = [
             "model-bundle",
             "states",
             "training",
+            "web",
         )
     ),
 ]
