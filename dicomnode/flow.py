@@ -219,7 +219,7 @@ def confirm_results(workplace: Workplace) -> int:
 def _assess(workplace: Workplace, job: Job, known_until: float) -> Readiness:
     """Judge one study; one that cannot be judged is taken when it is quiet.
 
-    So that it is answered and holds up no other.
+    It is then answered, and holds up no other.
     """
     uid = job.StudyInstanceUID
     last_received_at = workplace.ledger.instances.last_received_at(uid)
@@ -274,7 +274,7 @@ def _waits_for_fetch(workplace: Workplace, job: Job, verdict: Readiness, *, unre
 def _has_room(workplace: Workplace) -> bool:
     """Return whether results can be written.
 
-    Without it every study would use up its tries while the disk is full or read-only.
+    Every study would otherwise use up its tries while the disk is full or read-only.
     """
     spool = workplace.layout.root
     if spool.exists() and not os.access(spool, os.W_OK):

@@ -26,6 +26,19 @@ ROLES: tuple[Role, ...] = ("t1", "flair")
 Grade = Literal["info", "warning", "refuse"]
 Laterality = Literal["left", "right", "both", "unknown"]
 Change = Literal["new", "grown", "shrunk", "unchanged", "gone", "not imaged"]
+Side = Literal["left", "right", "both", ""]
+RegionName = Literal[
+    "frontal",
+    "parietal",
+    "temporal",
+    "occipital",
+    "insula",
+    "basal-ganglia",
+    "thalamus",
+    "cerebellum",
+    "brain-stem",
+    "periventricular",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +139,46 @@ class LongAxis:
 
 
 @dataclass(frozen=True)
+class RegionShare:
+    """How much of a lesion lies in one region of the brain.
+
+    Attributes
+    ----------
+    region
+        The region's key, a `RegionName`.
+    side
+        Which half of the brain that share lies in: "both" when each half holds at least a tenth of it, empty
+        for a region that has no sides.
+    share
+        0..1 of the lesion's voxels.
+    """
+
+    region: str
+    side: Side
+    share: float
+
+
+@dataclass(frozen=True)
+class TerritoryShare:
+    """How much of a lesion lies in one territory of the site's own atlas.
+
+    Attributes
+    ----------
+    number, name
+        The territory's label in the atlas and its name in the atlas's table.
+    code
+        (CodeValue, CodingSchemeDesignator, CodeMeaning) where the table has one, else empty.
+    share
+        0..1 of the lesion's voxels.
+    """
+
+    number: int
+    name: str
+    share: float
+    code: tuple[str, str, str] | tuple[()] = ()
+
+
+@dataclass(frozen=True)
 class Lesion:
     """One connected lesion on the reference grid.
 
@@ -143,6 +196,9 @@ class Lesion:
     centroid_mni_mm
         The centroid in the MNI template (ICBM 152 2009a), RAS mm; None where the affine registration to it
         was not believed.
+    regions, territories
+        Where in the brain the lesion lies, largest share first. Both are empty where that registration was
+        not believed, the territories also where the site has no atlas.
     """
 
     label: int
@@ -154,6 +210,8 @@ class Lesion:
     laterality: Laterality = "unknown"
     mean_agreement: float | None = None
     centroid_mni_mm: tuple[float, float, float] | None = None
+    regions: tuple[RegionShare, ...] = ()
+    territories: tuple[TerritoryShare, ...] = ()
 
 
 @dataclass(frozen=True)

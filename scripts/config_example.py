@@ -1,6 +1,7 @@
 """Write config/dicomnode.toml from dicomnode/settings/config.py: `python -m scripts.config_example`.
 
-In the file a line `# text` is help; a line `#key = value` is a setting that is off. No table is open, so that tables can be appended.
+In the file a line `# text` is help; a line `#key = value` is a setting that is off. No table is open, so
+that tables can be appended.
 """
 
 from __future__ import annotations

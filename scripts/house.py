@@ -34,7 +34,10 @@ _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 # What the builders of results share.
-_BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
+_BUILDERS = _dicomnode(
+    *("results.records", "results.headers", "results.provenance", "results.words"),
+    *("results.parts", "results.segments"),
+)
 
 ROOMS = (
     # The front of the house: words and exit codes, no logic.
@@ -247,6 +250,18 @@ ROOMS = (
         "dicomnode.results.records",
         "what an answer belongs to, and one finished object of it",
         _dicomnode("settings", "records"),
+    ),
+    Room(
+        "dicomnode.results.segments",
+        "which lesion goes into which segment, under which name and colour",
+        (*_dicomnode("results.records", "results.provenance"), *_VOLUMES_IN),
+        ("highdicom", "numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.results.parts",
+        "what every builder of results takes: `(parts, form)`",
+        (*_dicomnode("records", "results.records", "results.provenance", "results.segments"), *_VOLUMES_IN),
+        ("pydicom",),
     ),
     Room(
         "dicomnode.results.last_resort",

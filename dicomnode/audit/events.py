@@ -1,6 +1,6 @@
 """What is audited: one table of the node's events with the codes of DICOM audit messages.
 
-And one event as JSON or as XML.
+It also writes one event as JSON or as XML.
 
 Rules for this file:
 1. No patient data: studies are known by their UIDs. A participant is an AE title, an address, or this node.

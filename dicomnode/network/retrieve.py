@@ -207,7 +207,7 @@ def _address(association: Association) -> str:
 def _get_contexts() -> list[PresentationContext]:
     """One context per class for what needs no conversion at either side, and one for each compressed syntax.
 
-    So that none is converted.
+    No instance is converted.
     """
     compressed = [uid for uid in TRANSFER_SYNTAXES if uid.is_compressed]
     contexts = [build_context(GET, list(_NATIVE))]

@@ -107,7 +107,7 @@ class Side:
     def lost_code(self, waiting_code: int) -> int | None:
         """Return the exit code (128 and the number of a signal) of a process that ended too often in a row.
 
-        Or None.
+        The result is None when no process did.
 
         `waiting_code` is what it ends with while something that it needs is away: as long as that takes, it
         is started again.

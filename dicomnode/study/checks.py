@@ -1,6 +1,6 @@
 """Graded findings on one series.
 
-Whether it may become a volume, and what the reader of the result should know.
+They say whether it may become a volume, and what the reader of the result should know.
 
 | code | grade | when |
 |---|---|---|
@@ -101,7 +101,7 @@ def plane_of(stack: Stack) -> str:
 def regularity_findings(stack: Stack) -> tuple[Finding, ...]:
     """Return what keeps the slices from being one gap-free, equidistant, perpendicular grid.
 
-    And what was evened out.
+    The findings also say what was evened out.
     """
     if len(stack.slices) < 2:
         return ()
@@ -123,10 +123,7 @@ def regularity_findings(stack: Stack) -> tuple[Finding, ...]:
 
 
 def _gap_finding(stack: Stack) -> Finding | None:
-    """Return the finding where a distance is so large.
-
-    Or so small, that a slice is missing or between two others.
-    """
+    """Return the finding where a distance says that a slice is missing, or lies between two others."""
     distances = np.diff(stack.offsets_mm)
     spacing_mm = stack.spacing_mm
     if float(np.abs(distances - spacing_mm).max()) <= 0.5 * spacing_mm:

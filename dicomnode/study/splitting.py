@@ -39,7 +39,7 @@ MOST_TORN = 6
 class FrameKind:
     """What a multi-frame instance says of one frame alone (PS3.3 C.7.6.16.2.2, C.8.13.5).
 
-    One entry of `extra["FrameKinds"]`.
+    It is one entry of `extra["FrameKinds"]`.
     """
 
     StackID: str = ""
