@@ -121,6 +121,10 @@ class Lobby:
     def __len__(self) -> int:
         return len(self._callers)
 
+    def reconfigure(self, tls: ssl.SSLContext | None, artim_s: float) -> None:
+        """Take another TLS context and another time for connections that come from now on."""
+        self._tls, self._artim_s = tls, artim_s
+
     def admit(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
         """Take a new connection, and read what is there of it."""
         caller = HalfOpen(
