@@ -134,7 +134,8 @@ def work(config: ConfigOption = None) -> None:
 @cli.command()
 def web(config: ConfigOption = None) -> None:
     """Serve the pages only: studies, viewer, upload, node (docs/web.md)."""
-    app.run_web(_load(config))
+    path = _path(config)
+    app.run_web(_load(path), path)
 
 
 @users_cli.command("add")

@@ -42,13 +42,6 @@ log = structlog.get_logger()
 WATCHDOG_S = 10.0
 # The listener's loop comes round several times a second.
 LISTENER_SILENT_S = 30.0
-<<<<<<< HEAD
-# What a hospital relies on; the pages are watched and started again, and stop nobody.
-_NEEDED_SIDES = ("receive", "work")
-# How long systemd is to wait on, each time it is told that a side is still starting.
-STARTING_S = 60
-=======
->>>>>>> main
 
 
 def open_ledger(config: Config) -> Ledger:
@@ -241,30 +234,30 @@ def run_work(config: Config, path: Path | None = None) -> None:
             scheduler.shutdown(wait=False)
 
 
-<<<<<<< HEAD
-def run_web(config: Config) -> None:
+def run_web(config: Config, path: Path | None = None) -> None:
     """Serve the pages until SIGTERM or SIGINT; receiving and working go on without them."""
     from dicomnode.web.application import make_application
     from dicomnode.web.open_site import open_site
     from dicomnode.web.server import PageServer
 
+    signals = Signals()
     configure_logging(config.log)
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)
-        site = open_site(config, ledger, audit, lambda: _examine(config))
+        site = open_site(config, ledger, audit, _examine)
         server = PageServer(make_application(site), config)
-        address = server.start()
         announcement = config.storage.root / "web.json"
-        announcement.write_text(json.dumps({"pid": os.getpid(), "address": address}))
+        announcement.write_text(json.dumps({"pid": os.getpid(), "address": server.start()}))
         log.info("pages_served", host=config.web.bind, port=server.port)
         audit(AuditEvent("started", detail="web"))
         try:
-            _until_stopped(server.is_alive)
+            reloader = Reloader("web", path, config, lambda _new: None, site.take_over, audit)
+            _until_stopped(signals, server.is_alive, reloader)
         finally:
             announcement.unlink(missing_ok=True)
             server.stop()
-            site.cases.close()
+            site.close()
             ledger.close()
             audit(AuditEvent("stopped", detail="web"))
             audit.close()
@@ -277,40 +270,16 @@ def _examine(config: Config) -> Iterator[Any]:
     return examine(config)
 
 
-def run_serve(config: Config, config_path: Path | None) -> None:
+def run_serve(config: Config, path: Path | None) -> None:
     """Run both sides, and the pages where they are enabled, as processes of their own.
 
     One that dies or hangs is started again; the pages never stop the other two.
     """
-=======
-def run_serve(config: Config, path: Path | None) -> None:
-    """Run both sides as processes of their own and start again the one that dies or hangs."""
     signals = Signals()
->>>>>>> main
     configure_logging(config.log)
     arguments = ["--config", str(path)] if path else []
     # -P: what lies in the folder that the node is started in is not taken for a module (a `socket.py`, say).
-<<<<<<< HEAD
-    names = ("receive", "work", *(["web"] if config.web.enabled else []))
-    sides = {name: Side([sys.executable, "-P", "-m", "dicomnode", name, *arguments]) for name in names}
-    notifier, is_ready = sdnotify.SystemdNotifier(), False
-    try:
-        while not stop.wait(0.5):
-            for name, side in sides.items():
-                _look_after(name, side)
-            if not is_ready and all(sides[name].is_ready for name in _NEEDED_SIDES):
-                is_ready = True
-                notifier.notify("READY=1")
-            # A large spool takes its time to be read; both sides say so by being alive.
-            notifier.notify("WATCHDOG=1" if is_ready else f"EXTEND_TIMEOUT_USEC={STARTING_S * 10**6}")
-    finally:
-        for side in sides.values():
-            side.process.terminate()
-        for side in sides.values():
-            side.wait(20.0)
-=======
     command = [sys.executable, "-P", "-m", "dicomnode"]
->>>>>>> main
 
     def audit_refusal(event: AuditEvent) -> None:
         """Audit a configuration that was not handed on; each side audits what it takes over itself."""
@@ -319,42 +288,17 @@ def run_serve(config: Config, path: Path | None) -> None:
             trail(event)
             trail.close()
 
-<<<<<<< HEAD
-def _look_after(name: str, side: Side) -> None:
-    """Kill a side that hangs, start one again that died; `ProcessLost` when that does not help."""
-    if side.kill_if_silent(time.monotonic()):
-        log.error(
-            "process_killed",
-            side=name,
-            advice="it gave no sign of life for a minute; the log says what hangs",
-        )
-    if side.restart_if_dead(time.monotonic()):
-        log.warning("process_restarted", side=name)
-    if name not in _NEEDED_SIDES:
-        return
-    code = side.start_failure((ConfigError.exit_code, StartError.exit_code))
-    if code is not None:
-        raise ProcessLost(f"`dicomnode {name}` could not start; its message stands above", code)
-    code = side.lost_code(StartError.exit_code)
-    if code is not None:
-        log.error(
-            "process_lost",
-            side=name,
-            code=code,
-            advice="it ended again and again right after its start; the log says why",
-        )
-        raise ProcessLost(
-            f"`dicomnode {name}` ended {MOST_DEATHS} times in a row, the last time with {code}", code
-        )
-=======
     def check(_new: Config) -> None:
         check_in_child([*command, "config", "check", "--files", *arguments])
 
-    commands = {side: [*command, side, *arguments] for side in ("receive", "work")}
+    names = ("receive", "work", *(["web"] if config.web.enabled else []))
+    commands = {side: [*command, side, *arguments] for side in names}
     run_sides(
-        commands, signals, lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal)
+        commands,
+        signals,
+        lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal),
+        dispensable=("web",),
     )
->>>>>>> main
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout, make_durable_folders
 from dicomnode.web.prepared import PreparedCases
 from dicomnode.web.sessions import Sessions
-from dicomnode.web.site import Site
+from dicomnode.web.site import Current, Site
 from dicomnode.web.users import Users
 
 
@@ -20,7 +20,7 @@ def open_site(
     config: Config,
     ledger: Ledger,
     audit: Audit,
-    examine: Callable[[], Iterable[Any]],
+    examine: Callable[[Config], Iterable[Any]],
     now: Callable[[], float] = time.time,
 ) -> Site:
     """Return what the pages work with.
@@ -36,7 +36,7 @@ def open_site(
     cases.sweep()
     users = Users(config.web.users) if config.web.login and config.web.users else None
     return Site(
-        config=config,
+        current=Current(config),
         ledger=ledger,
         layout=SpoolLayout(config.storage.spool),
         folder=folder,

@@ -21,6 +21,13 @@ from dicomnode.web.views import RecentViews
 _MOST_FIELDS = 40
 
 
+@dataclass
+class Current:
+    """The configuration that holds now; a reload exchanges it."""
+
+    config: Config
+
+
 @dataclass(frozen=True)
 class Site:
     """What the pages work with.
@@ -32,10 +39,10 @@ class Site:
     users
         Who may log in; None where there is no login.
     examine
-        Runs the checks of `dicomnode doctor`: (name, level, text, advice) of each.
+        Runs the checks of `dicomnode doctor` on a configuration.
     """
 
-    config: Config
+    current: Current
     ledger: Ledger
     layout: SpoolLayout
     folder: Path
@@ -44,9 +51,22 @@ class Site:
     sessions: Sessions
     cases: PreparedCases
     audit: Audit = silent
-    examine: Callable[[], Iterable[Any]] = tuple
+    examine: Callable[[Config], Iterable[Any]] = lambda _config: ()
     brake: LoginBrake = field(default_factory=LoginBrake)
     views: RecentViews = field(default_factory=RecentViews)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that holds now."""
+        return self.current.config
+
+    def take_over(self, config: Config) -> None:
+        """Go on with another configuration, as far as a reload changes it."""
+        self.current.config = config
+
+    def close(self) -> None:
+        """Stop what is under way; the ledger is closed by who opened it."""
+        self.cases.close()
 
 
 @dataclass(frozen=True)
