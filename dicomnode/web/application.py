@@ -11,12 +11,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from dicomnode.errors import NodeError, RetryLater
-from dicomnode.web import login, studies, study, viewer
+from dicomnode.web import login, studies, study, upload, viewer
 from dicomnode.web.guard import App, Guard
 from dicomnode.web.pages import FOLDER, render
 from dicomnode.web.site import LoginNeeded, Site
 
-UPLOADS = "/uploads/"
 _TITLES = {
     400: "That cannot be read",
     403: "Not allowed",
@@ -34,7 +33,7 @@ def make_application(site: Site) -> App:
     # Without the pages that describe the interface: they load scripts of other hosts.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
-    for room in (login, studies, study, viewer):
+    for room in (login, studies, study, viewer, upload):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.add_exception_handler(LoginNeeded, _ask_to_log_in)
@@ -42,7 +41,7 @@ def make_application(site: Site) -> App:
     app.add_exception_handler(RequestValidationError, _explain_bad_request)
     app.add_exception_handler(RetryLater, _explain_lock)
     app.add_exception_handler(NodeError, _explain_problem)
-    return Guard(app, site, UPLOADS)
+    return Guard(app, site)
 
 
 async def _ask_to_log_in(request: Request, _problem: Exception) -> Response:

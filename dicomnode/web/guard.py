@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -29,6 +30,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOCAL_USER = "local"
+# Where the body is a file of an upload and no form.
+_FILE_PATH = re.compile(r"/uploads/[0-9a-f]{32}/files")
 _LARGEST_FORM_BYTES = 64 * 1024
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _SAFE = ("GET", "HEAD")
@@ -60,12 +63,10 @@ class Guard:
         The pages.
     site
         Sessions, users and settings.
-    upload_path
-        Beginning of the paths whose bodies are files and limited by `web.upload_maximum_mb`.
     """
 
-    def __init__(self, app: App, site: Site, upload_path: str) -> None:
-        self._app, self._site, self._upload_path = app, site, upload_path
+    def __init__(self, app: App, site: Site) -> None:
+        self._app, self._site = app, site
         self._settings = site.config.web
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,8 +130,8 @@ class Guard:
         return Visitor(user.name, user.role, address, token), new_cookie
 
     def _body_limit(self, path: str) -> int:
-        is_upload = path.startswith(self._upload_path)
-        return self._settings.upload_maximum_mb * 2**20 if is_upload else _LARGEST_FORM_BYTES
+        is_file = _FILE_PATH.fullmatch(path) is not None
+        return self._settings.upload_maximum_mb * 2**20 if is_file else _LARGEST_FORM_BYTES
 
 
 class _Answer:

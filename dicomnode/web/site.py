@@ -15,6 +15,7 @@ from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.web.prepared import PreparedCases
 from dicomnode.web.sessions import LoginBrake, Sessions
+from dicomnode.web.uploads import Uploads
 from dicomnode.web.users import UserRole, Users
 from dicomnode.web.views import RecentViews
 
@@ -50,6 +51,7 @@ class Site:
     users: Users | None
     sessions: Sessions
     cases: PreparedCases
+    uploads: Uploads
     audit: Audit = silent
     examine: Callable[[Config], Iterable[Any]] = lambda _config: ()
     brake: LoginBrake = field(default_factory=LoginBrake)
@@ -66,6 +68,7 @@ class Site:
 
     def close(self) -> None:
         """Stop what is under way; the ledger is closed by who opened it."""
+        self.uploads.close()
         self.cases.close()
 
 
