@@ -119,6 +119,27 @@ ROOMS = (
     Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
+    Room(
+        "dicomnode.web",
+        "the pages: what came, what became of it, why; viewer, upload, orders of an operator",
+        (
+            *_PLAIN,
+            *_dicomnode("answer", "audit", "ledger", "offline", "results", "spool", "study", "volumes"),
+            *_VOLUMES_IN,
+        ),
+        (
+            "PIL",
+            "argon2",
+            "fastapi",
+            "highdicom",
+            "jinja2",
+            "numpy",
+            "pydicom",
+            "scipy",
+            "starlette",
+            "uvicorn",
+        ),
+    ),
     # Known to every room.
     Room(
         "dicomnode.settings",

@@ -322,9 +322,8 @@ class Lobby:
                 if caller.received
                 else "it connected, and hung up without a word"
             )
-            self._note(
-                caller, "connection_without_request", reason, _SEE_PEER, is_fault=bool(caller.received)
-            )
+            is_fault = bool(caller.received)
+            self._note(caller, "connection_without_request", reason, _SEE_PEER, "hung-up", is_fault=is_fault)
         self._leave(caller)
 
     def _cut(self, caller: HalfOpen) -> None:
@@ -343,7 +342,7 @@ class Lobby:
         event: RefusalEvent,
         reason: str,
         advice: str,
-        audit_kind: str = "",
+        audit_kind: str,
         *,
         is_fault: bool = True,
     ) -> None:
