@@ -61,6 +61,12 @@ ROOMS = (
         ("typer",),
     ),
     Room(
+        "dicomnode.commands.rules",
+        "`rules test`: which rule a study falls under",
+        _dicomnode("commands.terminal", "errors", "offline.cases", "records", "settings", "study"),
+        ("typer",),
+    ),
+    Room(
         "dicomnode.commands.doctor",
         "first checks of a set-up",
         (

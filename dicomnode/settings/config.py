@@ -31,6 +31,7 @@ from dicomnode.settings.forms import (
 )
 from dicomnode.settings.network import NetworkSettings, PeerSettings
 from dicomnode.settings.references import did_you_mean, reference_problems
+from dicomnode.settings.rules import RuleSettings, rule_problems
 from dicomnode.settings.section import Section
 from dicomnode.settings.storage import AuditSettings, LogSettings, StorageSettings
 from dicomnode.settings.study import FetchSettings, SelectionRule, SelectionSettings, StudySettings
@@ -54,6 +55,7 @@ __all__ = [
     "ResultForm",
     "ResultKind",
     "ResultSettings",
+    "RuleSettings",
     "SegmentationForm",
     "SelectionRule",
     "SelectionSettings",
@@ -77,6 +79,7 @@ class Config(Section):
     study: StudySettings = StudySettings()
     fetch: FetchSettings = FetchSettings()
     selection: SelectionSettings = SelectionSettings()
+    rules: tuple[RuleSettings, ...] = ()
     pipeline: PipelineSettings = PipelineSettings()
     compute: ComputeSettings = ComputeSettings()
     results: ResultSettings = ResultSettings()
@@ -117,7 +120,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _names_mean_something(self) -> Config:
-        problems = list(reference_problems(self))
+        problems = [*reference_problems(self), *rule_problems(self)]
         if problems:
             raise PydanticCustomError("references", "{problems}", {"problems": "\n".join(problems)})
         return self

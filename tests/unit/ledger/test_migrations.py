@@ -220,6 +220,8 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
     "0006": {"archive_askings": [{"StudyInstanceUID": "2.25.2", "asked_at": 60.0}]},
     # An index.
     "0007": {},
+    # A column for each of two tables.
+    "0008": {},
 }
 
 # Rows that a revision itself puts into its new tables.
