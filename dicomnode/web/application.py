@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from dicomnode.errors import NodeError, RetryLater
-from dicomnode.web import login, studies, study, upload, viewer
+from dicomnode.web import login, node, statistics, studies, study, upload, viewer
 from dicomnode.web.guard import App, Guard
 from dicomnode.web.pages import FOLDER, render
 from dicomnode.web.site import LoginNeeded, Site
@@ -33,7 +33,7 @@ def make_application(site: Site) -> App:
     # Without the pages that describe the interface: they load scripts of other hosts.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
-    for room in (login, studies, study, viewer, upload):
+    for room in (login, studies, study, viewer, upload, node, statistics):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.add_exception_handler(LoginNeeded, _ask_to_log_in)

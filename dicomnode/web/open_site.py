@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dicomnode.audit.events import Audit
@@ -22,6 +22,7 @@ def open_site(
     ledger: Ledger,
     audit: Audit,
     examine: Callable[[Config], Iterable[Any]],
+    models: Callable[[Config], Iterable[Mapping[str, str]]],
     now: Callable[[], float] = time.time,
 ) -> Site:
     """Return what the pages work with.
@@ -50,4 +51,5 @@ def open_site(
         uploads=uploads,
         audit=audit,
         examine=examine,
+        models=models,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +41,8 @@ class Site:
         Who may log in; None where there is no login.
     examine
         Runs the checks of `dicomnode doctor` on a configuration.
+    models
+        Gives what pages show of each network that is there.
     """
 
     current: Current
@@ -54,6 +56,7 @@ class Site:
     uploads: Uploads
     audit: Audit = silent
     examine: Callable[[Config], Iterable[Any]] = lambda _config: ()
+    models: Callable[[Config], Iterable[Mapping[str, str]]] = lambda _config: ()
     brake: LoginBrake = field(default_factory=LoginBrake)
     views: RecentViews = field(default_factory=RecentViews)
 
