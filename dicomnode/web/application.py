@@ -41,6 +41,8 @@ def make_application(site: Site) -> App:
     app.add_exception_handler(RequestValidationError, _explain_bad_request)
     app.add_exception_handler(RetryLater, _explain_lock)
     app.add_exception_handler(NodeError, _explain_problem)
+    # Answered here; the guard then logs it without what it worked on.
+    app.add_exception_handler(Exception, _explain_bug)
     return Guard(app, site)
 
 
@@ -70,6 +72,10 @@ async def _explain_lock(request: Request, _problem: Exception) -> Response:
 
 async def _explain_problem(request: Request, problem: Exception) -> Response:
     return _problem_page(request, 409, str(problem))
+
+
+async def _explain_bug(request: Request, _problem: Exception) -> Response:
+    return _problem_page(request, 500, "This page failed. The log says where; please report it.")
 
 
 def _problem_page(

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from dicomnode.errors import where
 from dicomnode.settings.web import WebSettings
@@ -50,8 +52,11 @@ _HEADERS = {
 _HSTS = "max-age=31536000"
 
 
-class BodyTooLarge(Exception):
+class BodyTooLarge(HTTPException):
     """A request has more bytes than it may have."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(413, f"The request is larger than {max(1, limit_bytes // 2**20)} MiB.")
 
 
 class Guard:
@@ -87,11 +92,10 @@ class Guard:
         scope["state"]["cookie_name"] = _cookie_name(is_secure)
         scope["state"]["is_secure"] = is_secure
         answer.cookie = cookie
-        limit = self._body_limit(scope["path"])
         try:
-            await self._app(scope, _limited(receive, headers, limit), answer)
-        except BodyTooLarge:
-            await answer.say(413, f"The request is larger than {limit // 2**20 or 1} MiB.")
+            await self._app(scope, _limited(receive, headers, self._body_limit(scope["path"])), answer)
+        except ClientDisconnect:
+            log.info("browser_hung_up")
         except Exception as bug:  # noqa: BLE001  a page that fails must not show or log what it worked on
             log.error("page_failed", where=where(bug), error=type(bug).__name__)  # noqa: TRY400
             await answer.say(500, "This page failed. The log names where; please report it.")
@@ -211,11 +215,11 @@ def _limited(receive: Receive, headers: dict[str, str], limit: int) -> Receive:
     async def counted() -> Message:
         nonlocal count
         if declared.isdigit() and int(declared) > limit:
-            raise BodyTooLarge
+            raise BodyTooLarge(limit)
         message = await receive()
         count += len(message.get("body", b""))
         if count > limit:
-            raise BodyTooLarge
+            raise BodyTooLarge(limit)
         return message
 
     return counted

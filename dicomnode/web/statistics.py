@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def volume_bars(answers: Sequence[AnswerLine]) -> list[Bar]:
     """Return how many studies have a total lesion volume in each range, without those that have none."""
     volumes = [answer.total_ml for answer in answers if answer.total_ml]
     bars = []
-    for low, high in zip(_VOLUME_BINS_ML, _VOLUME_BINS_ML[1:], strict=False):
+    for low, high in itertools.pairwise(_VOLUME_BINS_ML):
         label = f"over {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
         bars.append(Bar(label, sum(low < volume <= high for volume in volumes)))
     return bars
