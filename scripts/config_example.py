@@ -54,6 +54,7 @@ EXAMPLES: dict[str, Any] = {
     "compute.key": "/etc/dicomnode/dask/node.key",
     "compute.authorities": "/etc/dicomnode/dask/authority.pem",
     "pipeline.models": "/opt/dicomnode/models",
+    "pipeline.atlas": "/etc/dicomnode/arteries.nii.gz",
     "pipeline.cache": "/var/lib/dicomnode/cache",
     "pipeline.threshold": 0.5,
     "pipeline.peak": 0.9,

@@ -63,7 +63,7 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("answer", "delivery", "ledger", "network"),
-            *_pipeline("errors", "segmenters.families"),
+            *_pipeline("errors", "measure.regions", "segmenters.families"),
         ),
     ),
     Room(
@@ -127,7 +127,15 @@ ROOMS = (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
             *_pipeline(
-                "cache", "errors", "followup", "inference", "plan", "records", "run", "segmenters.families"
+                "cache",
+                "errors",
+                "followup",
+                "inference",
+                "measure.regions",
+                "plan",
+                "records",
+                "run",
+                "segmenters.families",
             ),
         ),
     ),
@@ -318,7 +326,7 @@ ROOMS = (
     Room(
         "pipeline.plan",
         "`make_plan`: everything that an answer depends on besides the voxels",
-        _pipeline("bundles", "cache", "errors", "records"),
+        _pipeline("bundles", "cache", "errors", "measure.regions", "records"),
     ),
     Room(
         "pipeline.followup",
@@ -365,7 +373,18 @@ ROOMS = (
         (*_VOLUMES_IN, *_pipeline("preprocess")),
         ("SimpleITK", "numpy"),
     ),
-    Room("pipeline.measure", "one measurement per file", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
+    Room(
+        "pipeline.measure",
+        "one measurement per file",
+        (*_VOLUMES_IN, "pipeline.measure.regions"),
+        ("SimpleITK", "numpy", "scipy"),
+    ),
+    Room(
+        "pipeline.measure.regions",
+        "where in the brain: lobes, arterial territories",
+        (*_VOLUMES_IN, *_pipeline("measure.extremes", "measure.laterality", "measure.midplane")),
+        ("nibabel", "numpy", "scipy"),
+    ),
     Room(
         "pipeline.evaluate",
         "metrics against a truth; two methods compared; plots",

@@ -134,12 +134,15 @@ def workplace(config: Config) -> Iterator[Workplace]:
     from dicomnode.flow import Workplace
     from dicomnode.spool.recover import sweep_half_results
     from pipeline.errors import BundleError
+    from pipeline.measure.regions.territories import AtlasError
 
     try:
         build_recipe(config)
     except BundleError as problem:
         # Noticed later, it would refuse every study into the PACS.
         raise StartError(f"pipeline.lesion_model, pipeline.brain_model: {problem}") from None
+    except AtlasError as problem:
+        raise StartError(f"pipeline.atlas: {problem}") from None
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "work.lock", "work"):
         owner = f"work@{socket.gethostname()}"
