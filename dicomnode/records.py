@@ -35,6 +35,7 @@ class ReceivedInstance:
     calling_ae: str
     peer_host: str
     received_at: float
+    called_ae: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class IndexedInstance:
     received_at: float
     header: InstanceHeader
     TransferSyntaxUID: str = ""
+    calling_ae: str = ""
+    called_ae: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class SetAside:
 class Series:
     """The instances of one series, or of one stack of slices where those two are not the same.
 
-    In the order in which they came.
+    They stand in the order in which they came.
 
     Attributes
     ----------

@@ -34,7 +34,10 @@ _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 # What the builders of results share.
-_BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
+_BUILDERS = _dicomnode(
+    *("results.records", "results.headers", "results.provenance", "results.words"),
+    *("results.parts", "results.segments"),
+)
 
 ROOMS = (
     # The front of the house: words and exit codes, no logic.
@@ -48,13 +51,27 @@ ROOMS = (
     Room(
         "dicomnode.commands.cli",
         "commands and exit codes; no logic",
-        _dicomnode("commands", "processes.app", "settings", "errors", "records"),
+        _dicomnode(
+            "commands",
+            "processes.app",
+            "processes.monitor",
+            "processes.usable",
+            "settings",
+            "errors",
+            "records",
+        ),
         ("typer",),
     ),
     Room(
         "dicomnode.commands.story",
         "the ledger in words: `status`, `why`, `retry`",
         _dicomnode("commands.terminal", "errors", "ledger", "processes.app", "settings", "spool"),
+        ("typer",),
+    ),
+    Room(
+        "dicomnode.commands.rules",
+        "`rules test`: which rule a study falls under",
+        _dicomnode("commands.terminal", "errors", "offline.cases", "records", "settings", "study"),
         ("typer",),
     ),
     Room(
@@ -81,8 +98,25 @@ ROOMS = (
     Room(
         "dicomnode.processes.schedule",
         "what runs how often; it only triggers",
-        _dicomnode("audit", "errors", "flow", "processes.lookout", "spool"),
+        _dicomnode("audit", "errors", "flow", "processes.lookout", "settings", "spool"),
         ("apscheduler",),
+    ),
+    Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
+    Room(
+        "dicomnode.processes.reload",
+        "reading the configuration again: all of what can be applied, or nothing",
+        _dicomnode("audit.events", "errors", "settings"),
+    ),
+    Room(
+        "dicomnode.processes.usable",
+        "whether the certificates and bundles that a configuration names can be worked with",
+        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors")),
+    ),
+    Room(
+        "dicomnode.processes.serve",
+        "the sides as processes, looked after and reloaded",
+        _dicomnode("errors", "processes.reload", "processes.signals", "processes.supervise", "settings"),
+        ("sdnotify",),
     ),
     Room(
         "dicomnode.processes.workers",
@@ -90,9 +124,54 @@ ROOMS = (
         (),
         ("cryptography", "distributed"),
     ),
+    Room(
+        "dicomnode.processes.tally",
+        "counts of one process on their way into the ledger, and its signs of life",
+        _dicomnode("errors", "ledger"),
+    ),
+    Room(
+        "dicomnode.processes.monitor",
+        "the process that monitoring programs ask",
+        _dicomnode(
+            "audit",
+            "log",
+            "monitoring",
+            "processes.app",
+            "processes.reload",
+            "processes.signals",
+            "settings",
+        ),
+    ),
+    Room(
+        "dicomnode.monitoring",
+        "metrics, health, and an HTTP listener for them",
+        _dicomnode("errors", "ledger", "network.tls", "settings"),
+        ("prometheus_client",),
+    ),
     Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
+    Room(
+        "dicomnode.web",
+        "the pages: what came, what became of it, why; viewer, upload, orders of an operator",
+        (
+            *_PLAIN,
+            *_dicomnode("answer", "audit", "ledger", "offline", "results", "spool", "study", "volumes"),
+            *_VOLUMES_IN,
+        ),
+        (
+            "PIL",
+            "argon2",
+            "fastapi",
+            "highdicom",
+            "jinja2",
+            "numpy",
+            "pydicom",
+            "scipy",
+            "starlette",
+            "uvicorn",
+        ),
+    ),
     # Known to every room.
     Room(
         "dicomnode.settings",
@@ -238,6 +317,18 @@ ROOMS = (
         "dicomnode.results.records",
         "what an answer belongs to, and one finished object of it",
         _dicomnode("settings", "records"),
+    ),
+    Room(
+        "dicomnode.results.segments",
+        "which lesion goes into which segment, under which name and colour",
+        (*_dicomnode("results.records", "results.provenance"), *_VOLUMES_IN),
+        ("highdicom", "numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.results.parts",
+        "what every builder of results takes: `(parts, form)`",
+        (*_dicomnode("records", "results.records", "results.provenance", "results.segments"), *_VOLUMES_IN),
+        ("pydicom",),
     ),
     Room(
         "dicomnode.results.last_resort",

@@ -16,11 +16,14 @@ from dicomnode.ledger.confirmations import Confirmations
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.deliveries import Deliveries
 from dicomnode.ledger.fetches import Fetches
+from dicomnode.ledger.figures import Figures
 from dicomnode.ledger.history import History
 from dicomnode.ledger.instances import Instances
 from dicomnode.ledger.jobs import Jobs
+from dicomnode.ledger.listing import Listing
 from dicomnode.ledger.migrate import migrate
 from dicomnode.ledger.offers import Offers
+from dicomnode.ledger.operator import Operator
 from dicomnode.ledger.retention import Retention
 
 
@@ -42,6 +45,9 @@ class Ledger:
         self.offers = Offers(database)
         self.times = Times(database)
         self.history = History(database)
+        self.figures = Figures(database)
+        self.listing = Listing(database)
+        self.operator = Operator(database)
         self.retention = Retention(database)
 
     @classmethod

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -17,9 +18,17 @@ from pynetdicom.transport import AssociationServer
 
 from dicomnode.audit.events import Audit, silent
 from dicomnode.errors import PortError
+from dicomnode.network import status
 from dicomnode.network.acceptor import Service, open_association
 from dicomnode.network.contexts import VERIFICATION
-from dicomnode.network.handlers import AddInstance, InstanceWriter, answer_echo, store_handler
+from dicomnode.network.handlers import (
+    AddInstance,
+    AnswerStore,
+    InstanceWriter,
+    StoreRequest,
+    answer_echo,
+    store_handler,
+)
 from dicomnode.network.limits import Places, ReceiveMemory
 from dicomnode.network.lobby import HalfOpen, Lobby
 from dicomnode.network.peers import (
@@ -81,6 +90,7 @@ class _Server(AssociationServer):
             entity.supported_contexts,
             evt_handlers=handlers,
         )
+        self._config = config
         self.memory, self.places = ReceiveMemory(network), Places(network)
         self._service, self._decide = service, decide
         self._selector = selectors.DefaultSelector()
@@ -90,13 +100,22 @@ class _Server(AssociationServer):
             network.acse_timeout_s,
             self.memory,
             service.refusals,
-            lambda host: is_peer_address(config, host),
+            lambda host: is_peer_address(self._config, host),
             self._welcome,
             time.monotonic,
         )
         self._stopping, self._stopped = False, threading.Event()
         self.looked_at = time.monotonic()
         """When the loop last came round (`time.monotonic`)."""
+
+    def reconfigure(self, config: Config, tls: ssl.SSLContext | None) -> None:
+        """Take another configuration for what comes from now on; open associations keep theirs."""
+        network, self._config = config.network, config
+        self.memory.resize(network)
+        self.places.resize(network)
+        self._lobby.reconfigure(tls, network.acse_timeout_s)
+        _furnish(self._service.entity, config)
+        self._service = replace(self._service, other_objects=network.other_objects)
 
     def service_actions(self) -> None:
         """Note, each time that the loop comes round, that it does."""
@@ -207,6 +226,8 @@ class Receiver:
         requests fail.
     audit
         Told of every caller that is turned away.
+    count
+        Told event and reason of every caller and instance that is turned away, for the metrics.
     """
 
     def __init__(
@@ -217,15 +238,16 @@ class Receiver:
         clock: Callable[[], float],
         services: Sequence[tuple[Any, Callable[..., Any]]] = (),
         audit: Audit = silent,
+        count: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
-        self._config = config
+        self._config, self._count = config, count
         self._audit = audit
         self.congested = False
         """Set while the node has more open studies than it may.
 
         New associations are then refused for the moment.
         """
-        self._answer_store = store_handler(writer, add_instance, clock)
+        self._answer_store = self._counted(store_handler(writer, add_instance, clock))
         self._handlers: list[Any] = [
             (evt.EVT_ACCEPTED, _log_contexts),
             (evt.EVT_ABORTED, _log_abort),
@@ -242,8 +264,8 @@ class Receiver:
         # Its own event log is slow and prints what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
         network = self._config.network
-        tls = acceptor_context(self._config.tls) if network.tls else None
-        refusals = Refusals(self._audit, time.monotonic)
+        tls = self.listener_tls(self._config)
+        refusals = Refusals(self._audit, time.monotonic, self._count)
         service = Service(_entity(self._config), self._answer_store, refusals, network.other_objects)
         try:
             server = _Server(self._config, self._handlers, service, self._decide, tls)
@@ -256,6 +278,21 @@ class Receiver:
         threading.Thread(target=server.run, name="listener", daemon=True).start()
         host, port = server.server_address[:2]
         return str(host), int(port)
+
+    @staticmethod
+    def listener_tls(config: Config) -> ssl.SSLContext | None:
+        """Return the TLS context of the listener, None where it is plain; `StartError` for a file of [tls]."""
+        return acceptor_context(config.tls) if config.network.tls else None
+
+    def reconfigure(self, config: Config) -> None:
+        """Let new associations come in by another configuration; those that are open go on.
+
+        Its address, port, and whether it speaks TLS are those of the start. Certificates are read anew.
+        """
+        tls = self.listener_tls(config)
+        self._config = config
+        if self._server is not None:
+            self._server.reconfigure(config, tls)
 
     def silent_s(self) -> float:
         """Return for how many seconds the listener's loop has not come round.
@@ -275,6 +312,17 @@ class Receiver:
             time.sleep(0.02)
         for association in server.active_associations:
             association.abort()
+
+    def _counted(self, answer_store: AnswerStore) -> AnswerStore:
+        """Return the handler of C-STORE with what it does not answer success to counted by status."""
+
+        def answer(request: StoreRequest) -> int:
+            answered = answer_store(request)
+            if answered != status.SUCCESS:
+                self._count("store_refused", f"0x{answered:04X}")
+            return answered
+
+        return answer
 
     def _decide(self, caller: HalfOpen, request: AssociationRequest) -> Rejection | None:
         """Return why a caller may not come in, but for its place."""
@@ -302,16 +350,22 @@ def _is_open(association: Any) -> bool:
 
 
 def _entity(config: Config) -> AE:
-    network = config.network
-    entity = AE(ae_title=network.ae_title)
+    entity = AE(ae_title=config.network.ae_title)
     entity.maximum_associations = _NO_LIMIT
+    _furnish(entity, config)
+    # The real contexts are made per association, out of what the peer proposes.
+    entity.add_supported_context(VERIFICATION)
+    return entity
+
+
+def _furnish(entity: AE, config: Config) -> None:
+    """Give the library's entity the settings that each new association takes from it."""
+    network = config.network
+    entity.ae_title = network.ae_title
     entity.maximum_pdu_size = network.maximum_pdu_bytes
     entity.acse_timeout = network.acse_timeout_s
     entity.dimse_timeout = network.dimse_timeout_s
     entity.network_timeout = network.network_timeout_s
-    # The real contexts are made per association, out of what the peer proposes.
-    entity.add_supported_context(VERIFICATION)
-    return entity
 
 
 def _log_contexts(event: Any) -> None:
