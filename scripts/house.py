@@ -109,8 +109,8 @@ ROOMS = (
     ),
     Room(
         "dicomnode.processes.usable",
-        "whether the certificates and bundles that a configuration names can be worked with",
-        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors")),
+        "whether the certificates, bundles and atlas that a configuration names can be worked with",
+        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors", "measure.regions")),
     ),
     Room(
         "dicomnode.processes.serve",
