@@ -93,6 +93,12 @@ ROOMS = (
     Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
+    Room("dicomnode.processes.bell", "a bell that `receive` rings and `work` hears"),
+    Room(
+        "dicomnode.processes.messenger",
+        "what `receive` tells the working side, in a thread of its own",
+        _dicomnode("errors", "records"),
+    ),
     # Known to every room.
     Room(
         "dicomnode.settings",
@@ -117,8 +123,16 @@ ROOMS = (
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
-        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "fetch", "ledger", "spool", "study")),
+        (
+            *_PLAIN,
+            *_dicomnode("ahead", "answer", "compute", "delivery", "fetch", "ledger", "spool", "study"),
+        ),
         ("pydicom",),
+    ),
+    Room(
+        "dicomnode.ahead",
+        "answers that are computed while their study still waits",
+        _dicomnode("answer", "spool"),
     ),
     Room(
         "dicomnode.answer",

@@ -22,6 +22,7 @@ from dicomnode.ledger.jobs import Jobs
 from dicomnode.ledger.migrate import migrate
 from dicomnode.ledger.offers import Offers
 from dicomnode.ledger.retention import Retention
+from dicomnode.ledger.senders import Senders
 
 
 class Ledger:
@@ -43,6 +44,7 @@ class Ledger:
         self.times = Times(database)
         self.history = History(database)
         self.retention = Retention(database)
+        self.senders = Senders(database)
 
     @classmethod
     def open(cls, url: str) -> Ledger:

@@ -235,6 +235,53 @@ offers = Table(
     Column("refused", Text, nullable=False, server_default="{}"),
 )
 
+# Associations that stored something: whether their sender released them. Without `ended_at` one is open.
+associations = Table(
+    "associations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("calling_ae", String, nullable=False),
+    Column("peer_host", String, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Column("is_released", Integer),
+    Index("ix_associations_sender", "calling_ae", "peer_host", "opened_at"),
+    Index("ix_associations_ended_at", "ended_at"),
+)
+
+# How many studies a sender has begun here.
+senders = Table(
+    "senders",
+    metadata,
+    Column("calling_ae", String, primary_key=True),
+    Column("peer_host", String, primary_key=True),
+    Column("studies", Integer, nullable=False),
+)
+
+
+class PauseKind(StrEnum):
+    """Where in a study a sender paused."""
+
+    WITHIN_SERIES = "within_series"
+    BETWEEN_SERIES = "between_series"
+    TOO_LATE = "too_late"
+
+
+# For how long a sender paused between two images of one study, where that was noticeable.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("calling_ae", String, nullable=False),
+    Column("peer_host", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("pause_s", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("ix_pauses_sender", "calling_ae", "peer_host", "kind", "id"),
+    Index("ix_pauses_at", "at"),
+    sqlite_autoincrement=True,
+)
+
 events = Table(
     "events",
     metadata,

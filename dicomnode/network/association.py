@@ -33,6 +33,7 @@ from dicomnode.network.peers import (
 from dicomnode.network.refusals import Refusal, RefusalEvent, Refusals
 from dicomnode.network.request import AssociationRequest, encode_abort, encode_reject
 from dicomnode.network.tls import acceptor_context, certificate_of
+from dicomnode.network.watch import AssociationListener, ignore_associations
 from dicomnode.settings.config import Config
 from dicomnode.uids import is_uid
 
@@ -207,6 +208,8 @@ class Receiver:
         requests fail.
     audit
         Told of every caller that is turned away.
+    listener
+        Hears of associations that stored something.
     """
 
     def __init__(
@@ -217,9 +220,10 @@ class Receiver:
         clock: Callable[[], float],
         services: Sequence[tuple[Any, Callable[..., Any]]] = (),
         audit: Audit = silent,
+        listener: AssociationListener = ignore_associations,
     ) -> None:
         self._config = config
-        self._audit = audit
+        self._audit, self._listener, self._clock = audit, listener, clock
         self.congested = False
         """Set while the node has more open studies than it may.
 
@@ -244,7 +248,14 @@ class Receiver:
         network = self._config.network
         tls = acceptor_context(self._config.tls) if network.tls else None
         refusals = Refusals(self._audit, time.monotonic)
-        service = Service(_entity(self._config), self._answer_store, refusals, network.other_objects)
+        service = Service(
+            _entity(self._config),
+            self._answer_store,
+            refusals,
+            network.other_objects,
+            self._listener,
+            self._clock,
+        )
         try:
             server = _Server(self._config, self._handlers, service, self._decide, tls)
         except (OSError, OverflowError) as problem:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,9 @@ from dicomnode.audit.trail import AuditTrail
 from dicomnode.errors import ConfigError, ProcessLost, RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
+from dicomnode.processes.bell import Bell, ring
 from dicomnode.processes.lookout import Lookout
+from dicomnode.processes.messenger import Messenger
 from dicomnode.processes.root import prepare_root
 from dicomnode.processes.supervise import MOST_DEATHS, Side
 from dicomnode.settings.config import Config
@@ -33,7 +36,7 @@ from dicomnode.spool.layout import SpoolLayout
 
 if TYPE_CHECKING:
     from dicomnode.flow import Workplace
-    from dicomnode.records import CommitmentReport
+    from dicomnode.records import AddOutcome, CommitmentReport, ReceivedInstance
 
 log = structlog.get_logger()
 
@@ -74,8 +77,23 @@ def run_receive(config: Config) -> None:
         def journal(report: CommitmentReport) -> bool:
             return ledger.confirmations.report(report, time.time())
 
+        if broken_off := ledger.senders.break_off_open(time.time()):
+            log.info("associations_broken_off", count=broken_off)
+        messenger = Messenger(ledger.senders.record, lambda: ring(config.storage.root))
+
+        def add_instance(instance: ReceivedInstance) -> AddOutcome:
+            outcome = ledger.instances.add(instance)
+            messenger.note_instance()
+            return outcome
+
         receiver = Receiver(
-            config, writer, ledger.instances.add, time.time, provider.services(journal), audit
+            config,
+            writer,
+            add_instance,
+            time.time,
+            provider.services(journal),
+            audit,
+            messenger.note_association,
         )
         host, port = receiver.start()
         announcement = config.storage.root / "receive.json"
@@ -104,6 +122,7 @@ def run_receive(config: Config) -> None:
             announcement.unlink(missing_ok=True)
             provider.stop()
             receiver.stop(10.0)
+            messenger.close()
             ledger.close()
             audit(AuditEvent("stopped", detail="receive"))
             audit.close()
@@ -129,7 +148,7 @@ def open_audit(config: Config) -> AuditTrail:
 @contextmanager
 def workplace(config: Config) -> Iterator[Workplace]:
     """Join what the working side needs; on leaving, its worker processes are stopped."""
-    from dicomnode.answer import build_recipe
+    from dicomnode.answer import build_recipe, prepare_worker
     from dicomnode.compute import Compute
     from dicomnode.flow import Workplace
     from dicomnode.spool.recover import sweep_half_results
@@ -152,7 +171,11 @@ def workplace(config: Config) -> Iterator[Workplace]:
         if released:
             log.info("unfinished_work_resumed", count=released)
         audit = open_audit(config)
-        compute = Compute(config.compute, scratch=config.storage.root / "scratch")
+        compute = Compute(
+            config.compute,
+            scratch=config.storage.root / "scratch",
+            prepare=partial(prepare_worker, config),
+        )
         audit(AuditEvent("started", detail="work"))
         try:
             yield Workplace(config, ledger, layout, compute, owner, audit=audit)
@@ -165,12 +188,13 @@ def workplace(config: Config) -> Iterator[Workplace]:
 
 def run_work(config: Config) -> None:
     """Assess, answer and deliver studies until SIGTERM or SIGINT."""
-    from dicomnode.processes.schedule import catch_up, start_schedule
+    from dicomnode.processes.schedule import INDEX, Waker, catch_up, start_schedule
 
     configure_logging(config.log)
     with workplace(config) as work_place:
-        lookout = Lookout()
-        scheduler = start_schedule(work_place, lookout)
+        lookout, waker = Lookout(), Waker()
+        scheduler = start_schedule(work_place, lookout, waker)
+        bell = Bell(config.storage.root, lambda: waker.wake(INDEX))
 
         def look_after() -> bool:
             catch_up(scheduler, datetime.now(UTC))
@@ -180,6 +204,7 @@ def run_work(config: Config) -> None:
         try:
             _until_stopped(look_after)
         finally:
+            bell.close()
             # A study that is being computed is left to its lease: it resumes at the next start.
             scheduler.shutdown(wait=False)
 

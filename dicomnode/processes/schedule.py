@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode import flow
@@ -26,6 +29,9 @@ log = structlog.get_logger()
 logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
+INDEX, ASSESS, ANSWER, DELIVER = "index instances", "assess studies", "answer studies", "deliver results"
+COMPUTE_AHEAD = "compute ahead"
+
 # A timer that is silent for so long hangs. Work is not measured by it: computing and sending give signs of
 # life on their way.
 SILENT_S = 1800.0
@@ -38,12 +44,16 @@ _SILENT_TIMEOUTS = 60
 
 @dataclass(frozen=True)
 class Timer:
-    """One row: the function, how often it is triggered (seconds), how many may run at once."""
+    """One row: the function, how often it is triggered (seconds), how many may run at once.
+
+    `wakes` are the timers that are triggered at once when a run had something to do.
+    """
 
     name: str
     interval_s: float
     action: Callable[[Workplace], object]
     at_once: int = 1
+    wakes: tuple[str, ...] = ()
 
 
 def timers(workplace: Workplace) -> tuple[Timer, ...]:
@@ -51,14 +61,31 @@ def timers(workplace: Workplace) -> tuple[Timer, ...]:
     poll_s = workplace.config.compute.poll_s
     return (
         Timer("mend times", 10.0, flow.mend_times),
-        Timer("index instances", poll_s, flow.index_instances),
-        Timer("assess studies", poll_s, flow.assess_studies),
+        Timer(INDEX, poll_s, flow.index_instances, wakes=(INDEX, ASSESS)),
+        Timer(ASSESS, poll_s, flow.assess_studies, wakes=(ANSWER, COMPUTE_AHEAD)),
         Timer("fetch missing", poll_s, flow.fetch_missing),
-        Timer("answer studies", poll_s, _answer_until_idle, at_once=workplace.compute.most_workers),
+        Timer(
+            ANSWER,
+            poll_s,
+            _answer_until_idle,
+            at_once=workplace.compute.most_workers,
+            wakes=(DELIVER, COMPUTE_AHEAD),
+        ),
+        Timer(
+            COMPUTE_AHEAD,
+            poll_s,
+            flow.compute_ahead,
+            at_once=workplace.compute.most_workers,
+            wakes=(ASSESS, ANSWER),
+        ),
         Timer("learn destinations", poll_s, flow.learn_destinations),
         # A hanging destination keeps one run busy; the next run serves the others.
         Timer(
-            "deliver results", poll_s, flow.deliver_results, at_once=len(workplace.config.destinations) + 1
+            DELIVER,
+            poll_s,
+            flow.deliver_results,
+            at_once=len(workplace.config.destinations) + 1,
+            wakes=("confirm results",),
         ),
         Timer(
             "confirm results", poll_s, flow.confirm_results, at_once=len(workplace.config.destinations) + 1
@@ -68,6 +95,7 @@ def timers(workplace: Workplace) -> tuple[Timer, ...]:
 
 
 def _remove_expired(workplace: Workplace) -> int:
+    workplace.ledger.senders.forget_old(workplace.now())
     return remove_expired_studies(
         workplace.ledger.retention,
         workplace.layout,
@@ -77,12 +105,62 @@ def _remove_expired(workplace: Workplace) -> int:
     )
 
 
-def start_schedule(workplace: Workplace, lookout: Lookout) -> BackgroundScheduler:
+class Waker:
+    """Triggers timers at once, when something came or was done. Thread-safe.
+
+    One that is running as often as it may runs once more when it ends. A wake that is lost all the same costs
+    no more than the timer's own interval.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at_once: dict[str, int] = {}
+        self._running: Counter[str] = Counter()
+        self._again: set[str] = set()
+        self._scheduler: BackgroundScheduler | None = None
+
+    def attach(self, scheduler: BackgroundScheduler, table: Sequence[Timer]) -> None:
+        """Wake the timers of this table from now on."""
+        with self._lock:
+            self._at_once = {timer.name: timer.at_once for timer in table}
+            self._scheduler = scheduler
+
+    def wake(self, *names: str) -> None:
+        """Have timers run now."""
+        for name in names:
+            with self._lock:
+                scheduler, is_busy = self._scheduler, self._running[name] >= self._at_once.get(name, 1)
+                if is_busy:
+                    self._again.add(name)
+            if scheduler is not None and not is_busy:
+                # Gone, or stopping: nothing is to be triggered any more.
+                with suppress(JobLookupError):
+                    scheduler.modify_job(name, next_run_time=datetime.now(UTC))
+
+    @contextmanager
+    def run(self, name: str) -> Iterator[None]:
+        """Count a run."""
+        with self._lock:
+            self._running[name] += 1
+            self._again.discard(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[name] -= 1
+
+    def is_wanted_again(self, name: str) -> bool:
+        """Return whether a timer was woken while it ran."""
+        with self._lock:
+            return name in self._again
+
+
+def start_schedule(workplace: Workplace, lookout: Lookout, waker: Waker | None = None) -> BackgroundScheduler:
     """Start the timers in threads of their own and return the running scheduler.
 
-    `lookout` sees whether each comes round.
+    `lookout` sees whether each comes round; `waker` is attached to it.
     """
-    table, failures = timers(workplace), Failures()
+    table, failures, waker = timers(workplace), Failures(), waker or Waker()
     executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table))}
     scheduler = BackgroundScheduler(timezone="UTC", executors=executors)
     silent_s = max(SILENT_S, _SILENT_TIMEOUTS * workplace.config.delivery.timeout_s)
@@ -91,13 +169,14 @@ def start_schedule(workplace: Workplace, lookout: Lookout) -> BackgroundSchedule
         scheduler.add_job(
             _guarded,
             "interval",
-            args=(timer, workplace, lookout, failures),
+            args=(timer, workplace, lookout, failures, waker),
             seconds=timer.interval_s,
             id=timer.name,
             coalesce=True,
             max_instances=timer.at_once,
             misfire_grace_time=None,
         )
+    waker.attach(scheduler, table)
     scheduler.start()
     return scheduler
 
@@ -120,12 +199,14 @@ def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
     return len(late)
 
 
-def _answer_until_idle(workplace: Workplace) -> None:
+def _answer_until_idle(workplace: Workplace) -> int:
     """Answer studies while there are any and a worker is free; workers that joined since are counted in."""
+    answered = 0
     while True:
         with workplace.compute.slot() as free:
             if not free or not flow.answer_next(workplace):
-                return
+                return answered
+        answered += 1
 
 
 class Failures:
@@ -168,8 +249,22 @@ class Failures:
             self._failing.pop(name, None)
 
 
-def _guarded(timer: Timer, workplace: Workplace, lookout: Lookout, failures: Failures) -> None:
-    """Log what a run raises, and run again later.
+def _guarded(
+    timer: Timer, workplace: Workplace, lookout: Lookout, failures: Failures, waker: Waker | None = None
+) -> None:
+    """Run a timer, and once more where it was woken meanwhile; wake those that its work is for."""
+    waker = waker or Waker()
+    while True:
+        with waker.run(timer.name):
+            has_worked = _run_guarded(timer, workplace, lookout, failures)
+        if has_worked:
+            waker.wake(*timer.wakes)
+        if not waker.is_wanted_again(timer.name):
+            return
+
+
+def _run_guarded(timer: Timer, workplace: Workplace, lookout: Lookout, failures: Failures) -> bool:
+    """Log what a run raises, and run again later; return whether it had something to do.
 
     Whenever a run looks at the clock or audits something, it is alive.
     """
@@ -184,10 +279,11 @@ def _guarded(timer: Timer, workplace: Workplace, lookout: Lookout, failures: Fai
             workplace.audit(event)
 
         if not failures.may_run(timer.name):
-            return
+            return False
         try:
-            timer.action(replace(workplace, now=now, audit=audit))
+            has_worked = bool(timer.action(replace(workplace, now=now, audit=audit)))
             failures.clear(timer.name)
+            return has_worked
         except Exception as problem:  # noqa: BLE001  a timer that stops would stop the node
             # Only our own messages are free of header values.
             reason = str(problem) if isinstance(problem, NodeError) else ""
@@ -201,3 +297,4 @@ def _guarded(timer: Timer, workplace: Workplace, lookout: Lookout, failures: Fai
                     reason=reason,
                     count=count,
                 )
+        return False
