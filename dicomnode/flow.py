@@ -70,7 +70,8 @@ FULL_DISK_WAIT_S = 300.0
 class Workplace:
     """What the functions of this module work with.
 
-    `owner` names this process in leases; `now` is the clock, `make_uid` names transactions.
+    `owner` names this process in leases; `now` is the clock, `make_uid` names transactions. `is_outdated`
+    says that the configuration was replaced meanwhile: what goes on and on ends then, and begins anew.
     """
 
     config: Config
@@ -83,6 +84,7 @@ class Workplace:
     audit: Audit = silent
     views: RememberedViews = field(default_factory=RememberedViews)
     ahead: Ahead = field(default_factory=Ahead)
+    is_outdated: Callable[[], bool] = lambda: False
 
 
 def mend_times(workplace: Workplace) -> int:
@@ -272,7 +274,7 @@ def deliver_results(workplace: Workplace) -> int:
         workplace.config,
         workplace.now,
         owner=workplace.owner,
-        stopping=lambda: workplace.compute.closed,
+        stopping=lambda: workplace.compute.closed or workplace.is_outdated(),
         audit=workplace.audit,
     )
 
@@ -290,7 +292,7 @@ def confirm_results(workplace: Workplace) -> int:
 def _assess(workplace: Workplace, job: Job, known_until: float) -> Readiness:
     """Judge one study; one that cannot be judged is taken when it is quiet.
 
-    So that it is answered and holds up no other.
+    It is then answered, and holds up no other.
     """
     uid = job.StudyInstanceUID
     last_received_at = workplace.ledger.instances.last_received_at(uid)
@@ -357,7 +359,7 @@ def _waits_for_fetch(workplace: Workplace, job: Job, verdict: Readiness, *, unre
 def _has_room(workplace: Workplace) -> bool:
     """Return whether results can be written.
 
-    Without it every study would use up its tries while the disk is full or read-only.
+    Every study would otherwise use up its tries while the disk is full or read-only.
     """
     spool = workplace.layout.root
     if spool.exists() and not os.access(spool, os.W_OK):

@@ -242,7 +242,7 @@ class OncePerPlace:
     def left_out(self, *key_parts: str) -> int | None:
         """Return how many messages of a place were left out since the last one.
 
-        Or None when this one is to be left out, too.
+        The result is None when this message is to be left out, too.
         """
         now = self._clock()
         with self._lock:

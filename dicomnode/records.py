@@ -146,7 +146,7 @@ class SetAside:
 class Series:
     """The instances of one series, or of one stack of slices where those two are not the same.
 
-    In the order in which they came.
+    They stand in the order in which they came.
 
     Attributes
     ----------

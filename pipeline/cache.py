@@ -1,6 +1,6 @@
 """Results of slow steps, stored by the content that they came from.
 
-So that the same step on the same voxels is not done twice.
+The same step on the same voxels is not done twice.
 
 Rules for this file:
 1. A key is the plan's digest up to the step, and the voxels and affines that go in. Who asks, and when, is

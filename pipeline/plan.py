@@ -1,6 +1,6 @@
-"""`make_plan`: everything that an answer depends on besides the voxels.
+"""`make_plan`: one frozen record of all that an answer depends on besides the voxels.
 
-In one frozen record, before anything is computed.
+It is made before anything is computed.
 
 Rules for this file:
 1. UIDs of results, keys of the cache, "is finished" and what reports say of the algorithm come from the plan

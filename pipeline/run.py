@@ -54,7 +54,7 @@ from pipeline.segmenters.patch3d import segment as patch3d
 class Outlines:
     """The lesions of a case on the reference's own grid (slice, row, column).
 
-    And the maps that they were cut from.
+    The maps that they were cut from come with them.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ def extract_brains(
 def _infer_brain(role: Role, image: Volume, recipe: Recipe, plan: Plan) -> tuple[Volume, dict[str, Any]]:
     """Return the brain's probability on a grid that covers the whole image.
 
-    And the parameters of the inference.
+    The second value holds the parameters of the inference.
     """
     bundle = recipe.brain
     grid: Grid = plan_covering_grid(grid_of(image), bundle.input.spacing_mm, bundle.input.patch)
@@ -170,7 +170,7 @@ def _lend_brains(
 ) -> dict[Role, Brain]:
     """Return a plausible brain for each image.
 
-    One that failed takes the other's, where both share a frame of reference.
+    A brain that failed takes the other image's, where both share a frame of reference.
     """
     problems = {role: find_brain_problem(brain) for role, brain in brains.items()}
     plausible = dict(brains)
@@ -196,7 +196,7 @@ def _register(
 ) -> Case:
     """Bring every other image onto the reference.
 
-    One that cannot be is left out where the network was trained to do without it.
+    An image that cannot be brought there is left out where the network was trained to do without it.
 
     The finding has the grade of a refused input, so no report claims the absence of lesions or that all of
     the analysis succeeded.

@@ -34,7 +34,10 @@ _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
 # What the builders of results share.
-_BUILDERS = _dicomnode("results.records", "results.headers", "results.provenance", "results.words")
+_BUILDERS = _dicomnode(
+    *("results.records", "results.headers", "results.provenance", "results.words"),
+    *("results.parts", "results.segments"),
+)
 
 ROOMS = (
     # The front of the house: words and exit codes, no logic.
@@ -48,7 +51,7 @@ ROOMS = (
     Room(
         "dicomnode.commands.cli",
         "commands and exit codes; no logic",
-        _dicomnode("commands", "processes.app", "settings", "errors", "records"),
+        _dicomnode("commands", "processes.app", "processes.usable", "settings", "errors", "records"),
         ("typer",),
     ),
     Room(
@@ -81,8 +84,25 @@ ROOMS = (
     Room(
         "dicomnode.processes.schedule",
         "what runs how often; it only triggers",
-        _dicomnode("audit", "errors", "flow", "processes.lookout", "spool"),
+        _dicomnode("audit", "errors", "flow", "processes.lookout", "processes.waker", "settings", "spool"),
         ("apscheduler",),
+    ),
+    Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
+    Room(
+        "dicomnode.processes.reload",
+        "reading the configuration again: all of what can be applied, or nothing",
+        _dicomnode("audit.events", "errors", "settings"),
+    ),
+    Room(
+        "dicomnode.processes.usable",
+        "whether the certificates and bundles that a configuration names can be worked with",
+        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors")),
+    ),
+    Room(
+        "dicomnode.processes.serve",
+        "the sides as processes, looked after and reloaded",
+        _dicomnode("errors", "processes.reload", "processes.signals", "processes.supervise", "settings"),
+        ("sdnotify",),
     ),
     Room(
         "dicomnode.processes.workers",
@@ -93,6 +113,7 @@ ROOMS = (
     Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
+    Room("dicomnode.processes.waker", "wakes timers at once when something came or was done"),
     Room("dicomnode.processes.bell", "a bell that `receive` rings and `work` hears"),
     Room(
         "dicomnode.processes.messenger",
@@ -244,6 +265,18 @@ ROOMS = (
         "dicomnode.results.records",
         "what an answer belongs to, and one finished object of it",
         _dicomnode("settings", "records"),
+    ),
+    Room(
+        "dicomnode.results.segments",
+        "which lesion goes into which segment, under which name and colour",
+        (*_dicomnode("results.records", "results.provenance"), *_VOLUMES_IN),
+        ("highdicom", "numpy", "pydicom"),
+    ),
+    Room(
+        "dicomnode.results.parts",
+        "what every builder of results takes: `(parts, form)`",
+        (*_dicomnode("records", "results.records", "results.provenance", "results.segments"), *_VOLUMES_IN),
+        ("pydicom",),
     ),
     Room(
         "dicomnode.results.last_resort",

@@ -1,4 +1,4 @@
 """The audit room: who came, what came, what was made of it and where it went (PS3.15 A.5).
 
-Without a patient's name.
+No record holds a patient's name.
 """

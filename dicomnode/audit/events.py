@@ -1,6 +1,6 @@
 """What is audited: one table of the node's events with the codes of DICOM audit messages.
 
-And one event as JSON or as XML.
+It also writes one event as JSON or as XML.
 
 Rules for this file:
 1. No patient data: studies are known by their UIDs. A participant is an AE title, an address, or this node.
@@ -37,6 +37,7 @@ KINDS: Mapping[str, AuditKind] = {
     "association-refused": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 4),
     "handshake-failed": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 4),
     "connections-cut": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 4),
+    "hung-up": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 5),
     "instances-received": AuditKind(_TRANSFERRED, ("", ""), "C"),
     "study-processed": AuditKind(("110103", "DICOM Instances Accessed"), ("", ""), "R"),
     "instances-sent": AuditKind(_TRANSFERRED, ("", ""), "R"),

@@ -168,9 +168,9 @@ def _judge(
 
 
 def _truth_on_flair(study: np.lib.npyio.NpzFile) -> Array:
-    """Sample the planted labels, which lie on the T1 grid.
+    """Sample the planted labels at the FLAIR's voxels (nearest neighbour, in patient space).
 
-    At the FLAIR voxels (nearest neighbour, in patient space).
+    The labels lie on the T1 grid.
     """
     shape = study["flair"].shape
     index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1).reshape(-1, 3)

@@ -130,7 +130,7 @@ class _Courier:
     def _send_batch(self, holder: str, destination: DestinationSettings, batch: list[Delivery]) -> bool:
         """Send job by job; False when the destination does not answer.
 
-        And then the rest of the batch waits like the one that was tried.
+        The rest of the batch then waits like the job that was tried.
         """
         silence: SendOutcome | None = None
         for group in group_by_job(batch):

@@ -75,7 +75,7 @@ def remember(
 def settle_config(config: Config, ledger: Ledger) -> tuple[Config, dict[str, tuple[str, ...]]]:
     """Return the configuration with nothing left to choose for its destinations.
 
-    And the remarks on those that get other than the usual.
+    The second value holds the remarks on destinations that get other than the usual.
     """
     adapted = [
         adapt(destination, ledger.offers.known(destination.name, destination.address))

@@ -103,7 +103,7 @@ class Fetches:
     def note_asked(self, StudyInstanceUID: str, now: float) -> None:
         """Note that an archive was asked, whatever it said.
 
-        One that lists nothing, or is away, is not asked again at once.
+        An archive that lists nothing, or is away, is not asked again at once.
         """
         of_study = archive_askings.c.StudyInstanceUID == StudyInstanceUID
         with self._database.write() as connection:

@@ -58,7 +58,7 @@ class History:
     def health(self) -> Health:
         """Count jobs and deliveries per state and instances per reading.
 
-        And say since when the oldest of each kind waits.
+        The result also says since when the oldest of each kind waits.
         """
         oldest_waiting = select(func.min(jobs.c.created_at)).where(jobs.c.state == JobState.WAITING.value)
         oldest_ready = select(func.min(jobs.c.not_before)).where(jobs.c.state == JobState.READY.value)
@@ -131,7 +131,7 @@ class History:
     def instances_ending_in(self, text: str, limit: int = 10) -> tuple[InstanceLine, ...]:
         """Return the instances of no study whose SOP Instance UID ends in a text.
 
-        Or those whose UID is that text.
+        A whole UID gives the instance of that UID.
         """
         uid = instances.c.SOPInstanceUID
         study_uids = (
@@ -213,7 +213,7 @@ def _per_destination(connection: Connection) -> dict[str, dict[str, int]]:
 def _per_reading(connection: Connection) -> dict[str, int]:
     """Count instances; the few that are not plainly indexed have an index of their own.
 
-    So that a million costs little.
+    A million instances therefore cost little.
     """
     reading = instances.c.reading
     counted = select(reading, func.count()).where(NOT_INDEXED).group_by(reading)

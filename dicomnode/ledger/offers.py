@@ -31,7 +31,7 @@ class Offers:
     def known(self, name: str, address: str) -> Offer | None:
         """Return what a destination accepts and does not refuse by status.
 
-        None when it has not been heard yet.
+        The result is None when the destination has not been heard yet.
         """
         row = self._row(name, address)
         if row is None or row.learned_at is None:

@@ -81,7 +81,7 @@ def note_sent_again(connection: Connection, StudyInstanceUID: str, now: float) -
 def note_resent(connection: Connection, StudyInstanceUID: str, received_at: float) -> None:
     """Note that bytes of an answered study were received and acknowledged again.
 
-    So that it does not expire under the sender's hands.
+    The study then does not expire while its sender still sends.
     """
     answered = and_(
         jobs.c.StudyInstanceUID == StudyInstanceUID,

@@ -95,7 +95,8 @@ class TransferLine:
 class SeriesLine:
     """One series: the instances that are used.
 
-    And those that are kept but not used as another version has the same UID.
+    It lists the instances that are used, then those that are kept but not used because another version has
+    the same UID.
     """
 
     SeriesInstanceUID: str

@@ -128,7 +128,7 @@ def ask_commitment(
 ) -> SendOutcome:
     """Ask a peer by N-ACTION to commit itself to instances.
 
-    And take its report if it comes on this association.
+    The peer's report is taken if it comes on this association.
 
     Returns
     -------

@@ -163,10 +163,7 @@ class PromptProvider(DULServiceProvider):
         }
 
     def _read_message(self) -> bool:
-        """Read one PDU; True when it belongs to a message that is not complete yet.
-
-        And reading on is worth it.
-        """
+        """Read one PDU; True when it belongs to an incomplete message that is worth reading on."""
         line: Any = self.socket
         header = bytes(line.read(_HEADER_BYTES))
         kind, length = struct.unpack(">BxL", header) if len(header) == _HEADER_BYTES else (0, 0)

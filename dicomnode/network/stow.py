@@ -60,7 +60,7 @@ def find_by_qido(
 ) -> frozenset[str] | SendOutcome:
     """Return which of the wanted SOP Instance UIDs a server lists.
 
-    In their study or in another that it filed them under.
+    They may stand in their study or in another one that the server filed them under.
     """
     listed: set[str] = set()
     with open_service(destination, timeout_s) as service:

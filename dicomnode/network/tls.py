@@ -96,7 +96,7 @@ class RequestorTls:
 def _watched(tls: RequestorTls, fingerprint: str | None) -> type[ssl.SSLSocket]:
     """Return a socket class that keeps what went wrong, which pynetdicom swallows.
 
-    And takes the pinned certificate only.
+    The socket takes the pinned certificate only.
     """
 
     class Watched(ssl.SSLSocket):

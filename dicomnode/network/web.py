@@ -67,7 +67,7 @@ class Reply:
     def datasets(self) -> list[Mapping[str, Any]]:
         """Return the data sets of a DICOM JSON body (PS3.18 F.2), one or an array of them.
 
-        None when it is something else.
+        The result is None when the body is something else.
         """
         try:
             content = json.loads(self.body.decode("utf-8-sig"))
@@ -235,7 +235,7 @@ def _tls_fault(problem: BaseException) -> ssl.SSLError | None:
 class _NamedServer(HTTPAdapter):
     """Takes one certificate only (`tls_fingerprint`).
 
-    Or one with another name than the url's host (`tls_name`).
+    The certificate may instead be bound to another name than the url's host (`tls_name`).
     """
 
     def __init__(self, destination: DestinationSettings) -> None:

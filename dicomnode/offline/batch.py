@@ -82,10 +82,7 @@ def open_output(config: Config, output: Path, raw: Path | None) -> None:
 
 
 def write_tables(output: Path, answers: Sequence[OfflineAnswer]) -> None:
-    """Write `cases.tsv`, in which cases of earlier runs stay.
-
-    And `lesions.csv` over all cases of the dataset.
-    """
+    """Write `cases.tsv`, in which cases of earlier runs stay, and `lesions.csv` over all cases."""
     rows = {(row["participant_id"], row["session_id"]): row for row in read_table(output / "cases.tsv")}
     for answer in answers:
         key = (

@@ -13,6 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger()
+
 BELL_NAME = "work.bell"
 _POLL_S = 0.5
 
@@ -28,6 +32,19 @@ def ring(root: Path) -> bool:
             os.close(folder)
         return True
     return False
+
+
+def open_bell(root: Path, on_ring: Callable[[], None]) -> Bell | None:
+    """Return a bell in a node's folder; None, with a warning, where its file system has no sockets."""
+    try:
+        return Bell(root, on_ring)
+    except OSError as problem:
+        log.warning(
+            "bell_not_opened",
+            reason=problem.strerror,
+            advice="work looks into the ledger every compute.poll_s instead of at once",
+        )
+        return None
 
 
 class Bell:

@@ -29,7 +29,7 @@ class Lookout:
     def expect(self, name: str, every_s: float, silent_s: float) -> None:
         """Expect something to begin every so often.
 
-        And never to be silent for longer than `silent_s` beyond that.
+        A process is never to be silent for longer than `silent_s` beyond that.
         """
         with self._lock:
             self._expected[name], self._seen_at[name] = (every_s, silent_s), self._clock()

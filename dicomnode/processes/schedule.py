@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -21,6 +20,8 @@ from dicomnode.audit.events import AuditEvent
 from dicomnode.errors import NodeError, where
 from dicomnode.flow import Workplace
 from dicomnode.processes.lookout import Lookout
+from dicomnode.processes.waker import Waker
+from dicomnode.settings.config import Config
 from dicomnode.spool.retention import remove_expired_studies
 
 log = structlog.get_logger()
@@ -38,6 +39,8 @@ SILENT_S = 1800.0
 # After failures a timer waits 1, 2, 4 ... seconds, at most so long.
 LONGEST_WAIT_S = 60.0
 _LOGGED_COUNTS = frozenset(10**power for power in range(9))
+# For destinations that a reload adds: each may keep two runs busy.
+_SPARE_THREADS = 64
 # One large object over a slow line gives none, and takes its time.
 _SILENT_TIMEOUTS = 60
 
@@ -54,6 +57,22 @@ class Timer:
     action: Callable[[Workplace], object]
     at_once: int = 1
     wakes: tuple[str, ...] = ()
+
+
+class CurrentWorkplace:
+    """The workplace that holds now; a reload replaces it for every run that begins afterwards."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        self._workplace = workplace
+
+    def get(self) -> Workplace:
+        """Return the workplace for one run, which can see whether it was replaced meanwhile."""
+        workplace = self._workplace
+        return replace(workplace, is_outdated=lambda: self._workplace is not workplace)
+
+    def take_over(self, config: Config) -> None:
+        """Work by another configuration from now on; runs that are under way keep theirs."""
+        self._workplace = replace(self._workplace, config=config)
 
 
 def timers(workplace: Workplace) -> tuple[Timer, ...]:
@@ -105,63 +124,17 @@ def _remove_expired(workplace: Workplace) -> int:
     )
 
 
-class Waker:
-    """Triggers timers at once, when something came or was done. Thread-safe.
-
-    One that is running as often as it may runs once more when it ends. A wake that is lost all the same costs
-    no more than the timer's own interval.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._at_once: dict[str, int] = {}
-        self._running: Counter[str] = Counter()
-        self._again: set[str] = set()
-        self._scheduler: BackgroundScheduler | None = None
-
-    def attach(self, scheduler: BackgroundScheduler, table: Sequence[Timer]) -> None:
-        """Wake the timers of this table from now on."""
-        with self._lock:
-            self._at_once = {timer.name: timer.at_once for timer in table}
-            self._scheduler = scheduler
-
-    def wake(self, *names: str) -> None:
-        """Have timers run now."""
-        for name in names:
-            with self._lock:
-                scheduler, is_busy = self._scheduler, self._running[name] >= self._at_once.get(name, 1)
-                if is_busy:
-                    self._again.add(name)
-            if scheduler is not None and not is_busy:
-                # Gone, or stopping: nothing is to be triggered any more.
-                with suppress(JobLookupError):
-                    scheduler.modify_job(name, next_run_time=datetime.now(UTC))
-
-    @contextmanager
-    def run(self, name: str) -> Iterator[None]:
-        """Count a run."""
-        with self._lock:
-            self._running[name] += 1
-            self._again.discard(name)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running[name] -= 1
-
-    def is_wanted_again(self, name: str) -> bool:
-        """Return whether a timer was woken while it ran."""
-        with self._lock:
-            return name in self._again
-
-
-def start_schedule(workplace: Workplace, lookout: Lookout, waker: Waker | None = None) -> BackgroundScheduler:
+def start_schedule(
+    current: CurrentWorkplace, lookout: Lookout, waker: Waker | None = None
+) -> BackgroundScheduler:
     """Start the timers in threads of their own and return the running scheduler.
 
     `lookout` sees whether each comes round; `waker` is attached to it.
     """
+    workplace = current.get()
     table, failures, waker = timers(workplace), Failures(), waker or Waker()
-    executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table))}
+    # Threads are started when they are needed; a reload may add destinations.
+    executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table) + _SPARE_THREADS)}
     scheduler = BackgroundScheduler(timezone="UTC", executors=executors)
     silent_s = max(SILENT_S, _SILENT_TIMEOUTS * workplace.config.delivery.timeout_s)
     for timer in table:
@@ -169,16 +142,34 @@ def start_schedule(workplace: Workplace, lookout: Lookout, waker: Waker | None =
         scheduler.add_job(
             _guarded,
             "interval",
-            args=(timer, workplace, lookout, failures, waker),
+            args=(timer, current, lookout, failures, waker),
             seconds=timer.interval_s,
             id=timer.name,
             coalesce=True,
             max_instances=timer.at_once,
             misfire_grace_time=None,
         )
-    waker.attach(scheduler, table)
+    _attach(waker, scheduler, table)
     scheduler.start()
     return scheduler
+
+
+def resize(scheduler: BackgroundScheduler, current: CurrentWorkplace, waker: Waker | None = None) -> None:
+    """Let as many runs of each timer be under way as the configuration that holds now asks for."""
+    table = timers(current.get())
+    for timer in table:
+        scheduler.modify_job(timer.name, max_instances=timer.at_once)
+    if waker is not None:
+        _attach(waker, scheduler, table)
+
+
+def _attach(waker: Waker, scheduler: BackgroundScheduler, table: Sequence[Timer]) -> None:
+    def trigger(name: str) -> None:
+        # Where the scheduler is stopping nothing is to be triggered any more.
+        with suppress(JobLookupError):
+            scheduler.modify_job(name, next_run_time=datetime.now(UTC))
+
+    waker.attach(trigger, {timer.name: timer.at_once for timer in table})
 
 
 def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
@@ -207,6 +198,8 @@ def _answer_until_idle(workplace: Workplace) -> int:
             if not free or not flow.answer_next(workplace):
                 return answered
         answered += 1
+        if workplace.is_outdated():
+            return answered
 
 
 class Failures:
@@ -250,13 +243,17 @@ class Failures:
 
 
 def _guarded(
-    timer: Timer, workplace: Workplace, lookout: Lookout, failures: Failures, waker: Waker | None = None
+    timer: Timer,
+    current: CurrentWorkplace,
+    lookout: Lookout,
+    failures: Failures,
+    waker: Waker | None = None,
 ) -> None:
     """Run a timer, and once more where it was woken meanwhile; wake those that its work is for."""
     waker = waker or Waker()
     while True:
         with waker.run(timer.name):
-            has_worked = _run_guarded(timer, workplace, lookout, failures)
+            has_worked = _run_guarded(timer, current.get(), lookout, failures)
         if has_worked:
             waker.wake(*timer.wakes)
         if not waker.is_wanted_again(timer.name):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -43,6 +44,7 @@ class Side:
         """Whether the process that runs now said READY=1."""
         self._heard_at: float | None = None
         self._looked_at = time.monotonic()
+        self._wants_reload = False
         self._deaths = 0
         self._was_steady = False
         self._start_at: float | None = None
@@ -81,6 +83,16 @@ class Side:
         self.process.kill()
         return True
 
+    def ask_to_reload(self) -> None:
+        """Have the process read its configuration again, as soon as it is ready."""
+        self._wants_reload = True
+
+    def reload_if_asked(self) -> None:
+        """Send SIGHUP to a process that is to reload and says that it is ready; before, it would die of it."""
+        if self._wants_reload and self.is_ready and self.process.poll() is None:
+            self._wants_reload = False
+            self.process.send_signal(signal.SIGHUP)
+
     def start_failure(self, exit_codes: tuple[int, ...]) -> int | None:
         """Return the exit code by which the process said that it cannot start, and never did.
 
@@ -95,7 +107,7 @@ class Side:
     def lost_code(self, waiting_code: int) -> int | None:
         """Return the exit code (128 and the number of a signal) of a process that ended too often in a row.
 
-        Or None.
+        The result is None when no process did.
 
         `waiting_code` is what it ends with while something that it needs is away: as long as that takes, it
         is started again.

@@ -1,6 +1,6 @@
 """The answer to a study as finished DICOM objects, byte for byte as they will be sent.
 
-In every form that a destination wants.
+They are built in every form that a destination wants.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from dicomnode.results.headers import (
     repair_identity,
     repair_template,
 )
-from dicomnode.results.provenance import Provenance, plan_provenance
+from dicomnode.results.parts import AnswerParts, StudyParts
+from dicomnode.results.provenance import plan_provenance
 from dicomnode.results.records import AnswerContext, EncodedResult
-from dicomnode.results.report.document import EncodingPlan
 from dicomnode.results.report.lesions import build_lesion_report
 from dicomnode.results.report.negative import build_negative_report
 from dicomnode.results.report.refusal import build_refusal_report
 from dicomnode.results.seg.second_grid import SecondGrid, build_second_segmentation, find_second_grid
-from dicomnode.results.seg.segmentation import SegmentationPlan, build_probability, build_segmentation
-from dicomnode.results.seg.segments import SegmentPlan, plan_segments
-from dicomnode.results.words.sentences import Findings, describe_refusal
+from dicomnode.results.seg.segmentation import build_probability, build_segmentation
+from dicomnode.results.segments import plan_segments
+from dicomnode.results.words.sentences import describe_refusal
 from dicomnode.settings.config import ResultForm, ResultKind
 from dicomnode.states import Outcome
 from pipeline.records import PipelineResult, Volume
@@ -53,7 +53,7 @@ def build_answer(
 ) -> tuple[EncodedResult, ...]:
     """Return SEG and SR of a result, or the negative SR alone when there is no lesion.
 
-    And what else `context.forms` ask for.
+    The objects that `context.forms` ask for come with them.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def build_answer(
     try:
         with _values_as_they_come():
             workshop = _open_workshop(context, volume, result, findings, second)
-            return tuple(_in_each_form(workshop, int(workshop.evidence[0][0].Columns)))
+            return tuple(_in_each_form(workshop, int(workshop.parts.evidence[0][0].Columns)))
     except (ValueError, AttributeError, TypeError, LookupError) as problem:
         # highdicom's own checks: the object would not be valid.
         raise ResultRejected(
@@ -85,22 +85,21 @@ def build_refusal(
 ) -> tuple[EncodedResult, ...]:
     """Return the SR that says why a study has no segmentation.
 
-    And the same words as page and picture where those are wanted.
+    A page and a picture with the same words are added where those are wanted.
     """
     provenance = plan_provenance(context, None, code, sentence, outcome.value)
     built_files: dict[str, EncodedResult] = {}
     with _values_as_they_come():
         raw = read_header(context.template)
-        template = repair_template(raw)
+        parts = StudyParts(context, (), [[repair_template(raw)]], provenance)
         words = describe_refusal(code, sentence, (*findings, *find_lost_identity(raw)), outcome)
         for form in context.forms:
             settled = settle(form, found=False)
-            plan = EncodingPlan(context, (), (), provenance, form=settled)
-            objects = {form.kind_of("sr"): build_refusal_report(plan, template, words)}
+            objects = {form.kind_of("sr"): build_refusal_report(parts, settled, words)}
             if "pdf" in form.objects:
-                objects["pdf"] = build_pdf(context, (), [template], page_of_refusal(words), None, provenance)
+                objects["pdf"] = build_pdf(parts, settled, page_of_refusal(words), None)
             if "pictures" in form.objects:
-                (notice,) = build_pictures(context, (), [template], [draw_notice(words)], provenance, settled)
+                (notice,) = build_pictures(parts, settled, [draw_notice(words)])
                 objects[form.kind_of("pictures")] = notice
             for kind, dataset in objects.items():
                 carry_identity(dataset, repair_identity(raw))
@@ -112,91 +111,51 @@ def build_refusal(
 class _Workshop:
     """What every object of one answer is made from, and what is made already."""
 
-    context: AnswerContext
-    volume: Volume
-    result: PipelineResult
-    remarks: Findings
-    provenance: Provenance
-    evidence: Sequence[Sequence[Dataset]]
-    plans: Sequence[SegmentPlan]
+    parts: AnswerParts
     grid: SecondGrid | None
     identity: Dataset
-    made: dict[str, list[Dataset]] = field(default_factory=dict)
+    objects_of_kind: dict[str, list[Dataset]] = field(default_factory=dict)
 
     def make(self, object_kind: ResultKind, form: ResultForm) -> list[Dataset]:
-        """Return the objects of one part in a settled form; none where the part has nothing to show."""
+        """Return the objects of one kind in a settled form; none where the kind has nothing to show."""
         kind = form.kind_of(object_kind)
-        if kind not in self.made:
-            self.made[kind] = list(self._build(object_kind, form))
-        return self.made[kind]
+        if kind not in self.objects_of_kind:
+            self.objects_of_kind[kind] = list(self._build(object_kind, form))
+        return self.objects_of_kind[kind]
 
     def _build(self, object_kind: ResultKind, form: ResultForm) -> Iterable[Dataset]:
+        parts = self.parts
         if object_kind == "sr":
             return [self._report(form)]
         if object_kind == "pictures":
-            return build_pictures(
-                self.context, self.result.models, self.evidence[0], self.pictures, self.provenance, form
-            )
+            return build_pictures(parts, form, self.pictures)
         if object_kind == "pdf":
-            content = describe_result(self.result, self.plans, self.remarks)
-            montage = draw_montage(self.volume, self.result)
-            return [
-                build_pdf(
-                    self.context, self.result.models, self.evidence[0], content, montage, self.provenance
-                )
-            ]
+            montage = draw_montage(parts.volume, parts.result)
+            return [build_pdf(parts, form, describe_result(parts), montage)]
         # What follows shows lesions only.
-        return self._outline(object_kind, form) if self.result.lesions else ()
+        return self._outline(object_kind, form) if parts.result.lesions else ()
 
     def _outline(self, object_kind: ResultKind, form: ResultForm) -> Iterator[Dataset]:
         if object_kind == "seg":
-            plan = SegmentationPlan(form.kind_of(object_kind), form.segmentation)
-            yield build_segmentation(
-                self.context, self.result, self.evidence[0], self.plans, self.provenance, plan
-            )
+            yield build_segmentation(self.parts, form)
         elif object_kind == "seg-t1" and self.grid is not None:
-            plan = SegmentationPlan(
-                form.kind_of(object_kind), form.segmentation, 6, "Stroke lesions on the T1"
-            )
-            headers = self.evidence[[source.role for source in self.context.sources].index("t1")]
-            yield build_second_segmentation(
-                self.context, self.result, headers, self.grid, self.plans, self.provenance, plan
-            )
+            yield build_second_segmentation(self.parts, form, self.grid)
         elif object_kind == "probability":
-            yield build_probability(self.context, self.result, self.evidence[0], self.provenance)
+            yield build_probability(self.parts, form)
         elif object_kind == "ko":
             (segmentation,) = self.make("seg", form)
-            yield build_key_objects(
-                self.context,
-                self.result.models,
-                self.evidence[0],
-                self.pictures,
-                segmentation,
-                self.provenance,
-                form,
-            )
+            yield build_key_objects(self.parts, form, self.pictures, segmentation)
 
     @cached_property
     def pictures(self) -> tuple[KeyPicture, ...]:
         """The montage and the key slices."""
-        return draw_key_pictures(self.volume, self.result)
+        return draw_key_pictures(self.parts.volume, self.parts.result)
 
     def _report(self, form: ResultForm) -> Dataset:
-        if not self.result.lesions:
-            return build_negative_report(
-                self.context, self.result, self.evidence, self.remarks, self.provenance, form
-            )
+        if not self.parts.result.lesions:
+            return build_negative_report(self.parts, form)
         (segmentation,) = self.make("seg", form)
-        return build_lesion_report(
-            self.context,
-            self.result,
-            self.evidence,
-            segmentation,
-            self.plans,
-            self.remarks,
-            self.provenance,
-            form,
-        )
+        return build_lesion_report(self.parts, form, segmentation)
 
 
 def _open_workshop(
@@ -215,16 +174,15 @@ def _open_workshop(
     ]
     plans = plan_segments(result, context.settings.maximum_segments, provenance)
     raw = read_header(context.template)
-    remarks: Findings = (*findings, *result.findings, *find_lost_identity(raw))
-    return _Workshop(
-        context, volume, result, remarks, provenance, evidence, plans, grid, repair_identity(raw)
-    )
+    remarks = (*findings, *result.findings, *find_lost_identity(raw))
+    parts = AnswerParts(context, result.models, evidence, provenance, volume, result, remarks, plans)
+    return _Workshop(parts, grid, repair_identity(raw))
 
 
 def _in_each_form(workshop: _Workshop, columns: int) -> Iterable[EncodedResult]:
     built_kinds: set[str] = set()
-    for form in workshop.context.forms:
-        settled = settle(form, found=bool(workshop.result.lesions), columns=columns)
+    for form in workshop.parts.context.forms:
+        settled = settle(form, found=bool(workshop.parts.result.lesions), columns=columns)
         for object_kind in PARTS:
             kind = form.kind_of(object_kind)
             if kind in built_kinds or object_kind not in (*form.objects, "seg", "sr"):

@@ -110,7 +110,7 @@ _FUNCTIONAL_GROUPS = frozenset({"SharedFunctionalGroupsSequence", "PerFrameFunct
 def repair_identity(source: Dataset) -> Dataset:
     """Return the patient's and study's attributes, each a legal value of its element.
 
-    And the character set to write them in.
+    The second value is the character set to write them in.
 
     Identifiers and names are carried letter by letter, with every value that a backslash makes of them; what
     cannot be, stays empty.
@@ -197,7 +197,7 @@ def choose_character_set(source: Dataset, identity: Dataset) -> str:
 def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Dataset]:
     """Return the repaired headers of a series in the order of its frames.
 
-    One per slice, or one multi-frame header.
+    There is one header per slice, or one multi-frame header.
 
     Where the slices are frames of several multi-frame instances (a concatenation), each slice gets a header
     of its own.
@@ -280,7 +280,7 @@ def _single_values(identity: Dataset) -> Dataset:
 def copy_identity(header: Dataset) -> Dataset:
     """Return the patient's and study's attributes of a repaired header.
 
-    And the character set that they are written in.
+    The second value is the character set that they are written in.
     """
     identity = Dataset()
     for keyword in (

@@ -108,7 +108,7 @@ def describe_equipment(
 ) -> list[hd.ContributingEquipment]:
     """Return one Contributing Equipment item per network.
 
-    Or one for the node where no network ran (PS3.3 C.12.1).
+    There is one item for the node where no network ran (PS3.3 C.12.1).
     """
     if not models:
         return [

@@ -20,7 +20,7 @@ Fingerprint = Annotated[
 class TlsSettings(Section):
     """Who we are and whom we trust (TLS, PS3.15 B.12: BCP 195).
 
-    For network.tls and for destinations with tls. All files are PEM.
+    The record serves `network.tls` and destinations with TLS. All files are PEM.
     """
 
     certificate: Path | None = Field(

@@ -45,10 +45,7 @@ def parse_address(text: str) -> DestinationSettings | None:
 
 
 def reference_problems(config: Config) -> Iterator[str]:
-    """Yield one line for each setting that names something that is not there.
-
-    Or that another setting contradicts.
-    """
+    """Yield one line for each setting that names something missing, or that another setting contradicts."""
     yield from _fetch_problems(config)
     for position, destination in enumerate(config.destinations, start=1):
         key = f"destinations[{position}]"

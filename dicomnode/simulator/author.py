@@ -134,7 +134,7 @@ def author_series(
 ) -> list[Dataset]:
     """Return one MR Image Storage instance per slice (PS3.3 A.4), in the order of the array.
 
-    With file meta information.
+    Each has its file meta information.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """A stored instance opened for reading.
 
-Without File Meta Information elements that a sender left in its dataset.
+File Meta Information elements that a sender left in its dataset are taken away.
 
 Rules for this file:
 1. A dataset is bytes here; nothing below decodes one.

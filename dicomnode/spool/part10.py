@@ -71,7 +71,7 @@ def encode_file_meta(
 def decode_file_meta(head: bytes) -> FileMeta | None:
     """Return what a file that starts with `head` (all of its file meta information) says.
 
-    None when it is no such file.
+    The result is None when it is no such file.
     """
     end = dataset_offset(head)
     if not end or len(head) < end:

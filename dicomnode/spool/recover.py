@@ -79,7 +79,7 @@ def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryRe
 def read_instance(layout: SpoolLayout, path: str) -> ReceivedInstance | None:
     """Derive the ledger's row from a stored file: its file meta, its bytes, its time.
 
-    None when it is not whole.
+    The result is None when the file is not whole.
 
     Raises `OSError` when the file cannot be read.
     """

@@ -26,9 +26,9 @@ _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 
 
 def refuse_bombs(file: BinaryIO) -> None:
-    """Raise `UnreadableInstance` when a file holds more items.
+    """Raise `UnreadableInstance` when a file holds more items, or inflates to more bytes, than any image.
 
-    Or inflates to more bytes, than any image does. The file stays at its start.
+    The file stays at its start.
     """
     items, tail = 0, b""
     try:
@@ -65,7 +65,7 @@ class CountedFile:
 def _is_deflated(file: BinaryIO) -> bool:
     """Return whether a file is deflated.
 
-    And leave it behind its file meta information (PS3.10 7.1: group length first).
+    The file is left behind its file meta information (PS3.10 7.1: group length first).
     """
     start = file.read(144)
     if start[128:136] != b"DICM\x02\0\0\0":

@@ -1,6 +1,6 @@
 """Graded findings on one series.
 
-Whether it may become a volume, and what the reader of the result should know.
+They say whether it may become a volume, and what the reader of the result should know.
 
 | code | grade | when |
 |---|---|---|
@@ -35,6 +35,7 @@ import numpy as np
 
 from dicomnode.records import Finding, InstanceHeader, Role, Series
 from dicomnode.settings.config import SelectionSettings
+from dicomnode.study.concatenations import concatenation_findings, list_concatenations
 from dicomnode.study.lattice import Lattice, fit_lattice
 from dicomnode.study.stacks import Stack, StackChoice, choose_stack
 
@@ -103,7 +104,7 @@ def plane_of(stack: Stack) -> str:
 def regularity_findings(stack: Stack) -> tuple[Finding, ...]:
     """Return what keeps the slices from being one gap-free, equidistant, perpendicular grid.
 
-    And what was evened out.
+    The findings also say what was evened out.
     """
     if len(stack.slices) < 2:
         return ()
@@ -125,10 +126,7 @@ def regularity_findings(stack: Stack) -> tuple[Finding, ...]:
 
 
 def _gap_finding(stack: Stack) -> Finding | None:
-    """Return the finding where a distance is so large.
-
-    Or so small, that a slice is missing or between two others.
-    """
+    """Return the finding where a distance says that a slice is missing, or lies between two others."""
     distances = np.diff(stack.offsets_mm)
     spacing_mm = stack.spacing_mm
     if float(np.abs(distances - spacing_mm).max()) <= 0.5 * spacing_mm:
@@ -181,6 +179,9 @@ def _uneven(message: str, distances: np.ndarray) -> Finding:
 
 def count_findings(series: Series, stack: Stack) -> tuple[Finding, ...]:
     """Return a warning when the headers announce more, or closer, slices than there are."""
+    missing_parts = concatenation_findings(series)
+    if missing_parts:
+        return missing_parts
     announced_mm = series.instances[0].header.SpacingBetweenSlices
     ratio = stack.mean_spacing_mm / announced_mm if announced_mm and announced_mm > 0 else 1.0
     thickness_mm = series.instances[0].header.SliceThickness or 0.0
@@ -256,6 +257,10 @@ def stray_count(series: Series) -> int:
 
 def _announced_by(headers: Sequence[InstanceHeader]) -> set[int]:
     first = headers[0]
+    concatenations = list_concatenations(headers)
+    if concatenations:
+        is_whole = all(item.total and item.is_complete for item in concatenations)
+        return {sum(max(1, header.NumberOfFrames) for header in headers)} if is_whole else set()
     if len(headers) == 1 and first.NumberOfFrames > 1:
         return {first.NumberOfFrames}
     numbers = _counts_series(first) or {first.extra.get("LocationsAnnounced")}

@@ -127,7 +127,7 @@ def _by_names_within(weighting: Weighting, names: Names) -> Contrast:
 def _without_timing(header: InstanceHeader, names: Names) -> Contrast:
     """Read a series without timing.
 
-    By the vendor's sequence name and the names together, never against each other.
+    The vendor's sequence name and the names are weighed together, never against each other.
     """
     sequence = header.SequenceName or str(header.extra.get("PulseSequenceName", ""))
     by_sequence: Role | None = (

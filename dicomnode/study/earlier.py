@@ -25,7 +25,7 @@ def find_earlier(
 ) -> EarlierStudy | None:
     """Return the newest study before this one, of the same patient, that has a segmentation of ours.
 
-    None when there is none.
+    The result is None when there is none.
 
     The same patient has the same ID, issuer and date of birth; one without an ID, or a study without a date,
     is compared with none.

@@ -65,7 +65,7 @@ def read_text(dataset: Dataset, key: str | BaseTag) -> str:
 def read_whole(dataset: Dataset, key: str | BaseTag) -> str:
     r"""Return all values of an element as they stand, with a backslash between them.
 
-    Without padding, "" when there is none.
+    Padding is left out; an element that is not there gives "".
 
     For identifiers: the first value of `4711\08` is another patient's.
     """

@@ -157,9 +157,7 @@ def _each_adds_positions(joined_series: Sequence[Series]) -> bool:
 
 
 def _is_as_dense_as_said(stack: Stack, joined_series: Sequence[Series]) -> bool:
-    """Return whether the joined slices are no nearer to each other than they are thick.
-
-    Or than the header says.
+    """Return whether the joined slices are as far apart as they are thick, or as the header says.
 
     Two runs of one protocol whose slices were shifted by half a spacing are even when put together, but are
     two images.
@@ -280,7 +278,7 @@ def _name_pieces(series: Sequence[Series]) -> dict[str, Series]:
 def _lie_apart(first: Series, second: Series) -> bool:
     """Return whether at least half of the smaller series lies beyond the other.
 
-    Or between its slices more thinly than they are.
+    Slices between those of the larger series must lie more thinly than they do.
     """
     stacks = [build_stack(list_slices(item)) for item in (first, second)]
     smaller, larger = sorted(stacks, key=lambda stack: len(stack.slices))

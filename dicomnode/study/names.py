@@ -55,7 +55,7 @@ def names_of(header: InstanceHeader) -> Names:
 def names_in(study: Study) -> dict[str, Names]:
     """Return the names of every series, Series Instance UID -> names.
 
-    Without those that different contrasts share.
+    Names that different contrasts share are left out.
     """
     headers = {series.key: series.instances[0].header for series in study.series}
     shared = _shared_names(headers.values())

@@ -87,7 +87,7 @@ def agree_on_patient(instances: Iterable[IndexedInstance]) -> bool:
 def one_of_each_identity(instances: Iterable[IndexedInstance]) -> list[str]:
     """Return the path of an MR image for each mark that is there.
 
-    And of one in each series where instances have no mark (before 0.5.0).
+    Where instances have no mark (before 0.5.0) it is one path in each series.
     """
     paths: dict[tuple[str, str], str] = {}
     for instance in instances:

@@ -150,7 +150,7 @@ def _grid_distance(stack: Stack, reference: Reference | None) -> int:
 def _dixon_rank(header: InstanceHeader, role: Role, names: Names) -> int:
     """Return 0 for the Dixon image that is nearest to what the networks were trained on.
 
-    And for what is no Dixon image.
+    An image that is no Dixon image gets 0, too.
     """
     image = dixon_image(header, names.all_concepts, normalise(names.description or names.protocol))
     preferred = "in phase" if role == "t1" else "water"

@@ -216,7 +216,7 @@ def _rank(candidates: list[Candidate], reference: Reference | None) -> list[_Ran
 def _pick(ranked: list[_Ranked]) -> tuple[Candidate | None, list[Finding]]:
     """Return the best candidate and what is to be said about how it was picked.
 
-    None when nothing ranks one first.
+    The candidate is None when nothing ranks one first.
     """
     if not ranked:
         return None, []
@@ -317,9 +317,7 @@ def _remarks(candidate: Candidate) -> list[Finding]:
 
 
 def _unusable_claims(empty_roles: list[Role], rejected: list[_Rejected]) -> list[Finding]:
-    """Return the finding for each role that stays empty although a series is.
-
-    Or claims to be, of that contrast.
+    """Return the finding for each role that stays empty although a series has, or claims, that contrast.
 
     Without the FLAIR of a study nothing may be called absent, so that its finding has the grade that forbids
     it.

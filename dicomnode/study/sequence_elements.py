@@ -66,9 +66,9 @@ def read_sequence_elements(dataset: Dataset) -> dict[str, Any]:
 
 
 def read_agent_attribute(dataset: Dataset) -> AgentAttribute:
-    """Return whether the attributes say that a contrast agent was given, that none was.
+    """Return whether the attributes say that a contrast agent was given (PS3.3 C.7.6.4, C.7.6.4b).
 
-    Or nothing (PS3.3 C.7.6.4, C.7.6.4b).
+    The result is None where they say nothing.
     """
     agent = read_text(dataset, "ContrastBolusAgent")
     usages = [read_text(item, "ContrastBolusAgentAdministered").upper() for item in _usages(dataset)]

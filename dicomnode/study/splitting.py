@@ -39,7 +39,7 @@ MOST_TORN = 6
 class FrameKind:
     """What a multi-frame instance says of one frame alone (PS3.3 C.7.6.16.2.2, C.8.13.5).
 
-    One entry of `extra["FrameKinds"]`.
+    It is one entry of `extra["FrameKinds"]`.
     """
 
     StackID: str = ""
@@ -156,7 +156,8 @@ def _narrow(series: Series, members: Sequence[Slice]) -> Series:
     instances = []
     for instance in series.instances:
         own_frames = frames.get(instance.header.SOPInstanceUID, [])
-        if own_frames and len(own_frames) == max(1, instance.header.NumberOfFrames):
+        is_whole = len(own_frames) == max(1, instance.header.NumberOfFrames)
+        if own_frames and is_whole and "FrameKinds" not in instance.header.extra:
             instances.append(instance)
         elif own_frames:
             instances.append(

@@ -1,6 +1,6 @@
 """From a series' frames to the one stack of slices that can become a volume.
 
-Or the named reason why there is none.
+Where there is no such stack, the reason has a name.
 
 A series may hold several echoes, volumes, orientations, repeats and magnitude beside phase. They are told
 apart by what the headers say, never by the order in which instances came.

@@ -48,7 +48,7 @@ def image_types(header: InstanceHeader) -> frozenset[str]:
 def is_uniform(header: InstanceHeader, concepts: frozenset[str]) -> bool:
     """Return whether a series is the uniform (UNI) image of an MP2RAGE, denoised or not.
 
-    And not its map or an inversion image.
+    Its T1 map and its inversion images do not count.
     """
     if concepts & {"map", "other inversion"} or "T1 MAP" in " ".join(sorted(image_types(header))).replace(
         "_", " "

@@ -1,6 +1,6 @@
 """The words by which people name a series, in the languages of the character sets that we read.
 
-One table with its source.
+They stand in one table with its source.
 
 Rules for this table:
 1. A row is a concept, a language (ISO 639-1, "*" for names used everywhere), its words, and where they come

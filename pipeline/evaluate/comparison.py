@@ -1,6 +1,6 @@
 """Two methods on the same cases.
 
-Whether one is better (Wilcoxon), and whether they are worth the same (TOST).
+The Wilcoxon test says whether one is better, TOST whether they are worth the same.
 """
 
 from __future__ import annotations

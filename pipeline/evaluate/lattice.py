@@ -51,7 +51,7 @@ def lay_on_grid(mask: Volume, grid: Grid, *, whole: bool) -> Volume:
 def covering_grid(first: Volume, second: Volume) -> Grid:
     """Return the smallest grid in the index order of `first` that holds both.
 
-    For two DICOM-SEG, which both leave out empty slices.
+    It serves two DICOM-SEG, which both leave out empty slices.
 
     Raises
     ------

@@ -87,7 +87,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 def find_results(root: Path, folds: tuple[str, ...] | None) -> Results:
     """Find the one result folder at or below `root`.
 
-    And the checkpoints of the folds that are asked for (None: all there are).
+    The checkpoints are those of the folds that are asked for (None: all there are).
 
     Raises
     ------

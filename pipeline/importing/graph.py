@@ -26,7 +26,7 @@ def write_graph(
 ) -> tuple[onnx.ModelProto, int]:
     """Return the Float32 graph, input (1, channel, *patch) with three axes also for a 2D network.
 
-    And its number of classes.
+    The second value is its number of classes.
 
     Raises
     ------

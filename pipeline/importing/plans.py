@@ -118,7 +118,7 @@ def read_plans_v2(plans: Mapping[str, Any], dataset: Mapping[str, Any], configur
 def read_plans_v1(plans: Mapping[str, Any], stage: int) -> Plans:
     """Read v1's `plans.pkl`, already loaded by the restricted unpickler.
 
-    For one stage (the last is full resolution).
+    One stage is read (the last is full resolution).
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Several probability maps of one case made one.
 
-By majority or by mean, and how many of them vote for a voxel.
+They are joined by majority or by mean, with the share of maps that vote for a voxel.
 """
 
 from __future__ import annotations

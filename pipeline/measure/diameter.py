@@ -17,7 +17,7 @@ from pipeline.records import Measurement
 def measure_diameter(voxels: Index, affine: Affine) -> Measurement:
     """Return the longest distance of two mesh vertices in mm, in any direction.
 
-    One voxel is as long as its longest side.
+    A lesion of one voxel is as long as that voxel's longest side.
     """
     points = apply_affine(affine, face_middles(row_ends(voxels), (0, 1, 2)))
     # A hull fails only where rounding makes it flat; then every point is compared.

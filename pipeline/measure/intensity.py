@@ -15,7 +15,7 @@ def measure_mean_intensity(
 ) -> Measurement | None:
     """Return the mean of the image at the lesion's voxel centres.
 
-    None where the image does not reach the lesion.
+    The result is None where the image does not reach the lesion.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def measure_mirrored_intensity(
 ) -> Measurement | None:
     """Return the mean of the image where the lesion lies on the other side of the head.
 
-    None where nothing healthy is seen there.
+    The result is None where nothing healthy is seen there.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Longest in-slice diameter, as a reader would draw it.
 
-From outer edge to outer edge in one slice of the reference.
+It runs from outer edge to outer edge in one slice of the reference.
 
 The ends are middles of pixel edges, so a lesion of one pixel is as long as the pixel's longer side.
 """

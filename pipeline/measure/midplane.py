@@ -21,9 +21,9 @@ from pipeline.records import Finding, FloatArray, Volume
 GRID_MM = 6.0
 SEARCHED_DEG = (-24.0, -12.0, 0.0, 12.0, 24.0)
 MINIMUM_SYMMETRY = 0.75
-"""Less alike than that, no plane halves the head.
+"""Below this likeness of the two sides no plane halves the head.
 
-And the scanner's own is taken, through the middle of the brain.
+The scanner's own plane through the middle of the brain is taken instead.
 """
 BRIGHTEST_PERCENTILE = 95.0
 
@@ -132,7 +132,7 @@ def _sample_coarsely(
 ) -> tuple[FloatArray, npt.NDArray[np.float64], Affine]:
     """Return the brain's signal (0..1, zero outside) on an axial grid of cubes, the cubes' centres in mm.
 
-    And the grid's affine.
+    The second value is the grid's affine.
 
     Half of the signal is the mask itself, so that outline and content count alike; what is very bright counts
     no more than bright.

@@ -1,6 +1,6 @@
 """The part of a large field of view that holds the head.
 
-So that a network needs no tiles of air, neck or shoulders.
+A network then needs no tiles of air, neck or shoulders.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ SMALLEST_FILLED_SHARE = 0.5
 def measure_ghosting(image: Array, brain: npt.NDArray[np.bool_], spacing: Triple) -> float | None:
     """Return the difference of the two air signals over twice the brain's median, 0..1.
 
-    None where no air can be judged.
+    The result is None where no air can be judged.
 
     Parameters
     ----------

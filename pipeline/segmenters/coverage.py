@@ -39,7 +39,7 @@ def find_covered(case: Case, grid: Grid, role: str) -> npt.NDArray[np.bool_]:
 class Uncovered:
     """The part of the brain (slice, row, column) that an image does not reach, its share.
 
-    And the images that do.
+    It names the images that do reach there.
     """
 
     role: str
@@ -51,7 +51,7 @@ class Uncovered:
 def find_uncovered(bundle: Bundle, case: Case, grid: Grid) -> list[Uncovered]:
     """Return what is answered without an image because that does not reach there.
 
-    Or would be if the network could.
+    It says so, too, where the network would be asked but cannot do without the image.
     """
     reference = next(iter(case.images))
     # The brain on the network's grid: interpolated probability, cut where the extractor cuts it.

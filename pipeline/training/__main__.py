@@ -257,7 +257,7 @@ def validate(
 ) -> None:
     """Score a checkpoint on held-out samples, or a bundle on the same samples or on whole heads.
 
-    And print the table.
+    The command prints the table.
     """
     import torch
 

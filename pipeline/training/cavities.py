@@ -64,7 +64,7 @@ def measure_kept_real(
 ) -> list[dict[str, Any]]:
     """Paint up to `each` cortical cavities into every head.
 
-    One row for each image: volume and share inside the mask.
+    There is one row for each image: volume and share inside the mask.
 
     The lesion lies inside the mask that the same extractor gave before it was painted, so all of it could be
     kept.

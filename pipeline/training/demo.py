@@ -1,6 +1,6 @@
 """The demonstration study.
 
-One synthetic whole head as T1 and FLAIR on their own grids, with lesions that are known.
+It is one synthetic whole head as T1 and FLAIR on their own grids, with lesions that are known.
 
 Deterministic: same seed, same voxels. The values are ready for int16 DICOM.
 """

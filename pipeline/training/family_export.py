@@ -47,7 +47,7 @@ The combinations' thresholds are chosen afterwards, on the majority.
 PROPOSAL = {"smallest_pixels": 4, "area_change": 0.2, "head_iou": 0.7, "box_iou": 0.7, "coarse": True}
 """The published rules (the smallest box of 5 x 5 pixels of 1 mm is about 4 pixels of 2 mm).
 
-And our coarse pass.
+Our coarse pass has rules of its own.
 """
 
 
@@ -209,7 +209,7 @@ def _numbers(
 def _as_predictor(bundle: Bundle) -> Callable[[Float], Float]:
     """Return the bundle as a function of one prepared sample (channel, slice, row, column).
 
-    By the code that the node runs.
+    The function is the code that the node runs.
     """
     network_plan = plan_network(bundle, (), threads=torch.get_num_threads())
 
@@ -245,7 +245,7 @@ def _settle_alone(
 def measure_coverage(bundle: Bundle, task: Task, paths: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Return, for each combination, the share of lesion voxels inside the regions, published and backed.
 
-    And the share of the grid that they fill.
+    The share of the grid that the regions fill comes with it.
     """
     spec = bundle.family_spec
     if not isinstance(spec, ProposalSpec):

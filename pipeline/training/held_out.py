@@ -35,7 +35,7 @@ LEVEL = 0.5
 class HeldOutScore:
     """One sample with one combination of channels ("t1+flair").
 
-    And the processor seconds that its networks took.
+    It holds the processor seconds that its networks took.
     """
 
     sample: str

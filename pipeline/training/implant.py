@@ -71,7 +71,7 @@ def paint_cases(
 ) -> Iterator[RealCase]:
     """Yield up to `each` copies of every head, each with another outline painted in.
 
-    With `cavities` as a cavity that reaches the cortex.
+    With `cavities` the outline becomes a cavity that reaches the cortex.
 
     With `acute` a lesion looks as real acute strokes do (`draw_acute_lesion`).
     """
@@ -166,7 +166,7 @@ def paint_outline(
 ) -> tuple[Tensor, dict[str, Tensor]] | None:
     """Return the lesion's mask and what it changes in each image.
 
-    None when hardly anything of it falls on tissue.
+    The result is None when hardly anything of it falls on tissue.
 
     With `cavity` it is painted as fluid, and None also when it does not reach the cortex; with `acute` as
     `draw_acute_lesion` has it.

@@ -130,7 +130,7 @@ def score_brain(case: RealCase, mask: Volume, role: str) -> dict[str, float]:
 def measure_truths(cases: Iterable[RealCase], recipe: Recipe, out: Path | None = None) -> list[Row]:
     """Run cases whose lesion is known with every combination of their channels.
 
-    One row for each, with pictures when `out` is given.
+    There is one row for each, with pictures when `out` is given.
     """
     rows: list[Row] = []
     for case in cases:

@@ -1,6 +1,6 @@
 """The 3D U-Net with a light full-resolution level, its forms for training and export.
 
-And what every network is rebuilt from.
+The module also says what every network is rebuilt from.
 
 Nothing about data or schedules lives here. Arrays are (batch, channel, slice, row, column).
 """

@@ -11,9 +11,9 @@ import numpy.typing as npt
 def draw_overlay(
     path: Path, image: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], columns: int = 8
 ) -> None:
-    """Draw axial slices.
+    """Draw axial slices and one row of sagittal and coronal ones, with the mask outlined.
 
-    And one row of sagittal and coronal ones, of (slice, row, column) with the mask outlined.
+    The image is (slice, row, column).
     """
     from matplotlib.figure import Figure
 

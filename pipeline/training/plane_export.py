@@ -68,7 +68,7 @@ class PlaneProvenance:
 def read_average(path: Path, plane: str) -> Network:
     """Return one plane's network with the averaged weights of a file.
 
-    In evaluation mode, batch normalisation folded.
+    It is in evaluation mode, with batch normalisation folded.
     """
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     # The first run kept bare weights; later ones keep whole checkpoints.

@@ -1,6 +1,6 @@
 """Figures of a bundle on real slices, by plane and by size, with intervals over people.
 
-For all lesions, and for those that show on the FLAIR.
+They count all lesions, and those that show on the FLAIR.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def score_slice(item: RealSlice, found: Mask) -> SliceScore:
 def find_contrast(item: RealSlice) -> float:
     """Return the median of the lesion over that of its mirrored place.
 
-    Or of a ring of 3 to 8 px around it on a sagittal slice; 0 without.
+    On a sagittal slice it is a ring of 3 to 8 px around the lesion; 0 without one.
     """
     brain = item.image > 0
     inside = item.mask & brain

@@ -367,7 +367,7 @@ def score_planes(
 ) -> dict[str, float]:
     """Return mean Dice on real slices at the best threshold of each plane.
 
-    And on held-out synthetic volumes at every sixth position.
+    The second score is that on held-out synthetic volumes at every sixth position.
     """
     row = {}
     generator = torch.Generator().manual_seed(1)

@@ -105,7 +105,7 @@ def read_exported(path: Path, architecture: Architecture) -> Checkpoint:
 def take_encoder(checkpoint: Checkpoint, architecture: Architecture) -> Checkpoint:
     """Return a checkpoint of `architecture`, fresh but for the encoder.
 
-    Which is that of the other network (its averaged weights).
+    The encoder is that of the other network (its averaged weights).
 
     A weight of another shape (an encoder that sees more channels) stays fresh.
 

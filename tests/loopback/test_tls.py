@@ -9,13 +9,14 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog.testing
 
+from dicomnode.audit.events import AuditEvent
 from dicomnode.commands.doctor import Check, examine
 from dicomnode.errors import ConfigError, StartError
 from dicomnode.ledger.ledger import Ledger
@@ -39,6 +40,7 @@ class Ward:
     root: Path
     authority: Authority
     server: Identity
+    audited: list[AuditEvent] = field(default_factory=list)
 
     def config(self, *, tls: bool = True, more: dict[str, Any] | None = None, **network: Any) -> Config:
         settings = tls_settings(self.authority, self.server)
@@ -75,7 +77,11 @@ def listening(ward: Ward) -> Iterator[Callable[[Config], int]]:
     def start(config: Config) -> int:
         ledger = Ledger.open(config.storage.database_url)
         receiver = Receiver(
-            config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time
+            config,
+            SpoolWriter(SpoolLayout(config.storage.spool), 0),
+            ledger.instances.add,
+            time.time,
+            audit=ward.audited.append,
         )
         open_ones.append((receiver, ledger))
         return receiver.start()[1]
@@ -163,13 +169,16 @@ def test_the_certificate_is_part_of_who_a_peer_is(
 
     assert ask(own, "SCANNER") == "ok: 0x0000: success"
     assert ask(other, "PINNED") == "ok: 0x0000: success"
-    with structlog.testing.capture_logs() as logged:
-        assert ask(other, "SCANNER").startswith("permanent: the association was rejected")
-        assert ask(own, "PINNED").startswith("permanent: the association was rejected")
-    advice = [entry["advice"] for entry in logged if entry["event"] == "association_rejected"]
+    assert ask(other, "SCANNER").startswith("permanent: the association was rejected")
+    assert ask(own, "PINNED").startswith("permanent: the association was rejected")
+    advice = [event.detail for event in ward.audited if event.kind == "association-refused"]
     assert [
         fingerprint_of(who.certificate) in line for who, line in zip((other, own), advice, strict=True)
     ] == [True, True]
+
+
+def failed_handshakes(ward: Ward) -> list[str]:
+    return [event.detail for event in ward.audited if event.kind == "handshake-failed"]
 
 
 def test_strangers_at_the_port(
@@ -188,14 +197,11 @@ def test_strangers_at_the_port(
             with contextlib.suppress(ConnectionResetError):
                 assert junk.recv(100)[:1] in (b"", b"\x15")  # Closed, or an alert.
         end = time.monotonic() + 5
-        while (
-            sum(entry["event"] == "tls_handshake_failed" for entry in logged) < 4 and time.monotonic() < end
-        ):
+        while len(failed_handshakes(ward)) < 4 and time.monotonic() < end:
             time.sleep(0.05)
 
-    seen = [entry["reason"] for entry in logged if entry["event"] == "tls_handshake_failed"]
     # Each handshake has a thread of its own, so they may end in another order than they began.
-    assert sorted(seen) == sorted(
+    assert sorted(failed_handshakes(ward)) == sorted(
         [
             "plain DICOM on a port that takes TLS only",
             "the peer's certificate was signed by an authority that is not in tls.authorities",
@@ -203,6 +209,8 @@ def test_strangers_at_the_port(
             "HTTP where DICOM over TLS was expected",
         ]
     )
+    # The log has one line a minute and host.
+    assert [entry["count"] for entry in logged if entry["event"] == "tls_handshake_failed"] == [1]
     assert [next(iter(outcomes))[0] for outcomes in (plain, wrong, late)] == ["transient"] * 3
     assert "does not trust the authority of our certificate" in next(iter(wrong))[1]
     assert "expired" in next(iter(late))[1]

@@ -1,6 +1,6 @@
 """Who is who: subject labels that tell nothing.
 
-And the file that links them to patients, kept apart and private.
+The file that links the labels to patients is kept apart and private.
 
 A label is a keyed hash (HMAC-SHA-256) of the patient's identifier: without the key, which lies in that file,
 nobody can make it from a list of patients. With the same file the same patient gets the same label in a later

@@ -33,9 +33,9 @@ _SIDES = (("R", "L"), ("A", "P"), ("F", "H"))
 
 @dataclass(frozen=True, eq=False)
 class KeyPicture:
-    """One picture, RGB, (SIDE + banner) x SIDE.
+    """One picture, RGB, (SIDE + banner) x SIDE, and the slice of the reference volume that it shows.
 
-    And the slice of the reference volume that it shows (None: several).
+    The slice is None for a picture of several.
     """
 
     image: Image.Image
@@ -46,7 +46,7 @@ class KeyPicture:
 def draw_key_pictures(volume: Volume, result: PipelineResult) -> tuple[KeyPicture, ...]:
     """Return the montage of three planes, then the key slices in the order of the volume.
 
-    Without lesions the montage alone.
+    A result without lesions has the montage alone.
     """
     montage = Image.new("RGB", (SIDE, SIDE))
     montage.paste(_fit(draw_montage(volume, result)), (0, 0))
@@ -86,7 +86,7 @@ def _fit(picture: Image.Image) -> Image.Image:
 def direction_letters(affine: Affine, axis: int) -> tuple[str, str]:
     """Return the sides of the patient at the beginning and at the end of an axis.
 
-    By its largest component (LPS).
+    The axis counts by its largest component (LPS).
     """
     direction = affine[:3, axis]
     main = int(np.abs(direction).argmax())

@@ -1,6 +1,6 @@
 """Text in pixels, in any script that a patient's name comes in.
 
-Which font, and whether a text can be drawn at all.
+This module says which font draws a text, and whether it can be drawn at all.
 
 A text that no font can draw is not drawn as boxes: whoever asks gets None and says where the text is to be
 found instead.
@@ -41,7 +41,7 @@ def _load_cjk(size: int) -> Font:
 def choose_font(text: str, size: int) -> Font | None:
     """Return a font that has every character of a text, or None when none of ours has.
 
-    Or the script cannot be laid out here.
+    The result is also None where the script cannot be laid out here.
     """
     if _runs_from_right(text) and not features.check("fribidi"):
         # Pillow lays out right-to-left scripts with the system's FriBiDi only; without it letters would stand

@@ -28,38 +28,18 @@ from dicomnode.results.companions.key_pictures import KeyPicture
 from dicomnode.results.companions.page import PageContent, draw_page
 from dicomnode.results.companions.pdf import write_pdf
 from dicomnode.results.headers import copy_identity
-from dicomnode.results.provenance import (
-    MANUFACTURER,
-    PRODUCT,
-    Provenance,
-    describe_equipment,
-    freeze_document,
-)
-from dicomnode.results.records import AnswerContext
+from dicomnode.results.parts import StudyParts
+from dicomnode.results.provenance import MANUFACTURER, PRODUCT, describe_equipment, freeze_document
 from dicomnode.results.report.document import observe
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence
 from dicomnode.settings.config import ResultForm
-from pipeline.records import ModelIdentity
 
 
-def build_pictures(
-    context: AnswerContext,
-    models: Sequence[ModelIdentity],
-    headers: Sequence[Dataset],
-    pictures: Sequence[KeyPicture],
-    provenance: Provenance,
-    form: ResultForm,
-) -> list[Dataset]:
-    """Return the pictures as secondary captures.
+def build_pictures(parts: StudyParts, form: ResultForm, pictures: Sequence[KeyPicture]) -> list[Dataset]:
+    """Return the pictures as secondary captures in a series of their own.
 
-    One multi-frame object, or one object each, in a series of their own.
-
-    Parameters
-    ----------
-    headers
-        Repaired headers of the reference series, in the order of its frames; of any instance where nothing
-        was segmented.
+    They are one multi-frame object, or one object each.
     """
     kind = form.kind_of("pictures")
     multi_frame = form.pictures == "multi-frame"
@@ -70,35 +50,29 @@ def build_pictures(
         sop_class = (
             MultiFrameTrueColorSecondaryCaptureImageStorage if multi_frame else SecondaryCaptureImageStorage
         )
-        dataset = _start(context, models, headers[0], provenance, sop_class, (kind, number))
-        dataset.Modality, dataset.SeriesNumber = "OT", context.settings.series_number_base + 2
+        dataset = _start(parts, sop_class, (kind, number))
+        dataset.Modality, dataset.SeriesNumber = "OT", parts.context.settings.series_number_base + 2
         dataset.SeriesDescription = clip_at_sentence(f"Stroke lesion pictures ({WARNING})")
         # Without a body part dciodvfy asks for Laterality.
         dataset.BodyPartExamined = "BRAIN"
         dataset.InstanceNumber = number
         dataset.ImageComments = "; ".join([WARNING, *(picture.caption for picture in group)])[:10000]
-        _add_source_images(dataset, _shown(headers, group))
+        _add_source_images(dataset, _shown(parts.evidence[0], group))
         _add_pixels(dataset, [picture.image for picture in group], multi_frame=multi_frame)
-        freeze_document(dataset, provenance)
+        freeze_document(dataset, parts.provenance)
         objects.append(dataset)
     return objects
 
 
 def build_pdf(
-    context: AnswerContext,
-    models: Sequence[ModelIdentity],
-    headers: Sequence[Dataset],
-    content: PageContent,
-    picture: Image.Image | None,
-    provenance: Provenance,
+    parts: StudyParts, form: ResultForm, content: PageContent, picture: Image.Image | None
 ) -> Dataset:
-    """Return the one-page report as Encapsulated PDF (PS3.3 A.45.1); parameters as above."""
-    image, lines = draw_page(copy_identity(headers[0]), content, picture)
-    data = write_pdf(image, lines, content.headline, f"D:{provenance.created:%Y%m%d%H%M%S}")
-    dataset = _start(
-        context, models, headers[0], provenance, EncapsulatedPDFStorage, ("pdf", *content.sentences)
-    )
-    dataset.Modality, dataset.SeriesNumber = "DOC", context.settings.series_number_base + 3
+    """Return the one-page report as Encapsulated PDF (PS3.3 A.45.1)."""
+    header = parts.evidence[0][0]
+    image, lines = draw_page(copy_identity(header), content, picture)
+    data = write_pdf(image, lines, content.headline, f"D:{parts.provenance.created:%Y%m%d%H%M%S}")
+    dataset = _start(parts, EncapsulatedPDFStorage, (form.kind_of("pdf"), *content.sentences))
+    dataset.Modality, dataset.SeriesNumber = "DOC", parts.context.settings.series_number_base + 3
     dataset.SeriesDescription = clip_at_sentence(f"Stroke lesion page ({WARNING})")
     dataset.InstanceNumber = 1
     dataset.AcquisitionDateTime = None
@@ -112,24 +86,20 @@ def build_pdf(
     dataset.EncapsulatedDocument = data + b"\0" * (len(data) % 2)
     sources = Dataset()
     sources.ReferencedSOPClassUID, sources.ReferencedSOPInstanceUID = (
-        headers[0].SOPClassUID,
-        headers[0].SOPInstanceUID,
+        header.SOPClassUID,
+        header.SOPInstanceUID,
     )
     dataset.SourceInstanceSequence = [sources]
-    freeze_document(dataset, provenance)
+    freeze_document(dataset, parts.provenance)
     return dataset
 
 
 def build_key_objects(
-    context: AnswerContext,
-    models: Sequence[ModelIdentity],
-    headers: Sequence[Dataset],
-    pictures: Sequence[KeyPicture],
-    segmentation: Dataset,
-    provenance: Provenance,
-    form: ResultForm,
+    parts: StudyParts, form: ResultForm, pictures: Sequence[KeyPicture], segmentation: Dataset
 ) -> Dataset:
     """Return a Key Object Selection (PS3.3 A.35.4) that points to the slices with lesions and to their SEG."""
+    context, models, provenance = parts.context, parts.models, parts.provenance
+    headers = parts.evidence[0]
     kind = form.kind_of("ko")
     referenced_objects = [*_shown(headers, pictures), segmentation]
     content = hd.ko.KeyObjectSelection(
@@ -161,15 +131,10 @@ def build_key_objects(
     return dataset
 
 
-def _start(
-    context: AnswerContext,
-    models: Sequence[ModelIdentity],
-    header: Dataset,
-    provenance: Provenance,
-    SOPClassUID: UID,
-    name: tuple[object, ...],
-) -> Dataset:
+def _start(parts: StudyParts, SOPClassUID: UID, name: tuple[object, ...]) -> Dataset:
     """Return what all companions share: patient, study, series, equipment, who made it and when."""
+    context, models, provenance = parts.context, parts.models, parts.provenance
+    header = parts.evidence[0][0]
     dataset = copy_identity(header)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dicomnode.results.companions.page import PageContent
+from dicomnode.results.parts import AnswerParts
 from dicomnode.results.provenance import describe_algorithm
-from dicomnode.results.seg.segments import SegmentPlan
 from dicomnode.results.words.sentences import (
     NO_ABSENCE,
-    Findings,
     describe_lesions,
     describe_place,
     describe_remarks,
     plain_ascii,
 )
-from pipeline.records import PipelineResult
 
 _ROWS = 12
 _REMARKS = 6
 
 
-def describe_result(result: PipelineResult, plans: Sequence[SegmentPlan], findings: Findings) -> PageContent:
+def describe_result(parts: AnswerParts) -> PageContent:
     """Return the page of a result with lesions, or of one without."""
+    result, plans, findings = parts.result, parts.plans, parts.findings
     series = [plain_ascii(finding.message) for finding in findings if finding.code == "series-used"]
     remarks = describe_remarks([finding for finding in findings if finding.code != "series-used"])
     # The first sentence is the total; single lesions stand in the table.

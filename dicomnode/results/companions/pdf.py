@@ -156,7 +156,7 @@ def _stream(entries: bytes, data: bytes) -> bytes:
 def _assemble(bodies: Iterable[bytes]) -> bytes:
     """Return the file: objects numbered from 1, the last of them the document information.
 
-    And where each begins (7.5.4).
+    The cross-reference table says where each begins (7.5.4).
     """
     file = bytearray(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
     offsets = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dicomnode.results.seg.segments import segment_color
+from dicomnode.results.segments import segment_color
 from dicomnode.results.words.sentences import WARNING
 from pipeline.geometry import orientation_of, reorient, spacing_mm
 from pipeline.records import Array, PipelineResult, Volume

@@ -1,4 +1,4 @@
 """The report that no header can stop.
 
-From the ledger's row and raw bytes alone, with no library and no code of the other reports.
+It is made from the ledger's row and raw bytes alone, with no library and no code of the other reports.
 """

@@ -20,7 +20,7 @@ from pipeline.records import Lesion, LesionChange, Measurement, PipelineResult
 def changes_told(result: PipelineResult, lesions: Sequence[Lesion] | None = None) -> tuple[LesionChange, ...]:
     """Return what is told of a segment with these lesions.
 
-    Or of what is not there today when `lesions` is None.
+    With `lesions` None it is the text on a lesion that is not there today.
 
     Lesions that share a segment are told in words only: one code cannot stand for all of them.
     """
@@ -33,7 +33,7 @@ def changes_told(result: PipelineResult, lesions: Sequence[Lesion] | None = None
 def evaluate_changes(changes: Sequence[LesionChange]) -> list[sr.QualitativeEvaluation]:
     """Return each change as a coded evaluation.
 
-    One of a lesion that is not there today has the lesion's tracking UID and volume below it.
+    A lesion that is not there today has its tracking UID and volume below its evaluation.
     """
     return [_evaluate(change) for change in changes]
 

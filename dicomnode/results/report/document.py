@@ -15,20 +15,19 @@ from pydicom.uid import UID, MRImageStorage
 
 from dicomnode.records import ResultFile
 from dicomnode.results.headers import first_frame_header
+from dicomnode.results.parts import StudyParts
 from dicomnode.results.provenance import (
     MANUFACTURER,
     PRODUCT,
-    Provenance,
     derive_uid,
     describe_equipment,
     device_uid,
     freeze_document,
 )
-from dicomnode.results.records import AnswerContext
 from dicomnode.results.words import codes
 from dicomnode.results.words.measured import row_of
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
-from dicomnode.settings.config import PLAIN_FORM, ReportForm, ResultForm
+from dicomnode.settings.config import ReportForm, ResultForm
 from pipeline.records import Measurement, ModelIdentity
 
 
@@ -38,25 +37,20 @@ class EncodingPlan:
 
     Attributes
     ----------
-    models
-        The networks that ran, lesion network first; empty when none did.
-    library
-        Headers of each source series, reference first; the first of each enters the image library.
+    parts
+        The first header of each source series enters the image library.
+    form
+        The SOP class, and which SEG it points to.
     remarks
         What is said about the input. Images that are not used can change it, so the instance's UID depends on
         it.
-    form
-        The SOP class, and which SEG it points to.
     limited_quality
         Whether an image is noisy, moved, or does not show the whole brain.
     """
 
-    context: AnswerContext
-    models: Sequence[ModelIdentity]
-    library: Sequence[Sequence[Dataset]]
-    provenance: Provenance
+    parts: StudyParts
+    form: ResultForm
     remarks: Sequence[str] = ()
-    form: ResultForm = PLAIN_FORM
     limited_quality: bool = False
 
 
@@ -112,14 +106,16 @@ def make_report(
     statement
         What the network's maker says about it; it stays visible in every report.
     """
+    # A study that was not analysed has no image that the report would describe.
+    library = [first_frame_header(series[0]) for series in plan.parts.evidence if plan.parts.models]
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(
-            observer_device_context=observe(plan.models, plan.context.software_version)
+            observer_device_context=observe(plan.parts.models, plan.parts.context.software_version)
         ),
         procedure_reported=codes.BRAIN_MRI,
         imaging_measurements=groups,
         title=title,
-        referenced_images=[first_frame_header(series[0]) for series in plan.library] or None,
+        referenced_images=library or None,
     )
     # highdicom has no slot for the Qualitative Evaluations of the whole report (TID 1500 row 12): CODE and
     # TEXT only.
@@ -155,9 +151,18 @@ def make_report(
     return report
 
 
-def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], plan: EncodingPlan) -> Dataset:
-    """Return the document around a content tree: complete, unverified, preliminary."""
-    context, provenance = plan.context, plan.provenance
+def build_document(
+    report: sr.MeasurementReport, plan: EncodingPlan, results: Sequence[Dataset] = ()
+) -> Dataset:
+    """Return the document around a content tree: complete, unverified, preliminary.
+
+    Parameters
+    ----------
+    results
+        Results of the same answer that the report points to.
+    """
+    evidence = [*(header for series in plan.parts.evidence for header in series), *results]
+    context, provenance, models = plan.parts.context, plan.parts.provenance, plan.parts.models
     kind = plan.form.kind_of("sr")
     predecessor = choose_predecessor(plan)
     dataset = _CLASSES[plan.form.report](
@@ -171,7 +176,7 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
         manufacturer=MANUFACTURER,
         manufacturer_model_name=PRODUCT,
         software_versions=context.software_version,
-        device_serial_number=plan.models[0].sha256[:16] if plan.models else "0",
+        device_serial_number=models[0].sha256[:16] if models else "0",
         institution_name=context.settings.institution_name or evidence[0].get("InstitutionName"),
         series_description=clip_at_sentence(f"Stroke lesion report ({WARNING})"),
         series_date=provenance.date,
@@ -181,7 +186,7 @@ def build_document(report: sr.MeasurementReport, evidence: Sequence[Dataset], pl
         is_complete=True,
         is_final=False,
         is_verified=False,
-        contributing_equipment=describe_equipment(plan.models, context.software_version, provenance),
+        contributing_equipment=describe_equipment(models, context.software_version, provenance),
     )
     _restore_classes(dataset, evidence)
     if any(code.CodingSchemeDesignator == codes.OWN_SCHEME for code in _codes_of(dataset)):
@@ -241,7 +246,8 @@ def choose_predecessor(plan: EncodingPlan) -> ResultFile | None:
     ours = _CLASSES[plan.form.report].__name__
     # One that went out as the same class went to the same places.
     earlier = sorted(
-        plan.context.earlier_reports, key=lambda report: UID(report.SOPClassUID).keyword != f"{ours}Storage"
+        plan.parts.context.earlier_reports,
+        key=lambda report: UID(report.SOPClassUID).keyword != f"{ours}Storage",
     )
     sent = {report.SOPInstanceUID for report in earlier}
     candidates: tuple[ResultFile | None, ...] = (None, *earlier)
@@ -251,7 +257,7 @@ def choose_predecessor(plan: EncodingPlan) -> ResultFile | None:
 
 def _instance_uid(plan: EncodingPlan, predecessor: ResultFile | None) -> UID:
     after = () if predecessor is None else ("after", predecessor.SOPInstanceUID)
-    return plan.provenance.uid(plan.form.kind_of("sr"), "instance", *plan.remarks, *after)
+    return plan.parts.provenance.uid(plan.form.kind_of("sr"), "instance", *plan.remarks, *after)
 
 
 def _as_evidence(report: ResultFile, header: Dataset) -> Dataset:

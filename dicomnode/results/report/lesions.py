@@ -7,22 +7,19 @@ viewport crashes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicomnode.records import SourceFrame
-from dicomnode.results.provenance import Provenance, describe_algorithm
-from dicomnode.results.records import AnswerContext
+from dicomnode.results.parts import AnswerParts
+from dicomnode.results.provenance import describe_algorithm
 from dicomnode.results.report.changes import changes_told, evaluate_changes, measure_earlier
 from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
-from dicomnode.results.seg.segments import SegmentPlan
+from dicomnode.results.segments import SegmentPlan
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import (
-    Findings,
     describe_changes,
     describe_lesions,
     describe_remarks,
@@ -31,40 +28,28 @@ from dicomnode.results.words.sentences import (
     was_refused,
 )
 from dicomnode.settings.config import ResultForm
-from pipeline.records import LongAxis, Measurement, PipelineResult, Plan
+from pipeline.records import LongAxis, Measurement, Plan
 
 Group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations
 
 
-def build_lesion_report(
-    context: AnswerContext,
-    result: PipelineResult,
-    evidence: Sequence[Sequence[Dataset]],
-    segmentation: Dataset,
-    plans: Sequence[SegmentPlan],
-    findings: Findings,
-    provenance: Provenance,
-    form: ResultForm,
-) -> Dataset:
+def build_lesion_report(parts: AnswerParts, form: ResultForm, segmentation: Dataset) -> Dataset:
     """Return the report of a result with at least one lesion.
 
     Parameters
     ----------
-    evidence
-        Repaired headers of each source series, reference first.
     segmentation
         The SEG that the report points to.
     """
-    groups: list[Group] = [_describe_all(context, result, evidence[0][0], provenance)]
+    result, findings, plans = parts.result, parts.findings, parts.plans
+    groups: list[Group] = [_describe_all(parts)]
     for segment in plans:
-        groups.append(_describe_segment(segment, context, result, segmentation))
-        groups.append(_describe_long_axis(segment, context, evidence[0][0]))
+        groups.append(_describe_segment(segment, parts, segmentation))
+        groups.append(_describe_long_axis(segment, parts))
     merged = len(plans[-1].lesions) if len(plans[-1].lesions) > 1 else 0
     remarks = describe_remarks(findings)
     sentences = [*describe_lesions(result, merged, len(plans)), *describe_changes(result), *remarks]
-    plan = EncodingPlan(
-        context, result.models, evidence, provenance, remarks, form, limited_quality=is_limited(findings)
-    )
+    plan = EncodingPlan(parts, form, remarks, limited_quality=is_limited(findings))
     report = make_report(
         groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,
@@ -76,7 +61,7 @@ def build_lesion_report(
         statement=plain_ascii(result.plan.lesion.model.statement),
         plan=plan,
     )
-    return build_document(report, [*(header for series in evidence for header in series), segmentation], plan)
+    return build_document(report, plan, [segmentation])
 
 
 def cite_algorithm(plan: Plan) -> sr.AlgorithmIdentification:
@@ -116,41 +101,38 @@ def place_long_axis(
     return coordinates
 
 
-def _describe_all(
-    context: AnswerContext, result: PipelineResult, header: Dataset, provenance: Provenance
-) -> Group:
+def _describe_all(parts: AnswerParts) -> Group:
+    result = parts.result
     longest = max(result.lesions, key=lambda lesion: lesion.long_axis.length_mm)
     greatest = Measurement("greatest_long_axis", longest.long_axis.length_mm, "mm", "")
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=provenance.uid("all lesions"), identifier="All lesions"
+            uid=parts.provenance.uid("all lesions"), identifier="All lesions"
         ),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN)],
         algorithm_id=cite_algorithm(result.plan),
         measurements=[
             *(make_measurement(item) for item in result.measurements),
-            make_measurement(greatest, [_coordinates(longest.long_axis, context, header)]),
+            make_measurement(greatest, [_coordinates(longest.long_axis, parts)]),
         ],
         qualitative_evaluations=evaluate_changes(changes_told(result)) or None,
     )
 
 
-def _describe_segment(
-    plan: SegmentPlan, context: AnswerContext, result: PipelineResult, segmentation: Dataset
-) -> Group:
-    changes = changes_told(result, plan.lesions)
+def _describe_segment(plan: SegmentPlan, parts: AnswerParts, segmentation: Dataset) -> Group:
+    changes = changes_told(parts.result, plan.lesions)
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=plan.tracking_uid, identifier=plan.tracking_id),
         referenced_segment=sr.ReferencedSegment(
             sop_class_uid=segmentation.SOPClassUID,
             sop_instance_uid=segmentation.SOPInstanceUID,
             segment_number=plan.number,
-            source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
+            source_series=sr.SourceSeriesForSegmentation(parts.context.sources[0].SeriesInstanceUID),
         ),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN, codes.SIDES.get(plan.laterality))],
-        algorithm_id=cite_algorithm(result.plan),
+        algorithm_id=cite_algorithm(parts.result.plan),
         measurements=[
             *(make_measurement(item) for item in measure_segment(plan) if item.name != "long_axis"),
             *measure_earlier(changes),
@@ -159,14 +141,14 @@ def _describe_segment(
     )
 
 
-def _describe_long_axis(plan: SegmentPlan, context: AnswerContext, header: Dataset) -> Group:
+def _describe_long_axis(plan: SegmentPlan, parts: AnswerParts) -> Group:
     axis = max((lesion.long_axis for lesion in plan.lesions), key=lambda axis: axis.length_mm)
     measured = Measurement("long_axis", axis.length_mm, "mm", "")
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=plan.tracking_uid, identifier=plan.tracking_id),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN, codes.SIDES.get(plan.laterality))],
-        measurements=[make_measurement(measured, [_coordinates(axis, context, header)])],
+        measurements=[make_measurement(measured, [_coordinates(axis, parts)])],
     )
 
 
@@ -184,8 +166,9 @@ def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
     return (Measurement("volume", sum(item.value for item in volumes), volumes[0].unit, volumes[0].method),)
 
 
-def _coordinates(axis: LongAxis, context: AnswerContext, header: Dataset) -> sr.CoordinatesForMeasurement:
-    frame = context.sources[0].frames[axis.slice_index]
+def _coordinates(axis: LongAxis, parts: AnswerParts) -> sr.CoordinatesForMeasurement:
+    header = parts.evidence[0][0]
+    frame = parts.context.sources[0].frames[axis.slice_index]
     return place_long_axis(
         axis, frame, UID(header.SOPClassUID), multiframe="PerFrameFunctionalGroupsSequence" in header
     )

@@ -6,20 +6,16 @@ Measurement Reports (126000) without coordinates, and shows any other title as r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicomnode.results.provenance import Provenance
-from dicomnode.results.records import AnswerContext
+from dicomnode.results.parts import AnswerParts
 from dicomnode.results.report.changes import changes_told, evaluate_changes
 from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
 from dicomnode.results.report.lesions import cite_algorithm
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import (
     UNDETERMINED,
-    Findings,
     describe_changes,
     describe_lesions,
     describe_remarks,
@@ -29,27 +25,20 @@ from dicomnode.results.words.sentences import (
     was_refused,
 )
 from dicomnode.settings.config import ResultForm
-from pipeline.records import PipelineResult
 
 
-def build_negative_report(
-    context: AnswerContext,
-    result: PipelineResult,
-    evidence: Sequence[Sequence[Dataset]],
-    findings: Findings,
-    provenance: Provenance,
-    form: ResultForm,
-) -> Dataset:
+def build_negative_report(parts: AnswerParts, form: ResultForm) -> Dataset:
     """Return the report that says that the analysis succeeded and found no lesion.
 
     Where an input was refused on the way, the summary says that not all algorithms succeeded. Absence is not
     claimed then, nor where the FLAIR was not used in full (`may_claim_absence`).
     """
+    result, findings = parts.result, parts.findings
     is_absent = may_claim_absence(result.used, findings)
     lesion = codes.ABSENT if is_absent else codes.UNDETERMINED
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=provenance.uid("all lesions"), identifier="All lesions"
+            uid=parts.provenance.uid("all lesions"), identifier="All lesions"
         ),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=[sr.FindingSite(codes.BRAIN)],
@@ -61,9 +50,7 @@ def build_negative_report(
         ],
     )
     remarks = describe_remarks(findings)
-    plan = EncodingPlan(
-        context, result.models, evidence, provenance, remarks, form, limited_quality=is_limited(findings)
-    )
+    plan = EncodingPlan(parts, form, remarks, limited_quality=is_limited(findings))
     report = make_report(
         [group],
         title=codes.DIAGNOSTIC_IMAGING_REPORT,
@@ -80,4 +67,4 @@ def build_negative_report(
         statement=plain_ascii(result.plan.lesion.model.statement),
         plan=plan,
     )
-    return build_document(report, [header for series in evidence for header in series], plan)
+    return build_document(report, plan)

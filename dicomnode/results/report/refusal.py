@@ -12,21 +12,20 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 
+from dicomnode.results.parts import StudyParts
 from dicomnode.results.report.document import EncodingPlan, build_document, make_report
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import NO_ABSENCE
+from dicomnode.settings.config import ResultForm
 
 
-def build_refusal_report(plan: EncodingPlan, evidence: Dataset, sentences: Sequence[str]) -> Dataset:
-    """Return the report that says why there is no segmentation.
-
-    Parameters
-    ----------
-    evidence
-        Repaired header of any instance of the study: all that the report points to.
-    """
+def build_refusal_report(parts: StudyParts, form: ResultForm, sentences: Sequence[str]) -> Dataset:
+    """Return the report that says why there is no segmentation; it points to one instance of the study."""
+    plan = EncodingPlan(parts, form)
     group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=plan.provenance.uid("analysis"), identifier="Analysis"),
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=parts.provenance.uid("analysis"), identifier="Analysis"
+        ),
         finding_type=codes.LESION_OF_BRAIN,
         qualitative_evaluations=[
             sr.QualitativeEvaluation(codes.CAD_SUMMARY, codes.NONE_SUCCEEDED),
@@ -42,4 +41,4 @@ def build_refusal_report(plan: EncodingPlan, evidence: Dataset, sentences: Seque
         statement=NO_ABSENCE,
         plan=plan,
     )
-    return build_document(report, [evidence], plan)
+    return build_document(report, plan)

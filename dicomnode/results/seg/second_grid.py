@@ -13,10 +13,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.records import SourceSeries
-from dicomnode.results.provenance import Provenance
-from dicomnode.results.records import AnswerContext
-from dicomnode.results.seg.segmentation import SegmentationPlan, build_segmentation
-from dicomnode.results.seg.segments import SegmentPlan
+from dicomnode.results.parts import AnswerParts
+from dicomnode.results.seg.segmentation import SegmentationSeries, draw_on_grid
+from dicomnode.settings.config import ResultForm
 from pipeline.geometry import Affine, apply_affine
 from pipeline.records import Array, PipelineResult, Volume
 
@@ -35,7 +34,7 @@ def find_second_grid(
 ) -> SecondGrid | None:
     """Return the T1 of a study whose result lies on the FLAIR.
 
-    None where there is none, or none was registered.
+    The result is None where there is no T1, or none was registered.
     """
     source = next((source for source in sources[1:] if source.role == "t1"), None)
     if volume is None or source is None or "t1" not in result.links:
@@ -61,22 +60,15 @@ def move_labels(labels: Volume, grid: SecondGrid) -> Array:
     return moved
 
 
-def build_second_segmentation(
-    context: AnswerContext,
-    result: PipelineResult,
-    headers: Sequence[Dataset],
-    grid: SecondGrid,
-    plans: Sequence[SegmentPlan],
-    provenance: Provenance,
-    form: SegmentationPlan,
-) -> Dataset:
-    """Return the SEG on the second grid; segments, tracking UIDs and colours are those of the first.
-
-    Parameters
-    ----------
-    headers
-        Repaired headers of the second grid's series, in the order of its frames.
-    """
-    moved = replace(result, labels=grid.volume.with_array(move_labels(result.labels, grid)))
-    grid_context = replace(context, sources=(grid.source,))
-    return build_segmentation(grid_context, moved, headers, plans, provenance, form)
+def build_second_segmentation(parts: AnswerParts, form: ResultForm, grid: SecondGrid) -> Dataset:
+    """Return the SEG on the second grid; segments, tracking UIDs and colours are those of the first."""
+    labels = grid.volume.with_array(move_labels(parts.result.labels, grid))
+    roles = [source.role for source in parts.context.sources]
+    moved = replace(
+        parts,
+        context=replace(parts.context, sources=(grid.source,)),
+        evidence=(parts.evidence[roles.index(grid.source.role)],),
+        result=replace(parts.result, labels=labels),
+    )
+    series = SegmentationSeries(form.kind_of("seg-t1"), 6, "Stroke lesions on the T1")
+    return draw_on_grid(moved, series, form)

@@ -20,20 +20,19 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
+from dicomnode.results.parts import AnswerParts
 from dicomnode.results.provenance import (
     MANUFACTURER,
     PRODUCT,
-    Provenance,
     describe_equipment,
     freeze_document,
     identify_algorithm,
 )
-from dicomnode.results.records import AnswerContext
 from dicomnode.results.seg.references import stand_in, write_back
-from dicomnode.results.seg.segments import SegmentPlan, cielab_color, draw_segments, segment_color
+from dicomnode.results.segments import SegmentPlan, cielab_color, draw_segments, segment_color
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
-from dicomnode.settings.config import SegmentationForm
+from dicomnode.settings.config import ResultForm, SegmentationForm
 from pipeline.records import Array, PipelineResult
 
 LARGEST_FRACTION = 255
@@ -46,67 +45,51 @@ _TYPES: Mapping[SegmentationForm, hd.seg.SegmentationTypeValues] = {
 
 
 @dataclass(frozen=True)
-class SegmentationPlan:
-    """One SEG among those of an answer.
+class SegmentationSeries:
+    """The series of one SEG among those of an answer.
 
     Attributes
     ----------
     kind
         Name of its form (`ResultForm.kind_of`); it goes into the UIDs.
-    series_offset
+    number_offset
         Its Series Number, counted from the first of the results.
     """
 
-    kind: str = "seg"
-    encoding: SegmentationForm = "binary"
-    series_offset: int = 0
-    title: str = "Stroke lesions"
+    kind: str
+    number_offset: int
+    title: str
 
 
-PLAIN = SegmentationPlan()
-
-
-def build_segmentation(
-    context: AnswerContext,
-    result: PipelineResult,
-    headers: Sequence[Dataset],
-    plans: Sequence[SegmentPlan],
-    provenance: Provenance,
-    form: SegmentationPlan = PLAIN,
-) -> Dataset:
+def build_segmentation(parts: AnswerParts, form: ResultForm) -> Dataset:
     """Return the SEG of a result with at least one lesion.
-
-    Parameters
-    ----------
-    headers
-        Repaired headers of the reference series, in the order of its frames (`read_source`).
 
     Raises
     ------
     ResultRejected
         The mask does not lie on the source's grid.
     """
-    mask = order_as_source(draw_segments(result.labels.array, plans), context.sources[0], headers)
+    return draw_on_grid(parts, SegmentationSeries(form.kind_of("seg"), 0, "Stroke lesions"), form)
+
+
+def draw_on_grid(parts: AnswerParts, series: SegmentationSeries, form: ResultForm) -> Dataset:
+    """Return a SEG of the lesions on the grid of the parts' first series, as a series of its own."""
+    labels = draw_segments(parts.result.labels.array, parts.plans)
     description = {
-        "pixel_array": mask,
-        "segmentation_type": _TYPES[form.encoding],
+        "pixel_array": order_as_source(labels, parts.context.sources[0], parts.evidence[0]),
+        "segmentation_type": _TYPES[form.segmentation],
         "fractional_type": hd.seg.SegmentationFractionalTypeValues.OCCUPANCY,
-        "segment_descriptions": [_describe_segment(plan, result) for plan in plans],
+        "segment_descriptions": [_describe_segment(plan, parts.result) for plan in parts.plans],
         "content_label": "STROKE_LESIONS",
     }
-    return _encode(context, result, headers, context.sources[0], provenance, form, description)
+    return _encode(parts, series, description)
 
 
-def build_probability(
-    context: AnswerContext, result: PipelineResult, headers: Sequence[Dataset], provenance: Provenance
-) -> Dataset:
-    """Return the lesion probability on the reference series' grid as a FRACTIONAL SEG of one segment.
-
-    Parameters as above.
-    """
-    title = "Lesion probability"
-    segment = SegmentPlan(1, result.lesions, title, title, provenance.uid(title), segment_color(1))
-    probability = order_as_source(result.probability.array, context.sources[0], headers)
+def build_probability(parts: AnswerParts, form: ResultForm) -> Dataset:
+    """Return the lesion probability on the reference series' grid as a FRACTIONAL SEG of one segment."""
+    title, result = "Lesion probability", parts.result
+    segment = SegmentPlan(1, result.lesions, title, title, parts.provenance.uid(title), segment_color(1))
+    probability = order_as_source(result.probability.array, parts.context.sources[0], parts.evidence[0])
     description = {
         "pixel_array": np.clip(probability, 0, 1)[..., np.newaxis],
         "segmentation_type": hd.seg.SegmentationTypeValues.FRACTIONAL,
@@ -114,8 +97,7 @@ def build_probability(
         "segment_descriptions": [_describe_segment(segment, result)],
         "content_label": "LESION_PROB",
     }
-    form = SegmentationPlan("probability", series_offset=5, title=title)
-    return _encode(context, result, headers, context.sources[0], provenance, form, description)
+    return _encode(parts, SegmentationSeries(form.kind_of("probability"), 5, title), description)
 
 
 def order_as_source(values: Array, reference: SourceSeries, headers: Sequence[Dataset]) -> Array:
@@ -137,27 +119,20 @@ def order_as_source(values: Array, reference: SourceSeries, headers: Sequence[Da
     return ordered
 
 
-def _encode(
-    context: AnswerContext,
-    result: PipelineResult,
-    headers: Sequence[Dataset],
-    source: SourceSeries,
-    provenance: Provenance,
-    form: SegmentationPlan,
-    description: Mapping[str, Any],
-) -> Dataset:
+def _encode(parts: AnswerParts, series: SegmentationSeries, description: Mapping[str, Any]) -> Dataset:
     """Return a SEG: what every one of ours has.
 
-    And what `description` (arguments of highdicom's) says of this one.
+    `description` holds the arguments of highdicom that belong to this one.
     """
-    model = result.plan.lesion.model
-    stand_ins = stand_in(headers, source, provenance)
+    context, provenance, headers = parts.context, parts.provenance, parts.evidence[0]
+    model = parts.result.plan.lesion.model
+    stand_ins = stand_in(headers, context.sources[0], provenance)
     dataset = hd.seg.Segmentation(
         source_images=stand_ins.headers,
-        series_instance_uid=provenance.uid(form.kind, "series"),
-        series_number=context.settings.series_number_base + form.series_offset,
-        series_description=clip_at_sentence(f"{form.title} ({WARNING})"),
-        sop_instance_uid=provenance.uid(form.kind, "instance"),
+        series_instance_uid=provenance.uid(series.kind, "series"),
+        series_number=context.settings.series_number_base + series.number_offset,
+        series_description=clip_at_sentence(f"{series.title} ({WARNING})"),
+        sop_instance_uid=provenance.uid(series.kind, "instance"),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=PRODUCT,
@@ -173,7 +148,7 @@ def _encode(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         max_fractional_value=LARGEST_FRACTION,
         omit_empty_frames=True,
-        contributing_equipment=describe_equipment(result.models, context.software_version, provenance),
+        contributing_equipment=describe_equipment(parts.models, context.software_version, provenance),
         **description,
     )
     write_back(dataset, stand_ins.images)

@@ -37,9 +37,7 @@ def check_mark(dataset: Dataset) -> None:
 def check_pictures(
     objects: Sequence[Dataset], result: PipelineResult | None, series: SourceSeries | None
 ) -> None:
-    """Refuse pictures without the warning in their pixels.
-
-    Or whose outlines do not lie where the lesions are in their slice.
+    """Refuse pictures without the warning in their pixels, or with outlines away from their slice's lesions.
 
     Parameters
     ----------
@@ -75,7 +73,7 @@ def check_pictures(
 def check_pdf(dataset: Dataset) -> None:
     """Refuse a page that is no PDF, or does not bear what identifies the patient as the header does.
 
-    Or not the warning.
+    The page must also bear the warning.
     """
     data = bytes(dataset.EncapsulatedDocument)[: int(dataset.EncapsulatedDocumentLength)]
     if not data.startswith(b"%PDF-") or not data.rstrip().endswith(b"%%EOF"):

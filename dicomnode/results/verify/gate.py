@@ -64,7 +64,7 @@ def verify_answer(
 ) -> None:
     """Prove that the encoded results say what the pipeline measured, where it lies in the patient.
 
-    And of the right patient.
+    The results must belong to the right patient.
 
     Parameters
     ----------

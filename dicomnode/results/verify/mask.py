@@ -35,7 +35,7 @@ _ON_THE_EDGE = 1e-6
 def check_segments(dataset: Dataset, result: PipelineResult) -> None:
     """Refuse segments that are not numbered 1..N, not identified, not coded as what they are.
 
-    Or on another side.
+    Their side must be the one that the mask lies on.
     """
     segments = list_segments(dataset)
     if [item.SegmentNumber for item in segments] != list(range(1, len(segments) + 1)):

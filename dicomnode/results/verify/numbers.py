@@ -77,9 +77,9 @@ def _segment_number(group: Dataset) -> int:
 
 
 def _compare(group_name: str, group: Dataset, expected: Iterable[tuple[str, float]]) -> None:
-    """Refuse a group that lacks a measurement, has one too many.
+    """Refuse a group that lacks a measurement, or has one too many.
 
-    Or has one under another code, unit or value.
+    Each must stand under its own code, unit and value.
     """
     stated = [
         (_coding(item), number_of(item))

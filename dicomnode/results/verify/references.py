@@ -18,7 +18,7 @@ _NOT_OF_THIS_ANSWER = "PredecessorDocumentsSequence"
 class Reference:
     """One reference: the instance and its class.
 
-    And the series and study under which it stands (empty where none is named).
+    The series and study are those under which it stands (empty where none is named).
     """
 
     SOPInstanceUID: str
@@ -30,7 +30,7 @@ class Reference:
 def check_references(dataset: Dataset, source: SourceStudy, results: Iterable[Dataset]) -> None:
     """Refuse a result that points to an instance that is neither of the source nor of this answer.
 
-    Or under another name than its own.
+    A reference under another name than the instance's own is refused, too.
     """
     names = {
         uid: (instance.SOPClassUID, instance.SeriesInstanceUID) for uid, instance in source.instances.items()

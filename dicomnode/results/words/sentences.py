@@ -164,9 +164,9 @@ def _describe_lesion(lesion: Lesion) -> str:
 
 
 def _describe_mni(lesion: Lesion) -> str:
-    """Return where a lesion lies in the template (RAS, by an affine registration: some millimetres off).
+    """Return where a lesion lies in the template (RAS), or nothing.
 
-    Or nothing.
+    The registration is affine: the place is some millimetres off.
     """
     if lesion.centroid_mni_mm is None:
         return ""

@@ -25,7 +25,7 @@ def segment_members(
 ) -> Answer:
     """Return the mean or the majority of the members' probabilities.
 
-    And the share of members that vote for lesion.
+    The second map is the share of members that vote for lesion.
 
     Each member is asked at its own threshold, which is then moved onto the ensemble's: a member that cuts at
     0.2 says as much with 0.2 as one that cuts at 0.5 says with 0.5. With the rule "vote" the result reaches

@@ -1,6 +1,6 @@
 """An imported nnU-Net on one case.
 
-From channels as they were read to the lesion probability on the same voxels.
+It goes from channels as they were read to the lesion probability on the same voxels.
 
 Everything after the network is linear until the last step, so what is not asked for is left out early: of two
 classes' logits only their difference is kept, of softmax maps only the lesion's sum. That halves memory and
@@ -154,9 +154,9 @@ def predict_votes(
     spacing: Triple,
     threshold: float | None,
 ) -> Prediction:
-    """Return the lesion probability, float32 (slice, row, column), the votes of folds and flips.
+    """Return the lesion probability, float32 (slice, row, column), and the votes of folds and flips.
 
-    And how the case was laid out.
+    The last value says how the case was laid out.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ def enclose(rectangles: Sequence[Rectangle]) -> Rectangle:
 def find_rectangle(heat: FloatArray, threshold: float, smallest_pixels: int) -> Rectangle | None:
     """Return what one slice proposes: the rectangle around every piece of at least `smallest_pixels`.
 
-    None when there is none.
+    The result is None when there is no such piece.
     """
     # 8-connected pieces of the slice at the threshold, and the pixels of each (entry 0 is the background).
     labels, _ = ndimage.label(heat >= threshold, structure=np.ones((3, 3)))

@@ -63,7 +63,7 @@ def propose(
 ) -> tuple[list[Box], dict[str, Any]]:
     """Return the regions, each at least `least` voxels, of an image (channel, slice, row, column).
 
-    And how they came about.
+    The second value says how they came about.
     """
     plan = plan_tiles(image.shape[1:], spec.patch, 0.5, gaussian=True)
     heat = apply_tiles(graphs[PROPOSAL_GRAPH], image, plan)[0]

@@ -1,7 +1,7 @@
 """One 2D network for each plane.
 
-And a majority of two of the three or their mean (the method of arXiv 2511.07281, of which only the abstract
-was at hand).
+The answer is a majority of two of the three or their mean (the method of arXiv 2511.07281, of which only
+the abstract was at hand).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, TriplanarSpec
 def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer, dict[str, Any]]:
     """Return the middle one of the planes' probabilities or their mean.
 
-    And the share of planes that vote for lesion.
+    The second map is the share of planes that vote for lesion.
 
     The middle probability reaches the threshold exactly where at least two planes do, so thresholding it is
     the majority vote.
@@ -70,7 +70,7 @@ def infer_plane(
 def in_slices(network: Network, axis: int, count: int, *, skip_empty: bool) -> Network:
     """Return a function of a whole patch out of one of `count` slices along `axis`.
 
-    Without an image there is no lesion.
+    A patch without an image holds no lesion.
     """
 
     def run(patch: FloatArray) -> FloatArray:

@@ -235,7 +235,7 @@ def _refill(mask: Tensor, field: Tensor, wanted_voxels: int) -> Tensor:
 def draw_real(brain: Brain, grid: Grid, dice: Dice, maps: Sequence[Path]) -> LesionShape | None:
     """Carry one real outline along with the subject's own deformation.
 
-    None when nothing of it falls on tissue.
+    The result is None when nothing of it falls on tissue.
     """
     outline = read_map(maps[dice.integer(len(maps))])
     if outline.volume_ml < SMALL_MAP_ML and dice.chance(0.6):

@@ -40,7 +40,7 @@ INTENSITY_CEILING = 3.0
 DONOR_SEED = 50_000_000
 """Donors of transplants are drawn from seeds from here on.
 
-So that what a seed gives without transplants stays as it is.
+What a seed gives without transplants stays as it is.
 """
 
 
@@ -120,7 +120,7 @@ def _draw_transplant(
 ) -> Transplant | None:
     """Draw a donor and move one of its lesions into `brain`, with probability `share`.
 
-    None also when it does not fit.
+    The result is also None when it does not fit.
     """
     dice = Dice(seed)
     if not dice.chance(share):

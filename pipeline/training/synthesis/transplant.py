@@ -28,7 +28,7 @@ from pipeline.training.synthesis.tissue import Brain
 MARGIN_MM = 6.0
 """How far the region that is blended reaches beyond the lesion.
 
-So that the lesion keeps its own contrast against the tissue around it.
+The lesion keeps its own contrast against the tissue around it.
 """
 SMALLEST_SHARE = 0.3
 """Share of the lesion that must fall on tissue of the other brain."""
@@ -78,7 +78,7 @@ class Transplant:
 def draw_transplant(brain: Brain, donor: Donor, grid: Grid, dice: Dice) -> Transplant | None:
     """Move one lesion of `donor` to the same place of `brain`.
 
-    Or to that of the other side, turned and deformed a little.
+    The place may also be that of the other side, turned and deformed a little.
 
     None when too little of it falls on tissue there.
     """

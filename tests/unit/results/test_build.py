@@ -17,7 +17,7 @@ from dicomnode.records import Finding, ResultFile
 from dicomnode.results.build import build_answer, build_refusal
 from dicomnode.results.provenance import plan_provenance
 from dicomnode.results.records import EncodedResult
-from dicomnode.results.seg.segments import count_merged, plan_segments
+from dicomnode.results.segments import count_merged, plan_segments
 from dicomnode.results.verify.content import concept, walk_content
 from dicomnode.results.verify.gate import read_back, verify_answer
 from dicomnode.results.words import codes

@@ -11,12 +11,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
-from dicomnode.results import build, headers
+from dicomnode.results import build, headers, segments
 from dicomnode.results.build import build_answer, encode
 from dicomnode.results.companions import key_pictures, objects
 from dicomnode.results.records import EncodedResult
 from dicomnode.results.report import document, lesions
-from dicomnode.results.seg import segmentation, segments
+from dicomnode.results.seg import segmentation
 from dicomnode.results.verify.gate import read_back, verify_answer
 from dicomnode.results.words import codes
 from dicomnode.results.words.measured import MEASURED
