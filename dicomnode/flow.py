@@ -163,7 +163,7 @@ def assess_studies(workplace: Workplace) -> int:
     known_until = workplace.now() if unread_since is None else min(unread_since, workplace.now())
     waiting = workplace.ledger.jobs.waiting()
     for job in waiting:
-        verdict = _assess(workplace, job, known_until)
+        verdict = assess(workplace, job, known_until)
         if verdict.may_begin and "sent_again" not in job.detail:
             early.append(job.id)
         if verdict.ready and not _waits_for_fetch(workplace, job, verdict, unread=unread_since is not None):
@@ -289,7 +289,7 @@ def confirm_results(workplace: Workplace) -> int:
     return ask_count
 
 
-def _assess(workplace: Workplace, job: Job, known_until: float) -> Readiness:
+def assess(workplace: Workplace, job: Job, known_until: float) -> Readiness:
     """Judge one study; one that cannot be judged is taken when it is quiet.
 
     It is then answered, and holds up no other.

@@ -208,20 +208,25 @@ class SenderHabits:
     has_released
         All of their associations have ended, the newest of each by release (PS3.8 7.2). False where that is
         not known.
+    pause_while_open_s
+        The longest pause of late within one association, in seconds; this one and all that follow are between
+        two images of one study, and 0 where none was noticed.
     pause_within_series_s, pause_between_series_s
-        The longest pause of late between two images of one study, of one series or of two, in seconds; 0
-        where none was noticed.
-    pause_too_late_s
-        The longest pause of late after which images came to a study that was being answered, or was answered.
+        The longest pause of late between two associations, within a series or before another one.
+    too_late_for_one_s, too_late_for_both_s
+        The longest pause of late after which images came to a study whose answer had not waited for them,
+        because of one of T1 and FLAIR, or of both.
     studies
         How many studies they have begun here; the smallest number, where there are several senders.
     """
 
     is_sending: bool = False
     has_released: bool = False
+    pause_while_open_s: float = 0.0
     pause_within_series_s: float = 0.0
     pause_between_series_s: float = 0.0
-    pause_too_late_s: float = 0.0
+    too_late_for_one_s: float = 0.0
+    too_late_for_both_s: float = 0.0
     studies: int = 0
 
 

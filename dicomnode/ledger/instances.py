@@ -25,6 +25,7 @@ from dicomnode.ledger.senders import (
     LONGEST_PAUSE_S,
     SHORTEST_PAUSE_S,
     Pause,
+    had_open_association,
     note_pauses,
     note_study_begun,
 )
@@ -321,11 +322,11 @@ def _record_header(connection: Connection, reading: HeaderReading, encoded: str,
         revisions.note_sent_again(connection, header.StudyInstanceUID, now)
         return []
     reopens = reading.reopens and (reading.may_matter or _changes_identity(connection, header))
-    reopened = revisions.admit_content(connection, header.StudyInstanceUID, now, reopens)
+    superseded = revisions.admit_content(connection, header.StudyInstanceUID, now, reopens)
     if before is None:
         note_study_begun(connection, row.calling_ae, row.peer_host)
         return []
-    return _pause_before(connection, row, header, before, reopened=reopened)
+    return _pause_before(connection, row, header, before, superseded)
 
 
 def _changes_identity(connection: Connection, header: InstanceHeader) -> bool:
@@ -340,9 +341,9 @@ def _changes_identity(connection: Connection, header: InstanceHeader) -> bool:
 
 
 def _pause_before(
-    connection: Connection, row: Row[Any], header: InstanceHeader, before: float, *, reopened: bool
+    connection: Connection, row: Row[Any], header: InstanceHeader, before: float, superseded: Row[Any] | None
 ) -> list[Pause]:
-    """Return the pause of a sender between the instance before and this one, where there was one."""
+    """Return the pauses that a sender's image ends: what they were between, and what came of it."""
     pause_s = row.received_at - before
     if not SHORTEST_PAUSE_S <= pause_s <= LONGEST_PAUSE_S:
         return []
@@ -352,10 +353,13 @@ def _pause_before(
         instances.c.id != row.id,
     )
     series_goes_on = connection.execute(select(instances.c.id).where(of_series).limit(1)).first() is not None
-    sender = (row.calling_ae, row.peer_host)
-    kind = PauseKind.WITHIN_SERIES if series_goes_on else PauseKind.BETWEEN_SERIES
-    pauses = [Pause(*sender, kind, pause_s)]
-    return [*pauses, Pause(*sender, PauseKind.TOO_LATE, pause_s)] if reopened else pauses
+    kinds = [PauseKind.WITHIN_SERIES if series_goes_on else PauseKind.BETWEEN_SERIES]
+    if had_open_association(connection, row.calling_ae, row.peer_host, before, row.received_at):
+        kinds = [PauseKind.ASSOCIATION_OPEN]
+    if superseded is not None:
+        roles = from_json(superseded.detail).get("evidence", {}).get("roles", {})
+        kinds.append(PauseKind.TOO_LATE_FOR_BOTH if len(roles) > 1 else PauseKind.TOO_LATE_FOR_ONE)
+    return [Pause(row.calling_ae, row.peer_host, kind, pause_s) for kind in kinds]
 
 
 def _fetch(connection: Connection, instance_id: int) -> Row[Any]:

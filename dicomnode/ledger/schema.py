@@ -260,11 +260,17 @@ senders = Table(
 
 
 class PauseKind(StrEnum):
-    """Where in a study a sender paused."""
+    """Where in a study a sender paused.
 
+    While an association stayed open; between two associations, in a series or between two; and before images
+    for which the answer did not wait, with one of T1 and FLAIR there or with both.
+    """
+
+    ASSOCIATION_OPEN = "association_open"
     WITHIN_SERIES = "within_series"
     BETWEEN_SERIES = "between_series"
-    TOO_LATE = "too_late"
+    TOO_LATE_FOR_ONE = "too_late_for_one"
+    TOO_LATE_FOR_BOTH = "too_late_for_both"
 
 
 # For how long a sender paused between two images of one study, where that was noticeable.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.schema import PauseKind, associations, instances, pauses, senders
@@ -74,25 +74,29 @@ class Senders:
         )
         with self._database.read() as connection:
             senders_of_study = [(row.calling_ae, row.peer_host) for row in connection.execute(pairs)]
-            limits = {
-                PauseKind.WITHIN_SERIES: limit_s,
-                PauseKind.BETWEEN_SERIES: LONGEST_PAUSE_S,
-                PauseKind.TOO_LATE: limit_s,
-            }
             longest = {
                 kind: max(
-                    (_longest_pause(connection, *sender, kind, limit) for sender in senders_of_study),
+                    (_longest_pause(connection, *sender, kind, limit_s) for sender in senders_of_study),
                     default=0.0,
                 )
-                for kind, limit in limits.items()
+                for kind in PauseKind
             }
+            longest_at_all = max(
+                (
+                    _longest_pause(connection, *sender, PauseKind.BETWEEN_SERIES, LONGEST_PAUSE_S)
+                    for sender in senders_of_study
+                ),
+                default=0.0,
+            )
             return SenderHabits(
                 is_sending=any(_is_sending(connection, *sender) for sender in senders_of_study),
                 has_released=bool(senders_of_study)
                 and all(_has_released(connection, *sender) for sender in senders_of_study),
+                pause_while_open_s=longest[PauseKind.ASSOCIATION_OPEN],
                 pause_within_series_s=longest[PauseKind.WITHIN_SERIES],
-                pause_between_series_s=longest[PauseKind.BETWEEN_SERIES],
-                pause_too_late_s=longest[PauseKind.TOO_LATE],
+                pause_between_series_s=longest_at_all,
+                too_late_for_one_s=longest[PauseKind.TOO_LATE_FOR_ONE],
+                too_late_for_both_s=longest[PauseKind.TOO_LATE_FOR_BOTH],
                 studies=min((_study_count(connection, *sender) for sender in senders_of_study), default=0),
             )
 
@@ -121,6 +125,21 @@ def note_pauses(connection: Connection, noticed: Iterable[Pause], now: float) ->
                 calling_ae=calling_ae, peer_host=peer_host, kind=kind.value, pause_s=pause_s, at=now
             )
         )
+
+
+def had_open_association(
+    connection: Connection, calling_ae: str, peer_host: str, since: float, until: float
+) -> bool:
+    """Return whether a sender had one association open the whole time."""
+    whole_time = select(associations.c.id).where(
+        associations.c.calling_ae == calling_ae,
+        associations.c.peer_host == peer_host,
+        associations.c.opened_at <= since,
+        or_(associations.c.ended_at.is_(None), associations.c.ended_at >= until),
+    )
+    return (
+        connection.execute(whole_time.order_by(associations.c.opened_at.desc()).limit(1)).first() is not None
+    )
 
 
 def note_study_begun(connection: Connection, calling_ae: str, peer_host: str) -> None:

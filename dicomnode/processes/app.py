@@ -38,7 +38,7 @@ from dicomnode.spool.layout import SpoolLayout
 
 if TYPE_CHECKING:
     from dicomnode.flow import Workplace
-    from dicomnode.records import AddOutcome, CommitmentReport, ReceivedInstance
+    from dicomnode.records import CommitmentReport
 
 log = structlog.get_logger()
 
@@ -79,19 +79,11 @@ def run_receive(config: Config, path: Path | None = None) -> None:
         def journal(report: CommitmentReport) -> bool:
             return ledger.confirmations.report(report, time.time())
 
-        if broken_off := ledger.senders.break_off_open(time.time()):
-            log.info("associations_broken_off", count=broken_off)
-        messenger = Messenger(ledger.senders.record, lambda: ring(config.storage.root))
-
-        def add_instance(instance: ReceivedInstance) -> AddOutcome:
-            outcome = ledger.instances.add(instance)
-            messenger.note_instance()
-            return outcome
-
+        messenger = _open_messenger(config, ledger)
         receiver = Receiver(
             config,
             writer,
-            add_instance,
+            messenger.watch(ledger.instances.add),
             time.time,
             provider.services(journal),
             audit,
@@ -130,6 +122,13 @@ def run_receive(config: Config, path: Path | None = None) -> None:
             ledger.close()
             audit(AuditEvent("stopped", detail="receive"))
             audit.close()
+
+
+def _open_messenger(config: Config, ledger: Ledger) -> Messenger:
+    """Return what tells `work` of arrivals; no association of a process before this one is open any more."""
+    if broken_off := ledger.senders.break_off_open(time.time()):
+        log.info("associations_broken_off", count=broken_off)
+    return Messenger(ledger.senders.record, lambda: ring(config.storage.root))
 
 
 def _free_space(config: Config) -> tuple[int, int]:

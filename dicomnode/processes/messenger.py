@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from dicomnode.errors import RetryLater
-from dicomnode.records import AssociationNews
+from dicomnode.records import AddOutcome, AssociationNews, ReceivedInstance
 
 log = structlog.get_logger()
 
@@ -16,6 +16,8 @@ log = structlog.get_logger()
 _GATHER_S = 0.05
 _AGAIN_S = 0.5
 _MOST_NEWS = 10_000
+
+AddInstance = Callable[[ReceivedInstance], AddOutcome]
 
 
 class Messenger:
@@ -40,9 +42,15 @@ class Messenger:
         self._thread = threading.Thread(target=self._run, name="messenger", daemon=True)
         self._thread.start()
 
-    def note_instance(self) -> None:
-        """Note that an instance is listed."""
-        self._something_came.set()
+    def watch(self, add_instance: AddInstance) -> AddInstance:
+        """Return what lists an instance, watched: whatever it lists is news."""
+
+        def add(instance: ReceivedInstance) -> AddOutcome:
+            outcome = add_instance(instance)
+            self._something_came.set()
+            return outcome
+
+        return add
 
     def note_association(self, news: AssociationNews) -> None:
         """Note that an association has begun to store, or has ended."""

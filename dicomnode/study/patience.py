@@ -116,27 +116,40 @@ def plan_patience(
     longest_s = LONGEST_FACTOR * settings.quiet_s
     if judgement.is_counted:
         wait_s = settings.settle_s
-        if senders.is_sending or senders.pause_too_late_s:
-            wait_s = max(wait_s, min(_learned_s(settings, senders), settings.quiet_s))
+        if senders.is_sending:
+            wait_s = max(wait_s, min(settings.short_quiet_s, settings.quiet_s))
+        if senders.too_late_for_both_s:
+            wait_s = max(wait_s, min(PAUSE_FACTOR * senders.too_late_for_both_s, settings.quiet_s))
         return Patience(wait_s, "count", "T1 and FLAIR are complete by evidence")
     if not judgement.has_both and is_live(judgement.acquired, last_received_at):
         exam_s = _exam_s(settings, senders)
         if exam_s > settings.quiet_s:
             return Patience(exam_s, "exam", _quiet_reason(exam_s, "the exam may have gone on"))
     if judgement.is_whole and senders.has_released:
-        wait_s = min(_learned_s(settings, senders), longest_s)
-        if not judgement.has_both:
-            wait_s = max(wait_s, min(PAUSE_FACTOR * senders.pause_between_series_s, longest_s))
+        wait_s = min(_short_quiet_s(judgement, settings, senders), longest_s)
         reason = (
             "The stacks have no gap and cover the head, the sender has released its association and "
-            f"nothing came for {wait_s:g} s"
+            f"nothing came for {wait_s:.0f} s"
         )
         return Patience(wait_s, "released", reason)
-    pauses_s = max(senders.pause_within_series_s, senders.pause_between_series_s, senders.pause_too_late_s)
-    wait_s = max(settings.quiet_s, min(PAUSE_FACTOR * pauses_s, longest_s))
-    if senders.is_sending and not judgement.has_both:
+    return Patience(*_plan_quiet(judgement, settings, senders, longest_s))
+
+
+def _plan_quiet(
+    judgement: Judgement, settings: StudySettings, senders: SenderHabits, longest_s: float
+) -> tuple[float, str, str]:
+    """Return the wait where nothing but the clock decides, its basis and its reason."""
+    pause_s = max(
+        senders.pause_while_open_s,
+        senders.pause_within_series_s,
+        senders.pause_between_series_s,
+        senders.too_late_for_one_s,
+        senders.too_late_for_both_s,
+    )
+    wait_s = max(settings.quiet_s, min(PAUSE_FACTOR * pause_s, longest_s))
+    if senders.is_sending and not (judgement.has_both and judgement.is_whole):
         wait_s = longest_s
-    return Patience(wait_s, "quiet", _quiet_reason(wait_s, "taken as it is"))
+    return wait_s, "quiet", _quiet_reason(wait_s, "taken as it is")
 
 
 def is_live(acquired: str, received_at: float) -> bool:
@@ -149,24 +162,25 @@ def is_live(acquired: str, received_at: float) -> bool:
     return -CLOCK_DIFFERENCE_S <= age_s <= LIVE_S
 
 
-def _learned_s(settings: StudySettings, senders: SenderHabits) -> float:
-    """Return the short quiet of a sender: longer than it pauses within a series.
+def _short_quiet_s(judgement: Judgement, settings: StudySettings, senders: SenderHabits) -> float:
+    """Return the short quiet of senders who have hung up: longer than they pause before they call again.
 
-    One that was answered too early before is waited for as long as before there was a short quiet.
+    Where images came too late before, the clock of `study.quiet_s` is the least.
     """
-    wait_s = max(min(settings.short_quiet_s, settings.quiet_s), PAUSE_FACTOR * senders.pause_within_series_s)
-    if senders.pause_too_late_s:
-        wait_s = max(wait_s, settings.quiet_s, PAUSE_FACTOR * senders.pause_too_late_s)
-    return wait_s
+    pause_s, too_late_s = senders.pause_within_series_s, senders.too_late_for_both_s
+    if not judgement.has_both:
+        pause_s = max(pause_s, senders.pause_between_series_s)
+        too_late_s = max(too_late_s, senders.too_late_for_one_s)
+    wait_s = max(min(settings.short_quiet_s, settings.quiet_s), PAUSE_FACTOR * pause_s)
+    return max(wait_s, settings.quiet_s, PAUSE_FACTOR * too_late_s) if too_late_s else wait_s
 
 
 def _exam_s(settings: StudySettings, senders: SenderHabits) -> float:
     """Return how long the second image of an exam is waited for."""
     if senders.studies < STUDIES_TO_KNOW:
         return settings.exam_s
-    longest_s = max(senders.pause_between_series_s, senders.pause_too_late_s)
-    return min(settings.exam_s, PAUSE_FACTOR * longest_s)
+    return min(settings.exam_s, PAUSE_FACTOR * senders.pause_between_series_s)
 
 
 def _quiet_reason(wait_s: float, words: str) -> str:
-    return f"Nothing came for {wait_s:g} s; {words}"
+    return f"Nothing came for {wait_s:.0f} s; {words}"

@@ -235,7 +235,7 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
                 "id": 1,
                 "calling_ae": "SCANNER",
                 "peer_host": "10.0.0.7",
-                "kind": "too_late",
+                "kind": "too_late_for_one",
                 "pause_s": 20.0,
                 "at": 60.0,
             }
