@@ -120,6 +120,27 @@ ROOMS = (
         "what `receive` tells the working side, in a thread of its own",
         _dicomnode("errors", "records"),
     ),
+    Room(
+        "dicomnode.web",
+        "the pages: what came, what became of it, why; viewer, upload, orders of an operator",
+        (
+            *_PLAIN,
+            *_dicomnode("answer", "audit", "ledger", "offline", "results", "spool", "study", "volumes"),
+            *_VOLUMES_IN,
+        ),
+        (
+            "PIL",
+            "argon2",
+            "fastapi",
+            "highdicom",
+            "jinja2",
+            "numpy",
+            "pydicom",
+            "scipy",
+            "starlette",
+            "uvicorn",
+        ),
+    ),
     # Known to every room.
     Room(
         "dicomnode.settings",

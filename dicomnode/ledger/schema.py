@@ -55,6 +55,7 @@ studies = Table(
     Column("StudyInstanceUID", String, primary_key=True),
     Column("first_received_at", Double, nullable=False),
     Column("last_received_at", Double, nullable=False),
+    Index("ix_studies_last_received_at", "last_received_at", "StudyInstanceUID"),
 )
 
 instances = Table(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sdnotify
 import structlog
@@ -261,8 +261,47 @@ def run_work(config: Config, path: Path | None = None) -> None:
             scheduler.shutdown(wait=False)
 
 
+def run_web(config: Config, path: Path | None = None) -> None:
+    """Serve the pages until SIGTERM or SIGINT; receiving and working go on without them."""
+    from dicomnode.web.application import make_application
+    from dicomnode.web.open_site import open_site
+    from dicomnode.web.server import PageServer
+
+    signals = Signals()
+    configure_logging(config.log)
+    ledger = open_ledger(config)
+    with _only_one(config.storage.root / "web.lock", "web"):
+        audit = open_audit(config)
+        site = open_site(config, ledger, audit, _examine)
+        server = PageServer(make_application(site), config)
+        announcement = config.storage.root / "web.json"
+        announcement.write_text(json.dumps({"pid": os.getpid(), "address": server.start()}))
+        log.info("pages_served", host=config.web.bind, port=server.port)
+        audit(AuditEvent("started", detail="web"))
+        try:
+            reloader = Reloader("web", path, config, lambda _new: None, site.take_over, audit)
+            _until_stopped(signals, server.is_alive, reloader)
+        finally:
+            announcement.unlink(missing_ok=True)
+            server.stop()
+            site.close()
+            ledger.close()
+            audit(AuditEvent("stopped", detail="web"))
+            audit.close()
+
+
+def _examine(config: Config) -> Iterator[Any]:
+    # Not at the start: the checks load what segments, which the pages do without.
+    from dicomnode.commands.doctor import examine
+
+    return examine(config)
+
+
 def run_serve(config: Config, path: Path | None) -> None:
-    """Run both sides as processes of their own and start again the one that dies or hangs."""
+    """Run both sides, and the pages where they are enabled, as processes of their own.
+
+    One that dies or hangs is started again; the pages never stop the other two.
+    """
     signals = Signals()
     configure_logging(config.log)
     arguments = ["--config", str(path)] if path else []
@@ -279,9 +318,13 @@ def run_serve(config: Config, path: Path | None) -> None:
     def check(_new: Config) -> None:
         check_in_child([*command, "config", "check", "--files", *arguments])
 
-    commands = {side: [*command, side, *arguments] for side in ("receive", "work")}
+    names = ("receive", "work", *(["web"] if config.web.enabled else []))
+    commands = {side: [*command, side, *arguments] for side in names}
     run_sides(
-        commands, signals, lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal)
+        commands,
+        signals,
+        lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal),
+        dispensable=("web",),
     )
 
 

@@ -25,6 +25,9 @@ _OURS = frozenset(
         "work.lock",
         "work.bell",
         "offline",
+        "web",
+        "web.json",
+        "web.lock",
     }
 )
 _LEDGER_PREFIX = "ledger.sqlite3"

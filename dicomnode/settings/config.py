@@ -34,6 +34,7 @@ from dicomnode.settings.references import did_you_mean, reference_problems
 from dicomnode.settings.section import Section
 from dicomnode.settings.storage import AuditSettings, LogSettings, StorageSettings
 from dicomnode.settings.study import FetchSettings, SelectionRule, SelectionSettings, StudySettings
+from dicomnode.settings.web import WebSettings
 from dicomnode.settings.work import ComputeSettings, DeliverySettings, PipelineSettings, ResultSettings
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "StorageSettings",
     "StudySettings",
     "TlsSettings",
+    "WebSettings",
     "load_config",
     "parse_config",
 ]
@@ -81,6 +83,7 @@ class Config(Section):
     delivery: DeliverySettings = DeliverySettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
+    web: WebSettings = WebSettings()
 
     @property
     def forms(self) -> tuple[ResultForm, ...]:
@@ -102,6 +105,7 @@ class Config(Section):
     def _tls_is_whole(self) -> Config:
         users = ["network.tls"] if self.network.tls else []
         users += ["audit.syslog_tls"] if self.audit.syslog_host and self.audit.syslog_tls else []
+        users += ["web.tls"] if self.web.enabled and self.web.tls else []
         users += [f"destination {destination.name}" for destination in self.destinations if destination.tls]
         users += [f"peer {peer.ae_title}" for peer in self.peers if peer.tls]
         missing = [key for key in ("certificate", "key", "authorities") if getattr(self.tls, key) is None]

@@ -34,6 +34,7 @@ PAGES = [
             "operation",
             "states",
             "training",
+            "web",
         )
     ),
 ]

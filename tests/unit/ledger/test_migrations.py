@@ -218,7 +218,9 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
     "0005": {},
     # When an archive was last asked; revision 0006 moves what stood for it in `archive_counts`.
     "0006": {"archive_askings": [{"StudyInstanceUID": "2.25.2", "asked_at": 60.0}]},
-    "0007": {
+    # An index.
+    "0007": {},
+    "0008": {
         "associations": [
             {
                 "id": "a1",
