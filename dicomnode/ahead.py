@@ -12,7 +12,7 @@ Rules for this file:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ class EarlyAnswer:
 
     task: StudyTask
     answer: StudyAnswer | None
+    content: Hashable = None
 
 
 class Ahead:
@@ -36,19 +37,24 @@ class Ahead:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._candidates: tuple[int, ...] = ()
+        self._candidates: dict[int, Hashable] = {}
         self._under_way: set[int] = set()
         self._answers: dict[int, EarlyAnswer] = {}
 
-    def offer(self, job_ids: Sequence[int]) -> None:
-        """Note which waiting jobs may be computed ahead, the oldest first."""
+    def offer(self, candidates: Mapping[int, Hashable]) -> None:
+        """Note which waiting jobs may be computed ahead, the oldest first, and what marks their content."""
         with self._lock:
-            self._candidates = tuple(job_ids)
+            self._candidates = dict(candidates)
 
     def candidates(self) -> tuple[int, ...]:
-        """Return the jobs that may be computed ahead and are not being computed."""
+        """Return the jobs that may be computed ahead, and are neither computed nor being computed."""
         with self._lock:
-            return tuple(job_id for job_id in self._candidates if job_id not in self._under_way)
+            return tuple(
+                job_id
+                for job_id, content in self._candidates.items()
+                if job_id not in self._under_way
+                and (job_id not in self._answers or self._answers[job_id].content != content)
+            )
 
     def compute(
         self, layout: SpoolLayout, job_id: int, task: StudyTask, run: Callable[[StudyTask], StudyAnswer]
@@ -59,6 +65,7 @@ class Ahead:
             if job_id in self._under_way or (early is not None and early.task == task):
                 return False
             self._under_way.add(job_id)
+            content = self._candidates.get(job_id)
         answer: StudyAnswer | None = None
         try:
             _remove_files(layout, early)
@@ -66,7 +73,7 @@ class Ahead:
         finally:
             with self._lock:
                 self._under_way.discard(job_id)
-                self._answers[job_id] = EarlyAnswer(task, answer)
+                self._answers[job_id] = EarlyAnswer(task, answer, content)
         return True
 
     def take(

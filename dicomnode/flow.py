@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,6 +42,7 @@ from dicomnode.errors import LeaseLost, NodeError, OutOfResources, RetryLater, U
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Conclusion, HeaderReading, Job, Readiness, ReceivedInstance
 from dicomnode.settings.config import Config
+from dicomnode.settings.rules import Priority, settings_by_rule
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble, judge_study
@@ -50,6 +51,7 @@ from dicomnode.study.headers import is_answerable, read_header
 from dicomnode.study.patience import LONGEST_FACTOR, decide
 from dicomnode.study.person import agree_on_patient
 from dicomnode.study.remembered import RememberedViews, StudyView
+from dicomnode.study.rules import RuleChoice, choose_rule, next_begin, read_facts
 from dicomnode.study.selection import may_matter
 
 log = structlog.get_logger()
@@ -64,6 +66,8 @@ INTERRUPTIONS = 3
 # What the results of one study may take, and how long to wait when there was not so much.
 RESULT_ROOM_BYTES = 256 * 2**20
 FULL_DISK_WAIT_S = 300.0
+# Of several studies that are due the one with the larger number goes first.
+PRIORITIES: Mapping[Priority, int] = {"urgent": 10, "normal": 0, "night": -10}
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def _record_headers(
 
 def assess_studies(workplace: Workplace) -> int:
     """Decide for every waiting study whether it is ready; returns how many became so, or may begin."""
-    ready, early = 0, []
+    ready, early = 0, dict[int, Hashable]()
     # A header that is not read yet may be of any study: all that is known is how things stood when that
     # instance came.
     unread_since = workplace.ledger.instances.oldest_unread_at()
@@ -165,9 +169,17 @@ def assess_studies(workplace: Workplace) -> int:
     for job in waiting:
         verdict = assess(workplace, job, known_until)
         if verdict.may_begin and "sent_again" not in job.detail:
-            early.append(job.id)
+            early[job.id] = workplace.ledger.instances.content_mark(job.StudyInstanceUID)
         if verdict.ready and not _waits_for_fetch(workplace, job, verdict, unread=unread_since is not None):
-            workplace.ledger.jobs.mark_ready(job.id, verdict.reason, verdict.evidence, workplace.now())
+            priority, not_before = _turn_of(workplace, job)
+            workplace.ledger.jobs.mark_ready(
+                job.id,
+                verdict.reason,
+                verdict.evidence,
+                workplace.now(),
+                priority=priority,
+                not_before=not_before,
+            )
             log.info(
                 "study_ready",
                 study_instance_uid=job.StudyInstanceUID,
@@ -192,14 +204,8 @@ def compute_ahead(workplace: Workplace) -> int:
         with workplace.compute.slot() as free:
             if not free or workplace.ledger.jobs.has_due(workplace.now()) or not _has_room(workplace):
                 break
-            config, _ = settle_config(workplace.config, workplace.ledger)
-            task = _task(replace(workplace, config=config), job)
-            if len(task.instances) > config.study.maximum_instances:
-                continue
             try:
-                computed += workplace.ahead.compute(
-                    workplace.layout, job.id, task, partial(_run_ahead, workplace, job)
-                )
+                computed += _compute_early(workplace, job)
             except Exception as problem:  # noqa: BLE001  it is computed again when it is ready, and counted then
                 log.info(
                     "study_not_computed_ahead",
@@ -207,6 +213,25 @@ def compute_ahead(workplace: Workplace) -> int:
                     error=type(problem).__name__,
                 )
     return computed
+
+
+def _compute_early(workplace: Workplace, job: Job) -> bool:
+    """Compute the answer to one waiting study, as it would be computed if it were ready now."""
+    config, _, choice = _config_of(workplace, job)
+    if choice.rule is not None and (choice.rule.pipeline == "none" or choice.rule.priority == "night"):
+        return False
+    task = _task(replace(workplace, config=config), job)
+    if len(task.instances) > config.study.maximum_instances:
+        return False
+    run = partial(_run_ahead, workplace, job)
+    return workplace.ahead.compute(workplace.layout, job.id, task, run)
+
+
+def _config_of(workplace: Workplace, job: Job) -> tuple[Config, dict[str, tuple[str, ...]], RuleChoice]:
+    """Return the settings that hold for a study, remarks on its destinations, and the rule that was chosen."""
+    choice = _choose_rule(workplace, job)
+    config = settings_by_rule(workplace.config, choice.rule) if choice.rule else workplace.config
+    return *settle_config(config, workplace.ledger), choice
 
 
 def _run_ahead(workplace: Workplace, job: Job, task: StudyTask) -> StudyAnswer:
@@ -344,6 +369,25 @@ def _keep_order(path: Path, received_at: float) -> None:
             os.utime(path, (received_at, received_at))
 
 
+def _turn_of(workplace: Workplace, job: Job) -> tuple[int, float]:
+    """Return the priority that the rules give a study, and before when it is not to be computed."""
+    rule = _choose_rule(workplace, job).rule
+    if rule is None:
+        return 0, workplace.now()
+    night = rule.priority == "night"
+    begin = next_begin(workplace.config.study.night_hours, workplace.now()) if night else workplace.now()
+    return PRIORITIES[rule.priority], begin
+
+
+def _choose_rule(workplace: Workplace, job: Job) -> RuleChoice:
+    """Return the rule of the site that a study falls under; without rules no file is looked at."""
+    rules = workplace.config.rules
+    if not rules:
+        return RuleChoice(None, ())
+    instances = workplace.ledger.instances.of_study(job.StudyInstanceUID)
+    return choose_rule(rules, read_facts(instances, workplace.layout.root))
+
+
 def _waits_for_fetch(workplace: Workplace, job: Job, verdict: Readiness, *, unread: bool) -> bool:
     """Want what is missing, once; True until it has come (and been read) or cannot be had."""
     fetch_kinds = fetch.plan_fetches(verdict.evidence.get("roles", ()), workplace.config.fetch)
@@ -375,11 +419,11 @@ def _has_room(workplace: Workplace) -> bool:
 def _answer(workplace: Workplace, job: Job) -> None:
     started, remarks = time.monotonic(), dict[str, tuple[str, ...]]()
     try:
-        config, remarks = settle_config(workplace.config, workplace.ledger)
+        config, remarks, choice = _config_of(workplace, job)
         workplace = replace(workplace, config=config)
         if job.attempts > INTERRUPTIONS * workplace.config.compute.attempts:
             raise RetryLater("the node itself stopped each time while it worked on this study")
-        answer = _compute_answer(workplace, job)
+        answer = _answer_by(choice, workplace, job)
         _finish(workplace, job, answer, remarks)
     except LeaseLost:
         raise
@@ -409,6 +453,16 @@ def _answer(workplace: Workplace, job: Job) -> None:
         results=len(answer.results),
         seconds=round(time.monotonic() - started, 1),
     )
+
+
+def _answer_by(choice: RuleChoice, workplace: Workplace, job: Job) -> StudyAnswer:
+    """Have a study answered as its rule says; the answer's detail says which rule that was, and why."""
+    if choice.rule is not None and choice.rule.pipeline == "none":
+        sentence = f"The rule {choice.rule.name} says that such studies are not processed."
+        answer = StudyAnswer(Outcome.EXCLUDED, sentence, (), {"code": "excluded-by-rule"})
+    else:
+        answer = _compute_answer(workplace, job)
+    return replace(answer, detail={**answer.detail, **(choice.record() if choice.checks else {})})
 
 
 def _compute_answer(workplace: Workplace, job: Job) -> StudyAnswer:

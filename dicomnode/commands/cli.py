@@ -13,9 +13,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__
-from dicomnode.commands import files, models, node, story, users
+from dicomnode.commands import files, models, node, rules, story, users
 from dicomnode.errors import ConfigError, NodeError, StartError
 from dicomnode.processes import app
+from dicomnode.processes.monitor import run_monitor
 from dicomnode.processes.usable import check_files
 from dicomnode.records import Role
 from dicomnode.settings.config import Config, load_config
@@ -33,6 +34,8 @@ models_cli = typer.Typer(no_args_is_help=True, help="The model bundles.")
 cli.add_typer(config_cli, name="config")
 users_cli = typer.Typer(no_args_is_help=True, help="Who may log in to the pages.")
 cli.add_typer(models_cli, name="models")
+rules_cli = typer.Typer(no_args_is_help=True, help="The site's rules on studies.")
+cli.add_typer(rules_cli, name="rules")
 cli.add_typer(users_cli, name="users")
 
 FilesConfigOption = Annotated[
@@ -170,6 +173,13 @@ def users_list(
 ) -> None:
     """List the users and their roles."""
     users.show(_load(config), file, as_json)
+
+
+@cli.command()
+def monitor(config: ConfigOption = None) -> None:
+    """Answer monitoring programs only: /metrics, /healthz and /readyz."""
+    path = _path(config)
+    run_monitor(_load(path), path)
 
 
 @cli.command()
@@ -389,8 +399,8 @@ def replay(
 
     Nothing is sent or changed.
     """
-    settings = files.choose(_load(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache)
-    raise typer.Exit(0 if files.replay(settings, study, output, as_json) else 1)
+    changes = {"lesion_model": model, "threshold": threshold, "peak": peak, "cache": cache}
+    raise typer.Exit(0 if files.replay(_load(config), study, output, as_json, **changes) else 1)
 
 
 @cli.command()
@@ -418,6 +428,19 @@ def config_check(
 def config_show(config: ConfigOption = None) -> None:
     """Print the configuration in force as JSON."""
     typer.echo(_load(config).model_dump_json(indent=2))
+
+
+@rules_cli.command("test")
+def rules_test(
+    folder: Annotated[Path, typer.Argument(help="DICOM files or a folder of them.")],
+    calling: Annotated[str, typer.Option("--calling", help="AE title of the sender.")] = "",
+    called: Annotated[str, typer.Option("--called", help="AE title of ours that it calls.")] = "",
+    at: Annotated[str, typer.Option("--at", help="Local time at which they come, such as 23:30.")] = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which rule studies would be answered by, and why not by the others."""
+    rules.test_rules(_load(config), folder, calling, called, at, as_json)
 
 
 @models_cli.command("list")

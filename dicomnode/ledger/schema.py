@@ -71,6 +71,7 @@ instances = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("calling_ae", String, nullable=False),
     Column("peer_host", String, nullable=False),
+    Column("called_ae", String, nullable=False, server_default=""),
     Column("received_at", Double, nullable=False),
     Column("reading", String, nullable=False),
     Column("StudyInstanceUID", String, ForeignKey("studies.StudyInstanceUID")),
@@ -108,6 +109,8 @@ jobs = Table(
     Column("owner", String),
     Column("lease_until", Double),
     Column("not_before", Double, nullable=False),
+    # The larger goes first among those that are due.
+    Column("priority", Integer, nullable=False, server_default="0"),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     UniqueConstraint("StudyInstanceUID", "revision"),
@@ -160,6 +163,8 @@ deliveries = Table(
     Index("ix_deliveries_TransactionUID", "TransactionUID"),
     Index("ix_deliveries_job_id", "job_id"),
     Index("ix_deliveries_StudyInstanceUID", "StudyInstanceUID"),
+    Index("ix_deliveries_lease_until", "lease_until"),
+    Index("ix_deliveries_first_failed_at", "first_failed_at"),
     sqlite_autoincrement=True,
 )
 
@@ -201,6 +206,7 @@ fetches = Table(
     Column("due_at", Double),
     Column("attempts", Integer, nullable=False),
     Column("detail", Text, nullable=False),
+    Index("ix_fetches_due_at", "due_at"),
 )
 
 # How many images an archive lists of a series, and since when it has listed so many.
@@ -213,6 +219,7 @@ archive_counts = Table(
     Column("since", Double, nullable=False),
     Column("asked_at", Double, nullable=False),
     Index("ix_archive_counts_StudyInstanceUID", "StudyInstanceUID"),
+    Index("ix_archive_counts_asked_at", "asked_at"),
 )
 
 # When an archive was last asked for the counts of a study, whatever it said.
@@ -221,6 +228,7 @@ archive_askings = Table(
     metadata,
     Column("StudyInstanceUID", String, primary_key=True),
     Column("asked_at", Double, nullable=False),
+    Index("ix_archive_askings_asked_at", "asked_at"),
 )
 
 # What a destination accepts (SOP Class UID -> transfer syntaxes), as it last said; without `learned_at` it
@@ -287,6 +295,15 @@ pauses = Table(
     Index("ix_pauses_sender", "calling_ae", "peer_host", "kind", "id"),
     Index("ix_pauses_at", "at"),
     sqlite_autoincrement=True,
+)
+
+# What is counted, and signs of life; see `dicomnode.ledger.figures`.
+figures = Table(
+    "figures",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("label", String, primary_key=True),
+    Column("value", Double, nullable=False),
 )
 
 events = Table(

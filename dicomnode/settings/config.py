@@ -29,8 +29,10 @@ from dicomnode.settings.forms import (
     ResultKind,
     SegmentationForm,
 )
+from dicomnode.settings.monitoring import MonitoringSettings
 from dicomnode.settings.network import NetworkSettings, PeerSettings
 from dicomnode.settings.references import did_you_mean, reference_problems
+from dicomnode.settings.rules import RuleSettings, rule_problems
 from dicomnode.settings.section import Section
 from dicomnode.settings.storage import AuditSettings, LogSettings, StorageSettings
 from dicomnode.settings.study import FetchSettings, SelectionRule, SelectionSettings, StudySettings
@@ -46,6 +48,7 @@ __all__ = [
     "DestinationSettings",
     "FetchSettings",
     "LogSettings",
+    "MonitoringSettings",
     "NetworkSettings",
     "PeerSettings",
     "PictureForm",
@@ -54,6 +57,7 @@ __all__ = [
     "ResultForm",
     "ResultKind",
     "ResultSettings",
+    "RuleSettings",
     "SegmentationForm",
     "SelectionRule",
     "SelectionSettings",
@@ -77,12 +81,14 @@ class Config(Section):
     study: StudySettings = StudySettings()
     fetch: FetchSettings = FetchSettings()
     selection: SelectionSettings = SelectionSettings()
+    rules: tuple[RuleSettings, ...] = ()
     pipeline: PipelineSettings = PipelineSettings()
     compute: ComputeSettings = ComputeSettings()
     results: ResultSettings = ResultSettings()
     delivery: DeliverySettings = DeliverySettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     web: WebSettings = WebSettings()
 
     @property
@@ -117,7 +123,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _names_mean_something(self) -> Config:
-        problems = list(reference_problems(self))
+        problems = [*reference_problems(self), *rule_problems(self)]
         if problems:
             raise PydanticCustomError("references", "{problems}", {"problems": "\n".join(problems)})
         return self

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dicomnode.settings.hours import Hours
 from dicomnode.settings.section import Section
 
 
@@ -40,6 +41,10 @@ class StudySettings(Section):
             "may still be under the scanner: it is waited for so long, in seconds, unless the sender is "
             "known not to pause for so long; 0: no longer than quiet_s."
         ),
+    )
+    night_hours: Hours = Field(
+        "20:00-06:00",
+        description="Local time in which studies are computed whose rule has the priority night.",
     )
     maximum_instances: int = Field(20000, ge=1, description="A study with more instances is refused.")
 

@@ -220,7 +220,10 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
     "0006": {"archive_askings": [{"StudyInstanceUID": "2.25.2", "asked_at": 60.0}]},
     # An index.
     "0007": {},
-    "0008": {
+    # A column for each of two tables.
+    "0008": {},
+    "0009": {"figures": [{"name": "outcomes", "label": "lesions", "value": 3.0}]},
+    "0010": {
         "associations": [
             {
                 "id": "a1",

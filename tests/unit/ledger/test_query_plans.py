@@ -14,12 +14,14 @@ from sqlalchemy import Engine, event
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.schema import metadata
 from dicomnode.records import AssociationNews
-from tests.factories.ledger import STUDY, LedgerStory, header, received, sqlite_url
+from tests.factories.ledger import STUDY, header, received, sqlite_url
 
 # One row a destination, or a sender: they do not grow with what is received.
-SMALL = {"offers", "senders"}
+SMALL = {"offers", "senders", "figures"}
 # Indexes of what is unfinished or odd only: a scan of one reads few rows, however many there are in all.
 FEW = ("ix_instances_unread", "ix_instances_not_indexed", "ix_instances_versions")
+# Counting: an index that covers the question is read from end to end, never the rows themselves.
+COUNTING = {"health"}
 GROWING = set(metadata.tables) - SMALL
 
 
@@ -74,7 +76,7 @@ HOT: dict[str, Callable[[Ledger], object]] = {
     "unindexed": lambda ledger: ledger.instances.unindexed(500),
     "oldest unread": lambda ledger: ledger.instances.oldest_unread_at(),
     "record a header": lambda ledger: ledger.instances.record_header(1, header(1), 40.0),
-    "record a late header": lambda ledger: late(ledger),
+    "record a late header": lambda ledger: note_late_header(ledger),  # noqa: PLW0108  it is defined below
     "record unreadable": lambda ledger: ledger.instances.record_unreadable(
         1, "odd: sentence", 40.0, StudyInstanceUID=STUDY
     ),
@@ -108,7 +110,7 @@ HOT: dict[str, Callable[[Ledger], object]] = {
 }
 
 
-def late(ledger: Ledger) -> None:
+def note_late_header(ledger: Ledger) -> None:
     """Let an image come to a study that is answered, after a pause."""
     ledger.jobs.mark_ready(1, "", {"roles": {}}, 30.0)
     ledger.instances.add(received(8, at=90.0))
@@ -126,8 +128,14 @@ def test_no_hot_query_reads_the_whole_of_a_table_that_grows(ledger: Ledger, verb
         if statement.lstrip().startswith(("SELECT", "UPDATE", "DELETE"))
     ]
     assert explained or verb == "add"
-    found = {statement: scans(plan) for statement, plan in explained if scans(plan)}
-    assert not found, found
+    whole = {statement: scans(plan) for statement, plan in explained if scans(plan)}
+    if verb in COUNTING:
+        whole = {
+            statement: lines
+            for statement, lines in whole.items()
+            if any("COVERING INDEX" not in line for line in lines)
+        }
+    assert not whole, whole
 
 
 def test_a_scan_is_noticed(ledger: Ledger) -> None:

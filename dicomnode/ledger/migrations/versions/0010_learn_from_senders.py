@@ -1,18 +1,29 @@
-"""Learn from senders: when their associations ended, and how long they pause within a study."""
+"""Learn from senders: when their associations ended, and how long they pause within a study.
+
+And indexes for what is looked for every few seconds.
+"""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    """Add the three tables."""
+    """Add the three tables and the indexes."""
+    for table, column in (
+        ("fetches", "due_at"),
+        ("archive_counts", "asked_at"),
+        ("archive_askings", "asked_at"),
+        ("deliveries", "lease_until"),
+        ("deliveries", "first_failed_at"),
+    ):
+        op.create_index(f"ix_{table}_{column}", table, [column])
     op.create_table(
         "associations",
         sa.Column("id", sa.String(), nullable=False),
