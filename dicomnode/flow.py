@@ -40,12 +40,14 @@ from dicomnode.errors import LeaseLost, NodeError, OutOfResources, RetryLater, U
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Conclusion, Job, Readiness
 from dicomnode.settings.config import Config
+from dicomnode.settings.rules import Priority, settings_by_rule
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from dicomnode.study.assembly import assemble, readiness
 from dicomnode.study.earlier import find_earlier
 from dicomnode.study.headers import is_answerable, read_header
 from dicomnode.study.person import agree_on_patient
+from dicomnode.study.rules import RuleChoice, choose_rule, next_begin, read_facts
 
 log = structlog.get_logger()
 
@@ -57,13 +59,16 @@ INTERRUPTIONS = 3
 # What the results of one study may take, and how long to wait when there was not so much.
 RESULT_ROOM_BYTES = 256 * 2**20
 FULL_DISK_WAIT_S = 300.0
+# Of several studies that are due the one with the larger number goes first.
+PRIORITIES: Mapping[Priority, int] = {"urgent": 10, "normal": 0, "night": -10}
 
 
 @dataclass(frozen=True)
 class Workplace:
     """What the functions of this module work with.
 
-    `owner` names this process in leases; `now` is the clock, `make_uid` names transactions.
+    `owner` names this process in leases; `now` is the clock, `make_uid` names transactions. `is_outdated`
+    says that the configuration was replaced meanwhile: what goes on and on ends then, and begins anew.
     """
 
     config: Config
@@ -74,6 +79,7 @@ class Workplace:
     now: Callable[[], float] = time.time
     make_uid: Callable[[], str] = generate_uid
     audit: Audit = silent
+    is_outdated: Callable[[], bool] = lambda: False
 
 
 def mend_times(workplace: Workplace) -> int:
@@ -133,7 +139,15 @@ def assess_studies(workplace: Workplace) -> int:
     for job in workplace.ledger.jobs.waiting():
         verdict = _assess(workplace, job, known_until)
         if verdict.ready and not _waits_for_fetch(workplace, job, verdict, unread=unread_since is not None):
-            workplace.ledger.jobs.mark_ready(job.id, verdict.reason, verdict.evidence, workplace.now())
+            priority, not_before = _turn_of(workplace, job)
+            workplace.ledger.jobs.mark_ready(
+                job.id,
+                verdict.reason,
+                verdict.evidence,
+                workplace.now(),
+                priority=priority,
+                not_before=not_before,
+            )
             log.info(
                 "study_ready",
                 study_instance_uid=job.StudyInstanceUID,
@@ -199,7 +213,7 @@ def deliver_results(workplace: Workplace) -> int:
         workplace.config,
         workplace.now,
         owner=workplace.owner,
-        stopping=lambda: workplace.compute.closed,
+        stopping=lambda: workplace.compute.closed or workplace.is_outdated(),
         audit=workplace.audit,
     )
 
@@ -257,6 +271,25 @@ def _keep_order(path: Path, received_at: float) -> None:
             os.utime(path, (received_at, received_at))
 
 
+def _turn_of(workplace: Workplace, job: Job) -> tuple[int, float]:
+    """Return the priority that the rules give a study, and before when it is not to be computed."""
+    rule = _choose_rule(workplace, job).rule
+    if rule is None:
+        return 0, workplace.now()
+    night = rule.priority == "night"
+    begin = next_begin(workplace.config.study.night_hours, workplace.now()) if night else workplace.now()
+    return PRIORITIES[rule.priority], begin
+
+
+def _choose_rule(workplace: Workplace, job: Job) -> RuleChoice:
+    """Return the rule of the site that a study falls under; without rules no file is looked at."""
+    rules = workplace.config.rules
+    if not rules:
+        return RuleChoice(None, ())
+    instances = workplace.ledger.instances.of_study(job.StudyInstanceUID)
+    return choose_rule(rules, read_facts(instances, workplace.layout.root))
+
+
 def _waits_for_fetch(workplace: Workplace, job: Job, verdict: Readiness, *, unread: bool) -> bool:
     """Want what is missing, once; True until it has come (and been read) or cannot be had."""
     fetch_kinds = fetch.plan_fetches(verdict.evidence.get("roles", ()), workplace.config.fetch)
@@ -288,11 +321,13 @@ def _has_room(workplace: Workplace) -> bool:
 def _answer(workplace: Workplace, job: Job) -> None:
     started, remarks = time.monotonic(), dict[str, tuple[str, ...]]()
     try:
-        config, remarks = settle_config(workplace.config, workplace.ledger)
+        choice = _choose_rule(workplace, job)
+        config = settings_by_rule(workplace.config, choice.rule) if choice.rule else workplace.config
+        config, remarks = settle_config(config, workplace.ledger)
         workplace = replace(workplace, config=config)
         if job.attempts > INTERRUPTIONS * workplace.config.compute.attempts:
             raise RetryLater("the node itself stopped each time while it worked on this study")
-        answer = _compute_answer(workplace, job)
+        answer = _answer_by(choice, workplace, job)
         _finish(workplace, job, answer, remarks)
     except LeaseLost:
         raise
@@ -322,6 +357,16 @@ def _answer(workplace: Workplace, job: Job) -> None:
         results=len(answer.results),
         seconds=round(time.monotonic() - started, 1),
     )
+
+
+def _answer_by(choice: RuleChoice, workplace: Workplace, job: Job) -> StudyAnswer:
+    """Have a study answered as its rule says; the answer's detail says which rule that was, and why."""
+    if choice.rule is not None and choice.rule.pipeline == "none":
+        sentence = f"The rule {choice.rule.name} says that such studies are not processed."
+        answer = StudyAnswer(Outcome.EXCLUDED, sentence, (), {"code": "excluded-by-rule"})
+    else:
+        answer = _compute_answer(workplace, job)
+    return replace(answer, detail={**answer.detail, **(choice.record() if choice.checks else {})})
 
 
 def _compute_answer(workplace: Workplace, job: Job) -> StudyAnswer:

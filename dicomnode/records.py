@@ -35,6 +35,7 @@ class ReceivedInstance:
     calling_ae: str
     peer_host: str
     received_at: float
+    called_ae: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class IndexedInstance:
     received_at: float
     header: InstanceHeader
     TransferSyntaxUID: str = ""
+    calling_ae: str = ""
+    called_ae: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dicomnode.settings.config import Config, table_of
+from dicomnode.settings.reload import needs_restart
 
 TARGET = Path(__file__).resolve().parent.parent / "config" / "dicomnode.toml"
 
@@ -23,6 +24,7 @@ HEADER = """\
 # Configuration of dicomnode. Every setting is here with its default, and all are off: the file is valid as it is.
 # A line "# text" is help. A line "#key = value" is a setting: take the # away, and the one of its "#[table]", and give it your value.
 # Or write your own tables at the end of the file; what you do not change you may delete.
+# `systemctl reload dicomnode` takes changes over while the node runs, but for those that need a restart, which say so.
 # `dicomnode config check --config FILE` names every problem with its key; `dicomnode doctor --config FILE` tries it out.
 # Written from dicomnode/settings/config.py by `python -m scripts.config_example`.
 """
@@ -49,11 +51,37 @@ EXAMPLES: dict[str, Any] = {
     "tls.authorities": "/etc/dicomnode/tls/authorities.pem",
     "tls.revoked": "/etc/dicomnode/tls/revoked.pem",
     "audit.syslog_host": "audit.example",
+    "rules.name": "stroke-unit",
+    "rules.calling_ae": ["MODALITY1"],
+    "rules.called_ae": ["DICOMNODE"],
+    "rules.station": "mr[12]",
+    "rules.institution": "stroke",
+    "rules.body_part": "head|brain",
+    "rules.study_description": "stroke",
+    "rules.series_description": "flair",
+    "rules.minimum_age": 18,
+    "rules.maximum_age": 120,
+    "rules.hours": "22:00-06:00",
+    "rules.lesion_model": "stroke-lesion-ensemble",
+    "rules.brain_model": "brain-extractor-3mm",
+    "rules.threshold": 0.5,
+    "rules.peak": 0.9,
+    "rules.minimum_volume_mm3": 50.0,
+    "rules.destinations": ["pacs"],
+    "rules.objects": ["auto"],
+    "rules.segmentation": "binary",
+    "rules.report": "auto",
+    "rules.pictures": "auto",
+    "network.more_ae_titles": ["STROKE_URGENT"],
     "selection.rules.use": "t1",
     "selection.rules.series_description": "mprage|t1.*3d",
     "compute.certificate": "/etc/dicomnode/dask/node.pem",
     "compute.key": "/etc/dicomnode/dask/node.key",
     "compute.authorities": "/etc/dicomnode/dask/authority.pem",
+    "web.users": "/etc/dicomnode/users",
+    "web.trusted_proxies": ["127.0.0.1"],
+    "web.hosts": ["dicomnode.radiology.example"],
+    "web.viewer_url": "https://pacs.example/viewer?StudyInstanceUIDs={StudyInstanceUID}",
     "pipeline.models": "/opt/dicomnode/models",
     "pipeline.cache": "/var/lib/dicomnode/cache",
     "pipeline.threshold": 0.5,
@@ -85,7 +113,8 @@ def _table(model: type[BaseModel], name: str) -> Iterator[str]:
 
 
 def _setting(full: str, key: str, field: FieldInfo) -> Iterator[str]:
-    yield from _help(field.description or "")
+    restart = " A change needs a restart." if needs_restart(full) else ""
+    yield from _help(f"{field.description or ''}{restart}")
     default = field.default
     if field.is_required() or (default in {None, (), "", 0} and full in EXAMPLES):
         yield f"#{key} = {_toml(EXAMPLES[full])}"

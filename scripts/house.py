@@ -51,13 +51,19 @@ ROOMS = (
     Room(
         "dicomnode.commands.cli",
         "commands and exit codes; no logic",
-        _dicomnode("commands", "processes.app", "settings", "errors", "records"),
+        _dicomnode("commands", "processes.app", "processes.usable", "settings", "errors", "records"),
         ("typer",),
     ),
     Room(
         "dicomnode.commands.story",
         "the ledger in words: `status`, `why`, `retry`",
         _dicomnode("commands.terminal", "errors", "ledger", "processes.app", "settings", "spool"),
+        ("typer",),
+    ),
+    Room(
+        "dicomnode.commands.rules",
+        "`rules test`: which rule a study falls under",
+        _dicomnode("commands.terminal", "errors", "offline.cases", "records", "settings", "study"),
         ("typer",),
     ),
     Room(
@@ -84,8 +90,25 @@ ROOMS = (
     Room(
         "dicomnode.processes.schedule",
         "what runs how often; it only triggers",
-        _dicomnode("audit", "errors", "flow", "processes.lookout", "spool"),
+        _dicomnode("audit", "errors", "flow", "processes.lookout", "settings", "spool"),
         ("apscheduler",),
+    ),
+    Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
+    Room(
+        "dicomnode.processes.reload",
+        "reading the configuration again: all of what can be applied, or nothing",
+        _dicomnode("audit.events", "errors", "settings"),
+    ),
+    Room(
+        "dicomnode.processes.usable",
+        "whether the certificates and bundles that a configuration names can be worked with",
+        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors")),
+    ),
+    Room(
+        "dicomnode.processes.serve",
+        "the sides as processes, looked after and reloaded",
+        _dicomnode("errors", "processes.reload", "processes.signals", "processes.supervise", "settings"),
+        ("sdnotify",),
     ),
     Room(
         "dicomnode.processes.workers",
@@ -96,6 +119,27 @@ ROOMS = (
     Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
+    Room(
+        "dicomnode.web",
+        "the pages: what came, what became of it, why; viewer, upload, orders of an operator",
+        (
+            *_PLAIN,
+            *_dicomnode("answer", "audit", "ledger", "offline", "results", "spool", "study", "volumes"),
+            *_VOLUMES_IN,
+        ),
+        (
+            "PIL",
+            "argon2",
+            "fastapi",
+            "highdicom",
+            "jinja2",
+            "numpy",
+            "pydicom",
+            "scipy",
+            "starlette",
+            "uvicorn",
+        ),
+    ),
     # Known to every room.
     Room(
         "dicomnode.settings",

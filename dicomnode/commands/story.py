@@ -208,6 +208,7 @@ def _job(job: JobStory) -> Iterator[str]:
     outcome = f", {job.outcome}" if job.outcome else ""
     yield f"Revision {job.revision}: {job.state}{outcome} ({job.attempts} tries): {job.reason}"
     detail = job.detail
+    yield from _rules(detail)
     yield from _choice(detail.get("choice") or detail.get("evidence", {}).get("choice", ()))
     yield from _findings(
         [finding for finding in detail.get("findings", ()) if finding["code"] not in _IN_THE_CHOICE]
@@ -222,10 +223,22 @@ def _job(job: JobStory) -> Iterator[str]:
         yield f"  {result.kind} {result.SOPInstanceUID}"
 
 
+def _rules(detail: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which rule of the site a study was answered by, and why not by the others."""
+    for line in detail.get("rules", ()):
+        if line["name"] == detail.get("rule"):
+            yield f"  rule {line['name']}: answered by it"
+        elif line["matches"]:
+            yield f"  rule {line['name']}: it matches, and an earlier one came first"
+        else:
+            yield f"  rule {line['name']}: not this one: {line['sentence']}"
+
+
 def _choice(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what each series of the study was used as, or why it was not; the rows are `Selection.record`."""
     for row in rows:
         name = f"series {'' if row['SeriesNumber'] is None else row['SeriesNumber']}".rstrip()
+        name = f"stack {row['stack_number']} of {name}" if row.get("stack_number") else name
         described = f" {row['SeriesDescription']!r}" if row["SeriesDescription"] else ""
         apart = "" if row["spacing_mm"] is None else f", {row['spacing_mm']:.2f} mm apart"
         extent = ", ".join(

@@ -50,26 +50,53 @@ class Jobs:
                 ).scalar_one()
             )
 
-    def mark_ready(self, job_id: int, reason: str, evidence: Mapping[str, Any], now: float) -> None:
-        """WAITING -> READY, with the reason and what it was seen from."""
+    def mark_ready(
+        self,
+        job_id: int,
+        reason: str,
+        evidence: Mapping[str, Any],
+        now: float,
+        *,
+        priority: int = 0,
+        not_before: float | None = None,
+    ) -> None:
+        """WAITING -> READY, with the reason and what it was seen from.
+
+        Of several that are due the one of the highest priority goes first; `not_before` keeps it until then.
+        """
         with self._database.write() as connection:
             row = revisions.fetch(connection, job_id)
             detail = from_json(row.detail) | {"evidence": dict(evidence)}
             revisions.move(
-                connection, row, JobState.READY, now, reason=reason, detail=to_json(detail), not_before=now
+                connection,
+                row,
+                JobState.READY,
+                now,
+                reason=reason,
+                detail=to_json(detail),
+                not_before=max(now, not_before or now),
+                priority=priority,
             )
             revisions.record_event(
                 connection, row, "ready", {"reason": reason, "evidence": dict(evidence)}, now
             )
 
     def claim(self, owner: str, now: float, lease_s: float) -> Job | None:
-        """READY -> RUNNING for the job that has been due longest; one whose lease ran out is due."""
+        """READY -> RUNNING for the job of the highest priority, of several the one that has been due longest.
+
+        One whose lease ran out is due.
+        """
         with self._database.write() as connection:
             due = or_(
                 and_(jobs.c.state == JobState.READY.value, jobs.c.not_before <= now),
                 and_(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until < now),
             )
-            oldest = select(jobs).where(due).order_by(jobs.c.not_before, jobs.c.id).limit(1)
+            oldest = (
+                select(jobs)
+                .where(due)
+                .order_by(jobs.c.priority.desc(), jobs.c.not_before, jobs.c.id)
+                .limit(1)
+            )
             row = connection.execute(oldest.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None

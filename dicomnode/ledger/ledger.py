@@ -19,8 +19,10 @@ from dicomnode.ledger.fetches import Fetches
 from dicomnode.ledger.history import History
 from dicomnode.ledger.instances import Instances
 from dicomnode.ledger.jobs import Jobs
+from dicomnode.ledger.listing import Listing
 from dicomnode.ledger.migrate import migrate
 from dicomnode.ledger.offers import Offers
+from dicomnode.ledger.operator import Operator
 from dicomnode.ledger.retention import Retention
 
 
@@ -42,6 +44,8 @@ class Ledger:
         self.offers = Offers(database)
         self.times = Times(database)
         self.history = History(database)
+        self.listing = Listing(database)
+        self.operator = Operator(database)
         self.retention = Retention(database)
 
     @classmethod

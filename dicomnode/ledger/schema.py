@@ -55,6 +55,7 @@ studies = Table(
     Column("StudyInstanceUID", String, primary_key=True),
     Column("first_received_at", Double, nullable=False),
     Column("last_received_at", Double, nullable=False),
+    Index("ix_studies_last_received_at", "last_received_at", "StudyInstanceUID"),
 )
 
 instances = Table(
@@ -70,6 +71,7 @@ instances = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("calling_ae", String, nullable=False),
     Column("peer_host", String, nullable=False),
+    Column("called_ae", String, nullable=False, server_default=""),
     Column("received_at", Double, nullable=False),
     Column("reading", String, nullable=False),
     Column("StudyInstanceUID", String, ForeignKey("studies.StudyInstanceUID")),
@@ -107,6 +109,8 @@ jobs = Table(
     Column("owner", String),
     Column("lease_until", Double),
     Column("not_before", Double, nullable=False),
+    # The larger goes first among those that are due.
+    Column("priority", Integer, nullable=False, server_default="0"),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     UniqueConstraint("StudyInstanceUID", "revision"),

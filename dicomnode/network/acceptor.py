@@ -87,6 +87,11 @@ class PromptAssociation(Association):
         self.set_socket(self._line)
 
     @property
+    def called_ae(self) -> str:
+        """The AE title that the peer called; it chooses among several on one port."""
+        return self._request.called_ae.strip()
+
+    @property
     def is_serving(self) -> bool:
         """Whether a message of the peer is not answered yet."""
         return self._served > 0 or not self.dimse.msg_queue.empty()

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dicomnode.settings.hours import Hours
 from dicomnode.settings.section import Section
 
 
@@ -22,6 +23,10 @@ class StudySettings(Section):
     )
     quiet_s: float = Field(
         60, gt=0, description="Quiet time after which a study is taken as it is, in seconds."
+    )
+    night_hours: Hours = Field(
+        "20:00-06:00",
+        description="Local time in which studies are computed whose rule has the priority night.",
     )
     maximum_instances: int = Field(20000, ge=1, description="A study with more instances is refused.")
 

@@ -49,10 +49,14 @@ class SpoolWriter:
 
     def __init__(self, layout: SpoolLayout, minimum_free_bytes: int, resume_free_bytes: int = 0) -> None:
         self.layout = layout
+        self._full = False
+        self.set_limits(minimum_free_bytes, resume_free_bytes)
+        layout.prepare()
+
+    def set_limits(self, minimum_free_bytes: int, resume_free_bytes: int) -> None:
+        """Take other limits of free space from now on."""
         self._minimum_free_bytes = minimum_free_bytes
         self._resume_free_bytes = max(minimum_free_bytes, resume_free_bytes)
-        self._full = False
-        layout.prepare()
 
     def write(
         self,
@@ -64,6 +68,7 @@ class SpoolWriter:
         calling_ae: str,
         peer_host: str,
         now: float,
+        called_ae: str = "",
     ) -> ReceivedInstance:
         """Store a dataset as received; when this returns it survives a power cut.
 
@@ -91,6 +96,7 @@ class SpoolWriter:
             TransferSyntaxUID=TransferSyntaxUID,
             calling_ae=calling_ae,
             peer_host=peer_host,
+            called_ae=called_ae,
         )
         try:
             self._require_space(len(encoded_dataset))
@@ -156,6 +162,7 @@ def describe_instance(
         sha256=sha256,
         size_bytes=size_bytes,
         calling_ae=meta.calling_ae,
+        called_ae=meta.called_ae,
         peer_host=meta.peer_host,
         received_at=received_at,
     )

@@ -31,8 +31,10 @@ PAGES = [
             "offline",
             "destinations",
             "model-bundle",
+            "operation",
             "states",
             "training",
+            "web",
         )
     ),
 ]
