@@ -99,6 +99,8 @@ class Compute:
         self._workers = workers
         self._running = 0
         self._running_lock = threading.Lock()
+        self.lost_workers = 0
+        """Worker processes that died, or were ended, while a study was on them."""
         self._own_scratch: Path | None = None
         self.closed = False
         # For the whole process: a worker that is started anew later takes them from there.
@@ -187,6 +189,7 @@ class Compute:
             answer: Answer = future.result(timeout=_FETCH_S)
             return answer
         except KilledWorker:
+            self._note_lost(1)
             raise RetryLater("the worker process died or outgrew its memory limit") from None
         except BaseException:
             self._stop(future)
@@ -220,6 +223,7 @@ class Compute:
         if not busy:
             return
         log.warning("worker_ended", workers=len(busy))
+        self._note_lost(len(busy))
         if self._cluster is not None:
             for nanny in self._cluster.workers.values():
                 if nanny.worker_address in busy:
@@ -227,6 +231,10 @@ class Compute:
         else:
             self._client.run(_end_own_process, workers=busy, wait=False, on_error="ignore")
         self._wait_until_gone(set(busy))
+
+    def _note_lost(self, workers: int) -> None:
+        with self._running_lock:
+            self.lost_workers += workers
 
     def _replace_lost(self) -> None:
         """Start workers anew that Dask gave up.

@@ -51,7 +51,15 @@ ROOMS = (
     Room(
         "dicomnode.commands.cli",
         "commands and exit codes; no logic",
-        _dicomnode("commands", "processes.app", "processes.usable", "settings", "errors", "records"),
+        _dicomnode(
+            "commands",
+            "processes.app",
+            "processes.monitor",
+            "processes.usable",
+            "settings",
+            "errors",
+            "records",
+        ),
         ("typer",),
     ),
     Room(
@@ -115,6 +123,30 @@ ROOMS = (
         "the compute processes of this machine: TLS, loopback only, a scratch folder each",
         (),
         ("cryptography", "distributed"),
+    ),
+    Room(
+        "dicomnode.processes.tally",
+        "counts of one process on their way into the ledger, and its signs of life",
+        _dicomnode("errors", "ledger"),
+    ),
+    Room(
+        "dicomnode.processes.monitor",
+        "the process that monitoring programs ask",
+        _dicomnode(
+            "audit",
+            "log",
+            "monitoring",
+            "processes.app",
+            "processes.reload",
+            "processes.signals",
+            "settings",
+        ),
+    ),
+    Room(
+        "dicomnode.monitoring",
+        "metrics, health, and an HTTP listener for them",
+        _dicomnode("errors", "ledger", "network.tls", "settings"),
+        ("prometheus_client",),
     ),
     Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),

@@ -19,6 +19,7 @@ from dicomnode.ledger.encoding import (
     received_to_columns,
 )
 from dicomnode.ledger.events import add_event
+from dicomnode.ledger.figures import count
 from dicomnode.ledger.gather import Gather
 from dicomnode.ledger.schema import Reading, instances, results, studies
 from dicomnode.records import AddOutcome, IndexedInstance, InstanceHeader, ReceivedInstance, SetAside
@@ -47,6 +48,7 @@ class Instances:
         try:
             with self._database.write() as connection:
                 connection.execute(_ADD, [_columns(instance, 0) for instance in group])
+                count(connection, {("instances", "new"): len(group)})
             return ["new"] * len(group)
         except RetryLater:
             # The ledger is away for all of them.
@@ -57,7 +59,9 @@ class Instances:
     def _add_alone(self, instance: ReceivedInstance) -> AddOutcome | Exception:
         try:
             with self._database.write() as connection:
-                return _add_again(connection, instance)
+                outcome = _add_again(connection, instance)
+                count(connection, {("instances", outcome): 1})
+                return outcome
         except Exception as fault:  # noqa: BLE001  raised to the thread that called with it
             return fault
 

@@ -16,6 +16,7 @@ from dicomnode.ledger.confirmations import Confirmations
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.deliveries import Deliveries
 from dicomnode.ledger.fetches import Fetches
+from dicomnode.ledger.figures import Figures
 from dicomnode.ledger.history import History
 from dicomnode.ledger.instances import Instances
 from dicomnode.ledger.jobs import Jobs
@@ -44,6 +45,7 @@ class Ledger:
         self.offers = Offers(database)
         self.times = Times(database)
         self.history = History(database)
+        self.figures = Figures(database)
         self.listing = Listing(database)
         self.operator = Operator(database)
         self.retention = Retention(database)

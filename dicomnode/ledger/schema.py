@@ -239,6 +239,15 @@ offers = Table(
     Column("refused", Text, nullable=False, server_default="{}"),
 )
 
+# What is counted, and signs of life; see `dicomnode.ledger.figures`.
+figures = Table(
+    "figures",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("label", String, primary_key=True),
+    Column("value", Double, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,

@@ -29,6 +29,7 @@ from dicomnode.processes.reload import Reloader
 from dicomnode.processes.root import prepare_root
 from dicomnode.processes.serve import check_in_child, run_sides
 from dicomnode.processes.signals import Signals
+from dicomnode.processes.tally import Tally
 from dicomnode.processes.usable import check_bundles, check_certificates
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
@@ -64,7 +65,7 @@ def run_receive(config: Config, path: Path | None = None) -> None:
     signals = Signals()
     configure_logging(config.log)
     ledger = open_ledger(config)
-    with _only_one(config.storage.root / "receive.lock", "receive"):
+    with only_one(config.storage.root / "receive.lock", "receive"):
         layout = SpoolLayout(config.storage.spool)
         writer = SpoolWriter(layout, *_free_space(config))
         report = rebuild_ledger(layout, ledger.instances)
@@ -76,8 +77,9 @@ def run_receive(config: Config, path: Path | None = None) -> None:
         def journal(report: CommitmentReport) -> bool:
             return ledger.confirmations.report(report, time.time())
 
+        tally = Tally("receive", ledger)
         receiver = Receiver(
-            config, writer, ledger.instances.add, time.time, provider.services(journal), audit
+            config, writer, ledger.instances.add, time.time, provider.services(journal), audit, tally.refused
         )
         host, port = receiver.start()
         announcement = Announcement(config.storage.root / "receive.json", host, port)
@@ -100,14 +102,17 @@ def run_receive(config: Config, path: Path | None = None) -> None:
             with suppress(RetryLater):
                 most = reloader.config.network.maximum_open_studies
                 receiver.congested = ledger.jobs.count_open() > most
-            return _listens(receiver.silent_s())
+            listens = _listens(receiver.silent_s())
+            tally.hand_in(alive=listens)
+            return listens
 
         try:
-            _until_stopped(signals, watch_load, reloader)
+            until_stopped(signals, watch_load, reloader)
         finally:
             announcement.remove()
             provider.stop()
             receiver.stop(10.0)
+            tally.hand_in(alive=False)
             ledger.close()
             audit(AuditEvent("stopped", detail="receive"))
             audit.close()
@@ -180,7 +185,7 @@ def workplace(config: Config) -> Iterator[Workplace]:
 
     check_bundles(config)
     ledger = open_ledger(config)
-    with _only_one(config.storage.root / "work.lock", "work"):
+    with only_one(config.storage.root / "work.lock", "work"):
         owner = f"work@{socket.gethostname()}"
         layout = SpoolLayout(config.storage.spool)
         sweep_half_results(layout)
@@ -221,14 +226,21 @@ def run_work(config: Config, path: Path | None = None) -> None:
             current.take_over(new)
             resize(scheduler, current)
 
+        tally, compute, lost_workers = Tally("work", work_place.ledger), work_place.compute, 0
+
         def look_after() -> bool:
+            nonlocal lost_workers
             catch_up(scheduler, datetime.now(UTC))
-            return not _hung(lookout)
+            is_well = not _hung(lookout)
+            tally.lost_workers(compute.lost_workers - lost_workers)
+            lost_workers = compute.lost_workers
+            tally.hand_in(alive=is_well)
+            return is_well
 
         log.info("working", workers=work_place.compute.worker_count, destinations=len(config.destinations))
         try:
             reloader = Reloader("work", path, config, check, take_over, work_place.audit)
-            _until_stopped(signals, look_after, reloader)
+            until_stopped(signals, look_after, reloader)
         finally:
             # A study that is being computed is left to its lease: it resumes at the next start.
             scheduler.shutdown(wait=False)
@@ -243,7 +255,7 @@ def run_web(config: Config, path: Path | None = None) -> None:
     signals = Signals()
     configure_logging(config.log)
     ledger = open_ledger(config)
-    with _only_one(config.storage.root / "web.lock", "web"):
+    with only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)
         site = open_site(config, ledger, audit, _examine)
         server = PageServer(make_application(site), config)
@@ -253,7 +265,7 @@ def run_web(config: Config, path: Path | None = None) -> None:
         audit(AuditEvent("started", detail="web"))
         try:
             reloader = Reloader("web", path, config, lambda _new: None, site.take_over, audit)
-            _until_stopped(signals, server.is_alive, reloader)
+            until_stopped(signals, server.is_alive, reloader)
         finally:
             announcement.unlink(missing_ok=True)
             server.stop()
@@ -273,7 +285,7 @@ def _examine(config: Config) -> Iterator[Any]:
 def run_serve(config: Config, path: Path | None) -> None:
     """Run both sides, and the pages where they are enabled, as processes of their own.
 
-    One that dies or hangs is started again; the pages never stop the other two.
+    One that dies or hangs is started again; pages and monitoring never stop the other two.
     """
     signals = Signals()
     configure_logging(config.log)
@@ -291,18 +303,20 @@ def run_serve(config: Config, path: Path | None) -> None:
     def check(_new: Config) -> None:
         check_in_child([*command, "config", "check", "--files", *arguments])
 
-    names = ("receive", "work", *(["web"] if config.web.enabled else []))
+    names = ["receive", "work"]
+    names += ["web"] if config.web.enabled else []
+    names += ["monitor"] if config.monitoring.enabled else []
     commands = {side: [*command, side, *arguments] for side in names}
     run_sides(
         commands,
         signals,
         lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal),
-        dispensable=("web",),
+        dispensable=("web", "monitor"),
     )
 
 
 @contextmanager
-def _only_one(path: Path, side: str) -> Iterator[None]:
+def only_one(path: Path, side: str) -> Iterator[None]:
     """Hold the lock of one side of one root; the kernel frees it however the process ends."""
     with path.open("a") as handle:
         try:
@@ -328,12 +342,13 @@ def _hung(lookout: Lookout) -> bool:
     return bool(overdue)
 
 
-def _until_stopped(signals: Signals, is_well: Callable[[], bool], reloader: Reloader) -> None:
+def until_stopped(signals: Signals, is_well: Callable[[], bool], reloader: Reloader) -> None:
     """Tell who started us that we are ready, and feed the watchdog while `is_well`; reload when asked to.
 
     Return on SIGTERM or SIGINT.
     """
     notifier = sdnotify.SystemdNotifier()
+    is_well()
     notifier.notify("READY=1")
     while (request := signals.wait(WATCHDOG_S)) != "stop":
         if request == "reload":

@@ -222,6 +222,7 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
     "0007": {},
     # A column for each of two tables.
     "0008": {},
+    "0009": {"figures": [{"name": "outcomes", "label": "lesions", "value": 3.0}]},
 }
 
 # Rows that a revision itself puts into its new tables.
