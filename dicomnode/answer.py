@@ -41,7 +41,7 @@ from pipeline.measure.regions.territories import read_territories
 from pipeline.plan import Recipe
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
-from pipeline.segmenters.families import find_bundle
+from pipeline.segmenters.families import find_bundle, open_networks
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the networks inside the package, a checkout next to it.
@@ -104,6 +104,14 @@ def answer_study(task: StudyTask) -> StudyAnswer:
         return refuse_study(task, refusal.code, str(refusal), Outcome.REFUSED)
     except ResultRejected as rejected:
         return refuse_study(task, "result-verification-failed", str(rejected), Outcome.FAILED)
+
+
+def prepare_worker(config: Config) -> None:
+    """Open the networks of the recipe, so that the first study of a worker finds them open."""
+    configure_logging(config.log)
+    recipe = build_recipe(config)
+    for bundle in (recipe.brain, recipe.lesion):
+        open_networks(bundle, recipe.threads, recipe.provider)
 
 
 def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) -> SolvedStudy:

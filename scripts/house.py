@@ -98,7 +98,7 @@ ROOMS = (
     Room(
         "dicomnode.processes.schedule",
         "what runs how often; it only triggers",
-        _dicomnode("audit", "errors", "flow", "processes.lookout", "settings", "spool"),
+        _dicomnode("audit", "errors", "flow", "processes.lookout", "processes.waker", "settings", "spool"),
         ("apscheduler",),
     ),
     Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
@@ -151,6 +151,13 @@ ROOMS = (
     Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
+    Room("dicomnode.processes.waker", "wakes timers at once when something came or was done"),
+    Room("dicomnode.processes.bell", "a bell that `receive` rings and `work` hears"),
+    Room(
+        "dicomnode.processes.messenger",
+        "what `receive` tells the working side, in a thread of its own",
+        _dicomnode("errors", "records"),
+    ),
     Room(
         "dicomnode.web",
         "the pages: what came, what became of it, why; viewer, upload, orders of an operator",
@@ -196,8 +203,16 @@ ROOMS = (
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
-        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "fetch", "ledger", "spool", "study")),
+        (
+            *_PLAIN,
+            *_dicomnode("ahead", "answer", "compute", "delivery", "fetch", "ledger", "spool", "study"),
+        ),
         ("pydicom",),
+    ),
+    Room(
+        "dicomnode.ahead",
+        "answers that are computed while their study still waits",
+        _dicomnode("answer", "spool"),
     ),
     Room(
         "dicomnode.answer",

@@ -25,6 +25,7 @@ from dicomnode.ledger.migrate import migrate
 from dicomnode.ledger.offers import Offers
 from dicomnode.ledger.operator import Operator
 from dicomnode.ledger.retention import Retention
+from dicomnode.ledger.senders import Senders
 
 
 class Ledger:
@@ -49,6 +50,7 @@ class Ledger:
         self.listing = Listing(database)
         self.operator = Operator(database)
         self.retention = Retention(database)
+        self.senders = Senders(database)
 
     @classmethod
     def open(cls, url: str) -> Ledger:
