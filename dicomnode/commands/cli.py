@@ -16,6 +16,7 @@ from dicomnode import __version__
 from dicomnode.commands import files, models, node, rules, story, users
 from dicomnode.errors import ConfigError, NodeError, StartError
 from dicomnode.processes import app
+from dicomnode.processes.monitor import run_monitor
 from dicomnode.processes.usable import check_files
 from dicomnode.records import Role
 from dicomnode.settings.config import Config, load_config
@@ -172,6 +173,13 @@ def users_list(
 ) -> None:
     """List the users and their roles."""
     users.show(_load(config), file, as_json)
+
+
+@cli.command()
+def monitor(config: ConfigOption = None) -> None:
+    """Answer monitoring programs only: /metrics, /healthz and /readyz."""
+    path = _path(config)
+    run_monitor(_load(path), path)
 
 
 @cli.command()

@@ -29,6 +29,7 @@ from dicomnode.ledger.schema import (
 from dicomnode.ledger.shown import (
     DeliveryLine,
     EventLine,
+    FailingLine,
     Health,
     InstanceLine,
     JobLine,
@@ -92,6 +93,21 @@ class History:
         )
         with self._database.read() as connection:
             return study_lines(connection, lately)
+
+    def failing(self) -> tuple[FailingLine, ...]:
+        """Return the destinations of which something that is due has failed, by name."""
+        name = deliveries.c.destination
+        waiting = and_(
+            deliveries.c.state.in_((DeliveryState.DUE.value, DeliveryState.SENDING.value)),
+            deliveries.c.first_failed_at.is_not(None),
+        )
+        failing = select(name, func.min(deliveries.c.first_failed_at), func.count()).where(waiting)
+        with self._database.read() as connection:
+            rows = connection.execute(failing.group_by(name).order_by(name)).all()
+            names = [row[0] for row in rows]
+            sent = select(name, func.max(deliveries.c.sent_at)).where(name.in_(names)).group_by(name)
+            sent_at = {row[0]: row[1] for row in connection.execute(sent)} if names else {}
+            return tuple(FailingLine(row[0], row[1], row[2], sent_at.get(row[0])) for row in rows)
 
     def without_study(self, limit: int = 1000) -> tuple[InstanceLine, ...]:
         """Return the instances that can be of no study, the last received first.

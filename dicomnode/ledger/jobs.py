@@ -11,7 +11,8 @@ from dicomnode.errors import LeaseLost, NodeError
 from dicomnode.ledger import outbox, revisions
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import from_json, job_from_row, result_from_row, result_to_columns, to_json
-from dicomnode.ledger.schema import deliveries, jobs, results
+from dicomnode.ledger.figures import ANSWER_BUCKETS_S, STEP_BUCKETS_S, count, observed
+from dicomnode.ledger.schema import deliveries, jobs, results, studies
 from dicomnode.records import Conclusion, Job, ResultFile
 from dicomnode.states import DeliveryState, JobState, Outcome
 
@@ -49,6 +50,17 @@ class Jobs:
                     select(func.count()).select_from(jobs).where(jobs.c.state.in_(_OPEN))
                 ).scalar_one()
             )
+
+    def open_ids(self) -> set[int]:
+        """Return the jobs that wait, are ready, or are being answered."""
+        with self._database.read() as connection:
+            return set(connection.execute(select(jobs.c.id).where(jobs.c.state.in_(_OPEN))).scalars())
+
+    def has_due(self, now: float) -> bool:
+        """Return whether a job may be claimed."""
+        ready = and_(jobs.c.state == JobState.READY.value, jobs.c.not_before <= now)
+        with self._database.read() as connection:
+            return connection.execute(select(jobs.c.id).where(ready).limit(1)).first() is not None
 
     def mark_ready(
         self,
@@ -178,6 +190,7 @@ class Jobs:
                 "destinations": sorted(conclusion.destinations),
             }
             revisions.record_event(connection, row, "encoded", answered | sent, now)
+            count(connection, _figures_of(connection, row, conclusion, now))
 
     def earlier_reports(self, StudyInstanceUID: str, revision: int) -> list[ResultFile]:
         """Return the reports of earlier revisions of a study that have reached somebody, the newest first."""
@@ -211,6 +224,7 @@ class Jobs:
                 lease_until=None,
             )
             revisions.record_event(connection, row, "failed", {"reason": reason}, now)
+            count(connection, {("outcomes", Outcome.FAILED.value): 1})
 
     def retry(
         self,
@@ -283,6 +297,28 @@ class Jobs:
                     connection, row, "released", {"reason": "the worker stopped", "owner": row.owner}, now
                 )
             return len(rows)
+
+
+def _figures_of(
+    connection: Connection, job: Row[Any], conclusion: Conclusion, now: float
+) -> dict[tuple[str, str], float]:
+    """Return what an answer adds to the figures.
+
+    Its outcome, the seconds from the last image to it, and those of each step.
+    """
+    received_at: float = connection.execute(
+        select(studies.c.last_received_at).where(studies.c.StudyInstanceUID == job.StudyInstanceUID)
+    ).scalar_one()
+    outcome = conclusion.outcome.value
+    amounts = {("outcomes", outcome): 1.0}
+    amounts |= observed("answer_seconds", outcome, max(0.0, now - received_at), ANSWER_BUCKETS_S)
+    for step in conclusion.detail.get("steps", ()):
+        if not step.get("cached"):
+            for key, amount in observed(
+                "step_seconds", step["name"], step["seconds"], STEP_BUCKETS_S
+            ).items():
+                amounts[key] = amounts.get(key, 0.0) + amount
+    return amounts
 
 
 def _due_delivery(job: Row[Any], result_id: Any, destination: str, now: float) -> dict[str, Any]:

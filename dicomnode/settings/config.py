@@ -29,6 +29,7 @@ from dicomnode.settings.forms import (
     ResultKind,
     SegmentationForm,
 )
+from dicomnode.settings.monitoring import MonitoringSettings
 from dicomnode.settings.network import NetworkSettings, PeerSettings
 from dicomnode.settings.references import did_you_mean, reference_problems
 from dicomnode.settings.rules import RuleSettings, rule_problems
@@ -47,6 +48,7 @@ __all__ = [
     "DestinationSettings",
     "FetchSettings",
     "LogSettings",
+    "MonitoringSettings",
     "NetworkSettings",
     "PeerSettings",
     "PictureForm",
@@ -86,6 +88,7 @@ class Config(Section):
     delivery: DeliverySettings = DeliverySettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     web: WebSettings = WebSettings()
 
     @property
