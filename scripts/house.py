@@ -253,7 +253,7 @@ ROOMS = (
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
-        (*_dicomnode("errors", "records", "states"), *_pipeline("records")),
+        (*_dicomnode("errors", "records", "states", "settings"), *_pipeline("records")),
         ("pydicom",),
     ),
     Room(

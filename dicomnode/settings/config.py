@@ -34,7 +34,14 @@ from dicomnode.settings.references import did_you_mean, reference_problems
 from dicomnode.settings.section import Section
 from dicomnode.settings.storage import AuditSettings, LogSettings, StorageSettings
 from dicomnode.settings.study import FetchSettings, SelectionRule, SelectionSettings, StudySettings
-from dicomnode.settings.work import ComputeSettings, DeliverySettings, PipelineSettings, ResultSettings
+from dicomnode.settings.work import (
+    ComputeSettings,
+    DeliverySettings,
+    Language,
+    PipelineSettings,
+    ReportSettings,
+    ResultSettings,
+)
 
 __all__ = [
     "PLAIN_FORM",
@@ -44,12 +51,14 @@ __all__ = [
     "DeliverySettings",
     "DestinationSettings",
     "FetchSettings",
+    "Language",
     "LogSettings",
     "NetworkSettings",
     "PeerSettings",
     "PictureForm",
     "PipelineSettings",
     "ReportForm",
+    "ReportSettings",
     "ResultForm",
     "ResultKind",
     "ResultSettings",
@@ -78,6 +87,7 @@ class Config(Section):
     pipeline: PipelineSettings = PipelineSettings()
     compute: ComputeSettings = ComputeSettings()
     results: ResultSettings = ResultSettings()
+    report: ReportSettings = ReportSettings()
     delivery: DeliverySettings = DeliverySettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()

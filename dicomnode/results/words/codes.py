@@ -26,6 +26,19 @@ CONTRALATERAL = Code("255209002", "SCT", "Contralateral")
 SIDES: Mapping[str, Code] = {"left": LEFT, "right": RIGHT, "both": BILATERAL}
 """Key: `pipeline.records.Laterality`; an unknown side is not coded."""
 
+# Regions (CID 4031 and the brain's own codes); basal ganglia and periventricular white matter have none there.
+REGIONS: Mapping[str, Code] = {
+    "frontal": Code("83251001", "SCT", "Frontal lobe"),
+    "parietal": Code("16630005", "SCT", "Parietal lobe"),
+    "temporal": Code("78277001", "SCT", "Temporal lobe"),
+    "occipital": Code("31065004", "SCT", "Occipital lobe"),
+    "insula": Code("36169008", "SCT", "Insula"),
+    "thalamus": Code("42695009", "SCT", "Thalamus"),
+    "cerebellum": Code("113305005", "SCT", "Cerebellum"),
+    "brain-stem": Code("119238007", "SCT", "Brain Stem"),
+}
+"""Key: `pipeline.records.RegionName`; a region without a code is in the words only."""
+
 # Document, observer, equipment (CID 7021, 7000, 646, 7005, 7162).
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 DIAGNOSTIC_IMAGING_REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
@@ -44,7 +57,10 @@ LONG_AXIS = Code("103339001", "SCT", "Long axis")
 MAXIMUM_3D_DIAMETER = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")
 MR_SIGNAL_INTENSITY = Code("110852", "DCM", "MR signal intensity")
 T1_SIGNAL_INTENSITY = Code("110804", "DCM", "T1 Weighted MR Signal Intensity")
-CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
+CERTAINTY_OF_IMPRESSION = Code("121073", "DCM", "Impression")
+PROCEDURE_DESCRIPTION = Code("121065", "DCM", "Procedure Description")
+DERIVED_MEASUREMENTS = Code("126011", "DCM", "Derived Imaging Measurements")
+FINDING = Code("111012", "DCM", "Certainty of Finding")
 TOTAL = Code("255619001", "SCT", "Total")
 MAXIMUM = Code("56851009", "SCT", "Maximum")
 MEAN = Code("373098007", "SCT", "Mean")
@@ -54,6 +70,7 @@ SUM_OF_SEGMENTED_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method f
 MILLILITER = Code("ml", "UCUM", "ml")
 MILLIMETER = Code("mm", "UCUM", "mm")
 PERCENT = Code("%", "UCUM", "Percent")
+TIMES = Code("{times}", "UCUM", "times")
 NO_UNITS = Code("1", "UCUM", "no units")
 
 # Answers (CID 240, 6047) and words.
@@ -68,6 +85,9 @@ PRESENT = Code("52101004", "SCT", "Present")
 UNDETERMINED = Code("373068000", "SCT", "Undetermined")
 IMAGE_QUALITY_RATING = Code("111029", "DCM", "Image Quality Rating")
 LIMITED_QUALITY = Code("RID13", "RADLEX", "Limited quality")
+IMPRESSION = Code("121073", "DCM", "Impression")
+PROCEDURE_DESCRIPTION = Code("121065", "DCM", "Procedure Description")
+DERIVED_MEASUREMENTS = Code("126011", "DCM", "Derived Imaging Measurements")
 FINDING = Code("121071", "DCM", "Finding")
 CONCLUSION = Code("121077", "DCM", "Conclusion")
 COMMENT = Code("121106", "DCM", "Comment")
@@ -84,6 +104,8 @@ NEW_LESION = Code("new", OWN_SCHEME, "New lesion")
 LESION_IS_GONE = Code("gone", OWN_SCHEME, "Lesion is gone")
 NOT_IMAGED = Code("not-imaged", OWN_SCHEME, "Lesion is outside the images")
 EARLIER_VOLUME = Code("earlier-volume", OWN_SCHEME, "Volume in the earlier study")
+RELATIVE_FLAIR = Code("relative-signal-flair", OWN_SCHEME, "FLAIR signal relative to the other side")
+RELATIVE_T1 = Code("relative-signal-t1", OWN_SCHEME, "T1 signal relative to the other side")
 AGREEMENT = Code("agreement", OWN_SCHEME, "Agreement of the network's passes")
 TRACKING_UNIQUE_IDENTIFIER = Code("112040", "DCM", "Tracking Unique Identifier")
 CHANGES: Mapping[str, Code] = {
@@ -92,6 +114,6 @@ CHANGES: Mapping[str, Code] = {
 }  # fmt: skip
 """Key: `pipeline.records.Change`."""
 
-NOT_IN_DICTIONARY = frozenset({MILLILITER, QUALITATIVE_EVALUATIONS})
+NOT_IN_DICTIONARY = frozenset({MILLILITER, TIMES, QUALITATIVE_EVALUATIONS})
 """Used by PS3.16 (TID 1500) or UCUM, but absent from pydicom's dictionaries; so are those of our own scheme.
 """
