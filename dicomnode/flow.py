@@ -63,7 +63,8 @@ FULL_DISK_WAIT_S = 300.0
 class Workplace:
     """What the functions of this module work with.
 
-    `owner` names this process in leases; `now` is the clock, `make_uid` names transactions.
+    `owner` names this process in leases; `now` is the clock, `make_uid` names transactions. `is_outdated`
+    says that the configuration was replaced meanwhile: what goes on and on ends then, and begins anew.
     """
 
     config: Config
@@ -74,6 +75,7 @@ class Workplace:
     now: Callable[[], float] = time.time
     make_uid: Callable[[], str] = generate_uid
     audit: Audit = silent
+    is_outdated: Callable[[], bool] = lambda: False
 
 
 def mend_times(workplace: Workplace) -> int:
@@ -199,7 +201,7 @@ def deliver_results(workplace: Workplace) -> int:
         workplace.config,
         workplace.now,
         owner=workplace.owner,
-        stopping=lambda: workplace.compute.closed,
+        stopping=lambda: workplace.compute.closed or workplace.is_outdated(),
         audit=workplace.audit,
     )
 

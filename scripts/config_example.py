@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dicomnode.settings.config import Config, table_of
+from dicomnode.settings.reload import needs_restart
 
 TARGET = Path(__file__).resolve().parent.parent / "config" / "dicomnode.toml"
 
@@ -23,6 +24,7 @@ HEADER = """\
 # Configuration of dicomnode. Every setting is here with its default, and all are off: the file is valid as it is.
 # A line "# text" is help. A line "#key = value" is a setting: take the # away, and the one of its "#[table]", and give it your value.
 # Or write your own tables at the end of the file; what you do not change you may delete.
+# `systemctl reload dicomnode` takes changes over while the node runs, but for those that need a restart, which say so.
 # `dicomnode config check --config FILE` names every problem with its key; `dicomnode doctor --config FILE` tries it out.
 # Written from dicomnode/settings/config.py by `python -m scripts.config_example`.
 """
@@ -85,7 +87,8 @@ def _table(model: type[BaseModel], name: str) -> Iterator[str]:
 
 
 def _setting(full: str, key: str, field: FieldInfo) -> Iterator[str]:
-    yield from _help(field.description or "")
+    restart = " A change needs a restart." if needs_restart(full) else ""
+    yield from _help(f"{field.description or ''}{restart}")
     default = field.default
     if field.is_required() or (default in {None, (), "", 0} and full in EXAMPLES):
         yield f"#{key} = {_toml(EXAMPLES[full])}"

@@ -51,7 +51,7 @@ ROOMS = (
     Room(
         "dicomnode.commands.cli",
         "commands and exit codes; no logic",
-        _dicomnode("commands", "processes.app", "settings", "errors", "records"),
+        _dicomnode("commands", "processes.app", "processes.usable", "settings", "errors", "records"),
         ("typer",),
     ),
     Room(
@@ -84,8 +84,25 @@ ROOMS = (
     Room(
         "dicomnode.processes.schedule",
         "what runs how often; it only triggers",
-        _dicomnode("audit", "errors", "flow", "processes.lookout", "spool"),
+        _dicomnode("audit", "errors", "flow", "processes.lookout", "settings", "spool"),
         ("apscheduler",),
+    ),
+    Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
+    Room(
+        "dicomnode.processes.reload",
+        "reading the configuration again: all of what can be applied, or nothing",
+        _dicomnode("audit.events", "errors", "settings"),
+    ),
+    Room(
+        "dicomnode.processes.usable",
+        "whether the certificates and bundles that a configuration names can be worked with",
+        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors")),
+    ),
+    Room(
+        "dicomnode.processes.serve",
+        "the sides as processes, looked after and reloaded",
+        _dicomnode("errors", "processes.reload", "processes.signals", "processes.supervise", "settings"),
+        ("sdnotify",),
     ),
     Room(
         "dicomnode.processes.workers",

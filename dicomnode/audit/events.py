@@ -37,6 +37,7 @@ KINDS: Mapping[str, AuditKind] = {
     "association-refused": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 4),
     "handshake-failed": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 4),
     "connections-cut": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 4),
+    "hung-up": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 5),
     "instances-received": AuditKind(_TRANSFERRED, ("", ""), "C"),
     "study-processed": AuditKind(("110103", "DICOM Instances Accessed"), ("", ""), "R"),
     "instances-sent": AuditKind(_TRANSFERRED, ("", ""), "R"),

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 FILE = "audit.jsonl"
 # Events of one kind from one peer within this time are counted, not written: a flood must not fill the disk.
 _QUIET_S = 60.0
-_COUNTED = ("association-refused", "handshake-failed", "connections-cut")
+_COUNTED = ("association-refused", "handshake-failed", "connections-cut", "hung-up")
 _REMEMBERED_PEERS = 1000
 
 
@@ -79,23 +79,28 @@ class AuditTrail:
 
     def note_configuration(self, text: str) -> None:
         """Audit that the configuration is another one than at the last start; `text` is hashed, not kept."""
+        digests = self.remember_configuration(text)
+        if digests is not None and digests[0] != digests[1]:
+            before, digest = digests
+            words = f"sha256 {digest}" + (f", before {before}" if before else ", first start")
+            self(AuditEvent("configuration-changed", detail=words))
+
+    def remember_configuration(self, text: str) -> tuple[str, str] | None:
+        """Write down the hash of the configuration that holds now; return the one before and this one.
+
+        None where it could not be written, which is logged.
+        """
         digest = hashlib.sha256(text.encode()).hexdigest()
         digest_file = self._path.with_name("configuration.sha256")
         try:
             before = digest_file.read_text(encoding="ascii").strip() if digest_file.exists() else ""
-            if before == digest:
-                return
-            digest_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            digest_file.write_text(f"{digest}\n", encoding="ascii")
+            if before != digest:
+                digest_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                digest_file.write_text(f"{digest}\n", encoding="ascii")
         except OSError as problem:
             log.error("audit_not_written", kind="configuration-changed", reason=problem.strerror)  # noqa: TRY400
-            return
-        self(
-            AuditEvent(
-                "configuration-changed",
-                detail=f"sha256 {digest}" + (f", before {before}" if before else ", first start"),
-            )
-        )
+            return None
+        return before, digest
 
     def close(self) -> None:
         """Give the syslog server a moment for what is on its way."""

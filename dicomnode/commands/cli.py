@@ -16,6 +16,7 @@ from dicomnode import __version__
 from dicomnode.commands import files, models, node, story
 from dicomnode.errors import ConfigError, NodeError, StartError
 from dicomnode.processes import app
+from dicomnode.processes.usable import check_files
 from dicomnode.records import Role
 from dicomnode.settings.config import Config, load_config
 
@@ -114,13 +115,15 @@ def serve(config: ConfigOption = None) -> None:
 @cli.command()
 def receive(config: ConfigOption = None) -> None:
     """Run the receiving side only: C-ECHO and C-STORE into the spool."""
-    app.run_receive(_load(config))
+    path = _path(config)
+    app.run_receive(_load(path), path)
 
 
 @cli.command()
 def work(config: ConfigOption = None) -> None:
     """Run the working side only: assess, segment, report, deliver."""
-    app.run_work(_load(config))
+    path = _path(config)
+    app.run_work(_load(path), path)
 
 
 @cli.command()
@@ -351,10 +354,17 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 @config_cli.command("check")
-def config_check(config: ConfigOption = None) -> None:
+def config_check(
+    config: ConfigOption = None,
+    with_files: Annotated[
+        bool, typer.Option("--files", help="Read the certificates and model bundles that it names, too.")
+    ] = False,
+) -> None:
     """Check the configuration; every problem is printed with its key."""
     path = _path(config)
-    _load(path)
+    settings = _load(path)
+    if with_files:
+        check_files(settings)
     typer.echo(f"{path or 'The default configuration'} is valid.")
 
 

@@ -226,6 +226,7 @@ def _choice(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what each series of the study was used as, or why it was not; the rows are `Selection.record`."""
     for row in rows:
         name = f"series {'' if row['SeriesNumber'] is None else row['SeriesNumber']}".rstrip()
+        name = f"stack {row['stack_number']} of {name}" if row.get("stack_number") else name
         described = f" {row['SeriesDescription']!r}" if row["SeriesDescription"] else ""
         apart = "" if row["spacing_mm"] is None else f", {row['spacing_mm']:.2f} mm apart"
         extent = ", ".join(

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -81,6 +82,7 @@ class _Server(AssociationServer):
             entity.supported_contexts,
             evt_handlers=handlers,
         )
+        self._config = config
         self.memory, self.places = ReceiveMemory(network), Places(network)
         self._service, self._decide = service, decide
         self._selector = selectors.DefaultSelector()
@@ -90,13 +92,22 @@ class _Server(AssociationServer):
             network.acse_timeout_s,
             self.memory,
             service.refusals,
-            lambda host: is_peer_address(config, host),
+            lambda host: is_peer_address(self._config, host),
             self._welcome,
             time.monotonic,
         )
         self._stopping, self._stopped = False, threading.Event()
         self.looked_at = time.monotonic()
         """When the loop last came round (`time.monotonic`)."""
+
+    def reconfigure(self, config: Config, tls: ssl.SSLContext | None) -> None:
+        """Take another configuration for what comes from now on; open associations keep theirs."""
+        network, self._config = config.network, config
+        self.memory.resize(network)
+        self.places.resize(network)
+        self._lobby.reconfigure(tls, network.acse_timeout_s)
+        _furnish(self._service.entity, config)
+        self._service = replace(self._service, other_objects=network.other_objects)
 
     def service_actions(self) -> None:
         """Note, each time that the loop comes round, that it does."""
@@ -242,7 +253,7 @@ class Receiver:
         # Its own event log is slow and prints what peers send.
         _config.LOG_HANDLER_LEVEL = "none"
         network = self._config.network
-        tls = acceptor_context(self._config.tls) if network.tls else None
+        tls = self.listener_tls(self._config)
         refusals = Refusals(self._audit, time.monotonic)
         service = Service(_entity(self._config), self._answer_store, refusals, network.other_objects)
         try:
@@ -256,6 +267,21 @@ class Receiver:
         threading.Thread(target=server.run, name="listener", daemon=True).start()
         host, port = server.server_address[:2]
         return str(host), int(port)
+
+    @staticmethod
+    def listener_tls(config: Config) -> ssl.SSLContext | None:
+        """Return the TLS context of the listener, None where it is plain; `StartError` for a file of [tls]."""
+        return acceptor_context(config.tls) if config.network.tls else None
+
+    def reconfigure(self, config: Config) -> None:
+        """Let new associations come in by another configuration; those that are open go on.
+
+        Its address, port, and whether it speaks TLS are those of the start. Certificates are read anew.
+        """
+        tls = self.listener_tls(config)
+        self._config = config
+        if self._server is not None:
+            self._server.reconfigure(config, tls)
 
     def silent_s(self) -> float:
         """Return for how many seconds the listener's loop has not come round.
@@ -302,16 +328,22 @@ def _is_open(association: Any) -> bool:
 
 
 def _entity(config: Config) -> AE:
-    network = config.network
-    entity = AE(ae_title=network.ae_title)
+    entity = AE(ae_title=config.network.ae_title)
     entity.maximum_associations = _NO_LIMIT
+    _furnish(entity, config)
+    # The real contexts are made per association, out of what the peer proposes.
+    entity.add_supported_context(VERIFICATION)
+    return entity
+
+
+def _furnish(entity: AE, config: Config) -> None:
+    """Give the library's entity the settings that each new association takes from it."""
+    network = config.network
+    entity.ae_title = network.ae_title
     entity.maximum_pdu_size = network.maximum_pdu_bytes
     entity.acse_timeout = network.acse_timeout_s
     entity.dimse_timeout = network.dimse_timeout_s
     entity.network_timeout = network.network_timeout_s
-    # The real contexts are made per association, out of what the peer proposes.
-    entity.add_supported_context(VERIFICATION)
-    return entity
 
 
 def _log_contexts(event: Any) -> None:

@@ -129,6 +129,10 @@ class CommitmentProvider:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="commitment", daemon=True)
 
+    def reconfigure(self, config: Config) -> None:
+        """Answer by another configuration from now on."""
+        self._config = config
+
     def start(self) -> None:
         """Begin to answer, also what was asked before a restart."""
         self._thread.start()

@@ -5,7 +5,7 @@ Put together out of P-DATA, and the responses that are given without the library
 Rules for this file:
 1. Every message is put together here, whatever its kind and however it is cut, so that one account counts all
    of it.
-2. A dataset is never looked into, but for the first elements (`dataset_identity`).
+2. A dataset is never looked into.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
-
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicomnode.errors import NodeError
 from dicomnode.uids import is_uid
@@ -237,44 +235,6 @@ def parse_command(context_id: int, encoded: bytes) -> Command:
     )
 
 
-def dataset_identity(encoded: bytes | bytearray, TransferSyntaxUID: str) -> tuple[str | None, str | None]:
-    """Return SOP Class UID and SOP Instance UID as the dataset has them, each None where it does not stand among the first elements.
-
-    Only elements before and up to (0008,0018) are walked over, none is decoded: a few microseconds. What
-    cannot be walked over (deflated, another encoding than negotiated, a sequence of undefined length) is left
-    to who reads the headers.
-    """
-    endian = ">" if TransferSyntaxUID == ExplicitVRBigEndian else "<"
-    implicit = TransferSyntaxUID == ImplicitVRLittleEndian
-    SOPClassUID = SOPInstanceUID = None
-    offset, end, before = 0, min(len(encoded), _LOOKED_AT_BYTES), (0, 0)
-    while offset + 12 <= end:
-        group, element = struct.unpack_from(f"{endian}HH", encoded, offset)
-        # Elements ascend (PS3.5 7.1); what does not is no dataset.
-        if not before < (group, element) <= (0x0008, 0x0018):
-            break
-        before = (group, element)
-        if implicit:
-            header, (length,) = 8, struct.unpack_from("<L", encoded, offset + 4)
-        elif bytes(encoded[offset + 4 : offset + 6]) in _LONG_VRS:
-            header, (length,) = 12, struct.unpack_from(f"{endian}L", encoded, offset + 8)
-        else:
-            header, (length,) = 8, struct.unpack_from(f"{endian}H", encoded, offset + 6)
-        value = offset + header
-        offset = value + length
-        if offset > end:
-            break
-        if (group, element) == (0x0008, 0x0016):
-            SOPClassUID = decode_uid(bytes(encoded[value:offset]))
-        elif (group, element) == (0x0008, 0x0018):
-            SOPInstanceUID = decode_uid(bytes(encoded[value:offset]))
-    return SOPClassUID, SOPInstanceUID
-
-
-_LONG_VRS = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
-_LOOKED_AT_BYTES = 8 * 2**10
 _C_CANCEL_RQ = 0x0FFF
 
 

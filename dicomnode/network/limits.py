@@ -24,10 +24,14 @@ class ReceiveMemory:
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
-        self.largest_bytes = settings.maximum_instance_mb * _MIB
-        self._all_bytes = settings.receive_memory_mb * _MIB
         self._accounts: list[MemoryAccount] = []
         self._lock = threading.Lock()
+        self.resize(settings)
+
+    def resize(self, settings: NetworkSettings) -> None:
+        """Take other limits from now on; what is held is not taken away."""
+        self.largest_bytes = settings.maximum_instance_mb * _MIB
+        self._all_bytes = settings.receive_memory_mb * _MIB
 
     def account(self) -> MemoryAccount:
         """Return the account of a new connection; it counts until it is closed."""
@@ -103,9 +107,13 @@ class Places:
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
-        self._in_all, self._per_peer = settings.maximum_associations, settings.maximum_associations_per_peer
         self._taken: list[tuple[str, str, Callable[[], bool]]] = []
         self._lock = threading.Lock()
+        self.resize(settings)
+
+    def resize(self, settings: NetworkSettings) -> None:
+        """Take other limits from now on; who has a place keeps it."""
+        self._in_all, self._per_peer = settings.maximum_associations, settings.maximum_associations_per_peer
 
     def shortage(self, calling_ae: str, host: str) -> str:
         """Return why a peer's association finds no place: a sentence that names the setting.

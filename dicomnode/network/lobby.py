@@ -121,6 +121,10 @@ class Lobby:
     def __len__(self) -> int:
         return len(self._callers)
 
+    def reconfigure(self, tls: ssl.SSLContext | None, artim_s: float) -> None:
+        """Take another TLS context and another time for connections that come from now on."""
+        self._tls, self._artim_s = tls, artim_s
+
     def admit(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
         """Take a new connection, and read what is there of it."""
         caller = HalfOpen(
@@ -318,9 +322,8 @@ class Lobby:
                 if caller.received
                 else "it connected, and hung up without a word"
             )
-            self._note(
-                caller, "connection_without_request", reason, _SEE_PEER, is_fault=bool(caller.received)
-            )
+            is_fault = bool(caller.received)
+            self._note(caller, "connection_without_request", reason, _SEE_PEER, "hung-up", is_fault=is_fault)
         self._leave(caller)
 
     def _cut(self, caller: HalfOpen) -> None:
@@ -339,7 +342,7 @@ class Lobby:
         event: RefusalEvent,
         reason: str,
         advice: str,
-        audit_kind: str = "",
+        audit_kind: str,
         *,
         is_fault: bool = True,
     ) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_role, evt
@@ -27,8 +28,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from dicomnode.network.contexts import MR_STORAGE, TRANSFER_SYNTAXES
 from dicomnode.network.dial import TAKES_NONE, associated
 from dicomnode.network.handlers import AnswerStore, StoreRequest
+from dicomnode.network.store_check import check_store
 from dicomnode.records import SendOutcome
 from dicomnode.settings.config import DestinationSettings
+
+log = structlog.get_logger()
 
 GET = UID(StudyRootQueryRetrieveInformationModelGet)
 MOVE = UID(StudyRootQueryRetrieveInformationModelMove)
@@ -186,16 +190,19 @@ def _judge(service: str, code: int, failed: int) -> SendOutcome:
 
 def _storing(store: AnswerStore, peer: DestinationSettings) -> Callable[[Any], int]:
     def answer_event(event: Any) -> int:
-        return store(
-            StoreRequest(
-                SOPClassUID=str(event.request.AffectedSOPClassUID),
-                SOPInstanceUID=str(event.request.AffectedSOPInstanceUID),
-                TransferSyntaxUID=str(event.context.transfer_syntax),
-                encoded_dataset=event.encoded_dataset(include_meta=False),
-                calling_ae=peer.ae_title,
-                peer_host=_address(event.assoc) or peer.host,
-            )
+        request = StoreRequest(
+            SOPClassUID=str(event.request.AffectedSOPClassUID),
+            SOPInstanceUID=str(event.request.AffectedSOPInstanceUID),
+            TransferSyntaxUID=str(event.context.transfer_syntax),
+            encoded_dataset=event.encoded_dataset(include_meta=False),
+            calling_ae=peer.ae_title,
+            peer_host=_address(event.assoc) or peer.host,
         )
+        fault = check_store(request, str(event.context.abstract_syntax))
+        if fault is None:
+            return store(request)
+        log.warning("instance_refused", host=request.peer_host, peer=peer.name, reason=fault.reason)
+        return fault.status
 
     return answer_event
 

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from dicomnode.network import status
 from dicomnode.network.contexts import COMMITMENT, VERIFICATION
-from dicomnode.network.dimse import dataset_identity
+from dicomnode.network.first_elements import (
+    SERIES_INSTANCE,
+    SOP_CLASS,
+    SOP_INSTANCE,
+    STUDY_INSTANCE,
+    dataset_uids,
+)
 from dicomnode.network.handlers import StoreRequest
 from dicomnode.uids import is_uid
 
@@ -36,15 +42,31 @@ def check_store(request: StoreRequest, abstract_syntax: str) -> StoreFault | Non
         return StoreFault(status.CANNOT_UNDERSTAND, "the SOP Instance UID of a C-STORE is no UID")
     if request.too_large:
         return None
-    SOPClassUID, SOPInstanceUID = dataset_identity(request.encoded_dataset, request.TransferSyntaxUID)
-    if SOPInstanceUID is not None and not is_uid(SOPInstanceUID):
-        return StoreFault(status.CANNOT_UNDERSTAND, "the SOP Instance UID of a dataset is no UID")
-    if SOPClassUID not in (None, request.SOPClassUID):
+    return _check_dataset(request)
+
+
+def _check_dataset(request: StoreRequest) -> StoreFault | None:
+    """Return why a dataset is refused, by the UIDs that can be found in it without decoding it.
+
+    A UID that is absent or empty says nothing: the study, or the line of no study, will show it.
+    """
+    uids = dataset_uids(request.encoded_dataset, request.TransferSyntaxUID)
+    for tag, name in _REFUSED_UNLESS_UID.items():
+        if uids.get(tag) and not is_uid(uids[tag]):
+            return StoreFault(status.CANNOT_UNDERSTAND, f"the {name} UID of a dataset is no UID")
+    if uids.get(SOP_CLASS, request.SOPClassUID) != request.SOPClassUID:
         return StoreFault(
             status.DATASET_DOES_NOT_MATCH, "the SOP class of a dataset is not that of its C-STORE"
         )
-    if SOPInstanceUID not in (None, request.SOPInstanceUID):
+    if uids.get(SOP_INSTANCE, request.SOPInstanceUID) != request.SOPInstanceUID:
         return StoreFault(
             status.DATASET_DOES_NOT_MATCH, "the SOP Instance UID of a dataset is not that of its C-STORE"
         )
     return None
+
+
+_REFUSED_UNLESS_UID = {
+    SOP_INSTANCE: "SOP Instance",
+    STUDY_INSTANCE: "Study Instance",
+    SERIES_INSTANCE: "Series Instance",
+}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,15 +18,18 @@ from typing import TYPE_CHECKING
 import sdnotify
 import structlog
 
-from dicomnode.audit.events import AuditEvent, Source
+from dicomnode.audit.events import SUCCESS, AuditEvent, Source
 from dicomnode.audit.syslog import SyslogSender, connector
 from dicomnode.audit.trail import AuditTrail
-from dicomnode.errors import ConfigError, ProcessLost, RetryLater, StartError
+from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
 from dicomnode.processes.lookout import Lookout
+from dicomnode.processes.reload import Reloader
 from dicomnode.processes.root import prepare_root
-from dicomnode.processes.supervise import MOST_DEATHS, Side
+from dicomnode.processes.serve import check_in_child, run_sides
+from dicomnode.processes.signals import Signals
+from dicomnode.processes.usable import check_bundles, check_certificates
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 
@@ -40,8 +42,6 @@ log = structlog.get_logger()
 WATCHDOG_S = 10.0
 # The listener's loop comes round several times a second.
 LISTENER_SILENT_S = 30.0
-# How long systemd is to wait on, each time it is told that a side is still starting.
-STARTING_S = 60
 
 
 def open_ledger(config: Config) -> Ledger:
@@ -50,21 +50,23 @@ def open_ledger(config: Config) -> Ledger:
     return Ledger.open(config.storage.database_url)
 
 
-def run_receive(config: Config) -> None:
-    """Listen until SIGTERM or SIGINT: everything that is acknowledged is safe in the spool."""
+def run_receive(config: Config, path: Path | None = None) -> None:
+    """Listen until SIGTERM or SIGINT: everything that is acknowledged is safe in the spool.
+
+    SIGHUP reads the configuration at `path` again.
+    """
     # Here and not above: `work` needs no listener and `receive` no pipeline.
     from dicomnode.network.association import Receiver
     from dicomnode.network.commitment_scp import CommitmentProvider
     from dicomnode.spool.recover import rebuild_ledger
     from dicomnode.spool.writer import SpoolWriter
 
+    signals = Signals()
     configure_logging(config.log)
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "receive.lock", "receive"):
         layout = SpoolLayout(config.storage.spool)
-        writer = SpoolWriter(
-            layout, config.storage.minimum_free_mb * 2**20, config.storage.resume_free_mb * 2**20
-        )
+        writer = SpoolWriter(layout, *_free_space(config))
         report = rebuild_ledger(layout, ledger.instances)
         log.info("spool_recovered", **vars(report))
         audit = open_audit(config)
@@ -78,35 +80,78 @@ def run_receive(config: Config) -> None:
             config, writer, ledger.instances.add, time.time, provider.services(journal), audit
         )
         host, port = receiver.start()
-        announcement = config.storage.root / "receive.json"
-        announcement.write_text(
-            json.dumps({"pid": os.getpid(), "host": host, "port": port, "ae_title": config.network.ae_title})
-        )
+        announcement = Announcement(config.storage.root / "receive.json", host, port)
+        announcement.write(config)
         provider.start()
         log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
         audit(AuditEvent("started", detail="receive"))
 
+        def take_over(new: Config) -> None:
+            configure_logging(new.log)
+            writer.set_limits(*_free_space(new))
+            provider.reconfigure(new)
+            receiver.reconfigure(new)
+            announcement.write(new)
+            audit.remember_configuration(new.model_dump_json())
+
+        reloader = Reloader("receive", path, config, check_certificates, take_over, audit)
+
         def watch_load() -> bool:
             with suppress(RetryLater):
-                receiver.congested = ledger.jobs.count_open() > config.network.maximum_open_studies
-            silent_s = receiver.silent_s()
-            if silent_s > LISTENER_SILENT_S:
-                log.error(
-                    "listener_hangs",
-                    seconds=round(silent_s),
-                    advice="the watchdog is not fed: the process is to be started again",
-                )
-            return silent_s <= LISTENER_SILENT_S
+                most = reloader.config.network.maximum_open_studies
+                receiver.congested = ledger.jobs.count_open() > most
+            return _listens(receiver.silent_s())
 
         try:
-            _until_stopped(watch_load)
+            _until_stopped(signals, watch_load, reloader)
         finally:
-            announcement.unlink(missing_ok=True)
+            announcement.remove()
             provider.stop()
             receiver.stop(10.0)
             ledger.close()
             audit(AuditEvent("stopped", detail="receive"))
             audit.close()
+
+
+def _free_space(config: Config) -> tuple[int, int]:
+    """Return the limits of free space in bytes: below the first nothing is taken, from the second on again."""
+    return config.storage.minimum_free_mb * 2**20, config.storage.resume_free_mb * 2**20
+
+
+def _listens(silent_s: float) -> bool:
+    """Return whether the listener's loop comes round, and say so when it does not."""
+    if silent_s > LISTENER_SILENT_S:
+        log.error(
+            "listener_hangs",
+            seconds=round(silent_s),
+            advice="the watchdog is not fed: the process is to be started again",
+        )
+    return silent_s <= LISTENER_SILENT_S
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """The file that says where a process of the node listens, for as long as it does."""
+
+    path: Path
+    host: str
+    port: int
+
+    def write(self, config: Config) -> None:
+        """Write it; whoever reads meanwhile sees the old one or the new one."""
+        values = {
+            "pid": os.getpid(),
+            "host": self.host,
+            "port": self.port,
+            "ae_title": config.network.ae_title,
+        }
+        draft = self.path.with_name(f"{self.path.name}.draft")
+        draft.write_text(json.dumps(values))
+        draft.replace(self.path)
+
+    def remove(self) -> None:
+        """Take it away."""
+        self.path.unlink(missing_ok=True)
 
 
 def open_audit(config: Config) -> AuditTrail:
@@ -129,17 +174,11 @@ def open_audit(config: Config) -> AuditTrail:
 @contextmanager
 def workplace(config: Config) -> Iterator[Workplace]:
     """Join what the working side needs; on leaving, its worker processes are stopped."""
-    from dicomnode.answer import build_recipe
     from dicomnode.compute import Compute
     from dicomnode.flow import Workplace
     from dicomnode.spool.recover import sweep_half_results
-    from pipeline.errors import BundleError
 
-    try:
-        build_recipe(config)
-    except BundleError as problem:
-        # Noticed later, it would refuse every study into the PACS.
-        raise StartError(f"pipeline.lesion_model, pipeline.brain_model: {problem}") from None
+    check_bundles(config)
     ledger = open_ledger(config)
     with _only_one(config.storage.root / "work.lock", "work"):
         owner = f"work@{socket.gethostname()}"
@@ -163,14 +202,24 @@ def workplace(config: Config) -> Iterator[Workplace]:
             audit.close()
 
 
-def run_work(config: Config) -> None:
-    """Assess, answer and deliver studies until SIGTERM or SIGINT."""
-    from dicomnode.processes.schedule import catch_up, start_schedule
+def run_work(config: Config, path: Path | None = None) -> None:
+    """Assess, answer and deliver studies until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
+    from dicomnode.processes.schedule import CurrentWorkplace, catch_up, resize, start_schedule
 
+    signals = Signals()
     configure_logging(config.log)
     with workplace(config) as work_place:
-        lookout = Lookout()
-        scheduler = start_schedule(work_place, lookout)
+        lookout, current = Lookout(), CurrentWorkplace(work_place)
+        scheduler = start_schedule(current, lookout)
+
+        def check(new: Config) -> None:
+            check_certificates(new)
+            check_bundles(new)
+
+        def take_over(new: Config) -> None:
+            configure_logging(new.log)
+            current.take_over(new)
+            resize(scheduler, current)
 
         def look_after() -> bool:
             catch_up(scheduler, datetime.now(UTC))
@@ -178,64 +227,35 @@ def run_work(config: Config) -> None:
 
         log.info("working", workers=work_place.compute.worker_count, destinations=len(config.destinations))
         try:
-            _until_stopped(look_after)
+            reloader = Reloader("work", path, config, check, take_over, work_place.audit)
+            _until_stopped(signals, look_after, reloader)
         finally:
             # A study that is being computed is left to its lease: it resumes at the next start.
             scheduler.shutdown(wait=False)
 
 
-def run_serve(config: Config, config_path: Path | None) -> None:
+def run_serve(config: Config, path: Path | None) -> None:
     """Run both sides as processes of their own and start again the one that dies or hangs."""
+    signals = Signals()
     configure_logging(config.log)
-    arguments = ["--config", str(config_path)] if config_path else []
-    # Before there are children: a SIGTERM in between would leave them behind.
-    stop = _stop_event()
+    arguments = ["--config", str(path)] if path else []
     # -P: what lies in the folder that the node is started in is not taken for a module (a `socket.py`, say).
-    sides = {
-        side: Side([sys.executable, "-P", "-m", "dicomnode", side, *arguments])
-        for side in ("receive", "work")
-    }
-    notifier, is_ready = sdnotify.SystemdNotifier(), False
-    try:
-        while not stop.wait(0.5):
-            for name, side in sides.items():
-                _look_after(name, side)
-            if not is_ready and all(side.is_ready for side in sides.values()):
-                is_ready = True
-                notifier.notify("READY=1")
-            # A large spool takes its time to be read; both sides say so by being alive.
-            notifier.notify("WATCHDOG=1" if is_ready else f"EXTEND_TIMEOUT_USEC={STARTING_S * 10**6}")
-    finally:
-        for side in sides.values():
-            side.process.terminate()
-        for side in sides.values():
-            side.wait(20.0)
+    command = [sys.executable, "-P", "-m", "dicomnode"]
 
+    def audit_refusal(event: AuditEvent) -> None:
+        """Audit a configuration that was not handed on; each side audits what it takes over itself."""
+        if event.outcome != SUCCESS:
+            trail = open_audit(config)
+            trail(event)
+            trail.close()
 
-def _look_after(name: str, side: Side) -> None:
-    """Kill a side that hangs, start one again that died; `ProcessLost` when that does not help."""
-    if side.kill_if_silent(time.monotonic()):
-        log.error(
-            "process_killed",
-            side=name,
-            advice="it gave no sign of life for a minute; the log says what hangs",
-        )
-    if side.restart_if_dead(time.monotonic()):
-        log.warning("process_restarted", side=name)
-    code = side.start_failure((ConfigError.exit_code, StartError.exit_code))
-    if code is not None:
-        raise ProcessLost(f"`dicomnode {name}` could not start; its message stands above", code)
-    code = side.lost_code(StartError.exit_code)
-    if code is not None:
-        log.error(
-            "process_lost",
-            side=name,
-            code=code,
-            advice="it ended again and again right after its start; the log says why",
-        )
-        raise ProcessLost(
-            f"`dicomnode {name}` ended {MOST_DEATHS} times in a row, the last time with {code}", code
-        )
+    def check(_new: Config) -> None:
+        check_in_child([*command, "config", "check", "--files", *arguments])
+
+    commands = {side: [*command, side, *arguments] for side in ("receive", "work")}
+    run_sides(
+        commands, signals, lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal)
+    )
 
 
 @contextmanager
@@ -252,13 +272,6 @@ def _only_one(path: Path, side: str) -> Iterator[None]:
         yield
 
 
-def _stop_event() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
 def _hung(lookout: Lookout) -> bool:
     """Return whether a timer hangs, and name it."""
     overdue = lookout.overdue()
@@ -272,15 +285,16 @@ def _hung(lookout: Lookout) -> bool:
     return bool(overdue)
 
 
-def _until_stopped(is_well: Callable[[], bool]) -> None:
-    """Tell who started us that we are ready, and feed the watchdog while `is_well`.
+def _until_stopped(signals: Signals, is_well: Callable[[], bool], reloader: Reloader) -> None:
+    """Tell who started us that we are ready, and feed the watchdog while `is_well`; reload when asked to.
 
     Return on SIGTERM or SIGINT.
     """
-    stop = _stop_event()
     notifier = sdnotify.SystemdNotifier()
     notifier.notify("READY=1")
-    while not stop.wait(WATCHDOG_S):
+    while (request := signals.wait(WATCHDOG_S)) != "stop":
+        if request == "reload":
+            reloader.reload()
         if is_well():
             notifier.notify("WATCHDOG=1")
     notifier.notify("STOPPING=1")

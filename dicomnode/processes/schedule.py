@@ -18,6 +18,7 @@ from dicomnode.audit.events import AuditEvent
 from dicomnode.errors import NodeError, where
 from dicomnode.flow import Workplace
 from dicomnode.processes.lookout import Lookout
+from dicomnode.settings.config import Config
 from dicomnode.spool.retention import remove_expired_studies
 
 log = structlog.get_logger()
@@ -32,6 +33,8 @@ SILENT_S = 1800.0
 # After failures a timer waits 1, 2, 4 ... seconds, at most so long.
 LONGEST_WAIT_S = 60.0
 _LOGGED_COUNTS = frozenset(10**power for power in range(9))
+# For destinations that a reload adds: each may keep two runs busy.
+_SPARE_THREADS = 64
 # One large object over a slow line gives none, and takes its time.
 _SILENT_TIMEOUTS = 60
 
@@ -44,6 +47,22 @@ class Timer:
     interval_s: float
     action: Callable[[Workplace], object]
     at_once: int = 1
+
+
+class CurrentWorkplace:
+    """The workplace that holds now; a reload replaces it for every run that begins afterwards."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        self._workplace = workplace
+
+    def get(self) -> Workplace:
+        """Return the workplace for one run, which can see whether it was replaced meanwhile."""
+        workplace = self._workplace
+        return replace(workplace, is_outdated=lambda: self._workplace is not workplace)
+
+    def take_over(self, config: Config) -> None:
+        """Work by another configuration from now on; runs that are under way keep theirs."""
+        self._workplace = replace(self._workplace, config=config)
 
 
 def timers(workplace: Workplace) -> tuple[Timer, ...]:
@@ -77,13 +96,15 @@ def _remove_expired(workplace: Workplace) -> int:
     )
 
 
-def start_schedule(workplace: Workplace, lookout: Lookout) -> BackgroundScheduler:
+def start_schedule(current: CurrentWorkplace, lookout: Lookout) -> BackgroundScheduler:
     """Start the timers in threads of their own and return the running scheduler.
 
     `lookout` sees whether each comes round.
     """
+    workplace = current.get()
     table, failures = timers(workplace), Failures()
-    executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table))}
+    # Threads are started when they are needed; a reload may add destinations.
+    executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table) + _SPARE_THREADS)}
     scheduler = BackgroundScheduler(timezone="UTC", executors=executors)
     silent_s = max(SILENT_S, _SILENT_TIMEOUTS * workplace.config.delivery.timeout_s)
     for timer in table:
@@ -91,7 +112,7 @@ def start_schedule(workplace: Workplace, lookout: Lookout) -> BackgroundSchedule
         scheduler.add_job(
             _guarded,
             "interval",
-            args=(timer, workplace, lookout, failures),
+            args=(timer, current, lookout, failures),
             seconds=timer.interval_s,
             id=timer.name,
             coalesce=True,
@@ -100,6 +121,12 @@ def start_schedule(workplace: Workplace, lookout: Lookout) -> BackgroundSchedule
         )
     scheduler.start()
     return scheduler
+
+
+def resize(scheduler: BackgroundScheduler, current: CurrentWorkplace) -> None:
+    """Let as many runs of each timer be under way as the configuration that holds now asks for."""
+    for timer in timers(current.get()):
+        scheduler.modify_job(timer.name, max_instances=timer.at_once)
 
 
 def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
@@ -124,7 +151,7 @@ def _answer_until_idle(workplace: Workplace) -> None:
     """Answer studies while there are any and a worker is free; workers that joined since are counted in."""
     while True:
         with workplace.compute.slot() as free:
-            if not free or not flow.answer_next(workplace):
+            if not free or not flow.answer_next(workplace) or workplace.is_outdated():
                 return
 
 
@@ -168,11 +195,12 @@ class Failures:
             self._failing.pop(name, None)
 
 
-def _guarded(timer: Timer, workplace: Workplace, lookout: Lookout, failures: Failures) -> None:
+def _guarded(timer: Timer, current: CurrentWorkplace, lookout: Lookout, failures: Failures) -> None:
     """Log what a run raises, and run again later.
 
     Whenever a run looks at the clock or audits something, it is alive.
     """
+    workplace = current.get()
     with lookout.run(timer.name) as alive:
 
         def now() -> float:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -43,6 +44,7 @@ class Side:
         """Whether the process that runs now said READY=1."""
         self._heard_at: float | None = None
         self._looked_at = time.monotonic()
+        self._wants_reload = False
         self._deaths = 0
         self._was_steady = False
         self._start_at: float | None = None
@@ -80,6 +82,16 @@ class Side:
         self._heard_at = None
         self.process.kill()
         return True
+
+    def ask_to_reload(self) -> None:
+        """Have the process read its configuration again, as soon as it is ready."""
+        self._wants_reload = True
+
+    def reload_if_asked(self) -> None:
+        """Send SIGHUP to a process that is to reload and says that it is ready; before, it would die of it."""
+        if self._wants_reload and self.is_ready and self.process.poll() is None:
+            self._wants_reload = False
+            self.process.send_signal(signal.SIGHUP)
 
     def start_failure(self, exit_codes: tuple[int, ...]) -> int | None:
         """Return the exit code by which the process said that it cannot start, and never did.

@@ -49,10 +49,14 @@ class SpoolWriter:
 
     def __init__(self, layout: SpoolLayout, minimum_free_bytes: int, resume_free_bytes: int = 0) -> None:
         self.layout = layout
+        self._full = False
+        self.set_limits(minimum_free_bytes, resume_free_bytes)
+        layout.prepare()
+
+    def set_limits(self, minimum_free_bytes: int, resume_free_bytes: int) -> None:
+        """Take other limits of free space from now on."""
         self._minimum_free_bytes = minimum_free_bytes
         self._resume_free_bytes = max(minimum_free_bytes, resume_free_bytes)
-        self._full = False
-        layout.prepare()
 
     def write(
         self,

@@ -20,6 +20,7 @@ from dicomnode.study.checks import (
     stray_count,
 )
 from dicomnode.study.choice import ChosenSeries, Selection
+from dicomnode.study.concatenations import concatenation_findings
 from dicomnode.study.joining import join_series
 from dicomnode.study.selection import select_series
 from dicomnode.study.splitting import split_series
@@ -69,6 +70,9 @@ def series_completeness(
     broken = next((finding for finding in findings if finding.grade == "refuse"), None)
     if broken is not None:
         return Completeness(False, broken.message, findings)
+    missing_parts = concatenation_findings(series)
+    if missing_parts:
+        return Completeness(False, missing_parts[0].message, (*findings, *missing_parts))
     count, announced = len(choice.stack.slices), announced_count(series, choice.stack)
     if listed is not None and len(series.instances) + stray_count(series) < listed:
         return Completeness(

@@ -34,6 +34,7 @@ import numpy as np
 
 from dicomnode.records import Finding, InstanceHeader, Role, Series
 from dicomnode.settings.config import SelectionSettings
+from dicomnode.study.concatenations import concatenation_findings, list_concatenations
 from dicomnode.study.lattice import Lattice, fit_lattice
 from dicomnode.study.stacks import Stack, StackChoice, choose_stack
 
@@ -176,6 +177,9 @@ def _uneven(message: str, distances: np.ndarray) -> Finding:
 
 def count_findings(series: Series, stack: Stack) -> tuple[Finding, ...]:
     """Return a warning when the headers announce more, or closer, slices than there are."""
+    missing_parts = concatenation_findings(series)
+    if missing_parts:
+        return missing_parts
     announced_mm = series.instances[0].header.SpacingBetweenSlices
     ratio = stack.mean_spacing_mm / announced_mm if announced_mm and announced_mm > 0 else 1.0
     thickness_mm = series.instances[0].header.SliceThickness or 0.0
@@ -234,6 +238,10 @@ def stray_count(series: Series) -> int:
 
 def _announced_by(headers: Sequence[InstanceHeader]) -> set[int]:
     first = headers[0]
+    concatenations = list_concatenations(headers)
+    if concatenations:
+        is_whole = all(item.total and item.is_complete for item in concatenations)
+        return {sum(max(1, header.NumberOfFrames) for header in headers)} if is_whole else set()
     if len(headers) == 1 and first.NumberOfFrames > 1:
         return {first.NumberOfFrames}
     numbers = (

@@ -30,12 +30,20 @@ class SeriesSummary:
     plane: str
     spacing_mm: float | None
     slice_count: int
+    stack_number: int = 0
 
     @property
     def name(self) -> str:
-        """The series in few words: 'series 3 "T1 3D"', or its UID where it has no number."""
-        number = self.SeriesInstanceUID if self.SeriesNumber is None else str(self.SeriesNumber)
-        return f'series {number} "{self.SeriesDescription}"' if self.SeriesDescription else f"series {number}"
+        """The series in few words: 'series 3 "T1 3D"', or its UID where it has no number.
+
+        Of a series that holds several stacks, also which of them: 'stack 2 of series 3 "T1 3D"'.
+        """
+        # The key of a stack is the UID of its series, a slash and its number.
+        number = self.SeriesInstanceUID.partition("/")[0] if self.SeriesNumber is None else self.SeriesNumber
+        series = (
+            f'series {number} "{self.SeriesDescription}"' if self.SeriesDescription else f"series {number}"
+        )
+        return f"stack {self.stack_number} of {series}" if self.stack_number else series
 
     @property
     def sentence(self) -> str:
@@ -157,6 +165,7 @@ def summarise_series(series: Series, choice: StackChoice | None = None) -> Serie
         slice_count=len(stack.slices)
         if stack is not None
         else sum(max(1, item.header.NumberOfFrames) for item in series.instances),
+        stack_number=series.stack_number,
     )
 
 

@@ -222,12 +222,30 @@ def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
         "FrameTypes": list(facts.frame_types),
         "EchoTimes": list(facts.echo_times),
         "TemporalPositionIndices": list(facts.temporal_indices),
-        "FrameKinds": [list(kind) for kind in facts.frame_kinds] if len(set(facts.frame_kinds)) > 1 else None,
+        "FrameKinds": _frame_kinds(dataset, facts),
+        "Concatenation": _concatenation(dataset),
         "SlicesAnnounced": _announced(dataset),
         "SamplesPerPixel": read_integer(dataset, "SamplesPerPixel"),
         "PixelSpacings": len(set(facts.pixel_spacings)) if len(set(facts.pixel_spacings)) > 1 else None,
     }
     return {key: value for key, value in header_values.items() if value not in (None, "", [])}
+
+
+def _frame_kinds(dataset: Dataset, facts: FrameFacts) -> list[list[Any]] | None:
+    """Return what each frame says of itself, where frames differ, or may differ from those of another instance."""
+    may_differ = len(set(facts.frame_kinds)) > 1 or bool(read_uid(dataset, "ConcatenationUID"))
+    return [list(kind) for kind in facts.frame_kinds] if may_differ else None
+
+
+def _concatenation(dataset: Dataset) -> list[Any] | None:
+    """Return Concatenation UID, In-concatenation Number and In-concatenation Total Number.
+
+    Of a part of a multi-frame image that was cut into several instances (PS3.3 C.7.6.16.2.2.4); a number that
+    is absent is None.
+    """
+    uid = read_uid(dataset, "ConcatenationUID")
+    numbers = ("InConcatenationNumber", "InConcatenationTotalNumber")
+    return [uid, *(read_integer(dataset, keyword) for keyword in numbers)] if uid else None
 
 
 def _acquisition_time(dataset: Dataset) -> str:

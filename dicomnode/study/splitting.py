@@ -156,7 +156,8 @@ def _narrow(series: Series, members: Sequence[Slice]) -> Series:
     instances = []
     for instance in series.instances:
         own_frames = frames.get(instance.header.SOPInstanceUID, [])
-        if own_frames and len(own_frames) == max(1, instance.header.NumberOfFrames):
+        is_whole = len(own_frames) == max(1, instance.header.NumberOfFrames)
+        if own_frames and is_whole and "FrameKinds" not in instance.header.extra:
             instances.append(instance)
         elif own_frames:
             instances.append(

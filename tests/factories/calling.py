@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,13 +23,19 @@ def associate(
     *,
     calling: str = "SCANNER",
     called: str = "NODE",
+    tls: ssl.SSLContext | None = None,
 ) -> Association:
     """Ask 127.0.0.1 for an association; the caller looks whether it got one, within `sockets_closed`."""
     entity = AE(ae_title=calling)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
     wanted = [build_context(uid, list(syntaxes)) for uid, syntaxes in contexts]
     return entity.associate(
-        "127.0.0.1", port, ae_title=called, contexts=wanted, evt_handlers=[(evt.EVT_ACSE_SENT, _note)]
+        "127.0.0.1",
+        port,
+        ae_title=called,
+        contexts=wanted,
+        evt_handlers=[(evt.EVT_ACSE_SENT, _note)],
+        tls_args=None if tls is None else (tls, "localhost"),
     )
 
 

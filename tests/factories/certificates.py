@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,3 +72,10 @@ def tls_settings(authority: Authority, identity: Identity, **more: Any) -> dict[
         "authorities": str(authority.certificate),
         **more,
     }
+
+
+def client_context(authority: Authority, identity: Identity) -> ssl.SSLContext:
+    """Return the context of a caller that shows `identity` and trusts `authority`."""
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    context.load_cert_chain(str(identity.certificate), str(identity.key))
+    return context

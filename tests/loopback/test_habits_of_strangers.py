@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.factories.calling import MR_EXPLICIT, associate, sockets_closed
-from tests.factories.certificates import Authority, tls_settings
+from tests.factories.certificates import Authority, client_context, tls_settings
 from tests.factories.instances import small_instance
 from tests.factories.listening import (
     PEER,
@@ -33,9 +35,12 @@ from tests.factories.pdus import associate_request
 REQUEST = associate_request(calling="NOBODY")
 VERIFICATION = "1.2.840.10008.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
-ARTIM_S = 4.0
 LEAST_ROUNDS = 5
+LARGEST_GROWTH_MIB = 200
 LONG_S = float(os.environ.get("DICOMNODE_STRANGER_S", "20"))
+
+Habit = Callable[[int, list[socket.socket]], None]
+"""Plays once with the node's port; what it leaves open goes into the list."""
 
 
 def call(port: int) -> socket.socket:
@@ -78,7 +83,7 @@ def reset(port: int, _opened: list[socket.socket]) -> None:
         line.close()
 
 
-def say(words: bytes, *, stays: bool = False) -> Callable[[int, list[socket.socket]], None]:
+def say(words: bytes, *, stays: bool = False) -> Habit:
     def habit(port: int, opened: list[socket.socket]) -> None:
         for _ in range(4):
             line = call(port)
@@ -92,7 +97,28 @@ def say(words: bytes, *, stays: bool = False) -> Callable[[int, list[socket.sock
     return habit
 
 
-HABITS = {
+def greet(context: ssl.SSLContext, words: bytes, *, stays: bool = False) -> Habit:
+    """Say so much after a handshake."""
+
+    def habit(port: int, opened: list[socket.socket]) -> None:
+        if len(opened) >= 100:
+            opened.pop(0).close()
+        raw = call(port)
+        try:
+            line = context.wrap_socket(raw, server_hostname="localhost")
+            line.sendall(words)
+        except OSError:
+            raw.close()
+            return
+        if stays:
+            opened.append(line)
+        else:
+            line.close()
+
+    return habit
+
+
+HABITS: dict[str, Habit] = {
     "silent": stay_silent,
     "dripping": drip,
     "connect and close": connect_and_close,
@@ -108,10 +134,21 @@ HABITS = {
 }
 
 
+@dataclass
+class Minute:
+    """What became of the peer and of the node while a stranger played a habit."""
+
+    rounds: int = 0
+    problems: list[str] = field(default_factory=list)
+    grown_mib: float = 0.0
+    log_lines: int = 0
+    audit_events: int = 0
+
+
 def play(
-    node: Listening, habit: Callable[[int, list[socket.socket]], None], seconds: float
-) -> tuple[int, list[str]]:
-    """Let the stranger go on for so long while the peer works; return how often it echoed and stored, and what went wrong."""
+    node: Listening, habit: Habit, seconds: float, pause_s: float, tls: ssl.SSLContext | None = None
+) -> Minute:
+    """Let the stranger go on for so long while the peer works."""
     threads, memory = threading.active_count(), resident_mib()
     opened: list[socket.socket] = []
     stop = threading.Event()
@@ -120,35 +157,39 @@ def play(
         while not stop.is_set():
             with contextlib.suppress(OSError):
                 habit(node.port, opened)
-            stop.wait(0.1 if seconds < 10 else 1.0)
+            stop.wait(pause_s)
 
     thread = threading.Thread(target=stranger)
     thread.start()
-    problems: list[str] = []
-    rounds, end = 0, time.monotonic() + seconds
+    minute = Minute()
+    end = time.monotonic() + seconds
     try:
         # A busy machine takes longer for them, and is no fault.
-        while time.monotonic() < end or rounds < LEAST_ROUNDS:
+        while time.monotonic() < end or minute.rounds < LEAST_ROUNDS:
             began = time.monotonic()
-            rounds += 1
-            problems += peer_round(node, rounds)
+            minute.rounds += 1
+            minute.problems += peer_round(node, minute.rounds, tls)
             time.sleep(max(0.0, min(1.0, seconds / 6) - (time.monotonic() - began)))
-        if resident_mib() - memory > 200:
-            problems.append(f"memory grew by {resident_mib() - memory:.0f} MiB")
+        minute.grown_mib = resident_mib() - memory
     finally:
         stop.set()
         thread.join(20)
         for line in opened:
             line.close()
+    if minute.grown_mib > LARGEST_GROWTH_MIB:
+        minute.problems.append(f"memory grew by {minute.grown_mib:.0f} MiB")
     if not threads_go_down_to(threads):
-        problems.append(f"{threading.active_count() - threads} threads over")
+        minute.problems.append(f"{threading.active_count() - threads} threads over")
     if not eventually(lambda: node.held_bytes == 0):
-        problems.append("something is still counted")
-    return rounds, problems
+        minute.problems.append("something is still counted")
+    minute.log_lines = len(node.lines(STRANGER))
+    minute.audit_events = len([event for event in node.audited if event.peer_host == STRANGER])
+    return minute
 
 
-def peer_round(node: Listening, number: int) -> list[str]:
-    association = associate(node.port, [*MR_EXPLICIT, (VERIFICATION, (EXPLICIT,))], calling="PEER")
+def peer_round(node: Listening, number: int, tls: ssl.SSLContext | None = None) -> list[str]:
+    contexts = [*MR_EXPLICIT, (VERIFICATION, (EXPLICIT,))]
+    association = associate(node.port, contexts, calling="PEER", tls=tls)
     if not association.is_established:
         return [f"round {number}: refused"]
     instance = small_instance(number)
@@ -169,29 +210,72 @@ def _closed() -> Iterator[None]:
 def test_a_stranger_keeps_nobody_out(habit: str, tmp_path: Path) -> None:
     with listening(tmp_path, acse_timeout_s=1.5) as node:
         began = time.monotonic()
-        rounds, problems = play(node, HABITS[habit], 3.0)
+        minute = play(node, HABITS[habit], 3.0, 0.1)
 
-        assert problems == []
-        assert rounds >= LEAST_ROUNDS
-        lines = node.lines(STRANGER)
+        assert minute.problems == []
+        assert minute.rounds >= LEAST_ROUNDS
         # One line a minute, and the stranger's host in it: what comes again is counted.
-        assert 1 <= len(lines) <= 1 + (time.monotonic() - began) // 60
-        assert lines[0]["reason"]
+        assert 1 <= minute.log_lines <= 1 + (time.monotonic() - began) // 60
+        assert node.lines(STRANGER)[0]["reason"]
+        assert minute.audit_events >= 1
     assert not [event for event in node.audited if event.peer_host == PEER]
+
+
+def note_figures(minute: Minute, record_property: Callable[[str, object], None]) -> None:
+    for name, figure in vars(minute).items():
+        record_property(name, figure)
 
 
 @pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("habit", HABITS)
-def test_a_stranger_keeps_nobody_out_for_a_minute(habit: str, tmp_path: Path) -> None:
+def test_a_stranger_keeps_nobody_out_for_a_minute(
+    habit: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     with listening(tmp_path) as node:
         began = time.monotonic()
-        rounds, problems = play(node, HABITS[habit], LONG_S)
+        minute = play(node, HABITS[habit], LONG_S, 1.0)
+        note_figures(minute, record_property)
 
-        assert problems == []
-        assert rounds >= LEAST_ROUNDS
-        assert 1 <= len(node.lines(STRANGER)) <= 1 + (time.monotonic() - began) // 60
+        assert minute.problems == []
+        assert minute.rounds >= LEAST_ROUNDS
+        assert 1 <= minute.log_lines <= 1 + (time.monotonic() - began) // 60
+        assert minute.audit_events >= 1
+
+
+HABITS_AT_TLS = [*HABITS, "half a hello", "greeted, silent", "greeted, a request", "greeted, hung up"]
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("habit", HABITS_AT_TLS)
+def test_a_stranger_at_a_port_with_tls_keeps_nobody_out_for_a_minute(
+    habit: str,
+    tmp_path: Path,
+    require_tool: Callable[[str], str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    authority = Authority(require_tool("openssl"), tmp_path / "ca")
+    # The stranger has a certificate of the right authority: only its address is nobody's.
+    stranger, peer = (client_context(authority, authority.issue(name)) for name in ("stranger", "peer"))
+    habits = {
+        **HABITS,
+        "half a hello": say(b"\x16\x03\x01\x02\x00\x01\x00\x01", stays=True),
+        "greeted, silent": greet(stranger, b"", stays=True),
+        "greeted, a request": greet(stranger, REQUEST, stays=True),
+        "greeted, hung up": greet(stranger, REQUEST[:30]),
+    }
+    with listening(tmp_path, tls_settings(authority, authority.issue("node.example"))) as node:
+        began = time.monotonic()
+        minute = play(node, habits[habit], LONG_S, 1.0, peer)
+        note_figures(minute, record_property)
+
+        assert minute.problems == []
+        assert minute.rounds >= LEAST_ROUNDS
+        assert 1 <= minute.log_lines <= 1 + (time.monotonic() - began) // 60
+        assert minute.audit_events >= 1
 
 
 @pytest.mark.parametrize("habit", ["silent", "connect and close", "http", "half a hello", "a plain request"])

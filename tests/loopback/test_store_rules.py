@@ -166,6 +166,43 @@ def test_a_dataset_that_is_another_one(
         assert status_of(read_pdu(line)[1]) == expected
 
 
+def in_group_20(element_number: int, value: bytes) -> bytes:
+    value += b"\0" * (len(value) % 2)
+    return struct.pack("<HH2sH", 0x20, element_number, b"UI", len(value)) + value
+
+
+@pytest.mark.parametrize("number", [0x0D, 0x0E], ids=["study", "series"])
+@pytest.mark.parametrize(
+    ("uid", "expected"),
+    [
+        (b"1.2.003", 0x0000),
+        (b"", 0x0000),
+        *(
+            (uid, 0xC000)
+            for uid in (b"1.2.ANON.5", b"1" * 66, b"1.2.", b"1.2\\1.3", b"DOE^JOHN", b"1..2", b"\xe9\xe8")
+        ),
+    ],
+)
+def test_the_study_and_series_of_a_dataset_are_uids(
+    node: Listening, number: int, uid: bytes, expected: int
+) -> None:
+    # A sequence of undefined length, as scanners put before them, hides nothing.
+    sequence = (
+        struct.pack("<HH2sHL", 8, 0x1110, b"SQ", 0, 0xFFFFFFFF)
+        + struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
+        + struct.pack("<HH2sH", 8, 0x1155, b"UI", 6)
+        + b"1.2.9\0"
+        + struct.pack("<HHL", 0xFFFE, 0xE00D, 0)
+        + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    )
+    with call(node.port) as line:
+        line.sendall(pdata(1, 3, store(MR, b"1.2.3")))
+        line.sendall(pdata(1, 2, dataset(MR, b"1.2.3") + sequence + in_group_20(number, uid)))
+        assert status_of(read_pdu(line)[1]) == expected
+    assert len(list((node.spool / "incoming").glob("*/*.dcm"))) == int(not expected)
+    assert "DOE" not in str(node.logged)
+
+
 def test_objects_that_are_refused_cannot_come_under_another_class(tmp_path: Path) -> None:
     with listening(tmp_path, other_objects="refuse") as node, call(node.port) as line:
         line.sendall(pdata(1, 3, store(CT, b"1.2.3")) + pdata(1, 2, dataset(CT, b"1.2.3")))

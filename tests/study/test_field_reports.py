@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from dicomnode.study.assembly import assemble
 from dicomnode.study.choice import Selection
 from dicomnode.study.headers import read_header
 from dicomnode.study.selection import select_series
+from tests.factories.field_reports import Case, load_cases
 
 # Case: description of the T1 and of the FLAIR ("" where none may be used), words that a finding holds, words that none holds.
 RIGHT: dict[str, tuple[str, str, str, str]] = {
@@ -41,16 +41,8 @@ RIGHT: dict[str, tuple[str, str, str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def cases(repo_root: Path) -> dict[str, Callable[[str], list[Dataset]]]:
-    path = repo_root.parent / "shared" / "cases" / "make_cases.py"
-    if not path.exists():
-        pytest.skip("the studies of the field reports (../shared/cases) are not on this machine")
-    spec = importlib.util.spec_from_file_location("make_cases", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return dict(module.CASES)
+def cases(repo_root: Path) -> dict[str, Case]:
+    return load_cases(repo_root)
 
 
 def write(datasets: Sequence[Dataset], folder: Path) -> tuple[IndexedInstance, ...]:
@@ -67,9 +59,7 @@ def described(selection: Selection, role: Any) -> str:
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_field_report_is_read_right(
-    cases: dict[str, Callable[[str], list[Dataset]]], name: str, tmp_path: Path
-) -> None:
+def test_a_field_report_is_read_right(cases: dict[str, Case], name: str, tmp_path: Path) -> None:
     t1, flair, present, absent = RIGHT[name]
     instances = write(cases[name](name), tmp_path)
     selection = select_series(assemble(instances[0].header.StudyInstanceUID, instances), SelectionSettings())
@@ -80,9 +70,7 @@ def test_a_field_report_is_read_right(
 
 
 @pytest.mark.parametrize("name", ["philips_tof", "pre_and_post_gad", "t1_flair_no_timing_alone"])
-def test_the_chosen_series_become_the_volumes(
-    cases: dict[str, Callable[[str], list[Dataset]]], name: str, tmp_path: Path
-) -> None:
+def test_the_chosen_series_become_the_volumes(cases: dict[str, Case], name: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     instances = write(cases[name](name), tmp_path / "images")
     task = StudyTask(

@@ -31,6 +31,7 @@ PAGES = [
             "offline",
             "destinations",
             "model-bundle",
+            "operation",
             "states",
             "training",
         )

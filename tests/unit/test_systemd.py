@@ -33,7 +33,7 @@ def service_settings(path: Path) -> dict[str, str]:
     """The [Service] section; no key may stand twice."""
     section = path.read_text(encoding="utf-8").split("[Service]")[1].split("[Install]")[0]
     pairs = [line.split("=", 1) for line in section.splitlines() if line and not line.startswith("#")]
-    keys = [key for key, _ in pairs if key != "SystemCallFilter"]
+    keys = [key for key, _ in pairs if key not in ("SystemCallFilter", "ExecReload")]
     assert len(set(keys)) == len(keys)
     return dict(pairs)
 
@@ -74,6 +74,25 @@ def test_units_start_a_command_that_exists(repo_root: Path, unit: str) -> None:
 
     assert program.endswith("/dicomnode")
     assert option in {name for parameter in commands[command].params for name in parameter.opts}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_reload_is_checked_by_a_command_that_exists_before_the_signal(repo_root: Path, unit: str) -> None:
+    text = (repo_root / "systemd" / unit).read_text(encoding="utf-8")
+    check, kill = (
+        line.removeprefix("ExecReload=") for line in text.splitlines() if line.startswith("ExecReload=")
+    )
+    program, *words = check.split()
+
+    assert program == service_settings(repo_root / "systemd" / unit)["ExecStart"].split()[0]
+    assert words[:2] == ["config", "check"]
+    options = {
+        name
+        for parameter in typer.main.get_command(cli).commands["config"].commands["check"].params
+        for name in parameter.opts
+    }
+    assert {word for word in words if word.startswith("--")} <= options
+    assert kill == "/bin/kill -HUP $MAINPID"
 
 
 @pytest.mark.tools

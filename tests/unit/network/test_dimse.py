@@ -6,13 +6,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom import dcmwrite
-from pydicom.dataset import Dataset
 from pydicom.uid import (
-    UID,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     MRImageStorage,
 )
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, C_STORE_RSP, DIMSEMessage
@@ -23,7 +17,6 @@ from dicomnode.network.dimse import (
     Command,
     MessageAssembler,
     ProtocolFault,
-    dataset_identity,
     decode_uid,
     encode_response,
 )
@@ -197,47 +190,6 @@ def test_noise_is_refused(noise: bytes) -> None:
     except ProtocolFault:
         return
     assert not assembler.complete
-
-
-def encoded(dataset: Dataset, syntax: UID) -> bytes:
-    file = io.BytesIO()
-    dcmwrite(file, dataset, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
-@settings(deadline=None)
-@given(uid=UIDS, has_class=st.booleans(), has_instance=st.booleans(), before=st.integers(0, 3))
-def test_the_identity_of_a_dataset(
-    syntax: UID, uid: str, has_class: bool, has_instance: bool, before: int
-) -> None:
-    dataset = Dataset()
-    dataset.PatientName = "NOT LOOKED AT"
-    for keyword, value in (
-        ("SpecificCharacterSet", "ISO_IR 100"),
-        ("ImageType", ["ORIGINAL", "PRIMARY"]),
-        ("StudyDate", "20260101"),
-    )[:before]:
-        setattr(dataset, keyword, value)
-    if has_class:
-        dataset.SOPClassUID = MRImageStorage
-    if has_instance:
-        dataset.SOPInstanceUID = uid
-
-    assert dataset_identity(encoded(dataset, syntax), syntax) == (
-        MRImageStorage if has_class else None,
-        uid if has_instance else None,
-    )
-
-
-@settings(deadline=None)
-@given(
-    st.binary(max_size=400),
-    st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]),
-)
-def test_noise_has_no_identity_and_raises_nothing(noise: bytes, syntax: UID) -> None:
-    for uid in dataset_identity(noise, syntax):
-        assert uid is None or isinstance(uid, str)
 
 
 def test_spaces_pad_uids_too() -> None:

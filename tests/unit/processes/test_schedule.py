@@ -18,7 +18,7 @@ from dicomnode.errors import ConfigError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.processes import schedule
 from dicomnode.processes.lookout import Lookout
-from dicomnode.processes.schedule import catch_up, start_schedule
+from dicomnode.processes.schedule import CurrentWorkplace, catch_up, start_schedule
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from tests.factories.ledger import sqlite_url
@@ -71,7 +71,8 @@ def test_a_timer_that_hangs_is_named_and_the_others_go_on(
     }
     layout, compute = SpoolLayout(tmp_path / "spool"), cast("Compute", InlineCompute())
     scheduler = start_schedule(
-        flow.Workplace(parse_config(settings), ledger, layout, compute, "work@here"), lookout
+        CurrentWorkplace(flow.Workplace(parse_config(settings), ledger, layout, compute, "work@here")),
+        lookout,
     )
     try:
         end, named = time.monotonic() + 30, dict[str, float]()
@@ -108,7 +109,9 @@ def test_a_timer_that_fails_says_why_once_and_waits_longer_each_time(
     )
     with structlog.testing.capture_logs() as lines:
         for _ in range(3600):
-            schedule._guarded(schedule.Timer("fetch missing", 1.0, fail), place, Lookout(), failures)
+            schedule._guarded(
+                schedule.Timer("fetch missing", 1.0, fail), CurrentWorkplace(place), Lookout(), failures
+            )
             now += 1
     assert tried[:6] == [0, 1, 3, 7, 15, 31]
     assert len(tried) == 65
@@ -118,6 +121,8 @@ def test_a_timer_that_fails_says_why_once_and_waits_longer_each_time(
     ]
 
     now += 100
-    schedule._guarded(schedule.Timer("fetch missing", 1.0, lambda _place: 0), place, Lookout(), failures)
+    schedule._guarded(
+        schedule.Timer("fetch missing", 1.0, lambda _place: 0), CurrentWorkplace(place), Lookout(), failures
+    )
     assert failures.may_run("fetch missing")
     assert failures.note("fetch missing", "again") == 1
