@@ -39,6 +39,15 @@ REGIONS: Mapping[str, Code] = {
 }
 """Key: `pipeline.records.RegionName`; a region without a code is in the words only."""
 
+# Languages (RFC 5646, CID 5000).
+LANGUAGES: Mapping[str, Code] = {
+    "en": Code("en-US", "RFC5646", "English (United States)"),
+    "de": Code("de", "RFC5646", "German"),
+    "fr": Code("fr", "RFC5646", "French"),
+    "es": Code("es", "RFC5646", "Spanish"),
+}
+"""Key: `report.language`."""
+
 # Document, observer, equipment (CID 7021, 7000, 646, 7005, 7162).
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 DIAGNOSTIC_IMAGING_REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
@@ -57,10 +66,7 @@ LONG_AXIS = Code("103339001", "SCT", "Long axis")
 MAXIMUM_3D_DIAMETER = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")
 MR_SIGNAL_INTENSITY = Code("110852", "DCM", "MR signal intensity")
 T1_SIGNAL_INTENSITY = Code("110804", "DCM", "T1 Weighted MR Signal Intensity")
-CERTAINTY_OF_IMPRESSION = Code("121073", "DCM", "Impression")
-PROCEDURE_DESCRIPTION = Code("121065", "DCM", "Procedure Description")
-DERIVED_MEASUREMENTS = Code("126011", "DCM", "Derived Imaging Measurements")
-FINDING = Code("111012", "DCM", "Certainty of Finding")
+CERTAINTY_OF_FINDING = Code("111012", "DCM", "Certainty of Finding")
 TOTAL = Code("255619001", "SCT", "Total")
 MAXIMUM = Code("56851009", "SCT", "Maximum")
 MEAN = Code("373098007", "SCT", "Mean")
@@ -88,6 +94,11 @@ LIMITED_QUALITY = Code("RID13", "RADLEX", "Limited quality")
 IMPRESSION = Code("121073", "DCM", "Impression")
 PROCEDURE_DESCRIPTION = Code("121065", "DCM", "Procedure Description")
 DERIVED_MEASUREMENTS = Code("126011", "DCM", "Derived Imaging Measurements")
+IMPRESSION = Code("121073", "DCM", "Impression")
+PROCEDURE_DESCRIPTION = Code("121065", "DCM", "Procedure Description")
+DERIVED_MEASUREMENTS = Code("126011", "DCM", "Derived Imaging Measurements")
+IMAGE_LIBRARY = Code("111028", "DCM", "Image Library")
+PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
 FINDING = Code("121071", "DCM", "Finding")
 CONCLUSION = Code("121077", "DCM", "Conclusion")
 COMMENT = Code("121106", "DCM", "Comment")
@@ -104,8 +115,8 @@ NEW_LESION = Code("new", OWN_SCHEME, "New lesion")
 LESION_IS_GONE = Code("gone", OWN_SCHEME, "Lesion is gone")
 NOT_IMAGED = Code("not-imaged", OWN_SCHEME, "Lesion is outside the images")
 EARLIER_VOLUME = Code("earlier-volume", OWN_SCHEME, "Volume in the earlier study")
-RELATIVE_FLAIR = Code("relative-signal-flair", OWN_SCHEME, "FLAIR signal relative to the other side")
-RELATIVE_T1 = Code("relative-signal-t1", OWN_SCHEME, "T1 signal relative to the other side")
+RELATIVE_FLAIR = Code("flair-ratio", OWN_SCHEME, "FLAIR signal relative to the other side")
+RELATIVE_T1 = Code("t1-ratio", OWN_SCHEME, "T1 signal relative to the other side")
 AGREEMENT = Code("agreement", OWN_SCHEME, "Agreement of the network's passes")
 TRACKING_UNIQUE_IDENTIFIER = Code("112040", "DCM", "Tracking Unique Identifier")
 CHANGES: Mapping[str, Code] = {

@@ -99,7 +99,7 @@ def _is_quality(finding: Finding) -> bool:
 
 
 def _say_series(finding: Finding, language: Language) -> str:
-    """Return a series as one reads it: "FLAIR: series 2 "T2 FLAIR", axial, 34 slices, 4.8 mm apart." """
+    """Return a series as one reads it: image, name, date, plane, slices and their distance."""
     match = _SERIES_SENTENCE.fullmatch(plain_ascii(finding.message))
     if match is None:
         return say_remark(finding, language)

@@ -33,7 +33,8 @@ _LEAVES_DOUBT = frozenset(
     }
 )
 _LIMITS_QUALITY = frozenset({"brain-not-covered", "low-snr", "motion-suspected"})
-WARNING = "AI result, not for primary diagnosis"
+NOT_FOR_DIAGNOSIS = "not for primary diagnosis"
+WARNING = f"AI result, {NOT_FOR_DIAGNOSIS}"
 
 
 def plain_ascii(text: str) -> str:
