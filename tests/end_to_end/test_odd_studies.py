@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from dicomnode import answer, flow
 from dicomnode.commands.story import NO_STUDY, status_rows, story, stray_story
@@ -48,11 +48,23 @@ class Tally:
         self.misfiled += other.misfiled
 
 
-def run_group(folder: Path, seeds: Iterable[int]) -> Tally:
+@dataclass(frozen=True)
+class Databases:
+    """SQLAlchemy URLs of the node's ledger, and of one that is made again from the spool."""
+
+    ledger: str
+    again: str
+
+
+def run_group(folder: Path, seeds: Iterable[int], databases: Databases | None = None) -> Tally:
     """Send a group of studies to a fresh node, let it work until nothing is left to do, and look for each of them."""
     root = folder / "node"
     root.mkdir(parents=True)
-    config = parse_config({"storage": {"root": str(root), "minimum_free_mb": 1}, "compute": {"attempts": 2}})
+    databases = databases or Databases(
+        f"sqlite:///{root / 'ledger.sqlite3'}", f"sqlite:///{folder / 'again.sqlite3'}"
+    )
+    storage = {"root": str(root), "minimum_free_mb": 1, "ledger_url": databases.ledger}
+    config = parse_config({"storage": storage, "compute": {"attempts": 2}})
     clock = [1_000_000_000.0]
     layout, ledger = SpoolLayout(config.storage.spool), Ledger.open(config.storage.database_url)
     store = store_handler(SpoolWriter(layout, 0), ledger.instances.add, lambda: clock[0])
@@ -83,22 +95,28 @@ def run_group(folder: Path, seeds: Iterable[int]) -> Tally:
         flow.assess_studies(place)
         while flow.answer_next(place):
             pass
-    tally = judge_group(config.storage.root / "ledger.sqlite3", ledger, acknowledged)
+    tally = judge_group(databases.ledger, ledger, acknowledged)
     ledger.close()
-    check_recovery(folder, layout, config.storage.root / "ledger.sqlite3")
+    check_recovery(layout, databases)
     return tally
 
 
-def judge_group(database: Path, ledger: Ledger, acknowledged: dict[int, list[OddInstance]]) -> Tally:
+def fetch(database: str, query: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a query, read without the ledger's own code."""
+    engine = create_engine(database)
+    with engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(text(query))]
+    engine.dispose()
+    return rows
+
+
+def judge_group(database: str, ledger: Ledger, acknowledged: dict[int, list[OddInstance]]) -> Tally:
     """Say where each study ended, from the ledger's own tables and from what `status` and `why` print."""
     tally = Tally()
-    with sqlite3.connect(database) as tables:
-        query = (
-            'SELECT "SOPInstanceUID", "StudyInstanceUID", "reading", "unreadable_because" FROM "instances"'
-        )
-        rows = {row[0]: row[1:] for row in tables.execute(query)}
-        made = 'SELECT j."StudyInstanceUID", j."state", j."outcome", j."reason", (SELECT count(*) FROM "results" r WHERE r."job_id" = j."id")'
-        jobs = {row[0]: row[1:] for row in tables.execute(made + ' FROM "jobs" j ORDER BY j."revision"')}
+    query = 'SELECT "SOPInstanceUID", "StudyInstanceUID", "reading", "unreadable_because" FROM "instances"'
+    rows = {row[0]: row[1:] for row in fetch(database, query)}
+    made = 'SELECT j."StudyInstanceUID", j."state", j."outcome", j."reason", (SELECT count(*) FROM "results" r WHERE r."job_id" = j."id")'
+    jobs = {row[0]: row[1:] for row in fetch(database, made + ' FROM "jobs" j ORDER BY j."revision"')}
     shown = {row[0]: row for row in status_rows(ledger)}
     strays = {line.SOPInstanceUID: line for line in ledger.history.without_study(100_000)}
     groups = [row for row in shown.values() if row[3] == NO_STUDY]
@@ -150,16 +168,19 @@ def _end_of(instance: OddInstance, rows: Any, jobs: Any, shown: Any, strays: Any
     return "failed, shown" if state == "failed" else "silent"
 
 
-def check_recovery(folder: Path, layout: SpoolLayout, database: Path) -> None:
+def check_recovery(layout: SpoolLayout, databases: Databases) -> None:
     """A ledger made from the spool lists the same instances, in the same order, as the one that was there."""
-    columns = '"SOPInstanceUID", "sha256", "arrival", "SOPClassUID", "TransferSyntaxUID", "path", "size_bytes", "calling_ae", "peer_host"'
-    query = f'SELECT {columns}, round("received_at", 4) FROM "instances" ORDER BY "path"'
-    ledger = Ledger.open(f"sqlite:///{folder / 'again.sqlite3'}")
+    columns = '"path", "SOPInstanceUID", "sha256", "arrival", "SOPClassUID", "TransferSyntaxUID", "size_bytes", "calling_ae", "peer_host"'
+    query = f'SELECT {columns}, "received_at" FROM "instances"'
+    ledger = Ledger.open(databases.again)
     report = rebuild_ledger(layout, ledger.instances)
     ledger.close()
     assert report.set_aside == report.missing == 0
-    with sqlite3.connect(database) as old, sqlite3.connect(folder / "again.sqlite3") as new:
-        assert new.execute(query).fetchall() == old.execute(query).fetchall()
+    old, new = (
+        sorted((*row[:-1], round(row[-1], 4)) for row in fetch(database, query))
+        for database in (databases.ledger, databases.again)
+    )
+    assert new == old
 
 
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, studies: int) -> Tally:
