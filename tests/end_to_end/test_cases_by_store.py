@@ -175,7 +175,7 @@ def check_objects(node: WholeNode, study: str, sent: list[Dataset]) -> None:
             for element in instance.iterall()
             if element.keyword == "ReferencedSOPInstanceUID" and str(element.value) in instances
         ]
-        assert pointed or instance.Modality == "SR"
+        assert pointed or instance.Modality != "SEG"
     for segmentation in arrived.get("SEG", ()):
         assert segmentation.FrameOfReferenceUID == sent[0].FrameOfReferenceUID
         series = {str(item.SeriesInstanceUID) for item in segmentation.ReferencedSeriesSequence}
@@ -242,7 +242,8 @@ def test_a_case_is_answered_as_its_docstring_says(
 
     check_answer(node, study, sent, RIGHT[name])
     if RIGHT[name].as_base:
-        assert lesions_of(node, study) == base_lesions
+        # Where padding was taken for air, the image itself differs a little.
+        assert lesions_of(node, study) == pytest.approx(base_lesions, rel=0.03)
 
 
 @pytest.mark.parametrize("name", REFUSED_BY_STATUS)
@@ -265,12 +266,12 @@ def test_every_case_is_in_a_table(cases: dict[str, Case]) -> None:
 
 def enhanced(series: list[Dataset], role: Role, number: int) -> Dataset:
     """Return the slices of a case as one Enhanced MR instance of the same patient, study and place."""
-    first, second = (np.array([float(x) for x in item.ImagePositionPatient]) for item in series[:2])
+    first, last = (np.array([float(x) for x in series[at].ImagePositionPatient]) for at in (0, -1))
     row, column = np.split(np.array([float(x) for x in series[0].ImageOrientationPatient]), 2)
     affine = np.eye(4)
     affine[:3] = np.column_stack(
         [
-            second - first,
+            (last - first) / (len(series) - 1),
             column * float(series[0].PixelSpacing[0]),
             row * float(series[0].PixelSpacing[1]),
             first,
@@ -291,12 +292,12 @@ def enhanced(series: list[Dataset], role: Role, number: int) -> Dataset:
 
 
 def turned(whole: Dataset) -> Dataset:
-    """Return the same frames as a sagittal stack."""
+    """Return the same frames as a sagittal stack that covers half of a head."""
     other = copy.deepcopy(whole)
     (shared,) = other.SharedFunctionalGroupsSequence
     shared.PlaneOrientationSequence[0].ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
     for index, frame in enumerate(other.PerFrameFunctionalGroupsSequence):
-        frame.PlanePositionSequence[0].ImagePositionPatient = [3 * index - 72, -110, 110]
+        frame.PlanePositionSequence[0].ImagePositionPatient = [1.5 * index - 36, -110, 110]
     return other
 
 
@@ -360,19 +361,31 @@ REAL = {
 def test_a_real_study_is_answered_and_its_results_pass_the_gate(
     real_data: Path, folder: str, tmp_path: Path
 ) -> None:
-    files = [path for path in sorted((real_data / folder).rglob("*")) if is_dicom(path)]
+    sent = [pydicom.dcmread(path) for path in sorted((real_data / folder).rglob("*")) if is_dicom(path)]
+    files = write_as_sent(sent, tmp_path / "files")
     pipeline = {"bias_correction": False, "lesion_model": "stroke-lesion-2mm"}
     with whole_node(tmp_path, objects=("seg", "sr", "pictures", "pdf", "ko"), pipeline=pipeline) as node:
         assert set(node.push(files)) == {0x0000}
         node.work()
-        studies = {str(pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID) for path in files}
+        studies = {str(dataset.StudyInstanceUID) for dataset in sent}
         rows = {row[0]: row for row in status_rows(node.ledger)}
         for study in studies:
             assert rows[study][3] == "done", rows[study]
             assert (rows[study][4] == "refused") == (REAL[folder] == "refused"), rows[study]
             assert rows[study][4] != "failed"
             assert "result-verification-failed" not in explained(node, study)
-            check_objects(node, study, [pydicom.dcmread(path) for path in files])
+            check_objects(node, study, sent)
+
+
+def write_as_sent(sent: list[Dataset], folder: Path) -> list[Path]:
+    """Write files whose meta information names the dataset, as a C-STORE must: some publishers changed only the dataset."""
+    folder.mkdir()
+    paths = []
+    for number, dataset in enumerate(sent):
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        paths.append(folder / f"{number:04d}.dcm")
+        pydicom.dcmwrite(paths[-1], dataset, enforce_file_format=True)
+    return paths
 
 
 def is_dicom(path: Path) -> bool:
