@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -138,8 +138,11 @@ def run_group(
         for seed in seeds:
             study = make_study(seed)
             statuses = send(study)
+            # On the wire a NUL or a space at the end of a UID is padding (PS3.5 6.2).
             acknowledged[seed] = [
-                instance for instance, status in zip(study, statuses, strict=True) if status == 0x0000
+                replace(instance, SOPInstanceUID=instance.SOPInstanceUID.rstrip("\0 "))
+                for instance, status in zip(study, statuses, strict=True)
+                if status == 0x0000
             ]
     for _ in range(_ROUNDS):
         clock[0] += 600.0
