@@ -30,7 +30,7 @@ def send_study(port: int, instances: Sequence[OddInstance], calling_ae: str) -> 
 
 def _send_some(port: int, instances: Sequence[OddInstance], calling_ae: str) -> list[int]:
     with socket.create_connection(("127.0.0.1", port), 20) as line:
-        line.sendall(_request(instances, calling_ae))
+        line.sendall(encode_request(instances, calling_ae))
         kind, body = read_pdu(line)
         if kind != _A_ASSOCIATE_AC:
             return [REFUSED_ASSOCIATION] * len(instances)
@@ -51,7 +51,7 @@ def _send_some(port: int, instances: Sequence[OddInstance], calling_ae: str) -> 
         return statuses
 
 
-def _request(instances: Sequence[OddInstance], calling_ae: str) -> bytes:
+def encode_request(instances: Sequence[OddInstance], calling_ae: str) -> bytes:
     contexts = b"".join(
         _item(
             0x20,
