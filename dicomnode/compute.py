@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import dask
 import structlog
-from distributed import Client, Future, KilledWorker, SpecCluster, Status, Worker
+from distributed import Client, Future, KilledWorker, SpecCluster, Status, Worker, WorkerPlugin
 from distributed import TimeoutError as DaskTimeoutError
 from distributed.security import Security
 
@@ -72,6 +72,26 @@ _SETTINGS = {
 }
 
 
+class Preparation(WorkerPlugin):
+    """Prepares each worker process for its first run.
+
+    Parameters
+    ----------
+    prepare
+        Must be importable by name in the worker.
+    """
+
+    def __init__(self, prepare: Callable[[], None]) -> None:
+        self._prepare = prepare
+
+    def setup(self, worker: Any) -> None:
+        """Prepare; a worker that cannot be prepared works all the same, and says at its first run what is wrong."""
+        try:
+            self._prepare()
+        except Exception as problem:  # noqa: BLE001  see above
+            log.warning("worker_not_prepared", error=type(problem).__name__)
+
+
 _MOST_REMOTE_WORKERS = 64
 """Studies at once on a scheduler elsewhere, however many workers it has."""
 
@@ -90,6 +110,9 @@ class Compute:
         Folder, nobody else's, for the temporary files of the workers on this machine. What a killed worker
         leaves there is removed when the next one starts. Without it a temporary folder is made and removed by
         `close`.
+    prepare
+        Called once in every worker process when it starts, also in one that replaces another: what it imports
+        and opens there is ready for the first run. What it raises is logged, no more.
 
     Raises
     ------
@@ -98,12 +121,19 @@ class Compute:
     """
 
     def __init__(
-        self, settings: ComputeSettings, timeout_s: float = 20, workers: int = 1, scratch: Path | None = None
+        self,
+        settings: ComputeSettings,
+        timeout_s: float = 20,
+        workers: int = 1,
+        scratch: Path | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self._cluster: SpecCluster | None = None
         self._workers = workers
         self._running = 0
         self._running_lock = threading.Lock()
+        self.lost_workers = 0
+        """Worker processes that died, or were ended, while a study was on them."""
         self._own_scratch: Path | None = None
         # Addresses of workers that `_stop` ended.
         self._ended: set[str] = set()
@@ -125,6 +155,8 @@ class Compute:
                 self._client = Client(self._cluster, set_as_default=False, security=security)
                 # Whoever has a Compute can use it: `READY=1` is said afterwards.
                 self._client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
+            if prepare is not None:
+                self._client.register_plugin(Preparation(prepare), name="preparation")
         except (OSError, RuntimeError, DaskTimeoutError) as problem:
             target = settings.scheduler or "a worker process on this machine"
             raise StartError(f"compute.scheduler: {target} cannot be reached or started: {problem}") from None
@@ -181,6 +213,7 @@ class Compute:
             except KilledWorker as killed:
                 # Dask may give a task to a worker that `_stop` has just ended: that says nothing of this one.
                 if killed.last_worker.address not in self._ended:
+                    self._note_lost(1)
                     raise RetryLater("the worker process died or outgrew its memory limit") from None
                 self._ended.discard(killed.last_worker.address)
             except BaseException:
@@ -242,6 +275,7 @@ class Compute:
             return
         log.warning("worker_ended", workers=len(busy))
         self._ended |= busy
+        self._note_lost(len(busy))
         if self._cluster is not None:
             for nanny in self._cluster.workers.values():
                 if nanny.worker_address in busy:
@@ -254,6 +288,10 @@ class Compute:
         """Return the addresses of the workers with a thread that is on the task."""
         answers = self._client.run(_is_running, str(future.key), on_error="ignore")
         return {address for address, is_running in answers.items() if is_running is True}
+
+    def _note_lost(self, workers: int) -> None:
+        with self._running_lock:
+            self.lost_workers += workers
 
     def _replace_lost(self) -> None:
         """Start workers anew that Dask gave up.
