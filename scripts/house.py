@@ -172,6 +172,7 @@ ROOMS = (
             "fastapi",
             "highdicom",
             "jinja2",
+            "markupsafe",
             "numpy",
             "pydicom",
             "scipy",
