@@ -5,7 +5,7 @@ Rules for this file:
 2. Every change of a state anywhere in the node goes through `advance`.
 
 A job is one try to answer one study at one revision of its content. Its outcome (lesions found, none found,
-refused, failed) is not a state: a refused or failed study is answered too, so it is `encoded` and `done` like
+refused, failed, excluded by a rule of the site) is not a state: a refused or failed study is answered too, so it is `encoded` and `done` like
 any other. `failed` means that not even the report could be made; `superseded` that newer images re-opened the
 study. A job whose outcome is failed waits anew when its images are sent again; one that ended well is left
 alone then.
@@ -54,6 +54,7 @@ class Outcome(StrEnum):
     NEGATIVE = "negative"
     UNDETERMINED = "undetermined"
     REFUSED = "refused"
+    EXCLUDED = "excluded"
     FAILED = "failed"
 
 

@@ -51,7 +51,15 @@ ROOMS = (
     Room(
         "dicomnode.commands.cli",
         "commands and exit codes; no logic",
-        _dicomnode("commands", "processes.app", "processes.usable", "settings", "errors", "records"),
+        _dicomnode(
+            "commands",
+            "processes.app",
+            "processes.monitor",
+            "processes.usable",
+            "settings",
+            "errors",
+            "records",
+        ),
         ("typer",),
     ),
     Room(
@@ -61,12 +69,18 @@ ROOMS = (
         ("typer",),
     ),
     Room(
+        "dicomnode.commands.rules",
+        "`rules test`: which rule a study falls under",
+        _dicomnode("commands.terminal", "errors", "offline.cases", "records", "settings", "study"),
+        ("typer",),
+    ),
+    Room(
         "dicomnode.commands.doctor",
         "first checks of a set-up",
         (
             *_PLAIN,
             *_dicomnode("answer", "delivery", "ledger", "network"),
-            *_pipeline("errors", "segmenters.families"),
+            *_pipeline("errors", "measure.regions", "segmenters.families"),
         ),
     ),
     Room(
@@ -84,7 +98,7 @@ ROOMS = (
     Room(
         "dicomnode.processes.schedule",
         "what runs how often; it only triggers",
-        _dicomnode("audit", "errors", "flow", "processes.lookout", "settings", "spool"),
+        _dicomnode("audit", "errors", "flow", "processes.lookout", "processes.waker", "settings", "spool"),
         ("apscheduler",),
     ),
     Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
@@ -95,8 +109,8 @@ ROOMS = (
     ),
     Room(
         "dicomnode.processes.usable",
-        "whether the certificates and bundles that a configuration names can be worked with",
-        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors")),
+        "whether the certificates, bundles and atlas that a configuration names can be worked with",
+        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors", "measure.regions")),
     ),
     Room(
         "dicomnode.processes.serve",
@@ -110,9 +124,62 @@ ROOMS = (
         (),
         ("cryptography", "distributed"),
     ),
+    Room(
+        "dicomnode.processes.tally",
+        "counts of one process on their way into the ledger, and its signs of life",
+        _dicomnode("errors", "ledger"),
+    ),
+    Room(
+        "dicomnode.processes.monitor",
+        "the process that monitoring programs ask",
+        _dicomnode(
+            "audit",
+            "log",
+            "monitoring",
+            "processes.app",
+            "processes.reload",
+            "processes.signals",
+            "settings",
+        ),
+    ),
+    Room(
+        "dicomnode.monitoring",
+        "metrics, health, and an HTTP listener for them",
+        _dicomnode("errors", "ledger", "network.tls", "settings"),
+        ("prometheus_client",),
+    ),
     Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
+    Room("dicomnode.processes.waker", "wakes timers at once when something came or was done"),
+    Room("dicomnode.processes.bell", "a bell that `receive` rings and `work` hears"),
+    Room(
+        "dicomnode.processes.messenger",
+        "what `receive` tells the working side, in a thread of its own",
+        _dicomnode("errors", "records"),
+    ),
+    Room(
+        "dicomnode.web",
+        "the pages: what came, what became of it, why; viewer, upload, orders of an operator",
+        (
+            *_PLAIN,
+            *_dicomnode("answer", "audit", "ledger", "offline", "results", "spool", "study", "volumes"),
+            *_VOLUMES_IN,
+        ),
+        (
+            "PIL",
+            "argon2",
+            "fastapi",
+            "highdicom",
+            "jinja2",
+            "markupsafe",
+            "numpy",
+            "pydicom",
+            "scipy",
+            "starlette",
+            "uvicorn",
+        ),
+    ),
     # Known to every room.
     Room(
         "dicomnode.settings",
@@ -137,8 +204,16 @@ ROOMS = (
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
-        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "fetch", "ledger", "spool", "study")),
+        (
+            *_PLAIN,
+            *_dicomnode("ahead", "answer", "compute", "delivery", "fetch", "ledger", "spool", "study"),
+        ),
         ("pydicom",),
+    ),
+    Room(
+        "dicomnode.ahead",
+        "answers that are computed while their study still waits",
+        _dicomnode("answer", "spool"),
     ),
     Room(
         "dicomnode.answer",
@@ -147,7 +222,15 @@ ROOMS = (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
             *_pipeline(
-                "cache", "errors", "followup", "inference", "plan", "records", "run", "segmenters.families"
+                "cache",
+                "errors",
+                "followup",
+                "inference",
+                "measure.regions",
+                "plan",
+                "records",
+                "run",
+                "segmenters.families",
             ),
         ),
     ),
@@ -354,7 +437,7 @@ ROOMS = (
     Room(
         "pipeline.plan",
         "`make_plan`: everything that an answer depends on besides the voxels",
-        _pipeline("bundles", "cache", "errors", "records"),
+        _pipeline("bundles", "cache", "errors", "measure.regions", "records"),
     ),
     Room(
         "pipeline.followup",
@@ -401,7 +484,18 @@ ROOMS = (
         (*_VOLUMES_IN, *_pipeline("preprocess")),
         ("SimpleITK", "numpy"),
     ),
-    Room("pipeline.measure", "one measurement per file", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
+    Room(
+        "pipeline.measure",
+        "one measurement per file",
+        (*_VOLUMES_IN, "pipeline.measure.regions"),
+        ("SimpleITK", "numpy", "scipy"),
+    ),
+    Room(
+        "pipeline.measure.regions",
+        "where in the brain: lobes, arterial territories",
+        (*_VOLUMES_IN, *_pipeline("measure.extremes", "measure.laterality", "measure.midplane")),
+        ("nibabel", "numpy", "scipy"),
+    ),
     Room(
         "pipeline.evaluate",
         "metrics against a truth; two methods compared; plots",

@@ -29,6 +29,7 @@ class AuditKind:
 
 _ACTIVITY, _ALERT = ("110100", "Application Activity"), ("110113", "Security Alert")
 _TRANSFERRED = ("110104", "DICOM Instances Transferred")
+_ACCESSED, _LOGIN = ("110103", "DICOM Instances Accessed"), ("110114", "User Authentication")
 
 KINDS: Mapping[str, AuditKind] = {
     "started": AuditKind(_ACTIVITY, ("110120", "Application Start"), "E"),
@@ -39,9 +40,18 @@ KINDS: Mapping[str, AuditKind] = {
     "connections-cut": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 4),
     "hung-up": AuditKind(_ALERT, ("110126", "Node Authentication"), "E", 5),
     "instances-received": AuditKind(_TRANSFERRED, ("", ""), "C"),
-    "study-processed": AuditKind(("110103", "DICOM Instances Accessed"), ("", ""), "R"),
+    "study-processed": AuditKind(_ACCESSED, ("", ""), "R"),
     "instances-sent": AuditKind(_TRANSFERRED, ("", ""), "R"),
     "study-deleted": AuditKind(("110105", "DICOM Study Deleted"), ("", ""), "D"),
+    "study-viewed": AuditKind(_ACCESSED, ("", ""), "R"),
+    "study-ordered": AuditKind(_ACCESSED, ("", ""), "U", 5),
+    "result-downloaded": AuditKind(("110106", "Export"), ("", ""), "R"),
+    "studies-searched": AuditKind(("110112", "Query"), ("", ""), "E"),
+    "file-uploaded": AuditKind(("110107", "Import"), ("", ""), "C"),
+    "audit-viewed": AuditKind(("110101", "Audit Log Used"), ("", ""), "R"),
+    "user-login": AuditKind(_LOGIN, ("110122", "Login"), "E"),
+    "user-login-failed": AuditKind(_LOGIN, ("110122", "Login"), "E", 4),
+    "user-logout": AuditKind(_LOGIN, ("110123", "Logout"), "E"),
 }
 """Every event that the node audits. `severity` is that of RFC 5424: 4 warning, 5 notice, 6 informational."""
 
@@ -51,7 +61,7 @@ SUCCESS, MINOR_FAILURE, SERIOUS_FAILURE = 0, 4, 8
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """One event. `instances` counts per SOP Class UID; `detail` is a sentence of ours."""
+    """One event. `instances` counts per SOP Class UID; `detail` is a sentence of ours; `user` did it on a page."""
 
     kind: str
     outcome: int = SUCCESS
@@ -60,6 +70,7 @@ class AuditEvent:
     StudyInstanceUID: str = ""
     instances: Mapping[str, int] = field(default_factory=dict)
     detail: str = ""
+    user: str = ""
 
 
 Audit = Callable[[AuditEvent], None]
@@ -94,6 +105,7 @@ def to_json(event: AuditEvent, source: Source, now: float, repeated: int = 0) ->
     if event.peer_ae or event.peer_host:
         line["peer"] = {"ae_title": event.peer_ae, "host": event.peer_host}
     optional = {
+        "user": event.user,
         "StudyInstanceUID": event.StudyInstanceUID,
         "instances": dict(event.instances),
         "detail": event.detail,
@@ -124,10 +136,12 @@ def to_xml(event: AuditEvent, source: Source, now: float, repeated: int = 0) -> 
         source.ae_title,
         str(source.pid),
         source.host,
-        requestor=not arrives,
+        requestor=not arrives and not event.user,
         role=_DESTINATION if arrives else _SOURCE,
     )
-    if event.peer_ae or event.peer_host:
+    if event.user:
+        _participant(message, event.user, "", event.peer_host, requestor=True, role=_DESTINATION)
+    elif event.peer_ae or event.peer_host:
         role = _SOURCE if arrives else _DESTINATION
         _participant(
             message, event.peer_ae or event.peer_host, "", event.peer_host, requestor=arrives, role=role

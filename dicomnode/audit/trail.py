@@ -25,7 +25,7 @@ log = structlog.get_logger()
 FILE = "audit.jsonl"
 # Events of one kind from one peer within this time are counted, not written: a flood must not fill the disk.
 _QUIET_S = 60.0
-_COUNTED = ("association-refused", "handshake-failed", "connections-cut", "hung-up")
+_COUNTED = ("association-refused", "handshake-failed", "connections-cut", "hung-up", "user-login-failed")
 _REMEMBERED_PEERS = 1000
 
 

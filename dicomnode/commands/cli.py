@@ -13,9 +13,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__
-from dicomnode.commands import files, models, node, story
+from dicomnode.commands import files, models, node, rules, story, users
 from dicomnode.errors import ConfigError, NodeError, StartError
 from dicomnode.processes import app
+from dicomnode.processes.monitor import run_monitor
 from dicomnode.processes.usable import check_files
 from dicomnode.records import Role
 from dicomnode.settings.config import Config, load_config
@@ -31,7 +32,11 @@ cli = typer.Typer(
 config_cli = typer.Typer(no_args_is_help=True, help="Check or show the configuration.")
 models_cli = typer.Typer(no_args_is_help=True, help="The model bundles.")
 cli.add_typer(config_cli, name="config")
+users_cli = typer.Typer(no_args_is_help=True, help="Who may log in to the pages.")
 cli.add_typer(models_cli, name="models")
+rules_cli = typer.Typer(no_args_is_help=True, help="The site's rules on studies.")
+cli.add_typer(rules_cli, name="rules")
+cli.add_typer(users_cli, name="users")
 
 FilesConfigOption = Annotated[
     Path | None,
@@ -50,6 +55,9 @@ ConfigOption = Annotated[
         envvar="DICOMNODE_CONFIG",
         help=f"TOML file; without it {DEFAULT_CONFIG} when that exists, else the defaults.",
     ),
+]
+UsersFileOption = Annotated[
+    Path | None, typer.Option("--file", help="File of users; without it web.users of the configuration.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -107,7 +115,7 @@ def _global(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 @cli.command()
 def serve(config: ConfigOption = None) -> None:
-    """Run the whole node: receive and work as two processes."""
+    """Run the whole node: receive and work as two processes, and the pages where web.enabled is set."""
     path = _path(config)
     app.run_serve(_load(path), path)
 
@@ -124,6 +132,54 @@ def work(config: ConfigOption = None) -> None:
     """Run the working side only: assess, segment, report, deliver."""
     path = _path(config)
     app.run_work(_load(path), path)
+
+
+@cli.command()
+def web(config: ConfigOption = None) -> None:
+    """Serve the pages only: studies, viewer, upload, node (docs/web.md)."""
+    path = _path(config)
+    app.run_web(_load(path), path)
+
+
+@users_cli.command("add")
+def users_add(
+    name: Annotated[str, typer.Argument(help="Name to log in with.")],
+    role: Annotated[
+        str,
+        typer.Option(
+            "--role", help="reader, operator or administrator; each may do what those before it may."
+        ),
+    ] = "reader",
+    file: UsersFileOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Add a user or change a password; it is asked for, or read from standard input."""
+    users.add(_load(config), file, name, role)
+
+
+@users_cli.command("remove")
+def users_remove(
+    name: Annotated[str, typer.Argument(help="Who may not log in any more.")],
+    file: UsersFileOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Take a user away."""
+    users.remove(_load(config), file, name)
+
+
+@users_cli.command("list")
+def users_list(
+    file: UsersFileOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """List the users and their roles."""
+    users.show(_load(config), file, as_json)
+
+
+@cli.command()
+def monitor(config: ConfigOption = None) -> None:
+    """Answer monitoring programs only: /metrics, /healthz and /readyz."""
+    path = _path(config)
+    run_monitor(_load(path), path)
 
 
 @cli.command()
@@ -343,8 +399,8 @@ def replay(
 
     Nothing is sent or changed.
     """
-    settings = files.choose(_load(config), lesion_model=model, threshold=threshold, peak=peak, cache=cache)
-    raise typer.Exit(0 if files.replay(settings, study, output, as_json) else 1)
+    changes = {"lesion_model": model, "threshold": threshold, "peak": peak, "cache": cache}
+    raise typer.Exit(0 if files.replay(_load(config), study, output, as_json, **changes) else 1)
 
 
 @cli.command()
@@ -372,6 +428,19 @@ def config_check(
 def config_show(config: ConfigOption = None) -> None:
     """Print the configuration in force as JSON."""
     typer.echo(_load(config).model_dump_json(indent=2))
+
+
+@rules_cli.command("test")
+def rules_test(
+    folder: Annotated[Path, typer.Argument(help="DICOM files or a folder of them.")],
+    calling: Annotated[str, typer.Option("--calling", help="AE title of the sender.")] = "",
+    called: Annotated[str, typer.Option("--called", help="AE title of ours that it calls.")] = "",
+    at: Annotated[str, typer.Option("--at", help="Local time at which they come, such as 23:30.")] = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which rule studies would be answered by, and why not by the others."""
+    rules.test_rules(_load(config), folder, calling, called, at, as_json)
 
 
 @models_cli.command("list")

@@ -57,13 +57,20 @@ def segment(
     return _answer(config, cases, output, raw, jobs, overwrite, as_json)
 
 
-def replay(config: Config, study: str, output: Path, as_json: bool) -> bool:
-    """Answer a study of the ledger again into a folder; False when it was refused."""
+def replay(
+    config: Config, study: str, output: Path, as_json: bool, **changes: str | float | Path | None
+) -> bool:
+    """Answer a study of the ledger again into a folder, by its rule; False when it was refused.
+
+    `changes` of [pipeline] on the command line come before the rule's.
+    """
     from dicomnode.commands.story import find_study
     from dicomnode.offline.bids.names import hashed_label
     from dicomnode.offline.cases import OfflineCase
     from dicomnode.processes.app import open_ledger
+    from dicomnode.settings.rules import settings_by_rule
     from dicomnode.study.earlier import find_earlier
+    from dicomnode.study.rules import choose_rule, read_facts
 
     with closing(open_ledger(config)) as ledger:
         uid = find_study(ledger, study)
@@ -73,6 +80,10 @@ def replay(config: Config, study: str, output: Path, as_json: bool) -> bool:
         )
     if not instances:
         raise NodeError("none of the study's images can be read; `dicomnode why` says more")
+    rule = (
+        choose_rule(config.rules, read_facts(instances, config.storage.spool)).rule if config.rules else None
+    )
+    config = choose(settings_by_rule(config, rule) if rule else config, **changes)
     case = OfflineCase(
         hashed_label(uid.encode()), uid, instances=instances, earlier=earlier, set_aside=set_aside
     )

@@ -208,6 +208,7 @@ def _job(job: JobStory) -> Iterator[str]:
     outcome = f", {job.outcome}" if job.outcome else ""
     yield f"Revision {job.revision}: {job.state}{outcome} ({job.attempts} tries): {job.reason}"
     detail = job.detail
+    yield from _rules(detail)
     yield from _choice(detail.get("choice") or detail.get("evidence", {}).get("choice", ()))
     yield from _findings(
         [finding for finding in detail.get("findings", ()) if finding["code"] not in _IN_THE_CHOICE]
@@ -220,6 +221,17 @@ def _job(job: JobStory) -> Iterator[str]:
         yield f"  lesion {lesion['label']}: {lesion['volume_ml']:.2f} ml"
     for result in job.results:
         yield f"  {result.kind} {result.SOPInstanceUID}"
+
+
+def _rules(detail: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which rule of the site a study was answered by, and why not by the others."""
+    for line in detail.get("rules", ()):
+        if line["name"] == detail.get("rule"):
+            yield f"  rule {line['name']}: answered by it"
+        elif line["matches"]:
+            yield f"  rule {line['name']}: it matches, and an earlier one came first"
+        else:
+            yield f"  rule {line['name']}: not this one: {line['sentence']}"
 
 
 def _choice(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.offer import ask_offer
 from dicomnode.records import SendOutcome
 from dicomnode.settings.config import Config, DestinationSettings
+from dicomnode.settings.rules import variants
 
 log = structlog.get_logger()
 
@@ -94,7 +95,9 @@ def find_outdated(ledger: Ledger, config: Config) -> list[str]:
     for destination in config.destinations:
         offer = ledger.offers.known(destination.name, destination.address)
         if offer is not None:
-            kinds = adapt(destination, offer).destination.form.kinds
+            # A rule of the site may want another form of some studies.
+            forms = [adapt(variant, offer).destination.form for variant in variants(config, destination)]
+            kinds = tuple(dict.fromkeys(kind for form in forms for kind in form.kinds))
             studies |= dict.fromkeys(
                 ledger.deliveries.given_up_in_another_form(destination.name, kinds, offer.learned_at)
             )

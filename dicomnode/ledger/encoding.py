@@ -57,7 +57,14 @@ def received_from_row(row: Row[Any]) -> ReceivedInstance:
 
 def indexed_from_row(row: Row[Any]) -> IndexedInstance:
     """Return a stored instance together with its header."""
-    return IndexedInstance(row.path, row.received_at, header_from_json(row.header), row.TransferSyntaxUID)
+    return IndexedInstance(
+        row.path,
+        row.received_at,
+        header_from_json(row.header),
+        row.TransferSyntaxUID,
+        row.calling_ae,
+        row.called_ae,
+    )
 
 
 def job_from_row(row: Row[Any]) -> Job:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import from_json, header_from_json
@@ -29,6 +29,7 @@ from dicomnode.ledger.schema import (
 from dicomnode.ledger.shown import (
     DeliveryLine,
     EventLine,
+    FailingLine,
     Health,
     InstanceLine,
     JobLine,
@@ -90,20 +91,23 @@ class History:
             .order_by(studies.c.last_received_at.desc(), studies.c.StudyInstanceUID)
             .limit(limit)
         )
-        # As a subquery, not as a list of values: SQLite takes some thousand values only.
-        study_uids = select(lately.subquery().c.StudyInstanceUID)
         with self._database.read() as connection:
-            job_of, counts, delivered = (
-                _newest_jobs(connection, study_uids),
-                _counts(connection, study_uids),
-                _delivered(connection, study_uids),
-            )
-            return tuple(
-                _study_line(
-                    row, job_of.get(row.StudyInstanceUID), counts.get(row.StudyInstanceUID, (0, 0)), delivered
-                )
-                for row in connection.execute(lately)
-            )
+            return study_lines(connection, lately)
+
+    def failing(self) -> tuple[FailingLine, ...]:
+        """Return the destinations of which something that is due has failed, by name."""
+        name = deliveries.c.destination
+        waiting = and_(
+            deliveries.c.state.in_((DeliveryState.DUE.value, DeliveryState.SENDING.value)),
+            deliveries.c.first_failed_at.is_not(None),
+        )
+        failing = select(name, func.min(deliveries.c.first_failed_at), func.count()).where(waiting)
+        with self._database.read() as connection:
+            rows = connection.execute(failing.group_by(name).order_by(name)).all()
+            names = [row[0] for row in rows]
+            sent = select(name, func.max(deliveries.c.sent_at)).where(name.in_(names)).group_by(name)
+            sent_at = {row[0]: row[1] for row in connection.execute(sent)} if names else {}
+            return tuple(FailingLine(row[0], row[1], row[2], sent_at.get(row[0])) for row in rows)
 
     def without_study(self, limit: int = 1000) -> tuple[InstanceLine, ...]:
         """Return the instances that can be of no study, the last received first.
@@ -193,6 +197,20 @@ class History:
         """Append to a study's diary."""
         with self._database.write() as connection:
             add_event(connection, StudyInstanceUID, event, detail, now)
+
+
+def study_lines(connection: Connection, query: Select[Any]) -> tuple[StudyLine, ...]:
+    """Return the lines of the studies that a query of `studies` selects, in its order."""
+    # As a subquery, not as a list of values: SQLite takes some thousand values only.
+    study_uids = select(query.subquery().c.StudyInstanceUID)
+    job_of = _newest_jobs(connection, study_uids)
+    counts, delivered = _counts(connection, study_uids), _delivered(connection, study_uids)
+    return tuple(
+        _study_line(
+            row, job_of.get(row.StudyInstanceUID), counts.get(row.StudyInstanceUID, (0, 0)), delivered
+        )
+        for row in connection.execute(query)
+    )
 
 
 def _count(connection: Connection, column: Any) -> dict[str, int]:

@@ -11,7 +11,8 @@ from dicomnode.errors import LeaseLost, NodeError
 from dicomnode.ledger import outbox, revisions
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import from_json, job_from_row, result_from_row, result_to_columns, to_json
-from dicomnode.ledger.schema import deliveries, jobs, results
+from dicomnode.ledger.figures import ANSWER_BUCKETS_S, STEP_BUCKETS_S, count, observed
+from dicomnode.ledger.schema import deliveries, jobs, results, studies
 from dicomnode.records import Conclusion, Job, ResultFile
 from dicomnode.states import DeliveryState, JobState, Outcome
 
@@ -50,26 +51,64 @@ class Jobs:
                 ).scalar_one()
             )
 
-    def mark_ready(self, job_id: int, reason: str, evidence: Mapping[str, Any], now: float) -> None:
-        """WAITING -> READY, with the reason and what it was seen from."""
+    def open_ids(self) -> set[int]:
+        """Return the jobs that wait, are ready, or are being answered."""
+        with self._database.read() as connection:
+            return set(connection.execute(select(jobs.c.id).where(jobs.c.state.in_(_OPEN))).scalars())
+
+    def has_due(self, now: float) -> bool:
+        """Return whether a job may be claimed."""
+        ready = and_(jobs.c.state == JobState.READY.value, jobs.c.not_before <= now)
+        with self._database.read() as connection:
+            return connection.execute(select(jobs.c.id).where(ready).limit(1)).first() is not None
+
+    def mark_ready(
+        self,
+        job_id: int,
+        reason: str,
+        evidence: Mapping[str, Any],
+        now: float,
+        *,
+        priority: int = 0,
+        not_before: float | None = None,
+    ) -> None:
+        """WAITING -> READY, with the reason and what it was seen from.
+
+        Of several that are due the one of the highest priority goes first; `not_before` keeps it until then.
+        """
         with self._database.write() as connection:
             row = revisions.fetch(connection, job_id)
             detail = from_json(row.detail) | {"evidence": dict(evidence)}
             revisions.move(
-                connection, row, JobState.READY, now, reason=reason, detail=to_json(detail), not_before=now
+                connection,
+                row,
+                JobState.READY,
+                now,
+                reason=reason,
+                detail=to_json(detail),
+                not_before=max(now, not_before or now),
+                priority=priority,
             )
             revisions.record_event(
                 connection, row, "ready", {"reason": reason, "evidence": dict(evidence)}, now
             )
 
     def claim(self, owner: str, now: float, lease_s: float) -> Job | None:
-        """READY -> RUNNING for the job that has been due longest; one whose lease ran out is due."""
+        """READY -> RUNNING for the job of the highest priority, of several the one that has been due longest.
+
+        One whose lease ran out is due.
+        """
         with self._database.write() as connection:
             due = or_(
                 and_(jobs.c.state == JobState.READY.value, jobs.c.not_before <= now),
                 and_(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until < now),
             )
-            oldest = select(jobs).where(due).order_by(jobs.c.not_before, jobs.c.id).limit(1)
+            oldest = (
+                select(jobs)
+                .where(due)
+                .order_by(jobs.c.priority.desc(), jobs.c.not_before, jobs.c.id)
+                .limit(1)
+            )
             row = connection.execute(oldest.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None
@@ -151,6 +190,7 @@ class Jobs:
                 "destinations": sorted(conclusion.destinations),
             }
             revisions.record_event(connection, row, "encoded", answered | sent, now)
+            count(connection, _figures_of(connection, row, conclusion, now))
 
     def earlier_reports(self, StudyInstanceUID: str, revision: int) -> list[ResultFile]:
         """Return the reports of earlier revisions of a study that have reached somebody, the newest first."""
@@ -184,6 +224,7 @@ class Jobs:
                 lease_until=None,
             )
             revisions.record_event(connection, row, "failed", {"reason": reason}, now)
+            count(connection, {("outcomes", Outcome.FAILED.value): 1})
 
     def retry(
         self,
@@ -256,6 +297,28 @@ class Jobs:
                     connection, row, "released", {"reason": "the worker stopped", "owner": row.owner}, now
                 )
             return len(rows)
+
+
+def _figures_of(
+    connection: Connection, job: Row[Any], conclusion: Conclusion, now: float
+) -> dict[tuple[str, str], float]:
+    """Return what an answer adds to the figures.
+
+    Its outcome, the seconds from the last image to it, and those of each step.
+    """
+    received_at: float = connection.execute(
+        select(studies.c.last_received_at).where(studies.c.StudyInstanceUID == job.StudyInstanceUID)
+    ).scalar_one()
+    outcome = conclusion.outcome.value
+    amounts = {("outcomes", outcome): 1.0}
+    amounts |= observed("answer_seconds", outcome, max(0.0, now - received_at), ANSWER_BUCKETS_S)
+    for step in conclusion.detail.get("steps", ()):
+        if not step.get("cached"):
+            for key, amount in observed(
+                "step_seconds", step["name"], step["seconds"], STEP_BUCKETS_S
+            ).items():
+                amounts[key] = amounts.get(key, 0.0) + amount
+    return amounts
 
 
 def _due_delivery(job: Row[Any], result_id: Any, destination: str, now: float) -> dict[str, Any]:

@@ -16,12 +16,16 @@ from dicomnode.ledger.confirmations import Confirmations
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.deliveries import Deliveries
 from dicomnode.ledger.fetches import Fetches
+from dicomnode.ledger.figures import Figures
 from dicomnode.ledger.history import History
 from dicomnode.ledger.instances import Instances
 from dicomnode.ledger.jobs import Jobs
+from dicomnode.ledger.listing import Listing
 from dicomnode.ledger.migrate import migrate
 from dicomnode.ledger.offers import Offers
+from dicomnode.ledger.operator import Operator
 from dicomnode.ledger.retention import Retention
+from dicomnode.ledger.senders import Senders
 
 
 class Ledger:
@@ -42,7 +46,11 @@ class Ledger:
         self.offers = Offers(database)
         self.times = Times(database)
         self.history = History(database)
+        self.figures = Figures(database)
+        self.listing = Listing(database)
+        self.operator = Operator(database)
         self.retention = Retention(database)
+        self.senders = Senders(database)
 
     @classmethod
     def open(cls, url: str) -> Ledger:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, and_, select, update
 
 from dicomnode.errors import StateError
 from dicomnode.ledger.events import add_event
+from dicomnode.ledger.figures import SEPARATOR, count
 from dicomnode.ledger.schema import deliveries, jobs
 from dicomnode.states import DeliveryState, JobState, advance
 
@@ -31,6 +32,8 @@ def record(
     row = fetch(connection, delivery_id)
     if owner is not None and (row.owner != owner or row.state != DeliveryState.SENDING.value):
         return False
+    outcome = "failed_try" if state is DeliveryState.DUE else state.value
+    count(connection, {("deliveries", f"{row.destination}{SEPARATOR}{outcome}"): 1})
     if state is DeliveryState.DUE:
         give_back(connection, row, now, status, next_attempt_at)
         return True

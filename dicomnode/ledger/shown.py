@@ -30,6 +30,24 @@ class Health:
 
 
 @dataclass(frozen=True)
+class FailingLine:
+    """A destination with deliveries that fail.
+
+    Since when the oldest of them does, how many wait, and when it last took something.
+    """
+
+    destination: str
+    failing_since: float
+    deliveries: int
+    last_sent_at: float | None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it has taken nothing since its oldest failure."""
+        return self.last_sent_at is None or self.last_sent_at < self.failing_since
+
+
+@dataclass(frozen=True)
 class JobLine:
     """Where one revision of a study stands."""
 

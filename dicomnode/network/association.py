@@ -18,9 +18,17 @@ from pynetdicom.transport import AssociationServer
 
 from dicomnode.audit.events import Audit, silent
 from dicomnode.errors import PortError
+from dicomnode.network import status
 from dicomnode.network.acceptor import Service, open_association
 from dicomnode.network.contexts import VERIFICATION
-from dicomnode.network.handlers import AddInstance, InstanceWriter, answer_echo, store_handler
+from dicomnode.network.handlers import (
+    AddInstance,
+    AnswerStore,
+    InstanceWriter,
+    StoreRequest,
+    answer_echo,
+    store_handler,
+)
 from dicomnode.network.limits import Places, ReceiveMemory
 from dicomnode.network.lobby import HalfOpen, Lobby
 from dicomnode.network.peers import (
@@ -34,6 +42,7 @@ from dicomnode.network.peers import (
 from dicomnode.network.refusals import Refusal, RefusalEvent, Refusals
 from dicomnode.network.request import AssociationRequest, encode_abort, encode_reject
 from dicomnode.network.tls import acceptor_context, certificate_of
+from dicomnode.network.watch import AssociationListener, ignore_associations
 from dicomnode.settings.config import Config
 from dicomnode.uids import is_uid
 
@@ -218,6 +227,10 @@ class Receiver:
         requests fail.
     audit
         Told of every caller that is turned away.
+    count
+        Told event and reason of every caller and instance that is turned away, for the metrics.
+    listener
+        Hears of associations that stored something.
     """
 
     def __init__(
@@ -228,15 +241,17 @@ class Receiver:
         clock: Callable[[], float],
         services: Sequence[tuple[Any, Callable[..., Any]]] = (),
         audit: Audit = silent,
+        count: Callable[[str, str], None] = lambda *_: None,
+        listener: AssociationListener = ignore_associations,
     ) -> None:
-        self._config = config
-        self._audit = audit
+        self._config, self._count = config, count
+        self._audit, self._listener, self._clock = audit, listener, clock
         self.congested = False
         """Set while the node has more open studies than it may.
 
         New associations are then refused for the moment.
         """
-        self._answer_store = store_handler(writer, add_instance, clock)
+        self._answer_store = self._counted(store_handler(writer, add_instance, clock))
         self._handlers: list[Any] = [
             (evt.EVT_ACCEPTED, _log_contexts),
             (evt.EVT_ABORTED, _log_abort),
@@ -254,8 +269,15 @@ class Receiver:
         _config.LOG_HANDLER_LEVEL = "none"
         network = self._config.network
         tls = self.listener_tls(self._config)
-        refusals = Refusals(self._audit, time.monotonic)
-        service = Service(_entity(self._config), self._answer_store, refusals, network.other_objects)
+        refusals = Refusals(self._audit, time.monotonic, self._count)
+        service = Service(
+            _entity(self._config),
+            self._answer_store,
+            refusals,
+            network.other_objects,
+            self._listener,
+            self._clock,
+        )
         try:
             server = _Server(self._config, self._handlers, service, self._decide, tls)
         except (OSError, OverflowError) as problem:
@@ -301,6 +323,17 @@ class Receiver:
             time.sleep(0.02)
         for association in server.active_associations:
             association.abort()
+
+    def _counted(self, answer_store: AnswerStore) -> AnswerStore:
+        """Return the handler of C-STORE with what it does not answer success to counted by status."""
+
+        def answer(request: StoreRequest) -> int:
+            answered = answer_store(request)
+            if answered != status.SUCCESS:
+                self._count("store_refused", f"0x{answered:04X}")
+            return answered
+
+        return answer
 
     def _decide(self, caller: HalfOpen, request: AssociationRequest) -> Rejection | None:
         """Return why a caller may not come in, but for its place."""

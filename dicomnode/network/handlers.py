@@ -37,6 +37,7 @@ class StoreRequest:
     encoded_dataset: bytes | bytearray
     calling_ae: str
     peer_host: str
+    called_ae: str = ""
     # There was more of it than the node has memory for; the dataset is empty.
     too_large: bool = False
 
@@ -57,6 +58,7 @@ class InstanceWriter(Protocol):
         calling_ae: str,
         peer_host: str,
         now: float,
+        called_ae: str = "",
     ) -> ReceivedInstance:
         """Make an instance safe."""
 
@@ -113,6 +115,7 @@ def store_handler(
                 calling_ae=request.calling_ae,
                 peer_host=request.peer_host,
                 now=clock(),
+                called_ae=request.called_ae,
             )
             outcome = add_instance(instance)
             if outcome == "conflict":

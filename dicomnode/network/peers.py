@@ -46,10 +46,11 @@ def check_caller(
             *_CALLING_NOT_RECOGNIZED,
             "what the peer calls itself is no AE title: set one there, 1 to 16 characters of ASCII",
         )
-    if config.network.require_called_ae and called_ae.strip() != config.network.ae_title:
+    titles = " or ".join(map(repr, config.network.own_ae_titles))
+    if config.network.require_called_ae and called_ae.strip() not in config.network.own_ae_titles:
         return Rejection(
             *_CALLED_NOT_RECOGNIZED,
-            f"the peer calls {called_ae.strip()!r}: set it to {config.network.ae_title!r} there",
+            f"the peer calls {called_ae.strip()!r}: set it to {titles} there",
         )
     same_title = [peer for peer in config.peers if peer.ae_title == calling_ae.strip()]
     same_host = [peer for peer in same_title if _host_fits(peer, host)]

@@ -81,6 +81,7 @@ class PromptProvider(DULServiceProvider):
         self.daemon = True
         self.account, self._answer_store = account, answer_store
         self._is_serving: Callable[[], bool] = lambda: association.is_serving
+        self._called_ae: Callable[[], str] = lambda: association.called_ae
         self.note_broken, self._note_refused = note_broken, note_refused
         self._assembler = MessageAssembler(account)
         # Context ID -> abstract and transfer syntax of what was accepted; known once the peer speaks.
@@ -222,6 +223,7 @@ class PromptProvider(DULServiceProvider):
             encoded_dataset=dataset,
             calling_ae=requestor.ae_title.strip(),
             peer_host=requestor.address or "",
+            called_ae=self._called_ae(),
             too_large=too_large,
         )
         fault: StoreFault | None = check_store(request, abstract_syntax)

@@ -84,15 +84,20 @@ class Refusals:
         The audit trail; it counts repetitions itself.
     clock
         Seconds on a clock that nobody sets.
+    count
+        Told event and reason of each, for the metrics.
     """
 
-    def __init__(self, audit: Audit, clock: Callable[[], float]) -> None:
-        self._audit, self._clock = audit, clock
+    def __init__(
+        self, audit: Audit, clock: Callable[[], float], count: Callable[[str, str], None] = lambda *_: None
+    ) -> None:
+        self._audit, self._clock, self._count = audit, clock, count
         self._minutes: dict[str, _Minute] = {}
         self._lock = threading.Lock()
 
     def note(self, refusal: Refusal) -> None:
         """Write a refusal, or count it where its host had a line within the minute."""
+        self._count(refusal.event, refusal.reason)
         with self._lock:
             is_first = self._is_first(refusal)
         if is_first:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sdnotify
 import structlog
@@ -24,11 +25,14 @@ from dicomnode.audit.trail import AuditTrail
 from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
+from dicomnode.processes.bell import open_bell, ring
 from dicomnode.processes.lookout import Lookout
+from dicomnode.processes.messenger import Messenger
 from dicomnode.processes.reload import Reloader
 from dicomnode.processes.root import prepare_root
 from dicomnode.processes.serve import check_in_child, run_sides
 from dicomnode.processes.signals import Signals
+from dicomnode.processes.tally import Tally
 from dicomnode.processes.usable import check_bundles, check_certificates
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
@@ -64,7 +68,7 @@ def run_receive(config: Config, path: Path | None = None) -> None:
     signals = Signals()
     configure_logging(config.log)
     ledger = open_ledger(config)
-    with _only_one(config.storage.root / "receive.lock", "receive"):
+    with only_one(config.storage.root / "receive.lock", "receive"):
         layout = SpoolLayout(config.storage.spool)
         writer = SpoolWriter(layout, *_free_space(config))
         report = rebuild_ledger(layout, ledger.instances)
@@ -76,8 +80,16 @@ def run_receive(config: Config, path: Path | None = None) -> None:
         def journal(report: CommitmentReport) -> bool:
             return ledger.confirmations.report(report, time.time())
 
+        messenger, tally = _open_messenger(config, ledger), Tally("receive", ledger)
         receiver = Receiver(
-            config, writer, ledger.instances.add, time.time, provider.services(journal), audit
+            config,
+            writer,
+            messenger.watch(ledger.instances.add),
+            time.time,
+            provider.services(journal),
+            audit,
+            tally.refused,
+            messenger.note_association,
         )
         host, port = receiver.start()
         announcement = Announcement(config.storage.root / "receive.json", host, port)
@@ -100,17 +112,32 @@ def run_receive(config: Config, path: Path | None = None) -> None:
             with suppress(RetryLater):
                 most = reloader.config.network.maximum_open_studies
                 receiver.congested = ledger.jobs.count_open() > most
-            return _listens(receiver.silent_s())
+            listens = _listens(receiver.silent_s())
+            tally.hand_in(alive=listens)
+            return listens
 
         try:
-            _until_stopped(signals, watch_load, reloader)
+            until_stopped(signals, watch_load, reloader)
         finally:
             announcement.remove()
             provider.stop()
             receiver.stop(10.0)
+            messenger.close()
+            tally.hand_in(alive=False)
             ledger.close()
-            audit(AuditEvent("stopped", detail="receive"))
-            audit.close()
+            _close(audit, "receive")
+
+
+def _close(audit: AuditTrail, side: str) -> None:
+    audit(AuditEvent("stopped", detail=side))
+    audit.close()
+
+
+def _open_messenger(config: Config, ledger: Ledger) -> Messenger:
+    """Return what tells `work` of arrivals; no association of a process before this one is open any more."""
+    if broken_off := ledger.senders.break_off_open(time.time()):
+        log.info("associations_broken_off", count=broken_off)
+    return Messenger(ledger.senders.record, lambda: ring(config.storage.root))
 
 
 def _free_space(config: Config) -> tuple[int, int]:
@@ -174,13 +201,14 @@ def open_audit(config: Config) -> AuditTrail:
 @contextmanager
 def workplace(config: Config) -> Iterator[Workplace]:
     """Join what the working side needs; on leaving, its worker processes are stopped."""
+    from dicomnode.answer import prepare_worker
     from dicomnode.compute import Compute
     from dicomnode.flow import Workplace
     from dicomnode.spool.recover import sweep_half_results
 
     check_bundles(config)
     ledger = open_ledger(config)
-    with _only_one(config.storage.root / "work.lock", "work"):
+    with only_one(config.storage.root / "work.lock", "work"):
         owner = f"work@{socket.gethostname()}"
         layout = SpoolLayout(config.storage.spool)
         sweep_half_results(layout)
@@ -191,7 +219,11 @@ def workplace(config: Config) -> Iterator[Workplace]:
         if released:
             log.info("unfinished_work_resumed", count=released)
         audit = open_audit(config)
-        compute = Compute(config.compute, scratch=config.storage.root / "scratch")
+        compute = Compute(
+            config.compute,
+            scratch=config.storage.root / "scratch",
+            prepare=partial(prepare_worker, config),
+        )
         audit(AuditEvent("started", detail="work"))
         try:
             yield Workplace(config, ledger, layout, compute, owner, audit=audit)
@@ -204,13 +236,15 @@ def workplace(config: Config) -> Iterator[Workplace]:
 
 def run_work(config: Config, path: Path | None = None) -> None:
     """Assess, answer and deliver studies until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
-    from dicomnode.processes.schedule import CurrentWorkplace, catch_up, resize, start_schedule
+    from dicomnode.processes.schedule import INDEX, CurrentWorkplace, catch_up, resize, start_schedule
+    from dicomnode.processes.waker import Waker
 
     signals = Signals()
     configure_logging(config.log)
     with workplace(config) as work_place:
-        lookout, current = Lookout(), CurrentWorkplace(work_place)
-        scheduler = start_schedule(current, lookout)
+        lookout, current, waker = Lookout(), CurrentWorkplace(work_place), Waker()
+        scheduler = start_schedule(current, lookout, waker)
+        bell = open_bell(config.storage.root, lambda: waker.wake(INDEX))
 
         def check(new: Config) -> None:
             check_certificates(new)
@@ -219,23 +253,89 @@ def run_work(config: Config, path: Path | None = None) -> None:
         def take_over(new: Config) -> None:
             configure_logging(new.log)
             current.take_over(new)
-            resize(scheduler, current)
+            resize(scheduler, current, waker)
+
+        tally, compute, lost_workers = Tally("work", work_place.ledger), work_place.compute, 0
 
         def look_after() -> bool:
+            nonlocal lost_workers
             catch_up(scheduler, datetime.now(UTC))
-            return not _hung(lookout)
+            is_well = not _hung(lookout)
+            tally.lost_workers(compute.lost_workers - lost_workers)
+            lost_workers = compute.lost_workers
+            tally.hand_in(alive=is_well)
+            return is_well
 
         log.info("working", workers=work_place.compute.worker_count, destinations=len(config.destinations))
         try:
             reloader = Reloader("work", path, config, check, take_over, work_place.audit)
-            _until_stopped(signals, look_after, reloader)
+            until_stopped(signals, look_after, reloader)
         finally:
+            if bell is not None:
+                bell.close()
             # A study that is being computed is left to its lease: it resumes at the next start.
             scheduler.shutdown(wait=False)
 
 
+def run_web(config: Config, path: Path | None = None) -> None:
+    """Serve the pages until SIGTERM or SIGINT; receiving and working go on without them."""
+    from dicomnode.web.application import make_application
+    from dicomnode.web.open_site import open_site
+    from dicomnode.web.server import PageServer
+
+    signals = Signals()
+    configure_logging(config.log)
+    ledger = open_ledger(config)
+    with only_one(config.storage.root / "web.lock", "web"):
+        audit = open_audit(config)
+        site = open_site(config, ledger, audit, _examine, _list_models)
+        server = PageServer(make_application(site), config)
+        announcement = config.storage.root / "web.json"
+        announcement.write_text(json.dumps({"pid": os.getpid(), "address": server.start()}))
+        site.uploads.start()
+        log.info("pages_served", host=config.web.bind, port=server.port)
+        audit(AuditEvent("started", detail="web"))
+        try:
+            reloader = Reloader("web", path, config, lambda _new: None, site.take_over, audit)
+            until_stopped(signals, server.is_alive, reloader)
+        finally:
+            announcement.unlink(missing_ok=True)
+            server.stop()
+            site.close()
+            ledger.close()
+            audit(AuditEvent("stopped", detail="web"))
+            audit.close()
+
+
+def _examine(config: Config) -> Iterator[Any]:
+    # Not at the start: the checks load what segments, which the pages do without.
+    from dicomnode.commands.doctor import examine
+
+    return examine(config)
+
+
+def _list_models(config: Config) -> Iterator[dict[str, str]]:
+    from dicomnode.answer import SHIPPED_MODELS
+    from pipeline.segmenters.families import list_bundles
+
+    for bundle in list_bundles(config.pipeline.models or SHIPPED_MODELS):
+        card = bundle.folder / "CARD.md"
+        yield {
+            "name": bundle.name,
+            "version": bundle.version,
+            "task": bundle.task,
+            "channels": "+".join(bundle.channels),
+            "licence": bundle.licence,
+            "sha256": bundle.sha256,
+            "card": card.read_text(encoding="utf-8") if card.is_file() else "",
+        }
+
+
 def run_serve(config: Config, path: Path | None) -> None:
-    """Run both sides as processes of their own and start again the one that dies or hangs."""
+    """Run both sides, and the pages where they are enabled, as processes of their own.
+
+    One that dies or hangs is started again; pages and monitoring never stop the other two.
+    """
     signals = Signals()
     configure_logging(config.log)
     arguments = ["--config", str(path)] if path else []
@@ -252,14 +352,20 @@ def run_serve(config: Config, path: Path | None) -> None:
     def check(_new: Config) -> None:
         check_in_child([*command, "config", "check", "--files", *arguments])
 
-    commands = {side: [*command, side, *arguments] for side in ("receive", "work")}
+    names = ["receive", "work"]
+    names += ["web"] if config.web.enabled else []
+    names += ["monitor"] if config.monitoring.enabled else []
+    commands = {side: [*command, side, *arguments] for side in names}
     run_sides(
-        commands, signals, lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal)
+        commands,
+        signals,
+        lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal),
+        dispensable=("web", "monitor"),
     )
 
 
 @contextmanager
-def _only_one(path: Path, side: str) -> Iterator[None]:
+def only_one(path: Path, side: str) -> Iterator[None]:
     """Hold the lock of one side of one root; the kernel frees it however the process ends."""
     with path.open("a") as handle:
         try:
@@ -285,12 +391,13 @@ def _hung(lookout: Lookout) -> bool:
     return bool(overdue)
 
 
-def _until_stopped(signals: Signals, is_well: Callable[[], bool], reloader: Reloader) -> None:
+def until_stopped(signals: Signals, is_well: Callable[[], bool], reloader: Reloader) -> None:
     """Tell who started us that we are ready, and feed the watchdog while `is_well`; reload when asked to.
 
     Return on SIGTERM or SIGINT.
     """
     notifier = sdnotify.SystemdNotifier()
+    is_well()
     notifier.notify("READY=1")
     while (request := signals.wait(WATCHDOG_S)) != "stop":
         if request == "reload":

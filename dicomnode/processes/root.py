@@ -15,7 +15,20 @@ log = structlog.get_logger()
 _OTHER_USERS = stat.S_IRWXG | stat.S_IRWXO
 # What a node makes in its folder; anything else there belongs to somebody else.
 _OURS = frozenset(
-    {"spool", "audit", "scratch", "cache", "receive.json", "receive.lock", "work.lock", "offline"}
+    {
+        "spool",
+        "audit",
+        "scratch",
+        "cache",
+        "receive.json",
+        "receive.lock",
+        "work.lock",
+        "work.bell",
+        "offline",
+        "web",
+        "web.json",
+        "web.lock",
+    }
 )
 _LEDGER_PREFIX = "ledger.sqlite3"
 

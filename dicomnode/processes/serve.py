@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import sdnotify
 import structlog
@@ -29,8 +29,15 @@ MakeReloader = Callable[[Callable[[Config], None]], Reloader]
 """Makes the reloader of the supervisor, given what hands a checked configuration on to the sides."""
 
 
-def run_sides(commands: Mapping[str, Sequence[str]], signals: Signals, make_reloader: MakeReloader) -> None:
+def run_sides(
+    commands: Mapping[str, Sequence[str]],
+    signals: Signals,
+    make_reloader: MakeReloader,
+    dispensable: Collection[str] = (),
+) -> None:
     """Run each side, start again the one that dies or hangs, and hand a reload on, until SIGTERM or SIGINT.
+
+    What is dispensable is started again too, but the node is ready, and goes on, without it.
 
     Raises
     ------
@@ -50,8 +57,8 @@ def run_sides(commands: Mapping[str, Sequence[str]], signals: Signals, make_relo
             if request == "reload":
                 notifier.notify(f"STATUS={_status_of_reload(reloader)}")
             for name, side in sides.items():
-                _look_after(name, side)
-            if not is_ready and all(side.is_ready for side in sides.values()):
+                _look_after(name, side, is_needed=name not in dispensable)
+            if not is_ready and all(sides[name].is_ready for name in sides if name not in dispensable):
                 is_ready = True
                 notifier.notify("READY=1")
             # A large spool takes its time to be read; both sides say so by being alive.
@@ -90,8 +97,8 @@ def _status_of_reload(reloader: Reloader) -> str:
     return f"reloaded: {len(plan.applied)} settings changed"
 
 
-def _look_after(name: str, side: Side) -> None:
-    """Kill a side that hangs, start one again that died; `ProcessLost` when that does not help."""
+def _look_after(name: str, side: Side, *, is_needed: bool) -> None:
+    """Kill a side that hangs, start one again that died; `ProcessLost` when that does not help a needed one."""
     if side.kill_if_silent(time.monotonic()):
         log.error(
             "process_killed",
@@ -101,6 +108,8 @@ def _look_after(name: str, side: Side) -> None:
     if side.restart_if_dead(time.monotonic()):
         log.warning("process_restarted", side=name)
     side.reload_if_asked()
+    if not is_needed:
+        return
     code = side.start_failure((ConfigError.exit_code, StartError.exit_code))
     if code is not None:
         raise ProcessLost(f"`dicomnode {name}` could not start; its message stands above", code)

@@ -29,11 +29,14 @@ from dicomnode.settings.forms import (
     ResultKind,
     SegmentationForm,
 )
+from dicomnode.settings.monitoring import MonitoringSettings
 from dicomnode.settings.network import NetworkSettings, PeerSettings
 from dicomnode.settings.references import did_you_mean, reference_problems
+from dicomnode.settings.rules import RuleSettings, rule_problems
 from dicomnode.settings.section import Section
 from dicomnode.settings.storage import AuditSettings, LogSettings, StorageSettings
 from dicomnode.settings.study import FetchSettings, SelectionRule, SelectionSettings, StudySettings
+from dicomnode.settings.web import WebSettings
 from dicomnode.settings.work import (
     ComputeSettings,
     DeliverySettings,
@@ -53,6 +56,7 @@ __all__ = [
     "FetchSettings",
     "Language",
     "LogSettings",
+    "MonitoringSettings",
     "NetworkSettings",
     "PeerSettings",
     "PictureForm",
@@ -62,12 +66,14 @@ __all__ = [
     "ResultForm",
     "ResultKind",
     "ResultSettings",
+    "RuleSettings",
     "SegmentationForm",
     "SelectionRule",
     "SelectionSettings",
     "StorageSettings",
     "StudySettings",
     "TlsSettings",
+    "WebSettings",
     "load_config",
     "parse_config",
 ]
@@ -84,6 +90,7 @@ class Config(Section):
     study: StudySettings = StudySettings()
     fetch: FetchSettings = FetchSettings()
     selection: SelectionSettings = SelectionSettings()
+    rules: tuple[RuleSettings, ...] = ()
     pipeline: PipelineSettings = PipelineSettings()
     compute: ComputeSettings = ComputeSettings()
     results: ResultSettings = ResultSettings()
@@ -91,6 +98,8 @@ class Config(Section):
     delivery: DeliverySettings = DeliverySettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    web: WebSettings = WebSettings()
 
     @property
     def forms(self) -> tuple[ResultForm, ...]:
@@ -112,6 +121,7 @@ class Config(Section):
     def _tls_is_whole(self) -> Config:
         users = ["network.tls"] if self.network.tls else []
         users += ["audit.syslog_tls"] if self.audit.syslog_host and self.audit.syslog_tls else []
+        users += ["web.tls"] if self.web.enabled and self.web.tls else []
         users += [f"destination {destination.name}" for destination in self.destinations if destination.tls]
         users += [f"peer {peer.ae_title}" for peer in self.peers if peer.tls]
         missing = [key for key in ("certificate", "key", "authorities") if getattr(self.tls, key) is None]
@@ -123,7 +133,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _names_mean_something(self) -> Config:
-        problems = list(reference_problems(self))
+        problems = [*reference_problems(self), *rule_problems(self)]
         if problems:
             raise PydanticCustomError("references", "{problems}", {"problems": "\n".join(problems)})
         return self

@@ -20,6 +20,10 @@ class NetworkSettings(Section):
     """How others reach this node."""
 
     ae_title: AETitle = Field("DICOMNODE", description="Our AE title: what a sender must call.")
+    more_ae_titles: tuple[AETitle, ...] = Field(
+        (),
+        description="Further AE titles of ours on the same port; [[rules]] may choose by the one that a sender called.",
+    )
     bind: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(
         11112, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one and prints it."
@@ -73,6 +77,11 @@ class NetworkSettings(Section):
             "Storage classes that are not MR images: keep them unused, or refuse their presentation contexts."
         ),
     )
+
+    @property
+    def own_ae_titles(self) -> tuple[str, ...]:
+        """Every AE title that a sender may call."""
+        return (self.ae_title, *self.more_ae_titles)
 
 
 class PeerSettings(Section):

@@ -18,6 +18,7 @@ TAKEN_OVER = frozenset(
             f"network.{name}"
             for name in (
                 "ae_title",
+                "more_ae_titles",
                 "require_called_ae",
                 "accept_unknown_peers",
                 "maximum_associations",
@@ -33,6 +34,7 @@ TAKEN_OVER = frozenset(
             )
         ),
         *(
+            "rules",
             "peers",
             "destinations",
             "tls",

@@ -42,10 +42,17 @@ class FileMeta:
     calling_ae: str
     peer_host: str
     stored_SOPInstanceUID: str
+    called_ae: str = ""
 
 
 def encode_file_meta(
-    *, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae: str, peer_host: str = ""
+    *,
+    SOPClassUID: str,
+    SOPInstanceUID: str,
+    TransferSyntaxUID: str,
+    calling_ae: str,
+    peer_host: str = "",
+    called_ae: str = "",
 ) -> bytes:
     """Return preamble, prefix and File Meta Information for a dataset that was received (PS3.10 7.1).
 
@@ -61,6 +68,8 @@ def encode_file_meta(
             _short(0x0012, b"UI", PYDICOM_IMPLEMENTATION_UID, b"\0"),
             _short(0x0013, b"SH", "DICOMNODE", b" "),
             _short(0x0016, b"AE", calling_ae, b" "),
+            # Receiving Application Entity Title: whom the sender called.
+            _short(0x0018, b"AE", called_ae, b" ") if called_ae else b"",
             # Source Presentation Address: who sent it is not lost with the ledger.
             _long(0x0026, b"UR", _HOST_SCHEME + peer_host) if peer_host else b"",
         )
@@ -90,6 +99,7 @@ def decode_file_meta(head: bytes) -> FileMeta | None:
         calling_ae=_text(values.get(0x0016, "")),
         peer_host=_text(values.get(0x0026, "")).removeprefix(_HOST_SCHEME),
         stored_SOPInstanceUID=stored,
+        called_ae=_text(values.get(0x0018, "")),
     )
 
 

@@ -68,6 +68,7 @@ class SpoolWriter:
         calling_ae: str,
         peer_host: str,
         now: float,
+        called_ae: str = "",
     ) -> ReceivedInstance:
         """Store a dataset as received; when this returns it survives a power cut.
 
@@ -95,6 +96,7 @@ class SpoolWriter:
             TransferSyntaxUID=TransferSyntaxUID,
             calling_ae=calling_ae,
             peer_host=peer_host,
+            called_ae=called_ae,
         )
         try:
             self._require_space(len(encoded_dataset))
@@ -160,6 +162,7 @@ def describe_instance(
         sha256=sha256,
         size_bytes=size_bytes,
         calling_ae=meta.calling_ae,
+        called_ae=meta.called_ae,
         peer_host=meta.peer_host,
         received_at=received_at,
     )

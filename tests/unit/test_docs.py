@@ -31,9 +31,11 @@ PAGES = [
             "offline",
             "destinations",
             "model-bundle",
+            "monitoring",
             "operation",
             "states",
             "training",
+            "web",
         )
     ),
 ]

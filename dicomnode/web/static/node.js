@@ -1,0 +1,25 @@
+// Sections with data-live="seconds" are fetched anew and exchanged, unless somebody works in them.
+"use strict";
+(() => {
+  const refresh = async (section) => {
+    const selected = String(document.getSelection() || "").length > 0;
+    if (document.hidden || selected || section.contains(document.activeElement)) return section;
+    try {
+      const answer = await fetch(location.href, { headers: { "X-Live": "1", Accept: "text/html" }, redirect: "manual" });
+      if (answer.status === 401 || answer.type === "opaqueredirect") { location.reload(); return section; }
+      if (!answer.ok) return section;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const fresh = page.getElementById(section.id);
+      if (!fresh) return section;
+      if (fresh.innerHTML !== section.innerHTML) section.replaceWith(document.adoptNode(fresh));
+      else return section;
+      return document.getElementById(section.id);
+    } catch { return section; }
+  };
+  for (const first of document.querySelectorAll("[data-live]")) {
+    let section = first;
+    const seconds = Number(first.dataset.live);
+    const turn = async () => { section = await refresh(section); setTimeout(turn, seconds * 1000); };
+    setTimeout(turn, seconds * 1000);
+  }
+})();
