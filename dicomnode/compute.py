@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import dask
 import structlog
-from distributed import Client, Future, KilledWorker, SpecCluster, Status
+from distributed import Client, Future, KilledWorker, SpecCluster, Status, WorkerPlugin
 from distributed import TimeoutError as DaskTimeoutError
 from distributed.security import Security
 
@@ -67,6 +67,26 @@ _SETTINGS = {
 }
 
 
+class Preparation(WorkerPlugin):
+    """Prepares each worker process for its first run.
+
+    Parameters
+    ----------
+    prepare
+        Must be importable by name in the worker.
+    """
+
+    def __init__(self, prepare: Callable[[], None]) -> None:
+        self._prepare = prepare
+
+    def setup(self, worker: Any) -> None:
+        """Prepare; a worker that cannot be prepared works all the same, and says at its first run what is wrong."""
+        try:
+            self._prepare()
+        except Exception as problem:  # noqa: BLE001  see above
+            log.warning("worker_not_prepared", error=type(problem).__name__)
+
+
 _MOST_REMOTE_WORKERS = 64
 """Studies at once on a scheduler elsewhere, however many workers it has."""
 
@@ -85,6 +105,9 @@ class Compute:
         Folder, nobody else's, for the temporary files of the workers on this machine. What a killed worker
         leaves there is removed when the next one starts. Without it a temporary folder is made and removed by
         `close`.
+    prepare
+        Called once in every worker process when it starts, also in one that replaces another: what it imports
+        and opens there is ready for the first run. What it raises is logged, no more.
 
     Raises
     ------
@@ -93,7 +116,12 @@ class Compute:
     """
 
     def __init__(
-        self, settings: ComputeSettings, timeout_s: float = 20, workers: int = 1, scratch: Path | None = None
+        self,
+        settings: ComputeSettings,
+        timeout_s: float = 20,
+        workers: int = 1,
+        scratch: Path | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self._cluster: SpecCluster | None = None
         self._workers = workers
@@ -120,6 +148,8 @@ class Compute:
                 self._client = Client(self._cluster, set_as_default=False, security=security)
                 # Whoever has a Compute can use it: `READY=1` is said afterwards.
                 self._client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
+            if prepare is not None:
+                self._client.register_plugin(Preparation(prepare), name="preparation")
         except (OSError, RuntimeError, DaskTimeoutError) as problem:
             target = settings.scheduler or "a worker process on this machine"
             raise StartError(f"compute.scheduler: {target} cannot be reached or started: {problem}") from None

@@ -87,6 +87,7 @@ EXAMPLES: dict[str, Any] = {
     "web.hosts": ["dicomnode.radiology.example"],
     "web.viewer_url": "https://pacs.example/viewer?StudyInstanceUIDs={StudyInstanceUID}",
     "pipeline.models": "/opt/dicomnode/models",
+    "pipeline.atlas": "/etc/dicomnode/arteries.nii.gz",
     "pipeline.cache": "/var/lib/dicomnode/cache",
     "pipeline.threshold": 0.5,
     "pipeline.peak": 0.9,

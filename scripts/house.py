@@ -80,7 +80,7 @@ ROOMS = (
         (
             *_PLAIN,
             *_dicomnode("answer", "delivery", "ledger", "network"),
-            *_pipeline("errors", "segmenters.families"),
+            *_pipeline("errors", "measure.regions", "segmenters.families"),
         ),
     ),
     Room(
@@ -98,7 +98,7 @@ ROOMS = (
     Room(
         "dicomnode.processes.schedule",
         "what runs how often; it only triggers",
-        _dicomnode("audit", "errors", "flow", "processes.lookout", "settings", "spool"),
+        _dicomnode("audit", "errors", "flow", "processes.lookout", "processes.waker", "settings", "spool"),
         ("apscheduler",),
     ),
     Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
@@ -109,10 +109,10 @@ ROOMS = (
     ),
     Room(
         "dicomnode.processes.usable",
-        "whether the certificates and bundles that a configuration names can be worked with",
+        "whether the certificates, bundles, addresses and atlas that a configuration names can be worked with",
         (
             *_dicomnode("answer", "errors", "network.tls", "notifications.addresses", "settings"),
-            *_pipeline("errors"),
+            *_pipeline("errors", "measure.regions"),
         ),
     ),
     Room(
@@ -162,6 +162,13 @@ ROOMS = (
     Room("dicomnode.processes.root", "the node's own folder, private to its user", _dicomnode("errors")),
     Room("dicomnode.processes.supervise", "a child process that is started again when it dies or hangs"),
     Room("dicomnode.processes.lookout", "signs of life of what runs on a timer"),
+    Room("dicomnode.processes.waker", "wakes timers at once when something came or was done"),
+    Room("dicomnode.processes.bell", "a bell that `receive` rings and `work` hears"),
+    Room(
+        "dicomnode.processes.messenger",
+        "what `receive` tells the working side, in a thread of its own",
+        _dicomnode("errors", "records"),
+    ),
     Room(
         "dicomnode.web",
         "the pages: what came, what became of it, why; viewer, upload, orders of an operator",
@@ -207,8 +214,16 @@ ROOMS = (
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
-        (*_PLAIN, *_dicomnode("answer", "compute", "delivery", "fetch", "ledger", "spool", "study")),
+        (
+            *_PLAIN,
+            *_dicomnode("ahead", "answer", "compute", "delivery", "fetch", "ledger", "spool", "study"),
+        ),
         ("pydicom",),
+    ),
+    Room(
+        "dicomnode.ahead",
+        "answers that are computed while their study still waits",
+        _dicomnode("answer", "spool"),
     ),
     Room(
         "dicomnode.answer",
@@ -217,7 +232,15 @@ ROOMS = (
             *_PLAIN,
             *_dicomnode("log", "results", "spool", "study", "volumes"),
             *_pipeline(
-                "cache", "errors", "followup", "inference", "plan", "records", "run", "segmenters.families"
+                "cache",
+                "errors",
+                "followup",
+                "inference",
+                "measure.regions",
+                "plan",
+                "records",
+                "run",
+                "segmenters.families",
             ),
         ),
     ),
@@ -420,7 +443,7 @@ ROOMS = (
     Room(
         "pipeline.plan",
         "`make_plan`: everything that an answer depends on besides the voxels",
-        _pipeline("bundles", "cache", "errors", "records"),
+        _pipeline("bundles", "cache", "errors", "measure.regions", "records"),
     ),
     Room(
         "pipeline.followup",
@@ -467,7 +490,18 @@ ROOMS = (
         (*_VOLUMES_IN, *_pipeline("preprocess")),
         ("SimpleITK", "numpy"),
     ),
-    Room("pipeline.measure", "one measurement per file", (*_VOLUMES_IN,), ("SimpleITK", "numpy", "scipy")),
+    Room(
+        "pipeline.measure",
+        "one measurement per file",
+        (*_VOLUMES_IN, "pipeline.measure.regions"),
+        ("SimpleITK", "numpy", "scipy"),
+    ),
+    Room(
+        "pipeline.measure.regions",
+        "where in the brain: lobes, arterial territories",
+        (*_VOLUMES_IN, *_pipeline("measure.extremes", "measure.laterality", "measure.midplane")),
+        ("nibabel", "numpy", "scipy"),
+    ),
     Room(
         "pipeline.evaluate",
         "metrics against a truth; two methods compared; plots",

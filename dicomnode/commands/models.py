@@ -109,7 +109,7 @@ def _prove(bundle: Bundle, progress: Callable[[str], None]) -> str:
         import torch  # noqa: F401  only whether it is there
     except ImportError:
         return "; not compared with torch, which is not installed (its card has the figures of the export)"
-    from pipeline.training.proof import verify_proof
+    from pipeline.training.verify import verify_proof
 
     exported, now = verify_proof(bundle, report=progress)
     return (

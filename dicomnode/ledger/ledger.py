@@ -26,6 +26,7 @@ from dicomnode.ledger.notices import Notices
 from dicomnode.ledger.offers import Offers
 from dicomnode.ledger.operator import Operator
 from dicomnode.ledger.retention import Retention
+from dicomnode.ledger.senders import Senders
 
 
 class Ledger:
@@ -51,6 +52,7 @@ class Ledger:
         self.listing = Listing(database)
         self.operator = Operator(database)
         self.retention = Retention(database)
+        self.senders = Senders(database)
 
     @classmethod
     def open(cls, url: str) -> Ledger:

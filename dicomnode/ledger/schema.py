@@ -163,6 +163,8 @@ deliveries = Table(
     Index("ix_deliveries_TransactionUID", "TransactionUID"),
     Index("ix_deliveries_job_id", "job_id"),
     Index("ix_deliveries_StudyInstanceUID", "StudyInstanceUID"),
+    Index("ix_deliveries_lease_until", "lease_until"),
+    Index("ix_deliveries_first_failed_at", "first_failed_at"),
     sqlite_autoincrement=True,
 )
 
@@ -204,6 +206,7 @@ fetches = Table(
     Column("due_at", Double),
     Column("attempts", Integer, nullable=False),
     Column("detail", Text, nullable=False),
+    Index("ix_fetches_due_at", "due_at"),
 )
 
 # How many images an archive lists of a series, and since when it has listed so many.
@@ -216,6 +219,7 @@ archive_counts = Table(
     Column("since", Double, nullable=False),
     Column("asked_at", Double, nullable=False),
     Index("ix_archive_counts_StudyInstanceUID", "StudyInstanceUID"),
+    Index("ix_archive_counts_asked_at", "asked_at"),
 )
 
 # When an archive was last asked for the counts of a study, whatever it said.
@@ -224,6 +228,7 @@ archive_askings = Table(
     metadata,
     Column("StudyInstanceUID", String, primary_key=True),
     Column("asked_at", Double, nullable=False),
+    Index("ix_archive_askings_asked_at", "asked_at"),
 )
 
 # What a destination accepts (SOP Class UID -> transfer syntaxes), as it last said; without `learned_at` it
@@ -237,6 +242,59 @@ offers = Table(
     Column("learned_at", Double),
     Column("ask_at", Double, nullable=False),
     Column("refused", Text, nullable=False, server_default="{}"),
+)
+
+# Associations that stored something: whether their sender released them. Without `ended_at` one is open.
+associations = Table(
+    "associations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("calling_ae", String, nullable=False),
+    Column("peer_host", String, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Column("is_released", Integer),
+    Index("ix_associations_sender", "calling_ae", "peer_host", "opened_at"),
+    Index("ix_associations_ended_at", "ended_at"),
+)
+
+# How many studies a sender has begun here.
+senders = Table(
+    "senders",
+    metadata,
+    Column("calling_ae", String, primary_key=True),
+    Column("peer_host", String, primary_key=True),
+    Column("studies", Integer, nullable=False),
+)
+
+
+class PauseKind(StrEnum):
+    """Where in a study a sender paused.
+
+    While an association stayed open; between two associations, in a series or between two; and before images
+    for which the answer did not wait, with one of T1 and FLAIR there or with both.
+    """
+
+    ASSOCIATION_OPEN = "association_open"
+    WITHIN_SERIES = "within_series"
+    BETWEEN_SERIES = "between_series"
+    TOO_LATE_FOR_ONE = "too_late_for_one"
+    TOO_LATE_FOR_BOTH = "too_late_for_both"
+
+
+# For how long a sender paused between two images of one study, where that was noticeable.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("calling_ae", String, nullable=False),
+    Column("peer_host", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("pause_s", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("ix_pauses_sender", "calling_ae", "peer_host", "kind", "id"),
+    Index("ix_pauses_at", "at"),
+    sqlite_autoincrement=True,
 )
 
 # What is counted, and signs of life; see `dicomnode.ledger.figures`.

@@ -44,6 +44,13 @@ class PipelineSettings(Section):
     require_head: bool = Field(
         True, description="Refuse what does not look like a head; false only to try the node with phantoms."
     )
+    atlas: Path | None = Field(
+        None,
+        description=(
+            "Atlas of arterial territories: a NIfTI volume of labels in MNI space, with a table of the same "
+            "name (.txt, .csv or .tsv) next to it; empty: no territories are reported."
+        ),
+    )
     cache: Path | None = Field(
         None,
         description=(

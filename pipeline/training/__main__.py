@@ -206,7 +206,7 @@ def _read_start(
 
 
 def _task(name: str) -> Task:
-    from pipeline.training.tasks import TASKS
+    from pipeline.training.families.table import TASKS
 
     if name not in TASKS:
         raise TrainingProblem(f"the task {name!r} is not one of {', '.join(TASKS)}")
@@ -292,8 +292,8 @@ def validate(
             return
         bundle_commands.score_held_out(bundle_read, chosen_task, cases[choosing or 0 :], table, threads)
         return
+    from pipeline.training.card_tables import score_table
     from pipeline.training.checkpoint import load_checkpoint
-    from pipeline.training.export import score_table
     from pipeline.training.score import score_all, split_samples
     from pipeline.training.validate import predict
 
@@ -329,8 +329,9 @@ def export(
     """Write a model bundle: ONNX with Float16 weights, manifest and card."""
     import torch
 
+    from pipeline.training.card_tables import read_sections
     from pipeline.training.checkpoint import load_checkpoint
-    from pipeline.training.export import export_bundle, read_sections
+    from pipeline.training.families.patch3d import export_bundle
     from pipeline.training.pool import write_validation_set
     from pipeline.training.score import split_samples
     from pipeline.training.synthesis.lesion_maps import list_maps

@@ -27,7 +27,8 @@ def prove(
     import torch
 
     from pipeline.segmenters.families import load_bundle
-    from pipeline.training.proof import Proof, run_forms, write_proof
+    from pipeline.training.proof import Proof, write_proof
+    from pipeline.training.verify import run_forms
 
     torch.set_num_threads(threads)
     bundle_read = load_bundle(bundle)
@@ -92,7 +93,7 @@ def score_held_out(
     bundle: Bundle, task: Task, paths: Sequence[Path], table: Path | None, threads: int
 ) -> None:
     """Print a bundle's figures on held-out samples, at its own thresholds; the CSV `table` gets each score."""
-    from pipeline.training.export import score_table
+    from pipeline.training.card_tables import score_table
     from pipeline.training.held_out import score_bundle, summarise_bundle, write_scores
     from pipeline.training.problem import TrainingProblem
     from pipeline.training.progress import progress_bar

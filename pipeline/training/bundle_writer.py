@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ STATEMENT = "Trained on synthetic data only. For research use; not for diagnosis
 
 @dataclass(frozen=True)
 class BundleText:
-    """What a manifest says beyond numbers that were measured; one entry for each task in `BUNDLES`."""
+    """What a manifest says beyond numbers that were measured; a family writes one for each of its bundles (`families/`)."""
 
     name: str
     task: str
@@ -54,91 +54,6 @@ GENERATOR_RANGE = {
 
 Lowest and highest value over 60 subjects of the generator, 5 % wider (`scripts.bench.quality`).
 """
-
-BUNDLES = {
-    "lesion": BundleText(
-        name="stroke-lesion-2mm", task="lesion", title="Stroke lesions on T1 and/or FLAIR, 2 mm",
-        intended_use="Research: outline of ischemic stroke lesions on T1 and/or FLAIR brain MR of adults.",
-        head="brain-extracted", normalise="brain-median", normalise_parameters={"clip": [0.0, 3.0]},
-        accepts=(("t1", "flair"), ("t1",), ("flair",)), minimum_volume_mm3=50.0, connectivity=26,
-        data="Synthetic heads from the ICBM 152 2009a T1, grey and white matter maps (nilearn). Lesions: half grown procedurally, "
-        "half real outlines of acute stroke in MNI space (Stroke Outcome Optimization Project, 1,449 maps, BSD-2-Clause; 144 held out). "
-        "No real image was used for training.",
-        how=(
-            ("Input: T1 and FLAIR on one 2 mm grid in axial canonical order (axis 0 to the head, "
- "axis 1 to posterior, axis 2 to the left)."
-),
-            ("Each channel is divided by its median inside the brain mask, clipped to 0..3, and set to zero outside the mask. "
-            "A missing channel is all zeros."),
-        ),
-    ),
-    "brain": BundleText(
-        name="brain-extractor-3mm", task="brain", title="Brain mask on any MR contrast, 3 mm",
-        intended_use="Research: brain mask of a whole head on one MR image of any contrast.",
-        head="whole-head", normalise="percentile",
-        normalise_parameters={"low": 0.5, "high": 99.5, "of": "non-zero", "range": [0.0, 1.0]},
-        accepts=(("any",),), minimum_volume_mm3=0.0, connectivity=26,
-        data="Synthetic whole heads from the ICBM 152 2009a T1, grey and white matter maps (nilearn), random contrasts, "
-        "skull, scalp, face and neck from analytic shapes, with and without cortical lesions. No real image was used for training.",
-        how=(
-            ("Input: one image of any contrast on a 3 mm grid in axial canonical order (axis 0 to the head, axis 1 to posterior, "
-            "axis 2 to the left), the patch centred on the field of view, zeros outside the field of view."),
-            ("Voxels above zero are clipped at their 0.5 and 99.5 percentile and scaled to 0..1; "
- "zeros stay zero."
-),
-            ("Label: the brain with its sulci and ventricles as before any lesion, about 1 mm "
- "beyond the average brain's outline."
-),
-        ),
-    ),
-}  # fmt: skip
-BUNDLES["triplanar"] = replace(
-    BUNDLES["lesion"], name="stroke-lesion-triplanar", title="Stroke lesions by three planes of 2D networks and their majority, 2 mm",
-    family="triplanar", graphs=("model-axial.onnx", "model-coronal.onnx", "model-sagittal.onnx"),
-    how=(
-        *BUNDLES["lesion"].how,
-        ("One residual 2D U-Net for each of the axial, coronal and sagittal planes sees the volume slice by slice. A voxel is lesion where two of "
-        "the three say so; the share of planes that do is kept as agreement."),
-        ("The probability that comes out is the middle one of the three: it reaches a "
- "threshold exactly where two planes do."
-),
-        ("After the published method (arXiv 2511.07281, of which only the abstract was at "
- "hand): depth, widths, loss and training are our own."
-),
-    ),
-)  # fmt: skip
-BUNDLES["planes"] = replace(
-    BUNDLES["triplanar"], title="Stroke lesions by three planes of 2D networks, trained on real strokes, 1 mm", accepts=(("t1", "flair"), ("flair",)),
-    how=(
-        BUNDLES["lesion"].how[0].replace("2 mm", "1 mm"),
-        BUNDLES["lesion"].how[1],
-        ("One residual 2D U-Net for each of the axial, coronal and sagittal planes sees the "
- "volume slice by slice, on blocks of 2 x 2 pixels."
-),
-        ("The planes' probabilities are averaged or voted as `triplanar.rule` says; the share "
- "of planes that vote for lesion is kept as agreement."
-),
-        ("After the published method (arXiv 2511.07281, of which only the abstract was at "
- "hand): depth, widths, loss and training are our own."
-),
-    ),
-)  # fmt: skip
-BUNDLES["proposal3d"] = replace(
-    BUNDLES["lesion"], name="stroke-lesion-proposal", title="Stroke lesions in regions that 2D proposals choose, 2 mm", family="proposal3d",
-    graphs=("model.onnx", "model-proposal.onnx", "model-coarse.onnx"),
-    how=(
-        *BUNDLES["lesion"].how,
-        ("A residual 2D U-Net gives a heat map for each axial slice, from the slice and its absolute difference from its mirror image; a slice "
-        "proposes the rectangle around the pieces of it. Slices are grouped while the head changes by at most 0.20 in area and overlaps by at "
-        "least 0.70 (against the group's first slice); a group settles on its most frequent rectangle (IoU 0.7, at least two, averaged) or on what "
-        "encloses all. Regions are grown to 64 voxels a side, as in the original (there of 1 mm, here of 2 mm: 128 mm), and segmented by a 3D U-Net with "
-        "a Gaussian window; overlapping regions are averaged, everything else is background."),
-        ("A 3D network on a grid of 4 mm adds the regions that the slices missed; `proposal.coarse = false` switches it off (the published "
-        "behaviour). The last open group is kept (the original loses it)."),
-        ("After StrokeFormer (method only, no code): its proposals are a Faster R-CNN on a TrUE-Net encoder and its second stage a SegFormer3D of "
-        "4.5 M parameters; ours are U-Nets, which need no operators beyond plain convolutions and run in a fraction of a second on a CPU."),
-    ),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,9 @@ def lesion_sections(rows: Sequence[Row], implanted: Sequence[Row]) -> dict[str, 
                 f"{max(volumes):.1f} mL"
             )
         sections["False volume on real heads without a stroke"] = (
-            "Whole heads through the shipped path (`run_pipeline`: own brain extraction, own registration, thresholds as in the manifest). The MS "
-            "patients have hyperintense plaques of their own, which count as false here.\n\n"
+            "Whole heads through the shipped path (`run_pipeline`: own brain extraction, own registration, "
+            "thresholds as in the manifest). The MS patients have hyperintense plaques of their own, which "
+            "count as false here.\n\n"
             + "\n".join(summary)
             + "\n\n"
             + markdown_table(free, ("case", "input", "found_ml"))
@@ -97,8 +98,9 @@ def implant_text(rows: Sequence[Row]) -> str:
     """Return the summary and table of semi-real cases."""
     lines = [
         (
-            "Outlines that were never trained on, placed by affine registration of the template and painted with the lesion intensities of the "
-            "synthesis, added on the images' own grids: real anatomy, real scanner, artificial lesion; then the shipped path, whole head in."
+            "Outlines that were never trained on, placed by affine registration of the template and "
+            "painted with the lesion intensities of the synthesis, added on the images' own grids: real "
+            "anatomy, real scanner, artificial lesion; then the shipped path, whole head in."
         ),
         "",
     ]

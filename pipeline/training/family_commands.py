@@ -40,10 +40,10 @@ def export_triplanar(
     lesion_maps: Maps = None,
 ) -> None:
     """Write the bundle of three 2D networks and their majority."""
+    from pipeline.training.card_tables import read_sections
     from pipeline.training.checkpoint import load_checkpoint
-    from pipeline.training.export import read_sections
-    from pipeline.training.family_export import export_triplanar as write
-    from pipeline.training.tasks import TASKS
+    from pipeline.training.families.table import TASKS
+    from pipeline.training.families.triplanar import export_triplanar as write
 
     checkpoint_paths = {"axial": axial, "coronal": coronal, "sagittal": sagittal}
     planes = {
@@ -85,10 +85,10 @@ def export_proposal(
     lesion_maps: Maps = None,
 ) -> None:
     """Write the bundle of 2D proposals, a coarse pass and a 3D network for regions."""
+    from pipeline.training.card_tables import read_sections
     from pipeline.training.checkpoint import load_checkpoint
-    from pipeline.training.export import read_sections
-    from pipeline.training.family_export import export_proposal as write
-    from pipeline.training.tasks import TASKS
+    from pipeline.training.families.proposal3d import export_proposal as write
+    from pipeline.training.families.table import TASKS
 
     checkpoint_paths = {"proposal3d": region, "proposal2d": proposal, "proposal-coarse": coarse}
     networks = {
@@ -114,10 +114,10 @@ def _held_out(
     """Return the held-out samples that settle the thresholds, and those that are scored."""
     import torch
 
+    from pipeline.training.families.table import TASKS
     from pipeline.training.pool import write_validation_set
     from pipeline.training.score import split_samples
     from pipeline.training.synthesis.lesion_maps import list_maps
-    from pipeline.training.tasks import TASKS
 
     torch.set_num_threads(threads)
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []

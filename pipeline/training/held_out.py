@@ -21,7 +21,7 @@ from pipeline.postprocess.threshold import apply_threshold
 from pipeline.records import FloatArray
 from pipeline.segmenters.ensemble.spec import EnsembleSpec
 from pipeline.segmenters.families import infer_channels
-from pipeline.training.family_export import sample_channels
+from pipeline.training.graph_set import sample_channels
 from pipeline.training.pool import read_sample
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.score import THRESHOLDS, CaseScore, Cut, Predict, score_case, settle_cut, summarise

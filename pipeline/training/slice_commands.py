@@ -163,8 +163,8 @@ def export_planes(
     import json
 
     from pipeline.segmenters.triplanar.spec import PLANES
-    from pipeline.training.plane_export import PlaneCuts, PlaneProvenance
-    from pipeline.training.plane_export import export_planes as write
+    from pipeline.training.families.triplanar import PlaneCuts, PlaneProvenance
+    from pipeline.training.families.triplanar import export_planes as write
 
     known = json.loads(facts.read_text(encoding="utf-8"))
     bundle = write(

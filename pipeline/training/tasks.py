@@ -1,4 +1,4 @@
-"""What is trained, as one table: what a sample is and how the trainer varies it."""
+"""A training task: what a sample is, and how the trainer varies it. The tasks themselves stand in `families/`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from pipeline.training.network import PLANES, Architecture
 from pipeline.training.synthesis.anatomy import Anatomy
 from pipeline.training.synthesis.fields import Grid
 from pipeline.training.synthesis.subject import (
-    HEAD_GRID,
     LESION_GRID,
     Case,
     synthesise_head_case,
     synthesise_lesion_case,
 )
+
+ROLES = ("t1", "flair")
+# T1 alone is by far the slowest to learn, so it gets the largest share.
+SHARES = {"t1+flair": 0.27, "t1": 0.47, "flair": 0.26}
 
 
 @dataclass(frozen=True)
@@ -66,33 +69,6 @@ class Task:
         if self.name == "lesion":
             return synthesise_lesion_case(anatomy, seed, maps, self.grid, self.transplants)
         return synthesise_head_case(anatomy, seed, maps, self.grid)
-
-
-# T1 alone is by far the slowest to learn, so it gets the largest share.
-_SHARES = {"t1+flair": 0.27, "t1": 0.47, "flair": 0.26}
-_ROLES = ("t1", "flair")
-
-
-def _planar(plane: str, widths: tuple[int, ...], *, mirrored: bool = False) -> Task:
-    architecture = Architecture(_ROLES, widths, pyramid=False, plane=plane, mirrored=mirrored)
-    return Task("lesion", LESION_GRID, architecture, _SHARES, focus=0.5, slices=4, samples_per_step=4)
-
-
-TASKS = {
-    "lesion": Task(
-        "lesion", LESION_GRID, Architecture(_ROLES, (8, 24, 48, 96, 128), mirrored=True), _SHARES, crop=(64, 64, LESION_GRID.shape[2])
-    ),
-    **{f"triplanar-{plane}": _planar(plane, (16, 32, 64, 128, 128)) for plane in PLANES},
-    "proposal2d": _planar("axial", (16, 24, 48, 96, 96), mirrored=True),
-    "proposal-coarse": Task("lesion", LESION_GRID, Architecture(_ROLES, (16, 32, 64, 96), shrink=2), _SHARES),
-    "proposal3d": Task("lesion", LESION_GRID, Architecture(_ROLES, (8, 24, 48, 96, 128)), _SHARES, crop=(64, 64, 64), focus=0.8),
-    "brain": Task("brain", HEAD_GRID, Architecture(("any",), (8, 16, 32, 64, 96), pyramid=False), {"any": 1.0}, threshold=0.5),
-    "tiny": Task(
-        "lesion", Grid((32, 32, 32), (5.0, 6.0, 5.0)), Architecture(("t1", "flair"), (4, 8, 8), 1),
-        {"t1+flair": 0.4, "t1": 0.3, "flair": 0.3},
-    ),
-}  # fmt: skip
-"""Name on the command line to task; "tiny" exists for the tests."""
 
 
 def keep_channels(image: Tensor, channels: Sequence[str], combination: str) -> Tensor:
@@ -165,3 +141,9 @@ def _draw_box(
         )
         starts.append(int(low + share * (high - low + 1)))
     return tuple(slice(start, start + size) for start, size in zip(starts, crop, strict=True))
+
+
+def planar_task(plane: str, widths: tuple[int, ...], *, mirrored: bool = False) -> Task:
+    """Return the task of a 2D network over the slices of one plane."""
+    architecture = Architecture(ROLES, widths, pyramid=False, plane=plane, mirrored=mirrored)
+    return Task("lesion", LESION_GRID, architecture, SHARES, focus=0.5, slices=4, samples_per_step=4)

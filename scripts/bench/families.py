@@ -31,12 +31,12 @@ from pipeline.run import run_pipeline
 from pipeline.segmenters.benchmark import peak_memory_mb
 from pipeline.segmenters.case import Case
 from pipeline.segmenters.families import find_bundle, list_bundles, segment_case
+from pipeline.training.families.table import TASKS
 from pipeline.training.held_out import score_bundle, summarise_bundle, write_scores
 from pipeline.training.pictures import draw_overlay
 from pipeline.training.pool import write_validation_set
 from pipeline.training.real_cases import RealCase, ms_cases, single_cases
 from pipeline.training.synthesis.lesion_maps import list_maps
-from pipeline.training.tasks import TASKS
 from scripts.bench.__main__ import machine
 
 TARGET = Path(__file__).resolve().parents[2] / "docs" / "benchmarks-families.md"

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint
+from pipeline.training.families.table import TASKS
 from pipeline.training.pool import Pool, read_sample
 from pipeline.training.synthesis.subject import Case
-from pipeline.training.tasks import TASKS, Task
+from pipeline.training.tasks import Task
 from pipeline.training.train import Schedule, Watch, run_training
 from pipeline.training.transfer import add_channel
 from pipeline.training.validate import THRESHOLDS, dice_score, predict

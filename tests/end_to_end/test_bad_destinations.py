@@ -27,6 +27,8 @@ from dicomnode.simulator.manners import Manners
 from tests.factories.head import head_series, study_uid
 from tests.factories.whole_node import WholeNode, whole_node
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
 UID = study_uid("bad destinations")
 DELIVERY = {"confirm_first_s": 0, "confirm_tries": 2, "resends": 1, "timeout_s": 10, "index_wait_s": 0}
 

@@ -24,8 +24,8 @@ from tests.factories.head import head_series, head_study, study_uid
 from tests.factories.results import texts_of
 from tests.factories.whole_node import WholeNode, whole_node
 
-# The shared run falls to the first test; it takes 25 seconds on two idle cores.
-pytestmark = [pytest.mark.timeout(400)]
+# The shared run falls to the first test; it takes a minute on one core.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 MIDDLE = 16
 REPETITION_TIME = b"\x18\x00\x80\x00DS\x04\x00"

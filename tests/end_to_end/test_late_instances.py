@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.simulator.author import write_series
 from tests.factories.head import head_series, study_uid
 from tests.factories.whole_node import whole_node
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 UID = study_uid("late")
 

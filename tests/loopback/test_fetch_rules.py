@@ -178,6 +178,7 @@ def today(folder: Path) -> list[Path]:
     return write_series(head_study("fetch", overrides=overrides), folder / "today")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["get", "move"])
 def test_the_latest_earlier_study_of_the_patient_comes_too_and_is_answered(
     archive: Archive, tmp_path: Path, service: str

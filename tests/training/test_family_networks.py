@@ -14,12 +14,16 @@ from pipeline.plan import plan_network
 from pipeline.segmenters.families import infer_channels, load_bundle
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
-from pipeline.training.family_export import export_proposal, export_triplanar, sample_channels
+from pipeline.training.families import proposal3d, triplanar
+from pipeline.training.families.proposal3d import export_proposal
+from pipeline.training.families.table import TASKS
+from pipeline.training.families.triplanar import export_triplanar
+from pipeline.training.graph_set import sample_channels
 from pipeline.training.network import Architecture
 from pipeline.training.planar_network import mirror_difference
 from pipeline.training.pool import Pool, fill_pool, read_sample
 from pipeline.training.synthesis.fields import Grid
-from pipeline.training.tasks import TASKS, Task, vary
+from pipeline.training.tasks import Task, vary
 from pipeline.training.train import Schedule, Trainer
 from pipeline.training.transfer import take_encoder
 
@@ -142,7 +146,9 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
         "proposal-coarse",
         "proposal3d",
     ):
-        monkeypatch.setitem(TASKS, name, small_task(name))
+        for tasks in (TASKS, triplanar.TASKS, proposal3d.TASKS):
+            if name in tasks:
+                monkeypatch.setitem(tasks, name, small_task(name))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("small_tasks")

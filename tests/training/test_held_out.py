@@ -15,9 +15,9 @@ from pipeline.segmenters.families import load_bundle
 from pipeline.training.__main__ import app
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.families.table import TASKS
 from pipeline.training.pool import Pool
 from pipeline.training.synthesis.subject import Case
-from pipeline.training.tasks import TASKS
 from scripts.bench.families import render
 from tests.factories.families import BRIGHT, write_ensemble, write_proposal, write_triplanar
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle

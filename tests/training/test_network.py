@@ -13,10 +13,11 @@ from onnx import TensorProto, numpy_helper
 
 from pipeline.training.agreement import ProofCase, compare, summarise
 from pipeline.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from pipeline.training.families.table import TASKS
 from pipeline.training.losses import segmentation_loss, soft_dice_loss
 from pipeline.training.network import Architecture, InstanceNorm, UNet
 from pipeline.training.onnx_graph import ExportError, open_session, run_session, store_as_float16, write_onnx
-from pipeline.training.tasks import TASKS, keep_channels, vary
+from pipeline.training.tasks import keep_channels, vary
 from pipeline.training.transfer import add_channel, read_exported
 
 SMALL = Architecture(("t1", "flair"), (4, 8, 12), 1)

@@ -18,11 +18,12 @@ from pipeline.segmenters.families import load_bundle
 from pipeline.training.agreement import CaseAgreement, SlabConvolution, in_slabs
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.export import export_bundle
+from pipeline.training.families.patch3d import export_bundle
+from pipeline.training.families.table import TASKS
 from pipeline.training.network import Exportable, UNet
 from pipeline.training.pool import write_validation_set
-from pipeline.training.proof import PROOF_FILE, read_proof, verify_proof, write_proof
-from pipeline.training.tasks import TASKS
+from pipeline.training.proof import PROOF_FILE, read_proof, write_proof
+from pipeline.training.verify import verify_proof
 from tests.training.test_network import make_network
 
 TINY = TASKS["tiny"]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.training.families.table import TASKS
 from pipeline.training.pool import Pool
 from pipeline.training.score import Cut, best_threshold, score_all, score_case, settle_cut, summarise
 from pipeline.training.synthesis.subject import Case
-from pipeline.training.tasks import TASKS
 
 
 def test_summary_counts_pieces_and_bins() -> None:

@@ -17,10 +17,10 @@ from dicomnode.answer import SHIPPED_MODELS
 from dicomnode.commands.cli import cli
 from pipeline.training.__main__ import app
 from pipeline.training.checkpoint import load_checkpoint
+from pipeline.training.families.table import TASKS
 from pipeline.training.onnx_graph import open_session, run_session
 from pipeline.training.pool import read_sample
 from pipeline.training.proof import PROOF_SEED, read_proof
-from pipeline.training.tasks import TASKS
 from pipeline.training.validate import validate_network
 
 TINY = TASKS["tiny"]

@@ -224,6 +224,29 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
     "0008": {},
     "0009": {"figures": [{"name": "outcomes", "label": "lesions", "value": 3.0}]},
     "0010": {
+        "associations": [
+            {
+                "id": "a1",
+                "calling_ae": "SCANNER",
+                "peer_host": "10.0.0.7",
+                "opened_at": 50.0,
+                "ended_at": 60.0,
+                "is_released": 1,
+            }
+        ],
+        "senders": [{"calling_ae": "SCANNER", "peer_host": "10.0.0.7", "studies": 3}],
+        "pauses": [
+            {
+                "id": 1,
+                "calling_ae": "SCANNER",
+                "peer_host": "10.0.0.7",
+                "kind": "too_late_for_one",
+                "pause_s": 20.0,
+                "at": 60.0,
+            }
+        ],
+    },
+    "0011": {
         "notices": [
             {
                 "id": 1,

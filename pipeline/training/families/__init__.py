@@ -1,0 +1,1 @@
+"""What is trained: one file a family, with its tasks, its texts and its export."""
