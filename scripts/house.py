@@ -183,6 +183,7 @@ ROOMS = (
             "fastapi",
             "highdicom",
             "jinja2",
+            "markupsafe",
             "numpy",
             "pydicom",
             "scipy",

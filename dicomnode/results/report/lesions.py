@@ -101,6 +101,14 @@ def place_long_axis(
     return coordinates
 
 
+def _has_frames(header: Dataset) -> bool:
+    """Return whether an image is named together with a frame of it.
+
+    The header of a part of a concatenation has lost its functional groups (`headers.read_source`).
+    """
+    return "PerFrameFunctionalGroupsSequence" in header or int(header.get("NumberOfFrames") or 1) > 1
+
+
 def _describe_all(parts: AnswerParts) -> Group:
     result = parts.result
     longest = max(result.lesions, key=lambda lesion: lesion.long_axis.length_mm)
@@ -169,6 +177,4 @@ def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
 def _coordinates(axis: LongAxis, parts: AnswerParts) -> sr.CoordinatesForMeasurement:
     header = parts.evidence[0][0]
     frame = parts.context.sources[0].frames[axis.slice_index]
-    return place_long_axis(
-        axis, frame, UID(header.SOPClassUID), multiframe="PerFrameFunctionalGroupsSequence" in header
-    )
+    return place_long_axis(axis, frame, UID(header.SOPClassUID), multiframe=_has_frames(header))
