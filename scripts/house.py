@@ -109,8 +109,11 @@ ROOMS = (
     ),
     Room(
         "dicomnode.processes.usable",
-        "whether the certificates, bundles and atlas that a configuration names can be worked with",
-        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors", "measure.regions")),
+        "whether the certificates, bundles, addresses and atlas that a configuration names can be worked with",
+        (
+            *_dicomnode("answer", "errors", "network.tls", "notifications.addresses", "settings"),
+            *_pipeline("errors", "measure.regions"),
+        ),
     ),
     Room(
         "dicomnode.processes.serve",
@@ -135,12 +138,20 @@ ROOMS = (
         _dicomnode(
             "audit",
             "log",
+            "errors",
             "monitoring",
+            "notifications",
             "processes.app",
             "processes.reload",
             "processes.signals",
             "settings",
         ),
+    ),
+    Room(
+        "dicomnode.notifications",
+        "telling people what happened: what is worth a message, its words, and sending it until it arrives",
+        _dicomnode("errors", "ledger", "monitoring.snapshot", "settings"),
+        ("apprise",),
     ),
     Room(
         "dicomnode.monitoring",

@@ -324,6 +324,26 @@ figures = Table(
     Column("value", Double, nullable=False),
 )
 
+# Who is to be told what; without `due_at` nothing is left to be sent.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("channel", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("noted_at", Double, nullable=False),
+    Column("due_at", Double),
+    Column("told_at", Double),
+    Column("ended_at", Double),
+    Column("attempts", Integer, nullable=False),
+    Index("ix_notices_due_at", "due_at"),
+    Index("ix_notices_channel_kind_subject", "channel", "kind", "subject"),
+    sqlite_autoincrement=True,
+)
+
 events = Table(
     "events",
     metadata,

@@ -352,12 +352,14 @@ def run_serve(config: Config, path: Path | None) -> None:
     def check(_new: Config) -> None:
         check_in_child([*command, "config", "check", "--files", *arguments])
 
-    names = ["receive", "work"]
-    names += ["web"] if config.web.enabled else []
-    names += ["monitor"] if config.monitoring.enabled else []
-    commands = {side: [*command, side, *arguments] for side in names}
+    def commands_of(current: Config) -> dict[str, list[str]]:
+        names = ["receive", "work"]
+        names += ["web"] if current.web.enabled else []
+        names += ["monitor"] if current.monitoring.enabled or current.notifications else []
+        return {side: [*command, side, *arguments] for side in names}
+
     run_sides(
-        commands,
+        commands_of,
         signals,
         lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal),
         dispensable=("web", "monitor"),

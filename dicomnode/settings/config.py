@@ -31,6 +31,7 @@ from dicomnode.settings.forms import (
 )
 from dicomnode.settings.monitoring import MonitoringSettings
 from dicomnode.settings.network import NetworkSettings, PeerSettings
+from dicomnode.settings.notifications import NotificationSettings, notification_problems
 from dicomnode.settings.references import did_you_mean, reference_problems
 from dicomnode.settings.rules import RuleSettings, rule_problems
 from dicomnode.settings.section import Section
@@ -50,6 +51,7 @@ __all__ = [
     "LogSettings",
     "MonitoringSettings",
     "NetworkSettings",
+    "NotificationSettings",
     "PeerSettings",
     "PictureForm",
     "PipelineSettings",
@@ -89,6 +91,7 @@ class Config(Section):
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    notifications: tuple[NotificationSettings, ...] = ()
     web: WebSettings = WebSettings()
 
     @property
@@ -123,7 +126,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _names_mean_something(self) -> Config:
-        problems = [*reference_problems(self), *rule_problems(self)]
+        problems = [*reference_problems(self), *rule_problems(self), *notification_problems(self)]
         if problems:
             raise PydanticCustomError("references", "{problems}", {"problems": "\n".join(problems)})
         return self
