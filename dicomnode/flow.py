@@ -19,9 +19,10 @@ import os
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ import structlog
 from pydicom.uid import generate_uid
 
 from dicomnode import fetch
+from dicomnode.ahead import Ahead
 from dicomnode.answer import StudyAnswer, StudyTask, answer_study, refuse_study
 from dicomnode.audit.events import SERIOUS_FAILURE, SUCCESS, Audit, AuditEvent, silent
 from dicomnode.compute import Compute
@@ -38,20 +40,25 @@ from dicomnode.delivery.deliver import lease_s as delivery_lease_s
 from dicomnode.delivery.learn import find_outdated, learn_due, settle_config
 from dicomnode.errors import LeaseLost, NodeError, OutOfResources, RetryLater, UnreadableInstance, where
 from dicomnode.ledger.ledger import Ledger
-from dicomnode.records import Conclusion, Job, Readiness
+from dicomnode.records import Conclusion, HeaderReading, Job, Readiness, ReceivedInstance
 from dicomnode.settings.config import Config
 from dicomnode.settings.rules import Priority, settings_by_rule
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
-from dicomnode.study.assembly import assemble, readiness
+from dicomnode.study.assembly import assemble, judge_study
 from dicomnode.study.earlier import find_earlier
 from dicomnode.study.headers import is_answerable, read_header
+from dicomnode.study.patience import LONGEST_FACTOR, decide
 from dicomnode.study.person import agree_on_patient
+from dicomnode.study.remembered import RememberedViews, StudyView
 from dicomnode.study.rules import RuleChoice, choose_rule, next_begin, read_facts
+from dicomnode.study.selection import may_matter
 
 log = structlog.get_logger()
 
 INDEX_BATCH = 500
+# In one transaction: reception waits for the ledger meanwhile.
+HEADERS_AT_ONCE = 50
 LEASE_S = 60.0
 # A study that was under way when the node stopped has used up a try without a fault of its own, so more of
 # those are allowed.
@@ -79,6 +86,8 @@ class Workplace:
     now: Callable[[], float] = time.time
     make_uid: Callable[[], str] = generate_uid
     audit: Audit = silent
+    views: RememberedViews = field(default_factory=RememberedViews)
+    ahead: Ahead = field(default_factory=Ahead)
     is_outdated: Callable[[], bool] = lambda: False
 
 
@@ -97,6 +106,7 @@ def index_instances(workplace: Workplace) -> int:
     """Read the headers of instances that have none yet; returns how many were looked at."""
     rows = workplace.ledger.instances.unindexed(INDEX_BATCH)
     arrived: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    readings: list[tuple[HeaderReading, ReceivedInstance]] = []
     for instance_id, received in rows:
         try:
             header = read_header(workplace.layout.root / received.path)
@@ -107,10 +117,34 @@ def index_instances(workplace: Workplace) -> int:
                 instance_id, str(problem), workplace.now(), StudyInstanceUID=problem.StudyInstanceUID
             )
             continue
+        matters = may_matter(header, workplace.config.selection)
+        readings.append((HeaderReading(instance_id, header, is_answerable(header), matters), received))
+    for first in range(0, len(readings), HEADERS_AT_ONCE):
+        for reading, received in _record_headers(workplace, readings[first : first + HEADERS_AT_ONCE]):
+            header = reading.header
+            key = (header.StudyInstanceUID, received.calling_ae, received.peer_host)
+            arrived[key][received.SOPClassUID] += 1
+    for (study, calling_ae, host), classes in arrived.items():
+        workplace.audit(AuditEvent("instances-received", SUCCESS, calling_ae, host, study, classes))
+    return len(rows)
+
+
+def _record_headers(
+    workplace: Workplace, readings: Sequence[tuple[HeaderReading, ReceivedInstance]]
+) -> Iterator[tuple[HeaderReading, ReceivedInstance]]:
+    """Note headers, in one transaction where nothing is wrong with any; yield those that are noted."""
+    try:
+        workplace.ledger.instances.record_headers([reading for reading, _ in readings], workplace.now())
+        yield from readings
+        return
+    except RetryLater:
+        raise
+    except Exception as bug:  # noqa: BLE001  which of them it is shows one by one
+        log.warning("headers_listed_one_by_one", error=type(bug).__name__)
+    for reading, received in readings:
         try:
-            workplace.ledger.instances.record_header(
-                instance_id, header, workplace.now(), reopens=is_answerable(header)
-            )
+            workplace.ledger.instances.record_headers([reading], workplace.now())
+            yield reading, received
         except RetryLater:
             raise
         except Exception as bug:  # noqa: BLE001  an instance that cannot be listed must not stand in the way of all that come after it
@@ -121,23 +155,21 @@ def index_instances(workplace: Workplace) -> int:
                 where=where(bug),
                 error=type(bug).__name__,
             )
-            workplace.ledger.instances.record_unreadable(instance_id, reason, workplace.now())
-            continue
-        arrived[header.StudyInstanceUID, received.calling_ae, received.peer_host][received.SOPClassUID] += 1
-    for (study, calling_ae, host), classes in arrived.items():
-        workplace.audit(AuditEvent("instances-received", SUCCESS, calling_ae, host, study, classes))
-    return len(rows)
+            workplace.ledger.instances.record_unreadable(reading.instance_id, reason, workplace.now())
 
 
 def assess_studies(workplace: Workplace) -> int:
-    """Decide for every waiting study whether it is ready; returns how many became so."""
-    ready = 0
+    """Decide for every waiting study whether it is ready; returns how many became so, or may begin."""
+    ready, early = 0, dict[int, Hashable]()
     # A header that is not read yet may be of any study: all that is known is how things stood when that
     # instance came.
     unread_since = workplace.ledger.instances.oldest_unread_at()
     known_until = workplace.now() if unread_since is None else min(unread_since, workplace.now())
-    for job in workplace.ledger.jobs.waiting():
-        verdict = _assess(workplace, job, known_until)
+    waiting = workplace.ledger.jobs.waiting()
+    for job in waiting:
+        verdict = assess(workplace, job, known_until)
+        if verdict.may_begin and "sent_again" not in job.detail:
+            early[job.id] = workplace.ledger.instances.content_mark(job.StudyInstanceUID)
         if verdict.ready and not _waits_for_fetch(workplace, job, verdict, unread=unread_since is not None):
             priority, not_before = _turn_of(workplace, job)
             workplace.ledger.jobs.mark_ready(
@@ -155,7 +187,61 @@ def assess_studies(workplace: Workplace) -> int:
                 reason=verdict.reason,
             )
             ready += 1
-    return ready
+    workplace.views.keep_only({job.StudyInstanceUID for job in waiting})
+    workplace.ahead.offer(early)
+    return ready + len(workplace.ahead.candidates())
+
+
+def compute_ahead(workplace: Workplace) -> int:
+    """Compute the answers to studies that look whole while they still wait; returns how many.
+
+    What is ready goes first.
+    """
+    computed, candidates = 0, workplace.ahead.candidates()
+    jobs = [job for job in workplace.ledger.jobs.waiting() if job.id in candidates] if candidates else []
+    workplace.ahead.forget_ended(workplace.layout, workplace.ledger.jobs.open_ids())
+    for job in jobs:
+        with workplace.compute.slot() as free:
+            if not free or workplace.ledger.jobs.has_due(workplace.now()) or not _has_room(workplace):
+                break
+            try:
+                computed += _compute_early(workplace, job)
+            except Exception as problem:  # noqa: BLE001  it is computed again when it is ready, and counted then
+                log.info(
+                    "study_not_computed_ahead",
+                    study_instance_uid=job.StudyInstanceUID,
+                    error=type(problem).__name__,
+                )
+    return computed
+
+
+def _compute_early(workplace: Workplace, job: Job) -> bool:
+    """Compute the answer to one waiting study, as it would be computed if it were ready now."""
+    config, _, choice = _config_of(workplace, job)
+    if choice.rule is not None and (choice.rule.pipeline == "none" or choice.rule.priority == "night"):
+        return False
+    task = _task(replace(workplace, config=config), job)
+    if len(task.instances) > config.study.maximum_instances:
+        return False
+    run = partial(_run_ahead, workplace, job)
+    return workplace.ahead.compute(workplace.layout, job.id, task, run)
+
+
+def _config_of(workplace: Workplace, job: Job) -> tuple[Config, dict[str, tuple[str, ...]], RuleChoice]:
+    """Return the settings that hold for a study, remarks on its destinations, and the rule that was chosen."""
+    choice = _choose_rule(workplace, job)
+    config = settings_by_rule(workplace.config, choice.rule) if choice.rule else workplace.config
+    return *settle_config(config, workplace.ledger), choice
+
+
+def _run_ahead(workplace: Workplace, job: Job, task: StudyTask) -> StudyAnswer:
+    return workplace.compute.run(
+        answer_study,
+        task,
+        name=f"job-{job.id}-ahead",
+        limit_s=workplace.config.compute.job_limit_s,
+        tick=workplace.now,
+    )
 
 
 def fetch_missing(workplace: Workplace) -> int:
@@ -228,26 +314,20 @@ def confirm_results(workplace: Workplace) -> int:
     return ask_count
 
 
-def _assess(workplace: Workplace, job: Job, known_until: float) -> Readiness:
+def assess(workplace: Workplace, job: Job, known_until: float) -> Readiness:
     """Judge one study; one that cannot be judged is taken when it is quiet.
 
     It is then answered, and holds up no other.
     """
     uid = job.StudyInstanceUID
     last_received_at = workplace.ledger.instances.last_received_at(uid)
+    settings = workplace.config.study
     try:
-        instances = workplace.ledger.instances.of_study(uid)
-        study = assemble(uid, instances)
-        listed = (
-            workplace.ledger.fetches.counts(uid, workplace.config.study.settle_s)
-            if workplace.config.fetch.counts
-            else None
-        )
-        verdict = readiness(
-            study, workplace.config.selection, workplace.config.study, last_received_at, known_until, listed
-        )
-        quiet_at = last_received_at + workplace.config.study.quiet_s
-        if verdict.ready and known_until < quiet_at and not agree_on_patient(instances):
+        view = _view(workplace, uid)
+        senders = workplace.ledger.senders.habits_of_study(uid, LONGEST_FACTOR * settings.quiet_s)
+        verdict = decide(view.judgement, settings, senders, last_received_at, known_until)
+        quiet_at = last_received_at + settings.quiet_s
+        if verdict.ready and known_until < quiet_at and not view.agrees_on_patient:
             reason = "its images do not agree on patient and order; the rest of a correction may follow"
             return replace(verdict, ready=False, reason=reason, due_at=quiet_at)
         return verdict
@@ -259,6 +339,24 @@ def _assess(workplace: Workplace, job: Job, known_until: float) -> Readiness:
         return Readiness(
             quiet, f"Whether it is complete cannot be judged ({type(bug).__name__}); taken as it is."
         )
+
+
+def _view(workplace: Workplace, StudyInstanceUID: str) -> StudyView:
+    """Return what the headers of a study show; they are read again only when something of it changed."""
+    config, ledger = workplace.config, workplace.ledger
+    listed = ledger.fetches.counts(StudyInstanceUID, config.study.settle_s) if config.fetch.counts else None
+    mark = (
+        ledger.instances.content_mark(StudyInstanceUID),
+        None if listed is None else tuple(sorted(listed.items())),
+        config.selection,
+    )
+
+    def look() -> StudyView:
+        instances = ledger.instances.of_study(StudyInstanceUID)
+        study = assemble(StudyInstanceUID, instances)
+        return StudyView(judge_study(study, config.selection, listed), agree_on_patient(instances))
+
+    return workplace.views.view(StudyInstanceUID, mark, look)
 
 
 def _keep_order(path: Path, received_at: float) -> None:
@@ -321,9 +419,7 @@ def _has_room(workplace: Workplace) -> bool:
 def _answer(workplace: Workplace, job: Job) -> None:
     started, remarks = time.monotonic(), dict[str, tuple[str, ...]]()
     try:
-        choice = _choose_rule(workplace, job)
-        config = settings_by_rule(workplace.config, choice.rule) if choice.rule else workplace.config
-        config, remarks = settle_config(config, workplace.ledger)
+        config, remarks, choice = _config_of(workplace, job)
         workplace = replace(workplace, config=config)
         if job.attempts > INTERRUPTIONS * workplace.config.compute.attempts:
             raise RetryLater("the node itself stopped each time while it worked on this study")
@@ -383,6 +479,9 @@ def _compute_answer(workplace: Workplace, job: Job) -> StudyAnswer:
         if not workplace.ledger.jobs.renew(job.id, workplace.owner, workplace.now(), LEASE_S):
             raise LeaseLost("newer images re-opened the study, or another worker took it")
 
+    early = workplace.ahead.take(workplace.layout, job.id, task, renew)
+    if early is not None:
+        return early
     return workplace.compute.run(
         answer_study, task, name=f"job-{job.id}", limit_s=workplace.config.compute.job_limit_s, tick=renew
     )

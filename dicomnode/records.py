@@ -109,6 +109,19 @@ class IndexedInstance:
 
 
 @dataclass(frozen=True)
+class HeaderReading:
+    """The header of a listed instance, and whether a study that is answered begins anew because of it.
+
+    One that `may_matter` not (it can fill no role) re-opens only where it carries another patient or order.
+    """
+
+    instance_id: int
+    header: InstanceHeader
+    reopens: bool = True
+    may_matter: bool = True
+
+
+@dataclass(frozen=True)
 class EarlierStudy:
     """An earlier study of the same patient.
 
@@ -176,16 +189,63 @@ class Study:
 
 
 @dataclass(frozen=True)
+class AssociationNews:
+    """An association that has stored something: it is open, or (with `ended_at`) how it ended."""
+
+    association_id: str
+    calling_ae: str
+    peer_host: str
+    opened_at: float
+    ended_at: float | None = None
+    is_released: bool = False
+
+
+@dataclass(frozen=True)
+class SenderHabits:
+    """What the senders of a study let one conclude.
+
+    Attributes
+    ----------
+    is_sending
+        One of them has an association open that has stored something.
+    has_released
+        All of their associations have ended, the newest of each by release (PS3.8 7.2). False where that is
+        not known.
+    pause_while_open_s
+        The longest pause of late within one association, in seconds; this one and all that follow are between
+        two images of one study, and 0 where none was noticed.
+    pause_within_series_s, pause_between_series_s
+        The longest pause of late between two associations, within a series or before another one.
+    too_late_for_one_s, too_late_for_both_s
+        The longest pause of late after which images came to a study whose answer had not waited for them,
+        because of one of T1 and FLAIR, or of both.
+    studies
+        How many studies they have begun here; the smallest number, where there are several senders.
+    """
+
+    is_sending: bool = False
+    has_released: bool = False
+    pause_while_open_s: float = 0.0
+    pause_within_series_s: float = 0.0
+    pause_between_series_s: float = 0.0
+    too_late_for_one_s: float = 0.0
+    too_late_for_both_s: float = 0.0
+    studies: int = 0
+
+
+@dataclass(frozen=True)
 class Readiness:
     """Whether a study may be processed now, and the reason that is stored and shown.
 
-    `due_at` is when the quiet timer will decide if nothing else does (None when ready).
+    `due_at` is when the quiet timer will decide if nothing else does (None when ready). `may_begin` says that
+    the study looks whole, so its answer may be computed while the wait still runs.
     """
 
     ready: bool
     reason: str
     due_at: float | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    may_begin: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,23 @@ from dicomnode.ledger.encoding import (
 from dicomnode.ledger.events import add_event
 from dicomnode.ledger.figures import count
 from dicomnode.ledger.gather import Gather
-from dicomnode.ledger.schema import Reading, instances, results, studies
-from dicomnode.records import AddOutcome, IndexedInstance, InstanceHeader, ReceivedInstance, SetAside
+from dicomnode.ledger.schema import PauseKind, Reading, instances, results, studies
+from dicomnode.ledger.senders import (
+    LONGEST_PAUSE_S,
+    SHORTEST_PAUSE_S,
+    Pause,
+    had_open_association,
+    note_pauses,
+    note_study_begun,
+)
+from dicomnode.records import (
+    AddOutcome,
+    HeaderReading,
+    IndexedInstance,
+    InstanceHeader,
+    ReceivedInstance,
+    SetAside,
+)
 
 _ADD = insert(instances)
 
@@ -102,51 +117,20 @@ class Instances:
         a correction. Other conflicts, duplicates, our own results and a second reading never supersede; nor
         does anything with `reopens` false.
         """
+        self.record_headers([HeaderReading(instance_id, header, reopens)], now)
+
+    def record_headers(self, readings: Sequence[HeaderReading], now: float) -> None:
+        """Note what instances are, as `record_header` does, all of them in one transaction.
+
+        What is wrong with one of them is raised for all, and nothing is noted.
+        """
         # Encoded before the lock: many-framed headers take their time, and reception waits for the lock.
-        encoded = header_to_json(header)
+        encoded = [header_to_json(reading.header) for reading in readings]
         with self._database.write() as connection:
-            row = _fetch(connection, instance_id)
-            own_arrival = (
-                connection.execute(
-                    select(results.c.id).where(results.c.SOPInstanceUID == row.SOPInstanceUID).limit(1)
-                ).first()
-                is not None
-            )
-            _refresh_study(connection, header.StudyInstanceUID, row.received_at, grows=not own_arrival)
-            values = {
-                "StudyInstanceUID": header.StudyInstanceUID,
-                "SeriesInstanceUID": header.SeriesInstanceUID,
-                "header": encoded,
-            }
-            reading = Reading.OWN_RESULT if own_arrival else Reading.INDEXED
-            update_row = update(instances).where(instances.c.id == instance_id)
-            connection.execute(
-                update_row.values(reading=reading.value, unreadable_because=None, indexed_at=now, **values)
-            )
-            if (
-                row.reading in (Reading.INDEXED.value, Reading.OWN_RESULT.value)
-                and row.StudyInstanceUID == header.StudyInstanceUID
-            ):
-                return
-            origin = {
-                "SOPInstanceUID": row.SOPInstanceUID,
-                "calling_ae": row.calling_ae,
-                "peer_host": row.peer_host,
-            }
-            if own_arrival:
-                # An archive that routes our own results back to us must not start the study again.
-                add_event(connection, header.StudyInstanceUID, "own-result", origin, now)
-                return
-            earlier = _earlier_version(connection, row, header.StudyInstanceUID) if row.arrival else None
-            corrects = earlier is not None and _mark(earlier) != header.identity_mark
-            if row.arrival:
-                add_event(
-                    connection, header.StudyInstanceUID, "corrected" if corrects else "conflict", origin, now
-                )
-            if earlier is not None and not corrects:
-                revisions.note_sent_again(connection, header.StudyInstanceUID, now)
-                return
-            revisions.admit_content(connection, header.StudyInstanceUID, now, reopens)
+            pauses: list[Pause] = []
+            for reading, header_json in zip(readings, encoded, strict=True):
+                pauses += _record_header(connection, reading, header_json, now)
+            note_pauses(connection, pauses, now)
 
     def record_unreadable(
         self, instance_id: int, reason: str, now: float, *, StudyInstanceUID: str = ""
@@ -200,6 +184,14 @@ class Instances:
                 select(instances).where(of_it).order_by(instances.c.received_at, instances.c.id)
             ).all()
             return [indexed_from_row(row) for row in choose_used(rows)]
+
+    def content_mark(self, StudyInstanceUID: str) -> tuple[int, int, float]:
+        """Return what differs once the readable instances of a study do: count, newest row, newest reading."""
+        of_study = instances.c.StudyInstanceUID == StudyInstanceUID
+        numbers = select(func.count(), func.max(instances.c.id), func.max(instances.c.indexed_at))
+        with self._database.read() as connection:
+            count, newest_id, read_at = connection.execute(numbers.where(of_study)).one()
+            return int(count), int(newest_id or 0), float(read_at or 0.0)
 
     def last_received_at(self, StudyInstanceUID: str) -> float:
         """Return when the newest instance of a study came; `NodeError` when the study is not known."""
@@ -300,6 +292,80 @@ def _columns(instance: ReceivedInstance, arrival: int) -> dict[str, Any]:
     return {**received_to_columns(instance), "arrival": arrival, "reading": Reading.NEW.value}
 
 
+def _record_header(connection: Connection, reading: HeaderReading, encoded: str, now: float) -> list[Pause]:
+    """Note one header; return the pause of its sender before it, where it belongs to the study's content."""
+    header, row = reading.header, _fetch(connection, reading.instance_id)
+    own_results = select(results.c.id).where(results.c.SOPInstanceUID == row.SOPInstanceUID).limit(1)
+    own_arrival = connection.execute(own_results).first() is not None
+    before = _refresh_study(connection, header.StudyInstanceUID, row.received_at, grows=not own_arrival)
+    again = (
+        row.reading in (Reading.INDEXED.value, Reading.OWN_RESULT.value)
+        and row.StudyInstanceUID == header.StudyInstanceUID
+    )
+    values = {
+        "StudyInstanceUID": header.StudyInstanceUID,
+        "SeriesInstanceUID": header.SeriesInstanceUID,
+        "header": encoded,
+        "reading": (Reading.OWN_RESULT if own_arrival else Reading.INDEXED).value,
+        "unreadable_because": None,
+        "indexed_at": now,
+    }
+    connection.execute(update(instances).where(instances.c.id == reading.instance_id).values(**values))
+    if again:
+        return []
+    origin = {"SOPInstanceUID": row.SOPInstanceUID, "calling_ae": row.calling_ae, "peer_host": row.peer_host}
+    if own_arrival:
+        # An archive that routes our own results back to us must not start the study again.
+        add_event(connection, header.StudyInstanceUID, "own-result", origin, now)
+        return []
+    earlier = _earlier_version(connection, row, header.StudyInstanceUID) if row.arrival else None
+    corrects = earlier is not None and _mark(earlier) != header.identity_mark
+    if row.arrival:
+        add_event(connection, header.StudyInstanceUID, "corrected" if corrects else "conflict", origin, now)
+    if earlier is not None and not corrects:
+        revisions.note_sent_again(connection, header.StudyInstanceUID, now)
+        return []
+    reopens = reading.reopens and (reading.may_matter or _changes_identity(connection, header))
+    superseded = revisions.admit_content(connection, header.StudyInstanceUID, now, reopens)
+    if before is None:
+        note_study_begun(connection, row.calling_ae, row.peer_host)
+        return []
+    return _pause_before(connection, row, header, before, superseded)
+
+
+def _changes_identity(connection: Connection, header: InstanceHeader) -> bool:
+    """Return whether the first readable instance of the study carries another patient or order."""
+    of_study = and_(
+        instances.c.StudyInstanceUID == header.StudyInstanceUID,
+        instances.c.SOPInstanceUID != header.SOPInstanceUID,
+        instances.c.reading == Reading.INDEXED.value,
+    )
+    first = connection.execute(select(instances).where(of_study).order_by(instances.c.id).limit(1)).first()
+    return first is None or _mark(first) != header.identity_mark
+
+
+def _pause_before(
+    connection: Connection, row: Row[Any], header: InstanceHeader, before: float, superseded: Row[Any] | None
+) -> list[Pause]:
+    """Return the pauses that a sender's image ends: what they were between, and what came of it."""
+    pause_s = row.received_at - before
+    if not SHORTEST_PAUSE_S <= pause_s <= LONGEST_PAUSE_S:
+        return []
+    of_series = and_(
+        instances.c.StudyInstanceUID == header.StudyInstanceUID,
+        instances.c.SeriesInstanceUID == header.SeriesInstanceUID,
+        instances.c.id != row.id,
+    )
+    series_goes_on = connection.execute(select(instances.c.id).where(of_series).limit(1)).first() is not None
+    kinds = [PauseKind.WITHIN_SERIES if series_goes_on else PauseKind.BETWEEN_SERIES]
+    if had_open_association(connection, row.calling_ae, row.peer_host, before, row.received_at):
+        kinds = [PauseKind.ASSOCIATION_OPEN]
+    if superseded is not None:
+        roles = from_json(superseded.detail).get("evidence", {}).get("roles", {})
+        kinds.append(PauseKind.TOO_LATE_FOR_BOTH if len(roles) > 1 else PauseKind.TOO_LATE_FOR_ONE)
+    return [Pause(row.calling_ae, row.peer_host, kind, pause_s) for kind in kinds]
+
+
 def _fetch(connection: Connection, instance_id: int) -> Row[Any]:
     row = connection.execute(
         select(instances).where(instances.c.id == instance_id).with_for_update()
@@ -321,7 +387,10 @@ def _earlier_version(connection: Connection, row: Row[Any], StudyInstanceUID: st
     return _choose_version(rows) if rows else None
 
 
-def _refresh_study(connection: Connection, StudyInstanceUID: str, received_at: float, grows: bool) -> None:
+def _refresh_study(
+    connection: Connection, StudyInstanceUID: str, received_at: float, grows: bool
+) -> float | None:
+    """Note that something of a study came; return when the newest before it came, None for the first."""
     same_study = studies.c.StudyInstanceUID == StudyInstanceUID
     row = connection.execute(select(studies).where(same_study).with_for_update()).one_or_none()
     if row is None:
@@ -333,14 +402,16 @@ def _refresh_study(connection: Connection, StudyInstanceUID: str, received_at: f
         try:
             with connection.begin_nested():
                 connection.execute(insert(studies).values(**values))
-            return
+            return None
         except IntegrityError:
             # Only where writers do not wait for each other (PostgreSQL): another one was first.
             row = connection.execute(select(studies).where(same_study).with_for_update()).one()
+    newest_before = float(row.last_received_at)
     if not grows:
-        return
+        return newest_before
     first, last = min(row.first_received_at, received_at), max(row.last_received_at, received_at)
     if (first, last) != (row.first_received_at, row.last_received_at):
         connection.execute(
             update(studies).where(same_study).values(first_received_at=first, last_received_at=last)
         )
+    return newest_before

@@ -51,6 +51,17 @@ class Jobs:
                 ).scalar_one()
             )
 
+    def open_ids(self) -> set[int]:
+        """Return the jobs that wait, are ready, or are being answered."""
+        with self._database.read() as connection:
+            return set(connection.execute(select(jobs.c.id).where(jobs.c.state.in_(_OPEN))).scalars())
+
+    def has_due(self, now: float) -> bool:
+        """Return whether a job may be claimed."""
+        ready = and_(jobs.c.state == JobState.READY.value, jobs.c.not_before <= now)
+        with self._database.read() as connection:
+            return connection.execute(select(jobs.c.id).where(ready).limit(1)).first() is not None
+
     def mark_ready(
         self,
         job_id: int,

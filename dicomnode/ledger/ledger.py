@@ -22,9 +22,11 @@ from dicomnode.ledger.instances import Instances
 from dicomnode.ledger.jobs import Jobs
 from dicomnode.ledger.listing import Listing
 from dicomnode.ledger.migrate import migrate
+from dicomnode.ledger.notices import Notices
 from dicomnode.ledger.offers import Offers
 from dicomnode.ledger.operator import Operator
 from dicomnode.ledger.retention import Retention
+from dicomnode.ledger.senders import Senders
 
 
 class Ledger:
@@ -46,9 +48,11 @@ class Ledger:
         self.times = Times(database)
         self.history = History(database)
         self.figures = Figures(database)
+        self.notices = Notices(database)
         self.listing = Listing(database)
         self.operator = Operator(database)
         self.retention = Retention(database)
+        self.senders = Senders(database)
 
     @classmethod
     def open(cls, url: str) -> Ledger:

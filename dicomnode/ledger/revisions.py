@@ -22,10 +22,12 @@ _SENT_AGAIN = 3
 _RESTING = (JobState.DONE.value, JobState.FAILED.value)
 
 
-def admit_content(connection: Connection, StudyInstanceUID: str, now: float, reopens: bool) -> None:
+def admit_content(
+    connection: Connection, StudyInstanceUID: str, now: float, reopens: bool
+) -> Row[Any] | None:
     """Make sure that new content of a study will be answered.
 
-    Open its first job, or supersede one that began without it.
+    Open its first job, or supersede one that began without it; return the superseded one as it was.
 
     The caller holds the row of the study, so that two of these cannot open the same revision.
     """
@@ -37,6 +39,8 @@ def admit_content(connection: Connection, StudyInstanceUID: str, now: float, reo
         withdrawn = outbox.withdraw_unsent(connection, newest.id, now)
         record_event(connection, newest, "superseded", {"was": newest.state, "withdrawn": withdrawn}, now)
         _open(connection, StudyInstanceUID, newest.revision + 1, now)
+        return newest
+    return None
 
 
 def newest_job(connection: Connection, StudyInstanceUID: str) -> Row[Any] | None:

@@ -18,6 +18,7 @@ from enum import StrEnum
 from sqlalchemy import (
     BigInteger,
     Column,
+    Dialect,
     Double,
     ForeignKey,
     Index,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     text,
 )
@@ -38,6 +40,22 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+class StorableText(TypeDecorator[str]):
+    """Text that every database takes: descriptions of scanners and words of peers stand in it.
+
+    PostgreSQL refuses a NUL, and what is no UTF-8; both become a mark.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text as it is written."""
+        if value is None:
+            return None
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 class Reading(StrEnum):
@@ -76,8 +94,8 @@ instances = Table(
     Column("reading", String, nullable=False),
     Column("StudyInstanceUID", String, ForeignKey("studies.StudyInstanceUID")),
     Column("SeriesInstanceUID", String),
-    Column("header", Text),
-    Column("unreadable_because", Text),
+    Column("header", StorableText),
+    Column("unreadable_because", StorableText),
     Column("indexed_at", Double),
     UniqueConstraint("SOPInstanceUID", "sha256"),
     UniqueConstraint("SOPInstanceUID", "arrival"),
@@ -103,9 +121,9 @@ jobs = Table(
     Column("revision", Integer, nullable=False),
     Column("state", String, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", StorableText, nullable=False),
     Column("outcome", String),
-    Column("detail", Text, nullable=False),
+    Column("detail", StorableText, nullable=False),
     Column("owner", String),
     Column("lease_until", Double),
     Column("not_before", Double, nullable=False),
@@ -147,7 +165,7 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Double, nullable=False),
     Column("first_failed_at", Double),
-    Column("last_status", Text, nullable=False),
+    Column("last_status", StorableText, nullable=False),
     Column("owner", String),
     Column("lease_until", Double),
     Column("updated_at", Double, nullable=False),
@@ -163,6 +181,8 @@ deliveries = Table(
     Index("ix_deliveries_TransactionUID", "TransactionUID"),
     Index("ix_deliveries_job_id", "job_id"),
     Index("ix_deliveries_StudyInstanceUID", "StudyInstanceUID"),
+    Index("ix_deliveries_lease_until", "lease_until"),
+    Index("ix_deliveries_first_failed_at", "first_failed_at"),
     sqlite_autoincrement=True,
 )
 
@@ -174,7 +194,7 @@ transactions = Table(
     Column("destination", String, nullable=False),
     Column("asked_at", Double, nullable=False),
     Column("reported_at", Double),
-    Column("report", Text),
+    Column("report", StorableText),
 )
 
 # Storage commitment that others asked us for; `due_at` is empty when there is nothing left to say.
@@ -185,11 +205,11 @@ commitment_requests = Table(
     Column("calling_ae", String, nullable=False),
     Column("peer_host", String, nullable=False),
     Column("TransactionUID", String, nullable=False),
-    Column("asked_for", Text, nullable=False),
+    Column("asked_for", StorableText, nullable=False),
     Column("asked_at", Double, nullable=False),
     Column("due_at", Double),
     Column("attempts", Integer, nullable=False),
-    Column("last_status", Text, nullable=False),
+    Column("last_status", StorableText, nullable=False),
     UniqueConstraint("calling_ae", "TransactionUID"),
     Index("ix_commitment_requests_due_at", "due_at"),
     sqlite_autoincrement=True,
@@ -203,7 +223,8 @@ fetches = Table(
     Column("what", String, primary_key=True),
     Column("due_at", Double),
     Column("attempts", Integer, nullable=False),
-    Column("detail", Text, nullable=False),
+    Column("detail", StorableText, nullable=False),
+    Index("ix_fetches_due_at", "due_at"),
 )
 
 # How many images an archive lists of a series, and since when it has listed so many.
@@ -216,6 +237,7 @@ archive_counts = Table(
     Column("since", Double, nullable=False),
     Column("asked_at", Double, nullable=False),
     Index("ix_archive_counts_StudyInstanceUID", "StudyInstanceUID"),
+    Index("ix_archive_counts_asked_at", "asked_at"),
 )
 
 # When an archive was last asked for the counts of a study, whatever it said.
@@ -224,6 +246,7 @@ archive_askings = Table(
     metadata,
     Column("StudyInstanceUID", String, primary_key=True),
     Column("asked_at", Double, nullable=False),
+    Index("ix_archive_askings_asked_at", "asked_at"),
 )
 
 # What a destination accepts (SOP Class UID -> transfer syntaxes), as it last said; without `learned_at` it
@@ -233,10 +256,63 @@ offers = Table(
     metadata,
     Column("destination", String, primary_key=True),
     Column("address", String, nullable=False),
-    Column("accepted", Text, nullable=False),
+    Column("accepted", StorableText, nullable=False),
     Column("learned_at", Double),
     Column("ask_at", Double, nullable=False),
-    Column("refused", Text, nullable=False, server_default="{}"),
+    Column("refused", StorableText, nullable=False, server_default="{}"),
+)
+
+# Associations that stored something: whether their sender released them. Without `ended_at` one is open.
+associations = Table(
+    "associations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("calling_ae", String, nullable=False),
+    Column("peer_host", String, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Column("is_released", Integer),
+    Index("ix_associations_sender", "calling_ae", "peer_host", "opened_at"),
+    Index("ix_associations_ended_at", "ended_at"),
+)
+
+# How many studies a sender has begun here.
+senders = Table(
+    "senders",
+    metadata,
+    Column("calling_ae", String, primary_key=True),
+    Column("peer_host", String, primary_key=True),
+    Column("studies", Integer, nullable=False),
+)
+
+
+class PauseKind(StrEnum):
+    """Where in a study a sender paused.
+
+    While an association stayed open; between two associations, in a series or between two; and before images
+    for which the answer did not wait, with one of T1 and FLAIR there or with both.
+    """
+
+    ASSOCIATION_OPEN = "association_open"
+    WITHIN_SERIES = "within_series"
+    BETWEEN_SERIES = "between_series"
+    TOO_LATE_FOR_ONE = "too_late_for_one"
+    TOO_LATE_FOR_BOTH = "too_late_for_both"
+
+
+# For how long a sender paused between two images of one study, where that was noticeable.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("calling_ae", String, nullable=False),
+    Column("peer_host", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("pause_s", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("ix_pauses_sender", "calling_ae", "peer_host", "kind", "id"),
+    Index("ix_pauses_at", "at"),
+    sqlite_autoincrement=True,
 )
 
 # What is counted, and signs of life; see `dicomnode.ledger.figures`.
@@ -248,6 +324,26 @@ figures = Table(
     Column("value", Double, nullable=False),
 )
 
+# Who is to be told what; without `due_at` nothing is left to be sent.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("channel", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("noted_at", Double, nullable=False),
+    Column("due_at", Double),
+    Column("told_at", Double),
+    Column("ended_at", Double),
+    Column("attempts", Integer, nullable=False),
+    Index("ix_notices_due_at", "due_at"),
+    Index("ix_notices_channel_kind_subject", "channel", "kind", "subject"),
+    sqlite_autoincrement=True,
+)
+
 events = Table(
     "events",
     metadata,
@@ -255,7 +351,7 @@ events = Table(
     Column("StudyInstanceUID", String, nullable=False),
     Column("at", Double, nullable=False),
     Column("what", String, nullable=False),
-    Column("detail", Text, nullable=False),
+    Column("detail", StorableText, nullable=False),
     Index("ix_events_StudyInstanceUID", "StudyInstanceUID"),
     sqlite_autoincrement=True,
 )

@@ -10,6 +10,7 @@ import queue
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from dicomnode.network.reactor import PromptMessages, PromptProvider
 from dicomnode.network.refusals import Refusal, RefusalEvent, Refusals
 from dicomnode.network.request import AssociationRequest, encode_abort
 from dicomnode.network.transport import PromptSocket, set_timeouts
+from dicomnode.network.watch import AssociationListener, AssociationWatch, ignore_associations
 
 log = structlog.get_logger()
 
@@ -44,6 +46,8 @@ class Service:
     answer_store: AnswerStore
     refusals: Refusals
     other_objects: Literal["keep", "refuse"]
+    listener: AssociationListener = ignore_associations
+    clock: Callable[[], float] = time.time
 
 
 class PromptAssociation(Association):
@@ -78,7 +82,9 @@ class PromptAssociation(Association):
         self._serving = threading.BoundedSemaphore(_AT_ONCE)
         self._served = 0
         self.dimse = PromptMessages(self)
-        self.dul = PromptProvider(self, account, service.answer_store, self._note_broken, self._note_refused)
+        self._watch = AssociationWatch(request.calling_ae, host, service.listener, service.clock)
+        answer_store = self._watch.watch_stores(service.answer_store)
+        self.dul = PromptProvider(self, account, answer_store, self._note_broken, self._note_refused)
         # The timers are the provider's, so they are set again.
         self.acse_timeout, self.network_timeout = entity.acse_timeout, entity.network_timeout
         timeout_s = entity.network_timeout or _FAREWELL_S
@@ -152,6 +158,7 @@ class PromptAssociation(Association):
         self._line.close_now()
         if not (self.is_released or self.is_rejected):
             self.is_aborted = True
+        self._watch.end(is_released=self.is_released)
         self._account.close()
         self.dimse.message = None
         with contextlib.suppress(queue.Empty):

@@ -42,6 +42,7 @@ from dicomnode.network.peers import (
 from dicomnode.network.refusals import Refusal, RefusalEvent, Refusals
 from dicomnode.network.request import AssociationRequest, encode_abort, encode_reject
 from dicomnode.network.tls import acceptor_context, certificate_of
+from dicomnode.network.watch import AssociationListener, ignore_associations
 from dicomnode.settings.config import Config
 from dicomnode.uids import is_uid
 
@@ -228,6 +229,8 @@ class Receiver:
         Told of every caller that is turned away.
     count
         Told event and reason of every caller and instance that is turned away, for the metrics.
+    listener
+        Hears of associations that stored something.
     """
 
     def __init__(
@@ -239,9 +242,10 @@ class Receiver:
         services: Sequence[tuple[Any, Callable[..., Any]]] = (),
         audit: Audit = silent,
         count: Callable[[str, str], None] = lambda *_: None,
+        listener: AssociationListener = ignore_associations,
     ) -> None:
         self._config, self._count = config, count
-        self._audit = audit
+        self._audit, self._listener, self._clock = audit, listener, clock
         self.congested = False
         """Set while the node has more open studies than it may.
 
@@ -266,7 +270,14 @@ class Receiver:
         network = self._config.network
         tls = self.listener_tls(self._config)
         refusals = Refusals(self._audit, time.monotonic, self._count)
-        service = Service(_entity(self._config), self._answer_store, refusals, network.other_objects)
+        service = Service(
+            _entity(self._config),
+            self._answer_store,
+            refusals,
+            network.other_objects,
+            self._listener,
+            self._clock,
+        )
         try:
             server = _Server(self._config, self._handlers, service, self._decide, tls)
         except (OSError, OverflowError) as problem:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,9 @@ from dicomnode.audit.trail import AuditTrail
 from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
+from dicomnode.processes.bell import open_bell, ring
 from dicomnode.processes.lookout import Lookout
+from dicomnode.processes.messenger import Messenger
 from dicomnode.processes.reload import Reloader
 from dicomnode.processes.root import prepare_root
 from dicomnode.processes.serve import check_in_child, run_sides
@@ -77,9 +80,16 @@ def run_receive(config: Config, path: Path | None = None) -> None:
         def journal(report: CommitmentReport) -> bool:
             return ledger.confirmations.report(report, time.time())
 
-        tally = Tally("receive", ledger)
+        messenger, tally = _open_messenger(config, ledger), Tally("receive", ledger)
         receiver = Receiver(
-            config, writer, ledger.instances.add, time.time, provider.services(journal), audit, tally.refused
+            config,
+            writer,
+            messenger.watch(ledger.instances.add),
+            time.time,
+            provider.services(journal),
+            audit,
+            tally.refused,
+            messenger.note_association,
         )
         host, port = receiver.start()
         announcement = Announcement(config.storage.root / "receive.json", host, port)
@@ -112,10 +122,22 @@ def run_receive(config: Config, path: Path | None = None) -> None:
             announcement.remove()
             provider.stop()
             receiver.stop(10.0)
+            messenger.close()
             tally.hand_in(alive=False)
             ledger.close()
-            audit(AuditEvent("stopped", detail="receive"))
-            audit.close()
+            _close(audit, "receive")
+
+
+def _close(audit: AuditTrail, side: str) -> None:
+    audit(AuditEvent("stopped", detail=side))
+    audit.close()
+
+
+def _open_messenger(config: Config, ledger: Ledger) -> Messenger:
+    """Return what tells `work` of arrivals; no association of a process before this one is open any more."""
+    if broken_off := ledger.senders.break_off_open(time.time()):
+        log.info("associations_broken_off", count=broken_off)
+    return Messenger(ledger.senders.record, lambda: ring(config.storage.root))
 
 
 def _free_space(config: Config) -> tuple[int, int]:
@@ -179,6 +201,7 @@ def open_audit(config: Config) -> AuditTrail:
 @contextmanager
 def workplace(config: Config) -> Iterator[Workplace]:
     """Join what the working side needs; on leaving, its worker processes are stopped."""
+    from dicomnode.answer import prepare_worker
     from dicomnode.compute import Compute
     from dicomnode.flow import Workplace
     from dicomnode.spool.recover import sweep_half_results
@@ -196,7 +219,11 @@ def workplace(config: Config) -> Iterator[Workplace]:
         if released:
             log.info("unfinished_work_resumed", count=released)
         audit = open_audit(config)
-        compute = Compute(config.compute, scratch=config.storage.root / "scratch")
+        compute = Compute(
+            config.compute,
+            scratch=config.storage.root / "scratch",
+            prepare=partial(prepare_worker, config),
+        )
         audit(AuditEvent("started", detail="work"))
         try:
             yield Workplace(config, ledger, layout, compute, owner, audit=audit)
@@ -209,13 +236,15 @@ def workplace(config: Config) -> Iterator[Workplace]:
 
 def run_work(config: Config, path: Path | None = None) -> None:
     """Assess, answer and deliver studies until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
-    from dicomnode.processes.schedule import CurrentWorkplace, catch_up, resize, start_schedule
+    from dicomnode.processes.schedule import INDEX, CurrentWorkplace, catch_up, resize, start_schedule
+    from dicomnode.processes.waker import Waker
 
     signals = Signals()
     configure_logging(config.log)
     with workplace(config) as work_place:
-        lookout, current = Lookout(), CurrentWorkplace(work_place)
-        scheduler = start_schedule(current, lookout)
+        lookout, current, waker = Lookout(), CurrentWorkplace(work_place), Waker()
+        scheduler = start_schedule(current, lookout, waker)
+        bell = open_bell(config.storage.root, lambda: waker.wake(INDEX))
 
         def check(new: Config) -> None:
             check_certificates(new)
@@ -224,7 +253,7 @@ def run_work(config: Config, path: Path | None = None) -> None:
         def take_over(new: Config) -> None:
             configure_logging(new.log)
             current.take_over(new)
-            resize(scheduler, current)
+            resize(scheduler, current, waker)
 
         tally, compute, lost_workers = Tally("work", work_place.ledger), work_place.compute, 0
 
@@ -242,6 +271,8 @@ def run_work(config: Config, path: Path | None = None) -> None:
             reloader = Reloader("work", path, config, check, take_over, work_place.audit)
             until_stopped(signals, look_after, reloader)
         finally:
+            if bell is not None:
+                bell.close()
             # A study that is being computed is left to its lease: it resumes at the next start.
             scheduler.shutdown(wait=False)
 
@@ -257,10 +288,11 @@ def run_web(config: Config, path: Path | None = None) -> None:
     ledger = open_ledger(config)
     with only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)
-        site = open_site(config, ledger, audit, _examine)
+        site = open_site(config, ledger, audit, _examine, _list_models)
         server = PageServer(make_application(site), config)
         announcement = config.storage.root / "web.json"
         announcement.write_text(json.dumps({"pid": os.getpid(), "address": server.start()}))
+        site.uploads.start()
         log.info("pages_served", host=config.web.bind, port=server.port)
         audit(AuditEvent("started", detail="web"))
         try:
@@ -280,6 +312,23 @@ def _examine(config: Config) -> Iterator[Any]:
     from dicomnode.commands.doctor import examine
 
     return examine(config)
+
+
+def _list_models(config: Config) -> Iterator[dict[str, str]]:
+    from dicomnode.answer import SHIPPED_MODELS
+    from pipeline.segmenters.families import list_bundles
+
+    for bundle in list_bundles(config.pipeline.models or SHIPPED_MODELS):
+        card = bundle.folder / "CARD.md"
+        yield {
+            "name": bundle.name,
+            "version": bundle.version,
+            "task": bundle.task,
+            "channels": "+".join(bundle.channels),
+            "licence": bundle.licence,
+            "sha256": bundle.sha256,
+            "card": card.read_text(encoding="utf-8") if card.is_file() else "",
+        }
 
 
 def run_serve(config: Config, path: Path | None) -> None:
@@ -303,12 +352,14 @@ def run_serve(config: Config, path: Path | None) -> None:
     def check(_new: Config) -> None:
         check_in_child([*command, "config", "check", "--files", *arguments])
 
-    names = ["receive", "work"]
-    names += ["web"] if config.web.enabled else []
-    names += ["monitor"] if config.monitoring.enabled else []
-    commands = {side: [*command, side, *arguments] for side in names}
+    def commands_of(current: Config) -> dict[str, list[str]]:
+        names = ["receive", "work"]
+        names += ["web"] if current.web.enabled else []
+        names += ["monitor"] if current.monitoring.enabled or current.notifications else []
+        return {side: [*command, side, *arguments] for side in names}
+
     run_sides(
-        commands,
+        commands_of,
         signals,
         lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal),
         dispensable=("web", "monitor"),

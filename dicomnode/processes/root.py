@@ -23,6 +23,7 @@ _OURS = frozenset(
         "receive.json",
         "receive.lock",
         "work.lock",
+        "work.bell",
         "offline",
         "web",
         "web.json",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode import flow
@@ -18,6 +20,7 @@ from dicomnode.audit.events import AuditEvent
 from dicomnode.errors import NodeError, where
 from dicomnode.flow import Workplace
 from dicomnode.processes.lookout import Lookout
+from dicomnode.processes.waker import Waker
 from dicomnode.settings.config import Config
 from dicomnode.spool.retention import remove_expired_studies
 
@@ -26,6 +29,9 @@ log = structlog.get_logger()
 # nothing.
 logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
+
+INDEX, ASSESS, ANSWER, DELIVER = "index instances", "assess studies", "answer studies", "deliver results"
+COMPUTE_AHEAD = "compute ahead"
 
 # A timer that is silent for so long hangs. Work is not measured by it: computing and sending give signs of
 # life on their way.
@@ -41,12 +47,16 @@ _SILENT_TIMEOUTS = 60
 
 @dataclass(frozen=True)
 class Timer:
-    """One row: the function, how often it is triggered (seconds), how many may run at once."""
+    """One row: the function, how often it is triggered (seconds), how many may run at once.
+
+    `wakes` are the timers that are triggered at once when a run had something to do.
+    """
 
     name: str
     interval_s: float
     action: Callable[[Workplace], object]
     at_once: int = 1
+    wakes: tuple[str, ...] = ()
 
 
 class CurrentWorkplace:
@@ -70,14 +80,31 @@ def timers(workplace: Workplace) -> tuple[Timer, ...]:
     poll_s = workplace.config.compute.poll_s
     return (
         Timer("mend times", 10.0, flow.mend_times),
-        Timer("index instances", poll_s, flow.index_instances),
-        Timer("assess studies", poll_s, flow.assess_studies),
+        Timer(INDEX, poll_s, flow.index_instances, wakes=(INDEX, ASSESS)),
+        Timer(ASSESS, poll_s, flow.assess_studies, wakes=(ANSWER, COMPUTE_AHEAD)),
         Timer("fetch missing", poll_s, flow.fetch_missing),
-        Timer("answer studies", poll_s, _answer_until_idle, at_once=workplace.compute.most_workers),
+        Timer(
+            ANSWER,
+            poll_s,
+            _answer_until_idle,
+            at_once=workplace.compute.most_workers,
+            wakes=(DELIVER, COMPUTE_AHEAD),
+        ),
+        Timer(
+            COMPUTE_AHEAD,
+            poll_s,
+            flow.compute_ahead,
+            at_once=workplace.compute.most_workers,
+            wakes=(ASSESS, ANSWER),
+        ),
         Timer("learn destinations", poll_s, flow.learn_destinations),
         # A hanging destination keeps one run busy; the next run serves the others.
         Timer(
-            "deliver results", poll_s, flow.deliver_results, at_once=len(workplace.config.destinations) + 1
+            DELIVER,
+            poll_s,
+            flow.deliver_results,
+            at_once=len(workplace.config.destinations) + 1,
+            wakes=("confirm results",),
         ),
         Timer(
             "confirm results", poll_s, flow.confirm_results, at_once=len(workplace.config.destinations) + 1
@@ -87,6 +114,7 @@ def timers(workplace: Workplace) -> tuple[Timer, ...]:
 
 
 def _remove_expired(workplace: Workplace) -> int:
+    workplace.ledger.senders.forget_old(workplace.now())
     return remove_expired_studies(
         workplace.ledger.retention,
         workplace.layout,
@@ -96,13 +124,15 @@ def _remove_expired(workplace: Workplace) -> int:
     )
 
 
-def start_schedule(current: CurrentWorkplace, lookout: Lookout) -> BackgroundScheduler:
+def start_schedule(
+    current: CurrentWorkplace, lookout: Lookout, waker: Waker | None = None
+) -> BackgroundScheduler:
     """Start the timers in threads of their own and return the running scheduler.
 
-    `lookout` sees whether each comes round.
+    `lookout` sees whether each comes round; `waker` is attached to it.
     """
     workplace = current.get()
-    table, failures = timers(workplace), Failures()
+    table, failures, waker = timers(workplace), Failures(), waker or Waker()
     # Threads are started when they are needed; a reload may add destinations.
     executors = {"default": ThreadPoolExecutor(sum(timer.at_once for timer in table) + _SPARE_THREADS)}
     scheduler = BackgroundScheduler(timezone="UTC", executors=executors)
@@ -112,21 +142,34 @@ def start_schedule(current: CurrentWorkplace, lookout: Lookout) -> BackgroundSch
         scheduler.add_job(
             _guarded,
             "interval",
-            args=(timer, current, lookout, failures),
+            args=(timer, current, lookout, failures, waker),
             seconds=timer.interval_s,
             id=timer.name,
             coalesce=True,
             max_instances=timer.at_once,
             misfire_grace_time=None,
         )
+    _attach(waker, scheduler, table)
     scheduler.start()
     return scheduler
 
 
-def resize(scheduler: BackgroundScheduler, current: CurrentWorkplace) -> None:
+def resize(scheduler: BackgroundScheduler, current: CurrentWorkplace, waker: Waker | None = None) -> None:
     """Let as many runs of each timer be under way as the configuration that holds now asks for."""
-    for timer in timers(current.get()):
+    table = timers(current.get())
+    for timer in table:
         scheduler.modify_job(timer.name, max_instances=timer.at_once)
+    if waker is not None:
+        _attach(waker, scheduler, table)
+
+
+def _attach(waker: Waker, scheduler: BackgroundScheduler, table: Sequence[Timer]) -> None:
+    def trigger(name: str) -> None:
+        # Where the scheduler is stopping nothing is to be triggered any more.
+        with suppress(JobLookupError):
+            scheduler.modify_job(name, next_run_time=datetime.now(UTC))
+
+    waker.attach(trigger, {timer.name: timer.at_once for timer in table})
 
 
 def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
@@ -147,12 +190,16 @@ def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
     return len(late)
 
 
-def _answer_until_idle(workplace: Workplace) -> None:
+def _answer_until_idle(workplace: Workplace) -> int:
     """Answer studies while there are any and a worker is free; workers that joined since are counted in."""
+    answered = 0
     while True:
         with workplace.compute.slot() as free:
-            if not free or not flow.answer_next(workplace) or workplace.is_outdated():
-                return
+            if not free or not flow.answer_next(workplace):
+                return answered
+        answered += 1
+        if workplace.is_outdated():
+            return answered
 
 
 class Failures:
@@ -195,12 +242,29 @@ class Failures:
             self._failing.pop(name, None)
 
 
-def _guarded(timer: Timer, current: CurrentWorkplace, lookout: Lookout, failures: Failures) -> None:
-    """Log what a run raises, and run again later.
+def _guarded(
+    timer: Timer,
+    current: CurrentWorkplace,
+    lookout: Lookout,
+    failures: Failures,
+    waker: Waker | None = None,
+) -> None:
+    """Run a timer, and once more where it was woken meanwhile; wake those that its work is for."""
+    waker = waker or Waker()
+    while True:
+        with waker.run(timer.name):
+            has_worked = _run_guarded(timer, current.get(), lookout, failures)
+        if has_worked:
+            waker.wake(*timer.wakes)
+        if not waker.is_wanted_again(timer.name):
+            return
+
+
+def _run_guarded(timer: Timer, workplace: Workplace, lookout: Lookout, failures: Failures) -> bool:
+    """Log what a run raises, and run again later; return whether it had something to do.
 
     Whenever a run looks at the clock or audits something, it is alive.
     """
-    workplace = current.get()
     with lookout.run(timer.name) as alive:
 
         def now() -> float:
@@ -212,10 +276,11 @@ def _guarded(timer: Timer, current: CurrentWorkplace, lookout: Lookout, failures
             workplace.audit(event)
 
         if not failures.may_run(timer.name):
-            return
+            return False
         try:
-            timer.action(replace(workplace, now=now, audit=audit))
+            has_worked = bool(timer.action(replace(workplace, now=now, audit=audit)))
             failures.clear(timer.name)
+            return has_worked
         except Exception as problem:  # noqa: BLE001  a timer that stops would stop the node
             # Only our own messages are free of header values.
             reason = str(problem) if isinstance(problem, NodeError) else ""
@@ -229,3 +294,4 @@ def _guarded(timer: Timer, current: CurrentWorkplace, lookout: Lookout, failures
                     reason=reason,
                     count=count,
                 )
+        return False

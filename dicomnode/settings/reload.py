@@ -35,6 +35,7 @@ TAKEN_OVER = frozenset(
         ),
         *(
             "rules",
+            "notifications",
             "peers",
             "destinations",
             "tls",
@@ -47,6 +48,7 @@ TAKEN_OVER = frozenset(
             "log",
         ),
         *(f"storage.{name}" for name in ("minimum_free_mb", "resume_free_mb", "keep_days")),
+        "monitoring.silent_s",
         *(f"compute.{name}" for name in ("threads", "provider", "job_limit_s", "attempts")),
     }
 )

@@ -82,6 +82,11 @@ class RuleSettings(Section):
     report: ReportChoice | None = Field(None, description="The same for report of the destinations.")
     pictures: PictureChoice | None = Field(None, description="The same for pictures of the destinations.")
 
+    notify: tuple[str, ...] | None = Field(
+        None,
+        description="Names of the [[notifications]] that may tell of these studies; [] nobody; without it all.",
+    )
+
     @field_validator(*_PATTERNS)
     @classmethod
     def _pattern_compiles(cls, pattern: str) -> str:

@@ -21,8 +21,26 @@ class StudySettings(Section):
             "Quiet time after which a T1 and FLAIR that are complete by evidence are processed, in seconds."
         ),
     )
+    short_quiet_s: float = Field(
+        10,
+        ge=0,
+        description=(
+            "Quiet time after which stacks that have no gap and cover the head are processed although no "
+            "header counts them, once their sender has released its association, in seconds. For a sender "
+            "that pauses longer within a series it is longer; never longer than quiet_s by itself."
+        ),
+    )
     quiet_s: float = Field(
         60, gt=0, description="Quiet time after which a study is taken as it is, in seconds."
+    )
+    exam_s: float = Field(
+        900,
+        ge=0,
+        description=(
+            "Where T1 or FLAIR is missing and the images were acquired minutes before they came, the other "
+            "may still be under the scanner: it is waited for so long, in seconds, unless the sender is "
+            "known not to pause for so long; 0: no longer than quiet_s."
+        ),
     )
     night_hours: Hours = Field(
         "20:00-06:00",

@@ -10,30 +10,50 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dicomnode.records import Finding, IndexedInstance, Readiness, Role, Series, Study
+from dicomnode.records import (
+    Finding,
+    IndexedInstance,
+    Readiness,
+    Role,
+    SenderHabits,
+    Series,
+    Study,
+)
 from dicomnode.settings.config import SelectionSettings, StudySettings
 from dicomnode.study.checks import (
     announced_count,
     count_findings,
     is_refused,
+    plane_of,
     regularity_findings,
     stray_count,
 )
 from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.concatenations import concatenation_findings
 from dicomnode.study.joining import join_series
+from dicomnode.study.patience import Judgement, decide
 from dicomnode.study.selection import select_series
 from dicomnode.study.splitting import split_series
 from dicomnode.study.stacks import StackChoice, choose_stack, frame_count
 
+UNKNOWN_SENDERS = SenderHabits()
+"""Nothing is known of the senders: only counts and the clock decide."""
+
+HEAD_MM = {"axial": 110.0, "sagittal": 120.0, "coronal": 150.0}
+"""So far the slices of a whole head reach along their normal, at least."""
+
 
 @dataclass(frozen=True)
 class Completeness:
-    """Whether a series is complete by evidence, in one sentence, and the findings behind it."""
+    """Whether a series is complete by evidence, in one sentence, and the findings behind it.
+
+    `whole` says of one that no count speaks for: no gap, and a whole head is covered.
+    """
 
     complete: bool
     reason: str
     findings: tuple[Finding, ...] = ()
+    whole: bool = False
 
 
 def assemble(StudyInstanceUID: str, instances: Iterable[IndexedInstance]) -> Study:
@@ -83,19 +103,47 @@ def series_completeness(
             ),
             findings,
         )
+    doubts = count_findings(series, choice.stack)
     if announced is None and listed is None:
         return Completeness(
-            False, f"{count} slices without a gap, but no header says how many there should be", findings
+            False,
+            f"{count} slices without a gap, but no header says how many there should be",
+            findings,
+            whole=not doubts and choice.stack.coverage_mm >= HEAD_MM[plane_of(choice.stack)],
         )
     if announced is not None and announced > count:
         return Completeness(False, f"{count} of {announced} slices are there", findings)
-    doubts = count_findings(series, choice.stack)
     if doubts:
         return Completeness(False, doubts[0].message, (*findings, *doubts))
     spacing = choice.stack.spacing_mm
     witness = "the archive lists" if announced is None else "the headers announce"
     return Completeness(
         True, f"{count} slices, {spacing:.2f} mm apart without a gap, as many as {witness}", findings
+    )
+
+
+def judge_study(
+    study: Study, selection_settings: SelectionSettings, listed: Mapping[str, int] | None = None
+) -> Judgement:
+    """Return what the headers of a study show of its completeness, whatever the time.
+
+    Parameters
+    ----------
+    listed
+        How many instances an archive lists per series, where it was asked.
+    """
+    selection = select_series(study, selection_settings)
+    verdicts = {role: _judge(selected, listed or {}) for role, selected in selection.by_role.items()}
+    return Judgement(
+        roles=frozenset(verdicts),
+        is_counted=set(verdicts) == {"t1", "flair"}
+        and all(verdict.complete for verdict in verdicts.values()),
+        is_whole=bool(verdicts) and all(verdict.complete or verdict.whole for verdict in verdicts.values()),
+        sentence=_sentence(verdicts),
+        acquired=max(
+            (_acquired(instance) for series in study.series for instance in series.instances), default=""
+        ),
+        evidence=_evidence(study, selection, verdicts),
     )
 
 
@@ -106,8 +154,9 @@ def readiness(
     last_received_at: float,
     now: float,
     listed: Mapping[str, int] | None = None,
+    senders: SenderHabits = UNKNOWN_SENDERS,
 ) -> Readiness:
-    """Decide whether a study may be processed now.
+    """Decide whether a study may be processed now: `judge_study`, then `patience.decide`.
 
     Parameters
     ----------
@@ -115,37 +164,11 @@ def readiness(
         Seconds since the epoch.
     listed
         How many instances an archive lists per series, where it was asked.
-
-    Returns
-    -------
-    Readiness
-        Ready when a T1 and a FLAIR are complete by evidence and nothing came for `settle_s`; or, as it is,
-        when nothing came for `quiet_s`.
+    senders
+        What the senders of the study let one conclude.
     """
-    selection = select_series(study, selection_settings)
-    verdicts = {role: _judge(selected, listed or {}) for role, selected in selection.by_role.items()}
-    evidence = _evidence(study, selection, verdicts)
-    quiet_s = now - last_received_at
-    complete = set(verdicts) == {"t1", "flair"} and all(verdict.complete for verdict in verdicts.values())
-    if complete and quiet_s >= study_settings.settle_s:
-        return Readiness(
-            True, f"T1 and FLAIR are complete by evidence ({_sentence(verdicts)}).", None, evidence
-        )
-    if quiet_s >= study_settings.quiet_s:
-        return Readiness(
-            True,
-            f"Nothing came for {study_settings.quiet_s:g} s; taken as it is ({_sentence(verdicts)}).",
-            None,
-            evidence,
-        )
-    wait_s = study_settings.settle_s if complete else study_settings.quiet_s
-    why = "Complete by evidence, waiting for it to settle" if complete else "Waiting for more"
-    return Readiness(
-        False,
-        f"{why} ({_sentence(verdicts)}).",
-        last_received_at + min(wait_s, study_settings.quiet_s),
-        evidence,
-    )
+    judgement = judge_study(study, selection_settings, listed)
+    return decide(judgement, study_settings, senders, last_received_at, now)
 
 
 def _series_order(series: Series) -> tuple[int, str]:
@@ -166,13 +189,19 @@ def _judge(selected: ChosenSeries, listed: Mapping[str, int]) -> Completeness:
     verdict = series_completeness(
         series, sum(numbers) if numbers and len(numbers) == len(counts) else None, selected.choice
     )
-    if verdict.complete and is_refused(selected.findings):
+    if (verdict.complete or verdict.whole) and is_refused(selected.findings):
         return Completeness(
             False,
             next(item.message for item in selected.findings if item.grade == "refuse"),
             selected.findings,
         )
     return verdict
+
+
+def _acquired(instance: IndexedInstance) -> str:
+    return (
+        str(instance.header.extra.get("AcquisitionDateTime", "")) if instance.header.Modality == "MR" else ""
+    )
 
 
 def _sentence(verdicts: dict[Role, Completeness]) -> str:
@@ -186,6 +215,7 @@ def _evidence(study: Study, selection: Selection, verdicts: dict[Role, Completen
         "series": {series.key: frame_count(series) for series in study.series},
         "roles": dict(selection.roles),
         "complete": {role: verdict.complete for role, verdict in verdicts.items()},
+        "whole": {role: verdict.complete or verdict.whole for role, verdict in verdicts.items()},
         "selection": dict(selection.reasons),
         "choice": selection.record(),
     }

@@ -13,6 +13,7 @@ They say whether it may become a volume, and what the reader of the result shoul
 | too-few-slices, coverage-too-small, slices-too-thick | refuse | not a whole head |
 | missing-slices, uneven-spacing, sheared-stack | refuse | the slices are not one regular grid |
 | photometric-not-supported | refuse | not MONOCHROME2 |
+| slices-not-counted | info | no header says how many slices there should be: the stack was taken as whole |
 | instances-missing | warning | fewer than the headers announce, though the positions have no gap |
 | spacing-contradicts-header | warning | every second slice may be missing: the distance is a multiple of Spacing Between Slices |
 | stray-images, slices-left-out | warning | images that do not belong to the stack, or not to its even spacing, were left out |
@@ -80,7 +81,8 @@ def check_choice(
     findings = [*_image_findings(series), *choice.findings]
     if choice.stack is not None:
         findings += [*_extent_findings(choice.stack, role, settings), *regularity_findings(choice.stack)]
-        findings += [*count_findings(series, choice.stack), *_jitter_findings(choice.stack)]
+        findings += [*count_findings(series, choice.stack), *uncounted_finding(series, choice.stack)]
+        findings += _jitter_findings(choice.stack)
     return tuple(findings)
 
 
@@ -200,6 +202,18 @@ def count_findings(series: Series, stack: Stack) -> tuple[Finding, ...]:
     return (Finding("instances-missing", "warning", message, f"{len(stack.slices)} of {expected}"),)
 
 
+def uncounted_finding(series: Series, stack: Stack) -> tuple[Finding, ...]:
+    """Return the remark that nothing but their positions says that these slices are all."""
+    if announced_count(series, stack) is not None:
+        return ()
+    count = len(stack.slices)
+    message = (
+        f"No header says how many slices there should be; {count} without a gap, which cover "
+        f"{stack.coverage_mm:.0f} mm, were taken as all."
+    )
+    return (Finding("slices-not-counted", "info", message, str(count)),)
+
+
 def announced_count(series: Series, stack: Stack) -> int | None:
     """Return how many slices the headers say the stack has; None when they say nothing.
 
@@ -215,6 +229,11 @@ def announced_count(series: Series, stack: Stack) -> int | None:
     total = sum(max(1, instance.header.NumberOfFrames) for instance in series.instances) + stray_count(series)
     if total in numbers or len(stack.slices) in numbers:
         return len(stack.slices)
+    if not any(_counts_series(headers[0]) for headers in members.values()) and max(numbers) < len(
+        stack.slices
+    ):
+        # More images than positions (interpolated, or several stacks): the number says nothing of the images.
+        return None
     if len(counts) == 1:
         return max(numbers)
     # A stack spread over several series: each may announce its own images, or the whole.
@@ -244,10 +263,16 @@ def _announced_by(headers: Sequence[InstanceHeader]) -> set[int]:
         return {sum(max(1, header.NumberOfFrames) for header in headers)} if is_whole else set()
     if len(headers) == 1 and first.NumberOfFrames > 1:
         return {first.NumberOfFrames}
+    numbers = _counts_series(first) or {first.extra.get("LocationsAnnounced")}
+    return {int(number) for number in numbers if number}
+
+
+def _counts_series(header: InstanceHeader) -> set[int]:
+    """Return the numbers of images that a header gives for its series; positions are no images."""
     numbers = (
-        first.ImagesInAcquisition,
-        first.extra.get("SlicesAnnounced"),
-        first.NumberOfSeriesRelatedInstances,
+        header.ImagesInAcquisition,
+        header.extra.get("SlicesAnnounced"),
+        header.NumberOfSeriesRelatedInstances,
     )
     return {int(number) for number in numbers if number}
 

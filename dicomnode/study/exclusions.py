@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from dicomnode.records import InstanceHeader, Series
+from dicomnode.records import IndexedInstance, InstanceHeader, Series
 from dicomnode.study.checks import is_mosaic
 from dicomnode.study.classes import MR_STORAGE
 from dicomnode.study.names import Names, names_of
@@ -191,6 +191,20 @@ def find_hard_exclusion(series: Series) -> Exclusion | None:
     if is_mosaic(series):
         return ("mosaic-not-supported", "a Siemens mosaic, which is not supported")
     return None
+
+
+def is_excluded_by_attributes(header: InstanceHeader) -> bool:
+    """Return whether an instance alone, whatever names and neighbours say, shows another kind of image.
+
+    Not MR, colour, a mosaic, a localizer, a map, echo-planar, diffusion, an angiography.
+    """
+    series = Series(header.SeriesInstanceUID, (IndexedInstance("", 0.0, header),))
+    types = image_types(header)
+    return (
+        find_hard_exclusion(series) is not None
+        or bool(types & (_MAPS | {"LOCALIZER"}))
+        or _by_sequence(header) is not None
+    )
 
 
 def _by_image_type(series: Series, names: Names) -> Exclusion | None:

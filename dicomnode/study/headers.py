@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -46,6 +46,26 @@ _FILE_PREFIX = b"DICM\x02\x00"
 # A whole file where a dataset belongs: its prefix stands behind the file meta information that reception
 # wrote.
 _SEARCHED_BYTES = 2048
+
+
+# Private elements, as pydicom's public dictionary names them: (group, creator, element). First those that
+# count a series: Philips "Number of Slices MR", GE "Images in Series", Elscint "number of images in series".
+_SERIES_COUNTS = (
+    (0x2001, "Philips Imaging DD 001", 0x18),
+    (0x0025, "GEMS_SERS_01", 0x07),
+    (0x07A1, "ELSCINT1", 0x02),
+)
+# Then those that count the positions of an acquisition, which may be fewer than its images: GE "Locations in
+# acquisition" and "Slices Per Volume", Philips "Number of Stack Slices" and "Number of Locations", Siemens
+# (before the CSA header) "Number of Slices nominal" and "Number of 3D Image Partitions".
+_LOCATION_COUNTS = (
+    (0x0021, "GEMS_RELA_01", 0x4F),
+    (0x0043, "GEMS_PARM_01", 0x79),
+    (0x2001, "Philips Imaging DD 001", 0x2D),
+    (0x2001, "Philips Imaging DD 001", 0x15),
+    (0x0021, "SIEMENS MR VA0  GEN", 0x40),
+    (0x0021, "SIEMENS MR VA0  GEN", 0x34),
+)
 
 
 def is_answerable(header: InstanceHeader) -> bool:
@@ -225,6 +245,7 @@ def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
         "FrameKinds": _frame_kinds(dataset, facts),
         "Concatenation": _concatenation(dataset),
         "SlicesAnnounced": _announced(dataset),
+        "LocationsAnnounced": _first_count(dataset, _LOCATION_COUNTS),
         "SamplesPerPixel": read_integer(dataset, "SamplesPerPixel"),
         "PixelSpacings": len(set(facts.pixel_spacings)) if len(set(facts.pixel_spacings)) > 1 else None,
     }
@@ -255,9 +276,14 @@ def _acquisition_time(dataset: Dataset) -> str:
 
 
 def _announced(dataset: Dataset) -> int | None:
-    """Return the vendor's own count: Philips "Number of Slices MR", GE "Images in Series"."""
-    for group, creator, element in ((0x2001, "Philips Imaging DD 001", 0x18), (0x0025, "GEMS_SERS_01", 0x07)):
+    """Return the vendor's own count of the slices or images of a series."""
+    return _first_count(dataset, _SERIES_COUNTS)
+
+
+def _first_count(dataset: Dataset, elements: Sequence[tuple[int, str, int]]) -> int | None:
+    """Return the first private element that holds a positive whole number: group, creator, element."""
+    for group, creator, element in elements:
         number = read_private_number(dataset, group, creator, element)
-        if number is not None and number > 0:
+        if number is not None and number > 0 and number == int(number):
             return int(number)
     return None

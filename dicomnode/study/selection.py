@@ -26,7 +26,11 @@ from dicomnode.study.agent import AgentEvidence, acquired_at, agent_evidence, is
 from dicomnode.study.checks import NOT_A_VOLUME, check_choice, is_refused
 from dicomnode.study.choice import ChosenSeries, LosingSeries, Selection, SeriesSummary, summarise_series
 from dicomnode.study.contrast import read_contrast
-from dicomnode.study.exclusions import find_exclusion, find_hard_exclusion
+from dicomnode.study.exclusions import (
+    find_exclusion,
+    find_hard_exclusion,
+    is_excluded_by_attributes,
+)
 from dicomnode.study.names import Names, names_in
 from dicomnode.study.ranking import Reference, Standing, rank_of, why_behind
 from dicomnode.study.stacks import StackChoice, choose_stack
@@ -111,6 +115,17 @@ def select_series(study: Study, settings: SelectionSettings) -> Selection:
     return Selection(
         {role: by_role[role] for role in ("t1", "flair") if role in by_role}, tuple(losing), tuple(findings)
     )
+
+
+def may_matter(header: InstanceHeader, settings: SelectionSettings) -> bool:
+    """Return whether an instance that comes late may change the choice.
+
+    Diffusion images, localizers, maps and the like do not, unless a rule of the site names them.
+    """
+    rule = _matching_rule(header, settings.rules)
+    if rule is not None:
+        return rule.use != "ignore"
+    return not is_excluded_by_attributes(header)
 
 
 def _judge(series: Series, surroundings: _Surroundings) -> Candidate | _Rejected:

@@ -12,6 +12,7 @@ from pipeline.bundles import reader
 from pipeline.bundles.bundle import Bundle
 from pipeline.bundles.family import Family
 from pipeline.bundles.manifest import Manifest
+from pipeline.inference.session import open_network
 from pipeline.journal import Journal
 from pipeline.records import NetworkPlan
 from pipeline.segmenters.case import Answer, Case, Channels
@@ -100,6 +101,14 @@ def infer_channels(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tup
     if infer is None:
         raise TypeError(f"{bundle.name} prepares its images in its own way")
     return infer(bundle, channels, plan)
+
+
+def open_networks(bundle: Bundle, threads: int, provider: str) -> None:
+    """Open every graph of a bundle and its members, as the first case would; they stay open for the next."""
+    for name in bundle.graphs:
+        open_network(bundle, threads, name, provider)
+    for member in bundle.members:
+        open_networks(member, threads, provider)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,7 @@ from dicomnode.compute import Compute
 from dicomnode.errors import OutOfResources
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.shown import plain
-from dicomnode.records import InstanceHeader, Readiness
+from dicomnode.records import HeaderReading, InstanceHeader, Readiness
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import JobState, Outcome
@@ -104,14 +104,14 @@ def test_a_study_that_cannot_be_judged_holds_up_no_other_and_is_taken_when_quiet
 def test_an_instance_that_cannot_be_listed_is_set_aside_and_the_next_is_read(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = bench.ledger.instances.record_header
+    real = bench.ledger.instances.record_headers
 
-    def record_header(instance_id: int, header: InstanceHeader, now: float, *, reopens: bool = True) -> None:
-        if header.StudyInstanceUID == "2.25.1":
+    def record_headers(readings: Sequence[HeaderReading], now: float) -> None:
+        if any(reading.header.StudyInstanceUID == "2.25.1" for reading in readings):
             raise TypeError("cannot be kept")
-        real(instance_id, header, now, reopens=reopens)
+        real(readings, now)
 
-    monkeypatch.setattr(bench.ledger.instances, "record_header", record_header)
+    monkeypatch.setattr(bench.ledger.instances, "record_headers", record_headers)
     bench.receive(1, "2.25.1", at=10.0)
     bench.receive(2, "2.25.2", at=10.0)
     flow.index_instances(bench.place)
@@ -198,7 +198,7 @@ def test_a_study_waits_while_a_correction_of_its_patient_arrives(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete = Readiness(True, "complete by evidence")
-    monkeypatch.setattr(flow, "readiness", lambda *_: complete)
+    monkeypatch.setattr(flow, "decide", lambda *_: complete)
     marks = {1: "aaaaaaaa", 2: "aaaaaaaa"}
     real = bench.read_header
     monkeypatch.setattr(

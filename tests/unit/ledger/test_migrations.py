@@ -223,6 +223,46 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
     # A column for each of two tables.
     "0008": {},
     "0009": {"figures": [{"name": "outcomes", "label": "lesions", "value": 3.0}]},
+    "0010": {
+        "associations": [
+            {
+                "id": "a1",
+                "calling_ae": "SCANNER",
+                "peer_host": "10.0.0.7",
+                "opened_at": 50.0,
+                "ended_at": 60.0,
+                "is_released": 1,
+            }
+        ],
+        "senders": [{"calling_ae": "SCANNER", "peer_host": "10.0.0.7", "studies": 3}],
+        "pauses": [
+            {
+                "id": 1,
+                "calling_ae": "SCANNER",
+                "peer_host": "10.0.0.7",
+                "kind": "too_late_for_one",
+                "pause_s": 20.0,
+                "at": 60.0,
+            }
+        ],
+    },
+    "0011": {
+        "notices": [
+            {
+                "id": 1,
+                "channel": "mail",
+                "target": "0123",
+                "kind": "failed",
+                "subject": "2.25.1",
+                "sentence": "Study 2.25.1 failed.",
+                "noted_at": 5.0,
+                "due_at": 6.0,
+                "told_at": None,
+                "ended_at": None,
+                "attempts": 1,
+            }
+        ]
+    },
 }
 
 # Rows that a revision itself puts into its new tables.

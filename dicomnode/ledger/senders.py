@@ -1,0 +1,190 @@
+"""What the senders of studies let one conclude: whether they have hung up, and how long they pause.
+
+Rules for this file:
+1. Only associations that stored something are listed, and only for some days.
+2. A pause is a habit of its sender: the ledger notes it, `study/patience.py` decides what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+
+from dicomnode.ledger.database import Database
+from dicomnode.ledger.schema import PauseKind, associations, instances, pauses, senders
+from dicomnode.records import AssociationNews, SenderHabits
+
+SHORTEST_PAUSE_S = 2.0
+"""A shorter pause is the ordinary time between two images."""
+LONGEST_PAUSE_S = 3600.0
+"""What comes later than that was not left out by a pause."""
+_REMEMBERED_S = 30 * 86_400.0
+_READ_PAUSES = 100
+
+
+class Pause(NamedTuple):
+    """How long a sender paused before an image, and where in the study that was."""
+
+    calling_ae: str
+    peer_host: str
+    kind: PauseKind
+    pause_s: float
+
+
+class Senders:
+    """The part of the ledger that knows senders; each verb is one transaction and may raise `RetryLater`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, news: Sequence[AssociationNews]) -> None:
+        """Note associations that stored their first instance, and such as ended, in their order."""
+        with self._database.write() as connection:
+            for item in news:
+                row = {
+                    "calling_ae": item.calling_ae,
+                    "peer_host": item.peer_host,
+                    "opened_at": item.opened_at,
+                    "ended_at": item.ended_at,
+                    "is_released": None if item.ended_at is None else int(item.is_released),
+                }
+                same = associations.c.id == item.association_id
+                if connection.execute(update(associations).where(same).values(**row)).rowcount == 0:
+                    connection.execute(insert(associations).values(id=item.association_id, **row))
+
+    def break_off_open(self, now: float) -> int:
+        """Note that no association is open any more: `receive` starts, and the one before died with them."""
+        with self._database.write() as connection:
+            are_open = associations.c.ended_at.is_(None)
+            return connection.execute(
+                update(associations).where(are_open).values(ended_at=now, is_released=0)
+            ).rowcount
+
+    def habits_of_study(self, StudyInstanceUID: str, limit_s: float) -> SenderHabits:
+        """Return what the senders of a study's images let one conclude.
+
+        Pauses longer than `limit_s` count only between series: no study waits for so long within one.
+        """
+        pairs = (
+            select(instances.c.calling_ae, instances.c.peer_host)
+            .where(instances.c.StudyInstanceUID == StudyInstanceUID)
+            .distinct()
+        )
+        with self._database.read() as connection:
+            senders_of_study = [(row.calling_ae, row.peer_host) for row in connection.execute(pairs)]
+            longest = {
+                kind: max(
+                    (_longest_pause(connection, *sender, kind, limit_s) for sender in senders_of_study),
+                    default=0.0,
+                )
+                for kind in PauseKind
+            }
+            longest_at_all = max(
+                (
+                    _longest_pause(connection, *sender, PauseKind.BETWEEN_SERIES, LONGEST_PAUSE_S)
+                    for sender in senders_of_study
+                ),
+                default=0.0,
+            )
+            return SenderHabits(
+                is_sending=any(_is_sending(connection, *sender) for sender in senders_of_study),
+                has_released=bool(senders_of_study)
+                and all(_has_released(connection, *sender) for sender in senders_of_study),
+                pause_while_open_s=longest[PauseKind.ASSOCIATION_OPEN],
+                pause_within_series_s=longest[PauseKind.WITHIN_SERIES],
+                pause_between_series_s=longest_at_all,
+                too_late_for_one_s=longest[PauseKind.TOO_LATE_FOR_ONE],
+                too_late_for_both_s=longest[PauseKind.TOO_LATE_FOR_BOTH],
+                studies=min((_study_count(connection, *sender) for sender in senders_of_study), default=0),
+            )
+
+    def forget_old(self, now: float) -> int:
+        """Remove what is too old to be a habit; return how many rows that were."""
+        before = now - _REMEMBERED_S
+        with self._database.write() as connection:
+            return sum(
+                connection.execute(delete(table).where(condition)).rowcount
+                for table, condition in (
+                    (associations, associations.c.ended_at < before),
+                    (pauses, pauses.c.at < before),
+                )
+            )
+
+
+def note_pauses(connection: Connection, noticed: Iterable[Pause], now: float) -> None:
+    """Note pauses; of several of one sender and kind the longest."""
+    longest: dict[tuple[str, str, PauseKind], float] = {}
+    for pause in noticed:
+        key = (pause.calling_ae, pause.peer_host, pause.kind)
+        longest[key] = max(pause.pause_s, longest.get(key, 0.0))
+    for (calling_ae, peer_host, kind), pause_s in longest.items():
+        connection.execute(
+            insert(pauses).values(
+                calling_ae=calling_ae, peer_host=peer_host, kind=kind.value, pause_s=pause_s, at=now
+            )
+        )
+
+
+def had_open_association(
+    connection: Connection, calling_ae: str, peer_host: str, since: float, until: float
+) -> bool:
+    """Return whether a sender had one association open the whole time."""
+    whole_time = select(associations.c.id).where(
+        associations.c.calling_ae == calling_ae,
+        associations.c.peer_host == peer_host,
+        associations.c.opened_at <= since,
+        or_(associations.c.ended_at.is_(None), associations.c.ended_at >= until),
+    )
+    return (
+        connection.execute(whole_time.order_by(associations.c.opened_at.desc()).limit(1)).first() is not None
+    )
+
+
+def note_study_begun(connection: Connection, calling_ae: str, peer_host: str) -> None:
+    """Count one more study that a sender began."""
+    same = and_(senders.c.calling_ae == calling_ae, senders.c.peer_host == peer_host)
+    changed = connection.execute(update(senders).where(same).values(studies=senders.c.studies + 1))
+    if changed.rowcount == 0:
+        connection.execute(insert(senders).values(calling_ae=calling_ae, peer_host=peer_host, studies=1))
+
+
+def _longest_pause(
+    connection: Connection, calling_ae: str, peer_host: str, kind: str, limit_s: float
+) -> float:
+    lately = (
+        select(pauses.c.pause_s)
+        .where(pauses.c.calling_ae == calling_ae, pauses.c.peer_host == peer_host, pauses.c.kind == kind)
+        .order_by(pauses.c.id.desc())
+        .limit(_READ_PAUSES)
+        .subquery()
+    )
+    longest = select(func.max(lately.c.pause_s)).where(lately.c.pause_s <= limit_s)
+    return float(connection.execute(longest).scalar_one() or 0.0)
+
+
+def _is_sending(connection: Connection, calling_ae: str, peer_host: str) -> bool:
+    still_open = select(associations.c.id).where(
+        associations.c.calling_ae == calling_ae,
+        associations.c.peer_host == peer_host,
+        associations.c.ended_at.is_(None),
+    )
+    return connection.execute(still_open.limit(1)).first() is not None
+
+
+def _has_released(connection: Connection, calling_ae: str, peer_host: str) -> bool:
+    """Return whether every association of a sender has ended, the newest one by release."""
+    newest = (
+        select(associations)
+        .where(associations.c.calling_ae == calling_ae, associations.c.peer_host == peer_host)
+        .order_by(associations.c.opened_at.desc())
+        .limit(1)
+    )
+    row = connection.execute(newest).one_or_none()
+    return row is not None and row.is_released == 1 and not _is_sending(connection, calling_ae, peer_host)
+
+
+def _study_count(connection: Connection, calling_ae: str, peer_host: str) -> int:
+    same = and_(senders.c.calling_ae == calling_ae, senders.c.peer_host == peer_host)
+    return int(connection.execute(select(senders.c.studies).where(same)).scalar_one_or_none() or 0)
