@@ -348,13 +348,17 @@ ROOMS = (
     Room(
         "dicomnode.results.segments",
         "which lesion goes into which segment, under which name and colour",
-        (*_dicomnode("results.records", "results.provenance"), *_VOLUMES_IN),
+        (*_dicomnode("settings", "results.records", "results.provenance", "results.words"), *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results.parts",
         "what every builder of results takes: `(parts, form)`",
-        (*_dicomnode("records", "results.records", "results.provenance", "results.segments"), *_VOLUMES_IN),
+        (
+            *_dicomnode("records", "results.records", "results.provenance"),
+            *_dicomnode("results.segments", "results.words"),
+            *_VOLUMES_IN,
+        ),
         ("pydicom",),
     ),
     Room(
@@ -364,7 +368,7 @@ ROOMS = (
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
-        (*_dicomnode("errors", "records", "states"), *_pipeline("records")),
+        (*_dicomnode("errors", "records", "states", "settings"), *_pipeline("records")),
         ("pydicom",),
     ),
     Room(

@@ -162,7 +162,9 @@ def _judge(
     report = folder / "report.txt"
     report.write_text("\n".join(tree) + "\n", encoding="utf-8")
     sentences = tuple(
-        line.split(": ", 1)[1] for line in tree if line.startswith(("    Finding: ", "    Comment: "))
+        line.split(": ", 1)[1]
+        for line in tree
+        if line.startswith(("  Impression: ", "  Finding: ", "  Comment: "))
     )
     return DemoResult(seg, sr, montage_copy, report, sentences, sizes, dice, planted, seconds)
 

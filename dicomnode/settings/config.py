@@ -38,7 +38,14 @@ from dicomnode.settings.section import Section
 from dicomnode.settings.storage import AuditSettings, LogSettings, StorageSettings
 from dicomnode.settings.study import FetchSettings, SelectionRule, SelectionSettings, StudySettings
 from dicomnode.settings.web import WebSettings
-from dicomnode.settings.work import ComputeSettings, DeliverySettings, PipelineSettings, ResultSettings
+from dicomnode.settings.work import (
+    ComputeSettings,
+    DeliverySettings,
+    Language,
+    PipelineSettings,
+    ReportSettings,
+    ResultSettings,
+)
 
 __all__ = [
     "PLAIN_FORM",
@@ -48,6 +55,7 @@ __all__ = [
     "DeliverySettings",
     "DestinationSettings",
     "FetchSettings",
+    "Language",
     "LogSettings",
     "MonitoringSettings",
     "NetworkSettings",
@@ -56,6 +64,7 @@ __all__ = [
     "PictureForm",
     "PipelineSettings",
     "ReportForm",
+    "ReportSettings",
     "ResultForm",
     "ResultKind",
     "ResultSettings",
@@ -87,6 +96,7 @@ class Config(Section):
     pipeline: PipelineSettings = PipelineSettings()
     compute: ComputeSettings = ComputeSettings()
     results: ResultSettings = ResultSettings()
+    report: ReportSettings = ReportSettings()
     delivery: DeliverySettings = DeliverySettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
