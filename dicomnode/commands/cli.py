@@ -14,6 +14,7 @@ import typer
 
 from dicomnode import __version__
 from dicomnode.commands import files, models, node, notifications, rules, story, users
+from dicomnode.commands.quiet import silence_libraries
 from dicomnode.errors import ConfigError, NodeError, StartError
 from dicomnode.processes import app
 from dicomnode.processes.monitor import run_monitor
@@ -66,6 +67,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def main() -> None:
     """Run the command line; a user's mistake prints one message and no traceback."""
+    silence_libraries()
     try:
         cli()
     except StartError as problem:

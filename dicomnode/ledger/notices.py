@@ -24,7 +24,7 @@ _BEGAN_AT, _READ_UNTIL = "notices_began_at", "notices_read_until"
 # again, when they are no older than this.
 _LOOKED_BACK = 1000
 _LOOKED_BACK_S = 3600.0
-_TOLD_OF = ("encoded", "failed", "delivery-given-up")
+_REPORTED_EVENTS = ("encoded", "failed", "delivery-given-up")
 # A wait that is longer than any was written by a clock that was set back.
 _LONGEST_WAIT_S = 7200.0
 
@@ -78,10 +78,10 @@ class Notices:
         self,
         channel: str,
         targets: Collection[str],
-        tell: Callable[[StudyNews], Iterable[NewNotice]],
+        notices_of: Callable[[StudyNews], Iterable[NewNotice]],
         now: float,
     ) -> int:
-        """Read the diaries on from where the channel last stopped, and note what `tell` makes of them.
+        """Read the diaries on from where the channel last stopped, and note what `notices_of` makes of them.
 
         A channel that is new begins now. Return how many notices that were.
         """
@@ -94,7 +94,7 @@ class Notices:
                 return 0
             began_at, count = _figure(connection, _BEGAN_AT, channel) or 0, 0
             for news in _news(connection, began_at, read_until, now):
-                for notice in tell(news):
+                for notice in notices_of(news):
                     count += _note(connection, channel, targets, notice, now)
             if newest > read_until:
                 replace_value(connection, _READ_UNTIL, channel, float(newest))
@@ -120,15 +120,15 @@ class Notices:
                 notices.c.subject == notice.subject,
                 notices.c.ended_at.is_(None),
             )
-            told = set(
+            informed_targets = set(
                 connection.execute(
                     select(notices.c.target).where(standing, notices.c.told_at.is_not(None))
                 ).scalars()
             )
             connection.execute(update(notices).where(standing).values(ended_at=now, due_at=None))
             if notice.sentence:
-                told_targets = [target for target in targets if target in told]
-                _insert(connection, channel, told_targets, notice, now, ended=True)
+                recipients = [target for target in targets if target in informed_targets]
+                _insert(connection, channel, recipients, notice, now, ended=True)
 
     def due(self, now: float) -> list[Notice]:
         """Return what is to be sent now, the oldest first."""
@@ -138,9 +138,9 @@ class Notices:
             rows = connection.execute(select(notices).where(waits).order_by(notices.c.id)).all()
             return [Notice(**{name: getattr(row, name) for name in names}) for row in rows]
 
-    def record(self, ids: Sequence[int], now: float, *, told: bool, retry_at: float | None = None) -> None:
+    def record(self, ids: Sequence[int], now: float, *, arrived: bool, retry_at: float | None = None) -> None:
         """Note what became of messages: told, to be tried again at a time, or (neither) given up."""
-        values = {"told_at": now, "due_at": None} if told else {"due_at": retry_at}
+        values = {"told_at": now, "due_at": None} if arrived else {"due_at": retry_at}
         with self._database.write() as connection:
             connection.execute(
                 update(notices).where(notices.c.id.in_(ids)).values(attempts=notices.c.attempts + 1, **values)
@@ -174,7 +174,9 @@ def _news(connection: Connection, began_at: int, read_until: int, now: float) ->
         and_(events.c.id > read_until - _LOOKED_BACK, events.c.at > now - _LOOKED_BACK_S),
     )
     lines = connection.execute(
-        select(events).where(events.c.what.in_(_TOLD_OF), events.c.id > began_at, fresh).order_by(events.c.id)
+        select(events)
+        .where(events.c.what.in_(_REPORTED_EVENTS), events.c.id > began_at, fresh)
+        .order_by(events.c.id)
     ).all()
     news = []
     for line in lines:
@@ -201,15 +203,15 @@ def _news(connection: Connection, began_at: int, read_until: int, now: float) ->
 def _note(
     connection: Connection, channel: str, targets: Collection[str], notice: NewNotice, now: float
 ) -> int:
-    same = and_(
+    same_subject = and_(
         notices.c.channel == channel,
         notices.c.kind == notice.kind,
         notices.c.subject == notice.subject,
         notices.c.ended_at.is_(None),
     )
-    noted = set(connection.execute(select(notices.c.target).where(same)).scalars())
+    informed_targets = set(connection.execute(select(notices.c.target).where(same_subject)).scalars())
     # An address that is new in the file is not told of what the others were told before.
-    return 0 if noted else _insert(connection, channel, targets, notice, now)
+    return 0 if informed_targets else _insert(connection, channel, targets, notice, now)
 
 
 def _insert(

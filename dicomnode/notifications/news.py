@@ -83,8 +83,8 @@ def in_one(notices: Sequence[Notice]) -> str:
     }
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     lines = [notice.sentence for notice in notices[:_LISTED]]
-    more = len(notices) - len(lines)
-    last = [f"... and {more} more; `dicomnode status` lists the studies."] if more > 0 else []
+    hidden_count = len(notices) - len(lines)
+    last = [f"... and {hidden_count} more; `dicomnode status` lists the studies."] if hidden_count > 0 else []
     return "\n".join([f"{len(notices)} messages: {summary}.", "", *lines, *last])
 
 

@@ -100,7 +100,7 @@ class Notifier:
             log.warning(
                 "notification_dropped", count=len(group), reason="its address is not configured any more"
             )
-            self._ledger.notices.record([notice.id for notice in group], now, told=False)
+            self._ledger.notices.record([notice.id for notice in group], now, arrived=False)
             return 0
         label = f"{channel}/{target}"
         quiet_until = self._ledger.figures.read().get(_QUIET_UNTIL, {}).get(label, 0.0)
@@ -108,18 +108,18 @@ class Notifier:
         if now < quiet_until <= now + settings.digest_minutes * 60:
             return 0
         if len(group) > settings.digest_above:
-            is_told = self._tell(address, f"{len(group)} messages", in_one(group), group, now)
-            if is_told:
+            has_arrived = self._send_text(address, f"{len(group)} messages", in_one(group), group, now)
+            if has_arrived:
                 self._ledger.figures.put(_QUIET_UNTIL, label, now + settings.digest_minutes * 60)
-            return int(is_told)
+            return int(has_arrived)
         for count, notice in enumerate(group):
-            if not self._tell(address, notice.kind, notice.sentence, group[count : count + 1], now):
+            if not self._send_text(address, notice.kind, notice.sentence, group[count : count + 1], now):
                 # The others wait with it: an address that does not answer is not asked five times.
                 self._postpone(group[count + 1 :], now)
                 return count
         return len(group)
 
-    def _tell(self, address: str, subject: str, text: str, group: list[Notice], now: float) -> bool:
+    def _send_text(self, address: str, subject: str, text: str, group: list[Notice], now: float) -> bool:
         title = f"{self._config.network.ae_title} at {self._host}: {subject}"
         try:
             is_taken = self._deliver(address, title, text)
@@ -136,7 +136,7 @@ class Notifier:
         return True
 
     def _record_told(self, ids: list[int], now: float) -> None:
-        self._ledger.notices.record(ids, now, told=True)
+        self._ledger.notices.record(ids, now, arrived=True)
         self._sent.difference_update(ids)
 
     def _postpone(self, group: list[Notice], now: float) -> None:
@@ -153,4 +153,4 @@ class Notifier:
             else:
                 log.warning("notification_not_sent", kind=notice.kind, attempts=notice.attempts + 1)
             retry_at = None if gives_up else now + wait_s
-            self._ledger.notices.record([notice.id], now, told=False, retry_at=retry_at)
+            self._ledger.notices.record([notice.id], now, arrived=False, retry_at=retry_at)

@@ -110,8 +110,8 @@ def run_receive(config: Config, path: Path | None = None) -> None:
 
         def watch_load() -> bool:
             with suppress(RetryLater):
-                most = reloader.config.network.maximum_open_studies
-                receiver.congested = ledger.jobs.count_open() > most
+                limit = reloader.config.network.maximum_open_studies
+                receiver.congested = ledger.jobs.count_open() > limit
             listens = _listens(receiver.silent_s())
             tally.hand_in(alive=listens)
             return listens
