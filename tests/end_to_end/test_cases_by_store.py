@@ -49,7 +49,7 @@ class Right:
     t1: str = ""
     flair: str = ""
     present: str = ""
-    absent: str = "No lesion was found on the FLAIR"
+    absent: str = "No stroke lesion found"
     as_base: bool = False
 
 

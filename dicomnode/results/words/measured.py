@@ -140,7 +140,8 @@ def relative_signals(measurements: Iterable[Measurement]) -> dict[Role, float]:
     """
     values = {item.name: item.value for item in measurements}
     ratios: dict[Role, float] = {}
-    for role in ROLES:
+    # The FLAIR first: it is what one reads for a stroke.
+    for role in reversed(ROLES):
         own, mirrored = values.get(f"mean_intensity_{role}"), values.get(f"mirrored_intensity_{role}")
         if own is not None and mirrored is not None and mirrored > 0:
             ratios[role] = own / mirrored
