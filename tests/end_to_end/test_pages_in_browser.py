@@ -120,7 +120,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.mark.tools
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 class TestInOrder:
     """One story: each test goes on where the one before stopped."""
 
@@ -141,7 +141,7 @@ class TestInOrder:
         # Nobody loads the page anew: it refreshes itself.
         page.get_by_text("150 in 2 series").wait_for(timeout=60_000)
         served.look("1-arriving")
-        page.locator("td .tag.lesions").wait_for(timeout=240_000)
+        page.locator("td .tag.lesions").wait_for(timeout=600_000)
         served.look("1-answered")
 
     def test_2_the_outline_lies_on_the_planted_lesion(self, served: Served) -> None:
@@ -186,7 +186,7 @@ class TestInOrder:
         page.goto(f"{served.address}/uploads")
         page.set_input_files("#files", str(packed))
         page.click("#send")
-        page.get_by_text("Open the viewer").wait_for(timeout=240_000)
+        page.get_by_text("Open the viewer").wait_for(timeout=600_000)
         served.look("4-upload")
         with page.expect_download() as download:
             page.get_by_role("link", name="seg.dcm").click()
