@@ -36,7 +36,8 @@ $(INSTALLED): requirements.lock pyproject.toml scripts/venv.sh
 	scripts/venv.sh requirements.lock $@
 
 # Each lock holds the versions of the one before, so installing it afterwards changes nothing of that.
-$(INSTALLED_TEST): requirements-test.lock $(INSTALLED)
+$(INSTALLED_TEST): requirements-test.lock requirements-regions.lock $(INSTALLED)
+	$(PYTHON) -m pip install --quiet --no-deps --requirement requirements-regions.lock
 	scripts/venv.sh requirements-test.lock $@
 
 $(INSTALLED_TRAIN): requirements-train.lock $(INSTALLED_TEST)

@@ -37,6 +37,7 @@ from pipeline.cache import StepCache
 from pipeline.errors import CaseRefused
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
+from pipeline.measure.regions.territories import read_territories
 from pipeline.plan import Recipe
 from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
@@ -229,6 +230,7 @@ def build_recipe(config: Config) -> Recipe:
         minimum_volume_mm3=config.pipeline.minimum_volume_mm3,
         bias_correction=config.pipeline.bias_correction,
         require_head=config.pipeline.require_head,
+        territories=read_territories(config.pipeline.atlas) if config.pipeline.atlas else None,
         threads=config.compute.threads,
         provider=choose_provider(config.compute.provider),
         cache=StepCache(config.pipeline.cache, config.pipeline.cache_limit_mb * 10**6)
@@ -342,6 +344,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
         revision=task.revision,
         sources=sources,
         settings=task.config.results,
+        language=task.config.report.language,
         software_version=__version__,
         created_at=max(received) if received else any_instance.received_at,
         template=sources[0].frames[0].path if sources else spool / any_instance.path,
@@ -417,6 +420,8 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
                 "centroid_lps_mm": list(lesion.centroid_lps_mm),
                 "centroid_mni_mm": None if lesion.centroid_mni_mm is None else list(lesion.centroid_mni_mm),
                 "mean_probability": round(lesion.mean_probability, 3),
+                "regions": [vars(share) for share in lesion.regions],
+                "territories": [vars(share) for share in lesion.territories],
             }
             for lesion in result.lesions
         ],

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pipeline.bundles.bundle import Bundle
 from pipeline.cache import StepCache
 from pipeline.errors import BundleError
+from pipeline.measure.regions.choice import choose_region_map
+from pipeline.measure.regions.region_map import RegionMap
+from pipeline.measure.regions.territories import TerritoryAtlas
 from pipeline.records import LesionRule, NetworkPlan, Plan, Role
 
 ALGORITHM = 2
@@ -26,7 +29,8 @@ ALGORITHM = 2
 class Recipe:
     """Which networks, and what overrides their manifests (None: the manifest's word).
 
-    `require_head` refuses what does not look like a head; off only for made-up volumes.
+    `require_head` refuses what does not look like a head; off only for made-up volumes. `region_map` names the
+    regions of the brain (None: the one that is installed), `territories` is the site's own atlas.
     """
 
     lesion: Bundle
@@ -39,6 +43,8 @@ class Recipe:
     provider: str = "cpu"
     cache: StepCache | None = None
     require_head: bool = True
+    region_map: RegionMap | None = None
+    territories: TerritoryAtlas | None = None
 
 
 def make_plan(recipe: Recipe, inputs: Collection[Role], left_out: Collection[Role] = ()) -> Plan:
@@ -81,6 +87,8 @@ def make_plan(recipe: Recipe, inputs: Collection[Role], left_out: Collection[Rol
         roles=roles,
         left_out=tuple(sorted(role for role in inputs if role not in roles)),
         require_head=recipe.require_head,
+        region_map=(recipe.region_map or choose_region_map()).identity,
+        territories="" if recipe.territories is None else recipe.territories.sha256,
     )
 
 

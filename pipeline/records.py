@@ -303,6 +303,10 @@ class Plan:
         Images that the case has and that were not used.
     require_head
         Whether an image that does not look like a head is refused.
+    region_map
+        Name and version or digest of the map that regions of the brain are read from.
+    territories
+        SHA-256 of the site's atlas of arterial territories; empty where it has none.
     """
 
     algorithm: int
@@ -312,6 +316,8 @@ class Plan:
     roles: tuple[Role, ...]
     left_out: tuple[Role, ...] = ()
     require_head: bool = True
+    region_map: str = ""
+    territories: str = ""
 
     @property
     def models(self) -> tuple[ModelIdentity, ModelIdentity]:
@@ -329,7 +335,14 @@ class Plan:
             # Votes are counted at the rule's threshold, and the rule comes later: a replay with another
             # threshold shares this stage.
             "infer": {name: value for name, value in asdict(self.lesion).items() if name != "threshold"},
-            "lesions": [asdict(self.rule), self.roles, self.left_out, self.require_head],
+            "lesions": [
+                asdict(self.rule),
+                self.roles,
+                self.left_out,
+                self.require_head,
+                self.region_map,
+                self.territories,
+            ],
         }
         digest = hashlib.sha256(f"algorithm {self.algorithm}".encode())
         for stage in STAGES[: STAGES.index(until) + 1]:

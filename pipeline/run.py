@@ -20,6 +20,8 @@ from pipeline.geometry import Affine, Grid, Orientation, grid_of, voxel_volume_m
 from pipeline.journal import Journal, Progress
 from pipeline.measure.lesion import measure_lesions
 from pipeline.measure.midplane import find_midplane, find_midplane_remarks
+from pipeline.measure.regions.choice import choose_region_map
+from pipeline.measure.regions.shares import Placement
 from pipeline.measure.volume import measure_lesion_count, measure_lesion_load, measure_volume
 from pipeline.plan import Recipe, make_plan
 from pipeline.postprocess.components import apply_components, apply_peak
@@ -61,16 +63,15 @@ class Outlines:
     ----------
     labels
         uint16, 0 background, 1..N the lesions.
-    to_template
-        4x4 from the reference's mm to the template's mm; None where there is no lesion to place, or no fit
-        was believed.
+    placement
+        How the head lies in MNI space; None where there is no lesion to place, or no fit was believed.
     """
 
     labels: Volume
     probability: Volume
     brain_mask: Volume
     agreement: Volume | None
-    to_template: Affine | None
+    placement: Placement | None
 
 
 Segmenter = Callable[[Case, Journal], Volume]
@@ -343,12 +344,13 @@ def _outline(
     probability = apply_brain_limit(probability, brain_mask, plan.rule.brain_margin_mm)
     labels = _find_lesions(candidate, brain_mask, plan.rule, journal)
     # 11. Where the brain lies in the template, if there is a lesion to place.
-    to_template = None
+    placement = None
     if labels.array.any():
         problem = "the registration to the template failed" if fit is None else fit.problem
         journal.findings += find_template_remarks(problem)
-        to_template = None if fit is None or problem else fit.link
-    return Outlines(labels, probability, brain_mask, agreement, to_template)
+        if fit is not None and not problem:
+            placement = Placement(fit.link, recipe.region_map or choose_region_map(), recipe.territories)
+    return Outlines(labels, probability, brain_mask, agreement, placement)
 
 
 def _drop_faint(
@@ -403,7 +405,7 @@ def _measure(
         agreement = None if outlines.agreement is None else outlines.agreement.array
         sources = {str(role): (inputs[role], case.links[role]) for role in plan.roles}
         lesions = measure_lesions(
-            labels, outlines.probability.array, sources, plane, agreement, outlines.to_template
+            labels, outlines.probability.array, sources, plane, agreement, outlines.placement
         )
         total = measure_volume(int(np.count_nonzero(labels.array)), voxel_mm3, "total_volume")
         brain = measure_volume(int(np.count_nonzero(brain_mask.array)), voxel_mm3, "brain_volume")

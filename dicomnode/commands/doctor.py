@@ -25,6 +25,8 @@ from dicomnode.network.tls import acceptor_context, expires_in_days, fingerprint
 from dicomnode.records import Offer
 from dicomnode.settings.config import Config, DestinationSettings
 from pipeline.errors import BundleError
+from pipeline.measure.regions.choice import choose_region_map
+from pipeline.measure.regions.territories import AtlasError, read_territories
 from pipeline.segmenters.families import find_bundle
 
 _EXPIRES_SOON_DAYS = 30
@@ -45,6 +47,7 @@ def examine(config: Config) -> Iterator[Check]:
     """Yield every check in the order in which a set-up is done."""
     yield from _storage(config)
     yield from _models(config)
+    yield from _atlas(config)
     yield from _tls(config)
     yield from _listener(config)
     yield from _senders(config)
@@ -99,6 +102,17 @@ def _models(config: Config) -> Iterator[Check]:
             yield Check(
                 f"pipeline.{key}", "problem", str(problem), "`dicomnode models list` shows what is there"
             )
+
+
+def _atlas(config: Config) -> Iterator[Check]:
+    yield Check("regions", "ok", f"lobes are read from {choose_region_map().identity}")
+    if config.pipeline.atlas is None:
+        return
+    try:
+        count = len(read_territories(config.pipeline.atlas).territories)
+        yield Check("pipeline.atlas", "ok", f"{config.pipeline.atlas.name}: {count} territories")
+    except AtlasError as problem:
+        yield Check("pipeline.atlas", "problem", str(problem), "put it right, or take pipeline.atlas out")
 
 
 def _tls(config: Config) -> Iterator[Check]:

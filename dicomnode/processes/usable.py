@@ -1,4 +1,4 @@
-"""Whether the files that a configuration names can be worked with: certificates, keys, model bundles.
+"""Whether the files that a configuration names can be worked with: certificates, keys, model bundles, an atlas.
 
 Nothing is changed; `StartError` names the setting.
 """
@@ -22,12 +22,13 @@ def check_certificates(config: Config) -> None:
 
 
 def check_bundles(config: Config) -> None:
-    """Read every bundle that a study may be answered with; `StartError` when one cannot be used.
+    """Read every bundle and atlas that a study may be answered with; `StartError` when one cannot be used.
 
     Noticed later, it would refuse every study into the PACS.
     """
     from dicomnode.answer import build_recipe
     from pipeline.errors import BundleError
+    from pipeline.measure.regions.territories import AtlasError
 
     answered_by = [("pipeline", config)]
     answered_by += [
@@ -40,9 +41,14 @@ def check_bundles(config: Config) -> None:
             build_recipe(settings)
         except BundleError as problem:
             raise StartError(f"{key}: lesion_model, brain_model: {problem}") from None
+        except AtlasError as problem:
+            raise StartError(f"pipeline.atlas: {problem}") from None
 
 
 def check_files(config: Config) -> None:
     """Check everything that the node would only notice at its start."""
+    from dicomnode.notifications.addresses import check_addresses
+
     check_certificates(config)
+    check_addresses(config.notifications)
     check_bundles(config)

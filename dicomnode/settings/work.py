@@ -1,6 +1,6 @@
-"""What is computed, where, how results look and how they leave.
+"""What is computed, where, how results look and speak, and how they leave.
 
-[pipeline], [compute], [results] and [delivery].
+[pipeline], [compute], [results], [report] and [delivery].
 """
 
 from __future__ import annotations
@@ -43,6 +43,13 @@ class PipelineSettings(Section):
     bias_correction: bool = Field(True, description="N4 bias field correction before the network.")
     require_head: bool = Field(
         True, description="Refuse what does not look like a head; false only to try the node with phantoms."
+    )
+    atlas: Path | None = Field(
+        None,
+        description=(
+            "Atlas of arterial territories: a NIfTI volume of labels in MNI space, with a table of the same "
+            "name (.txt, .csv or .tsv) next to it; empty: no territories are reported."
+        ),
     )
     cache: Path | None = Field(
         None,
@@ -129,6 +136,22 @@ class ComputeSettings(Section):
         if scheme == "tls" and missing:
             raise ValueError(f"scheduler: tls:// needs {', '.join(missing)}")
         return self
+
+
+Language = Literal["en", "de", "fr", "es"]
+"""What the words of results are written in; codes have none."""
+
+
+class ReportSettings(Section):
+    """How results speak."""
+
+    language: Language = Field(
+        "en",
+        description=(
+            "Language of the words in results: en (English), de (German), fr (French) or es (Spanish). "
+            "Codes stay codes."
+        ),
+    )
 
 
 class ResultSettings(Section):

@@ -32,7 +32,7 @@ LIVE_S = 1800.0
 """An image that was acquired so long before it came is of an exam that may go on."""
 CLOCK_DIFFERENCE_S = 300.0
 """By so much the scanner's clock may be ahead of the node's."""
-STUDIES_TO_KNOW = 10
+STUDIES_TO_KNOW = 3
 """After so many studies the pauses of a sender are its habit."""
 BEGIN_S = 1.0
 """Stillness after which a study that looks whole is computed ahead."""

@@ -15,6 +15,7 @@ from pipeline.measure.intensity import measure_mean_intensity, measure_mirrored_
 from pipeline.measure.laterality import measure_laterality
 from pipeline.measure.long_axis import find_long_axis, measure_long_axis
 from pipeline.measure.midplane import MidPlane
+from pipeline.measure.regions.shares import Placement, measure_regions, measure_territories
 from pipeline.measure.volume import measure_volume
 from pipeline.records import Array, Lesion, LongAxis, Measurement, Volume
 
@@ -25,7 +26,7 @@ def measure_lesions(
     images: Mapping[str, tuple[Volume, Affine]],
     plane: MidPlane,
     agreement: Array | None = None,
-    to_template: Affine | None = None,
+    placement: Placement | None = None,
 ) -> tuple[Lesion, ...]:
     """Return the lesions of a label map 1..N.
 
@@ -37,8 +38,8 @@ def measure_lesions(
         Role to (image, 4x4 from the reference's mm to the image's mm).
     plane
         The midsagittal plane, in the reference's mm.
-    to_template
-        4x4 from the reference's mm to the MNI template's, both LPS.
+    placement
+        How the head lies in MNI space; None where that is not known.
     """
     lesions = []
     for label, box in enumerate(ndimage.find_objects(labels.array), start=1):
@@ -60,7 +61,9 @@ def measure_lesions(
                 certainty.value / 100,
                 measure_laterality(voxels, labels.affine, plane),
                 None if agreement is None else float(agreement[box][inside].mean()),
-                None if to_template is None else to_mni(to_template, centroid),
+                None if placement is None else to_mni(placement.to_template, centroid),
+                () if placement is None else measure_regions(voxels, labels.affine, plane, placement),
+                () if placement is None else measure_territories(voxels, labels.affine, placement),
             )
         )
     return tuple(lesions)

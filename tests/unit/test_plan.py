@@ -9,12 +9,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dicomnode.answer import SHIPPED_MODELS
 from dicomnode.results.provenance import plan_provenance
 from dicomnode.results.records import AnswerContext
 from pipeline.errors import BundleError
+from pipeline.measure.regions.quadrics import QUADRICS
+from pipeline.measure.regions.territories import TerritoryAtlas
 from pipeline.plan import Recipe, make_plan
 from pipeline.records import Plan
 from pipeline.segmenters.families import find_bundle, load_bundle, read_manifest
@@ -215,6 +218,8 @@ def test_every_setting_but_the_cache_is_in_the_plan(models: Path, answered: Answ
         "provider": "cuda",
         "require_head": False,
         "threads": 7,
+        "region_map": dataclasses.replace(QUADRICS, identity="another fit"),
+        "territories": TerritoryAtlas(np.zeros((2, 2, 2), np.int64), np.eye(4), {}, "ab" * 32),
     }
     assert {field.name for field in dataclasses.fields(Recipe)} == {
         *settings,

@@ -45,7 +45,7 @@ def write_pdf(page: Image.Image, lines: Sequence[TextLine], title: str, created:
     page
         RGB, the whole page.
     title
-        ASCII; no patient data.
+        No patient data; written as UTF-16 (7.9.2.2 Text String).
     created
         Date as PDF writes it: D:YYYYMMDDHHmmSS.
     """
@@ -64,7 +64,9 @@ def write_pdf(page: Image.Image, lines: Sequence[TextLine], title: str, created:
         _stream(b"", content),
         _picture(page),
         *(body for number, font in enumerate(fonts) for body in _font(first_font + 3 * number, font)),
-        f"<< /Title ({title}) /Producer (dicomnode) /CreationDate ({created}) >>".encode("ascii"),
+        f"<< /Title <feff{title.encode('utf-16-be').hex()}> /Producer (dicomnode) /CreationDate ({created}) >>".encode(
+            "ascii"
+        ),
     ]
     return _assemble(bodies)
 
