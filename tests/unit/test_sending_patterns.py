@@ -15,7 +15,7 @@ from tests.factories.sending import Record, Simulation, make_pattern, summarise
 SEED = 17
 # Two studies in three minutes: those of several senders overlap.
 APART_S = 90.0
-# One in 200 is asked for, which is 5. The ledger knows no sender at first, and all 6 are among the first 60.
+# One in 200 is asked for, which is 5: not met. The ledger knows no sender at first.
 MOST_TWICE = 6
 
 
