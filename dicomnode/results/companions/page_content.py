@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dicomnode.results.companions.page import PageContent
 from dicomnode.results.parts import AnswerParts
 from dicomnode.results.provenance import describe_algorithm
+from dicomnode.results.segments import segment_color
 from dicomnode.results.words.sentences import (
     NO_ABSENCE,
     describe_lesions,
@@ -44,6 +45,7 @@ def describe_result(parts: AnswerParts) -> PageContent:
         )
         for lesion in result.lesions[:_ROWS]
     ]
+    colors = [segment_color(segment_of[lesion.label]) for lesion in result.lesions[:_ROWS]]
     networks = [f"{model.name} {model.version}: {plain_ascii(model.statement)}" for model in result.models]
     numbers = (
         f"{name} {value}"
@@ -51,7 +53,7 @@ def describe_result(parts: AnswerParts) -> PageContent:
         if name != "statement"
     )
     networks.append(f"Lesions: {', '.join(numbers)}")
-    return PageContent("Stroke lesion report", sentences, heads + rows if rows else (), networks)
+    return PageContent("Stroke lesion report", sentences, heads + rows if rows else (), networks, colors)
 
 
 def page_of_refusal(sentences: Sequence[str]) -> PageContent:
