@@ -344,6 +344,7 @@ def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContex
         revision=task.revision,
         sources=sources,
         settings=task.config.results,
+        language=task.config.report.language,
         software_version=__version__,
         created_at=max(received) if received else any_instance.received_at,
         template=sources[0].frames[0].path if sources else spool / any_instance.path,

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import dask
 import structlog
-from distributed import Client, Future, KilledWorker, SpecCluster, Status, WorkerPlugin
+from distributed import Client, Future, KilledWorker, SpecCluster, Status, Worker, WorkerPlugin
 from distributed import TimeoutError as DaskTimeoutError
 from distributed.security import Security
 
@@ -43,11 +43,16 @@ _LOOK_S = 0.05
 _FETCH_S = 60.0
 # A worker imports the libraries of the image path first.
 _FIRST_WORKER_S = 120.0
+# The longest way of a task from here to a worker's thread, on a busy machine.
+_ON_ITS_WAY_S = 2.0
 _SETTINGS = {
     # By default Dask gives a task that kills its worker to three more workers; a poison study must not do
     # that.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.worker.daemon": True,
+    # By default Dask closes a worker that stays away for 15 s, and with it the process that its nanny is just
+    # starting, and the task that this one was given meanwhile.
+    "distributed.deploy.lost-worker-timeout": f"{_FIRST_WORKER_S:g}s",
     "distributed.comm.timeouts.connect": "20s",
     # The limit is met by restarting, not by spilling our arrays to disk.
     "distributed.worker.memory.target": False,
@@ -130,6 +135,8 @@ class Compute:
         self.lost_workers = 0
         """Worker processes that died, or were ended, while a study was on them."""
         self._own_scratch: Path | None = None
+        # Addresses of workers that `_stop` ended.
+        self._ended: set[str] = set()
         self.closed = False
         # For the whole process: a worker that is started anew later takes them from there.
         dask.config.set(_SETTINGS)
@@ -197,33 +204,42 @@ class Compute:
         RetryLater
             The worker died, outgrew its memory, could not be reached, or the time limit was passed.
         """
-        future = self._client.submit(
-            function, argument, pure=False, key=f"{name}-{time.time_ns()}", retries=0
-        )
+        while True:
+            future = self._client.submit(
+                function, argument, pure=False, key=f"{name}-{time.time_ns()}", retries=0
+            )
+            try:
+                return self._wait_for(future, limit_s, tick, tick_s)
+            except KilledWorker as killed:
+                # Dask may give a task to a worker that `_stop` has just ended: that says nothing of this one.
+                if killed.last_worker.address not in self._ended:
+                    self._note_lost(1)
+                    raise RetryLater("the worker process died or outgrew its memory limit") from None
+                self._ended.discard(killed.last_worker.address)
+            except BaseException:
+                self._stop(future)
+                raise
+
+    def _wait_for(
+        self, future: Future[Answer], limit_s: float, tick: Callable[[], None], tick_s: float
+    ) -> Answer:
         now = time.monotonic()
         end, next_tick = now + limit_s, now + tick_s
-        try:
-            # Looking is safe from any thread; waiting through Dask with a timeout was seen to fail on a busy
-            # machine.
-            while not future.done():
-                time.sleep(min(_LOOK_S, tick_s))
-                now = time.monotonic()
-                if now >= end:
-                    raise RetryLater(f"the job limit of {limit_s:g} s was passed")
-                if self.closed:
-                    raise RetryLater("the workers were stopped")
-                if now >= next_tick:
-                    tick()
-                    self._replace_lost()
-                    next_tick = now + tick_s
-            answer: Answer = future.result(timeout=_FETCH_S)
-            return answer
-        except KilledWorker:
-            self._note_lost(1)
-            raise RetryLater("the worker process died or outgrew its memory limit") from None
-        except BaseException:
-            self._stop(future)
-            raise
+        # Looking is safe from any thread; waiting through Dask with a timeout was seen to fail on a busy
+        # machine.
+        while not future.done():
+            time.sleep(min(_LOOK_S, tick_s))
+            now = time.monotonic()
+            if now >= end:
+                raise RetryLater(f"the job limit of {limit_s:g} s was passed")
+            if self.closed:
+                raise RetryLater("the workers were stopped")
+            if now >= next_tick:
+                tick()
+                self._replace_lost()
+                next_tick = now + tick_s
+        answer: Answer = future.result(timeout=_FETCH_S)
+        return answer
 
     def close(self) -> None:
         """Stop the workers that are ours; a run that is under way ends with an error and `closed` says why."""
@@ -248,19 +264,30 @@ class Compute:
         """
         if future.done() or self.closed:
             return
-        busy = [address for address, keys in self._client.processing().items() if future.key in keys]
+        busy = {address for address, keys in self._client.processing().items() if future.key in keys}
         future.cancel()
+        # A task that is on its way to a worker is not listed yet, and begins there although it was cancelled.
+        end = time.monotonic() + _ON_ITS_WAY_S
+        while not busy and time.monotonic() < end:
+            time.sleep(_LOOK_S)
+            busy = self._workers_on(future)
         if not busy:
             return
         log.warning("worker_ended", workers=len(busy))
+        self._ended |= busy
         self._note_lost(len(busy))
         if self._cluster is not None:
             for nanny in self._cluster.workers.values():
                 if nanny.worker_address in busy:
                     os.kill(nanny.pid, signal.SIGKILL)
         else:
-            self._client.run(_end_own_process, workers=busy, wait=False, on_error="ignore")
-        self._wait_until_gone(set(busy))
+            self._client.run(_end_own_process, workers=list(busy), wait=False, on_error="ignore")
+        self._wait_until_gone(busy)
+
+    def _workers_on(self, future: Future[Any]) -> set[str]:
+        """Return the addresses of the workers with a thread that is on the task."""
+        answers = self._client.run(_is_running, str(future.key), on_error="ignore")
+        return {address for address, is_running in answers.items() if is_running is True}
 
     def _note_lost(self, workers: int) -> None:
         with self._running_lock:
@@ -290,6 +317,10 @@ class Compute:
             time.monotonic() < end and addresses & self._client.scheduler_info(n_workers=-1)["workers"].keys()
         ):
             time.sleep(0.05)
+
+
+def _is_running(key: str, dask_worker: Worker) -> bool:
+    return key in dask_worker.active_threads.values()
 
 
 def _end_own_process() -> None:

@@ -109,8 +109,11 @@ ROOMS = (
     ),
     Room(
         "dicomnode.processes.usable",
-        "whether the certificates, bundles and atlas that a configuration names can be worked with",
-        (*_dicomnode("answer", "errors", "network.tls", "settings"), *_pipeline("errors", "measure.regions")),
+        "whether the certificates, bundles, addresses and atlas that a configuration names can be worked with",
+        (
+            *_dicomnode("answer", "errors", "network.tls", "notifications.addresses", "settings"),
+            *_pipeline("errors", "measure.regions"),
+        ),
     ),
     Room(
         "dicomnode.processes.serve",
@@ -135,12 +138,20 @@ ROOMS = (
         _dicomnode(
             "audit",
             "log",
+            "errors",
             "monitoring",
+            "notifications",
             "processes.app",
             "processes.reload",
             "processes.signals",
             "settings",
         ),
+    ),
+    Room(
+        "dicomnode.notifications",
+        "telling people what happened: what is worth a message, its words, and sending it until it arrives",
+        _dicomnode("errors", "ledger", "monitoring.snapshot", "settings"),
+        ("apprise",),
     ),
     Room(
         "dicomnode.monitoring",
@@ -172,6 +183,7 @@ ROOMS = (
             "fastapi",
             "highdicom",
             "jinja2",
+            "markupsafe",
             "numpy",
             "pydicom",
             "scipy",
@@ -336,13 +348,17 @@ ROOMS = (
     Room(
         "dicomnode.results.segments",
         "which lesion goes into which segment, under which name and colour",
-        (*_dicomnode("results.records", "results.provenance"), *_VOLUMES_IN),
+        (*_dicomnode("settings", "results.records", "results.provenance", "results.words"), *_VOLUMES_IN),
         ("highdicom", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results.parts",
         "what every builder of results takes: `(parts, form)`",
-        (*_dicomnode("records", "results.records", "results.provenance", "results.segments"), *_VOLUMES_IN),
+        (
+            *_dicomnode("records", "results.records", "results.provenance"),
+            *_dicomnode("results.segments", "results.words"),
+            *_VOLUMES_IN,
+        ),
         ("pydicom",),
     ),
     Room(
@@ -352,7 +368,7 @@ ROOMS = (
     Room(
         "dicomnode.results.words",
         "what results say: codes, sentences, tables",
-        (*_dicomnode("errors", "records", "states"), *_pipeline("records")),
+        (*_dicomnode("errors", "records", "states", "settings"), *_pipeline("records")),
         ("pydicom",),
     ),
     Room(

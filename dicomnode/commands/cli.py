@@ -13,7 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__
-from dicomnode.commands import files, models, node, rules, story, users
+from dicomnode.commands import files, models, node, notifications, rules, story, users
+from dicomnode.commands.quiet import silence_libraries
 from dicomnode.errors import ConfigError, NodeError, StartError
 from dicomnode.processes import app
 from dicomnode.processes.monitor import run_monitor
@@ -36,6 +37,8 @@ users_cli = typer.Typer(no_args_is_help=True, help="Who may log in to the pages.
 cli.add_typer(models_cli, name="models")
 rules_cli = typer.Typer(no_args_is_help=True, help="The site's rules on studies.")
 cli.add_typer(rules_cli, name="rules")
+notifications_cli = typer.Typer(no_args_is_help=True, help="Who is told what happens.")
+cli.add_typer(notifications_cli, name="notifications")
 cli.add_typer(users_cli, name="users")
 
 FilesConfigOption = Annotated[
@@ -64,6 +67,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def main() -> None:
     """Run the command line; a user's mistake prints one message and no traceback."""
+    silence_libraries()
     try:
         cli()
     except StartError as problem:
@@ -177,7 +181,7 @@ def users_list(
 
 @cli.command()
 def monitor(config: ConfigOption = None) -> None:
-    """Answer monitoring programs only: /metrics, /healthz and /readyz."""
+    """Answer monitoring programs, and notify, only: /metrics, /healthz, /readyz and [[notifications]]."""
     path = _path(config)
     run_monitor(_load(path), path)
 
@@ -441,6 +445,18 @@ def rules_test(
 ) -> None:
     """Say which rule studies would be answered by, and why not by the others."""
     rules.test_rules(_load(config), folder, calling, called, at, as_json)
+
+
+@notifications_cli.command("test")
+def notifications_test(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of one of [[notifications]]; all when absent.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a message to every address, and say which service took it."""
+    raise typer.Exit(0 if notifications.test_notifications(_load(config), name, as_json) else 1)
 
 
 @models_cli.command("list")

@@ -33,6 +33,9 @@ from pipeline.records import Array
 
 DEMO_STUDY = Path(__file__).parent.parent / "simulator" / "demo_study.npz"
 STUDY_UID = derive_uid("demo", "study")
+# Beside the usual results the report as text: what a person reads first.
+_OBJECTS = 'objects = ["auto", "summary"]\n'
+_IMAGING_MEASUREMENTS = "126010"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class DemoResult:
 
     seg: Path | None
     sr: Path
+    summary: Path | None
     montage: Path | None
     report: Path
     sentences: tuple[str, ...]
@@ -74,7 +78,7 @@ def run_demo(folder: Path, timeout_s: float, say: Callable[[str], None]) -> Demo
     say(f"scanner: {len(images)} MR images of one synthetic T1 + FLAIR study")
     with Archive(folder / "pacs") as archive:
         say(f"PACS: {archive.ae_title} listens on 127.0.0.1:{archive.port}")
-        with NodeProcesses(folder, archive.ae_title, archive.port) as node:
+        with NodeProcesses(folder, archive.ae_title, archive.port, _OBJECTS) as node:
             port = node.port()
             say(f"node: {AE_TITLE} listens on 127.0.0.1:{port}; receive and work are separate processes")
             _send(images, port)
@@ -122,15 +126,27 @@ def _wait_for_answer(
         for path in sorted(pacs.rglob("*.dcm")):
             if path in first_paths.values():
                 continue
-            kind = str(pydicom.dcmread(path, specific_tags=["SOPClassUID"]).SOPClassUID)
+            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            kind = "summary" if _is_summary(dataset) else str(dataset.SOPClassUID)
             first_paths[kind] = path
-            say(f"PACS: received {pydicom.uid.UID(kind).name}")
+            say(f"PACS: received {dataset.SOPClassUID.name}: {dataset.SeriesDescription}")
         if Comprehensive3DSRStorage in first_paths and (
-            SegmentationStorage in first_paths or not _reports_lesions(first_paths[Comprehensive3DSRStorage])
+            {SegmentationStorage, "summary"} <= set(first_paths)
+            or not _reports_lesions(first_paths[Comprehensive3DSRStorage])
         ):
             return first_paths
         time.sleep(0.5)
     raise NodeError(f"no answer came within {timeout_s:g} seconds; see node.log beside the results")
+
+
+def _is_summary(dataset: pydicom.Dataset) -> bool:
+    """Return whether a report has words only."""
+    names = [
+        item.ConceptNameCodeSequence[0].CodeValue
+        for item in dataset.get("ContentSequence", [])
+        if "ConceptNameCodeSequence" in item
+    ]
+    return bool(names) and _IMAGING_MEASUREMENTS not in names
 
 
 def _reports_lesions(sr: Path) -> bool:
@@ -162,9 +178,12 @@ def _judge(
     report = folder / "report.txt"
     report.write_text("\n".join(tree) + "\n", encoding="utf-8")
     sentences = tuple(
-        line.split(": ", 1)[1] for line in tree if line.startswith(("    Finding: ", "    Comment: "))
+        line.split(": ", 1)[1]
+        for line in tree
+        if line.startswith(("  Impression: ", "  Finding: ", "  Comment: "))
     )
-    return DemoResult(seg, sr, montage_copy, report, sentences, sizes, dice, planted, seconds)
+    summary = received.get("summary")
+    return DemoResult(seg, sr, summary, montage_copy, report, sentences, sizes, dice, planted, seconds)
 
 
 def _truth_on_flair(study: np.lib.npyio.NpzFile) -> Array:

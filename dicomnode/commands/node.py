@@ -149,8 +149,9 @@ def _print_demo(result: DemoResult) -> None:
     console.print(f"from the last image sent to the answer in the PACS: {result.seconds:.1f} s")
     for name, path in (
         ("SEG", result.seg),
-        ("SR", result.sr),
-        ("SR as text", result.report),
+        ("report to read (SR)", result.summary or result.sr),
+        ("measurements (SR)", result.sr),
+        ("measurements as text", result.report),
         ("montage", result.montage),
     ):
         console.print(f"{name}: {path or 'none'}", highlight=False, soft_wrap=True)

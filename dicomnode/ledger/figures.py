@@ -49,7 +49,7 @@ class Figures:
     def put(self, name: str, label: str, value: float) -> None:
         """Put a value in the place of the one before."""
         with self._database.write() as connection:
-            connection.execute(_SET, {"name": name, "label": label, "value": value})
+            replace_value(connection, name, label, value)
 
     def read(self) -> dict[str, dict[str, float]]:
         """Return name -> label -> value."""
@@ -67,6 +67,11 @@ def count(connection: Connection, amounts: Amounts) -> None:
     ]
     if rows:
         connection.execute(_ADD, rows)
+
+
+def replace_value(connection: Connection, name: str, label: str, value: float) -> None:
+    """Put a value in the place of the one before, inside a transaction."""
+    connection.execute(_SET, {"name": name, "label": label, "value": value})
 
 
 def observed(name: str, label: str, seconds: float, buckets: Sequence[float]) -> dict[tuple[str, str], float]:

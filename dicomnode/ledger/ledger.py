@@ -22,6 +22,7 @@ from dicomnode.ledger.instances import Instances
 from dicomnode.ledger.jobs import Jobs
 from dicomnode.ledger.listing import Listing
 from dicomnode.ledger.migrate import migrate
+from dicomnode.ledger.notices import Notices
 from dicomnode.ledger.offers import Offers
 from dicomnode.ledger.operator import Operator
 from dicomnode.ledger.retention import Retention
@@ -47,6 +48,7 @@ class Ledger:
         self.times = Times(database)
         self.history = History(database)
         self.figures = Figures(database)
+        self.notices = Notices(database)
         self.listing = Listing(database)
         self.operator = Operator(database)
         self.retention = Retention(database)

@@ -18,6 +18,7 @@ from enum import StrEnum
 from sqlalchemy import (
     BigInteger,
     Column,
+    Dialect,
     Double,
     ForeignKey,
     Index,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     text,
 )
@@ -38,6 +40,22 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+class StorableText(TypeDecorator[str]):
+    """Text that every database takes: descriptions of scanners and words of peers stand in it.
+
+    PostgreSQL refuses a NUL, and what is no UTF-8; both become a mark.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text as it is written."""
+        if value is None:
+            return None
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 class Reading(StrEnum):
@@ -76,8 +94,8 @@ instances = Table(
     Column("reading", String, nullable=False),
     Column("StudyInstanceUID", String, ForeignKey("studies.StudyInstanceUID")),
     Column("SeriesInstanceUID", String),
-    Column("header", Text),
-    Column("unreadable_because", Text),
+    Column("header", StorableText),
+    Column("unreadable_because", StorableText),
     Column("indexed_at", Double),
     UniqueConstraint("SOPInstanceUID", "sha256"),
     UniqueConstraint("SOPInstanceUID", "arrival"),
@@ -103,9 +121,9 @@ jobs = Table(
     Column("revision", Integer, nullable=False),
     Column("state", String, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", StorableText, nullable=False),
     Column("outcome", String),
-    Column("detail", Text, nullable=False),
+    Column("detail", StorableText, nullable=False),
     Column("owner", String),
     Column("lease_until", Double),
     Column("not_before", Double, nullable=False),
@@ -147,7 +165,7 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Double, nullable=False),
     Column("first_failed_at", Double),
-    Column("last_status", Text, nullable=False),
+    Column("last_status", StorableText, nullable=False),
     Column("owner", String),
     Column("lease_until", Double),
     Column("updated_at", Double, nullable=False),
@@ -176,7 +194,7 @@ transactions = Table(
     Column("destination", String, nullable=False),
     Column("asked_at", Double, nullable=False),
     Column("reported_at", Double),
-    Column("report", Text),
+    Column("report", StorableText),
 )
 
 # Storage commitment that others asked us for; `due_at` is empty when there is nothing left to say.
@@ -187,11 +205,11 @@ commitment_requests = Table(
     Column("calling_ae", String, nullable=False),
     Column("peer_host", String, nullable=False),
     Column("TransactionUID", String, nullable=False),
-    Column("asked_for", Text, nullable=False),
+    Column("asked_for", StorableText, nullable=False),
     Column("asked_at", Double, nullable=False),
     Column("due_at", Double),
     Column("attempts", Integer, nullable=False),
-    Column("last_status", Text, nullable=False),
+    Column("last_status", StorableText, nullable=False),
     UniqueConstraint("calling_ae", "TransactionUID"),
     Index("ix_commitment_requests_due_at", "due_at"),
     sqlite_autoincrement=True,
@@ -205,7 +223,7 @@ fetches = Table(
     Column("what", String, primary_key=True),
     Column("due_at", Double),
     Column("attempts", Integer, nullable=False),
-    Column("detail", Text, nullable=False),
+    Column("detail", StorableText, nullable=False),
     Index("ix_fetches_due_at", "due_at"),
 )
 
@@ -238,10 +256,10 @@ offers = Table(
     metadata,
     Column("destination", String, primary_key=True),
     Column("address", String, nullable=False),
-    Column("accepted", Text, nullable=False),
+    Column("accepted", StorableText, nullable=False),
     Column("learned_at", Double),
     Column("ask_at", Double, nullable=False),
-    Column("refused", Text, nullable=False, server_default="{}"),
+    Column("refused", StorableText, nullable=False, server_default="{}"),
 )
 
 # Associations that stored something: whether their sender released them. Without `ended_at` one is open.
@@ -306,6 +324,26 @@ figures = Table(
     Column("value", Double, nullable=False),
 )
 
+# Who is to be told what; without `due_at` nothing is left to be sent.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("channel", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("noted_at", Double, nullable=False),
+    Column("due_at", Double),
+    Column("told_at", Double),
+    Column("ended_at", Double),
+    Column("attempts", Integer, nullable=False),
+    Index("ix_notices_due_at", "due_at"),
+    Index("ix_notices_channel_kind_subject", "channel", "kind", "subject"),
+    sqlite_autoincrement=True,
+)
+
 events = Table(
     "events",
     metadata,
@@ -313,7 +351,7 @@ events = Table(
     Column("StudyInstanceUID", String, nullable=False),
     Column("at", Double, nullable=False),
     Column("what", String, nullable=False),
-    Column("detail", Text, nullable=False),
+    Column("detail", StorableText, nullable=False),
     Index("ix_events_StudyInstanceUID", "StudyInstanceUID"),
     sqlite_autoincrement=True,
 )

@@ -29,11 +29,11 @@ def judge_readiness(snapshot: Snapshot, silent_s: float) -> Verdict:
     """Return whether a study that is sent now would be taken and answered."""
     checks = dict(judge_health(snapshot, silent_s).checks)
     checks["disk"] = _room(snapshot)
-    most = snapshot.maximum_open_studies
+    limit = snapshot.maximum_open_studies
     checks["queue"] = (
         "ok"
-        if snapshot.open_studies <= most
-        else f"{snapshot.open_studies} studies wait, more than network.maximum_open_studies ({most})"
+        if snapshot.open_studies <= limit
+        else f"{snapshot.open_studies} studies wait, more than network.maximum_open_studies ({limit})"
     )
     return Verdict(checks)
 

@@ -38,6 +38,9 @@ _DICOM = "1.2.840.10008.3.1.1.1"
 # The default repertoire without control characters and backslash (PS3.5 table 6.2-1, VR AE).
 _AE_TITLE = re.compile(rb"[\x20-\x5b\x5d-\x7e]{1,16}")
 
+# Media Storage Directory Storage: it travels on media only.
+_NEVER_TAKEN = b"1.2.840.10008.1.3.10"
+
 INVALID_PARAMETER = 6
 UNEXPECTED_PDU = 2
 """Reasons of an A-ABORT by the service provider (PS3.8 table 9-26)."""
@@ -74,14 +77,16 @@ class AssociationRequest:
     encoded: bytes
 
     def for_library(self, own_ae: str) -> bytes:
-        """Return the PDU with padding of its titles as PS3.8 has it.
+        """Return the PDU with padding of its titles as PS3.8 has it, and with a UID wherever one belongs.
 
-        NULs and a called title that nobody checks are no business of the library.
+        NULs and a called title that nobody checks are no business of the library. A name that is no UID would
+        end the association in the library; with a UID that we never take, only its context is refused.
         """
         titles = struct.pack(
             "16s16s", (self.called_ae or own_ae).encode().ljust(16), self.calling_ae.encode().ljust(16)
         )
-        return self.encoded[:6] + b"\0\x01\0\0" + titles + self.encoded[42:]
+        body = b"\0\x01\0\0" + titles + self.encoded[42:_FIXED_BYTES] + _with_uids(self.encoded)
+        return self.encoded[:2] + struct.pack(">L", len(body)) + body
 
 
 def parse_request(encoded: bytes) -> AssociationRequest:
@@ -118,6 +123,24 @@ def parse_request(encoded: bytes) -> AssociationRequest:
         contexts=tuple(contexts),
         encoded=encoded,
     )
+
+
+def _with_uids(encoded: bytes) -> bytes:
+    """Return the items of a request, each name of its contexts that is no UID replaced."""
+    items = b""
+    for kind, value in _items(encoded[_FIXED_BYTES:]):
+        content = value
+        if kind == _PRESENTATION_CONTEXT:
+            names = b"".join(
+                _item(name, uid if _uid(uid) else _NEVER_TAKEN) for name, uid in _items(value[4:])
+            )
+            content = value[:4] + names
+        items += _item(kind, content)
+    return items
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(value)) + value
 
 
 def encode_reject(result: int, source: int, reason: int) -> bytes:

@@ -54,6 +54,7 @@ def classes_of(form: ResultForm) -> dict[str, str]:
         "pictures": PICTURE_CLASSES[form.pictures],
         "pdf": EncapsulatedPDFStorage,
         "sr": REPORT_CLASSES[form.report],
+        "summary": REPORT_CLASSES[form.report],
         "ko": KeyObjectSelectionDocumentStorage,
     }
     return {object_kind: str(classes[object_kind]) for object_kind in form.objects}

@@ -110,8 +110,8 @@ def run_receive(config: Config, path: Path | None = None) -> None:
 
         def watch_load() -> bool:
             with suppress(RetryLater):
-                most = reloader.config.network.maximum_open_studies
-                receiver.congested = ledger.jobs.count_open() > most
+                limit = reloader.config.network.maximum_open_studies
+                receiver.congested = ledger.jobs.count_open() > limit
             listens = _listens(receiver.silent_s())
             tally.hand_in(alive=listens)
             return listens
@@ -288,10 +288,11 @@ def run_web(config: Config, path: Path | None = None) -> None:
     ledger = open_ledger(config)
     with only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)
-        site = open_site(config, ledger, audit, _examine)
+        site = open_site(config, ledger, audit, _examine, _list_models)
         server = PageServer(make_application(site), config)
         announcement = config.storage.root / "web.json"
         announcement.write_text(json.dumps({"pid": os.getpid(), "address": server.start()}))
+        site.uploads.start()
         log.info("pages_served", host=config.web.bind, port=server.port)
         audit(AuditEvent("started", detail="web"))
         try:
@@ -311,6 +312,23 @@ def _examine(config: Config) -> Iterator[Any]:
     from dicomnode.commands.doctor import examine
 
     return examine(config)
+
+
+def _list_models(config: Config) -> Iterator[dict[str, str]]:
+    from dicomnode.answer import SHIPPED_MODELS
+    from pipeline.segmenters.families import list_bundles
+
+    for bundle in list_bundles(config.pipeline.models or SHIPPED_MODELS):
+        card = bundle.folder / "CARD.md"
+        yield {
+            "name": bundle.name,
+            "version": bundle.version,
+            "task": bundle.task,
+            "channels": "+".join(bundle.channels),
+            "licence": bundle.licence,
+            "sha256": bundle.sha256,
+            "card": card.read_text(encoding="utf-8") if card.is_file() else "",
+        }
 
 
 def run_serve(config: Config, path: Path | None) -> None:
@@ -334,12 +352,14 @@ def run_serve(config: Config, path: Path | None) -> None:
     def check(_new: Config) -> None:
         check_in_child([*command, "config", "check", "--files", *arguments])
 
-    names = ["receive", "work"]
-    names += ["web"] if config.web.enabled else []
-    names += ["monitor"] if config.monitoring.enabled else []
-    commands = {side: [*command, side, *arguments] for side in names}
+    def commands_of(current: Config) -> dict[str, list[str]]:
+        names = ["receive", "work"]
+        names += ["web"] if current.web.enabled else []
+        names += ["monitor"] if current.monitoring.enabled or current.notifications else []
+        return {side: [*command, side, *arguments] for side in names}
+
     run_sides(
-        commands,
+        commands_of,
         signals,
         lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal),
         dispensable=("web", "monitor"),

@@ -104,7 +104,7 @@ class Reloader:
 
 
 def _in_words(changes: tuple[Change, ...]) -> str:
-    more = len(changes) - _MOST_CHANGES
+    hidden_count = len(changes) - _MOST_CHANGES
     return ", ".join(str(change) for change in changes[:_MOST_CHANGES]) + (
-        f" and {more} more" if more > 0 else ""
+        f" and {hidden_count} more" if hidden_count > 0 else ""
     )

@@ -30,28 +30,33 @@ MakeReloader = Callable[[Callable[[Config], None]], Reloader]
 
 
 def run_sides(
-    commands: Mapping[str, Sequence[str]],
+    commands_of: Callable[[Config], Mapping[str, Sequence[str]]],
     signals: Signals,
     make_reloader: MakeReloader,
     dispensable: Collection[str] = (),
 ) -> None:
     """Run each side, start again the one that dies or hangs, and hand a reload on, until SIGTERM or SIGINT.
 
-    What is dispensable is started again too, but the node is ready, and goes on, without it.
+    `commands_of` says which sides a configuration has, and how each is started. What is dispensable is started again too, but the node is ready, and goes on, without it.
 
     Raises
     ------
     ProcessLost
         A side cannot start, or ends again and again.
     """
-    sides = {name: Side(list(command)) for name, command in commands.items()}
+    sides: dict[str, Side] = {}
     notifier, is_ready = sdnotify.SystemdNotifier(), False
 
-    def hand_on(_config: Config) -> None:
+    def hand_on(config: Config) -> None:
         for side in sides.values():
             side.ask_to_reload()
+        # One that is needed only now reads the new configuration at its start.
+        for name, command in commands_of(config).items():
+            if name not in sides:
+                sides[name] = Side(list(command))
 
     reloader = make_reloader(hand_on)
+    hand_on(reloader.config)
     try:
         while (request := signals.wait(_LOOK_S)) != "stop":
             if request == "reload":

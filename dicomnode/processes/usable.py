@@ -47,5 +47,8 @@ def check_bundles(config: Config) -> None:
 
 def check_files(config: Config) -> None:
     """Check everything that the node would only notice at its start."""
+    from dicomnode.notifications.addresses import check_addresses
+
     check_certificates(config)
+    check_addresses(config.notifications)
     check_bundles(config)

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
 from dicomnode.records import Finding
+from dicomnode.results.character_set import widen_character_set
 from dicomnode.results.companions.key_pictures import KeyPicture, draw_key_pictures, draw_notice
 from dicomnode.results.companions.objects import build_key_objects, build_pdf, build_pictures
 from dicomnode.results.companions.page_content import describe_result, page_of_refusal
@@ -30,15 +31,16 @@ from dicomnode.results.headers import (
     repair_template,
 )
 from dicomnode.results.parts import AnswerParts, StudyParts
-from dicomnode.results.provenance import plan_provenance
+from dicomnode.results.provenance import describe_algorithm, plan_provenance
 from dicomnode.results.records import AnswerContext, EncodedResult
-from dicomnode.results.report.lesions import build_lesion_report
+from dicomnode.results.report.lesions import build_lesion_report, build_summary
 from dicomnode.results.report.negative import build_negative_report
 from dicomnode.results.report.refusal import build_refusal_report
 from dicomnode.results.seg.second_grid import SecondGrid, build_second_segmentation, find_second_grid
 from dicomnode.results.seg.segmentation import build_probability, build_segmentation
 from dicomnode.results.segments import plan_segments
-from dicomnode.results.words.sentences import describe_refusal
+from dicomnode.results.words.narrative import narrate
+from dicomnode.results.words.remarks import say_refusal
 from dicomnode.settings.config import ResultForm, ResultKind
 from dicomnode.states import Outcome
 from pipeline.records import PipelineResult, Volume
@@ -92,17 +94,19 @@ def build_refusal(
     with _values_as_they_come():
         raw = read_header(context.template)
         parts = StudyParts(context, (), [[repair_template(raw)]], provenance)
-        words = describe_refusal(code, sentence, (*findings, *find_lost_identity(raw)), outcome)
+        remarks = (*findings, *find_lost_identity(raw))
+        opening = "refused" if outcome is Outcome.REFUSED else "failed"
+        words = say_refusal(code, sentence, remarks, opening, context.language)
         for form in context.forms:
             settled = settle(form, found=False)
             objects = {form.kind_of("sr"): build_refusal_report(parts, settled, words)}
             if "pdf" in form.objects:
-                objects["pdf"] = build_pdf(parts, settled, page_of_refusal(words), None)
+                objects["pdf"] = build_pdf(parts, settled, page_of_refusal(words, context.language), None)
             if "pictures" in form.objects:
                 (notice,) = build_pictures(parts, settled, [draw_notice(words)])
                 objects[form.kind_of("pictures")] = notice
             for kind, dataset in objects.items():
-                carry_identity(dataset, repair_identity(raw))
+                _finish(dataset, repair_identity(raw))
                 built_files[kind] = encode(kind, dataset)
     return tuple(built_files.values())
 
@@ -138,6 +142,9 @@ class _Workshop:
     def _outline(self, object_kind: ResultKind, form: ResultForm) -> Iterator[Dataset]:
         if object_kind == "seg":
             yield build_segmentation(self.parts, form)
+        elif object_kind == "summary":
+            (segmentation,) = self.make("seg", form)
+            yield build_summary(self.parts, form, segmentation)
         elif object_kind == "seg-t1" and self.grid is not None:
             yield build_second_segmentation(self.parts, form, self.grid)
         elif object_kind == "probability":
@@ -172,10 +179,20 @@ def _open_workshop(
         read_source(source, volume if number == 0 else grids.get(source.role))
         for number, source in enumerate(context.sources)
     ]
-    plans = plan_segments(result, context.settings.maximum_segments, provenance)
+    plans = plan_segments(result, context.settings.maximum_segments, provenance, context.language)
     raw = read_header(context.template)
     remarks = (*findings, *result.findings, *find_lost_identity(raw))
-    parts = AnswerParts(context, result.models, evidence, provenance, volume, result, remarks, plans)
+    algorithm = describe_algorithm(result.plan)
+    narrative = narrate(
+        result,
+        remarks,
+        context.language,
+        {"name": algorithm.name, "version": algorithm.version},
+        [plan.lesions for plan in plans],
+    )
+    parts = AnswerParts(
+        context, result.models, evidence, provenance, volume, result, remarks, plans, narrative
+    )
     return _Workshop(parts, grid, repair_identity(raw))
 
 
@@ -190,8 +207,14 @@ def _in_each_form(workshop: _Workshop, columns: int) -> Iterable[EncodedResult]:
             built_kinds.add(kind)
             objects = workshop.make(object_kind, settled)
             for number, dataset in enumerate(objects, start=1):
-                carry_identity(dataset, workshop.identity)
+                _finish(dataset, workshop.identity)
                 yield encode(kind, dataset, number if len(objects) > 1 else None)
+
+
+def _finish(dataset: Dataset, identity: Dataset) -> None:
+    """Give an object the source's patient and study, and a character set that has all of its letters."""
+    carry_identity(dataset, identity)
+    widen_character_set(dataset)
 
 
 def encode(kind: str, dataset: Dataset, number: int | None = None) -> EncodedResult:

@@ -15,6 +15,7 @@ from dicomnode.records import Finding
 from dicomnode.results.provenance import Provenance
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.segments import SegmentPlan
+from dicomnode.results.words.narrative import Narrative
 from pipeline.records import ModelIdentity, PipelineResult, Volume
 
 
@@ -49,9 +50,12 @@ class AnswerParts(StudyParts):
         Every remark on the input and on the steps.
     plans
         Which lesion goes into which segment; empty without lesions.
+    narrative
+        The result in words.
     """
 
     volume: Volume
     result: PipelineResult
     findings: Sequence[Finding]
     plans: Sequence[SegmentPlan]
+    narrative: Narrative

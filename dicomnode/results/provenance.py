@@ -87,6 +87,7 @@ def plan_provenance(context: AnswerContext, result: PipelineResult | None, *fact
         "plan": None if result is None else result.plan.digest(),
         "software": context.software_version,
         "settings": context.settings.model_dump(mode="json"),
+        "language": context.language,
         "facts": list(facts),
     }
     if context.identity_mark:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.records import ResultFile, SourceSeries
-from dicomnode.settings.config import PLAIN_FORM, ResultForm, ResultSettings
+from dicomnode.settings.config import PLAIN_FORM, Language, ResultForm, ResultSettings
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class AnswerContext:
     identity_mark
         Another one where the source carries another patient or order: results for a corrected patient have
         UIDs of their own.
+    language
+        What the words of the results are written in.
     """
 
     StudyInstanceUID: str
@@ -43,6 +45,7 @@ class AnswerContext:
     forms: tuple[ResultForm, ...] = (PLAIN_FORM,)
     earlier_reports: tuple[ResultFile, ...] = ()
     identity_mark: str = ""
+    language: Language = "en"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import numpy as np
 from pydicom.uid import UID
 
 from dicomnode.results.provenance import Provenance
+from dicomnode.results.words.places import label_segment
+from dicomnode.settings.config import Language
 from pipeline.records import Array, Laterality, Lesion, PipelineResult
 
 _GOLDEN_RATIO = 0.618033988749895
@@ -20,7 +22,7 @@ _GOLDEN_RATIO = 0.618033988749895
 class SegmentPlan:
     """One segment: its number from 1.
 
-    The lesions in it (largest first), its names and its colour (sRGB, 0..255).
+    The lesions in it (largest first), its label for people, its names and its colour (sRGB, 0..255).
     """
 
     number: int
@@ -40,7 +42,7 @@ class SegmentPlan:
 
 
 def plan_segments(
-    result: PipelineResult, maximum_segments: int, provenance: Provenance
+    result: PipelineResult, maximum_segments: int, provenance: Provenance, language: Language = "en"
 ) -> tuple[SegmentPlan, ...]:
     """Give each lesion a segment, largest first; beyond the maximum, the rest shares the last one."""
     groups: list[Sequence[Lesion]] = [(lesion,) for lesion in result.lesions]
@@ -53,7 +55,8 @@ def plan_segments(
         if change.label is not None and change.tracking_uid
     }
     return tuple(
-        _plan(number, tuple(group), uid_by_label, provenance) for number, group in enumerate(groups, start=1)
+        _plan(number, tuple(group), uid_by_label, provenance, language)
+        for number, group in enumerate(groups, start=1)
     )
 
 
@@ -90,13 +93,18 @@ def cielab_color(color: tuple[int, int, int]) -> hd.color.CIELabColor:
 
 
 def _plan(
-    number: int, lesions: tuple[Lesion, ...], uid_by_label: Mapping[int, UID], provenance: Provenance
+    number: int,
+    lesions: tuple[Lesion, ...],
+    uid_by_label: Mapping[int, UID],
+    provenance: Provenance,
+    language: Language,
 ) -> SegmentPlan:
     """Plan one segment; a lesion that an earlier study has keeps its Tracking UID (PS3.3 C.8.20.2)."""
     if len(lesions) == 1:
-        label = f"Lesion {lesions[0].label}"
+        tracking_id = f"Lesion {lesions[0].label}"
     else:
-        label = f"Lesions {lesions[0].label} to {lesions[-1].label}"
+        tracking_id = f"Lesions {lesions[0].label} to {lesions[-1].label}"
+    label = label_segment(lesions, language)
     own_uid = provenance.uid("lesion", lesions[0].label, len(lesions))
     tracking_uid = uid_by_label.get(lesions[0].label, own_uid) if len(lesions) == 1 else own_uid
-    return SegmentPlan(number, lesions, label, label, tracking_uid, segment_color(number))
+    return SegmentPlan(number, lesions, label, tracking_id, tracking_uid, segment_color(number))

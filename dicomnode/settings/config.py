@@ -31,13 +31,21 @@ from dicomnode.settings.forms import (
 )
 from dicomnode.settings.monitoring import MonitoringSettings
 from dicomnode.settings.network import NetworkSettings, PeerSettings
+from dicomnode.settings.notifications import NotificationSettings, notification_problems
 from dicomnode.settings.references import did_you_mean, reference_problems
 from dicomnode.settings.rules import RuleSettings, rule_problems
 from dicomnode.settings.section import Section
 from dicomnode.settings.storage import AuditSettings, LogSettings, StorageSettings
 from dicomnode.settings.study import FetchSettings, SelectionRule, SelectionSettings, StudySettings
 from dicomnode.settings.web import WebSettings
-from dicomnode.settings.work import ComputeSettings, DeliverySettings, PipelineSettings, ResultSettings
+from dicomnode.settings.work import (
+    ComputeSettings,
+    DeliverySettings,
+    Language,
+    PipelineSettings,
+    ReportSettings,
+    ResultSettings,
+)
 
 __all__ = [
     "PLAIN_FORM",
@@ -47,13 +55,16 @@ __all__ = [
     "DeliverySettings",
     "DestinationSettings",
     "FetchSettings",
+    "Language",
     "LogSettings",
     "MonitoringSettings",
     "NetworkSettings",
+    "NotificationSettings",
     "PeerSettings",
     "PictureForm",
     "PipelineSettings",
     "ReportForm",
+    "ReportSettings",
     "ResultForm",
     "ResultKind",
     "ResultSettings",
@@ -85,10 +96,12 @@ class Config(Section):
     pipeline: PipelineSettings = PipelineSettings()
     compute: ComputeSettings = ComputeSettings()
     results: ResultSettings = ResultSettings()
+    report: ReportSettings = ReportSettings()
     delivery: DeliverySettings = DeliverySettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    notifications: tuple[NotificationSettings, ...] = ()
     web: WebSettings = WebSettings()
 
     @property
@@ -123,7 +136,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _names_mean_something(self) -> Config:
-        problems = [*reference_problems(self), *rule_problems(self)]
+        problems = [*reference_problems(self), *rule_problems(self), *notification_problems(self)]
         if problems:
             raise PydanticCustomError("references", "{problems}", {"problems": "\n".join(problems)})
         return self

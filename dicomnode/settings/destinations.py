@@ -87,7 +87,7 @@ class DestinationSettings(Section):
         ("auto",),
         min_length=1,
         description="Which results go there: auto (seg and sr; where it does not accept one, pictures or pdf in its stead), seg (outlines), "
-        "sr (report), pictures (secondary captures with the outlines burned in), pdf (one page), ko (list of the key images), "
+        "sr (report), summary (where there are lesions: the report as text only, for viewers that draw the other on the images), pictures (secondary captures with the outlines burned in), pdf (one page), ko (list of the key images), "
         "seg-t1 (the outlines on the T1 too), probability (lesion probability as a SEG). What is named goes there, accepted or not.",
     )
     segmentation: SegmentationForm = Field(

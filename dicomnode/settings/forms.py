@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ResultKind = Literal["seg", "seg-t1", "probability", "pictures", "pdf", "sr", "ko"]
+ResultKind = Literal["seg", "seg-t1", "probability", "pictures", "pdf", "sr", "ko", "summary"]
 SegmentationForm = Literal["binary", "pseudo-fractional", "auto", "labelmap"]
 ReportForm = Literal["comprehensive-3d", "comprehensive", "enhanced"]
 PictureForm = Literal["multi-frame", "single-frame"]
@@ -39,6 +39,7 @@ class ResultForm:
             # Reports and key objects point to the segmentation that goes to the same place.
             "sr": (self.report, self.segmentation),
             "ko": (self.segmentation,),
+            "summary": (self.report, self.segmentation),
             "pictures": (self.pictures,),
         }
         plain = (ResultForm.segmentation, ResultForm.report, ResultForm.pictures)

@@ -35,6 +35,7 @@ TAKEN_OVER = frozenset(
         ),
         *(
             "rules",
+            "notifications",
             "peers",
             "destinations",
             "tls",
@@ -47,6 +48,7 @@ TAKEN_OVER = frozenset(
             "log",
         ),
         *(f"storage.{name}" for name in ("minimum_free_mb", "resume_free_mb", "keep_days")),
+        "monitoring.silent_s",
         *(f"compute.{name}" for name in ("threads", "provider", "job_limit_s", "attempts")),
     }
 )
@@ -83,7 +85,7 @@ def needs_restart(key: str) -> bool:
     return not any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in TAKEN_OVER)
 
 
-def plan_reload(running: Config, wanted: Config) -> ReloadPlan:
+def plan_reload(running: Config, new: Config) -> ReloadPlan:
     """Join what can be taken over of a new configuration with what holds until the restart.
 
     Raises
@@ -91,10 +93,10 @@ def plan_reload(running: Config, wanted: Config) -> ReloadPlan:
     ConfigError
         The two do not fit together: what can be taken over needs what cannot.
     """
-    changes = tuple(differences(running, wanted))
+    changes = tuple(differences(running, new))
     waiting = tuple(change for change in changes if needs_restart(change.key))
     # As they were written, so that what nobody wrote stays a default.
-    before, after = running.model_dump(exclude_unset=True), wanted.model_dump(exclude_unset=True)
+    before, after = running.model_dump(exclude_unset=True), new.model_dump(exclude_unset=True)
     for table_name in Config.model_fields:
         settings = getattr(type(getattr(running, table_name)), "model_fields", None)
         if settings is None:

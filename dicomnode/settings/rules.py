@@ -82,6 +82,11 @@ class RuleSettings(Section):
     report: ReportChoice | None = Field(None, description="The same for report of the destinations.")
     pictures: PictureChoice | None = Field(None, description="The same for pictures of the destinations.")
 
+    notify: tuple[str, ...] | None = Field(
+        None,
+        description="Names of the [[notifications]] that may tell of these studies; [] nobody; without it all.",
+    )
+
     @field_validator(*_PATTERNS)
     @classmethod
     def _pattern_compiles(cls, pattern: str) -> str:
@@ -100,15 +105,15 @@ class RuleSettings(Section):
         if span is not None and span[0] == span[1]:
             raise ValueError("hours begin and end at the same time: no study matches")
         choices = ("lesion_model", "brain_model", "threshold", "peak", "minimum_volume_mm3", "destinations")
-        chosen = [name for name in (*choices, "objects") if name in self.model_fields_set]
-        if self.pipeline == "none" and chosen:
-            raise ValueError(f"pipeline is none, so {', '.join(chosen)} would do nothing")
+        overrides = [name for name in (*choices, "objects") if name in self.model_fields_set]
+        if self.pipeline == "none" and overrides:
+            raise ValueError(f"pipeline is none, so {', '.join(overrides)} would do nothing")
         return self
 
 
 def settings_by_rule(config: Config, rule: RuleSettings) -> Config:
     """Return the configuration by which a study is answered that a rule matched."""
-    chosen = {
+    overrides = {
         name: value
         for name in ("lesion_model", "brain_model", "threshold", "peak", "minimum_volume_mm3")
         if (value := getattr(rule, name)) not in (None, "")
@@ -118,7 +123,7 @@ def settings_by_rule(config: Config, rule: RuleSettings) -> Config:
         for destination in config.destinations
         if rule.destinations is None or destination.name in rule.destinations
     )
-    pipeline = config.pipeline.model_copy(update=chosen)
+    pipeline = config.pipeline.model_copy(update=overrides)
     return config.model_copy(update={"pipeline": pipeline, "destinations": destinations})
 
 

@@ -1,6 +1,6 @@
-"""What is computed, where, how results look and how they leave.
+"""What is computed, where, how results look and speak, and how they leave.
 
-[pipeline], [compute], [results] and [delivery].
+[pipeline], [compute], [results], [report] and [delivery].
 """
 
 from __future__ import annotations
@@ -136,6 +136,22 @@ class ComputeSettings(Section):
         if scheme == "tls" and missing:
             raise ValueError(f"scheduler: tls:// needs {', '.join(missing)}")
         return self
+
+
+Language = Literal["en", "de", "fr", "es"]
+"""What the words of results are written in; codes have none."""
+
+
+class ReportSettings(Section):
+    """How results speak."""
+
+    language: Language = Field(
+        "en",
+        description=(
+            "Language of the words in results: en (English), de (German), fr (French) or es (Spanish). "
+            "Codes stay codes."
+        ),
+    )
 
 
 class ResultSettings(Section):

@@ -21,6 +21,8 @@ from pydicom.tag import BaseTag, Tag
 
 _NUMBER = re.compile(r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?")
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
 # What pydicom raises, lazily, on values that do not fit their VR or character set.
 _UNUSABLE = (
     ValueError,
@@ -138,7 +140,8 @@ def _raw_text(dataset: Dataset, tag: BaseTag) -> list[str] | None:
 
 def _to_text(value: Any) -> str:
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    return text.strip(" \x00\t\r\n")
+    # A terminal obeys them, a database refuses them, and no element that is read as text may hold them (PS3.5 6.2).
+    return _CONTROLS.sub(" ", text).strip()
 
 
 def _to_number(value: Any) -> float | None:

@@ -11,12 +11,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from dicomnode.errors import NodeError, RetryLater
-from dicomnode.web import login, studies, study, viewer
+from dicomnode.web import login, node, statistics, studies, study, upload, viewer
 from dicomnode.web.guard import App, Guard
 from dicomnode.web.pages import FOLDER, render
 from dicomnode.web.site import LoginNeeded, Site
 
-UPLOADS = "/uploads/"
 _TITLES = {
     400: "That cannot be read",
     403: "Not allowed",
@@ -34,7 +33,7 @@ def make_application(site: Site) -> App:
     # Without the pages that describe the interface: they load scripts of other hosts.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
-    for room in (login, studies, study, viewer):
+    for room in (login, studies, study, viewer, upload, node, statistics):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.add_exception_handler(LoginNeeded, _ask_to_log_in)
@@ -42,7 +41,9 @@ def make_application(site: Site) -> App:
     app.add_exception_handler(RequestValidationError, _explain_bad_request)
     app.add_exception_handler(RetryLater, _explain_lock)
     app.add_exception_handler(NodeError, _explain_problem)
-    return Guard(app, site, UPLOADS)
+    # Answered here; the guard then logs it without what it worked on.
+    app.add_exception_handler(Exception, _explain_bug)
+    return Guard(app, site)
 
 
 async def _ask_to_log_in(request: Request, _problem: Exception) -> Response:
@@ -71,6 +72,10 @@ async def _explain_lock(request: Request, _problem: Exception) -> Response:
 
 async def _explain_problem(request: Request, problem: Exception) -> Response:
     return _problem_page(request, 409, str(problem))
+
+
+async def _explain_bug(request: Request, _problem: Exception) -> Response:
+    return _problem_page(request, 500, "This page failed. The log says where; please report it.")
 
 
 def _problem_page(

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from dicomnode.errors import where
 from dicomnode.settings.web import WebSettings
@@ -29,6 +32,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOCAL_USER = "local"
+# Where the body is a file of an upload and no form.
+_FILE_PATH = re.compile(r"/uploads/[0-9a-f]{32}/files")
 _LARGEST_FORM_BYTES = 64 * 1024
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _SAFE = ("GET", "HEAD")
@@ -47,8 +52,11 @@ _HEADERS = {
 _HSTS = "max-age=31536000"
 
 
-class BodyTooLarge(Exception):
+class BodyTooLarge(HTTPException):
     """A request has more bytes than it may have."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(413, f"The request is larger than {max(1, limit_bytes // 2**20)} MiB.")
 
 
 class Guard:
@@ -60,12 +68,10 @@ class Guard:
         The pages.
     site
         Sessions, users and settings.
-    upload_path
-        Beginning of the paths whose bodies are files and limited by `web.upload_maximum_mb`.
     """
 
-    def __init__(self, app: App, site: Site, upload_path: str) -> None:
-        self._app, self._site, self._upload_path = app, site, upload_path
+    def __init__(self, app: App, site: Site) -> None:
+        self._app, self._site = app, site
         self._settings = site.config.web
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,11 +92,10 @@ class Guard:
         scope["state"]["cookie_name"] = _cookie_name(is_secure)
         scope["state"]["is_secure"] = is_secure
         answer.cookie = cookie
-        limit = self._body_limit(scope["path"])
         try:
-            await self._app(scope, _limited(receive, headers, limit), answer)
-        except BodyTooLarge:
-            await answer.say(413, f"The request is larger than {limit // 2**20 or 1} MiB.")
+            await self._app(scope, _limited(receive, headers, self._body_limit(scope["path"])), answer)
+        except ClientDisconnect:
+            log.info("browser_hung_up")
         except Exception as bug:  # noqa: BLE001  a page that fails must not show or log what it worked on
             log.error("page_failed", where=where(bug), error=type(bug).__name__)  # noqa: TRY400
             await answer.say(500, "This page failed. The log names where; please report it.")
@@ -129,8 +134,8 @@ class Guard:
         return Visitor(user.name, user.role, address, token), new_cookie
 
     def _body_limit(self, path: str) -> int:
-        is_upload = path.startswith(self._upload_path)
-        return self._settings.upload_maximum_mb * 2**20 if is_upload else _LARGEST_FORM_BYTES
+        is_file = _FILE_PATH.fullmatch(path) is not None
+        return self._settings.upload_maximum_mb * 2**20 if is_file else _LARGEST_FORM_BYTES
 
 
 class _Answer:
@@ -210,11 +215,11 @@ def _limited(receive: Receive, headers: dict[str, str], limit: int) -> Receive:
     async def counted() -> Message:
         nonlocal count
         if declared.isdigit() and int(declared) > limit:
-            raise BodyTooLarge
+            raise BodyTooLarge(limit)
         message = await receive()
         count += len(message.get("body", b""))
         if count > limit:
-            raise BodyTooLarge
+            raise BodyTooLarge(limit)
         return message
 
     return counted

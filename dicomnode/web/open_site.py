@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dicomnode.audit.events import Audit
@@ -13,6 +13,7 @@ from dicomnode.spool.layout import SpoolLayout, make_durable_folders
 from dicomnode.web.prepared import PreparedCases
 from dicomnode.web.sessions import Sessions
 from dicomnode.web.site import Current, Site
+from dicomnode.web.uploads import Uploads
 from dicomnode.web.users import Users
 
 
@@ -21,6 +22,7 @@ def open_site(
     ledger: Ledger,
     audit: Audit,
     examine: Callable[[Config], Iterable[Any]],
+    models: Callable[[Config], Iterable[Mapping[str, str]]],
     now: Callable[[], float] = time.time,
 ) -> Site:
     """Return what the pages work with.
@@ -31,12 +33,14 @@ def open_site(
         The file of users cannot be used.
     """
     folder = config.storage.root / "web"
-    make_durable_folders(folder, folder / "images")
+    make_durable_folders(folder, folder / "images", folder / "uploads")
+    current = Current(config)
+    uploads = Uploads(folder / "uploads", lambda: current.config, now)
     cases = PreparedCases(folder / "images", config.compute.memory_limit_mb * 2**20)
     cases.sweep()
     users = Users(config.web.users) if config.web.login and config.web.users else None
     return Site(
-        current=Current(config),
+        current=current,
         ledger=ledger,
         layout=SpoolLayout(config.storage.spool),
         folder=folder,
@@ -44,6 +48,8 @@ def open_site(
         users=users,
         sessions=Sessions(config.web.idle_minutes * 60, config.web.session_hours * 3600),
         cases=cases,
+        uploads=uploads,
         audit=audit,
         examine=examine,
+        models=models,
     )

@@ -33,6 +33,7 @@ STATE_WORDS = {
     "negative": "no lesion",
     "undetermined": "undetermined",
     "refused": "not processed",
+    "excluded": "left out by a rule",
 }
 """States and outcomes of the ledger as pages call them."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,7 @@ from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.web.prepared import PreparedCases
 from dicomnode.web.sessions import LoginBrake, Sessions
+from dicomnode.web.uploads import Uploads
 from dicomnode.web.users import UserRole, Users
 from dicomnode.web.views import RecentViews
 
@@ -40,6 +41,8 @@ class Site:
         Who may log in; None where there is no login.
     examine
         Runs the checks of `dicomnode doctor` on a configuration.
+    models
+        Gives what pages show of each network that is there.
     """
 
     current: Current
@@ -50,8 +53,10 @@ class Site:
     users: Users | None
     sessions: Sessions
     cases: PreparedCases
+    uploads: Uploads
     audit: Audit = silent
     examine: Callable[[Config], Iterable[Any]] = lambda _config: ()
+    models: Callable[[Config], Iterable[Mapping[str, str]]] = lambda _config: ()
     brake: LoginBrake = field(default_factory=LoginBrake)
     views: RecentViews = field(default_factory=RecentViews)
 
@@ -66,6 +71,7 @@ class Site:
 
     def close(self) -> None:
         """Stop what is under way; the ledger is closed by who opened it."""
+        self.uploads.close()
         self.cases.close()
 
 

@@ -83,6 +83,8 @@ def show_study(request: Request, site: Here, visitor: Reader, StudyInstanceUID: 
         steps=detail.get("steps", ()),
         lesions=detail.get("lesions", ()),
         models=detail.get("models", ()),
+        rules=detail.get("rules", ()),
+        rule=detail.get("rule"),
         timeline=list(timeline(history)),
         waiting_for=_waiting_for(site, history, job),
         orders=ORDERS,

@@ -41,9 +41,11 @@ def plan_tiles(shape: Sequence[int], patch: Sequence[int], step: float, *, gauss
 
     The rule is nnU-Net's (`inference/sliding_window_prediction.py`, `compute_steps_for_sliding_window`).
     """
+    # An axis shorter than the patch is padded evenly at both ends.
     missing = [max(0, p - n) for n, p in zip(shape, patch, strict=True)]
     padding = tuple((m // 2, m - m // 2) for m in missing)
     starts = []
+    # Steps of at most `step` patches, spread evenly, so that the last tile ends at the rim.
     for n, p in zip(shape, patch, strict=True):
         room = max(0, n - p)
         count = math.ceil(room / (p * step)) + 1
@@ -68,6 +70,7 @@ def apply_tiles(predict: Callable[[FloatArray], FloatArray], image: FloatArray, 
     if len(plan.corners) == 1:
         # One tile has nothing to be blended with.
         return predict(padded)[(slice(None), *inside)].astype(np.float32, copy=False)
+    # The middle of a tile weighs most: a network sees least at a tile's rim.
     weight = _gaussian(plan.patch) if plan.gaussian else np.ones(plan.patch, np.float32)
     total: FloatArray | None = None
     weights = np.zeros(padded.shape[1:], np.float32)
@@ -80,6 +83,7 @@ def apply_tiles(predict: Callable[[FloatArray], FloatArray], image: FloatArray, 
         weights[box] += weight
     if total is None:
         raise ValueError("a plan has at least one tile")
+    # Every voxel lies in a tile, so no weight is zero.
     return (total / weights)[(slice(None), *inside)]
 
 
@@ -90,6 +94,7 @@ def _gaussian(patch: Sequence[int]) -> FloatArray:
     """
     weight = np.ones((), np.float64)
     for size in patch:
+        # Outer product of one bell for each axis.
         distance = (np.arange(size) - size // 2) / (size / 8)
         weight = np.multiply.outer(weight, np.exp(-0.5 * distance**2))
     return weight.astype(np.float32)

@@ -51,10 +51,12 @@ def measure_mirrored_intensity(
     mirror
         4x4 reflection about the midsagittal plane, in the reference's patient mm.
     """
+    # Voxels of the lesion, mirrored in mm, back on the reference's grid.
     image_index = np.rint(apply_affine(np.linalg.inv(labels.affine) @ mirror @ labels.affine, voxels)).astype(
         np.intp
     )
     image_index = image_index[((image_index >= 0) & (image_index < labels.array.shape)).all(axis=1)]
+    # No lesion there, else it would be compared with another lesion.
     image_index = image_index[labels.array[tuple(image_index.T)] == 0]
     mirrored_intensity = (
         measure_mean_intensity(image_index, labels.affine, role, image, link) if len(image_index) else None

@@ -19,9 +19,11 @@ METHOD = "longest distance of two pixel edges in one slice"
 
 def find_long_axis(voxels: Index, affine: Affine) -> LongAxis:
     """Return the long axis of a lesion given by its (slice, row, column) voxels; the lowest slice wins a tie."""
+    # Only the ends of each row can be the farthest apart.
     ends = row_ends(voxels)
     best: LongAxis | None = None
     for number in np.unique(ends[:, 0]):
+        # From pixel edge to pixel edge, as a reader sets calipers.
         edge_points = face_middles(ends[ends[:, 0] == number], (1, 2))
         start, end, length_mm = farthest_pair(apply_affine(affine, edge_points))
         if best is None or length_mm > best.length_mm + 1e-9:

@@ -56,6 +56,7 @@ def normalize_by_brain_median(
             "the median inside the brain is not positive: the image does not show the brain there",
             code="brain-without-signal",
         )
+    # A median of one, and nothing far above it: bright fat and vessels say no more than bright.
     low, high = parameters.get("clip", (0.0, 3.0))
     return (image / np.float32(median)).clip(low, high) * mask, {"median": median, "clip": [low, high]}
 
@@ -67,6 +68,7 @@ def normalize_by_percentiles(
 
     What is not above zero becomes zero.
     """
+    # What is exactly zero was masked or lies outside the field of view.
     positive = image > 0 if mask is None else (image > 0) & mask
     values = image[positive]
     if not len(values):
@@ -75,6 +77,7 @@ def normalize_by_percentiles(
         round(parameters.get(key, default) / 100 * (len(values) - 1))
         for key, default in (("low", 0.5), ("high", 99.5))
     ]
+    # Only the two ranks need to be in place.
     ordered = np.partition(values, ranks)
     low, high = (float(ordered[rank]) for rank in ranks)
     scaled = ((image - np.float32(low)) / np.float32(max(high - low, 1e-6))).clip(0.0, 1.0)
@@ -88,6 +91,7 @@ def normalize_by_zscore(
 
     Of the brain with zero outside, or of the whole crop without a mask.
     """
+    # One deviation for the whole volume, not one a slice.
     values = image if mask is None else image[mask]
     deviation = float(values.std()) if values.size else 0.0
     if deviation <= 0:

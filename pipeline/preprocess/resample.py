@@ -43,9 +43,11 @@ def plan_covering_grid(grid: Grid, spacing: Triple, at_least: Shape) -> Grid:
 
 def plan_mask_grid(mask: Volume, spacing: Triple, at_least: Shape) -> Grid:
     """Return an axial canonical grid centred on the box of an axial canonical mask, at least one patch large."""
+    # First and last slice, row and column of the mask.
     inside = [
         np.flatnonzero(mask.array.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)
     ]
+    # The box's middle becomes the grid's.
     middle = [(occupied[0] + occupied[-1]) / 2 for occupied in inside]
     size_mm = [
         (occupied[-1] - occupied[0] + 1) * step
@@ -97,6 +99,7 @@ def sample_gaussian_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) 
     reach = np.linalg.norm(np.linalg.inv(matrix)[:3, :3], axis=0)
     sigmas = 0.42 * np.sqrt(np.maximum((1 / np.maximum(reach, 1e-6)) ** 2 - 1, 0))
     array = volume.array.astype(np.float32, copy=False)
+    # An axis that becomes finer is not blurred.
     for axis, sigma in enumerate(sigmas):
         if sigma > 0:
             array = ndimage.gaussian_filter1d(array, sigma, axis=axis, mode="nearest")

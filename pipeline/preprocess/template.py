@@ -100,16 +100,23 @@ def fit_template(image: Volume, brain: Brain) -> TemplateFit:
         The optimiser failed (SimpleITK's message).
     """
     template = load_template()
+    # Work on a grid of the brain alone: a network may see a neck, a template has none.
     grid = grid_around(brain, WORKING_SPACING_MM, MARGIN_MM)
     inside = sample_linear(brain.soft, grid) >= brain.threshold
+    # Fixed image: the brain without its skull. Moving image: the template, which has none either.
     fixed = to_sitk((sample_gaussian_linear(image, grid) * inside).astype(np.float32), grid)
     moving = to_sitk(template.array, grid_of(template))
+    # Affine from patient mm to template mm.
     link = read_affine(_optimise(fixed, moving, _start(brain, template)))
+    # Where the template says brain, on the working grid: half a voxel counts as inside.
     template_brain = (
         sample_linear(template.with_array((template.array > 0).astype(np.float32)), grid, link) >= 0.5
     )
+    # Dice of the two outlines.
     overlap = 2 * int((inside & template_brain).sum()) / max(int(inside.sum()) + int(template_brain.sum()), 1)
+    # The singular values of the linear part are its three scales, largest first.
     stretches = np.linalg.svd(link[:3, :3], compute_uv=False)
+    # Where the patient's left points in the template: its angle to left is the turn.
     left = link[:3, 0] / np.linalg.norm(link[:3, 0])
     turn = float(np.degrees(np.arccos(np.clip(left[0], -1.0, 1.0))))
     return TemplateFit(link, overlap, (float(stretches[0]), float(stretches[-1])), turn)
@@ -132,6 +139,7 @@ def _start(brain: Brain, template: Volume) -> SimpleITK.AffineTransform:
     transform.SetCenter(middle_of(brain).tolist())
     middle = apply_affine(template.affine, template_voxels.mean(axis=0))
     transform.SetTranslation((middle - middle_of(brain)).tolist())
+    # One scale for all axes: the cube root of the volumes' ratio.
     volume = len(voxels) * abs(np.linalg.det(brain.mask.affine[:3, :3]))
     ratio = (len(template_voxels) * abs(np.linalg.det(template.affine[:3, :3])) / volume) ** (1 / 3)
     transform.SetMatrix((np.eye(3) * ratio).ravel().tolist())

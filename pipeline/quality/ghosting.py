@@ -38,12 +38,15 @@ def measure_ghosting(image: Array, brain: npt.NDArray[np.bool_], spacing: Triple
     planes = np.flatnonzero(brain.any(axis=(1, 2)))
     if len(planes) < 4:
         return None
+    # The middle half of the slices: there the head is round and no neck below it.
     middle = slice(int(np.percentile(planes, 25)), int(np.percentile(planes, 75)) + 1)
     middle_slices, median = image[middle], float(np.median(image[brain]))
+    # Opened in the plane, so that single noisy pixels are no head.
     head = ndimage.binary_opening(middle_slices > HEAD_SHARE * median, np.ones((1, 3, 3), bool))
     rows, columns = (np.flatnonzero(head.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     if not len(rows):
         return None
+    # Strips of air before and behind the head in each direction, some mm away from it.
     row_margin, column_margin = (max(1, round(MARGIN_MM / size)) for size in spacing[1:])
     low_row, high_row = rows[0] - row_margin, rows[-1] + row_margin
     low_column, high_column = columns[0] - column_margin, columns[-1] + column_margin
@@ -57,6 +60,7 @@ def measure_ghosting(image: Array, brain: npt.NDArray[np.bool_], spacing: Triple
         middle_slices[:, beside_rows, : max(0, low_column)],
         middle_slices[:, beside_rows, high_column + 1 :],
     ]
+    # Ghosts lie along the phase encoding direction alone: the two airs differ.
     signals = []
     for air_strips in (along_rows, along_columns):
         air = np.concatenate([air_strip.ravel() for air_strip in air_strips])

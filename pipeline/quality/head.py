@@ -90,17 +90,22 @@ def measure_head(image: Volume, brain: Brain, fit: TemplateFit) -> HeadFacts:
     template = load_template()
     grid = grid_around(brain, WORKING_SPACING_MM, MARGIN_MM)
     link: Affine = fit.link
+    # Image and template, both as the patient lies.
     signal, anatomy = sample_gaussian_linear(image, grid), sample_linear(template, grid, link)
+    # The template fades out at its rim: what is darker than this is no brain.
     edge = TEMPLATE_EDGE * float(np.median(template.array[template.array > 0]))
     both = (sample_linear(brain.soft, grid) >= brain.threshold) & (anatomy > edge)
     # The rim is left out: there outlines differ, not tissue.
     core = ndimage.binary_erosion(both, iterations=2)
+    # How unlike a sphere the affine makes a sphere.
     largest, smallest = fit.scales
     stretch = largest / max(smallest, 1e-3)
     median = float(np.median(signal[core])) if core.sum() >= SMALLEST_CORE_VOXELS else 0.0
     if median <= 0:
         return HeadFacts(fit.overlap, stretch, 0.0, 0.0)
+    # Detail relative to the brain's signal, so that the scanner's gain cancels.
     detail = _take_detail(signal, both)[core] / median
+    # How much of that the template's detail explains, dark or bright alike.
     share = explained_share(detail, _take_detail(anatomy, both)[core])
     return HeadFacts(fit.overlap, stretch, share, float(detail.std()))
 
@@ -135,9 +140,11 @@ def explained_share(values: Array, reference: Array) -> float:
 
     Variance of the means of `values` in 24 equal bins of `reference`, over all variance.
     """
+    # Ranks instead of values: the bins hold equally many voxels.
     bins = np.argsort(np.argsort(reference)) * BINS // len(reference)
     counts = np.bincount(bins, minlength=BINS)
     means = np.bincount(bins, values, minlength=BINS) / np.maximum(counts, 1)
+    # Variance between the bins over all variance.
     total = float(((values - values.mean()) ** 2).sum())
     return float((counts * (means - values.mean()) ** 2).sum()) / total if total > 0 else 0.0
 

@@ -118,10 +118,9 @@ def test_the_second_report_tells_what_became_of_each_lesion(
     second = solve(task, (GROWN, NEW), monkeypatch)
 
     said = words(second)
-    assert "earlier study of 20260105" in said
-    assert "Lesion 1 is grown:" in said
-    assert "Lesion 2 is new." in said
-    assert "(earlier lesion 2) is gone." in said
+    assert "New since 2026-01-05: lesion 2. Larger: lesion 1. No longer seen: 1." in said
+    assert "larger, before" in said
+    assert "Earlier lesion 2 (" in said
     before, after = tracking(first), tracking(second)
     assert after[0] == before[0]
     assert after[1] not in before

@@ -129,8 +129,9 @@ def test_left_is_left_in_everything_that_leaves(
     ]
     assert coded == [codes.LEFT.value] * 2 + [codes.RIGHT.value] * 2, "each lesion has two groups"
     words = [item.TextValue for item in walk_content(report) if item.ValueType == "TEXT"]
-    assert any(text.startswith("Lesion 1, left:") and "centre at L 30" in text for text in words)
-    assert any(text.startswith("Lesion 2, right:") and "centre at R 3" in text for text in words)
+    assert any(text.startswith("1. Left") for text in words)
+    assert any(text.startswith("2. Right") for text in words)
+    assert any("Centres in mm: 1: L 30" in text and "; 2: R 3" in text for text in words)
     # The table, and the NIfTI mask by its own affine (RAS: the left is negative).
     lesions = folder / "anat" / f"{answered.label.stem}_desc-lesions_dseg"
     rows = read_table(lesions.with_suffix(".tsv"))

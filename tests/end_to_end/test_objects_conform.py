@@ -19,19 +19,20 @@ from pydicom.errors import InvalidDicomError
 from dicomnode.results.build import build_answer, build_refusal
 from dicomnode.results.records import EncodedResult
 from dicomnode.results.verify.gate import verify_answer, verify_refusal
-from dicomnode.settings.config import ResultForm
+from dicomnode.results.words.language import LANGUAGES
+from dicomnode.settings.config import Language, ResultForm
 from dicomnode.states import Outcome
 from scripts.known_warnings import KNOWN_WARNINGS
 from tests.end_to_end.test_result_tools import REAL, real_study
-from tests.factories.results import Answered, answered_study
+from tests.factories.results import CHANGES, Answered, answered_study, followed
 from tests.unit.results.test_companions import NAMES
 
 RequireTool = Callable[[str], str]
 
 FORMS = (
-    ResultForm(objects=("seg", "sr", "pictures", "pdf", "ko", "probability", "seg-t1")),
+    ResultForm(objects=("seg", "sr", "pictures", "pdf", "ko", "probability", "seg-t1", "summary")),
     ResultForm(
-        objects=("seg", "sr", "pictures", "ko"),
+        objects=("seg", "sr", "pictures", "ko", "summary"),
         segmentation="pseudo-fractional",
         report="comprehensive",
         pictures="single-frame",
@@ -185,6 +186,29 @@ def test_every_object_is_valid_and_the_answer_is_one_study(
     )
     lines = (entities.stdout + entities.stderr).splitlines()
     assert [line for line in lines if line.startswith("Error")] == []
+
+
+@pytest.mark.tools
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("found", [True, False])
+def test_every_object_is_valid_in_every_language(
+    tmp_path: Path, require_tool: RequireTool, language: Language, found: bool
+) -> None:
+    study = answered_study(
+        tmp_path / "in",
+        roles=("flair",),
+        found=found,
+        flair={"shape": (16, 48, 41), "spacing_mm": (12.0, 4.0, 5.0)},
+    )
+    changes = tuple(change for change in CHANGES if change.label is None or found)
+    study = followed(replace(study, context=replace(study.context, language=language)), changes)
+    validate(require_tool("dciodvfy"), answer(study), tmp_path)
+
+    context = all_forms(replace(study, context=replace(study.context, sources=()))).context
+    refusal = build_refusal(context, "missing-slices", "The FLAIR has a gap.", (), Outcome.REFUSED)
+    verify_refusal(refusal, context)
+    validate(require_tool("dciodvfy"), refusal, tmp_path)
 
 
 @pytest.mark.tools

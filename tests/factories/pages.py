@@ -110,7 +110,7 @@ def open_pages(folder: Path, **web: Any) -> Iterator[Pages]:
         ledger = Ledger.open(config.storage.database_url)
         audited: list[AuditEvent] = []
         clock = Clock()
-        site = open_site(config, ledger, audited.append, lambda _config: (), clock)
+        site = open_site(config, ledger, audited.append, lambda _config: (), lambda _config: (), clock)
         pages = Pages(site, TestClient(make_application(site)), clock, LedgerStory(ledger), audited)
         pages.client = pages.new_client()
         try:

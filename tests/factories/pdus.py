@@ -48,8 +48,8 @@ def store_request(uid: str, *, dataset: int) -> bytes:
     return pdata(command, control=3)
 
 
-def pdata(fragment: bytes, control: int) -> bytes:
-    value = struct.pack(">LBB", len(fragment) + 2, 1, control) + fragment
+def pdata(fragment: bytes, control: int, context_id: int = 1) -> bytes:
+    value = struct.pack(">LBB", len(fragment) + 2, context_id, control) + fragment
     return struct.pack(">BxL", 4, len(value)) + value
 
 

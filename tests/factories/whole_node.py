@@ -106,15 +106,27 @@ class WholeNode:
 
 @contextmanager
 def whole_node(
-    folder: Path, others: Sequence[Archive] = (), **settings: dict[str, Any]
+    folder: Path,
+    others: Sequence[Archive] = (),
+    objects: Sequence[str] = ("auto",),
+    **settings: dict[str, Any],
 ) -> Iterator[WholeNode]:
-    """Start a node and its archive below `folder`. Running `others` are destinations too, by their AE titles; `settings` are tables."""
+    """Start a node and its archive below `folder`.
+
+    Running `others` are destinations too, by their AE titles; all get the same kinds of `objects`. `settings` are tables.
+    """
     with Archive(folder / "pacs") as archive, pytest.MonkeyPatch.context() as patch:
         # It would take over the logging of the whole test process.
         patch.setattr(answer, "configure_logging", lambda _settings: None)
         destinations = [
-            {"name": name, "ae_title": one.ae_title, "host": "127.0.0.1", "port": one.port}
-            for name, one in (("pacs", archive), *((other.ae_title, other) for other in others))
+            {
+                "name": name,
+                "ae_title": destination.ae_title,
+                "host": "127.0.0.1",
+                "port": destination.port,
+                "objects": list(objects),
+            }
+            for name, destination in (("pacs", archive), *((other.ae_title, other) for other in others))
         ]
         (folder / "node").mkdir()
         config = parse_config(

@@ -12,7 +12,7 @@ from pathlib import Path
 import dask
 import pytest
 
-from dicomnode.compute import Compute
+from dicomnode.compute import _SETTINGS, Compute
 from dicomnode.errors import RetryLater, StartError, StudyRefused
 from dicomnode.settings.config import ComputeSettings
 
@@ -72,24 +72,30 @@ def test_a_lost_worker_is_a_passing_fault_and_the_next_task_runs(
     assert 2 == run(compute, add_one)
 
 
-def test_a_worker_that_dies_while_it_starts_again_and_again_is_replaced() -> None:
-    # Dask gives a worker up for good that stays away for 15 s: on a busy machine one that was killed once may need that long.
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}):
-        room = Compute(ComputeSettings(memory_limit_mb=600))
-        try:
-            end = time.monotonic() + 4
-            killed = set()
-            while time.monotonic() < end:
-                for process in worker_processes():
-                    with suppress(ProcessLookupError):
-                        os.kill(process, signal.SIGKILL)
-                        killed.add(process)
-                time.sleep(0.02)
+def test_a_worker_that_dies_while_it_starts_again_and_again_is_replaced(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Dask gives a worker up for good that stays away for so long.
+    monkeypatch.setitem(_SETTINGS, "distributed.deploy.lost-worker-timeout", "1s")
+    others = set(worker_processes())
+    room = Compute(ComputeSettings(memory_limit_mb=600))
+    try:
+        end = time.monotonic() + 4
+        killed = set()
+        while time.monotonic() < end:
+            for process in set(worker_processes()) - others:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                    killed.add(process)
+            time.sleep(0.02)
 
-            assert len(killed) > 1
-            assert 2 == run(room, add_one)
-        finally:
-            room.close()
+        assert len(killed) > 1
+        assert 2 == run(room, add_one)
+    finally:
+        room.close()
+        monkeypatch.undo()
+        dask.config.set(_SETTINGS)
+    assert 2 == run(compute, add_one)
 
 
 def worker_processes() -> list[int]:
@@ -109,13 +115,45 @@ def test_an_error_of_the_function_comes_back_whole(compute: Compute) -> None:
     assert "test-code" == caught.value.code
 
 
-def test_a_lost_lease_ends_the_task(compute: Compute) -> None:
+@pytest.mark.parametrize("tick_s", [0.0, 0.2])
+def test_a_lost_lease_ends_the_task(compute: Compute, tick_s: float) -> None:
+    """Also where it is lost while the task is on its way to the worker: the next task must not wait behind it."""
+
     def lose() -> None:
         raise RetryLater("the lease was lost")
 
     with pytest.raises(RetryLater, match="lease"):
-        compute.run(sleep_for_ever, 1, name="test", limit_s=60, tick=lose, tick_s=0.2)
+        compute.run(sleep_for_ever, 1, name="test", limit_s=60, tick=lose, tick_s=tick_s)
 
+    assert 2 == run(compute, add_one)
+
+
+def die_once(marker: Path) -> int:
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_only_the_death_of_a_worker_that_we_ended_is_no_fault_of_the_task(
+    compute: Compute, tmp_path: Path, is_ours: bool
+) -> None:
+    assert 2 == run(compute, add_one)
+    (address,) = compute._client.scheduler_info(n_workers=-1)["workers"]
+    if is_ours:
+        compute._ended.add(address)
+
+    def go() -> int:
+        return compute.run(
+            die_once, tmp_path / "died", name="test", limit_s=60, tick=lambda: None, tick_s=0.5
+        )
+
+    if is_ours:
+        assert 2 == go()
+    else:
+        with pytest.raises(RetryLater, match="died"):
+            go()
     assert 2 == run(compute, add_one)
 
 

@@ -176,6 +176,8 @@ def test_sighup_reloads_a_whole_node_without_dropping_an_association(tmp_path: P
         except FileNotFoundError:
             return {}
 
+    addresses = tmp_path / "addresses"
+    addresses.write_text("json://127.0.0.1:1/hook\n")
     path.write_text(basis)
     with log.open("wb") as output:
         command = [sys.executable, "-P", "-m", "dicomnode", "serve", "--config", str(path)]
@@ -198,6 +200,7 @@ def test_sighup_reloads_a_whole_node_without_dropping_an_association(tmp_path: P
         path.write_text(
             basis.replace("port = 0", 'port = 0\nae_title = "RENAMED"\nbind = "127.0.0.2"')
             + "[pipeline]\nthreshold = 0.7\n"
+            + f'[[notifications]]\nname = "hook"\naddresses_file = "{addresses}"\n'
         )
         node.send_signal(signal.SIGHUP)
         assert eventually(lambda: sum(": applied:" in detail for detail in audited()) == 2), log.read_text()
@@ -214,6 +217,8 @@ def test_sighup_reloads_a_whole_node_without_dropping_an_association(tmp_path: P
         assert all(
             "after a restart: network.bind" in detail for detail in audited() if ": applied:" in detail
         )
+        # What only the new configuration needs is started.
+        assert eventually((root / "monitor.json").exists)
         node.terminate()
         assert node.wait(60) == 0
     finally:

@@ -11,7 +11,12 @@ import typer.main
 
 from dicomnode.commands.cli import cli
 
-UNITS = ["dicomnode.service", "dicomnode-receive.service", "dicomnode-work.service"]
+UNITS = [
+    "dicomnode.service",
+    "dicomnode-receive.service",
+    "dicomnode-work.service",
+    "dicomnode-monitor.service",
+]
 PROMISED = {
     "Type": "notify",
     "User": "dicomnode",
@@ -55,10 +60,10 @@ def test_systemd_never_gives_up_and_memory_is_bounded(repo_root: Path, unit: str
 
 
 def test_units_differ_only_where_they_must(repo_root: Path) -> None:
-    serve, receive, work = (service_settings(repo_root / "systemd" / unit) for unit in UNITS)
+    units = [service_settings(repo_root / "systemd" / unit) for unit in UNITS]
 
     assert {
-        key for key in serve | receive | work if not serve.get(key) == receive.get(key) == work.get(key)
+        key for settings in units for key in settings if len({other.get(key) for other in units}) > 1
     } == {
         "ExecStart",
         "MemoryMax",

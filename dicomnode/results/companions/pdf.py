@@ -51,7 +51,7 @@ def write_pdf(pages: Sequence[PageImage], pixels_per_inch: float, title: str, cr
     Parameters
     ----------
     title
-        ASCII; no patient data.
+        No patient data; written as UTF-16 (7.9.2.2 Text String).
     created
         Date as PDF writes it: D:YYYYMMDDHHmmSS.
     """
@@ -79,7 +79,10 @@ def write_pdf(pages: Sequence[PageImage], pixels_per_inch: float, title: str, cr
             _picture(page.image),
         ]
     bodies += [body for number, font in enumerate(fonts) for body in _font(first_font + 3 * number, font)]
-    bodies.append(f"<< /Title ({title}) /Producer (dicomnode) /CreationDate ({created}) >>".encode("ascii"))
+    text = title.encode("utf-16-be").hex()
+    bodies.append(
+        f"<< /Title <feff{text}> /Producer (dicomnode) /CreationDate ({created}) >>".encode("ascii")
+    )
     return _assemble(bodies)
 
 

@@ -26,9 +26,30 @@ from dicomnode.results.provenance import (
 )
 from dicomnode.results.words import codes
 from dicomnode.results.words.measured import row_of
-from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
-from dicomnode.settings.config import ReportForm, ResultForm
+from dicomnode.results.words.sentences import WARNING, clip_at_sentence
+from dicomnode.settings.config import Language, ReportForm, ResultForm, ResultKind
 from pipeline.records import Measurement, ModelIdentity
+
+
+@dataclass(frozen=True)
+class ReportSeries:
+    """The series of one report among those of an answer.
+
+    Attributes
+    ----------
+    number_offset
+        Its Series Number, counted from the first of the results.
+    replaces
+        Whether it names the earlier report that it replaces.
+    """
+
+    kind: ResultKind
+    number_offset: int
+    description: str
+    replaces: bool
+
+
+REPORT_SERIES = ReportSeries("sr", 1, f"Stroke lesion report ({WARNING})", replaces=True)
 
 
 @dataclass(frozen=True)
@@ -41,16 +62,36 @@ class EncodingPlan:
         The first header of each source series enters the image library.
     form
         The SOP class, and which SEG it points to.
-    remarks
-        What is said about the input. Images that are not used can change it, so the instance's UID depends on
-        it.
-    limited_quality
-        Whether an image is noisy, moved, or does not show the whole brain.
+    texts
+        Every sentence with its concept, in the order of reading. Images that are not used can change them, so
+        the instance's UID depends on them.
+    series
+        Which report of the answer it is, with its place among the series and their description.
     """
 
     parts: StudyParts
     form: ResultForm
-    remarks: Sequence[str] = ()
+    texts: Sequence[tuple[Code, str]]
+    series: ReportSeries = REPORT_SERIES
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a report states in codes.
+
+    Attributes
+    ----------
+    summary
+        Whether the analysis succeeded and found something (CID 6047).
+    lesion
+        Present, Absent or Undetermined (CID 240).
+    limited_quality
+        Whether an image is noisy, moved, or does not show the whole brain.
+    """
+
+    title: Code
+    summary: Code
+    lesion: Code
     limited_quality: bool = False
 
 
@@ -85,75 +126,104 @@ def make_report(
     groups: Sequence[
         sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
     ],
-    *,
-    title: Code,
-    conclusion: Code,
-    lesion: Code,
-    sentences: Sequence[str],
-    statement: str,
+    totals: Sequence[sr.MeasurementsAndQualitativeEvaluations],
+    verdict: Verdict,
     plan: EncodingPlan,
-) -> sr.MeasurementReport:
-    """Return the content tree (TID 1500).
+) -> Dataset:
+    """Return the content tree (TID 1500): the words first, in the order of reading, the image library last.
 
     Parameters
     ----------
-    conclusion
-        Whether the analysis succeeded and found something (CID 6047).
-    lesion
-        Present, Absent or Undetermined (CID 240).
-    sentences
-        The findings in words.
-    statement
-        What the network's maker says about it; it stays visible in every report.
+    groups
+        One or more groups of measurements.
+    totals
+        Groups of what was derived from all lesions. They stand apart (TID 1500, Derived Imaging Measurements):
+        OHIF crashes on a measurement group without coordinates, and prints one with them over the lesions'.
     """
     # A study that was not analysed has no image that the report would describe.
     library = [first_frame_header(series[0]) for series in plan.parts.evidence if plan.parts.models]
     report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(
-            observer_device_context=observe(plan.parts.models, plan.parts.context.software_version)
-        ),
+        observation_context=_observation_context(plan),
         procedure_reported=codes.BRAIN_MRI,
         imaging_measurements=groups,
-        title=title,
+        title=verdict.title,
+        language_of_content_item_and_descendants=name_language(plan.parts.context.language),
         referenced_images=library or None,
     )
-    # highdicom has no slot for the Qualitative Evaluations of the whole report (TID 1500 row 12): CODE and
-    # TEXT only.
-    container = sr.ContainerContentItem(
-        name=codes.QUALITATIVE_EVALUATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS
-    )
-    contains = sr.RelationshipTypeValues.CONTAINS
-    container.ContentSequence = sr.ContentSequence(
+    root: Dataset = report[0]
+    items = list(root.ContentSequence)
+    is_library = [item.ConceptNameCodeSequence[0].CodeValue == codes.IMAGE_LIBRARY.value for item in items]
+    described = [item for item, last in zip(items, is_library, strict=True) if not last]
+    if totals:
+        derived = _container(codes.DERIVED_MEASUREMENTS, [item for group in totals for item in group])
+        described.append(derived)
+    root.ContentSequence = sr.ContentSequence(
         [
-            sr.CodeContentItem(name=codes.CAD_SUMMARY, value=conclusion, relationship_type=contains),
-            sr.CodeContentItem(name=codes.LESION_OF_BRAIN, value=lesion, relationship_type=contains),
-            *(
-                [
-                    sr.CodeContentItem(
-                        name=codes.IMAGE_QUALITY_RATING,
-                        value=codes.LIMITED_QUALITY,
-                        relationship_type=contains,
-                    )
-                ]
-                if plan.limited_quality
-                else []
-            ),
-            *(
-                sr.TextContentItem(name=codes.FINDING, value=plain_ascii(text), relationship_type=contains)
-                for text in sentences
-            ),
-            sr.TextContentItem(
-                name=codes.COMMENT, value=f"{WARNING}. {statement}".strip(), relationship_type=contains
-            ),
+            *write_texts(plan.texts),
+            *described,
+            _container(codes.QUALITATIVE_EVALUATIONS, evaluate(verdict)),
+            *(item for item, last in zip(items, is_library, strict=True) if last),
         ]
     )
-    report[0].ContentSequence.append(container)
-    return report
+    return root
 
 
-def build_document(
-    report: sr.MeasurementReport, plan: EncodingPlan, results: Sequence[Dataset] = ()
-) -> Dataset:
+def make_summary(verdict: Verdict, plan: EncodingPlan) -> Dataset:
+    """Return the content tree of a report to read: words and verdict, no measurements."""
+    root: Dataset = sr.ContainerContentItem(name=verdict.title)
+    root.ContentSequence = sr.ContentSequence(
+        [
+            *write_texts(plan.texts),
+            *name_language(plan.parts.context.language),
+            *_observation_context(plan),
+            sr.CodeContentItem(
+                codes.PROCEDURE_REPORTED, codes.BRAIN_MRI, sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+            ),
+            *evaluate(verdict),
+        ]
+    )
+    return root
+
+
+def _observation_context(plan: EncodingPlan) -> sr.ObservationContext:
+    return sr.ObservationContext(
+        observer_device_context=observe(plan.parts.models, plan.parts.context.software_version)
+    )
+
+
+def _container(name: Code, items: Sequence[Dataset]) -> sr.ContainerContentItem:
+    container = sr.ContainerContentItem(name=name, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    container.ContentSequence = sr.ContentSequence(items)
+    return container
+
+
+def write_texts(texts: Sequence[tuple[Code, str]]) -> list[sr.TextContentItem]:
+    """Return sentences as content items, each under its concept (CID 7002)."""
+    return [
+        sr.TextContentItem(concept, text, sr.RelationshipTypeValues.CONTAINS)
+        for concept, text in texts
+        if text
+    ]
+
+
+def evaluate(verdict: Verdict) -> list[sr.CodeContentItem]:
+    """Return a verdict as codes.
+
+    highdicom has no slot for the Qualitative Evaluations of the whole report (TID 1500 row 12), which are
+    CODE and TEXT only.
+    """
+    stated = [(codes.CAD_SUMMARY, verdict.summary), (codes.LESION_OF_BRAIN, verdict.lesion)]
+    if verdict.limited_quality:
+        stated.append((codes.IMAGE_QUALITY_RATING, codes.LIMITED_QUALITY))
+    return [sr.CodeContentItem(name, value, sr.RelationshipTypeValues.CONTAINS) for name, value in stated]
+
+
+def name_language(language: Language) -> sr.LanguageOfContentItemAndDescendants:
+    """Return which language the words are in (TID 1204)."""
+    return sr.LanguageOfContentItemAndDescendants(sr.CodedConcept.from_code(codes.LANGUAGES[language]))
+
+
+def build_document(root: Dataset, plan: EncodingPlan, results: Sequence[Dataset] = ()) -> Dataset:
     """Return the document around a content tree: complete, unverified, preliminary.
 
     Parameters
@@ -163,13 +233,13 @@ def build_document(
     """
     evidence = [*(header for series in plan.parts.evidence for header in series), *results]
     context, provenance, models = plan.parts.context, plan.parts.provenance, plan.parts.models
-    kind = plan.form.kind_of("sr")
-    predecessor = choose_predecessor(plan)
+    kind = plan.form.kind_of(plan.series.kind)
+    predecessor = choose_predecessor(plan) if plan.series.replaces else None
     dataset = _CLASSES[plan.form.report](
         evidence=[_as_mr(evidence[0]), *evidence[1:]],
-        content=report[0],
+        content=root,
         series_instance_uid=provenance.uid(kind, "series"),
-        series_number=context.settings.series_number_base + 1,
+        series_number=context.settings.series_number_base + plan.series.number_offset,
         sop_instance_uid=_instance_uid(plan, predecessor),
         previous_versions=None if predecessor is None else [_as_evidence(predecessor, evidence[0])],
         instance_number=1,
@@ -178,7 +248,7 @@ def build_document(
         software_versions=context.software_version,
         device_serial_number=models[0].sha256[:16] if models else "0",
         institution_name=context.settings.institution_name or evidence[0].get("InstitutionName"),
-        series_description=clip_at_sentence(f"Stroke lesion report ({WARNING})"),
+        series_description=clip_at_sentence(plan.series.description),
         series_date=provenance.date,
         series_time=provenance.time,
         content_date=provenance.date,
@@ -256,8 +326,9 @@ def choose_predecessor(plan: EncodingPlan) -> ResultFile | None:
 
 
 def _instance_uid(plan: EncodingPlan, predecessor: ResultFile | None) -> UID:
+    sentences = [text for _, text in plan.texts]
     after = () if predecessor is None else ("after", predecessor.SOPInstanceUID)
-    return plan.parts.provenance.uid(plan.form.kind_of("sr"), "instance", *plan.remarks, *after)
+    return plan.parts.provenance.uid(plan.form.kind_of(plan.series.kind), "instance", *sentences, *after)
 
 
 def _as_evidence(report: ResultFile, header: Dataset) -> Dataset:

@@ -1,8 +1,8 @@
 """The structured report of found lesions: Comprehensive 3D SR, TID 1500 (PS3.16).
 
 Each lesion has two measurement groups with one tracking UID: TID 1411 points to its segment, TID 1501 holds
-the long axis with its coordinates. OHIF merges them and draws the line; without a group with coordinates its
-viewport crashes.
+the long axis with its coordinates. OHIF merges them, draws the line and prints the comment and what is measured
+without modifiers beside it; on a group without coordinates its viewport crashes. The totals stand apart.
 """
 
 from __future__ import annotations
@@ -10,23 +10,29 @@ from __future__ import annotations
 import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from dicomnode.records import SourceFrame
 from dicomnode.results.parts import AnswerParts
 from dicomnode.results.provenance import describe_algorithm
 from dicomnode.results.report.changes import changes_told, evaluate_changes, measure_earlier
-from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
+from dicomnode.results.report.document import (
+    EncodingPlan,
+    ReportSeries,
+    Verdict,
+    build_document,
+    make_measurement,
+    make_report,
+    make_summary,
+    write_texts,
+)
+from dicomnode.results.report.texts import texts_of
 from dicomnode.results.segments import SegmentPlan
 from dicomnode.results.words import codes
-from dicomnode.results.words.sentences import (
-    describe_changes,
-    describe_lesions,
-    describe_remarks,
-    is_limited,
-    plain_ascii,
-    was_refused,
-)
+from dicomnode.results.words.measured import reported
+from dicomnode.results.words.places import regions_of
+from dicomnode.results.words.sentences import NOT_FOR_DIAGNOSIS, is_limited, was_refused
 from dicomnode.settings.config import ResultForm
 from pipeline.records import LongAxis, Measurement, Plan
 
@@ -41,27 +47,37 @@ def build_lesion_report(parts: AnswerParts, form: ResultForm, segmentation: Data
     segmentation
         The SEG that the report points to.
     """
-    result, findings, plans = parts.result, parts.findings, parts.plans
-    groups: list[Group] = [_describe_all(parts)]
-    for segment in plans:
+    groups: list[Group] = []
+    for segment in parts.plans:
         groups.append(_describe_segment(segment, parts, segmentation))
         groups.append(_describe_long_axis(segment, parts))
-    merged = len(plans[-1].lesions) if len(plans[-1].lesions) > 1 else 0
-    remarks = describe_remarks(findings)
-    sentences = [*describe_lesions(result, merged, len(plans)), *describe_changes(result), *remarks]
-    plan = EncodingPlan(parts, form, remarks, limited_quality=is_limited(findings))
-    report = make_report(
-        groups,
-        title=codes.IMAGING_MEASUREMENT_REPORT,
-        conclusion=codes.SOME_SUCCEEDED_WITH_FINDINGS
-        if was_refused(findings)
-        else codes.ALL_SUCCEEDED_WITH_FINDINGS,
-        lesion=codes.PRESENT,
-        sentences=sentences,
-        statement=plain_ascii(result.plan.lesion.model.statement),
-        plan=plan,
+    plan = EncodingPlan(parts, form, texts_of(parts.narrative))
+    verdict = judge_lesions(parts, codes.IMAGING_MEASUREMENT_REPORT)
+    return build_document(make_report(groups, [_describe_all(parts)], verdict, plan), plan, [segmentation])
+
+
+def build_summary(parts: AnswerParts, form: ResultForm, segmentation: Dataset) -> Dataset:
+    """Return the report of found lesions as one reads it: words and verdict, without measurements.
+
+    Viewers show its title as text; the measurement report is drawn on the images instead.
+    """
+    total_ml = sum(item.value for item in parts.result.measurements if item.name == "total_volume")
+    noun = "lesion" if len(parts.result.lesions) == 1 else "lesions"
+    description = f"{len(parts.result.lesions)} stroke {noun}, {total_ml:.1f} ml (AI, {NOT_FOR_DIAGNOSIS})"
+    series = ReportSeries("summary", 7, description, replaces=False)
+    plan = EncodingPlan(parts, form, texts_of(parts.narrative), series)
+    verdict = judge_lesions(parts, codes.DIAGNOSTIC_IMAGING_REPORT)
+    return build_document(make_summary(verdict, plan), plan, [segmentation])
+
+
+def judge_lesions(parts: AnswerParts, title: Code) -> Verdict:
+    """Return the verdict of a result with lesions."""
+    summary = (
+        codes.SOME_SUCCEEDED_WITH_FINDINGS
+        if was_refused(parts.findings)
+        else codes.ALL_SUCCEEDED_WITH_FINDINGS
     )
-    return build_document(report, plan, [segmentation])
+    return Verdict(title, summary, codes.PRESENT, is_limited(parts.findings))
 
 
 def cite_algorithm(plan: Plan) -> sr.AlgorithmIdentification:
@@ -76,6 +92,12 @@ def cite_algorithm(plan: Plan) -> sr.AlgorithmIdentification:
         parameters=parameters,
         family=codes.ARTIFICIAL_INTELLIGENCE,
     )
+
+
+def name_algorithm(plan: Plan) -> sr.AlgorithmIdentification:
+    """Return the lesion network's name; its parameters stand once, with the totals."""
+    algorithm = describe_algorithm(plan)
+    return sr.AlgorithmIdentification(name=algorithm.name, version=algorithm.version)
 
 
 def place_long_axis(
@@ -101,10 +123,18 @@ def place_long_axis(
     return coordinates
 
 
-def _describe_all(parts: AnswerParts) -> Group:
+def _has_frames(header: Dataset) -> bool:
+    """Return whether an image is named together with a frame of it.
+
+    The header of a part of a concatenation has lost its functional groups (`headers.read_source`).
+    """
+    return "PerFrameFunctionalGroupsSequence" in header or int(header.get("NumberOfFrames") or 1) > 1
+
+
+def _describe_all(parts: AnswerParts) -> sr.MeasurementsAndQualitativeEvaluations:
+    """Return the totals; the longest axis is that of one lesion, whose own group draws it."""
     result = parts.result
-    longest = max(result.lesions, key=lambda lesion: lesion.long_axis.length_mm)
-    greatest = Measurement("greatest_long_axis", longest.long_axis.length_mm, "mm", "")
+    longest_mm = max(lesion.long_axis.length_mm for lesion in result.lesions)
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=parts.provenance.uid("all lesions"), identifier="All lesions"
@@ -114,7 +144,7 @@ def _describe_all(parts: AnswerParts) -> Group:
         algorithm_id=cite_algorithm(result.plan),
         measurements=[
             *(make_measurement(item) for item in result.measurements),
-            make_measurement(greatest, [_coordinates(longest.long_axis, parts)]),
+            make_measurement(Measurement("greatest_long_axis", longest_mm, "mm", "")),
         ],
         qualitative_evaluations=evaluate_changes(changes_told(result)) or None,
     )
@@ -131,8 +161,8 @@ def _describe_segment(plan: SegmentPlan, parts: AnswerParts, segmentation: Datas
             source_series=sr.SourceSeriesForSegmentation(parts.context.sources[0].SeriesInstanceUID),
         ),
         finding_type=codes.LESION_OF_BRAIN,
-        finding_sites=[sr.FindingSite(codes.BRAIN, codes.SIDES.get(plan.laterality))],
-        algorithm_id=cite_algorithm(parts.result.plan),
+        finding_sites=name_sites(plan),
+        algorithm_id=name_algorithm(parts.result.plan),
         measurements=[
             *(make_measurement(item) for item in measure_segment(plan) if item.name != "long_axis"),
             *measure_earlier(changes),
@@ -144,12 +174,23 @@ def _describe_segment(plan: SegmentPlan, parts: AnswerParts, segmentation: Datas
 def _describe_long_axis(plan: SegmentPlan, parts: AnswerParts) -> Group:
     axis = max((lesion.long_axis for lesion in plan.lesions), key=lambda axis: axis.length_mm)
     measured = Measurement("long_axis", axis.length_mm, "mm", "")
-    return sr.MeasurementsAndQualitativeEvaluations(
+    group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=plan.tracking_uid, identifier=plan.tracking_id),
         finding_type=codes.LESION_OF_BRAIN,
-        finding_sites=[sr.FindingSite(codes.BRAIN, codes.SIDES.get(plan.laterality))],
+        finding_sites=name_sites(plan),
         measurements=[make_measurement(measured, [_coordinates(axis, parts)])],
     )
+    # OHIF prints a group's comment beside its line.
+    group[0].ContentSequence.extend(write_texts([(codes.COMMENT, plan.label)]))
+    return group
+
+
+def name_sites(plan: SegmentPlan) -> list[sr.FindingSite]:
+    """Return the brain with the side, then each region that has a code."""
+    side = codes.SIDES.get(plan.laterality)
+    regions = regions_of(plan.lesions[0]) if len(plan.lesions) == 1 else ()
+    coded = [codes.REGIONS[region] for region in regions if region in codes.REGIONS]
+    return [sr.FindingSite(codes.BRAIN, side), *(sr.FindingSite(region, side) for region in coded)]
 
 
 def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
@@ -161,7 +202,7 @@ def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
             if lesion.mean_agreement is None
             else (Measurement("agreement", 100 * lesion.mean_agreement, "%", ""),)
         )
-        return (*lesion.measurements, *agreed)
+        return (*reported(lesion.measurements), *agreed)
     volumes = [item for lesion in plan.lesions for item in lesion.measurements if item.name == "volume"]
     return (Measurement("volume", sum(item.value for item in volumes), volumes[0].unit, volumes[0].method),)
 
@@ -169,6 +210,4 @@ def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
 def _coordinates(axis: LongAxis, parts: AnswerParts) -> sr.CoordinatesForMeasurement:
     header = parts.evidence[0][0]
     frame = parts.context.sources[0].frames[axis.slice_index]
-    return place_long_axis(
-        axis, frame, UID(header.SOPClassUID), multiframe="PerFrameFunctionalGroupsSequence" in header
-    )
+    return place_long_axis(axis, frame, UID(header.SOPClassUID), multiframe=_has_frames(header))

@@ -11,19 +11,17 @@ from pydicom.dataset import Dataset
 
 from dicomnode.results.parts import AnswerParts
 from dicomnode.results.report.changes import changes_told, evaluate_changes
-from dicomnode.results.report.document import EncodingPlan, build_document, make_measurement, make_report
-from dicomnode.results.report.lesions import cite_algorithm
-from dicomnode.results.words import codes
-from dicomnode.results.words.sentences import (
-    UNDETERMINED,
-    describe_changes,
-    describe_lesions,
-    describe_remarks,
-    is_limited,
-    may_claim_absence,
-    plain_ascii,
-    was_refused,
+from dicomnode.results.report.document import (
+    EncodingPlan,
+    Verdict,
+    build_document,
+    make_measurement,
+    make_report,
 )
+from dicomnode.results.report.lesions import cite_algorithm
+from dicomnode.results.report.texts import texts_of
+from dicomnode.results.words import codes
+from dicomnode.results.words.sentences import is_limited, may_claim_absence, was_refused
 from dicomnode.settings.config import ResultForm
 
 
@@ -49,22 +47,11 @@ def build_negative_report(parts: AnswerParts, form: ResultForm) -> Dataset:
             *evaluate_changes(changes_told(result)),
         ],
     )
-    remarks = describe_remarks(findings)
-    plan = EncodingPlan(parts, form, remarks, limited_quality=is_limited(findings))
-    report = make_report(
-        [group],
-        title=codes.DIAGNOSTIC_IMAGING_REPORT,
-        conclusion=codes.SOME_SUCCEEDED_WITHOUT_FINDINGS
+    plan = EncodingPlan(parts, form, texts_of(parts.narrative))
+    summary = (
+        codes.SOME_SUCCEEDED_WITHOUT_FINDINGS
         if was_refused(findings)
-        else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS,
-        lesion=lesion,
-        sentences=[
-            *describe_lesions(result, 0, 0),
-            *([] if is_absent else [UNDETERMINED]),
-            *describe_changes(result),
-            *remarks,
-        ],
-        statement=plain_ascii(result.plan.lesion.model.statement),
-        plan=plan,
+        else codes.ALL_SUCCEEDED_WITHOUT_FINDINGS
     )
-    return build_document(report, plan)
+    verdict = Verdict(codes.DIAGNOSTIC_IMAGING_REPORT, summary, lesion, is_limited(findings))
+    return build_document(make_report([group], [], verdict, plan), plan)

@@ -13,15 +13,18 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 
 from dicomnode.results.parts import StudyParts
-from dicomnode.results.report.document import EncodingPlan, build_document, make_report
+from dicomnode.results.report.document import EncodingPlan, Verdict, build_document, make_report
+from dicomnode.results.report.texts import texts_of_refusal
 from dicomnode.results.words import codes
-from dicomnode.results.words.sentences import NO_ABSENCE
+from dicomnode.results.words.language import phrase
 from dicomnode.settings.config import ResultForm
 
 
 def build_refusal_report(parts: StudyParts, form: ResultForm, sentences: Sequence[str]) -> Dataset:
     """Return the report that says why there is no segmentation; it points to one instance of the study."""
-    plan = EncodingPlan(parts, form)
+    absence = phrase("limits.no-absence", parts.context.language)
+    warning = phrase("limits.warning", parts.context.language)
+    plan = EncodingPlan(parts, form, texts_of_refusal([*sentences, f"{absence} {warning}"]))
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=parts.provenance.uid("analysis"), identifier="Analysis"
@@ -32,13 +35,5 @@ def build_refusal_report(parts: StudyParts, form: ResultForm, sentences: Sequenc
             sr.QualitativeEvaluation(codes.LESION_OF_BRAIN, codes.UNDETERMINED),
         ],
     )
-    report = make_report(
-        [group],
-        title=codes.DIAGNOSTIC_IMAGING_REPORT,
-        conclusion=codes.NONE_SUCCEEDED,
-        lesion=codes.UNDETERMINED,
-        sentences=sentences,
-        statement=NO_ABSENCE,
-        plan=plan,
-    )
-    return build_document(report, plan)
+    verdict = Verdict(codes.DIAGNOSTIC_IMAGING_REPORT, codes.NONE_SUCCEEDED, codes.UNDETERMINED)
+    return build_document(make_report([group], [], verdict, plan), plan)

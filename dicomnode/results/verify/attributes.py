@@ -65,6 +65,25 @@ _COMPANION = (
         "ContributingEquipmentSequence",
     ),
 )
+_REPORT = (
+    *(
+        "SOPInstanceUID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SeriesNumber",
+        "ContentDate",
+        "ContentTime",
+        "Manufacturer",
+    ),
+    *(
+        "ManufacturerModelName",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+        "ContentSequence",
+        "ConceptNameCodeSequence",
+    ),
+    *("CurrentRequestedProcedureEvidenceSequence", "ContributingEquipmentSequence"),
+)
 _TYPE_1 = {
     "seg": _SEGMENTATION,
     "seg-t1": _SEGMENTATION,
@@ -94,27 +113,16 @@ _TYPE_1 = {
         "ConceptNameCodeSequence",
         "CurrentRequestedProcedureEvidenceSequence",
     ),
-    "sr": (
-        *(
-            "SOPInstanceUID",
-            "StudyInstanceUID",
-            "SeriesInstanceUID",
-            "SeriesNumber",
-            "ContentDate",
-            "ContentTime",
-            "Manufacturer",
-        ),
-        *(
-            "ManufacturerModelName",
-            "DeviceSerialNumber",
-            "SoftwareVersions",
-            "ContentSequence",
-            "ConceptNameCodeSequence",
-        ),
-        *("CurrentRequestedProcedureEvidenceSequence", "ContributingEquipmentSequence"),
-    ),
+    "sr": _REPORT,
+    "summary": _REPORT,
 }
 _OUTLINES = {"Modality": "SEG", "BodyPartExamined": "BRAIN"}
+_UNVERIFIED_REPORT = {
+    "Modality": "SR",
+    "CompletionFlag": "COMPLETE",
+    "VerificationFlag": "UNVERIFIED",
+    "PreliminaryFlag": "PRELIMINARY",
+}
 _FIXED: Mapping[str, Mapping[str, Any]] = {
     "seg": _OUTLINES,
     "seg-t1": _OUTLINES,
@@ -123,12 +131,8 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
         "SOPClassUID": SegmentationStorage,
         "SegmentationFractionalType": "PROBABILITY",
     },
-    "sr": {
-        "Modality": "SR",
-        "CompletionFlag": "COMPLETE",
-        "VerificationFlag": "UNVERIFIED",
-        "PreliminaryFlag": "PRELIMINARY",
-    },
+    "sr": _UNVERIFIED_REPORT,
+    "summary": _UNVERIFIED_REPORT,
 }
 _COMPANION_FIXED: Mapping[str, Mapping[str, Any]] = {
     "pictures": {
@@ -176,6 +180,7 @@ def check_class(object_name: ResultKind, dataset: Dataset, form: ResultForm) -> 
     """Refuse a result of another SOP class or encoding than the form asks for."""
     allowed: dict[str, tuple[object, ...]] = {
         "sr": (_REPORT_CLASSES[form.report],),
+        "summary": (_REPORT_CLASSES[form.report],),
         "seg": _SEGMENTATION_TYPES[form.segmentation],
         "seg-t1": _SEGMENTATION_TYPES[form.segmentation],
         "probability": (("FRACTIONAL", 8),),

@@ -13,6 +13,17 @@ from dataclasses import dataclass
 LESION_OF_BRAIN = ("301766008", "SCT")
 ABNORMAL_STRUCTURE = ("49755003", "SCT")
 BRAIN = ("12738006", "SCT")
+DERIVED_MEASUREMENTS = "126011"
+REGIONS: Mapping[str, str] = {
+    "frontal": "83251001",
+    "parietal": "16630005",
+    "temporal": "78277001",
+    "occipital": "31065004",
+    "insula": "36169008",
+    "thalamus": "42695009",
+    "cerebellum": "113305005",
+    "brain-stem": "119238007",
+}
 POSITIVE_TITLE, NEGATIVE_TITLE = ("126000", "DCM"), ("18748-4", "LN")
 PRESENT, ABSENT, UNDETERMINED = "52101004", "272519000", "373068000"
 WITH_FINDINGS = frozenset({"111242", "111244"})
@@ -43,10 +54,9 @@ class ExpectedNumber:
 
 
 _ML, _MM, _PERCENT, _ONE = ("ml", "UCUM"), ("mm", "UCUM"), ("%", "UCUM"), ("1", "UCUM")
+_TIMES = ("{times}", "UCUM")
 _TOTAL, _MAXIMUM, _MEAN, _SUM_OF_VOXELS = "255619001", "56851009", "373098007", "126030"
-_MIRRORED = frozenset({_MEAN, BRAIN[0], "255209002"})
 _VOLUME, _LONG_AXIS = ("118565006", "SCT"), ("103339001", "SCT")
-_SIGNAL, _T1_SIGNAL = ("110852", "DCM"), ("110804", "DCM")
 NUMBERS: Mapping[str, ExpectedNumber] = {
     "volume": ExpectedNumber(_VOLUME, _ML, frozenset({_SUM_OF_VOXELS})),
     "total_volume": ExpectedNumber(_VOLUME, _ML, frozenset({_SUM_OF_VOXELS, _TOTAL})),
@@ -56,11 +66,10 @@ NUMBERS: Mapping[str, ExpectedNumber] = {
     "lesion_load": ExpectedNumber(("118586006", "SCT"), _PERCENT),
     "long_axis": ExpectedNumber(_LONG_AXIS, _MM),
     "greatest_long_axis": ExpectedNumber(_LONG_AXIS, _MM, frozenset({_MAXIMUM})),
-    "maximum_3d_diameter": ExpectedNumber(("L0JK", "IBSI"), _MM),
-    "mean_intensity_flair": ExpectedNumber(_SIGNAL, _ONE, frozenset({_MEAN})),
-    "mean_intensity_t1": ExpectedNumber(_T1_SIGNAL, _ONE, frozenset({_MEAN})),
-    "mirrored_intensity_flair": ExpectedNumber(_SIGNAL, _ONE, _MIRRORED),
-    "mirrored_intensity_t1": ExpectedNumber(_T1_SIGNAL, _ONE, _MIRRORED),
+    "maximum_3d_diameter": ExpectedNumber(("L0JK", "IBSI"), _MM, frozenset({_MAXIMUM})),
+    # Of one image's signal only the ratio to the mirrored site is reported.
+    "relative_signal_flair": ExpectedNumber(("flair-ratio", "99DICOMNODE"), _TIMES, frozenset({_MEAN})),
+    "relative_signal_t1": ExpectedNumber(("t1-ratio", "99DICOMNODE"), _TIMES, frozenset({_MEAN})),
     "certainty": ExpectedNumber(("111012", "DCM"), _PERCENT, frozenset({_MEAN})),
     "agreement": ExpectedNumber(("agreement", "99DICOMNODE"), _PERCENT, frozenset({_MEAN})),
 }

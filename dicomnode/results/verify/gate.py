@@ -28,7 +28,7 @@ from dicomnode.results.verify.companions import check_key_objects, check_mark, c
 from dicomnode.results.verify.identity import check_identity
 from dicomnode.results.verify.mask import check_mask, check_probability, check_second_mask, check_segments
 from dicomnode.results.verify.references import check_references
-from dicomnode.results.verify.report import check_refusal_report, check_report
+from dicomnode.results.verify.report import check_refusal_report, check_report, check_summary
 from dicomnode.results.verify.source import SourceStudy, read_source_study
 from dicomnode.settings.config import ResultForm, ResultKind
 from pipeline.records import PipelineResult, Volume
@@ -239,7 +239,12 @@ def _verify_form(form: ResultForm, by_kind: _Objects, answer: _Answer) -> None:
         check_key_objects(dataset, segmentation, reference)
     (report,) = by_kind[form.kind_of("sr")]
     check_predecessors(report, answer.context)
-    check_report(report, segmentation, result, answer.context.sources, answer.source)
+    language = answer.context.language
+    check_report(report, segmentation, result, answer.context.sources, answer.source, language)
+    for dataset in by_kind.get(form.kind_of("summary"), []):
+        if segmentation is None:
+            raise ResultRejected("there is a summary of lesions without a segmentation")
+        check_summary(dataset, segmentation, result, answer.context.sources, language)
 
 
 def _verify_second(dataset: Dataset, answer: _Answer) -> None:

@@ -15,6 +15,7 @@ from dicomnode.records import SourceSeries
 from dicomnode.results.verify.content import code_of
 from dicomnode.results.verify.expected_codes import ABNORMAL_STRUCTURE, BRAIN, LESION_OF_BRAIN, SIDES
 from dicomnode.results.verify.source import SourceStudy
+from dicomnode.results.verify.words import check_label
 from pipeline.geometry import Affine, apply_affine, spacing_mm
 from pipeline.records import Array, Lesion, PipelineResult, Volume
 
@@ -72,6 +73,8 @@ def _check_segment(item: Dataset, lesions: Sequence[Lesion], result: PipelineRes
     ]
     if sides != [side for side in (side_of(lesions),) if side]:
         raise ResultRejected("a segment's laterality differs from the lesion's")
+    if len(lesions) == 1:
+        check_label(str(item.SegmentLabel), lesions[0], result)
     changes = result.follow_up.changes if result.follow_up else ()
     earlier = {
         change.tracking_uid

@@ -10,31 +10,36 @@ from dicomnode.errors import ResultRejected
 from dicomnode.results.verify.content import code_of, concept, number_of, walk_content
 from dicomnode.results.verify.expected_codes import NUMBERS, ExpectedNumber
 from dicomnode.results.verify.mask import lesions_of_segments
-from pipeline.records import Lesion, PipelineResult
+from pipeline.records import ROLES, Lesion, PipelineResult
 
 _REFERENCED_SEGMENT = "121191"
+_INTENSITIES = ("mean_intensity_", "mirrored_intensity_")
 # Values are written with six significant digits.
 _RELATIVE_TOLERANCE = 1e-5
 
 
-def check_numbers(groups: Sequence[Dataset], segment_count: int | None, result: PipelineResult) -> None:
+def check_numbers(
+    totals: Dataset, groups: Sequence[Dataset], segment_count: int | None, result: PipelineResult
+) -> None:
     """Hold each measurement group against the pipeline's measurements.
 
     Parameters
     ----------
+    totals
+        The group of all lesions.
     groups
-        The first is that of all lesions.
+        Those of the lesions, two for each segment.
     segment_count
         How many segments there are; None when there is no lesion.
     """
     total_values = [(item.name, item.value) for item in result.measurements]
     if segment_count is None:
-        _compare("all lesions", groups[0], total_values)
+        _compare("all lesions", totals, total_values)
         return
     longest_mm = max(lesion.long_axis.length_mm for lesion in result.lesions)
-    _compare("all lesions", groups[0], [*total_values, ("greatest_long_axis", longest_mm)])
+    _compare("all lesions", totals, [*total_values, ("greatest_long_axis", longest_mm)])
     by_segment = lesions_of_segments(segment_count, result)
-    for segment_group, line_group in zip(groups[1::2], groups[2::2], strict=True):
+    for segment_group, line_group in zip(groups[::2], groups[1::2], strict=True):
         number = _segment_number(segment_group)
         lesions = by_segment[number]
         _compare(f"segment {number}", segment_group, _expected_of_segment(lesions, result))
@@ -57,7 +62,12 @@ def _expected_of_segment(lesions: Sequence[Lesion], result: PipelineResult) -> l
             )
         ]
     (lesion,) = lesions
-    expected = [(item.name, item.value) for item in lesion.measurements if item.name != "long_axis"]
+    expected = [
+        (item.name, item.value)
+        for item in lesion.measurements
+        if item.name != "long_axis" and not item.name.startswith(_INTENSITIES)
+    ]
+    expected += _expected_signals(lesion)
     if lesion.mean_agreement is not None:
         expected.append(("agreement", 100 * lesion.mean_agreement))
     changes = result.follow_up.changes if result.follow_up else ()
@@ -67,6 +77,16 @@ def _expected_of_segment(lesions: Sequence[Lesion], result: PipelineResult) -> l
         if change.label == lesion.label and change.earlier_labels
     ]
     return expected
+
+
+def _expected_signals(lesion: Lesion) -> list[tuple[str, float]]:
+    """Return how many times the mirrored site's intensity the lesion's is, for each image that has both."""
+    values = {item.name: item.value for item in lesion.measurements}
+    return [
+        (f"relative_signal_{role}", values[f"mean_intensity_{role}"] / values[f"mirrored_intensity_{role}"])
+        for role in ROLES
+        if f"mean_intensity_{role}" in values and values.get(f"mirrored_intensity_{role}", 0) > 0
+    ]
 
 
 def _segment_number(group: Dataset) -> int:

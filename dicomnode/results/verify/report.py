@@ -14,12 +14,14 @@ from dicomnode.results.verify.content import code_of, code_values, concept, numb
 from dicomnode.results.verify.mask import lesions_of_segments, list_segments, side_of
 from dicomnode.results.verify.numbers import check_numbers
 from dicomnode.results.verify.source import SourceStudy
+from dicomnode.results.verify.words import check_words
+from dicomnode.settings.config import Language
 from pipeline.geometry import apply_affine, voxel_volume_mm3
 from pipeline.records import LesionChange, PipelineResult
 
 _RELATIVE_TOLERANCE = 1e-4
 _GROUP, _TRACKING_UID, _REFERENCED_SEGMENT = "125007", "112040", "121191"
-_LATERALITY, _FRAME_OF_REFERENCE = "272741003", "112227"
+_FINDING_SITE, _LATERALITY, _FRAME_OF_REFERENCE = "363698007", "272741003", "112227"
 _SUMMARY = "111017"
 _ALGORITHM_NAME, _ALGORITHM_VERSION = "111001", "111003"
 
@@ -30,6 +32,7 @@ def check_report(
     result: PipelineResult,
     sources: Sequence[SourceSeries],
     source: SourceStudy,
+    language: Language,
 ) -> None:
     """Refuse a report whose references, tracking UIDs, codes, numbers or lines differ from what the pipeline measured.
 
@@ -45,15 +48,53 @@ def check_report(
     """
     _check_evidence(report, segmentation, sources)
     _check_frames_of_reference(report, source)
-    groups = [item for item in walk_content(report) if concept(item) == _GROUP]
-    _check_verdict(report, result)
-    _check_algorithm(groups, result)
-    _check_changes(groups, segmentation, result)
+    totals, groups = _read_groups(report, segmentation)
+    title = expected_codes.POSITIVE_TITLE if result.lesions else expected_codes.NEGATIVE_TITLE
+    _check_verdict(report, result, title)
+    _check_algorithm([totals, *groups], result)
+    _check_changes([totals, *groups], segmentation, result)
     if segmentation is None:
-        _check_negative(report, groups)
+        _check_negative(report, [totals])
     else:
         _check_groups(groups, segmentation, result, sources[0])
-    check_numbers(groups, None if segmentation is None else len(list_segments(segmentation)), result)
+        if any(item.ValueType == "SCOORD" for item in walk_content(totals)):
+            raise ResultRejected("the report draws a line for all lesions together")
+    segment_count = None if segmentation is None else len(list_segments(segmentation))
+    check_numbers(totals, groups, segment_count, result)
+    check_words(report, segment_count or 0, result, language)
+
+
+def check_summary(
+    report: Dataset,
+    segmentation: Dataset,
+    result: PipelineResult,
+    sources: Sequence[SourceSeries],
+    language: Language,
+) -> None:
+    """Refuse a report without measurements whose references, verdict or words differ from what was measured.
+
+    Raises
+    ------
+    ResultRejected
+        With the first difference.
+    """
+    _check_evidence(report, segmentation, sources)
+    _check_verdict(report, result, expected_codes.NEGATIVE_TITLE)
+    check_words(report, len(list_segments(segmentation)), result, language)
+
+
+def _read_groups(report: Dataset, segmentation: Dataset | None) -> tuple[Dataset, list[Dataset]]:
+    """Return the group of all lesions, and those of the lesions; without lesions the totals are the only group."""
+    derived = [
+        item for item in report.ContentSequence if concept(item) == expected_codes.DERIVED_MEASUREMENTS
+    ]
+    totals = [item for container in derived for item in walk_content(container) if concept(item) == _GROUP]
+    groups = [item for item in walk_content(report) if concept(item) == _GROUP and item not in totals]
+    if segmentation is None:
+        totals, groups = [*totals, *groups], []
+    if len(totals) != 1:
+        raise ResultRejected(f"the report has {len(totals)} groups of all lesions instead of one")
+    return totals[0], groups
 
 
 def check_refusal_report(report: Dataset) -> None:
@@ -87,6 +128,7 @@ def _check_groups(
     if not set(segments.values()) <= drawn:
         raise ResultRejected("a lesion has no line in the report")
     _check_sides(groups, segments, result)
+    _check_regions(groups, segments, result)
 
 
 def _check_evidence(report: Dataset, segmentation: Dataset | None, sources: Sequence[SourceSeries]) -> None:
@@ -114,10 +156,9 @@ def _check_frames_of_reference(report: Dataset, source: SourceStudy) -> None:
         raise ResultRejected("the report has another frame of reference than the images")
 
 
-def _check_verdict(report: Dataset, result: PipelineResult) -> None:
+def _check_verdict(report: Dataset, result: PipelineResult, title: tuple[str, str]) -> None:
     """Hold title, summary and the answer to "is there a lesion" against whether there is one."""
     positive = bool(result.lesions)
-    title = expected_codes.POSITIVE_TITLE if positive else expected_codes.NEGATIVE_TITLE
     if code_of(report.ConceptNameCodeSequence[0]) != title:
         raise ResultRejected(
             "the report's title is not that of a report with lesions"
@@ -153,6 +194,20 @@ def _check_sides(groups: Sequence[Dataset], segments: Mapping[int, str], result:
             stated = set(code_values(group, _LATERALITY))
             if text_of(group, _TRACKING_UID) == segments[number] and stated != ({side} if side else set()):
                 raise ResultRejected("the report's laterality of a lesion differs from the pipeline's")
+
+
+def _check_regions(groups: Sequence[Dataset], segments: Mapping[int, str], result: PipelineResult) -> None:
+    """Hold the coded regions of a lesion against its shares: none besides them, and the largest among them."""
+    for number, lesions in lesions_of_segments(len(segments), result).items():
+        shares = [share.region for share in lesions[0].regions] if len(lesions) == 1 else []
+        coded = [expected_codes.REGIONS[region] for region in shares if region in expected_codes.REGIONS]
+        largest = set(coded[:1]) if shares[:1] and shares[0] in expected_codes.REGIONS else set()
+        for group in groups:
+            if text_of(group, _TRACKING_UID) != segments[number]:
+                continue
+            stated = set(code_values(group, _FINDING_SITE)) - {expected_codes.BRAIN[0]}
+            if not largest <= stated <= set(coded):
+                raise ResultRejected("the report's regions of a lesion differ from the pipeline's")
 
 
 def _check_changes(groups: Sequence[Dataset], segmentation: Dataset | None, result: PipelineResult) -> None:

@@ -26,6 +26,28 @@ CONTRALATERAL = Code("255209002", "SCT", "Contralateral")
 SIDES: Mapping[str, Code] = {"left": LEFT, "right": RIGHT, "both": BILATERAL}
 """Key: `pipeline.records.Laterality`; an unknown side is not coded."""
 
+# Regions (CID 4031 and the brain's own codes); basal ganglia and periventricular white matter have none there.
+REGIONS: Mapping[str, Code] = {
+    "frontal": Code("83251001", "SCT", "Frontal lobe"),
+    "parietal": Code("16630005", "SCT", "Parietal lobe"),
+    "temporal": Code("78277001", "SCT", "Temporal lobe"),
+    "occipital": Code("31065004", "SCT", "Occipital lobe"),
+    "insula": Code("36169008", "SCT", "Insula"),
+    "thalamus": Code("42695009", "SCT", "Thalamus"),
+    "cerebellum": Code("113305005", "SCT", "Cerebellum"),
+    "brain-stem": Code("119238007", "SCT", "Brain Stem"),
+}
+"""Key: `pipeline.records.RegionName`; a region without a code is in the words only."""
+
+# Languages (RFC 5646, CID 5000).
+LANGUAGES: Mapping[str, Code] = {
+    "en": Code("en-US", "RFC5646", "English (United States)"),
+    "de": Code("de", "RFC5646", "German"),
+    "fr": Code("fr", "RFC5646", "French"),
+    "es": Code("es", "RFC5646", "Spanish"),
+}
+"""Key: `report.language`."""
+
 # Document, observer, equipment (CID 7021, 7000, 646, 7005, 7162).
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 DIAGNOSTIC_IMAGING_REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
@@ -54,6 +76,7 @@ SUM_OF_SEGMENTED_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method f
 MILLILITER = Code("ml", "UCUM", "ml")
 MILLIMETER = Code("mm", "UCUM", "mm")
 PERCENT = Code("%", "UCUM", "Percent")
+TIMES = Code("{times}", "UCUM", "times")
 NO_UNITS = Code("1", "UCUM", "no units")
 
 # Answers (CID 240, 6047) and words.
@@ -68,6 +91,14 @@ PRESENT = Code("52101004", "SCT", "Present")
 UNDETERMINED = Code("373068000", "SCT", "Undetermined")
 IMAGE_QUALITY_RATING = Code("111029", "DCM", "Image Quality Rating")
 LIMITED_QUALITY = Code("RID13", "RADLEX", "Limited quality")
+IMPRESSION = Code("121073", "DCM", "Impression")
+PROCEDURE_DESCRIPTION = Code("121065", "DCM", "Procedure Description")
+DERIVED_MEASUREMENTS = Code("126011", "DCM", "Derived Imaging Measurements")
+IMPRESSION = Code("121073", "DCM", "Impression")
+PROCEDURE_DESCRIPTION = Code("121065", "DCM", "Procedure Description")
+DERIVED_MEASUREMENTS = Code("126011", "DCM", "Derived Imaging Measurements")
+IMAGE_LIBRARY = Code("111028", "DCM", "Image Library")
+PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
 FINDING = Code("121071", "DCM", "Finding")
 CONCLUSION = Code("121077", "DCM", "Conclusion")
 COMMENT = Code("121106", "DCM", "Comment")
@@ -84,6 +115,8 @@ NEW_LESION = Code("new", OWN_SCHEME, "New lesion")
 LESION_IS_GONE = Code("gone", OWN_SCHEME, "Lesion is gone")
 NOT_IMAGED = Code("not-imaged", OWN_SCHEME, "Lesion is outside the images")
 EARLIER_VOLUME = Code("earlier-volume", OWN_SCHEME, "Volume in the earlier study")
+RELATIVE_FLAIR = Code("flair-ratio", OWN_SCHEME, "FLAIR signal relative to the other side")
+RELATIVE_T1 = Code("t1-ratio", OWN_SCHEME, "T1 signal relative to the other side")
 AGREEMENT = Code("agreement", OWN_SCHEME, "Agreement of the network's passes")
 TRACKING_UNIQUE_IDENTIFIER = Code("112040", "DCM", "Tracking Unique Identifier")
 CHANGES: Mapping[str, Code] = {
@@ -92,6 +125,6 @@ CHANGES: Mapping[str, Code] = {
 }  # fmt: skip
 """Key: `pipeline.records.Change`."""
 
-NOT_IN_DICTIONARY = frozenset({MILLILITER, QUALITATIVE_EVALUATIONS})
+NOT_IN_DICTIONARY = frozenset({MILLILITER, TIMES, QUALITATIVE_EVALUATIONS})
 """Used by PS3.16 (TID 1500) or UCUM, but absent from pydicom's dictionaries; so are those of our own scheme.
 """

@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 
 from dicomnode.errors import ResultRejected
 from dicomnode.results.words import codes
-from pipeline.records import Measurement
+from pipeline.records import ROLES, Measurement, Role
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class MeasuredQuantity:
         Its column in tables of lesions; empty where it has none.
     bids
         What the sidecar of such a table says of the column.
-    sentence
-        How a lesion's sentence states it, with `{value}`; empty where it does not.
+    is_reported
+        Whether the report codes it; what it does not is in tables of lesions only.
     """
 
     concept: Code
@@ -41,12 +41,19 @@ class MeasuredQuantity:
     topographical_modifier: Code | None = None
     column: str = ""
     bids: Mapping[str, str] = field(default_factory=dict)
-    sentence: str = ""
+    is_reported: bool = True
 
 
 def _mean_of(role: str, signal: Code) -> MeasuredQuantity:
     words = {"Description": f"Mean of the {role.upper()}, in the units of the image"}
-    return MeasuredQuantity(signal, codes.NO_UNITS, derivation=codes.MEAN, column=f"mean_{role}", bids=words)
+    return MeasuredQuantity(
+        signal,
+        codes.NO_UNITS,
+        derivation=codes.MEAN,
+        column=f"mean_{role}",
+        bids=words,
+        is_reported=False,
+    )
 
 
 def _mirrored_mean_of(role: str, signal: Code) -> MeasuredQuantity:
@@ -59,6 +66,7 @@ def _mirrored_mean_of(role: str, signal: Code) -> MeasuredQuantity:
         topographical_modifier=codes.CONTRALATERAL,
         column=f"mirrored_{role}",
         bids=words,
+        is_reported=False,
     )
 
 
@@ -69,7 +77,6 @@ MEASURED: Mapping[str, MeasuredQuantity] = {
         method=codes.SUM_OF_SEGMENTED_VOXELS,
         column="volume_ml",
         bids={"Description": "Volume", "Units": "mL"},
-        sentence="{value:.2f} ml",
     ),
     "total_volume": MeasuredQuantity(
         codes.VOLUME, codes.MILLILITER, derivation=codes.TOTAL, method=codes.SUM_OF_SEGMENTED_VOXELS
@@ -84,12 +91,12 @@ MEASURED: Mapping[str, MeasuredQuantity] = {
         codes.MILLIMETER,
         column="long_axis_mm",
         bids={"Description": "Longest diameter within a slice", "Units": "mm"},
-        sentence="longest in-plane axis {value:.1f} mm",
     ),
     "greatest_long_axis": MeasuredQuantity(codes.LONG_AXIS, codes.MILLIMETER, derivation=codes.MAXIMUM),
     "maximum_3d_diameter": MeasuredQuantity(
         codes.MAXIMUM_3D_DIAMETER,
         codes.MILLIMETER,
+        derivation=codes.MAXIMUM,
         column="maximum_3d_diameter_mm",
         bids={"Description": "Longest diameter in space", "Units": "mm"},
     ),
@@ -98,6 +105,8 @@ MEASURED: Mapping[str, MeasuredQuantity] = {
     "mirrored_intensity_flair": _mirrored_mean_of("flair", codes.MR_SIGNAL_INTENSITY),
     "mean_intensity_t1": _mean_of("t1", codes.T1_SIGNAL_INTENSITY),
     "mirrored_intensity_t1": _mirrored_mean_of("t1", codes.T1_SIGNAL_INTENSITY),
+    "relative_signal_flair": MeasuredQuantity(codes.RELATIVE_FLAIR, codes.TIMES, derivation=codes.MEAN),
+    "relative_signal_t1": MeasuredQuantity(codes.RELATIVE_T1, codes.TIMES, derivation=codes.MEAN),
     # The network's mean probability, which is not calibrated: the words of the report say so.
     "certainty": MeasuredQuantity(codes.CERTAINTY_OF_FINDING, codes.PERCENT, derivation=codes.MEAN),
     "agreement": MeasuredQuantity(codes.AGREEMENT, codes.PERCENT, derivation=codes.MEAN),
@@ -123,10 +132,38 @@ def row_of(name: str) -> MeasuredQuantity:
     return MEASURED[name]
 
 
-def state(measurements: Iterable[Measurement]) -> str:
-    """Return what a sentence says of these measurements, in the order of the table; "" where it says nothing."""
-    order = list(MEASURED)
-    rows = sorted(
-        ((item, row_of(item.name)) for item in measurements), key=lambda pair: order.index(pair[0].name)
-    )
-    return ", ".join(row.sentence.format(value=item.value) for item, row in rows if row.sentence)
+def relative_signals(measurements: Iterable[Measurement]) -> dict[Role, float]:
+    """Return, for each image, how many times the other side's signal the lesion's is.
+
+    The units of an MR image are arbitrary; what the mirrored site of the other side has is not. An image
+    without a positive value there is left out.
+    """
+    values = {item.name: item.value for item in measurements}
+    ratios: dict[Role, float] = {}
+    # The FLAIR first: it is what one reads for a stroke.
+    for role in reversed(ROLES):
+        own, mirrored = values.get(f"mean_intensity_{role}"), values.get(f"mirrored_intensity_{role}")
+        if own is not None and mirrored is not None and mirrored > 0:
+            ratios[role] = own / mirrored
+    return ratios
+
+
+def reported(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Return what the report codes of these measurements.
+
+    Arbitrary intensities are replaced by the signal relative to the other side.
+
+    Raises
+    ------
+    ResultRejected
+        A measurement has no row.
+    """
+    listed = list(measurements)
+    coded = [item for item in listed if row_of(item.name).is_reported]
+    return [
+        *coded,
+        *(
+            Measurement(f"relative_signal_{role}", ratio, "1", "mean over that of the mirrored site")
+            for role, ratio in relative_signals(listed).items()
+        ),
+    ]

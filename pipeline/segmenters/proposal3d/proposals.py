@@ -98,6 +98,7 @@ def group_slices(
     heads
         (slice, row, column): where the head is.
     """
+    # A group that is open, as (slice number, rectangle).
     groups: list[Group] = []
     opened: list[tuple[int, Rectangle]] = []
 

@@ -66,15 +66,20 @@ def propose(
     The second value says how they came about.
     """
     plan = plan_tiles(image.shape[1:], spec.patch, 0.5, gaussian=True)
+    # 1. A heat map of each axial slice.
     heat = apply_tiles(graphs[PROPOSAL_GRAPH], image, plan)[0]
+    # 2. One rectangle a slice, around everything that is warm enough.
     rectangles = [find_rectangle(plane, spec.threshold, spec.smallest_pixels) for plane in heat]
+    # 3. Runs of slices that show the same head, and 4. one box a run.
     groups = group_slices(rectangles, (image != 0).any(axis=0), spec.area_change, spec.head_iou)
     boxes = [box_of(group, spec.box_iou) for group in groups]
+    # 5. What the slices missed, from a coarse pass in 3D.
     added: list[Box] = []
     if spec.coarse:
         added = find_boxes(
             apply_tiles(graphs[COARSE_GRAPH], image, plan)[0], spec.coarse_threshold, SMALLEST_COARSE_VOXELS
         )
+    # 6. Boxes of at least one patch, without those that lie in another one.
     grown = drop_contained([grow(box, least, image.shape[1:]) for box in (*boxes, *added)])
     facts = {
         "slices": sum(rectangle is not None for rectangle in rectangles),
@@ -96,6 +101,7 @@ def segment_boxes(bundle: Bundle, network: Network, image: FloatArray, boxes: li
         )
         total[region_slices] += apply_tiles(network, region, plan)[0]
         count[region_slices] += 1
+    # Boxes overlap: a voxel gets the mean of those that hold it.
     probability: FloatArray = (total / np.maximum(count, 1)).clip(0.0, 1.0)
     return probability
 

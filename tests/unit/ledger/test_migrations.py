@@ -246,6 +246,23 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
             }
         ],
     },
+    "0011": {
+        "notices": [
+            {
+                "id": 1,
+                "channel": "mail",
+                "target": "0123",
+                "kind": "failed",
+                "subject": "2.25.1",
+                "sentence": "Study 2.25.1 failed.",
+                "noted_at": 5.0,
+                "due_at": 6.0,
+                "told_at": None,
+                "ended_at": None,
+                "attempts": 1,
+            }
+        ]
+    },
 }
 
 # Rows that a revision itself puts into its new tables.

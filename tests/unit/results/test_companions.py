@@ -136,8 +136,8 @@ def test_an_answer_is_marked_in_header_and_pixels(results: tuple[EncodedResult, 
     assert datasets["pdf"].BurnedInAnnotation == "YES"
     lines = read_lines(datasets["pdf"].EncapsulatedDocument)
     assert lines[0] == "AI result, not for primary diagnosis"
-    assert any(line.startswith("2 lesions found on the FLAIR") for line in lines)
-    assert {"L 30, P 20, H 22", "R 34, A 28, H 10"} & set(lines)
+    assert any(line.startswith("Left-sided lesion of ") for line in lines)
+    assert {"left", "right"} <= set(lines)
 
 
 def test_pictures_show_the_slices_that_they_name(
@@ -193,7 +193,7 @@ def test_a_study_without_lesions_is_answered_by_page_and_picture_too(tmp_path: P
 
     assert [item.kind for item in results] == ["pictures", "pdf", "sr"]
     assert any(
-        "No lesion was found" in line for line in read_lines(read_back(results[1]).EncapsulatedDocument)
+        "No stroke lesion found." in line for line in read_lines(read_back(results[1]).EncapsulatedDocument)
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from dicomnode.errors import ResultRejected
 from dicomnode.results.build import build_answer
 from dicomnode.results.words.lesion_table import COLUMN_WORDS, COLUMNS, lesion_row
-from dicomnode.results.words.measured import MEASURED, row_of, state
+from dicomnode.results.words.measured import MEASURED, relative_signals, reported, row_of
 from pipeline.measure.volume import measure_lesion_count, measure_lesion_load, measure_volume
 from pipeline.records import Measurement
 from tests.factories.results import answered_study, make_result
@@ -82,12 +82,21 @@ def test_units_are_those_that_the_pipeline_measures_in() -> None:
     assert [row_of(item.name).unit.value for item in measured] == [item.unit for item in measured]
 
 
-def test_columns_are_described_and_sentences_keep_the_order_of_the_table() -> None:
+def test_every_column_is_described() -> None:
     assert set(COLUMN_WORDS) == set(COLUMNS) - {"label"}
-    assert state(
-        [
-            Measurement("long_axis", 4.25, "mm", ""),
-            Measurement("certainty", 50, "%", ""),
-            Measurement("volume", 1, "ml", ""),
-        ]
-    ) == ("1.00 ml, longest in-plane axis 4.2 mm")
+
+
+def test_intensities_are_reported_relative_to_the_other_side() -> None:
+    measured = [
+        Measurement("volume", 1, "ml", ""),
+        Measurement("mean_intensity_flair", 700, "1", ""),
+        Measurement("mirrored_intensity_flair", 500, "1", ""),
+        Measurement("mean_intensity_t1", 300, "1", ""),
+        Measurement("mirrored_intensity_t1", 0, "1", ""),
+    ]
+
+    assert relative_signals(measured) == {"flair": 1.4}
+    assert [(item.name, item.value) for item in reported(measured)] == [
+        ("volume", 1),
+        ("relative_signal_flair", 1.4),
+    ]

@@ -18,10 +18,10 @@ from dicomnode.results.records import EncodedResult
 from dicomnode.results.report import document, lesions
 from dicomnode.results.seg import segmentation
 from dicomnode.results.verify.gate import read_back, verify_answer
-from dicomnode.results.words import codes
+from dicomnode.results.words import codes, measured, narrative, places
 from dicomnode.results.words.measured import MEASURED
 from dicomnode.settings.forms import ResultForm, ResultKind
-from pipeline.records import Measurement
+from pipeline.records import Measurement, RegionShare
 from tests.factories.results import Answered, answered_study, followed
 
 EVERYTHING = ResultForm(objects=("seg", "sr", "probability", "pictures", "pdf", "ko"))
@@ -42,6 +42,9 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
         roles=("flair",),
         flair={"shape": (16, 48, 40), "spacing_mm": (12.0, 4.0, 5.0)},
     )
+    first, *others = study.result.lesions
+    frontal = replace(first, regions=(RegionShare("frontal", "left", 1.0),))
+    study = replace(study, result=replace(study.result, lesions=(frontal, *others)))
     return replace(study, context=replace(study.context, forms=(EVERYTHING,)))
 
 
@@ -123,6 +126,11 @@ def wrong_side_in_the_report(patch: pytest.MonkeyPatch) -> None:
         )
 
     patch.setattr(lesions, "_describe_segment", describe)
+
+
+def swapped_words(patch: pytest.MonkeyPatch) -> None:
+    swapped = {"left": "right", "right": "left"}
+    patch.setattr(places, "side_of", lambda lesion: swapped[lesion.laterality])
 
 
 def scaled_volume(patch: pytest.MonkeyPatch) -> None:
@@ -223,8 +231,35 @@ BUGS: dict[str, tuple[Plant, str]] = {
     "wrong title": (wrong_code("IMAGING_MEASUREMENT_REPORT", codes.DIAGNOSTIC_IMAGING_REPORT), "title"),
     "wrong code of a measurement": (wrong_row("certainty", "agreement"), "measurement certainty"),
     "mirrored side for the lesion's": (
-        wrong_row("mirrored_intensity_flair", "mean_intensity_flair"),
-        "measurement mirrored",
+        wrap(
+            measured, "relative_signals", lambda ratios: {role: 1 / ratio for role, ratio in ratios.items()}
+        ),
+        "measurement relative_signal_flair",
+    ),
+    "signal of the other image": (
+        wrong_row("relative_signal_flair", "relative_signal_t1"),
+        "measurement relative_signal_flair",
+    ),
+    "wrong side in the words": (swapped_words, "names the left side"),
+    "wrong side in the impression": (
+        wrap(narrative, "describe_lesion", lambda words: words.replace("eft", "ight")),
+        "the impression names the left side",
+    ),
+    "wrong volume in the words": (
+        wrap(narrative, "measured_ml", lambda volume_ml: 1.1 * volume_ml),
+        "words on lesion 1 state another volume",
+    ),
+    "wrong number in a segment's label": (
+        wrap(segments, "label_segment", lambda label: f"9{label}"),
+        "does not begin with its number",
+    ),
+    "wrong region": (
+        lambda patch: patch.setitem(codes.REGIONS, "frontal", codes.REGIONS["occipital"]),  # type: ignore[call-overload]
+        "regions of a lesion",
+    ),
+    "words in another order": (
+        wrap(document, "write_texts", lambda texts: texts[::-1]),
+        "does not begin with its impression",
     ),
     "wrong unit": (wrong_row("lesion_load", "lesion_count"), "measurement lesion_load"),
     "wrong volume": (scaled_volume, "the report says"),

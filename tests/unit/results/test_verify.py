@@ -246,11 +246,11 @@ def number_of(report: Dataset, code: str, place: int) -> Dataset:
 
 
 def halve_a_volume(report: Dataset) -> None:
-    number_of(report, "118565006", -1).NumericValue = "1.08"
+    number_of(report, "118565006", -3).NumericValue = "1.08"
 
 
 def stretch_a_line(report: Dataset) -> None:
-    number_of(report, "103339001", -1).NumericValue = "99"
+    number_of(report, "103339001", -2).NumericValue = "99"
 
 
 def swap_line_coordinates(report: Dataset) -> None:
