@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ from pipeline.preprocess.register import (
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation, undo_orientation
 from pipeline.preprocess.resample import IDENTITY, plan_covering_grid
 from pipeline.preprocess.template import TemplateFit, find_template_remarks, fit_template
-from pipeline.quality.gates import find_quality_remarks, measure_quality
+from pipeline.quality.gates import Quality, find_quality_remarks, measure_quality
 from pipeline.quality.head import find_head_problem, measure_head
 from pipeline.records import Array, Finding, LesionRule, PipelineResult, Plan, Role, Volume
 from pipeline.segmenters.case import Answer, Case
@@ -109,11 +110,14 @@ def run_pipeline(
     # 3. Find the brain in each image.
     brains = _lend_brains(images, extract_brains(images, recipe, plan, journal), journal)
     # 4. Bring the other image onto the reference. An image that cannot be brought there changes the plan.
-    case = _register(images, brains, recipe, plan, journal)
+    # What needs no registration is computed next to it, on another core.
+    with ThreadPoolExecutor(1, thread_name_prefix="pipeline") as other_core:
+        early = _begin_judgements(images, brains, recipe, plan, other_core)
+        case = _register(images, brains, recipe, plan, journal)
     if len(case.images) < len(plan.roles):
         plan = make_plan(recipe, list(inputs), [role for role in plan.roles if role not in case.images])
-    fit = _judge_head(case.images[plan.roles[0]], case.brain, plan, journal)
-    _judge_quality(case, brains, recipe, journal)
+    fit = _judge_head(case.images[plan.roles[0]], case.brain, early, plan, journal)
+    _judge_quality(case, early, recipe, journal)
     # 5 to 8. Resample, correct, normalise, infer.
     answer = _infer(case, recipe, plan, journal, segmenter)
     # 9 to 11. Back to the reference's own voxels, lesions, and where the brain lies in the template.
@@ -240,7 +244,36 @@ def _same_frame(reference: Volume, moving: Volume) -> bool:
     return reference.frame_of_reference_uid == moving.frame_of_reference_uid
 
 
-def _judge_head(image: Volume, brain: Brain, plan: Plan, journal: Journal) -> TemplateFit | None:
+@dataclass(frozen=True)
+class _EarlyJudgements:
+    """What is computed next to the registration, and read when its step comes."""
+
+    fit: Future[TemplateFit]
+    qualities: Mapping[Role, Future[Quality]]
+
+
+def _begin_judgements(
+    images: Mapping[Role, Volume],
+    brains: Mapping[Role, Brain],
+    recipe: Recipe,
+    plan: Plan,
+    pool: ThreadPoolExecutor,
+) -> _EarlyJudgements:
+    """Begin to lay the reference on the template, and to measure the quality of each image."""
+    reference = plan.roles[0]
+    spacing_mm = recipe.lesion.input.spacing_mm
+    return _EarlyJudgements(
+        pool.submit(fit_template, images[reference], brains[reference]),
+        {
+            role: pool.submit(measure_quality, images[role], brain, spacing_mm)
+            for role, brain in brains.items()
+        },
+    )
+
+
+def _judge_head(
+    image: Volume, brain: Brain, early: _EarlyJudgements, plan: Plan, journal: Journal
+) -> TemplateFit | None:
     """Return how the brain lies in the template, None where that is not known; refuse what is no head.
 
     Raises
@@ -250,7 +283,7 @@ def _judge_head(image: Volume, brain: Brain, plan: Plan, journal: Journal) -> Te
     """
     with journal.step("judge_head") as parameters:
         try:
-            fit = fit_template(image, brain)
+            fit = early.fit.result()
         except RuntimeError as failure:
             # The optimiser found no way to lay the one on the other; its message names its own parameters
             # alone.
@@ -267,11 +300,11 @@ def _judge_head(image: Volume, brain: Brain, plan: Plan, journal: Journal) -> Te
     return fit
 
 
-def _judge_quality(case: Case, brains: Mapping[Role, Brain], recipe: Recipe, journal: Journal) -> None:
+def _judge_quality(case: Case, early: _EarlyJudgements, recipe: Recipe, journal: Journal) -> None:
     with journal.step("judge_quality") as parameters:
-        for role, brain in brains.items():
+        for role, measured in early.qualities.items():
             if role in case.images:
-                quality = measure_quality(case.images[role], brain, recipe.lesion.input.spacing_mm)
+                quality = measured.result()
                 parameters[role] = asdict(quality)
                 journal.findings += find_quality_remarks(role, quality, recipe.lesion.trained.get(role, {}))
 

@@ -33,6 +33,10 @@ from pipeline.records import Array
 
 DEMO_STUDY = Path(__file__).parent.parent / "simulator" / "demo_study.npz"
 STUDY_UID = derive_uid("demo", "study")
+# For whoever wants to look at the study afterwards: `dicomnode web` on the demo's own configuration.
+_PAGES_PORT = 8042
+_PAGES = f"[web]\nenabled = true\nlogin = false\nport = {_PAGES_PORT}\n"
+PAGE_OF_STUDY = f"http://127.0.0.1:{_PAGES_PORT}/studies/{STUDY_UID}"
 # Beside the usual results the report as text: what a person reads first.
 _OBJECTS = 'objects = ["auto", "summary"]\n'
 _IMAGING_MEASUREMENTS = "126010"
@@ -78,7 +82,7 @@ def run_demo(folder: Path, timeout_s: float, say: Callable[[str], None]) -> Demo
     say(f"scanner: {len(images)} MR images of one synthetic T1 + FLAIR study")
     with Archive(folder / "pacs") as archive:
         say(f"PACS: {archive.ae_title} listens on 127.0.0.1:{archive.port}")
-        with NodeProcesses(folder, archive.ae_title, archive.port, _OBJECTS) as node:
+        with NodeProcesses(folder, archive.ae_title, archive.port, _OBJECTS + _PAGES) as node:
             port = node.port()
             say(f"node: {AE_TITLE} listens on 127.0.0.1:{port}; receive and work are separate processes")
             _send(images, port)

@@ -29,10 +29,17 @@ def demo(folder: Path, timeout_s: float) -> bool:
 
     False when the SEG does not cover half of the largest planted lesion.
     """
-    from dicomnode.commands.demo import run_demo
+    from dicomnode.commands.demo import PAGE_OF_STUDY, run_demo
 
     result = run_demo(folder, timeout_s, lambda line: console.print(line, highlight=False))
     _print_demo(result)
+    command = f"dicomnode web --config {folder / 'dicomnode.toml'}"
+    console.print(
+        f"To look at it in a browser, run `{command}` and open {PAGE_OF_STUDY}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     return max(result.planted, key=lambda lesion: lesion.planted_ml).overlap_percent >= 50
 
 

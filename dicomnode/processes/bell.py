@@ -61,12 +61,15 @@ class Bell:
     def __init__(self, root: Path, on_ring: Callable[[], None]) -> None:
         self._on_ring = on_ring
         self._stopping = threading.Event()
-        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._line.settimeout(_POLL_S)
         (root / BELL_NAME).unlink(missing_ok=True)
         folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._line.settimeout(_POLL_S)
         try:
             self._line.bind(_address(folder))
+        except OSError:
+            self._line.close()
+            raise
         finally:
             os.close(folder)
         (root / BELL_NAME).chmod(0o600)

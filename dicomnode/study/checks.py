@@ -263,8 +263,8 @@ def _announced_by(headers: Sequence[InstanceHeader]) -> set[int]:
         return {sum(max(1, header.NumberOfFrames) for header in headers)} if is_whole else set()
     if len(headers) == 1 and first.NumberOfFrames > 1:
         return {first.NumberOfFrames}
-    numbers = _counts_series(first) or {first.extra.get("LocationsAnnounced")}
-    return {int(number) for number in numbers if number}
+    locations = first.extra.get("LocationsAnnounced")
+    return _counts_series(first) or ({int(locations)} if locations else set())
 
 
 def _counts_series(header: InstanceHeader) -> set[int]:

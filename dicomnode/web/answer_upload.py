@@ -6,12 +6,13 @@ import json
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 from dicomnode.errors import StudyRefused
+from dicomnode.records import Role
 from dicomnode.settings.config import Config
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
 _ZIP_PROBLEMS = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError)
-NIFTI_SUFFIXES = {"flair": "-flair", "t1": "-t1"}
+NIFTI_SUFFIXES: Mapping[Role, str] = {"flair": "-flair", "t1": "-t1"}
 """What the name of an uploaded NIfTI file ends in, before `.nii` or `.nii.gz`, by its role."""
 
 
@@ -55,7 +56,7 @@ def answer_upload(task: UploadTask) -> None:
     unpack_archives(
         task.folder / "in", task.config.web.upload_maximum_files, task.config.web.upload_maximum_mb
     )
-    cases = list(_cases(task.folder / "in", say))
+    cases = list(_cases(task.folder / "in"))
     if not cases:
         raise StudyRefused(
             "There is no MR study in this upload: neither DICOM images nor a NIfTI file.", code="no-input"
@@ -64,9 +65,7 @@ def answer_upload(task: UploadTask) -> None:
     answers = []
     for number, case in enumerate(cases, start=1):
         prefix = f"study {number} of {len(cases)}: " if len(cases) > 1 else ""
-        answer = answer_case(
-            OfflineTask(case, task.config, output), lambda words, prefix=prefix: say(prefix + words)
-        )  # type: ignore[misc]
+        answer = answer_case(OfflineTask(case, task.config, output), _prefixed(say, prefix))
         answers.append(
             {
                 "case": answer.label.stem,
@@ -123,7 +122,7 @@ def _check_members(members: list[zipfile.ZipInfo], room_files: int) -> None:
             raise StudyRefused("The zip file is encrypted; pack it without a password.", code="zip-encrypted")
 
 
-def _copy(source: BinaryIO | zipfile.ZipExtFile, target: Path, room_bytes: int) -> int:
+def _copy(source: IO[bytes], target: Path, room_bytes: int) -> int:
     """Copy a member and return its size; what its header says of that is not believed."""
     count = 0
     with target.open("wb") as file:
@@ -143,28 +142,32 @@ def _kind_suffix(filename: str) -> str:
     for suffix in (".nii.gz", ".nii"):
         if name.endswith(suffix):
             role = guess_role(name)
-            return f"{NIFTI_SUFFIXES.get(role, '')}{suffix}"
+            return f"{NIFTI_SUFFIXES[role] if role else ''}{suffix}"
     return ".dcm"
 
 
-def guess_role(name: str) -> str:
-    """Return "flair", "t1", or nothing, as a file's name says.
+def guess_role(name: str) -> Role | None:
+    """Return the role that a file's name says.
 
     >>> guess_role("sub-1_FLAIR.nii.gz"), guess_role("T1w.nii"), guess_role("image.nii")
-    ('flair', 't1', '')
+    ('flair', 't1', None)
     """
     base = name.lower().replace("\\", "/").rpartition("/")[2]
-    return "flair" if "flair" in base else "t1" if "t1" in base or "mprage" in base else ""
+    return "flair" if "flair" in base else "t1" if "t1" in base or "mprage" in base else None
 
 
-def _cases(folder: Path, say: object) -> Iterator[OfflineCase]:
+def _prefixed(say: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    return lambda words: say(prefix + words)
+
+
+def _cases(folder: Path) -> Iterator[OfflineCase]:
     from dicomnode.offline.cases import dicom_cases, nifti_case
 
-    images = {
+    images: dict[Role, Path] = {
         role: path
         for role, ending in NIFTI_SUFFIXES.items()
         for path in sorted(folder.glob(f"*{ending}.nii*"))[:1]
     }
     if images:
-        yield nifti_case(images)  # type: ignore[arg-type]  keys are roles
+        yield nifti_case(images)
     yield from dicom_cases([folder], lambda _words: None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 240, 48, 44, 14
-_MOST_LABELS = 10
+_MOST_LABELS = 7
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ def _place(grid: Volume, part: Volume, kind: Any) -> Array:
     """Lay what is not zero in a volume onto a grid that has the same voxels, by position in patient space."""
     placed = np.zeros(grid.array.shape, kind)
     voxels = np.argwhere(part.array > 0)
-    index = np.rint(apply_affine(np.linalg.inv(grid.affine), apply_affine(part.affine, voxels))).astype(int)
+    to_index = np.asarray(np.linalg.inv(grid.affine), dtype=np.float64)
+    index = np.rint(apply_affine(to_index, apply_affine(part.affine, voxels))).astype(int)
     inside = ((index >= 0) & (index < grid.array.shape)).all(axis=1)
     placed[tuple(index[inside].T)] = part.array[tuple(voxels[inside].T)]
     return placed

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from typing import Any, cast
 
 import uvicorn
 
@@ -35,7 +36,7 @@ class PageServer:
         tls = config.tls
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app,  # type: ignore[arg-type]  an ASGI application of the guard's own types
+                cast("Any", app),
                 log_config=None,
                 access_log=False,
                 server_header=False,

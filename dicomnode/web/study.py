@@ -146,8 +146,7 @@ def show_result(
     """Show a result: a report as text, a PDF as itself, pictures as pictures, the rest by its header."""
     line, path = find_result(site, StudyInstanceUID, SOPInstanceUID)
     audit_view(site, visitor, StudyInstanceUID, f"result {line.kind}")
-    values = {"history_uid": StudyInstanceUID, "line": line}
-    return render(request, "result.html", report=report_lines(path), **values)
+    return render(request, "result.html", report=report_lines(path), history_uid=StudyInstanceUID, line=line)
 
 
 @router.get("/{StudyInstanceUID}/results/{SOPInstanceUID}/pdf")

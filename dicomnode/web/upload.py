@@ -179,10 +179,10 @@ def kind_of(head: bytes, filename: str, role: str) -> str:
     is_packed = head[:2] == b"\x1f\x8b" and filename.lower().endswith(".nii.gz")
     sizes = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
     if is_packed or sizes & set(_NIFTI_HEADER_SIZES):
-        known_role = role if role in NIFTI_SUFFIXES else guess_role(filename)
-        if not known_role:
+        chosen_role = next((name for name in NIFTI_SUFFIXES if name == role), None) or guess_role(filename)
+        if chosen_role is None:
             raise HTTPException(415, "Say whether this NIfTI file is a T1 or a FLAIR.")
-        return f"{NIFTI_SUFFIXES[known_role]}{'.nii.gz' if is_packed else '.nii'}"
+        return f"{NIFTI_SUFFIXES[chosen_role]}{'.nii.gz' if is_packed else '.nii'}"
     if head[:3] == b"\xff\xd8\xff":
         raise HTTPException(
             415, "This is a JPEG picture. Give the DICOM files or NIfTI images of the scanner."
@@ -198,7 +198,7 @@ def _case_folder(site: Site, upload: Upload, number: int) -> Path:
     answers = site.uploads.answers(upload)
     if not 0 <= number < len(answers) or not _has_viewer(site.uploads.output(upload), answers[number]):
         raise HTTPException(404, "There is nothing to look at.")
-    return site.uploads.output(upload) / answers[number]["folder"]
+    return site.uploads.output(upload) / str(answers[number]["folder"])
 
 
 def _has_viewer(output: Path, answer: dict[str, Any]) -> bool:

@@ -99,14 +99,25 @@ def show_waiting(request: Request, back: str, problem: str) -> Response:
     return render(request, "viewer_waiting.html", 200, back=back, problem=problem)
 
 
-def show_cases(request: Request, cases: list[ShownCase], **values: object) -> Response:
+def show_cases(
+    request: Request, cases: list[ShownCase], *, back: str, has_earlier: bool, viewer_url: str
+) -> Response:
     """Show cases side by side."""
     colors = {
         lesion["label"]: "#{:02x}{:02x}{:02x}".format(*lesion_color(lesion["label"]))
         for shown in cases
         for lesion in shown.case.lesions
     }
-    return render(request, "viewer.html", cases=cases, planes=PLANES, colors=colors, **values)
+    return render(
+        request,
+        "viewer.html",
+        cases=cases,
+        planes=PLANES,
+        colors=colors,
+        back=back,
+        has_earlier=has_earlier,
+        viewer_url=viewer_url,
+    )
 
 
 def slice_answer(case: Case | None, role: str, plane: Plane, index: int, look: Look) -> Response:
