@@ -166,6 +166,7 @@ class ResultSettings(Section):
         le=200,
         description="More lesions than this are merged into the last segment; the report says so.",
     )
+    paper: Literal["A4", "Letter"] = Field("A4", description="Size of the pages of the PDF report.")
     institution_name: str = Field(
         "", max_length=64, description="Institution Name in results; empty: the source's."
     )
