@@ -23,7 +23,7 @@ def describe_result(parts: AnswerParts) -> PageContent:
     hidden = len(result.lesions) - _ROWS
     if hidden > 0:
         sentences.append(phrase("row.more-rows", language, count=hidden))
-    heads = [tuple(phrase(f"column.{name}", language) for name in _COLUMNS)]
+    heads = tuple(phrase(f"column.{name}", language) for name in _COLUMNS)
     rows = [
         (row.number, row.side, row.region, row.volume, row.long_axis, row.certainty)
         for row in narrative.rows[:_ROWS]
@@ -38,7 +38,7 @@ def describe_result(parts: AnswerParts) -> PageContent:
     )
     small_print = [*narrative.technique, *networks, ", ".join(numbers)]
     return PageContent(
-        phrase("title.lesions", language), sentences, heads + rows if rows else (), small_print, colors
+        phrase("title.lesions", language), sentences, [heads, *rows] if rows else (), small_print, colors
     )
 
 

@@ -191,7 +191,7 @@ def _observation_context(plan: EncodingPlan) -> sr.ObservationContext:
     )
 
 
-def _container(name: Code, items: Sequence[Dataset]) -> sr.ContainerContentItem:
+def _container(name: Code, items: Sequence[sr.ContentItem]) -> sr.ContainerContentItem:
     container = sr.ContainerContentItem(name=name, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     container.ContentSequence = sr.ContentSequence(items)
     return container
