@@ -37,7 +37,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
 LEAST_ROUNDS = 5
 LARGEST_GROWTH_MIB = 200
-LONG_S = float(os.environ.get("DICOMNODE_STRANGER_S", "4"))
+LONG_S = float(os.environ.get("DICOMNODE_STRANGER_S", "6"))
 
 Habit = Callable[[int, list[socket.socket]], None]
 """Plays once with the node's port; what it leaves open goes into the list."""
