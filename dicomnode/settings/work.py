@@ -78,8 +78,9 @@ class ComputeSettings(Section):
     )
     certificate: Path | None = Field(
         None,
-        description="With scheduler: our certificate for it (PEM). Whoever holds a certificate of compute.authorities can run programs on "
-        "the workers, so use an authority that signs for nothing else; the files of [tls] are not used here.",
+        description="With scheduler: our certificate for it (PEM). Whoever holds a certificate of "
+        "compute.authorities can run programs on the workers, so use an authority that signs "
+        "for nothing else; the files of [tls] are not used here.",
     )
     key: Path | None = Field(
         None,

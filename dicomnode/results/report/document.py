@@ -137,8 +137,9 @@ def make_report(
     groups
         One or more groups of measurements.
     totals
-        Groups of what was derived from all lesions. They stand apart (TID 1500, Derived Imaging Measurements):
-        OHIF crashes on a measurement group without coordinates, and prints one with them over the lesions'.
+        Groups of what was derived from all lesions. They stand apart (TID 1500, Derived Imaging
+        Measurements): OHIF crashes on a measurement group without coordinates, and prints one with them
+        over the lesions'.
     """
     # A study that was not analysed has no image that the report would describe.
     library = [first_frame_header(series[0]) for series in plan.parts.evidence if plan.parts.models]
