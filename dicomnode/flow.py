@@ -228,7 +228,7 @@ def _compute_early(workplace: Workplace, job: Job) -> bool:
 
 
 def _config_of(workplace: Workplace, job: Job) -> tuple[Config, dict[str, tuple[str, ...]], RuleChoice]:
-    """Return the settings that hold for a study, remarks on its destinations, and the rule that was chosen."""
+    """Return a study's settings, remarks on its destinations, and the rule that was chosen."""
     choice = _choose_rule(workplace, job)
     config = settings_by_rule(workplace.config, choice.rule) if choice.rule else workplace.config
     return *settle_config(config, workplace.ledger), choice
@@ -276,7 +276,10 @@ def learn_destinations(workplace: Workplace) -> int:
 
 
 def answer_next(workplace: Workplace) -> bool:
-    """Claim the oldest ready study and answer it; returns False when there is none, or the node is stopping."""
+    """Claim the oldest ready study and answer it.
+
+    Returned is False when there is none, or the node is stopping.
+    """
     if not _has_room(workplace):
         return False
     # A name of its own per claim: a lease that ran out while the machine slept is not ours any more, whoever

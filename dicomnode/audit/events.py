@@ -61,7 +61,10 @@ SUCCESS, MINOR_FAILURE, SERIOUS_FAILURE = 0, 4, 8
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """One event. `instances` counts per SOP Class UID; `detail` is a sentence of ours; `user` did it on a page."""
+    """One event that is audited.
+
+    `instances` counts per SOP Class UID. `detail` is a sentence of ours. `user` caused the event on a page.
+    """
 
     kind: str
     outcome: int = SUCCESS

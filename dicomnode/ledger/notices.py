@@ -101,7 +101,10 @@ class Notices:
             return count
 
     def note(self, channel: str, targets: Collection[str], notice: NewNotice, now: float) -> int:
-        """Note something, unless it is noted already and has not ended; return how many messages that makes."""
+        """Note something, unless it is noted already and has not ended.
+
+        Returned is how many messages that makes.
+        """
         with self._database.write() as connection:
             return _note(connection, channel, targets, notice, now)
 
@@ -112,7 +115,10 @@ class Notices:
             return set(connection.execute(select(notices.c.subject).where(of_kind)).scalars())
 
     def end(self, channel: str, targets: Collection[str], notice: NewNotice, now: float) -> None:
-        """Note that something is over, with the sentence that says so; what was not sent yet is not sent any more."""
+        """Note that something is over, with the sentence that says so.
+
+        What was not sent yet is not sent any more.
+        """
         with self._database.write() as connection:
             standing = and_(
                 notices.c.channel == channel,

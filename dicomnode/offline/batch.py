@@ -1,4 +1,7 @@
-"""Many cases one after the other or side by side, each in a worker process that may die without harm to the others."""
+"""Many cases one after the other or side by side, each in a process of its own.
+
+A worker process may die without harm to the other cases.
+"""
 
 from __future__ import annotations
 

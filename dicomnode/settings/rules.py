@@ -128,7 +128,10 @@ def settings_by_rule(config: Config, rule: RuleSettings) -> Config:
 
 
 def variants(config: Config, destination: DestinationSettings) -> tuple[DestinationSettings, ...]:
-    """Return a destination as configured, and as each rule has it: every form in which results may go there."""
+    """Return a destination as configured, and as each rule has it.
+
+    These are all the forms in which results may go there.
+    """
     return (destination, *(_in_form_of(rule, destination) for rule in config.rules))
 
 

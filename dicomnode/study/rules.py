@@ -82,7 +82,10 @@ class RuleChoice:
 
 
 def read_facts(instances: Sequence[IndexedInstance], root: Path) -> StudyFacts:
-    """Return what rules look at; of each series one file is read, and one that cannot be read says nothing."""
+    """Return what rules look at.
+
+    Of each series one file is read, and one that cannot be read says nothing.
+    """
     of_series = {instance.header.SeriesInstanceUID: instance for instance in reversed(instances)}
     headers = [_read(root / instance.path) for instance in of_series.values()]
 
@@ -110,7 +113,10 @@ def choose_rule(rules: Sequence[RuleSettings], facts: StudyFacts) -> RuleChoice:
 
 
 def next_begin(hours: str, now: float) -> float:
-    """Return when hours of the local day begin again, in seconds since the epoch; now where it is within them."""
+    """Return when hours of the local day begin again, in seconds since the epoch.
+
+    That is now where the moment lies within them.
+    """
     span, moment = parse_hours(hours), datetime.fromtimestamp(now).astimezone()
     if span is None or is_within(moment.time(), hours):
         return now

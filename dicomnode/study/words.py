@@ -85,7 +85,10 @@ def normalise(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def concepts_of(text: str) -> frozenset[str]:
-    """Return the concepts of the vocabulary that a name speaks of, negated ones left out ("without diffusion")."""
+    """Return the concepts of the vocabulary that a name speaks of.
+
+    Negated ones are left out ("without diffusion").
+    """
     name = normalise(text)
     return frozenset(concept for concept, pattern in _patterns().items() if _is_affirmed(pattern, name))
 
@@ -111,7 +114,10 @@ def agent_words_of(text: str) -> AgentWords:
 
 
 def denies_agent(text: str) -> bool:
-    """Return whether the value of an element for the agent says that there was none ("none", "ohne KM", "0", "なし")."""
+    """Return whether the value of an element for the agent says that there was none.
+
+    Examples are "none", "ohne KM", "0" and "なし".
+    """
     name = normalise(text)
     if agent_words_of(text) == "without" or not name.strip():
         return True
@@ -163,7 +169,10 @@ def _alternatives(words: Iterable[str]) -> str:
 
 
 def _expression(word: str) -> str:
-    """Return the regular expression of a word of the table; blanks around tokens are looked at, not consumed."""
+    """Return the regular expression of a word of the table.
+
+    Blanks around tokens are looked at, not consumed.
+    """
     start, end = word.startswith("*"), word.endswith("*")
     literal = word.strip()
     core = normalise(literal.strip("*")).strip()

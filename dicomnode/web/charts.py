@@ -1,4 +1,7 @@
-"""Charts as SVG, made by the server; every label is escaped, and a table with the same figures stands below them."""
+"""Charts as SVG, made by the server; every label is escaped.
+
+A table with the same figures stands below each chart.
+"""
 
 from __future__ import annotations
 

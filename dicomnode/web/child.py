@@ -1,4 +1,6 @@
-"""Work on foreign files in a process of its own, with limits of time and memory: a crash there is a sentence here.
+"""Work on foreign files in a process of its own, with limits of time and memory.
+
+A crash there is a sentence here.
 
 The task travels in a file that only this user can read, written and read by this program alone.
 """

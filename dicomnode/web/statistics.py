@@ -1,4 +1,7 @@
-"""Figures over days: how many studies, how quick, with which outcome, how large the lesions, why some failed."""
+"""Figures over days: how many studies, how quick, with which outcome, how large the lesions.
+
+They also say why some studies failed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One study: its story as a timeline, its series, findings, results and deliveries, and what may be ordered for it."""
+"""One study: its story as a timeline, its series, findings, results and deliveries.
+
+It also offers what may be ordered for the study.
+"""
 
 from __future__ import annotations
 

@@ -124,7 +124,10 @@ def _describe(dataset: Dataset) -> SourceInstance:
 
 
 def _read_planes(dataset: Dataset) -> tuple[SourcePlane, ...]:
-    """Return the plane of each frame: of a multi-frame image from its functional groups (PS3.3 C.7.6.16.2)."""
+    """Return the plane of each frame.
+
+    A multi-frame image has them in its functional groups (PS3.3 C.7.6.16.2).
+    """
     try:
         if "PerFrameFunctionalGroupsSequence" not in dataset:
             return (_plane(dataset, dataset, dataset),)
