@@ -181,7 +181,8 @@ def _study(message: Element, event: AuditEvent) -> None:
     SubElement(study, "ParticipantObjectIDTypeCode", _csd(("110180", "Study Instance UID")))
     description = SubElement(study, "ParticipantObjectDescription") if event.instances else None
     for uid, count in sorted(event.instances.items()):
-        SubElement(description, "SOPClass", {"UID": uid, "NumberOfInstances": str(count)})  # type: ignore[arg-type]
+        counts = {"UID": uid, "NumberOfInstances": str(count)}
+        SubElement(description, "SOPClass", counts)  # type: ignore[arg-type]
 
 
 def _time(now: float) -> str:

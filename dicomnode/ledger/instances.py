@@ -71,7 +71,8 @@ class Instances:
         except RetryLater:
             # The ledger is away for all of them.
             raise
-        except Exception:  # noqa: BLE001  a UID that is there already, or a value that the database refuses: only that instance's caller hears of it
+        except Exception:  # noqa: BLE001  only the caller of the instance at fault hears of it
+            # A UID is there already, or the database refuses a value.
             return [self._add_alone(instance) for instance in group]
 
     def _add_alone(self, instance: ReceivedInstance) -> AddOutcome | Exception:

@@ -1,9 +1,9 @@
 """What people are to be told: noted once, sent until it arrives, over restarts.
 
 Rules for this file:
-1. A notice is one message for one address. The same subject is noted again only after its condition has ended.
-2. What became of studies is read from their diaries. How far is written down with the notices that come of it, in one
-   transaction: a restart neither repeats nor forgets.
+1. A notice is one message for one address. A subject is noted again only after its condition has ended.
+2. What became of studies is read from their diaries. How far is written down with the notices that come of
+   it, in one transaction: a restart neither repeats nor forgets.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dicomnode.ledger.figures import replace_value
 from dicomnode.ledger.schema import events, figures, jobs, notices
 
 _BEGAN_AT, _READ_UNTIL = "notices_began_at", "notices_read_until"
-# Where several processes write, a diary line of a lower number may appear after one of a higher: so many are looked at
-# again, when they are no older than this.
+# Where several processes write, a diary line of a lower number may appear after one of a higher: so many are
+# looked at again, when they are no older than this.
 _LOOKED_BACK = 1000
 _LOOKED_BACK_S = 3600.0
 _REPORTED_EVENTS = ("encoded", "failed", "delivery-given-up")

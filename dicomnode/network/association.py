@@ -193,7 +193,7 @@ class _Server(AssociationServer):
             )
             self.places.take(request.calling_ae, caller.host, lambda: _is_open(association))
             association.start()
-        except Exception as problem:  # noqa: BLE001  no thread left, or a fault of the library: this caller's only
+        except Exception as problem:  # noqa: BLE001  no thread left, or a fault of the library
             with contextlib.suppress(OSError):
                 connection.send(encode_abort(0))
             connection.close()

@@ -71,7 +71,8 @@ class RuleSettings(Section):
     )
     priority: Priority = Field(
         "normal",
-        description="urgent: before all others that wait; night: in study.night_hours only, and after the others.",
+        description="urgent: before all others that wait; "
+        "night: in study.night_hours only, and after the others.",
     )
     objects: tuple[ObjectChoice, ...] = Field(
         (), description="Which results go to these destinations, instead of their own objects; empty: those."
@@ -84,7 +85,8 @@ class RuleSettings(Section):
 
     notify: tuple[str, ...] | None = Field(
         None,
-        description="Names of the [[notifications]] that may tell of these studies; [] nobody; without it all.",
+        description="Names of the [[notifications]] that may tell of these studies; "
+        "[] nobody; without it all.",
     )
 
     @field_validator(*_PATTERNS)

@@ -177,7 +177,7 @@ def _read(path: Path) -> dict[str, str]:
                     file, stop_before_pixels=True, force=True, specific_tags=list(_KEYWORDS)
                 )
             texts = {keyword: read_text(header, keyword) for keyword in _KEYWORDS}
-    except Exception:  # noqa: BLE001  whatever is in a file: it was listed before, and a rule must not stop its study
+    except Exception:  # noqa: BLE001  whatever is in a file that was listed, a rule must not stop its study
         return {}
     return {keyword: text for keyword, text in texts.items() if text}
 

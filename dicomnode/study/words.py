@@ -45,16 +45,22 @@ _SIGNS = (
 # Cyrillic Te and Latin T look alike, and both are typed.
 _LOOKALIKES = re.compile(r"т(?=[12])")
 _FUSED = re.compile(
-    r"(?<![^\W_])(t[12]w?|flair|mprage|bravo|vibe|tfe|space|ax|axial|sag|cor|tra)(?=(?:post|pre|gd|gad|km|ce(?![a-z])|mdc|contrast|kontrast|nativ|flair|mprage|tse|se(?![a-z])|fs(?![a-z])))"
+    r"(?<![^\W_])(t[12]w?|flair|mprage|bravo|vibe|tfe|space|ax|axial|sag|cor|tra)"
+    r"(?=(?:post|pre|gd|gad|km|ce(?![a-z])|mdc|contrast|kontrast|nativ|flair|mprage|tse|se(?![a-z])"
+    r"|fs(?![a-z])))"
 )
 # What may stand between a negation and the agent's word: "ohne i.v. KM", "senza il mezzo di contrasto".
-_FILLERS = r"(?:(?:i|v|iv|the|any|de|di|d|du|do|da|del|della|il|la|le|el|o|a|des|den|der|dem|of|mezzo|medio|meio|produit|agent|t1|t1w) ){0,3}"
+_FILLERS = (
+    r"(?:(?:i|v|iv|the|any|de|di|d|du|do|da|del|della|il|la|le|el|o|a|des|den|der|dem|of|mezzo|medio|meio|"
+    r"produit|agent|t1|t1w) ){0,3}"
+)
 _SCRIPT_WITHOUT_BLANKS = re.compile(r"[\u0600-\u06ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _NEGATION = re.compile(
     r" (?:no|non|not|without|ohne|sans|sin|senza|sem|zonder|bez|utan|uden|без|kein|keine) $"
 )
 _BETWEEN_SCRIPTS = re.compile(
-    r"(?<=[a-z0-9])(?=[\u0400-\u04ff\u0600-\u06ff\u3040-\u9fff\uac00-\ud7af])|(?<=[\u0400-\u04ff\u0600-\u06ff\u3040-\u9fff\uac00-\ud7af])(?=[a-z0-9])"
+    r"(?<=[a-z0-9])(?=[\u0400-\u04ff\u0600-\u06ff\u3040-\u9fff\uac00-\ud7af])"
+    r"|(?<=[\u0400-\u04ff\u0600-\u06ff\u3040-\u9fff\uac00-\ud7af])(?=[a-z0-9])"
 )
 _WITHOUT_AT_END = re.compile(r" (?:without|w o|wo) $")
 _AFTER_ALONE = re.compile(r" (?:post|postc|postcontrast|postkm|postgado) ")

@@ -118,7 +118,8 @@ def _check_members(members: list[zipfile.ZipInfo], room_files: int) -> None:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             raise StudyRefused(
-                "The zip file has names that lead out of its folder; it was made to do harm, or by a broken program.",
+                "The zip file has names that lead out of its folder; "
+                "it was made to do harm, or by a broken program.",
                 code="zip-path",
             )
         if member.flag_bits & _ENCRYPTED:

@@ -41,7 +41,8 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> Markup:
         x, y = _LEFT + number * step + step * 0.1, _HEIGHT - _BOTTOM - height
         shapes.append(
             Markup(
-                '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}: {}</title></rect>'
+                '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+                "<title>{}: {}</title></rect>"
             ).format(x, y, step * 0.8, height, bar.label, bar.count)
         )
     return _frame(title, shapes, [bar.label for bar in bars], largest)

@@ -41,7 +41,8 @@ class Order:
 ORDERS: Mapping[str, Order] = {
     "retry": Order(
         "Retry",
-        "What was given up or waits for its next try is sent again now; where nothing waits, the study is answered again.",
+        "What was given up or waits for its next try is sent again now; "
+        "where nothing waits, the study is answered again.",
     ),
     "answer-again": Order(
         "Answer again",

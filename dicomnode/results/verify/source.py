@@ -103,7 +103,7 @@ def _read(path: Path) -> Dataset:
             # Values are decoded when they are first asked for.
             for keyword in IDENTITY:
                 dataset.get(keyword)
-    except Exception as problem:  # noqa: BLE001  pydicom fails in many ways on odd headers; each is the same verdict
+    except Exception as problem:  # noqa: BLE001  pydicom fails in many ways on odd headers, all alike to us
         raise ResultRejected(
             f"a source image cannot be read for comparison: {type(problem).__name__}"
         ) from None
