@@ -15,7 +15,7 @@ They say whether it may become a volume, and what the reader of the result shoul
 | photometric-not-supported | refuse | not MONOCHROME2 |
 | slices-not-counted | info | no header says how many slices there should be: the stack was taken as whole |
 | instances-missing | warning | fewer than the headers announce, though the positions have no gap |
-| spacing-contradicts-header | warning | a multiple of the stated distance: every second slice may be missing |
+| spacing-contradicts-header | warning | a multiple of the stated distance: each second slice may be missing |
 | stray-images, slices-left-out | warning | images out of the stack or its even spacing were left out |
 | stack-in-parts | warning | slices of the same kind lie in another series and could not be joined to these |
 | joined-series | info | the stack was put together from several series |
