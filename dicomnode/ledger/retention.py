@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, and_, delete, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from dicomnode.ledger.answers import part_from_study
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.schema import (
     Reading,
@@ -110,7 +111,8 @@ def _study_paths(connection: Connection, StudyInstanceUID: str) -> set[str]:
 
 
 def _forget_study(connection: Connection, StudyInstanceUID: str) -> None:
-    """Remove every row of a study."""
+    """Remove every row of a study; what statistics read of it stays, without its UID."""
+    part_from_study(connection, StudyInstanceUID)
     job_ids = select(jobs.c.id).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
     connection.execute(delete(deliveries).where(deliveries.c.job_id.in_(job_ids)))
     connection.execute(delete(results).where(results.c.job_id.in_(job_ids)))

@@ -23,9 +23,14 @@ from dicomnode.web.application import make_application
 from dicomnode.web.open_site import open_site
 
 STUDY = "2.25.7{:08d}"
+RARE = 20
 PAGES = {
     "list of studies": "/",
     "list, one state": "/?state=done",
+    "list, a rare state": "/?state=failed",
+    "list, one outcome": "/?outcome=lesions",
+    "list, a rare outcome": "/?outcome=negative",
+    "list, a rare delivery": "/?delivery=given_up",
     "list, one sender": "/?ae=SCANNER3",
     "list, a part of the UID": "/?uid=700000{}",
     "list, far back": "/?until={oldest}",
@@ -72,6 +77,10 @@ def fill(path: Path, studies: int) -> None:
     with sqlite3.connect(path) as connection:
         for number in range(studies):
             uid, at = STUDY.format(number), now - number * 60
+            # The oldest few are what is rare: a walk from the newest on would come to them last.
+            is_rare = number >= studies - RARE
+            state, outcome = ("failed", "negative") if is_rare else ("done", "lesions")
+            delivery = "given_up" if is_rare else "confirmed"
             connection.execute("INSERT INTO studies VALUES (?, ?, ?)", (uid, at, at))
             detail = (
                 '{"lesions": [{"label": 1, "volume_ml": 2.5, "laterality": "left", "centroid_lps_mm": [1, 2, '
@@ -80,9 +89,15 @@ def fill(path: Path, studies: int) -> None:
             job = connection.execute(
                 'INSERT INTO jobs ("StudyInstanceUID", revision, state, attempts, reason, outcome, detail, '
                 "not_before, created_at, updated_at) "
-                "VALUES (?, 1, 'done', 1, '1 lesion, 2.5 ml in all.', 'lesions', ?, ?, ?, ?)",
-                (uid, detail, at, at, at + 60),
+                "VALUES (?, 1, ?, 1, '1 lesion, 2.5 ml in all.', ?, ?, ?, ?, ?)",
+                (uid, state, outcome, detail, at, at, at + 60),
             ).lastrowid
+            connection.execute(
+                'INSERT INTO answers ("StudyInstanceUID", received_at, answered_at, '
+                "outcome, code, lesions_ml) "
+                "VALUES (?, ?, ?, ?, '', 2.5)",
+                (uid, at, at + 30, outcome),
+            )
             result = connection.execute(
                 'INSERT INTO results (job_id, kind, path, sha256, "SOPInstanceUID", "SOPClassUID", '
                 '"SeriesInstanceUID", created_at) '
@@ -92,8 +107,8 @@ def fill(path: Path, studies: int) -> None:
             connection.execute(
                 'INSERT INTO deliveries (job_id, result_id, "StudyInstanceUID", destination, state, '
                 "attempts, next_attempt_at, last_status, updated_at) "
-                "VALUES (?, ?, ?, 'pacs', 'confirmed', 1, ?, '0x0000', ?)",
-                (job, result, uid, at, at),
+                "VALUES (?, ?, ?, 'pacs', ?, 1, ?, '0x0000', ?)",
+                (job, result, uid, delivery, at, at),
             )
             for image in range(2):
                 connection.execute(
