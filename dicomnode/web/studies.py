@@ -17,6 +17,7 @@ from dicomnode.uids import is_uid
 from dicomnode.web.pages import render
 from dicomnode.web.patients import search_patients
 from dicomnode.web.site import Form, Here, Reader
+from pipeline.counts import counted
 
 router = APIRouter()
 
@@ -65,7 +66,8 @@ def search(request: Request, site: Here, visitor: Reader, form: Form) -> Respons
         AuditEvent(
             "studies-searched",
             peer_host=visitor.address,
-            detail=f"by {'patient ID' if patient else 'accession number'}: {len(searched.lines)} studies",
+            detail=f"by {'patient ID' if patient else 'accession number'}: "
+            f"{counted(len(searched.lines), 'study', 'studies')}",
             user=visitor.user_name,
         )
     )
