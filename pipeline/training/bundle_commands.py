@@ -91,6 +91,13 @@ def measure(
     (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, painted), indent=1))
 
 
+def score_whole_heads(recipe: Recipe, count: int, maps: Sequence[Path]) -> None:
+    """Print a bundle's figures on synthetic whole heads, through the path that the node runs."""
+    from pipeline.training.shipped import validate_bundle, whole_head_table
+
+    typer.echo(whole_head_table(validate_bundle(recipe, count, maps)))
+
+
 def score_held_out(
     bundle: Bundle, task: Task, paths: Sequence[Path], table: Path | None, threads: int
 ) -> None:
