@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from scipy import ndimage
 
 from dicomnode.results.build import build_answer
 from dicomnode.results.verify.gate import verify_answer
+from dicomnode.results.words.places import label_segment
 from dicomnode.settings.config import ResultForm
+from tests.factories.dicom import Blob
 from tests.factories.orthanc import DICOMWEB_PLUGIN, Orthanc, running_orthanc
 from tests.factories.results import Answered, answered_study, followed
 from tests.factories.viewer import serve_viewer
@@ -217,3 +220,71 @@ def test_outlines_lie_on_the_lesion_and_the_report_shows_its_measurements(
     assert f"{longest:.2f} mm" in words
     assert is_colored(line).any()
     assert screen.complaints == []
+
+
+LABELS = """() => [...document.querySelectorAll('svg g text')].map(text => {
+    const box = text.getBoundingClientRect();
+    return [text.textContent, box.left, box.top, box.right, box.bottom]; })"""
+
+
+def labels_of(screen: Screen) -> list[tuple[str, float, float, float, float]]:
+    """Return each label that is drawn on the image: its words and its box on the screen."""
+    return [tuple(row) for row in screen.page.evaluate(LABELS) if row[0].strip()]
+
+
+def overlap(
+    first: tuple[str, float, float, float, float], second: tuple[str, float, float, float, float]
+) -> bool:
+    return first[1] < second[3] and second[1] < first[3] and first[2] < second[4] and second[2] < first[4]
+
+
+def lesions_at(count: int) -> tuple[Blob, ...]:
+    """Return lesions apart from each other, four in a slice at the most, of different size."""
+    places = [(x, y, z) for z in (-18, 0, 18) for x, y in ((30, 30), (-30, 22), (30, -22), (-30, -34))]
+    return tuple(Blob(place, (8 - 0.2 * n, 8 - 0.3 * n, 6)) for n, place in enumerate(places[:count]))
+
+
+@pytest.mark.tools
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_no_two_labels_overlap_and_the_report_to_read_begins_with_the_impression(
+    archive: Orthanc, url: str, screen: Screen, tmp_path: Path, count: int
+) -> None:
+    study = answered_study(
+        tmp_path,
+        roles=("flair",),
+        flair={"plane": "axial", "shape": (30, 256, 256), "spacing_mm": (6.0, 0.8, 0.8)},
+        lesions=lesions_at(count),
+        seed=f"labels {count}",
+    )
+    assert len(study.result.lesions) == count
+    form = ResultForm(objects=("seg", "sr", "summary"))
+    study = replace(study, context=replace(study.context, forms=(form,)))
+    results = build_answer(study.context, study.volume, study.result, ())
+    verify_answer(results, study.context, study.volume, study.result)
+    for data in [*(path.read_bytes() for path in tmp_path.rglob("*.dcm")), *(item.data for item in results)]:
+        archive.upload(data)
+
+    screen.open(url, study.context.StudyInstanceUID)
+    screen.double_click("Stroke lesion report")
+    screen.page.get_by_text("Long axis").first.wait_for(timeout=60_000)
+    instances = [screen.instance_of_slice(index) for index in range(len(study.volume.array))]
+    shown: set[str] = set()
+    for index in sorted({lesion.long_axis.slice_index for lesion in study.result.lesions}):
+        screen.show_slice(instances.index(study.context.sources[0].frames[index].SOPInstanceUID))
+        labels = labels_of(screen)
+        screen.look(f"labels-{count}-{index}")
+        assert not any(overlap(*pair) for pair in combinations(labels, 2))
+        shown |= {words for words, *_ in labels}
+    for lesion in study.result.lesions:
+        label = label_segment((lesion,), "en")
+        assert sum(label in words for words in shown) == 1
+
+    screen.double_click("stroke lesion")
+    screen.page.get_by_text("Impression").first.wait_for(timeout=60_000)
+    words = screen.page.locator("[data-cy=viewport-pane]").inner_text()
+    screen.look(f"summary-{count}")
+    first = words.index("Impression")
+    assert first < words.index("Finding") < words.index("Procedure Description")
+    assert "left" in words[first:].lower()
