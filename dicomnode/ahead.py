@@ -1,7 +1,7 @@
 """Answers that are computed while their study still waits for its evidence or for the quiet.
 
-Such an answer is an answer to one `StudyTask`. It leaves only when the study becomes ready with that very task;
-when anything of it changed, its files are removed and the study is computed anew.
+Such an answer is an answer to one `StudyTask`. It leaves only when the study becomes ready with that very
+task; when anything of it changed, its files are removed and the study is computed anew.
 
 Rules for this file:
 1. What is ready goes first: nothing is computed ahead while a study that may leave waits for a worker.

@@ -235,12 +235,15 @@ def _config_of(workplace: Workplace, job: Job) -> tuple[Config, dict[str, tuple[
 
 
 def _run_ahead(workplace: Workplace, job: Job, task: StudyTask) -> StudyAnswer:
+    def tick() -> None:
+        """Nobody has claimed the study yet: no lease is to be kept."""
+
     return workplace.compute.run(
         answer_study,
         task,
         name=f"job-{job.id}-ahead",
         limit_s=workplace.config.compute.job_limit_s,
-        tick=workplace.now,
+        tick=tick,
     )
 
 

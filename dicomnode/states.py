@@ -5,10 +5,10 @@ Rules for this file:
 2. Every change of a state anywhere in the node goes through `advance`.
 
 A job is one try to answer one study at one revision of its content. Its outcome (lesions found, none found,
-refused, failed, excluded by a rule of the site) is not a state: a refused or failed study is answered too, so it is `encoded` and `done` like
-any other. `failed` means that not even the report could be made; `superseded` that newer images re-opened the
-study. A job whose outcome is failed waits anew when its images are sent again; one that ended well is left
-alone then.
+refused, failed, excluded by a rule of the site) is not a state: a refused or failed study is answered too,
+so it is `encoded` and `done` like any other. `failed` means that not even the report could be made;
+`superseded` that newer images re-opened the study. A job whose outcome is failed waits anew when its images
+are sent again; one that ended well is left alone then.
 
 A delivery is one result object on its way to one destination. `sent` means that the peer answered success,
 `confirmed` that it was asked and has it; one that does not have it is sent it again (`due`), and after some

@@ -29,8 +29,8 @@ ALGORITHM = 2
 class Recipe:
     """Which networks, and what overrides their manifests (None: the manifest's word).
 
-    `require_head` refuses what does not look like a head; off only for made-up volumes. `region_map` names the
-    regions of the brain (None: the one that is installed), `territories` is the site's own atlas.
+    `require_head` refuses what does not look like a head; off only for made-up volumes. `region_map` names
+    the regions of the brain (None: the one that is installed), `territories` is the site's own atlas.
     """
 
     lesion: Bundle

@@ -116,7 +116,7 @@ def run_pipeline(
         case = _register(images, brains, recipe, plan, journal)
     if len(case.images) < len(plan.roles):
         plan = make_plan(recipe, list(inputs), [role for role in plan.roles if role not in case.images])
-    fit = _judge_head(case.images[plan.roles[0]], case.brain, early, plan, journal)
+    fit = _judge_head(case.images[plan.roles[0]], case.brain, early.fit, plan, journal)
     _judge_quality(case, early, recipe, journal)
     # 5 to 8. Resample, correct, normalise, infer.
     answer = _infer(case, recipe, plan, journal, segmenter)
@@ -272,7 +272,7 @@ def _begin_judgements(
 
 
 def _judge_head(
-    image: Volume, brain: Brain, early: _EarlyJudgements, plan: Plan, journal: Journal
+    image: Volume, brain: Brain, fitting: Future[TemplateFit], plan: Plan, journal: Journal
 ) -> TemplateFit | None:
     """Return how the brain lies in the template, None where that is not known; refuse what is no head.
 
@@ -283,7 +283,7 @@ def _judge_head(
     """
     with journal.step("judge_head") as parameters:
         try:
-            fit = early.fit.result()
+            fit = fitting.result()
         except RuntimeError as failure:
             # The optimiser found no way to lay the one on the other; its message names its own parameters
             # alone.

@@ -1,7 +1,7 @@
 """Figures that outlive a process: what was counted, and signs of life.
 
-Counts are made in the transaction of what they count, so they neither miss nor repeat anything; what has no such
-transaction (a caller who is turned away) is added by its process now and then.
+Counts are made in the transaction of what they count, so they neither miss nor repeat anything; what has no
+such transaction (a caller who is turned away) is added by its process now and then.
 """
 
 from __future__ import annotations

@@ -99,7 +99,10 @@ def is_sending(connection: Connection, job_id: int) -> bool:
 
 
 def withdraw_unsent(connection: Connection, job_id: int, now: float) -> int:
-    """Withdraw what has not left yet; what is being sent is withdrawn when that send fails. Return how many."""
+    """Withdraw what has not left yet; what is being sent is withdrawn when that send fails.
+
+    Return how many.
+    """
     unsent = (
         select(deliveries)
         .where(deliveries.c.job_id == job_id, deliveries.c.state.in_(_UNSENT))

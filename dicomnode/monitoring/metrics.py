@@ -1,7 +1,7 @@
 """The node's figures in the text format of Prometheus.
 
-Counts come from the ledger, where each was made together with what it counts; they are the sum over all processes, and
-survive restarts and retention.
+Counts come from the ledger, where each was made together with what it counts; they are the sum over all
+processes, and survive restarts and retention.
 """
 
 from __future__ import annotations

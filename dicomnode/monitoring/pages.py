@@ -1,4 +1,7 @@
-"""What each address answers. Pure but for one look at the node: whoever has an HTTP server may serve these."""
+"""What each address answers.
+
+Pure but for one look at the node: whoever has an HTTP server may serve these.
+"""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 
@@ -136,22 +137,28 @@ def ask_commitment(
         "ok" when the peer took the request (whatever it then reports), "permanent" with reason `NOT_OFFERED`
         when it has no such service or refuses the request for good, else "transient".
     """
-    reported = threading.Event()
+    taken, replied = threading.Event(), threading.Event()
     answer = report_handler(journal)
 
     def answer_and_note(event: Any) -> tuple[int, None]:
         reply = answer(event)
-        reported.set()
+        taken.set()
         return reply
 
+    def note_reply(event: Any) -> None:
+        # Nothing but the reply is sent after the report was taken. A release that overtakes it would leave
+        # the peer without one, and it would report again.
+        if taken.is_set() and isinstance(event.pdu, P_DATA_TF):
+            replied.set()
+
     contexts = [build_context(COMMITMENT, list(SYNTAXES))]
-    serves = [(evt.EVT_N_EVENT_REPORT, answer_and_note)]
+    serves = [(evt.EVT_N_EVENT_REPORT, answer_and_note), (evt.EVT_PDU_SENT, note_reply)]
     with associated(destination, calling_ae, timeout_s, contexts, serves=serves) as association:
         if isinstance(association, SendOutcome):
             return SendOutcome("permanent", NOT_OFFERED) if association.reason == TAKES_NONE else association
         outcome = _request(association, references, TransactionUID)
         if outcome.verdict == "ok":
-            _wait(association, reported, linger_s)
+            _wait(association, replied, linger_s)
         return outcome
 
 
@@ -202,8 +209,8 @@ def _judge(association: Association, code: int | None) -> SendOutcome:
     return SendOutcome(judgement.verdict, f"0x{code:04X}: {judgement.meaning}", code)
 
 
-def _wait(association: Association, reported: threading.Event, linger_s: float) -> None:
-    """Wait for the report on the open association; who breaks it off is not waited for."""
+def _wait(association: Association, replied: threading.Event, linger_s: float) -> None:
+    """Wait for the report on the open association and for our reply; who breaks it off is not waited for."""
     left_s = linger_s
-    while left_s > 0 and association.is_established and not reported.wait(min(0.1, left_s)):
+    while left_s > 0 and association.is_established and not replied.wait(min(0.1, left_s)):
         left_s -= 0.1

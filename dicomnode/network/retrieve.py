@@ -38,8 +38,8 @@ GET = UID(StudyRootQueryRetrieveInformationModelGet)
 MOVE = UID(StudyRootQueryRetrieveInformationModelMove)
 NOT_OFFERED = "the peer offers neither C-GET nor C-MOVE"
 NO_ROLE = (
-    "the peer takes C-GET but answers no role selection (PS3.7 D.3.3.4), so it cannot send us images that way, and it offers no C-MOVE: "
-    "have it send the study itself"
+    "the peer takes C-GET but answers no role selection (PS3.7 D.3.3.4), so it cannot send us images that "
+    "way, and it offers no C-MOVE: have it send the study itself"
 )
 
 _NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)

@@ -1,4 +1,7 @@
-"""Addresses of notifications: read from their file, spoken to by apprise. They are secrets and never shown."""
+"""Addresses of notifications: read from their file, spoken to by apprise.
+
+They are secrets and never shown.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def read_addresses(settings: NotificationSettings) -> Mapping[str, str]:
     Raises
     ------
     StartError
-        The file cannot be read, is empty, or a line is no address that apprise understands. Its words are not quoted.
+        The file cannot be read, is empty, or a line is no address that apprise understands. Its words are
+        not quoted.
     """
     file = settings.addresses_file
     try:

@@ -37,7 +37,8 @@ def run_sides(
 ) -> None:
     """Run each side, start again the one that dies or hangs, and hand a reload on, until SIGTERM or SIGINT.
 
-    `commands_of` says which sides a configuration has, and how each is started. What is dispensable is started again too, but the node is ready, and goes on, without it.
+    `commands_of` says which sides a configuration has, and how each is started. What is dispensable is
+    started again too, but the node is ready, and goes on, without it.
 
     Raises
     ------

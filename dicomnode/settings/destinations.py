@@ -80,30 +80,35 @@ class DestinationSettings(Section):
     )
     confirm: Literal["auto", "commitment", "find", "none"] = Field(
         "auto",
-        description="Proof that it keeps what it answered success to: storage commitment, C-FIND (find), none, or "
-        "auto: storage commitment where it is offered and answered, else C-FIND, else none.",
+        description="Proof that it keeps what it answered success to: storage commitment, C-FIND (find), "
+        "none, or auto: storage commitment where it is offered and answered, else C-FIND, else "
+        "none.",
     )
     objects: tuple[ObjectChoice, ...] = Field(
         ("auto",),
         min_length=1,
-        description="Which results go there: auto (seg and sr; where it does not accept one, pictures or pdf in its stead), seg (outlines), "
-        "sr (report), summary (where there are lesions: the report as text only, for viewers that draw the other on the images), pictures (secondary captures with the outlines burned in), pdf (one page), ko (list of the key images), "
-        "seg-t1 (the outlines on the T1 too), probability (lesion probability as a SEG). What is named goes there, accepted or not.",
+        description="Which results go there: auto (seg and sr; where it does not accept one, pictures or "
+        "pdf in its stead), seg (outlines), sr (report), summary (where there are lesions: the "
+        "report as text only, for viewers that draw the other on the images), pictures "
+        "(secondary captures with the outlines burned in), pdf (one page), ko (list of the key "
+        "images), seg-t1 (the outlines on the T1 too), probability (lesion probability as a "
+        "SEG). What is named goes there, accepted or not.",
     )
     segmentation: SegmentationForm = Field(
         ResultForm.segmentation,
-        description="How a SEG is encoded: binary (1 bit); pseudo-fractional (8 bits, all or nothing) for viewers that cannot read 1 bit; "
-        "auto: pseudo-fractional where the image's columns are no multiple of 8, which many read wrongly; labelmap (few read it yet).",
+        description="How a SEG is encoded: binary (1 bit); pseudo-fractional (8 bits, all or nothing) for "
+        "viewers that cannot read 1 bit; auto: pseudo-fractional where the image's columns are "
+        "no multiple of 8, which many read wrongly; labelmap (few read it yet).",
     )
     report: ReportChoice = Field(
         "auto",
-        description="SOP class of the report: comprehensive-3d, comprehensive, enhanced, or auto, the first of these that it accepts; "
-        "the content is the same.",
+        description="SOP class of the report: comprehensive-3d, comprehensive, enhanced, or auto, the "
+        "first of these that it accepts; the content is the same.",
     )
     pictures: PictureChoice = Field(
         "auto",
-        description="Pictures as one multi-frame true colour object (multi-frame), each as an object of its own (single-frame), "
-        "or auto, the first of these that it accepts.",
+        description="Pictures as one multi-frame true colour object (multi-frame), each as an object of "
+        "its own (single-frame), or auto, the first of these that it accepts.",
     )
     tls: bool = Field(False, description="Connect with TLS (PS3.15 B.12): needs [tls].")
     tls_name: str = Field("", description="Name that must stand in its certificate; empty: host.")

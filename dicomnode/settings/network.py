@@ -105,8 +105,9 @@ class PeerSettings(Section):
 
     certificates: tuple[CertificateRule, ...] = Field(
         (),
-        description="With network.tls: certificates that it may show, each as sha256:<hex of the DER file> or as a name in the subject or "
-        "the alternative names; empty means any that tls.authorities vouches for.",
+        description="With network.tls: certificates that it may show, each as sha256:<hex of the DER file> "
+        "or as a name in the subject or the alternative names; empty means any that "
+        "tls.authorities vouches for.",
     )
 
     @field_validator("certificates")

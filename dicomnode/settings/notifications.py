@@ -22,20 +22,25 @@ KINDS: tuple[NoticeKind, ...] = get_args(NoticeKind)
 
 
 class NotificationSettings(Section):
-    """Who is told what, by mail, chat or web hook (docs/monitoring.md). Texts hold no patient data, only study UIDs."""
+    """Who is told what, by mail, chat or web hook (docs/monitoring.md).
+
+    Texts hold no patient data, only study UIDs.
+    """
 
     name: str = Field(
         min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Short name, for rules and for the test."
     )
     addresses_file: Path = Field(
-        description="File of addresses as apprise writes them (mailto://, slack://, https:// ...), one a line, # for "
-        "comments. They hold passwords: readable for the service user only, such as a systemd credential.",
+        description="File of addresses as apprise writes them (mailto://, slack://, https:// ...), one a "
+        "line, # for comments. They hold passwords: readable for the service user only, such "
+        "as a systemd credential.",
     )
     events: tuple[NoticeKind, ...] = Field(
         ("failed", "given-up", "destination-down", "disk", "certificate", "silent"),
         min_length=1,
-        description="Of what is told: failed and refused (studies), lesions (of more than minimum_lesions_ml), given-up "
-        "(a result that could not be delivered), destination-down, disk, certificate, silent (a process of the node).",
+        description="Of what is told: failed and refused (studies), lesions (of more than "
+        "minimum_lesions_ml), given-up (a result that could not be delivered), "
+        "destination-down, disk, certificate, silent (a process of the node).",
     )
     rules: tuple[str, ...] = Field(
         (), description="Of studies only those that one of these [[rules]] answered; empty: all."

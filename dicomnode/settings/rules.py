@@ -24,8 +24,8 @@ _PATTERNS = ("station", "institution", "body_part", "study_description", "series
 class RuleSettings(Section):
     """What becomes of a study. The first rule that matches wins; without one the other tables hold.
 
-    A rule matches where everything that it asks for is so; what it does not name is not asked for. A study has several
-    series and perhaps several senders: one of them is enough.
+    A rule matches where everything that it asks for is so; what it does not name is not asked for. A study
+    has several series and perhaps several senders: one of them is enough.
     """
 
     name: str = Field(

@@ -20,8 +20,8 @@ class StorageSettings(Section):
     )
     ledger_url: str = Field(
         "",
-        description="SQLAlchemy URL of the ledger; empty: an SQLite file in the root folder. A password for PostgreSQL belongs into the file that "
-        "PGPASSFILE names, not here.",
+        description="SQLAlchemy URL of the ledger; empty: an SQLite file in the root folder. A password "
+        "for PostgreSQL belongs into the file that PGPASSFILE names, not here.",
     )
     minimum_free_mb: int = Field(
         1024, ge=0, description="Below this free space new instances are answered 0xA700, in MiB."

@@ -78,8 +78,9 @@ class ComputeSettings(Section):
     )
     certificate: Path | None = Field(
         None,
-        description="With scheduler: our certificate for it (PEM). Whoever holds a certificate of compute.authorities can run programs on "
-        "the workers, so use an authority that signs for nothing else; the files of [tls] are not used here.",
+        description="With scheduler: our certificate for it (PEM). Whoever holds a certificate of "
+        "compute.authorities can run programs on the workers, so use an authority that signs "
+        "for nothing else; the files of [tls] are not used here.",
     )
     key: Path | None = Field(
         None,
@@ -166,6 +167,7 @@ class ResultSettings(Section):
         le=200,
         description="More lesions than this are merged into the last segment; the report says so.",
     )
+    paper: Literal["A4", "Letter"] = Field("A4", description="Size of the pages of the PDF report.")
     institution_name: str = Field(
         "", max_length=64, description="Institution Name in results; empty: the source's."
     )

@@ -6,7 +6,8 @@ the time. The evidence, from the strongest to the weakest:
 1. A count: the headers, the vendor's private elements or an archive say how many images there are, and so
    many are there. The study waits for `study.settle_s`.
 2. A look and a farewell: the stacks have no gap and cover the head, and the sender has released its
-   associations. The study waits for `study.short_quiet_s`, or longer where the sender's own pauses are longer.
+   associations. The study waits for `study.short_quiet_s`, or longer where the sender's own pauses are
+   longer.
 3. A clock: nothing came for `study.quiet_s`.
 
 Two things speak against an early answer. An open association of the sender announces more. And where one of

@@ -92,8 +92,8 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "agent",
         "label",
-        any="gado*, gadav*, gadov*, dotarem*, clariscan*, magnevist*, prohance*, omniscan*, multihance*, primovist*, "
-        "eovist*, elucirem*, vueway*, dota, magnegita*, artirem*, optimark*",
+        any="gado*, gadav*, gadov*, dotarem*, clariscan*, magnevist*, prohance*, omniscan*, multihance*, "
+        "primovist*, eovist*, elucirem*, vueway*, dota, magnegita*, artirem*, optimark*",
     ),
     *_rows(
         "agent",
@@ -202,10 +202,12 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "no agent meant",
         "term",
-        any="phase contrast, phasecontrast, contrast phase, post op, postop*, post surg*, post stroke, post lysis, post treat*, post rt, post rx, "
-        "post tx, post chemo*, post trauma*, post proc*, postproc*, post operat*, post radi*, post process*, post ictal, post partum, "
-        "post thromb*, pre op, preop*, pre surg*, pre treat*, pre stroke, pre rt, pre operat*, image enhanced, detail enhanced, edge enhanced, "
-        "edge enhancement, enhanced mr, susceptibility contrast, tissue contrast, contrast enhanced false",
+        any="phase contrast, phasecontrast, contrast phase, post op, postop*, post surg*, post stroke, "
+        "post lysis, post treat*, post rt, post rx, post tx, post chemo*, post trauma*, post proc*, "
+        "postproc*, post operat*, post radi*, post process*, post ictal, post partum, post thromb*, "
+        "pre op, preop*, pre surg*, pre treat*, pre stroke, pre rt, pre operat*, image enhanced, "
+        "detail enhanced, edge enhanced, edge enhancement, enhanced mr, susceptibility contrast, "
+        "tissue contrast, contrast enhanced false",
         de="phasenkontrast*, post ischam*",
         fr="contraste de phase, post op, post avc",
         es="contraste de fase, post quirurg*, post operatori*",
@@ -226,9 +228,10 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "localizer",
         "vendor",
-        any="localizer*, localiser*, localiz*, localis*, loc, locs, loca, scout*, *scout, survey*, 3 plane*, 3plane*, three plane*, 3 pl, smart brain*, "
-        "smartbrain*, pilot*, aahead*, 3plloc*, plan scan, planscan, topogram*, surview, scanogram*, auto align, autoalign, locator, isocenter*, "
-        "isocentre*, tri plane*, triplane*, 3 axis, quick scan, positioning",
+        any="localizer*, localiser*, localiz*, localis*, loc, locs, loca, scout*, *scout, survey*, 3 "
+        "plane*, 3plane*, three plane*, 3 pl, smart brain*, smartbrain*, pilot*, aahead*, 3plloc*, "
+        "plan scan, planscan, topogram*, surview, scanogram*, auto align, autoalign, locator, "
+        "isocenter*, isocentre*, tri plane*, triplane*, 3 axis, quick scan, positioning",
     ),
     *_rows(
         "localizer",
@@ -252,8 +255,10 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "calibration",
         "vendor",
-        any="calibration*, cal, cal head, ref scan, ref head, refscan, sense ref*, clear ref*, senserefscan, field map*, fieldmap*, fieldmapping, b0 map*, "
-        "b1 map*, b1map*, b0map*, shim*, coil sens*, asset cal*, prescan, prescannorm*, coil survey*, noise scan, qa, biascorr ref*, noisescan",
+        any="calibration*, cal, cal head, ref scan, ref head, refscan, sense ref*, clear ref*, "
+        "senserefscan, field map*, fieldmap*, fieldmapping, b0 map*, b1 map*, b1map*, b0map*, shim*, "
+        "coil sens*, asset cal*, prescan, prescannorm*, coil survey*, noise scan, qa, biascorr ref*, "
+        "noisescan",
     ),
     *_rows(
         "calibration",
@@ -277,9 +282,12 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "angiography",
         "vendor",
-        any="tof*, *tof, 3dtof*, 2dtof*, mra, mrv, mra*, ce mra, angio*, *angio, inflow*, s3di*, 3di mc*, ti3d*, inhance*, quiss, trance, native space, fbi, fsbb mra, "
-        "pca, pca3d*, pc mra, pcmra, 3dpc, 2dpc, pc3d*, pc2d*, phase contrast, phasecontrast, velocity, venc*, flow encod*, qflow, q flow, twist, tricks, 4d trak, venography, venous, pc ven*, pc art*, pc 3d*, pc 2d*, "
-        "venogra*, veno, willis, cow, carotid*, vibe angio, time of flight, timeofflight, mrangio*, haste angio, mip, mips, mip*, vwi, vessel wall",
+        any="tof*, *tof, 3dtof*, 2dtof*, mra, mrv, mra*, ce mra, angio*, *angio, inflow*, s3di*, 3di mc*, "
+        "ti3d*, inhance*, quiss, trance, native space, fbi, fsbb mra, pca, pca3d*, pc mra, pcmra, "
+        "3dpc, 2dpc, pc3d*, pc2d*, phase contrast, phasecontrast, velocity, venc*, flow encod*, qflow, "
+        "q flow, twist, tricks, 4d trak, venography, venous, pc ven*, pc art*, pc 3d*, pc 2d*, "
+        "venogra*, veno, willis, cow, carotid*, vibe angio, time of flight, timeofflight, mrangio*, "
+        "haste angio, mip, mips, mip*, vwi, vessel wall",
     ),
     *_rows(
         "angiography",
@@ -309,8 +317,9 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "diffusion",
         "vendor",
-        any="dwi*, dw, *dwi, adc*, *adc, dti*, diff, diffusion*, trace, tracew*, *tracew, resolve, b1000*, b0, b500, b2000*, fa map, colfa, ivim, dki, "
-        "dsi, noddi, tensor*, fractional aniso*, eadc, isodwi, cdwi, zoomit diff*, hardi, msdwi",
+        any="dwi*, dw, *dwi, adc*, *adc, dti*, diff, diffusion*, trace, tracew*, *tracew, resolve, b1000*, "
+        "b0, b500, b2000*, fa map, colfa, ivim, dki, dsi, noddi, tensor*, fractional aniso*, eadc, "
+        "isodwi, cdwi, zoomit diff*, hardi, msdwi",
     ),
     *_rows(
         "diffusion",
@@ -334,8 +343,8 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "perfusion",
         "vendor",
-        any="perf, perf*, perfusion*, *perf, pwi, asl, *asl, pcasl*, pasl*, casl*, dsc*, dce*, cbf*, cbv*, rcbv*, rcbf*, mtt*, ttp, tmax, ktrans*, dynasusc*, "
-        "dynamic*, dyn, first pass",
+        any="perf, perf*, perfusion*, *perf, pwi, asl, *asl, pcasl*, pasl*, casl*, dsc*, dce*, cbf*, cbv*, "
+        "rcbv*, rcbf*, mtt*, ttp, tmax, ktrans*, dynasusc*, dynamic*, dyn, first pass",
     ),
     *_rows(
         "perfusion",
@@ -359,8 +368,10 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "susceptibility",
         "vendor",
-        any="swi*, *swi, swan*, swip*, swp, swap, susc, suscept*, qsm*, qsm, t2star*, t2 star*, t2s, r2s, r2star*, r2 star, r2*, gre t2*, hemo*, heme*, haemo*, "
-        "hemoflash, medic, merge, mmerge, venbold, fsbb, bsi, esswan, eswan, t2 ffe*, t2ffe*, mag images, pha images, mip images, minip, mnip, bold, t2w ffe, ffe t2*, qfl*",
+        any="swi*, *swi, swan*, swip*, swp, swap, susc, suscept*, qsm*, qsm, t2star*, t2 star*, t2s, r2s, "
+        "r2star*, r2 star, r2*, gre t2*, hemo*, heme*, haemo*, hemoflash, medic, merge, mmerge, "
+        "venbold, fsbb, bsi, esswan, eswan, t2 ffe*, t2ffe*, mag images, pha images, mip images, "
+        "minip, mnip, bold, t2w ffe, ffe t2*, qfl*",
     ),
     *_rows(
         "susceptibility",
@@ -411,8 +422,9 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "other inversion",
         "vendor",
-        any="dir, 3ddir, space dir, double inv*, double ir*, doubleir, stir*, *stir, tirm stir, psir*, phase sensitive*, fgatir*, wmn, wmnull*, white matter null*, gmn, gray matter null*, "
-        "grey matter null*, inv1*, inv2*, inv 1, inv 2, first inv*, second inv*, wair, gwair",
+        any="dir, 3ddir, space dir, double inv*, double ir*, doubleir, stir*, *stir, tirm stir, psir*, "
+        "phase sensitive*, fgatir*, wmn, wmnull*, white matter null*, gmn, gray matter null*, grey "
+        "matter null*, inv1*, inv2*, inv 1, inv 2, first inv*, second inv*, wair, gwair",
     ),
     *_rows(
         "map",
@@ -518,8 +530,9 @@ VOCABULARY: tuple[Term, ...] = (
     *_rows(
         "other part",
         "term",
-        any="knee, spine, shoulder, ankle, hip, pelvis, prostate, liver, breast, cardiac, wrist, elbow, lumbar, phantom, cspine, lspine, tspine, c spine, l spine, "
-        "t spine, cervical, thoracic, sacrum, abdomen, foot, femur, chest, heart, hand, calf, thigh, neck, brachial*, testphantom",
+        any="knee, spine, shoulder, ankle, hip, pelvis, prostate, liver, breast, cardiac, wrist, elbow, "
+        "lumbar, phantom, cspine, lspine, tspine, c spine, l spine, t spine, cervical, thoracic, "
+        "sacrum, abdomen, foot, femur, chest, heart, hand, calf, thigh, neck, brachial*, testphantom",
         de=(
             "knie*, wirbelsaule*, wirbelsaeule*, hws, bws, lws, schulter*, sprunggelenk*, "
             "hufte*, huefte*, becken*, prostata*, leber*, mamma*, handgelenk*, ellenbogen*, "

@@ -59,7 +59,10 @@ class Child:
         return self._process.poll() is not None
 
     def problem(self) -> str:
-        """Return why it did not do its work, in a sentence without patient data, or nothing. It has to be done."""
+        """Return why it did not do its work, in a sentence without patient data, or nothing.
+
+        It has to be done.
+        """
         self._task.unlink(missing_ok=True)
         output = b"" if self._process.stdout is None else self._process.stdout.read(_LONGEST_SENTENCE)
         code = self._process.wait()

@@ -89,8 +89,8 @@ class Sessions:
 class LoginBrake:
     """Counts failed log-ins and says how long the next one has to wait. Thread-safe.
 
-    Within five minutes five failures of one name from one address, twenty of one address, or fifty of one name
-    are the limit: a stranger who guesses does not lock out a colleague at another desk at once.
+    Within five minutes five failures of one name from one address, twenty of one address, or fifty of one
+    name are the limit: a stranger who guesses does not lock out a colleague at another desk at once.
     """
 
     window_s = 300.0

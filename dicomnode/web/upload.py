@@ -40,7 +40,10 @@ def create(site: Here, visitor: UploadingUser, form: Form) -> Response:
 
 @router.post("/{name}/files")
 async def add_file(request: Request, site: Here, visitor: UploadingUser, name: str) -> Response:
-    """Take one file: the body is its bytes. Its name and role come in headers, since addresses are kept by many."""
+    """Take one file: the body is its bytes.
+
+    Its name and role come in headers, since addresses are kept by many.
+    """
     if not site.sessions.is_own_form(visitor.browser_token, request.headers.get("x-form-token", "")):
         raise HTTPException(403, "This page is too old; load it anew.")
     upload = find_upload(site, visitor, name)

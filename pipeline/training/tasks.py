@@ -1,4 +1,7 @@
-"""A training task: what a sample is, and how the trainer varies it. The tasks themselves stand in `families/`."""
+"""A training task: what a sample is, and how the trainer varies it.
+
+The tasks themselves stand in `families/`.
+"""
 
 from __future__ import annotations
 

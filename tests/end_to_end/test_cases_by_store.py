@@ -215,8 +215,8 @@ def check_answer(node: WholeNode, study: str, sent: list[Dataset], right: Right)
     page = re.sub(r"\s+", "", lines_of_page(node, study))
     for role, description in used.items():
         if right.outcome != "refused":
-            assert f"The {role.upper()} is " in report
-            assert f"The{role.upper()}is" in page
+            assert re.search(rf"{role.upper()}: (stack \d+ of )?series ", report)
+            assert re.search(rf"{role.upper()}:(stack\d+of)?series", page)
         assert description in report
         assert re.sub(r"\s+", "", description) in page
 

@@ -138,7 +138,7 @@ def test_the_second_report_tells_what_became_of_each_lesion(
     assert "the two studies are of different patients by their headers, which differ in PatientID;" in words(
         other
     )
-    assert "is grown" not in words(other)
+    assert "larger, before" not in words(other)
     seg.write_bytes(b"no DICOM")
     told = solve(task, (GROWN, NEW), monkeypatch)
     assert "were not compared with those of the earlier study" in words(told)

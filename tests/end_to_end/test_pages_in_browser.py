@@ -32,6 +32,7 @@ from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.web.slices import lesion_color
 from dicomnode.web.users import UserRole, write_user
+from tests.factories.viewer import require_parts
 
 PASSWORD = "correct horse battery"
 # As `.ci/run` lays it out: `npm pack axe-core`, unpacked.
@@ -73,19 +74,7 @@ def wait_for(path: Path, process: subprocess.Popen[bytes], timeout_s: float = 12
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    missing = [
-        name
-        for name, here in {
-            "chromium": shutil.which("chromium"),
-            "playwright": find_spec("playwright"),
-        }.items()
-        if not here
-    ]
-    if missing:
-        reason = f"not here: {', '.join(missing)}"
-        if os.environ.get("CI"):
-            pytest.fail(f"{reason}; CI must have it", pytrace=False)
-        pytest.skip(reason)
+    require_parts({"chromium": shutil.which("chromium"), "playwright": find_spec("playwright")})
     folder = tmp_path_factory.mktemp("pages")
     write_user(folder / "users", "anna", UserRole.ADMINISTRATOR, PASSWORD)
     archive_port = free_port()

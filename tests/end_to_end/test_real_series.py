@@ -72,7 +72,9 @@ def test_the_right_series_is_taken_and_becomes_a_volume(
     assert selection.findings == ()
     series = next(item for item in study.series if item.SeriesInstanceUID == selection.roles[role])
     assert len(series.instances) == count
-    assert check_series(series, role, SETTINGS) == ()
+    # Philips counts nowhere.
+    expected = ["slices-not-counted"] if folder == "philips-flair-2d" else []
+    assert [finding.code for finding in check_series(series, role, SETTINGS)] == expected
     volume, source, findings = load_volume(series, role, Path("/"), tmp_path)
     assert (volume.array.shape, findings) == (shape, ())
     assert np.allclose(np.linalg.norm(volume.affine[:3, :3], axis=0), size_mm, atol=1e-3)

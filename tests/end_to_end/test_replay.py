@@ -60,7 +60,7 @@ def test_a_replay_tells_what_the_node_told(tmp_path: Path) -> None:
     (report,) = (tmp_path / "again").glob("sub-*/dicom/sr.dcm")
     words = texts_of(pydicom.dcmread(report))
     assert words == texts_of(told)
-    assert any("earlier study of 20260105" in text for text in words)
+    assert any("New since 2026-01-05: none." in text for text in words)
     assert any("1 images of the study could not be read" in text for text in words)
 
 

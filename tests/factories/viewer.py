@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import mimetypes
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import pytest
 
 _SETTINGS = """
 window.config = {
@@ -92,3 +95,14 @@ def serve_viewer(dist: Path, archive_port: int) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def require_parts(parts: Mapping[str, object]) -> None:
+    """Skip where one of the named parts is not there; fail in CI, which must have all."""
+    missing = [name for name, part in parts.items() if not part]
+    if not missing:
+        return
+    reason = f"not here: {', '.join(missing)}"
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; CI must have it", pytrace=False)
+    pytest.skip(reason)

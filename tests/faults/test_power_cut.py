@@ -151,7 +151,7 @@ def _count(root: Path, acknowledged: set[str], tally: Tally) -> None:
     tally.acknowledged += len(acknowledged)
     try:
         with closing(Ledger.open(f"sqlite:///{root / 'ledger.sqlite3'}")) as ledger:
-            report = rebuild_ledger(SpoolLayout(root / "spool"), ledger)
+            report = rebuild_ledger(SpoolLayout(root / "spool"), ledger.instances)
             rows = {row.SOPInstanceUID for _, row in ledger.instances.unindexed(10_000)}
             files = {
                 path.relative_to(root / "spool").as_posix()

@@ -34,7 +34,9 @@ UID = study_uid("fetch")
 class Bench:
     """The working side up to "ready", with an archive to ask; the clock runs ahead, so that every study is quiet."""
 
-    def __init__(self, folder: Path, archive: Archive, **rules: Any) -> None:
+    def __init__(
+        self, folder: Path, archive: Archive, study: dict[str, Any] | None = None, **rules: Any
+    ) -> None:
         pacs = {"name": "pacs", "ae_title": archive.ae_title, "host": "127.0.0.1", "port": archive.port}
         self.config = parse_config(
             {
@@ -42,6 +44,7 @@ class Bench:
                 "storage": {"root": str(folder), "minimum_free_mb": 1},
                 "destinations": [pacs],
                 "delivery": {"timeout_s": 10},
+                "study": study or {},
                 "fetch": {"source": "pacs", **rules},
             }
         )
@@ -76,9 +79,12 @@ class Bench:
             assert self.store(request) == 0x0000
 
     def step(self) -> int:
+        """Return how many studies became ready; what may be computed ahead is none."""
         while flow.index_instances(self.place):
             pass
-        return flow.assess_studies(self.place)
+        waiting = len(self.ledger.jobs.waiting())
+        flow.assess_studies(self.place)
+        return waiting - len(self.ledger.jobs.waiting())
 
     def events(self, study: str = UID) -> list[tuple[str, str]]:
         found = plain(self.ledger.history.of_study(study))["events"]
@@ -260,13 +266,13 @@ def test_what_the_archive_lists_decides_whether_a_study_is_complete(archive: Arc
     # No header says how many images there are.
     files = write_series(head_study("fetch", overrides={"ImagesInAcquisition": None}), tmp_path / "images")
     put(archive, files)
-    bench = Bench(tmp_path / "node", archive, missing_series=False, counts=True)
+    bench = Bench(tmp_path / "node", archive, {"short_quiet_s": 30}, missing_series=False, counts=True)
     bench.receive(files[:-2])
     bench.ahead_s = 5.0  # settled, and not yet quiet
     assert bench.step() == 0
     assert flow.fetch_missing(bench.place) == 1
     assert flow.fetch_missing(bench.place) == 0
-    bench.ahead_s += 6.0  # the counts have stood still
+    bench.ahead_s += 30.0  # the counts have stood still, and the short quiet is over
     assert flow.fetch_missing(bench.place) == 1
     assert bench.step() == 0
     listed = {uid: count for uid, count in bench.ledger.fetches.counts(UID, 3).items() if uid != UID}

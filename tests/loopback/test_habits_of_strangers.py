@@ -37,7 +37,8 @@ VERIFICATION = "1.2.840.10008.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
 LEAST_ROUNDS = 5
 LARGEST_GROWTH_MIB = 200
-LONG_S = float(os.environ.get("DICOMNODE_STRANGER_S", "4"))
+LONG_S = float(os.environ.get("DICOMNODE_STRANGER_S", "6"))
+LONG_ARTIM_S = min(30.0, LONG_S / 3)
 
 Habit = Callable[[int, list[socket.socket]], None]
 """Plays once with the node's port; what it leaves open goes into the list."""
@@ -233,7 +234,7 @@ def note_figures(minute: Minute, record_property: Callable[[str, object], None])
 def test_a_stranger_keeps_nobody_out_for_a_minute(
     habit: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    with listening(tmp_path) as node:
+    with listening(tmp_path, acse_timeout_s=LONG_ARTIM_S) as node:
         began = time.monotonic()
         minute = play(node, HABITS[habit], LONG_S, 1.0)
         note_figures(minute, record_property)
@@ -267,7 +268,8 @@ def test_a_stranger_at_a_port_with_tls_keeps_nobody_out_for_a_minute(
         "greeted, a request": greet(stranger, REQUEST, stays=True),
         "greeted, hung up": greet(stranger, REQUEST[:30]),
     }
-    with listening(tmp_path, tls_settings(authority, authority.issue("node.example"))) as node:
+    tls = tls_settings(authority, authority.issue("node.example"))
+    with listening(tmp_path, tls, acse_timeout_s=LONG_ARTIM_S) as node:
         began = time.monotonic()
         minute = play(node, habits[habit], LONG_S, 1.0, peer)
         note_figures(minute, record_property)

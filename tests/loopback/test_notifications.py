@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,7 +21,11 @@ from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Conclusion
 from dicomnode.settings.config import load_config
 from dicomnode.states import Outcome
+from tests.factories import listening
 from tests.factories.ledger import header, received
+
+# A whole node takes its time on a busy machine.
+eventually = functools.partial(listening.eventually, timeout_s=90)
 
 Message = dict[str, str]
 
@@ -70,15 +75,6 @@ def fail(config: Path, number: int) -> str:
         assert job is not None
         ledger.jobs.finish(job.id, "work", Conclusion(Outcome.FAILED, "a reason", [], {}), now)
     return uid
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 90) -> bool:
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.mark.slow

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from pydicom.uid import SegmentationStorage, generate_uid
 from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 
 from dicomnode.commands.story import story
 from dicomnode.delivery.confirm import confirm_due
@@ -314,6 +317,32 @@ def test_an_archive_that_breaks_off_in_the_middle(node_and: Callable[..., Node])
     assert list(node.archive.received) == [node.results[0].SOPInstanceUID]
     node.run(seconds_later=30)
     assert (node.states(), node.job_state()) == (["confirmed", "confirmed"], "done")
+
+
+def test_a_report_on_our_association_is_answered_before_we_release(
+    node_and: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_reply, report = DIMSEServiceProvider.send_msg, Association.send_n_event_report
+    statuses: list[int | None] = []
+
+    def send_late(provider: Any, primitive: Any, context_id: int) -> None:
+        # A busy machine: the reply is ready, and the thread that releases runs first.
+        if isinstance(primitive, N_EVENT_REPORT) and primitive.is_valid_response:
+            time.sleep(0.5)
+        send_reply(provider, primitive, context_id)
+
+    def note_status(association: Any, *arguments: Any, **options: Any) -> Any:
+        answer = report(association, *arguments, **options)
+        statuses.append(getattr(answer[0], "Status", None))
+        return answer
+
+    monkeypatch.setattr(DIMSEServiceProvider, "send_msg", send_late)
+    monkeypatch.setattr(Association, "send_n_event_report", note_status)
+    node = node_and(Manners(commitment="same"))
+    node.run()
+    assert node.states() == ["confirmed", "confirmed"]
+    assert statuses
+    assert set(statuses) == {0x0000}
 
 
 def test_a_stale_refusal_changes_nothing_and_a_stale_promise_counts(node_and: Callable[..., Node]) -> None:

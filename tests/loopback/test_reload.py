@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -24,7 +25,11 @@ from dicomnode.processes.reload import Reloader
 from dicomnode.settings.config import Config, DestinationSettings, load_config, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
+from tests.factories import listening
 from tests.factories.ledger import sqlite_url
+
+# A whole node takes its time on a busy machine.
+eventually = functools.partial(listening.eventually, timeout_s=120)
 
 VERIFICATION = "1.2.840.10008.1.1"
 
@@ -148,15 +153,6 @@ class TestReloader:
         assert applied == []
         assert "no such bundle" in audited[0].detail
         assert "no such file" in audited[1].detail
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 120) -> bool:
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.mark.slow

@@ -30,8 +30,8 @@ def node(folder: Path) -> Iterator[tuple[int, Ledger, list[AssociationNews]]]:
     ledger, news = Ledger.open(config.storage.database_url), list[AssociationNews]()
 
     def listen(item: AssociationNews) -> None:
-        news.append(item)
         ledger.senders.record([item])
+        news.append(item)  # last: who waits for the news then finds it in the ledger
 
     receiver = Receiver(
         config,

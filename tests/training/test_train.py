@@ -136,7 +136,9 @@ def test_exported_bundle_segments_a_study(trained: Path, tmp_path: Path) -> None
         models,
     )
     shutil.copytree(SHIPPED_MODELS / "brain-extractor-3mm", models / "brain-extractor-3mm")
-    (tmp_path / "dicomnode.toml").write_text(f'[pipeline]\nmodels = "{models}"\n')
+    (tmp_path / "dicomnode.toml").write_text(
+        f'[pipeline]\nmodels = "{models}"\nlesion_model = "stroke-lesion-2mm"\n'
+    )
     run("synthesize", "--demo", tmp_path / "demo")
     study, out = tmp_path / "demo", tmp_path / "out"
 

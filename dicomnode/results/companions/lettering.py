@@ -17,6 +17,8 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 Font = ImageFont.FreeTypeFont
 
+NOT_DRAWN = "(no font here has these letters; see the patient name in the image header)"
+_SMALLEST = 8
 # Not a character: what a font draws for it, it draws for everything that it lacks.
 _MISSING = "\U0010ffff"
 # Blocks that run from right to left: Hebrew, Arabic and its supplements and presentation forms.
@@ -59,16 +61,49 @@ def draw_text(
 ) -> bool:
     """Draw a text run by run, each in a font that has it.
 
-    Return False, and draw nothing, when a part of it cannot be drawn.
+    Return False, and draw `NOT_DRAWN` instead, when a part of it cannot be drawn.
     """
     runs = [(run, choose_font(run, size)) for run in _split_runs(text, size)]
-    if any(font is None for _, font in runs):
-        return False
     left, baseline = position[0], position[1] + size
+    if any(font is None for _, font in runs):
+        pen.text((left, baseline), NOT_DRAWN, font=load_font(size), fill=fill, anchor="ls")
+        return False
     for run, font in runs:
         pen.text((left, baseline), run, font=font, fill=fill, anchor="ls")
         left += pen.textlength(run, font=font)
     return True
+
+
+def measure_text(text: str, size: int) -> float:
+    """Return how wide a text is drawn, in pixels; text that cannot be drawn counts as what stands for it."""
+    runs = [(run, choose_font(run, size)) for run in _split_runs(text, size)]
+    if any(font is None for _, font in runs):
+        return load_font(size).getlength(NOT_DRAWN)
+    return sum(font.getlength(run) for run, font in runs if font is not None)
+
+
+def fit_size(text: str, size: int, width: float) -> int:
+    """Return the largest letter size, at most `size`, at which a text is no wider than `width` pixels."""
+    while size > _SMALLEST and measure_text(text, size) > width:
+        size -= 1
+    return size
+
+
+def wrap_text(text: str, size: int, width: float) -> list[str]:
+    """Return the lines of a paragraph, none wider than `width` pixels; a longer word is cut."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if measure_text(longer, size) <= width:
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and measure_text(lines[-1] + letter, size) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
 
 
 def _split_runs(text: str, size: int) -> list[str]:

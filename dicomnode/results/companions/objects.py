@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from dicomnode.results.companions.key_pictures import KeyPicture
-from dicomnode.results.companions.page import PageContent, draw_page
+from dicomnode.results.companions.page import PIXELS_PER_INCH, PageContent, draw_pages
 from dicomnode.results.companions.pdf import write_pdf
 from dicomnode.results.headers import copy_identity
 from dicomnode.results.parts import StudyParts
@@ -67,10 +67,11 @@ def build_pictures(parts: StudyParts, form: ResultForm, pictures: Sequence[KeyPi
 def build_pdf(
     parts: StudyParts, form: ResultForm, content: PageContent, picture: Image.Image | None
 ) -> Dataset:
-    """Return the one-page report as Encapsulated PDF (PS3.3 A.45.1)."""
+    """Return the report in pages as Encapsulated PDF (PS3.3 A.45.1)."""
     header = parts.evidence[0][0]
-    image, lines = draw_page(copy_identity(header), content, picture)
-    data = write_pdf(image, lines, content.headline, f"D:{parts.provenance.created:%Y%m%d%H%M%S}")
+    pages = draw_pages(copy_identity(header), content, picture, parts.context.settings.paper)
+    created = f"D:{parts.provenance.created:%Y%m%d%H%M%S}"
+    data = write_pdf(pages, PIXELS_PER_INCH, content.headline, created)
     dataset = _start(parts, EncapsulatedPDFStorage, (form.kind_of("pdf"), *content.sentences))
     dataset.Modality, dataset.SeriesNumber = "DOC", parts.context.settings.series_number_base + 3
     dataset.SeriesDescription = clip_at_sentence(f"Stroke lesion page ({WARNING})")

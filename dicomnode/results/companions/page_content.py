@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dicomnode.results.companions.page import PageContent
 from dicomnode.results.parts import AnswerParts
 from dicomnode.results.provenance import describe_algorithm
+from dicomnode.results.segments import segment_color
 from dicomnode.results.words.language import phrase
 from dicomnode.results.words.sentences import plain_ascii
 from dicomnode.settings.config import Language
@@ -22,11 +23,13 @@ def describe_result(parts: AnswerParts) -> PageContent:
     hidden = len(result.lesions) - _ROWS
     if hidden > 0:
         sentences.append(phrase("row.more-rows", language, count=hidden))
-    heads = [tuple(phrase(f"column.{name}", language) for name in _COLUMNS)]
+    heads = tuple(phrase(f"column.{name}", language) for name in _COLUMNS)
     rows = [
         (row.number, row.side, row.region, row.volume, row.long_axis, row.certainty)
         for row in narrative.rows[:_ROWS]
     ]
+    segment_of = {lesion.label: plan.number for plan in parts.plans for lesion in plan.lesions}
+    colors = [segment_color(segment_of[lesion.label]) for lesion in result.lesions[:_ROWS]]
     networks = [f"{model.name} {model.version}: {plain_ascii(model.statement)}" for model in result.models]
     numbers = (
         f"{name} {value}"
@@ -35,7 +38,7 @@ def describe_result(parts: AnswerParts) -> PageContent:
     )
     small_print = [*narrative.technique, *networks, ", ".join(numbers)]
     return PageContent(
-        phrase("title.lesions", language), sentences, heads + rows if rows else (), small_print
+        phrase("title.lesions", language), sentences, [heads, *rows] if rows else (), small_print, colors
     )
 
 

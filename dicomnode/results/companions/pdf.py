@@ -1,6 +1,6 @@
-"""One page as a PDF.
+"""Pages as a PDF.
 
-A picture of the page, and under it the same words as text that can be searched, copied and read aloud.
+A picture of each page, and under it the same words as text that can be searched, copied and read aloud.
 
 The letters of the text layer have no shape (a Type 3 font of empty glyphs), so it needs no embedded font
 whatever the script is, and what is extracted is exactly what was written (ISO 32000-1: 9.6.5 Type 3 fonts,
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-A4_PT = (595.28, 841.89)
+POINTS_PER_INCH = 72.0
 _CODES = 256
 # From the first to the last letter of Hebrew, Arabic and its supplements and presentation forms, with what
 # stands between them.
@@ -37,55 +37,68 @@ class TextLine:
     text: str
 
 
-def write_pdf(page: Image.Image, lines: Sequence[TextLine], title: str, created: str) -> bytes:
-    """Return a PDF of one A4 page.
+@dataclass(frozen=True, eq=False)
+class PageImage:
+    """A page: its RGB pixels, and the words on it."""
+
+    image: Image.Image
+    lines: list[TextLine]
+
+
+def write_pdf(pages: Sequence[PageImage], pixels_per_inch: float, title: str, created: str) -> bytes:
+    """Return a PDF.
 
     Parameters
     ----------
-    page
-        RGB, the whole page.
     title
         No patient data; written as UTF-16 (7.9.2.2 Text String).
     created
         Date as PDF writes it: D:YYYYMMDDHHmmSS.
     """
-    letters = sorted({letter for line in lines for letter in line.text})
+    scale = POINTS_PER_INCH / pixels_per_inch
+    letters = sorted({letter for page in pages for line in page.lines for letter in line.text})
     fonts = [letters[start : start + _CODES] for start in range(0, len(letters), _CODES)] or [[" "]]
-    first_font = 6
+    # Objects: catalogue, list of pages, three for every page, three for every font, information.
+    first_font = 3 + 3 * len(pages)
     resources = " ".join(f"/F{number} {first_font + 3 * number} 0 R" for number in range(len(fonts)))
-    content = f"q {A4_PT[0]} 0 0 {A4_PT[1]} 0 0 cm /Page Do Q\n{_text_layer(page, lines, fonts)}".encode(
-        "ascii"
-    )
+    first_of_page = [3 + 3 * number for number in range(len(pages))]
+    kids = " ".join(f"{number} 0 R" for number in first_of_page)
     bodies = [
         b"<< /Type /Catalog /Pages 2 0 R /ViewerPreferences << /DisplayDocTitle true >> >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {A4_PT[0]} {A4_PT[1]}] /Contents 4 0 R "
-        f"/Resources << /XObject << /Page 5 0 R >> /Font << {resources} >> >> >>".encode("ascii"),
-        _stream(b"", content),
-        _picture(page),
-        *(body for number, font in enumerate(fonts) for body in _font(first_font + 3 * number, font)),
-        f"<< /Title <feff{title.encode('utf-16-be').hex()}> /Producer (dicomnode) /CreationDate ({created}) >>".encode(
-            "ascii"
-        ),
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>".encode("ascii"),
     ]
+    for first, page in zip(first_of_page, pages, strict=True):
+        width, height = (f"{side * scale:.2f}" for side in page.image.size)
+        text_layer = _text_layer(page, scale, fonts)
+        bodies += [
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {width} {height}] /Contents {first + 1} 0 R "
+            f"/Resources << /XObject << /Page {first + 2} 0 R >> /Font << {resources} >> >> >>".encode(
+                "ascii"
+            ),
+            _stream(b"", f"q {width} 0 0 {height} 0 0 cm /Page Do Q\n{text_layer}".encode("ascii")),
+            _picture(page.image),
+        ]
+    bodies += [body for number, font in enumerate(fonts) for body in _font(first_font + 3 * number, font)]
+    text = title.encode("utf-16-be").hex()
+    bodies.append(
+        f"<< /Title <feff{text}> /Producer (dicomnode) /CreationDate ({created}) >>".encode("ascii")
+    )
     return _assemble(bodies)
 
 
-def _text_layer(page: Image.Image, lines: Sequence[TextLine], fonts: Sequence[Sequence[str]]) -> str:
+def _text_layer(page: PageImage, scale: float, fonts: Sequence[Sequence[str]]) -> str:
     """Return the content that places every line; rendering mode 3 draws nothing (9.3.6)."""
-    scale = A4_PT[0] / page.width
     code_of = {
         letter: (number, code) for number, font in enumerate(fonts) for code, letter in enumerate(font)
     }
     placed = []
-    for line in lines:
+    for line in page.lines:
         words = as_seen(line.text)
         text_operators = "".join(
             f"/F{number} {line.size * scale:.2f} Tf <{codes}> Tj " for number, codes in _runs(words, code_of)
         )
-        placed.append(
-            f"1 0 0 1 {line.left * scale:.2f} {A4_PT[1] - line.baseline * scale:.2f} Tm {text_operators}"
-        )
+        bottom = (page.image.height - line.baseline) * scale
+        placed.append(f"1 0 0 1 {line.left * scale:.2f} {bottom:.2f} Tm {text_operators}")
     return "BT 3 Tr\n" + "\n".join(placed) + "\nET"
 
 

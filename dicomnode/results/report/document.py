@@ -137,8 +137,9 @@ def make_report(
     groups
         One or more groups of measurements.
     totals
-        Groups of what was derived from all lesions. They stand apart (TID 1500, Derived Imaging Measurements):
-        OHIF crashes on a measurement group without coordinates, and prints one with them over the lesions'.
+        Groups of what was derived from all lesions. They stand apart (TID 1500, Derived Imaging
+        Measurements): OHIF crashes on a measurement group without coordinates, and prints one with them
+        over the lesions'.
     """
     # A study that was not analysed has no image that the report would describe.
     library = [first_frame_header(series[0]) for series in plan.parts.evidence if plan.parts.models]
@@ -191,7 +192,7 @@ def _observation_context(plan: EncodingPlan) -> sr.ObservationContext:
     )
 
 
-def _container(name: Code, items: Sequence[Dataset]) -> sr.ContainerContentItem:
+def _container(name: Code, items: Sequence[sr.ContentItem]) -> sr.ContainerContentItem:
     container = sr.ContainerContentItem(name=name, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     container.ContentSequence = sr.ContentSequence(items)
     return container

@@ -1,8 +1,9 @@
 """The structured report of found lesions: Comprehensive 3D SR, TID 1500 (PS3.16).
 
 Each lesion has two measurement groups with one tracking UID: TID 1411 points to its segment, TID 1501 holds
-the long axis with its coordinates. OHIF merges them, draws the line and prints the comment and what is measured
-without modifiers beside it; on a group without coordinates its viewport crashes. The totals stand apart.
+the long axis with its coordinates. OHIF merges them, draws the line and prints the comment and what is
+measured without modifiers beside it; on a group without coordinates its viewport crashes. The totals stand
+apart.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def check_key_objects(dataset: Dataset, segmentation: Dataset, series: SourceSer
 
 
 def read_lines(data: bytes) -> list[str]:
-    """Return the lines of our own PDF's text layer, in the order in which they are seen from left to right."""
+    """Return the lines of our own PDF's text layer, page by page, as they are seen from left to right."""
     packed = re.findall(rb"/FlateDecode /Length (\d+) >>\nstream\n", data)
     starts = [match.end() for match in re.finditer(rb"/FlateDecode /Length \d+ >>\nstream\n", data)]
     streams = [
@@ -122,8 +122,10 @@ def read_lines(data: bytes) -> list[str]:
         for start, length in zip(starts, packed, strict=True)
     ]
     fonts = [_read_map(stream) for stream in streams if b"begincmap" in stream]
-    content = next(stream for stream in streams if stream.startswith(b"q ")).decode("ascii")
-    return [_read_line(line, fonts) for line in content.splitlines() if " Tm " in line]
+    contents = [stream.decode("ascii") for stream in streams if stream.startswith(b"q ")]
+    return [
+        _read_line(line, fonts) for content in contents for line in content.splitlines() if " Tm " in line
+    ]
 
 
 def _read_line(line: str, fonts: Sequence[Mapping[int, str]]) -> str:

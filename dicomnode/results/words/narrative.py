@@ -1,7 +1,7 @@
 """An answer in words, in the order in which one reads it; report, page and pictures show these and no others.
 
-Impression, table of lesions, what limits the conclusions, technique, series, limits. Every word comes from the
-table of sentences; numbers are those of the measurements.
+Impression, table of lesions, what limits the conclusions, technique, series, limits. Every word comes from
+the table of sentences; numbers are those of the measurements.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Narrative:
     impression
         One or two sentences: the finding, and what is new since an earlier study.
     rows, sentences
-        The table of lesions by cells and, for reports without tables, by sentences; the sentences end with the
-        total and with earlier lesions that are not there today.
+        The table of lesions by cells and, for reports without tables, by sentences; the sentences end with
+        the total and with earlier lesions that are not there today.
     quality
         Remarks that change what one may conclude.
     """

@@ -106,12 +106,14 @@ def label_segment(lesions: tuple[Lesion, ...], language: Language) -> str:
     if language == "en" and first.laterality == "both":
         side = phrase("side.both", language)
     region = "".join(phrase(f"region.{region}", language) for region in regions_of(first)[:1])
-    words = {"number": first.label, "volume": volume}
+    words: dict[str, object] = {"number": first.label, "volume": volume}
     if side and region:
         words |= {"side": side, "region": region}
-        in_order = ("en", "de")
-        key = "side" if language in in_order else "region"
-        words[key] = begin_sentence(words[key])
+        # The word that comes first in the label begins with a capital.
+        if language in ("en", "de"):
+            words["side"] = begin_sentence(side)
+        else:
+            words["region"] = begin_sentence(region)
         return phrase("label.side-region", language, **words)
     if side or region:
         return phrase("label.place", language, place=begin_sentence(side or region), **words)

@@ -23,7 +23,8 @@ _SEVERITY = {"refuse": 0, "warning": 1, "info": 2}
 _IMAGE = re.compile(r"\b(FLAIR|T1)\b")
 # The sentence of `dicomnode.study.choice.SeriesSummary`; a test holds both together.
 _SERIES_SENTENCE = re.compile(
-    r'The (?P<image>FLAIR|T1) is series (?P<name>\S+(?: ".*?")?)(?: of (?P<date>\d{4}-\d\d-\d\d)[^,]*)?'
+    r"The (?P<image>FLAIR|T1) is (?:stack (?P<stack>\d+) of )?series "
+    r'(?P<name>\S+(?: ".*?")?)(?: of (?P<date>\d{4}-\d\d-\d\d)[^,]*)?'
     r"(?:, (?P<plane>axial|sagittal|coronal|oblique))?, (?P<count>\d+) slices"
     r"(?:, (?P<spacing>[\d.]+) mm apart)?\."
 )
@@ -103,8 +104,11 @@ def _say_series(finding: Finding, language: Language) -> str:
     match = _SERIES_SENTENCE.fullmatch(plain_ascii(finding.message))
     if match is None:
         return say_remark(finding, language)
+    series = phrase("series.series", language, name=match["name"])
+    if match["stack"]:
+        series = phrase("series.stack", language, number=match["stack"], series=series)
     words: Sequence[str] = [
-        phrase("series.series", language, name=match["name"]),
+        series,
         *(
             [phrase("series.acquired", language, date=write_date(match["date"], language))]
             if match["date"]

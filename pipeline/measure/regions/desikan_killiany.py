@@ -31,7 +31,8 @@ NAMES = Path("data", "atlases", "labels_desikan_killiany.csv")
 REACH_MM: Mapping[RegionName, float] = {"periventricular": 10.0, "basal-ganglia": 5.0, "thalamus": 5.0}
 """How far these reach into the white matter.
 
-Periventricular: the 10 mm of DeCarli et al., "Anatomical mapping of white matter hyperintensities", Stroke 36,
+Periventricular: the 10 mm of DeCarli et al., "Anatomical mapping of white matter hyperintensities", Stroke
+36,
 2005. Deep nuclei: half of the width of the internal capsule, which so belongs to them.
 """
 

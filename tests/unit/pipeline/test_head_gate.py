@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.plan import Recipe, make_plan
 from pipeline.preprocess.extract_brain import Brain, find_brain_problem
 from pipeline.preprocess.reorient import apply_orientation, plan_orientation
 from pipeline.preprocess.resample import sample_linear
+from pipeline.preprocess.template import fit_template
 from pipeline.quality.head import CONSTANT, SMALLEST_SCORE, HeadFacts, explained_share, find_head_problem
 from pipeline.records import Array, Volume
 from pipeline.run import _judge_head, extract_brains
@@ -41,7 +43,9 @@ def judge(image: Volume, recipe: Recipe) -> None:
     problem = find_brain_problem(brain)
     if problem is not None:
         raise problem
-    _judge_head(image, brain, make_plan(recipe, ["flair"]), Journal())
+    with ThreadPoolExecutor(1) as pool:
+        fitting = pool.submit(fit_template, image, brain)
+        _judge_head(image, brain, fitting, make_plan(recipe, ["flair"]), Journal())
 
 
 @pytest.mark.parametrize(

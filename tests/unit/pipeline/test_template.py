@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -114,10 +115,11 @@ def test_a_failed_registration_is_no_head_and_leaves_no_coordinates(
 
     monkeypatch.setattr(room, "_optimise", fail)
 
-    assert _judge_head(image, brain, make_plan(recipe, ["flair"]), journal) is None
+    with ThreadPoolExecutor(1) as pool:
+        fitting = pool.submit(room.fit_template, image, brain)
+    assert _judge_head(image, brain, fitting, make_plan(recipe, ["flair"]), journal) is None
     assert "all samples map outside" in str(journal.steps[-1].parameters["template"])
+    strict = dataclasses.replace(recipe, require_head=True)
     with pytest.raises(BrainExtractionError, match="cannot be laid on the brain template") as refusal:
-        _judge_head(
-            image, brain, make_plan(dataclasses.replace(recipe, require_head=True), ["flair"]), journal
-        )
+        _judge_head(image, brain, fitting, make_plan(strict, ["flair"]), journal)
     assert refusal.value.code == "not-a-head"

@@ -125,3 +125,7 @@ def test_the_sentence_on_a_series_is_read_as_the_chooser_writes_it() -> None:
     assert series_remarks([finding], "de") == [
         'FLAIR: Serie 2 "T2 FLAIR", aufgenommen 05.01.2026, axial, 34 Schichten, Abstand 4,8 mm.'
     ]
+    of_several = SeriesSummary("1.2.3/2", 3, "T1 3D", "2026-01-05 09:02:00", "axial", 3.0, 48, 2)
+    assert series_remarks([Finding("series-used", "info", f"The T1 is {of_several.sentence}.")], "en") == [
+        'T1: stack 2 of series 3 "T1 3D", acquired 2026-01-05, axial, 48 slices, 3.0 mm apart.'
+    ]
