@@ -1,10 +1,11 @@
-"""Build what the Containerfile says in clean Debian roots, without a container engine; needs root and debootstrap.
+"""Build what the Containerfile says in clean Debian roots, without a container engine.
 
 python -m scripts.container WORK            build both stages below WORK, print the size of the last one
-python -m scripts.container WORK --run ...  run a command in the built image: its user, a read-only root, a state folder
+python -m scripts.container WORK --run ...  run a command in what was built: its user, a read-only root
 
-Each stage begins with a Debian of its own, as `FROM debian:bookworm-slim` does, and each RUN is a `chroot` into it. What an engine adds
-(namespaces, cgroups, layers) is not shown by this. `--bind` makes a file or folder of this machine visible inside, for a package mirror.
+It needs root and debootstrap. Each stage begins with a Debian of its own, as `FROM debian:bookworm-slim` does,
+and each RUN is a `chroot` into it. What an engine adds (namespaces, cgroups, layers) is not shown by this.
+`--bind` makes a file or folder of this machine visible inside, for a package mirror.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def run_in(root: Path, command: Sequence[str], binds: Sequence[Path], folder: st
 
 
 def run_image(root: Path, state: Path, command: Sequence[str], binds: Sequence[Path] = ()) -> int:
-    """Run a command as the image would: its user and variables, a read-only root, /tmp and the state folder writable."""
+    """Run a command as the image would: its user and variables; only /tmp and the state folder can be written."""
     stage = parse_containerfile(CONTAINERFILE.read_text(encoding="utf-8"))[-1]
     (user,) = stage.recorded("USER")
     state.mkdir(parents=True, exist_ok=True)

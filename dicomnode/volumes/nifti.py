@@ -47,7 +47,7 @@ def read_nifti(path: Path, frame_of_reference_uid: str) -> Volume:
 
 
 def volume_of_image(image: nib.nifti1.Nifti1Image, name: str, frame_of_reference_uid: str) -> Volume:
-    """Return an opened NIfTI image as a volume; `name` stands in messages. Raises what `read_nifti` raises."""
+    """Return an opened NIfTI image as a volume; it raises what `read_nifti` raises, under `name`."""
     try:
         if image.get_data_dtype().kind not in "iuf":
             raise StudyRefused(
@@ -97,7 +97,7 @@ def write_nifti(path: Path, array: Array, affine: npt.NDArray[np.float64]) -> No
 
 
 def image_of_array(array: Array, affine: npt.NDArray[np.float64]) -> nib.nifti1.Nifti1Image:
-    """Return a (slice, row, column) array with its LPS affine as a NIfTI image, (column, row, slice) in RAS."""
+    """Return a (slice, row, column) array in LPS as a NIfTI image, (column, row, slice) in RAS."""
     ras = _RAS_TO_LPS @ affine @ _REVERSE_INDEX
     image = nib.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), ras)
     image.header.set_xyzt_units("mm")

@@ -29,6 +29,7 @@ PAGES = [
             "conformance",
             "bring-your-model",
             "offline",
+            "python",
             "destinations",
             "model-bundle",
             "monitoring",

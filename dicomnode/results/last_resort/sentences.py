@@ -1,7 +1,7 @@
-"""Sentences of the report of last resort, from the table that all results share, in letters that its header allows.
+"""Sentences of the report of last resort, in letters that its header allows.
 
-The table is data and is read here without the code of the other reports. A table that cannot be read costs
-the language, not the report.
+They come from the table that all results share. It is data and is read here without the code of the other
+reports. A table that cannot be read costs the language, not the report.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def write_sentence(row: str, language: str, **values: str) -> str:
 
 
 def encode_text(text: str, character_set: bytes) -> bytes:
-    """Return one line as bytes of a Specific Character Set; in ASCII where that is none of the simple ones."""
+    """Return one line as bytes of a Specific Character Set; as ASCII where that is not a simple one."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     encoding = _ENCODINGS.get(character_set.strip(b"\0 "))
     if encoding == "utf-8" or (encoding and _fits(line, encoding)):

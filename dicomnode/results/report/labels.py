@@ -14,7 +14,7 @@ from pipeline.geometry import Affine, spacing_mm
 from pipeline.records import LongAxis
 
 SCREEN_PIXELS = 640
-"""Pixels of the image's longer side at the smallest scale: two viewports next to each other on 1920 columns."""
+"""Pixels of the image's longer side at the smallest scale: two viewports on a screen of 1920 columns."""
 _LINES = 2
 _LINE_PIXELS = 18
 _LETTER_PIXELS = 8.5

@@ -171,7 +171,7 @@ def _is_same_text(line: str, text: str) -> bool:
 
 
 def _is_same_name(line: str, name: str) -> bool:
-    """Return whether a line is a person's name: the same letters and digits, whatever the marks between them."""
+    """Return whether a line has the letters and digits of a name, whatever the marks between them."""
     return _letters(line) == _letters(name)
 
 
@@ -181,7 +181,7 @@ def _letters(text: str) -> Counter[str]:
 
 
 def _is_same_date(line: str, date: str) -> bool:
-    """Return whether a line is a date (YYYYMMDD), with the year first or last; what is no date stands as it is."""
+    """Return whether a line is a date (YYYYMMDD), its year first or last; other text stands as it is."""
     year, month, day = date[:4], date[4:6], date[6:]
     numbers = re.findall(r"\d+", line)
     written = numbers in ([year, month, day], [day, month, year]) and not re.search(r"[^\W\d]", line)

@@ -1,4 +1,4 @@
-"""Whose results they are, as people write it: names without carets, dates and sexes in the report's language."""
+"""Whose results they are, as people write it: names, dates and sexes in the report's language."""
 
 from __future__ import annotations
 
