@@ -3,9 +3,9 @@
 python -m scripts.container WORK            build both stages below WORK, print the size of the last one
 python -m scripts.container WORK --run ...  run a command in what was built: its user, a read-only root
 
-It needs root and debootstrap. Each stage begins with a Debian of its own, as `FROM debian:bookworm-slim` does,
-and each RUN is a `chroot` into it. What an engine adds (namespaces, cgroups, layers) is not shown by this.
-`--bind` makes a file or folder of this machine visible inside, for a package mirror.
+It needs root and debootstrap. Each stage begins with a Debian of its own, without manuals and translations
+like `debian:bookworm-slim`, and each RUN is a `chroot` into it. What an engine adds (namespaces, cgroups,
+layers) is not shown by this. `--bind` makes a file or folder of this machine visible inside, for a package mirror.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +69,7 @@ def build(work: Path, binds: Sequence[Path]) -> Path:
     base = work / "base"
     if not base.is_dir():
         subprocess.run(["debootstrap", "--variant=minbase", SUITE, base], check=True, stdout=sys.stderr)
+        slim_down(base)
     roots: dict[str, Path] = {}
     for number, stage in enumerate(parse_containerfile(CONTAINERFILE.read_text(encoding="utf-8"))):
         root = work / f"stage-{number}"
@@ -86,6 +87,16 @@ def build(work: Path, binds: Sequence[Path]) -> Path:
                 print(f"RUN {words}", file=sys.stderr)
                 run_in(root, ["sh", "-c", words], binds, folder)
     return root
+
+
+def slim_down(base: Path) -> None:
+    """Leave out what `debian:bookworm-slim` leaves out, also of packages that are installed later."""
+    folders = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale")
+    excluded = "".join(f"path-exclude /{folder}/*\n" for folder in folders)
+    (base / "etc" / "dpkg" / "dpkg.cfg.d" / "slim").write_text(excluded, encoding="ascii")
+    for folder in (*folders, "var/lib/apt/lists", "var/cache/apt"):
+        shutil.rmtree(base / folder, ignore_errors=True)
+        (base / folder).mkdir(parents=True)
 
 
 def copy(words: str, root: Path, folder: str, roots: Mapping[str, Path]) -> None:
@@ -106,53 +117,42 @@ def copy(words: str, root: Path, folder: str, roots: Mapping[str, Path]) -> None
 
 
 def run_in(root: Path, command: Sequence[str], binds: Sequence[Path], folder: str) -> None:
-    """Run a command as root in a root, in mount and process namespaces of its own."""
-    mounts = [
-        "mount -t proc proc proc",
-        "mount --rbind /dev dev",
-        "cp /etc/resolv.conf etc/resolv.conf",
-        *(line for bind in binds for line in _bind(bind)),
-    ]
+    """Run a command as root in a root, in a mount namespace of its own; what is bound is read-only."""
+    certificate = os.environ.get("PIP_CERT")
+    if certificate:
+        shutil.copy2(certificate, root / "tmp" / "authorities.pem")
     environment = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
     environment |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"}
+    environment |= {"PIP_CERT": "/tmp/authorities.pem"} if certificate else {}  # noqa: S108  inside the root
+    mounts = ["mount -t proc proc proc", "cp /etc/resolv.conf etc/resolv.conf", *map(_bind, binds)]
     script = " && ".join([f"cd {root}", *mounts, f'exec chroot . sh -c \'cd {folder}; exec "$@"\' sh "$@"'])
     subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *command], check=True, env=environment)
+    (root / "tmp" / "authorities.pem").unlink(missing_ok=True)
 
 
-def run_image(root: Path, state: Path, command: Sequence[str], binds: Sequence[Path] = ()) -> int:
-    """Run a command as the image would: its user and variables; only /tmp and the state folder can be written."""
+def run_image(root: Path, state: Path, command: Sequence[str], timeout_s: float = 600) -> int:
+    """Run a command as the image would: its user, its variables, /tmp and the state folder writable."""
     stage = parse_containerfile(CONTAINERFILE.read_text(encoding="utf-8"))[-1]
     (user,) = stage.recorded("USER")
     state.mkdir(parents=True, exist_ok=True)
     os.chown(state, *(int(number) for number in user.split(":")))
     mounts = [
-        f"mount --bind {root} {root}",
-        f"cd {root}",
-        *(line for bind in binds for line in _bind(bind)),
+        f"mount --bind {root} {root} && mount -o remount,ro,bind {root} && cd {root}",
         f"mount --bind {state.resolve()} var/lib/dicomnode",
-        "mount -t tmpfs tmpfs tmp",
+        "mount -t tmpfs tmpfs tmp && mount -t tmpfs tmpfs dev/shm",
         "mount -t proc proc proc",
-        "mount --bind /dev/null dev/null && mount --bind /dev/urandom dev/urandom",
-        "mount -t tmpfs tmpfs dev/shm",
-        f"mount -o remount,ro,bind {root}",
     ]
-    for device in ("null", "urandom"):
-        (root / "dev" / device).touch()
-    (root / "dev" / "shm").mkdir(exist_ok=True)
     enter = f'exec chroot --userspec={user} . sh -c \'cd /var/lib/dicomnode; exec "$@"\' sh "$@"'
-    script = " && ".join([*mounts, f"cd {root}", enter])
+    script = " && ".join([*mounts, enter])
     program = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", *command]
-    return subprocess.run(program, check=False, env=stage.environment).returncode
+    return subprocess.run(program, check=False, env=stage.environment, timeout=timeout_s).returncode
 
 
-def _bind(path: Path) -> Iterator[str]:
+def _bind(path: Path) -> str:
+    """Return the shell line that shows a file or folder of this machine inside, read-only."""
     inside = str(path).lstrip("/")
-    if path.is_dir():
-        yield f"mkdir -p {inside}"
-    else:
-        yield f"mkdir -p {Path(inside).parent}"
-        yield f"touch {inside}"
-    yield f"mount --bind {path} {inside}"
+    make = f"mkdir -p {inside}" if path.is_dir() else f"mkdir -p {Path(inside).parent} && touch {inside}"
+    return f"{make} && mount --bind {path} {inside} && mount -o remount,ro,bind {inside}"
 
 
 def megabytes(folder: Path) -> int:
