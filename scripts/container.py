@@ -5,7 +5,7 @@ python -m scripts.container WORK --run ...  run a command in what was built: its
 
 It needs root and debootstrap. Each stage begins with a Debian of its own, without manuals and translations
 like `debian:bookworm-slim`, and each RUN is a `chroot` into it. What an engine adds (namespaces, cgroups,
-layers) is not shown by this. `--bind` makes a file or folder of this machine visible inside, for a package mirror.
+layers) is not shown by this. `--bind` shows a file or folder of this machine inside, for a package mirror.
 """
 
 from __future__ import annotations
