@@ -293,6 +293,7 @@ def run_web(config: Config, path: Path | None = None) -> None:
         announcement = config.storage.root / "web.json"
         announcement.write_text(json.dumps({"pid": os.getpid(), "address": server.start()}))
         site.uploads.start()
+        site.patients.start()
         log.info("pages_served", host=config.web.bind, port=server.port)
         audit(AuditEvent("started", detail="web"))
         try:

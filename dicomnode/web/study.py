@@ -11,15 +11,13 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from dicomnode.audit.events import AuditEvent
-from dicomnode.errors import RetryLater
-from dicomnode.ledger.shown import JobStory, ResultLine, StudyHistory
-from dicomnode.states import JobState
-from dicomnode.study.assembly import assemble, readiness
+from dicomnode.ledger.shown import ResultLine, StudyHistory
 from dicomnode.uids import is_uid
 from dicomnode.web.pages import render
 from dicomnode.web.patients import read_person
 from dicomnode.web.result_views import pdf_of, picture_of, report_lines
 from dicomnode.web.site import Form, Here, OperatingUser, Reader, Site, Visitor, audit_view
+from dicomnode.web.waiting import waiting_for
 
 router = APIRouter(prefix="/studies")
 
@@ -77,7 +75,7 @@ def show_study(request: Request, site: Here, visitor: Reader, StudyInstanceUID: 
         "study.html",
         history=history,
         job=job,
-        person=read_person(site, StudyInstanceUID),
+        person=read_person(site.ledger, site.layout.root, StudyInstanceUID),
         choice=_choice(history, detail),
         findings=findings,
         steps=detail.get("steps", ()),
@@ -86,7 +84,7 @@ def show_study(request: Request, site: Here, visitor: Reader, StudyInstanceUID: 
         rules=detail.get("rules", ()),
         rule=detail.get("rule"),
         timeline=list(timeline(history)),
-        waiting_for=_waiting_for(site, history, job),
+        waiting_for=waiting_for(site, job.state, StudyInstanceUID, history.last_received_at) if job else "",
         orders=ORDERS,
         has_viewer=job is not None and any(line.kind.startswith("seg") for line in job.results),
         viewer_url=site.config.web.viewer_url.replace("{StudyInstanceUID}", StudyInstanceUID),
@@ -242,6 +240,7 @@ _HEADINGS = {
     "retried": ("Deliveries tried again by the operator", "calm"),
     "replayed": ("To be answered again", "calm"),
     "reopened": ("Reopened by the operator", "calm"),
+    "not-confirmable": ("Arrival cannot be proved", "calm"),
     "delivered-again": ("Results to be sent once more", "calm"),
 }
 
@@ -275,23 +274,6 @@ def _choice(history: StudyHistory, detail: Mapping[str, Any]) -> list[dict[str, 
 
 
 _NOT_JUDGED = {"plane": "", "spacing_mm": None, "use": "", "role": None, "reason": ""}
-
-
-def _waiting_for(site: Site, history: StudyHistory, job: JobStory | None) -> str:
-    """Return what a waiting study waits for, as the working side will judge it."""
-    if job is None or job.state != JobState.WAITING.value:
-        return ""
-    uid = history.StudyInstanceUID
-    try:
-        study = assemble(uid, site.ledger.instances.of_study(uid))
-        verdict = readiness(
-            study, site.config.selection, site.config.study, history.last_received_at, site.now(), None
-        )
-    except RetryLater:
-        raise
-    except Exception:  # noqa: BLE001  whatever headers a study has, its page must open
-        return "It cannot be judged yet; it is taken when it has been quiet for a while."
-    return verdict.reason
 
 
 def _audit_download(site: Site, visitor: Visitor, StudyInstanceUID: str, line: ResultLine) -> None:

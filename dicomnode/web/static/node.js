@@ -11,6 +11,9 @@
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const fresh = page.getElementById(section.id);
       if (!fresh) return section;
+      // What somebody unfolded stays so.
+      const folds = fresh.querySelectorAll("details");
+      section.querySelectorAll("details").forEach((fold, number) => { if (fold.open && folds[number]) folds[number].open = true; });
       if (fresh.innerHTML !== section.innerHTML) section.replaceWith(document.adoptNode(fresh));
       else return section;
       return document.getElementById(section.id);
