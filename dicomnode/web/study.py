@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,13 @@ ORDERS: Mapping[str, Order] = {
 
 @dataclass(frozen=True)
 class TimelineEntry:
-    """One happening: when, in which words, and how it is coloured."""
+    """One happening: when, in which words, how it is coloured, and how often in a row."""
 
     at: float
     heading: str
     detail: str
     tone: str
+    count: int = 1
 
 
 @router.get("/{StudyInstanceUID}")
@@ -218,7 +220,10 @@ def timeline(history: StudyHistory) -> Iterator[TimelineEntry]:
         for transfer in history.received
     ]
     entries += [_entry(line.at, line.event, line.detail) for line in history.events]
-    yield from sorted(entries, key=lambda entry: entry.at)
+    in_order = sorted(entries, key=lambda entry: entry.at)
+    for _, group in itertools.groupby(in_order, key=lambda entry: (entry.heading, entry.detail, entry.tone)):
+        alike = list(group)
+        yield replace(alike[0], count=len(alike))
 
 
 _HEADINGS = {
