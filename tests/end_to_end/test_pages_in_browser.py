@@ -365,8 +365,16 @@ class TestInOrder:
             if fault["impact"] in ("serious", "critical")
         ]
 
-    def test_8_the_log_in_is_accessible_and_a_log_out_ends_the_pages(self, served: Served) -> None:
+    def test_8_a_study_that_is_removed_and_a_log_out(self, served: Served) -> None:
         page = served.page
+        page.set_viewport_size({"width": 1200, "height": 900})
+        # The page is open; from now on the node answers as it does when the study is removed.
+        page.goto(f"{served.address}/studies/{EARLIER_UID}")
+        gone = page.request.get(f"{served.address}/studies/1.2.3")
+        page.route("**/studies/*", lambda route: route.fulfill(status=gone.status, body=gone.text()))
+        page.get_by_text("This is not here any more").wait_for(timeout=30_000)
+        served.look("8-removed")
+        page.unroute("**/studies/*")
         page.goto(f"{served.address}/")
         page.get_by_role("button", name="Log out").click()
         page.locator("#password").wait_for()

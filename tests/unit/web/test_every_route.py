@@ -239,6 +239,16 @@ def test_every_answer_of_every_address_carries_the_headers(answered: Pages) -> N
             assert "x-powered-by" not in headers
 
 
+def test_every_check_that_the_page_lists_is_there(repo_root: Path) -> None:
+    page = (repo_root / "docs" / "web.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(test_\w+)`", page))
+    paths = [path for glob in ("unit/web/*.py", "*/*pages*.py") for path in (repo_root / "tests").glob(glob)]
+    sources = "".join(path.read_text(encoding="utf-8") for path in paths)
+
+    assert len(listed) > 25
+    assert listed <= set(re.findall(r"def (test_\w+)\(", sources))
+
+
 def test_a_new_address_without_a_role_is_noticed() -> None:
     with pytest.raises(ValueError, match="empty"):
         _ = Address("GET", "/new", takes_form=False).user
