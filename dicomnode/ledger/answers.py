@@ -1,7 +1,7 @@
 """What became of each study, in a narrow row of its own: what statistics are made of.
 
-A row outlives its study, then without its UID: retention removes images and reports after days, statistics look back
-over a year.
+A row outlives its study, then without its UID: retention removes images and reports after days, statistics
+look back over a year.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class AnswerFigures:
     counts
         (outcome, code of a refusal or "") -> studies.
     times
-        When the last image came and when the study was answered, seconds since the epoch, in the order of the first.
+        When the last image came and when the study was answered, seconds since the epoch.
+        They are in the order of the first.
     volumes_ml
         Volume of all lesions of each study that has some.
     """
@@ -43,13 +44,19 @@ class AnswerFigures:
 
 
 class Answers:
-    """The part of the ledger that statistics read; each verb is one transaction and may raise `RetryLater`."""
+    """The part of the ledger that statistics read.
+
+    Each verb is one transaction and may raise `RetryLater`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def figures(self, since: float) -> AnswerFigures:
-        """Return the figures of the studies whose last image came at or after a time; an index holds all of them."""
+        """Return the figures of the studies whose last image came at or after a time.
+
+        An index holds all of them.
+        """
         lately = answers.c.received_at >= since
         # The index of outcomes is not to be taken for it: it does not hold the time.
         outcome = func.coalesce(answers.c.outcome, "")

@@ -1,4 +1,7 @@
-"""Jobs: made ready by evidence, claimed by state change with a lease, finished with results in one transaction."""
+"""Jobs: made ready by evidence, claimed by state change with a lease, finished with results.
+
+The results are written in the transaction that finishes the job.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ from dicomnode.states import DeliveryState, JobState, Outcome
 _NEWEST = and_(
     jobs.c.StudyInstanceUID == studies.c.StudyInstanceUID, jobs.c.state != JobState.SUPERSEDED.value
 )
-# Hidden from the planner, which would begin with the jobs and sort all studies of a common state for each page.
+# Hidden from the planner, which would begin with the jobs and sort all studies of a common state for each
+# page.
 _WALKED_STATE, _WALKED_OUTCOME = func.coalesce(jobs.c.state, ""), func.coalesce(jobs.c.outcome, "")
 # As many studies in a state are named one by one.
 _RARE = 1000
@@ -122,8 +123,8 @@ def _is_older(cursor: Cursor) -> ColumnElement[bool]:
 def _narrowed(connection: Connection, wanted_studies: StudyFilter) -> Iterator[ColumnElement[bool]]:
     """Yield the studies of a rare state or outcome by name.
 
-    Where a state is common, the studies are walked by time until a page is full; where it is rare, that would be a walk
-    through all of them.
+    Where a state is common, the studies are walked by time until a page is full; where it is rare, that would
+    be a walk through all of them.
     """
     rare = []
     if wanted_studies.state:

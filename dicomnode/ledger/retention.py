@@ -33,13 +33,16 @@ Remove = Callable[[set[str]], None]
 
 
 class Retention:
-    """The part of the ledger that says what may go; each verb is one transaction and may raise `RetryLater`."""
+    """The part of the ledger that says what may go.
+
+    Each verb is one transaction and may raise `RetryLater`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def expired_studies(self, before: float) -> list[str]:
-        """Return the studies that were last received before a time and that nothing is left to do for, oldest first.
+        """Return the finished studies that were last received before a time, oldest first.
 
         A study that waits, runs, or has an undelivered result (also a given-up one) never expires.
         """

@@ -324,7 +324,8 @@ figures = Table(
     Column("value", Double, nullable=False),
 )
 
-# What became of each study; a row outlives its study, then without its UID. The index holds every column that statistics read.
+# What became of each study; a row outlives its study, then without its UID. The index holds every column that
+# statistics read.
 answers = Table(
     "answers",
     metadata,

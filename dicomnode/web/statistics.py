@@ -1,4 +1,7 @@
-"""Figures over days: how many studies, how quick, with which outcome, how large the lesions, why some failed."""
+"""Figures over days: how many studies, how quick, with which outcome, how large the lesions.
+
+They also say why some studies failed.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,9 @@ def show_statistics(
 
 
 def day_starts(now: float, days: int) -> list[float]:
-    """Return when each of the last local days began, the oldest first, and when tomorrow begins; seconds since the epoch.
+    """Return when each of the last local days began, and when tomorrow begins.
+
+    The oldest comes first. Times are in seconds since the epoch.
 
     A day in which clocks are changed has 23 or 25 hours.
     """

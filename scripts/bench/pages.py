@@ -1,7 +1,8 @@
 """How quick the pages are with many studies in the ledger: `python -m scripts.bench.pages`.
 
-The ledger is filled with made-up studies of two images and one answer each; the pages are called in this process, as the guard and the
-templates cost on a node, without a network between. Prints the median and the slowest of some calls of each page.
+The ledger is filled with made-up studies of two images and one answer each; the pages are called in this
+process, as the guard and the templates cost on a node, without a network between. Prints the median and the
+slowest of some calls of each page.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ PAGES = {
     "page of a study": "/studies/" + STUDY,
     "statistics of 30 days": "/statistics",
 }
-_HEADER = '{"SOPInstanceUID":"1","SOPClassUID":"1.2.840.10008.5.1.4.1.1.4","StudyInstanceUID":"1","SeriesInstanceUID":"1"}'
+_HEADER = (
+    '{"SOPInstanceUID":"1","SOPClassUID":"1.2.840.10008.5.1.4.1.1.4",'
+    '"StudyInstanceUID":"1","SeriesInstanceUID":"1"}'
+)
 
 
 def main() -> None:
@@ -78,30 +82,38 @@ def fill(path: Path, studies: int) -> None:
             state, outcome = ("failed", "negative") if is_rare else ("done", "lesions")
             delivery = "given_up" if is_rare else "confirmed"
             connection.execute("INSERT INTO studies VALUES (?, ?, ?)", (uid, at, at))
-            detail = '{"lesions": [{"label": 1, "volume_ml": 2.5, "laterality": "left", "centroid_lps_mm": [1, 2, 3], "mean_probability": 0.9}]}'
+            detail = (
+                '{"lesions": [{"label": 1, "volume_ml": 2.5, "laterality": "left", "centroid_lps_mm": [1, 2, '
+                '3], "mean_probability": 0.9}]}'
+            )
             job = connection.execute(
-                'INSERT INTO jobs ("StudyInstanceUID", revision, state, attempts, reason, outcome, detail, not_before, created_at, updated_at) '
+                'INSERT INTO jobs ("StudyInstanceUID", revision, state, attempts, reason, outcome, detail, '
+                "not_before, created_at, updated_at) "
                 "VALUES (?, 1, ?, 1, '1 lesion, 2.5 ml in all.', ?, ?, ?, ?, ?)",
                 (uid, state, outcome, detail, at, at, at + 60),
             ).lastrowid
             connection.execute(
-                'INSERT INTO answers ("StudyInstanceUID", received_at, answered_at, outcome, code, lesions_ml) '
+                'INSERT INTO answers ("StudyInstanceUID", received_at, answered_at, '
+                "outcome, code, lesions_ml) "
                 "VALUES (?, ?, ?, ?, '', 2.5)",
                 (uid, at, at + 30, outcome),
             )
             result = connection.execute(
-                'INSERT INTO results (job_id, kind, path, sha256, "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", created_at) '
+                'INSERT INTO results (job_id, kind, path, sha256, "SOPInstanceUID", "SOPClassUID", '
+                '"SeriesInstanceUID", created_at) '
                 "VALUES (?, 'seg', 'results/x', '0', ?, '1.2', '1.3', ?)",
                 (job, f"{uid}.9", at + 30),
             ).lastrowid
             connection.execute(
-                'INSERT INTO deliveries (job_id, result_id, "StudyInstanceUID", destination, state, attempts, next_attempt_at, last_status, updated_at) '
+                'INSERT INTO deliveries (job_id, result_id, "StudyInstanceUID", destination, state, '
+                "attempts, next_attempt_at, last_status, updated_at) "
                 "VALUES (?, ?, ?, 'pacs', ?, 1, ?, '0x0000', ?)",
                 (job, result, uid, delivery, at, at),
             )
             for image in range(2):
                 connection.execute(
-                    'INSERT INTO instances ("SOPInstanceUID", sha256, arrival, "SOPClassUID", "TransferSyntaxUID", path, size_bytes, calling_ae, '
+                    'INSERT INTO instances ("SOPInstanceUID", sha256, arrival, "SOPClassUID", '
+                    '"TransferSyntaxUID", path, size_bytes, calling_ae, '
                     'peer_host, received_at, reading, "StudyInstanceUID", "SeriesInstanceUID", header) '
                     "VALUES (?, ?, 0, '1.2', '1.2', ?, 1000, ?, '10.0.0.1', ?, 'indexed', ?, ?, ?)",
                     (

@@ -1,4 +1,7 @@
-"""Remember each study's answer in a narrow row, so that statistics read no report; those that there are move in."""
+"""Remember each study's answer in a narrow row, so that statistics read no report.
+
+The answers that there are move in.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ depends_on = None
 
 _ROWS_AT_ONCE = 500
 _ANSWERED = sa.text(
-    'SELECT studies."StudyInstanceUID", studies.last_received_at, jobs.updated_at, jobs.outcome, jobs.detail, '
+    'SELECT studies."StudyInstanceUID", studies.last_received_at, '
+    "jobs.updated_at, jobs.outcome, jobs.detail, "
     "(SELECT min(results.created_at) FROM results WHERE results.job_id = jobs.id) AS made_at "
     'FROM jobs JOIN studies ON studies."StudyInstanceUID" = jobs."StudyInstanceUID" '
     "WHERE jobs.outcome IS NOT NULL AND jobs.state <> 'superseded'"
