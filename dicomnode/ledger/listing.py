@@ -78,7 +78,7 @@ class Listing:
             return study_lines(connection, query.order_by(*newest_first).limit(limit))
 
     def cursors(self, limit: int, after: Cursor | None = None) -> tuple[Cursor, ...]:
-        """Return when studies were last received and their UIDs, the newest first, beginning after a cursor."""
+        """Return the cursors of studies, the last received first, beginning after a cursor."""
         query = select(studies.c.last_received_at, studies.c.StudyInstanceUID)
         newest_first = (studies.c.last_received_at.desc(), studies.c.StudyInstanceUID.desc())
         if after is not None:
@@ -88,7 +88,10 @@ class Listing:
             return tuple(Cursor(row[0], row[1]) for row in rows)
 
     def lines(self, StudyInstanceUIDs: Collection[str]) -> tuple[StudyLine, ...]:
-        """Return the lines of those of these studies that are there, the last received first; some hundred at once."""
+        """Return the lines of those of these studies that are there, the last received first.
+
+        Some hundred UIDs at once.
+        """
         of_uids = select(studies).where(studies.c.StudyInstanceUID.in_(StudyInstanceUIDs))
         newest_first = (studies.c.last_received_at.desc(), studies.c.StudyInstanceUID.desc())
         with self._database.read() as connection:

@@ -1,7 +1,7 @@
 """Patient IDs and accession numbers of all studies, in the memory of the pages' process alone.
 
-The ledger holds no patient data, so a thread reads a header of each study once, the newest first; a search then looks up
-and reads only what came since. When the process ends, all of it is forgotten.
+The ledger holds no patient data, so a thread reads a header of each study once, the newest first. A search
+then looks up and reads only what came since. When the process ends, all of it is forgotten.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class PatientIndex:
             self._thread.join(10)
 
     def search(self, patient_id: str, accession: str) -> Searched:
-        """Return the studies with this patient ID and accession number (empty: any), upper and lower case alike."""
+        """Return the studies with this patient ID and accession number; empty: any.
+
+        Upper and lower case are alike.
+        """
         with self._lock:
             self._read_newest()
             self._read_older(_READ_IN_SEARCH)
@@ -112,7 +115,10 @@ class PatientIndex:
             self._stop.wait(_PAUSE_S if not count else 0.05)
 
     def _read_newest(self) -> None:
-        """Read studies that came, or got images, since they were read: from the newest on to a batch that is known."""
+        """Read studies that came, or got images, since they were read.
+
+        It goes from the newest on, to a batch that is known in part.
+        """
         after: Cursor | None = None
         is_first = self._oldest is None
         while batch := self._ledger.listing.cursors(_BATCH, after):

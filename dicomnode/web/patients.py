@@ -1,4 +1,7 @@
-"""Whose study it is, read from the files' own headers when a page needs it: the ledger holds no patient data."""
+"""Whose study it is, read from the files' own headers when a page needs it.
+
+The ledger holds no patient data.
+"""
 
 from __future__ import annotations
 
