@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dicomnode import __version__
 from dicomnode.web.site import site_of, visitor_of
 from dicomnode.web.users import UserRole
+from pipeline.counts import counted
 
 FOLDER = Path(__file__).parent
 STATE_WORDS = {
@@ -117,7 +118,7 @@ def size(count: float) -> str:
     for unit_bytes, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit_bytes:
             return f"{count / unit_bytes:.1f} {unit}"
-    return f"{count:.0f} bytes"
+    return counted(round(count), "byte")
 
 
 def _environment() -> Environment:
@@ -128,8 +129,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clock": clock, "machine_time": machine_time, "span": span, "size": size}
-    environment.filters |= {"day": day, "kind": kind_words}
+    environment.filters |= {
+        "clock": clock,
+        "machine_time": machine_time,
+        "span": span,
+        "size": size,
+        "counted": counted,
+        "day": day,
+        "kind": kind_words,
+    }
     environment.filters["words"] = lambda state: STATE_WORDS.get(state, state)
     return environment
 

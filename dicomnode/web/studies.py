@@ -17,6 +17,7 @@ from dicomnode.uids import is_uid
 from dicomnode.web.pages import render
 from dicomnode.web.site import Form, Here, Reader, site_of
 from dicomnode.web.waiting import reasons_of
+from pipeline.counts import counted
 
 router = APIRouter()
 
@@ -65,7 +66,8 @@ def search(request: Request, site: Here, visitor: Reader, form: Form) -> Respons
         AuditEvent(
             "studies-searched",
             peer_host=visitor.address,
-            detail=f"by {'patient ID' if patient else 'accession number'}: {searched.matches} studies",
+            detail=f"by {'patient ID' if patient else 'accession number'}: "
+            f"{counted(searched.matches, 'study', 'studies')}",
             user=visitor.user_name,
         )
     )

@@ -22,6 +22,7 @@ from dicomnode.web.patients import read_person
 from dicomnode.web.result_views import pdf_of, picture_of, report_lines
 from dicomnode.web.site import Form, Here, OperatingUser, Reader, Site, Visitor, audit_view
 from dicomnode.web.waiting import waiting_for
+from pipeline.counts import counted
 
 router = APIRouter(prefix="/studies")
 
@@ -216,7 +217,7 @@ def timeline(history: StudyHistory) -> Iterator[TimelineEntry]:
     entries = [
         TimelineEntry(
             transfer.since,
-            f"{transfer.instances} images received",
+            counted(transfer.instances, "image") + " received",
             f"from {transfer.calling_ae} at {transfer.peer_host}, within "
             f"{max(0.0, transfer.until - transfer.since):.0f} s",
             "calm",

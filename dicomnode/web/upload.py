@@ -21,6 +21,7 @@ from dicomnode.web.sources import FolderSource
 from dicomnode.web.uploads import Upload
 from dicomnode.web.users import UserRole
 from dicomnode.web.viewer import LookQuery, ShownCase, show_cases, show_waiting, slice_answer
+from pipeline.counts import counted
 
 router = APIRouter(prefix="/uploads")
 
@@ -80,7 +81,7 @@ def start(site: Here, visitor: UploadingUser, form: Form, name: str) -> Response
         AuditEvent(
             "file-uploaded",
             peer_host=visitor.address,
-            detail=f"upload {name}: {upload.files} files",
+            detail=f"upload {name}: {counted(upload.files, 'file')}",
             user=visitor.user_name,
         )
     )

@@ -22,7 +22,7 @@ def describe_result(parts: AnswerParts) -> PageContent:
     sentences = [narrative.impression, *narrative.quality, *narrative.series]
     hidden = len(result.lesions) - _ROWS
     if hidden > 0:
-        sentences.append(phrase("row.more-rows", language, count=hidden))
+        sentences.append(phrase("row.more-rows" if hidden > 1 else "row.more-row", language, count=hidden))
     heads = tuple(phrase(f"column.{name}", language) for name in _COLUMNS)
     rows = [
         (row.number, row.side, row.region, row.volume, row.long_axis, row.certainty)
