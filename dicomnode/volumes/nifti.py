@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.errors import StudyRefused
+from pipeline.counts import counted
 from pipeline.geometry import shear
 from pipeline.records import Array, Volume
 
@@ -61,7 +62,9 @@ def volume_of_image(image: nib.nifti1.Nifti1Image, name: str, frame_of_reference
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3:
-        raise StudyRefused(f"{name} has {array.ndim} dimensions; give one 3D volume.", code="not-3d")
+        raise StudyRefused(
+            f"{name} has {counted(array.ndim, 'dimension')}; give one 3D volume.", code="not-3d"
+        )
     affine = lps_affine(np.asarray(image.affine, dtype=np.float64))
     return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), affine, frame_of_reference_uid)
 

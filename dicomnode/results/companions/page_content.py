@@ -34,7 +34,7 @@ def describe_result(parts: AnswerParts, identity: Dataset) -> PageContent:
     sentences = [narrative.impression, *narrative.quality, *narrative.series]
     hidden = len(result.lesions) - _ROWS
     if hidden > 0:
-        sentences.append(phrase("row.more-rows", language, count=hidden))
+        sentences.append(phrase("row.more-rows" if hidden > 1 else "row.more-row", language, count=hidden))
     columns = [
         name for name in _COLUMNS if name not in _OPTIONAL or any(_cell(row, name) for row in narrative.rows)
     ]

@@ -68,7 +68,7 @@ def check_pictures(
         raise ResultRejected("a picture does not bear the warning")
     slices = _stated_slices(objects, 0 if result is None else len(result.labels.array), _SLICE[language])
     if len(frames) != 1 + len(slices):
-        raise ResultRejected(f"{len(frames)} pictures instead of {1 + len(slices)}")
+        raise ResultRejected(f"the number of pictures is {len(frames)} instead of {1 + len(slices)}")
     if result is None or series is None:
         return
     if bool(slices) != bool(result.lesions) or (slices and _main_slice(result) not in slices):

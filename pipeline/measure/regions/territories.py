@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.counts import counted
 from pipeline.errors import PipelineError
 from pipeline.geometry import Affine, Points, apply_affine
 from pipeline.measure.regions.nifti import read_nifti
@@ -186,7 +187,8 @@ def _read_labels(filename: str, data: bytes) -> tuple[Array, Affine]:
     except ValueError as problem:
         raise AtlasError(f"The atlas {filename} is no NIfTI volume: {problem}.") from None
     if values.ndim != 3:
-        raise AtlasError(f"The atlas {filename} has {values.ndim} axes; it needs one volume of labels.")
+        axes = counted(values.ndim, "axis", "axes")
+        raise AtlasError(f"The atlas {filename} has {axes}; it needs one volume of labels.")
     labels = values.astype(np.int64)
     if (labels != values).any() or labels.min() < 0 or labels.max() > LARGEST_LABEL:
         raise AtlasError(
