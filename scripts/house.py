@@ -268,6 +268,16 @@ ROOMS = (
         ("dask", "distributed"),
     ),
     # Work on files, without a node.
+    Room(
+        "dicomnode.api",
+        "`segment`, `evaluate` and `load_bundle` for Python programs",
+        (
+            *_dicomnode("answer", "offline.cases", "offline.masks", "records", "settings", "volumes"),
+            *_VOLUMES_IN,
+            *_pipeline("bundles", "evaluate", "plan", "run", "segmenters"),
+        ),
+        ("nibabel",),
+    ),
     Room("dicomnode.offline", "work on files, without a node"),
     Room(
         "dicomnode.offline.cases",

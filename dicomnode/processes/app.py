@@ -307,6 +307,10 @@ def run_work(config: Config, path: Path | None = None) -> None:
             scheduler.shutdown(wait=False)
 
 
+# As `nice` counts; a page that needs some milliseconds is answered at once all the same.
+_NICENESS_OF_PAGES = 10
+
+
 def run_web(config: Config, path: Path | None = None) -> None:
     """Serve the pages until SIGTERM or SIGINT; receiving and working go on without them."""
     from dicomnode.web.application import make_application
@@ -315,6 +319,8 @@ def run_web(config: Config, path: Path | None = None) -> None:
 
     signals = Signals()
     configure_logging(config.log)
+    # Where there is too little processor, receiving goes first.
+    os.nice(_NICENESS_OF_PAGES)
     ledger = open_ledger(config)
     with only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)
@@ -323,6 +329,7 @@ def run_web(config: Config, path: Path | None = None) -> None:
         announcement = config.storage.root / "web.json"
         announcement.write_text(json.dumps({"pid": os.getpid(), "address": server.start()}))
         site.uploads.start()
+        site.patients.start()
         log.info("pages_served", host=config.web.bind, port=server.port)
         audit(AuditEvent("started", detail="web"))
         try:
