@@ -225,6 +225,11 @@ ROOMS = (
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
+        (*_dicomnode("errors", "delivery", "fetch", "working"),),
+    ),
+    Room(
+        "dicomnode.working",
+        "the steps of the working side: from received to ready, from ready to answered",
         (
             *_PLAIN,
             *_dicomnode("ahead", "answer", "compute", "delivery", "fetch", "ledger", "spool", "study"),
