@@ -63,7 +63,7 @@ class StudyTask:
 
 @dataclass(frozen=True)
 class StudyAnswer:
-    """What became of a study: the outcome, its reason in one sentence, and the results that lie in the spool."""
+    """What became of a study: the outcome, its reason in one sentence, the results in the spool."""
 
     outcome: Outcome
     reason: str
@@ -152,7 +152,10 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
 def _compare_with_earlier(
     task: StudyTask, study: EarlierStudy, result: PipelineResult, reference: Volume, recipe: Recipe
 ) -> PipelineResult:
-    """Say what became of the earlier lesions; where that fails, today's answer stands and a finding says why."""
+    """Say what became of the earlier lesions; today's answer stands where that fails.
+
+    A finding then says why.
+    """
     try:
         series = referenced_series(study.segmentation)
         spool = task.config.storage.spool

@@ -97,7 +97,7 @@ def pull(
 
 
 def plan_fetches(roles: Collection[str], settings: FetchSettings) -> tuple[str, ...]:
-    """Return what is to be fetched before a study with these roles filled is worked on: "series", "priors"."""
+    """Return what is to be fetched before work on a study with these roles: "series", "priors"."""
     if not settings.source:
         return ()
     series_filter = ["series"] if settings.missing_series and not {"t1", "flair"} <= set(roles) else []

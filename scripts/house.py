@@ -1,9 +1,12 @@
-"""The rooms of the house: what lives in each and what it may import. One table for the import test and for docs/architecture.md.
+"""The rooms of the house: what lives in each and what it may import.
+
+One table serves the import test and docs/architecture.md.
 
 Rules for this file:
 1. A room is a module or a package by its dotted name; the longest name that fits owns a file.
 2. A room may always import itself, the standard library and `structlog`. "*" allows everything of ours.
-3. The direction is the arrow's: association -> spool -> ledger -> study -> volume -> pipeline -> results -> delivery.
+3. The direction is the arrow's:
+   association -> spool -> ledger -> study -> volume -> pipeline -> results -> delivery.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Room:
-    """One room: its dotted name, what lives there, which rooms and which libraries (top-level names) it may import."""
+    """One room: its dotted name, what lives there, and what it may import.
+
+    It may import some rooms, and some libraries by their top-level names.
+    """
 
     name: str
     what: str
@@ -109,7 +115,8 @@ ROOMS = (
     ),
     Room(
         "dicomnode.processes.usable",
-        "whether the certificates, bundles, addresses and atlas that a configuration names can be worked with",
+        "whether the certificates, bundles, addresses and atlas that a configuration names "
+        "can be worked with",
         (
             *_dicomnode("answer", "errors", "network.tls", "notifications.addresses", "settings"),
             *_pipeline("errors", "measure.regions"),
@@ -482,7 +489,8 @@ ROOMS = (
     ),
     Room(
         "pipeline.importing",
-        "networks of others (nnU-Net, ONNX files) into bundles, held against the original; needs torch, nobody who runs imports it",
+        "networks of others (nnU-Net, ONNX files) into bundles, held against the original; "
+        "needs torch, nobody who runs imports it",
         (
             *_VOLUMES_IN,
             *_pipeline("bundles", "evaluate", "inference", "segmenters", "training.onnx_graph"),

@@ -207,7 +207,10 @@ def _truth_on_flair(study: np.lib.npyio.NpzFile) -> Array:
 
 
 def _read_labels(seg: Path, study: np.lib.npyio.NpzFile) -> Array:
-    """Read the SEG with highdicom and lay its segments on the FLAIR grid by their position in patient space."""
+    """Read the SEG with highdicom and lay its segments on the FLAIR grid.
+
+    The segments are placed by their position in patient space.
+    """
     segmentation = hd.seg.segread(seg)
     labels = np.zeros(study["flair"].shape, np.uint16)
     to_index = np.linalg.inv(study["flair_affine"])

@@ -78,7 +78,10 @@ def confirm_due(
     ask: Ask = routes.ask,
     find: Find = routes.find,
 ) -> int:
-    """Ask after everything that is due, all destinations at once; return how many deliveries were looked at."""
+    """Ask after everything that is due, all destinations at once.
+
+    Returned is how many deliveries were looked at.
+    """
     names = ledger.confirmations.due_destinations(now())
     if not names:
         return 0

@@ -71,7 +71,10 @@ def conditions(settings: NotificationSettings, snapshot: Snapshot, silent_s: flo
 
 
 def is_over(settings: NotificationSettings, snapshot: Snapshot, kind: str) -> bool:
-    """Return whether a condition of a kind that does not stand any more is over; a disk has to recover first."""
+    """Return whether a condition of a kind that does not stand any more is over.
+
+    A disk has to recover first.
+    """
     return kind != "disk" or not list(_disk(settings, snapshot, settings.disk_free_mb * _RECOVERED))
 
 

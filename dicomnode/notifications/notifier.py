@@ -123,7 +123,7 @@ class Notifier:
         title = f"{self._config.network.ae_title} at {self._host}: {subject}"
         try:
             is_taken = self._deliver(address, title, text)
-        except Exception as fault:  # noqa: BLE001  a service of the library that fails in its own way is away like any other
+        except Exception as fault:  # noqa: BLE001  a service that fails in its own way is away like any other
             log.warning("notification_failed", error=type(fault).__name__)
             is_taken = False
         if not is_taken:

@@ -1,4 +1,7 @@
-"""Many cases one after the other or side by side, each in a worker process that may die without harm to the others."""
+"""Many cases one after the other or side by side, each in a process of its own.
+
+A worker process may die without harm to the other cases.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +76,11 @@ def open_output(config: Config, output: Path, raw: Path | None) -> None:
     description = describe_dataset((recipe.lesion.identity, recipe.brain.identity), links)
     readme = (
         f"Stroke-lesion outlines, made by dicomnode. {WARNING}.\n\n"
-        "sub-*/anat: lesion mask (label-L_mask), lesion probability (label-L_probseg), numbered lesions with their measurements "
+        "sub-*/anat: lesion mask (label-L_mask), lesion probability (label-L_probseg), "
+        "numbered lesions with their measurements "
         "(desc-lesions_dseg, .nii.gz and .tsv), brain (desc-brain_mask).\n"
-        "sub-*/figures: a picture of each answer. sub-*/dicom: DICOM-SEG and report, where the images were DICOM.\n"
+        "sub-*/figures: a picture of each answer. "
+        "sub-*/dicom: DICOM-SEG and report, where the images were DICOM.\n"
         "cases.tsv: what became of each case. lesions.csv: every lesion of every case.\n"
     )
     write_dataset_files(output, description, readme, IGNORED)

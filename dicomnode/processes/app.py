@@ -141,7 +141,10 @@ def _open_messenger(config: Config, ledger: Ledger) -> Messenger:
 
 
 def _free_space(config: Config) -> tuple[int, int]:
-    """Return the limits of free space in bytes: below the first nothing is taken, from the second on again."""
+    """Return the limits of free space in bytes.
+
+    Below the first nothing is taken, and from the second on instances are taken again.
+    """
     return config.storage.minimum_free_mb * 2**20, config.storage.resume_free_mb * 2**20
 
 

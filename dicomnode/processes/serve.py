@@ -104,7 +104,10 @@ def _status_of_reload(reloader: Reloader) -> str:
 
 
 def _look_after(name: str, side: Side, *, is_needed: bool) -> None:
-    """Kill a side that hangs, start one again that died; `ProcessLost` when that does not help a needed one."""
+    """Kill a side that hangs, and start one again that died.
+
+    Where that does not help a side that is needed, `ProcessLost` is raised.
+    """
     if side.kill_if_silent(time.monotonic()):
         log.error(
             "process_killed",

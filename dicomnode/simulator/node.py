@@ -39,7 +39,8 @@ class NodeProcesses:
         self.config.write_text(
             f'[network]\nae_title = "{AE_TITLE}"\nport = 0\n'
             f"[storage]\nroot = {json.dumps(str(self.root))}\nminimum_free_mb = 100\n"
-            f'[[destinations]]\nname = "pacs"\nae_title = "{archive_ae}"\nhost = "127.0.0.1"\nport = {archive_port}\n{settings}'
+            f'[[destinations]]\nname = "pacs"\nae_title = "{archive_ae}"\n'
+            f'host = "127.0.0.1"\nport = {archive_port}\n{settings}'
         )
         self._processes: dict[Side, subprocess.Popen[bytes]] = {}
 

@@ -6,20 +6,20 @@ They say whether it may become a volume, and what the reader of the result shoul
 |---|---|---|
 | mosaic-not-supported | refuse | Siemens mosaic: many slices tiled into one frame |
 | frame-of-reference-missing | refuse | no Frame of Reference UID: a result could not be placed |
-| geometry-missing, geometry-invalid, pixel-matrix-missing | refuse | position, orientation, spacing or matrix unusable |
+| geometry-missing, geometry-invalid, pixel-matrix-missing | refuse | position, spacing or matrix unusable |
 | several-frames-of-reference, mixed-matrix, mixed-pixel-spacing | refuse | slices of different grids |
 | several-echoes, several-volumes, several-orientations | refuse | more than one stack |
-| duplicate-positions / repeated-acquisition | refuse / warning | a position twice, not separable / separable |
+| duplicate-positions / repeated-acquisition | refuse / warning | a position twice: cannot / can be parted |
 | too-few-slices, coverage-too-small, slices-too-thick | refuse | not a whole head |
 | missing-slices, uneven-spacing, sheared-stack | refuse | the slices are not one regular grid |
 | photometric-not-supported | refuse | not MONOCHROME2 |
 | slices-not-counted | info | no header says how many slices there should be: the stack was taken as whole |
 | instances-missing | warning | fewer than the headers announce, though the positions have no gap |
-| spacing-contradicts-header | warning | every second slice may be missing: the distance is a multiple of Spacing Between Slices |
-| stray-images, slices-left-out | warning | images that do not belong to the stack, or not to its even spacing, were left out |
+| spacing-contradicts-header | warning | a multiple of the stated distance: each second slice may be missing |
+| stray-images, slices-left-out | warning | images out of the stack or its even spacing were left out |
 | stack-in-parts | warning | slices of the same kind lie in another series and could not be joined to these |
 | joined-series | info | the stack was put together from several series |
-| positions-rounded | info | positions deviate from equal distances, within what scanners round, and were evened out |
+| positions-rounded | info | positions not at equal distances, within what scanners round, were evened out |
 | lossy-compression, orientation-jitter | warning, info | said, not refused |
 
 A missing Frame of Reference UID is refused, not replaced: SEG and SR must carry the source's (PS3.3

@@ -71,7 +71,10 @@ class ChosenSeries:
 
 @dataclass(frozen=True)
 class LosingSeries:
-    """A series that fills no role, and the reason in a sentence; `role` is the one that it could have filled."""
+    """A series that fills no role, and the reason in a sentence.
+
+    `role` is the one that it could have filled.
+    """
 
     summary: SeriesSummary
     role: Role | None

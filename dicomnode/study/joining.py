@@ -253,7 +253,10 @@ def _same_position_mm(distances: npt.NDArray[np.float64], slices: Sequence[Slice
 
 
 def _name_pieces(series: Sequence[Series]) -> dict[str, Series]:
-    """Return the series of one kind that lie beside each other without making one stack, each with a finding that names the others."""
+    """Return the series of one kind that lie next to each other without making one stack.
+
+    Each has a finding that names the others.
+    """
     named: dict[str, Series] = {}
     for item in series:
         partners = [

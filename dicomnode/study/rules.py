@@ -82,7 +82,10 @@ class RuleChoice:
 
 
 def read_facts(instances: Sequence[IndexedInstance], root: Path) -> StudyFacts:
-    """Return what rules look at; of each series one file is read, and one that cannot be read says nothing."""
+    """Return what rules look at.
+
+    Of each series one file is read, and one that cannot be read says nothing.
+    """
     of_series = {instance.header.SeriesInstanceUID: instance for instance in reversed(instances)}
     headers = [_read(root / instance.path) for instance in of_series.values()]
 
@@ -110,7 +113,10 @@ def choose_rule(rules: Sequence[RuleSettings], facts: StudyFacts) -> RuleChoice:
 
 
 def next_begin(hours: str, now: float) -> float:
-    """Return when hours of the local day begin again, in seconds since the epoch; now where it is within them."""
+    """Return when hours of the local day begin again, in seconds since the epoch.
+
+    That is now where the moment lies within them.
+    """
     span, moment = parse_hours(hours), datetime.fromtimestamp(now).astimezone()
     if span is None or is_within(moment.time(), hours):
         return now
@@ -171,7 +177,7 @@ def _read(path: Path) -> dict[str, str]:
                     file, stop_before_pixels=True, force=True, specific_tags=list(_KEYWORDS)
                 )
             texts = {keyword: read_text(header, keyword) for keyword in _KEYWORDS}
-    except Exception:  # noqa: BLE001  whatever is in a file: it was listed before, and a rule must not stop its study
+    except Exception:  # noqa: BLE001  whatever is in a file that was listed, a rule must not stop its study
         return {}
     return {keyword: text for keyword, text in texts.items() if text}
 

@@ -71,7 +71,8 @@ def split_series(series: Series) -> tuple[Series, ...]:
     if not stacks or (len(stacks) == 1 and not stray_count):
         return (series,)
     if _is_torn(stacks):
-        # Halves of one image in two frames of reference: either alone would be half an image, so the series is refused by name.
+        # Halves of one image in two frames of reference: either alone would be half an image, so the series
+        # is refused by name.
         return (series,)
     if placed < frames and not _is_even(stacks[0]):
         # What the stack lacks may be the image whose position is unknown: that is the reason to give.

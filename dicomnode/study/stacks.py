@@ -189,7 +189,8 @@ def _missing_geometry(series: Series, slices: tuple[Slice, ...]) -> Finding | No
     missing = frame_count(series) - len(slices)
     if missing:
         message = (
-            f"{missing} of {frame_count(series)} frames have no Image Position or Image Orientation (Patient); "
+            f"{missing} of {frame_count(series)} frames have no Image Position "
+            "or Image Orientation (Patient); "
             "where they lie in the patient is unknown."
         )
         return _refuse("geometry-missing", message, str(missing))

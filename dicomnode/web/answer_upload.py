@@ -1,4 +1,7 @@
-"""An upload answered, in a process of its own: archives unpacked within limits, then the path of `dicomnode segment`."""
+"""An upload answered, in a process of its own.
+
+Archives are unpacked within limits; then comes the path of `dicomnode segment`.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +118,8 @@ def _check_members(members: list[zipfile.ZipInfo], room_files: int) -> None:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             raise StudyRefused(
-                "The zip file has names that lead out of its folder; it was made to do harm, or by a broken program.",
+                "The zip file has names that lead out of its folder; "
+                "it was made to do harm, or by a broken program.",
                 code="zip-path",
             )
         if member.flag_bits & _ENCRYPTED:
@@ -137,7 +141,10 @@ def _copy(source: IO[bytes], target: Path, room_bytes: int) -> int:
 
 
 def _kind_suffix(filename: str) -> str:
-    """Return the suffix of a member by which its kind is known later: of NIfTI with its role, as its name says."""
+    """Return the suffix of a member by which its kind is known later.
+
+    A NIfTI file's suffix includes its role, as its name says.
+    """
     name = filename.lower()
     for suffix in (".nii.gz", ".nii"):
         if name.endswith(suffix):

@@ -1,4 +1,7 @@
-"""Charts as SVG, made by the server; every label is escaped, and a table with the same figures stands below them."""
+"""Charts as SVG, made by the server; every label is escaped.
+
+A table with the same figures stands below each chart.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> Markup:
         x, y = _LEFT + number * step + step * 0.1, _HEIGHT - _BOTTOM - height
         shapes.append(
             Markup(
-                '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}: {}</title></rect>'
+                '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+                "<title>{}: {}</title></rect>"
             ).format(x, y, step * 0.8, height, bar.label, bar.count)
         )
     return _frame(title, shapes, [bar.label for bar in bars], largest)

@@ -118,6 +118,9 @@ def _newest(site: Site) -> Iterator[StudyLine]:
 
 
 def _readable(text: str) -> str:
-    """Return a DICOM text for a page: name components parted by spaces, padding and control characters away."""
+    """Return a DICOM text for a page.
+
+    Name components are parted by spaces; padding and control characters are left out.
+    """
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(plain.replace("^", " ").split())

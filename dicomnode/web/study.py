@@ -1,4 +1,7 @@
-"""One study: its story as a timeline, its series, findings, results and deliveries, and what may be ordered for it."""
+"""One study: its story as a timeline, its series, findings, results and deliveries.
+
+It also offers what may be ordered for the study.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ class Order:
 ORDERS: Mapping[str, Order] = {
     "retry": Order(
         "Retry",
-        "What was given up or waits for its next try is sent again now; where nothing waits, the study is answered again.",
+        "What was given up or waits for its next try is sent again now; "
+        "where nothing waits, the study is answered again.",
     ),
     "answer-again": Order(
         "Answer again",

@@ -1,4 +1,7 @@
-"""Upload a study and look at its answer: the node's image path on files, for somebody without a command line."""
+"""Upload a study and look at its answer, for somebody without a command line.
+
+It is the node's image path on files.
+"""
 
 from __future__ import annotations
 

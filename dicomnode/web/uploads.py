@@ -88,7 +88,10 @@ class Uploads:
             self._worker.join(10)
 
     def create(self, owner: str) -> Upload:
-        """Return a new upload that files can be added to; `UploadRefused` when too many are open or the disk is full."""
+        """Return a new upload that files can be added to.
+
+        `UploadRefused` is raised when too many are open or the disk is full.
+        """
         with self._lock:
             unfinished = [
                 item for item in self.all() if item.owner == owner and item.state in ("open", "queued")
@@ -109,7 +112,10 @@ class Uploads:
 
     @contextmanager
     def new_file(self, upload: Upload, suffix: str) -> Iterator[tuple[BinaryIO, int]]:
-        """Give a file to write into, and how many bytes it may get; it counts when the block ends well, else it is gone."""
+        """Give a file to write into, and how many bytes it may get.
+
+        It counts when the block ends well; else it is removed.
+        """
         settings = self._config().web
         room = settings.upload_maximum_mb * 2**20 - upload.size_bytes
         if upload.state != "open":

@@ -119,7 +119,8 @@ class Weights:
         left = sorted(name for name in self._arrays if name not in self._used and not re.match(ignored, name))
         if left:
             raise ImportProblem(
-                f"the checkpoint has {len(left)} weights that its architecture does not explain, first {left[0]!r}: "
+                f"the checkpoint has {len(left)} weights that its architecture does not explain, "
+                f"first {left[0]!r}: "
                 "it is a changed architecture, which is not supported"
             )
 

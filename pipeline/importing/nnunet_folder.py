@@ -1,4 +1,7 @@
-"""`import_nnunet`: a trained nnU-Net's folder or ZIP becomes a bundle, once it has answered as the original does."""
+"""`import_nnunet`: a trained nnU-Net's folder or ZIP becomes a bundle.
+
+It becomes one once it has answered as the original does.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,10 @@ class NnUNetOptions:
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """The installed bundle, how it compares with the original and which weights it keeps, and what was read."""
+    """The installed bundle, its comparison with the original, and what was read.
+
+    The comparison also says which weights the bundle keeps.
+    """
 
     bundle: Bundle
     choice: Choice
@@ -291,7 +297,8 @@ def _agreement(choice: Choice) -> str:
 
 Weights are kept as {choice.kept}: {choice.because}. {choice.test_words()}
 
-| case | compared with | weights | mean difference of probability | largest | 1 - Dice of the masks | lesion voxels |
+| case | compared with | weights | mean difference of probability | largest \
+| 1 - Dice of the masks | lesion voxels |
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 """

@@ -143,7 +143,10 @@ def synthetic_cases(spec: NnUNetSpec, window: Window) -> Iterator[Case]:
 def _synthetic(
     spec: NnUNetSpec, window: Window, long: float, coarser: float, seed: int
 ) -> tuple[FloatArray, tuple[float, float, float]]:
-    """Return an image `long` patches long on its last axis, 0.8 on the others, of voxels `coarser` times the network's."""
+    """Return an image `long` patches long on its last axis, 0.8 on the others.
+
+    Its voxels are `coarser` times those of the network.
+    """
     sizes = [
         max(6, round(size * factor / coarser))
         for size, factor in zip(window.patch, (0.8, 0.8, long), strict=True)

@@ -56,7 +56,8 @@ class Choice:
             )
         verdict = "equivalent" if test.equivalent else "not equivalent"
         return (
-            f"Dice with Float16 against Float32 weights, two one-sided tests on {test.cases} cases at a margin of {test.margin:g}: "
+            "Dice with Float16 against Float32 weights, "
+            f"two one-sided tests on {test.cases} cases at a margin of {test.margin:g}: "
             f"mean change {test.mean_difference:.1e}, p = {test.p_value:.2g} ({verdict})."
         )
 

@@ -175,8 +175,8 @@ def train(
             out / "validation", replace(chosen_task, transplants=0.0), validation, unseen
         )
         schedule = Schedule(
-            minutes, steps, piece_minutes, learning_rate, validate_every_s, crop_share=crop_share, batch=batch, seed=seed,
-            compiled=compiled, device=device,
+            minutes, steps, piece_minutes, learning_rate, validate_every_s,
+            crop_share=crop_share, batch=batch, seed=seed, compiled=compiled, device=device,
         )  # fmt: skip
         with progress_bar(out.name) as (report, advance):
             run_training(chosen_task, schedule, out, cases, start, Watch(report, advance, check))

@@ -92,7 +92,10 @@ def measure(
 def score_held_out(
     bundle: Bundle, task: Task, paths: Sequence[Path], table: Path | None, threads: int
 ) -> None:
-    """Print a bundle's figures on held-out samples, at its own thresholds; the CSV `table` gets each score."""
+    """Print a bundle's figures on held-out samples, at its own thresholds.
+
+    The CSV `table` gets each score.
+    """
     from pipeline.training.card_tables import score_table
     from pipeline.training.held_out import score_bundle, summarise_bundle, write_scores
     from pipeline.training.problem import TrainingProblem

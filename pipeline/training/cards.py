@@ -27,10 +27,12 @@ def brain_sections(rows: Sequence[Row], kept: Sequence[Row], kept_real: Sequence
     sections = {}
     if scored:
         head = (
-            "Reference masks of the Ljubljana MS longitudinal data (Lesjak et al., CC-BY), compared on their own grid. The reference of "
-            "patient03 cuts off frontal cortex and the vertex (looked at), which shows as low precision here. The label's margin of 1 mm was "
+            "Reference masks of the Ljubljana MS longitudinal data (Lesjak et al., CC-BY), "
+            "compared on their own grid. The reference of patient03 cuts off frontal cortex and the vertex "
+            "(looked at), which shows as low precision here. The label's margin of 1 mm was "
             "chosen before these figures were seen and was not fitted to them.\n\n"
-            f"{len(scored)} images, mean Dice {np.mean(dice):.3f}, worst {min(dice):.3f}; without patient03 mean "
+            f"{len(scored)} images, mean Dice {np.mean(dice):.3f}, worst {min(dice):.3f}; "
+            "without patient03 mean "
             f"{np.mean([r['dice'] for r in scored if 'patient03' not in r['case']]):.3f}.\n\n"
         )
         columns = ("case", "input", "dice", "sensitivity", "precision", "volume_ml", "reference_ml")
@@ -48,7 +50,8 @@ def brain_sections(rows: Sequence[Row], kept: Sequence[Row], kept_real: Sequence
         )
     if kept_real:
         sentences.append(
-            f"- {len(kept_real)} images of real heads with an unseen outline painted in as a cavity that reaches the cortex: {_kept_text(kept_real)} "
+            f"- {len(kept_real)} images of real heads with an unseen outline painted in "
+            f"as a cavity that reaches the cortex: {_kept_text(kept_real)} "
             "The lesion lies inside the mask that the extractor gave before it was painted."
         )
     if sentences:
@@ -59,8 +62,8 @@ def brain_sections(rows: Sequence[Row], kept: Sequence[Row], kept_real: Sequence
 def _kept_text(rows: Sequence[Row]) -> str:
     shares = np.array([r["kept"] for r in rows])
     return (
-        f"mean share of the lesion inside the mask {shares.mean():.3f}, worst {shares.min():.3f}, {100 * float((shares >= 0.95).mean()):.0f} % keep "
-        "at least 95 %."
+        f"mean share of the lesion inside the mask {shares.mean():.3f}, worst {shares.min():.3f}, "
+        f"{100 * float((shares >= 0.95).mean()):.0f} % keep at least 95 %."
     )
 
 

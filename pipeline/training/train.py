@@ -71,7 +71,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who looks on: `report` takes lines, `advance` the progress (0..1) with a short text, `check` raises when a helper process died."""
+    """Who looks on at a run.
+
+    `report` takes lines, and `advance` the progress (0..1) with a short text. `check` raises when a helper
+    process died.
+    """
 
     report: Callable[[str], None] = print
     advance: Callable[[float, str], None] = lambda progress, text: None
@@ -122,7 +126,10 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(schedule.seed + self.step)
 
     def progress(self, elapsed: float) -> float:
-        """Return the run's place in its schedule, 0 to 1 and beyond, `elapsed` seconds after this process took it up."""
+        """Return the run's place in its schedule, 0 to 1 and beyond.
+
+        The place is that of `elapsed` seconds after this process took the run up.
+        """
         return max(
             (self.run_seconds_before + elapsed) / (60 * self.schedule.minutes),
             self.run_steps / self.schedule.steps,
@@ -148,7 +155,8 @@ class Trainer:
             loss.backward()
         except torch.OutOfMemoryError:
             raise TrainingProblem(
-                f"{self.device} ran out of memory at step {self.step} with {len(image)} samples of {list(image.shape[2:])}: lower --batch, or raise "
+                f"{self.device} ran out of memory at step {self.step} "
+                f"with {len(image)} samples of {list(image.shape[2:])}: lower --batch, or raise "
                 "--crop-share to 1, and run the same command again; it goes on from the last checkpoint"
             ) from None
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

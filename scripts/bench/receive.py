@@ -2,13 +2,17 @@
 
     python scripts/bench/receive.py [--instances 400] [--repeats 5] [--sender storescu] [--json FILE]
 
-Every contender gets the same 131 kB MR instances from the same dcmtk sender over the loopback, with TCP_NODELAY=1 at both ends, into
-a fresh folder of the same disk; contenders take turns, so that a busy machine is busy for all of them, and the median counts. It needs
-dcmtk and Orthanc (Debian packages `dcmtk`, `orthanc`), and stops only what it has started. Who waits for the disk twice per instance
-waits twice for a processor too: on a machine that has other work, run it under `chrt -r 5`, which puts sender and receivers alike first.
+Every contender gets the same 131 kB MR instances from the same dcmtk sender over the loopback, with
+TCP_NODELAY=1 at both ends, into a fresh folder of the same disk; contenders take turns, so that a busy
+machine is busy for all of them, and the median counts. It needs dcmtk and Orthanc (Debian packages `dcmtk`,
+`orthanc`), and stops only what it has started. Who waits for the disk twice per instance waits twice for a
+processor too: on a machine that has other work, run it under `chrt -r 5`, which puts sender and receivers
+alike first.
 
-    node            `dicomnode receive` as it is shipped: write, fsync, rename, fsync of the folder, ledger row, then 0x0000
-    node-tls        the same over TLS with certificates at both ends (needs the openssl program; storescu only)
+    node            `dicomnode receive` as it is shipped: write, fsync, rename, fsync of the folder,
+                    ledger row, then 0x0000
+    node-tls        the same over TLS with certificates at both ends (needs the openssl program;
+                    storescu only)
     orthanc         Orthanc as it is shipped: SyncStorageArea, SQLite index
     nothing         the node's own receiver with a writer and a ledger that do nothing
     stock-nothing   pynetdicom's own acceptor with a handler that does nothing
@@ -85,7 +89,10 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
                 shutil.rmtree(folder)
                 rates[name][associations].append(options.instances / took_s)
                 print(
-                    f"  {name:14} {associations} associations: {rates[name][associations][-1]:6.0f} instances/s",
+                    (
+                        f"  {name:14} {associations} associations: {rates[name][associations][-1]:6.0f} "
+                        "instances/s"
+                    ),
                     file=sys.stderr,
                     flush=True,
                 )
@@ -130,7 +137,8 @@ def table(report: dict[str, object]) -> str:
     ]
     lines += [f"| {name} | {by['1']:.2f} | {by[str(SENDERS)]:.2f} |" for name, by in ratios.items()]
     lines.append(
-        f"\nPeak memory of the node: {report['node_peak_memory_mb']} MB. Load of the machine: {report['load_average_1_min']}."
+        f"\nPeak memory of the node: {report['node_peak_memory_mb']} MB. Load of the machine: "
+        f"{report['load_average_1_min']}."
     )
     return "\n".join(lines)
 

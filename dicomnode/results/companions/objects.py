@@ -98,7 +98,7 @@ def build_pdf(
 def build_key_objects(
     parts: StudyParts, form: ResultForm, pictures: Sequence[KeyPicture], segmentation: Dataset
 ) -> Dataset:
-    """Return a Key Object Selection (PS3.3 A.35.4) that points to the slices with lesions and to their SEG."""
+    """Return a Key Object Selection (PS3.3 A.35.4) of the slices with lesions and their SEG."""
     context, models, provenance = parts.context, parts.models, parts.provenance
     headers = parts.evidence[0]
     kind = form.kind_of("ko")

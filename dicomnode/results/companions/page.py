@@ -197,7 +197,10 @@ def _write_table(sheet: _Sheet, table: Sequence[Sequence[str]], colors: Sequence
 
 
 def _column_widths(table: Sequence[Sequence[str]], width: float) -> list[float]:
-    """Return how wide each column is in pixels: as its widest cell; the widest give way where that is too much."""
+    """Return how wide each column is in pixels: as wide as its widest cell.
+
+    The widest columns give way where that is too much.
+    """
     widths = [max(measure_text(cell, _BODY) for cell in column) for column in zip(*table, strict=True)]
     room = width - _GAP * (len(widths) - 1)
     while sum(widths) > room:

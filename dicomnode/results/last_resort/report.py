@@ -228,7 +228,10 @@ def _uid_of(values: Mapping[int, Sequence[bytes]], tag: int) -> str:
 
 
 def _evidence(StudyInstanceUID: str, reference: tuple[str, str, str]) -> Elements:
-    """Return the item of Current Requested Procedure Evidence Sequence (PS3.3 C.17.2) for (class, instance, series)."""
+    """Return an item of Current Requested Procedure Evidence for (class, instance, series).
+
+    The sequence is that of PS3.3 C.17.2.
+    """
     instance, series, study = Elements(), Elements(), Elements()
     put(instance, 0x00081150, "UI", reference[0])
     put(instance, 0x00081155, "UI", reference[1])
@@ -240,7 +243,10 @@ def _evidence(StudyInstanceUID: str, reference: tuple[str, str, str]) -> Element
 
 
 def _put_content(dataset: Elements, sentences: Sequence[str], device_uid: str) -> None:
-    """Add the content tree (PS3.3 C.17.3): who observed, that nothing is known of a lesion, and why in words."""
+    """Add the content tree (PS3.3 C.17.3).
+
+    It says who observed, that nothing is known of a lesion, and why in words.
+    """
     put(dataset, 0x0040A040, "CS", "CONTAINER")
     _put_code(dataset, 0x0040A043, _TITLE)
     put(dataset, 0x0040A050, "CS", "SEPARATE")

@@ -82,7 +82,10 @@ def judge_lesions(parts: AnswerParts, title: Code) -> Verdict:
 
 
 def cite_algorithm(plan: Plan) -> sr.AlgorithmIdentification:
-    """Return the lesion network as TID 4019; its words agree with the Contributing Equipment item (IHE AIR)."""
+    """Return the lesion network as TID 4019.
+
+    Its words agree with the Contributing Equipment item (IHE AIR).
+    """
     algorithm = describe_algorithm(plan)
     parameters = [
         value if name == "statement" else f"{name} {value}" for name, value in algorithm.parameters.items()

@@ -1,4 +1,6 @@
-"""The last gate: every result is read back from its bytes and compared with the source's bytes and with what the pipeline measured.
+"""The last gate: every result is read back from its bytes and compared.
+
+It is compared with the source's bytes and with what the pipeline measured.
 
 Rules for this file and its neighbours:
 1. Nothing of the code that builds results is used: patient, study, geometry and references come from the
@@ -104,7 +106,9 @@ def verify_answer(
 
 
 def verify_refusal(results: Sequence[EncodedResult], context: AnswerContext) -> None:
-    """Prove that what says why there is no segmentation is whole and belongs to the study of the context's template.
+    """Prove that the objects without a segmentation are whole and belong to the study.
+
+    They say why there is none. The study is that of the context's template.
 
     Raises
     ------
@@ -172,7 +176,10 @@ def check_predecessors(report: Dataset, context: AnswerContext) -> None:
 
 @contextmanager
 def _doubt_refuses() -> Iterator[None]:
-    """Turn what a missing or odd element raises into a refusal: a result that cannot be compared is not sent."""
+    """Turn what a missing or odd element raises into a refusal.
+
+    A result that cannot be compared is not sent.
+    """
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError, struct.error) as problem:

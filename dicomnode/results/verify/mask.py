@@ -222,7 +222,10 @@ def _walk_masks(dataset: Dataset) -> Iterator[tuple[int, Array, Affine, Dataset]
 
 
 def _place_segments(dataset: Dataset, volume: Volume, reference: SourceSeries, source: SourceStudy) -> Array:
-    """Return the segment numbers on the volume's grid, every voxel placed by its patient coordinates alone."""
+    """Return the segment numbers on the volume's grid.
+
+    Every voxel is placed by its patient coordinates alone.
+    """
     _check_frame_of_reference(dataset, volume, reference, source)
     placed = np.zeros(volume.array.shape, dtype=np.uint16)
     for number, mask, affine, groups in _walk_masks(dataset):

@@ -51,7 +51,10 @@ def check_numbers(
 
 
 def _expected_of_segment(lesions: Sequence[Lesion], result: PipelineResult) -> list[tuple[str, float]]:
-    """Return (name, value) of all measurements of a segment; of several lesions in one, their volume alone."""
+    """Return (name, value) of all measurements of a segment.
+
+    A segment of several lesions has their volume alone.
+    """
     if len(lesions) > 1:
         return [
             (

@@ -294,7 +294,7 @@ def _describe_technique(
 
 
 def _centre(lesion: Lesion, language: Language) -> str:
-    """Return a lesion's centre in the scanner's and in the template's coordinates, and the agreement there."""
+    """Return a lesion's centre in scanner and template coordinates, and the agreement there."""
     words = [f"{lesion.label}: {describe_point(lesion.centroid_lps_mm)}"]
     if lesion.centroid_mni_mm is not None:
         x, y, z = (round(coordinate) for coordinate in lesion.centroid_mni_mm)

@@ -65,7 +65,10 @@ def describe_lesion(lesion: Lesion, language: Language) -> str:
 
 
 def describe_place(lesion: Lesion, language: Language) -> str:
-    """Return side and regions for the table's own line: "Left frontal, insula"; empty where neither is known."""
+    """Return side and regions for the table's own line: "Left frontal, insula".
+
+    The line is empty where neither is known.
+    """
     words = [phrase(f"region.{region}", language) for region in regions_of(lesion)]
     side = write_side(lesion, language)
     if not side:

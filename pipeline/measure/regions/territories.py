@@ -1,4 +1,6 @@
-"""A site's own atlas of arterial territories: a NIfTI volume of labels in MNI space and a table of their names.
+"""A site's own atlas of arterial territories: labels in MNI space and a table of their names.
+
+The labels are a NIfTI volume.
 
 The table lies next to the volume, with the same name and the ending .txt, .csv or .tsv. A row holds the label
 and the territory's name, divided by "|", ";", "," or tabs. With a first row of heads the columns are found by
@@ -191,6 +193,7 @@ def _read_labels(filename: str, data: bytes) -> tuple[Array, Affine]:
     ):
         raise AtlasError(
             f"The atlas {filename} does not lie in MNI space: its corners are at "
-            f"{corners[0].round().tolist()} and {corners[1].round().tolist()} mm; register it to the template."
+            f"{corners[0].round().tolist()} and {corners[1].round().tolist()} mm; "
+            "register it to the template."
         )
     return labels, affine
