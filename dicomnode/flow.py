@@ -53,6 +53,7 @@ from dicomnode.study.person import agree_on_patient
 from dicomnode.study.remembered import RememberedViews, StudyView
 from dicomnode.study.rules import RuleChoice, choose_rule, next_begin, read_facts
 from dicomnode.study.selection import may_matter
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -478,8 +479,8 @@ def _compute_answer(workplace: Workplace, job: Job) -> StudyAnswer:
     if len(task.instances) > workplace.config.study.maximum_instances:
         limit = workplace.config.study.maximum_instances
         sentence = (
-            f"The study has {len(task.instances)} instances, more than study.maximum_instances "
-            f"({limit}); raise the limit or send less."
+            f"The study has {counted(len(task.instances), 'instance')}, "
+            f"more than study.maximum_instances ({limit}); raise the limit or send less."
         )
         return refuse_study(task, "too-many-instances", sentence, Outcome.REFUSED)
 
@@ -551,7 +552,7 @@ def _try_again(
             job.id, workplace.owner, reason, workplace.now(), workplace.now() + delay_s
         )
         return
-    sentence = f"Processing failed {job.attempts} times, at last because {reason}."
+    sentence = f"Processing failed {counted(job.attempts, 'time')}, at last because {reason}."
     try:
         answer = refuse_study(_bare_task(workplace, job), "processing-failed", sentence, Outcome.FAILED)
     except OutOfResources as full:

@@ -4,7 +4,8 @@ One table serves the import test and docs/architecture.md.
 
 Rules for this file:
 1. A room is a module or a package by its dotted name; the longest name that fits owns a file.
-2. A room may always import itself, the standard library and `structlog`. "*" allows everything of ours.
+2. A room may always import itself, the standard library, `structlog` and the rooms of `EVERYWHERE`; "*" is
+   everything of ours.
 3. The direction is the arrow's:
    association -> spool -> ledger -> study -> volume -> pipeline -> results -> delivery.
 """
@@ -35,6 +36,8 @@ def _pipeline(*names: str) -> tuple[str, ...]:
     return tuple(f"pipeline.{name}" for name in names)
 
 
+# Leaves that every room may ask: they import nothing.
+EVERYWHERE = ("pipeline.counts",)
 _PLAIN = _dicomnode("records", "states", "errors", "settings", "uids", "audit.events")
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
@@ -265,6 +268,16 @@ ROOMS = (
         ("dask", "distributed"),
     ),
     # Work on files, without a node.
+    Room(
+        "dicomnode.api",
+        "`segment`, `evaluate` and `load_bundle` for Python programs",
+        (
+            *_dicomnode("answer", "offline.cases", "offline.masks", "records", "settings", "volumes"),
+            *_VOLUMES_IN,
+            *_pipeline("bundles", "evaluate", "plan", "run", "segmenters"),
+        ),
+        ("nibabel",),
+    ),
     Room("dicomnode.offline", "work on files, without a node"),
     Room(
         "dicomnode.offline.cases",
@@ -416,6 +429,7 @@ ROOMS = (
         ("numpy", "pydicom", "pynetdicom"),
     ),
     # The pipeline: volumes in, lesions and measurements out. It never imports dicomnode.
+    Room("pipeline.counts", "a number with its noun: `1 image`, `2 images`; every room may ask"),
     Room("pipeline.errors", "the pipeline's errors, each with its reason code"),
     Room("pipeline.records", "Volume, Lesion, Measurement, StepRecord, ...", _pipeline("errors"), ("numpy",)),
     Room("pipeline.geometry", "pure functions on affines", _pipeline("errors", "records"), ("numpy",)),

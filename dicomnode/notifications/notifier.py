@@ -15,6 +15,7 @@ from dicomnode.notifications.addresses import read_addresses, send
 from dicomnode.notifications.news import conditions, end_of, in_one, is_over, tell_of_study
 from dicomnode.settings.config import Config, NotificationSettings
 from dicomnode.settings.notifications import KINDS, STUDY_KINDS
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -108,7 +109,7 @@ class Notifier:
         if now < quiet_until <= now + settings.digest_minutes * 60:
             return 0
         if len(group) > settings.digest_above:
-            has_arrived = self._send_text(address, f"{len(group)} messages", in_one(group), group, now)
+            has_arrived = self._send_text(address, counted(len(group), "message"), in_one(group), group, now)
             if has_arrived:
                 self._ledger.figures.put(_QUIET_UNTIL, label, now + settings.digest_minutes * 60)
             return int(has_arrived)

@@ -30,6 +30,7 @@ from dicomnode.results.words.lesion_table import COLUMNS
 from dicomnode.results.words.sentences import WARNING
 from dicomnode.settings.config import Config
 from dicomnode.states import Outcome
+from pipeline.counts import counted
 
 Progress = Callable[[str], None]
 Report = Callable[[OfflineAnswer], None]
@@ -117,7 +118,7 @@ def _side_by_side(
     tasks: Sequence[OfflineTask], jobs: int, progress: Progress, report: Report
 ) -> list[OfflineAnswer]:
     settings = tasks[0].config.compute
-    progress(f"starting {jobs} worker processes")
+    progress(f"starting {counted(jobs, 'worker process', 'worker processes')}")
     answers = []
     stop = threading.Event()
     with closing(Compute(settings, workers=jobs)) as compute, ThreadPoolExecutor(jobs) as pool:

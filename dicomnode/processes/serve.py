@@ -14,6 +14,7 @@ from dicomnode.processes.reload import Reloader
 from dicomnode.processes.signals import Signals
 from dicomnode.processes.supervise import MOST_DEATHS, Side
 from dicomnode.settings.config import Config
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -100,7 +101,7 @@ def _status_of_reload(reloader: Reloader) -> str:
         return "the configuration was not reloaded: the log says why"
     if plan.waiting:
         return f"reloaded; needs a restart: {', '.join(change.key for change in plan.waiting)}"
-    return f"reloaded: {len(plan.applied)} settings changed"
+    return f"reloaded: {counted(len(plan.applied), 'setting')} changed"
 
 
 def _look_after(name: str, side: Side, *, is_needed: bool) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from dicomnode.errors import NodeError
+from pipeline.counts import counted
 
 Side = Literal["receive", "work"]
 AE_TITLE = "DEMONODE"
@@ -101,4 +102,6 @@ class NodeProcesses:
                 ):  # A killed one leaves its file behind.
                     return int(announcement["port"])
             time.sleep(0.1)
-        raise NodeError(f"the node did not begin to listen within {timeout_s:g} seconds; see {self.log}")
+        raise NodeError(
+            f"the node did not begin to listen within {counted(timeout_s, 'second')}; see {self.log}"
+        )

@@ -38,6 +38,7 @@ from dicomnode.settings.config import SelectionSettings
 from dicomnode.study.concatenations import concatenation_findings, list_concatenations
 from dicomnode.study.lattice import Lattice, fit_lattice
 from dicomnode.study.stacks import Stack, StackChoice, choose_stack
+from pipeline.counts import counted
 
 # The brain is longer than it is high, so a stack of coronal slices must reach further than one of axial
 # slices.
@@ -141,7 +142,7 @@ def _gap_finding(stack: Stack) -> Finding | None:
             and distances.min() > 0.5 * base_mm
             and np.abs(multiples - np.rint(multiples)).max() < 0.15
         ):
-            subject = "1 slice is" if missing == 1 else f"{missing} slices are"
+            subject = counted(missing, "slice is", "slices are")
             message = (
                 f"{subject} missing inside the series (distance {distances.max():.2f} mm instead of "
                 f"{base_mm:.2f} mm); send it again."
@@ -196,8 +197,8 @@ def count_findings(series: Series, stack: Stack) -> tuple[Finding, ...]:
     if expected is None or expected <= len(stack.slices):
         return ()
     message = (
-        f"The headers announce {expected} slices and {len(stack.slices)} are there; slices "
-        "may be missing at the ends."
+        f"The headers announce {counted(expected, 'slice')} and "
+        f"{counted(len(stack.slices), 'is', 'are')} there; slices may be missing at the ends."
     )
     return (Finding("instances-missing", "warning", message, f"{len(stack.slices)} of {expected}"),)
 
@@ -304,7 +305,8 @@ def _extent_findings(stack: Stack, role: Role, settings: SelectionSettings) -> l
     count, plane = len(stack.slices), plane_of(stack)
     if count < settings.minimum_slices:
         message = (
-            f"The {role.upper()} series has {count} slices; at least {settings.minimum_slices} are needed."
+            f"The {role.upper()} series has {counted(count, 'slice')}; "
+            f"at least {counted(settings.minimum_slices, 'is', 'are')} needed."
         )
         return [Finding("too-few-slices", "refuse", message, str(count))]
     needed_mm = settings.minimum_coverage_mm * _COVERAGE_FACTOR[plane]

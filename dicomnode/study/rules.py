@@ -19,6 +19,7 @@ from dicomnode.settings.config import RuleSettings
 from dicomnode.settings.hours import is_within, parse_hours
 from dicomnode.spool.opening import open_instance
 from dicomnode.study.elements import read_text
+from pipeline.counts import counted
 
 _DAYS_A_YEAR = 365.25
 # PatientAge is a number and D, W, M or Y (PS3.5 6.2, AS).
@@ -161,9 +162,9 @@ def _age_objections(rule: RuleSettings, age_years: float | None) -> Iterator[str
     if age_years is None:
         yield "the patient's age is not known"
     elif low is not None and age_years < low:
-        yield f"the patient is younger than {low:g} years"
+        yield f"the patient is younger than {counted(low, 'year')}"
     elif high is not None and age_years >= high:
-        yield f"the patient is {high:g} years old or older"
+        yield f"the patient is {counted(high, 'year')} old or older"
 
 
 def _read(path: Path) -> dict[str, str]:

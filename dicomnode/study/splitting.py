@@ -26,6 +26,7 @@ from dicomnode.study.stacks import (
     is_not_magnitude,
     list_slices,
 )
+from pipeline.counts import counted
 
 SMALLEST_STACK = 8
 """Slices: fewer parallel ones are no stack of their own but stray images, or a localizer's."""
@@ -185,11 +186,9 @@ def _narrow_instance(instance: IndexedInstance, own_frames: Sequence[Slice]) -> 
 
 
 def _stray(count: int, remaining: int) -> Finding:
-    subject, verb = (
-        (f"{count} images of the series do", "were") if count > 1 else ("1 image of the series does", "was")
-    )
+    subject = counted(count, "image of the series does", "images of the series do")
     message = (
-        f"{subject} not belong to its {remaining} parallel slices (other orientation, matrix "
-        f"or position unknown) and {verb} left out."
+        f"{subject} not belong to its {counted(remaining, 'parallel slice')} (other orientation, matrix "
+        f"or position unknown) and {'was' if count == 1 else 'were'} left out."
     )
     return Finding("stray-images", "warning", message, str(count))

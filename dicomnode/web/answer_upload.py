@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 from dicomnode.errors import StudyRefused
 from dicomnode.records import Role
 from dicomnode.settings.config import Config
+from pipeline.counts import counted
 
 if TYPE_CHECKING:
     from dicomnode.offline.cases import OfflineCase
@@ -112,7 +113,8 @@ def unpack_archives(folder: Path, maximum_files: int, maximum_mb: int) -> None:
 def _check_members(members: list[zipfile.ZipInfo], room_files: int) -> None:
     if len(members) > room_files:
         raise StudyRefused(
-            f"The zip file holds {len(members)} files, more than an upload may have.", code="zip-too-large"
+            f"The zip file holds {counted(len(members), 'file')}, more than an upload may have.",
+            code="zip-too-large",
         )
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))

@@ -66,8 +66,10 @@ class Child:
         It has to be done.
         """
         self._task.unlink(missing_ok=True)
-        output = b"" if self._process.stdout is None else self._process.stdout.read(_LONGEST_SENTENCE)
+        stdout = self._process.stdout
+        output = b"" if stdout is None or stdout.closed else stdout.read(_LONGEST_SENTENCE)
         code = self._process.wait()
+        self._close()
         if code == 0:
             return ""
         if code == _REFUSED:
@@ -81,7 +83,12 @@ class Child:
         """End it."""
         self._process.kill()
         self._process.wait()
+        self._close()
         self._task.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 def main(task: Path) -> int:

@@ -29,6 +29,7 @@ from dicomnode.errors import NodeError
 from dicomnode.settings.config import Config
 from dicomnode.web.answer_upload import UploadTask, answer_upload
 from dicomnode.web.child import Child
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -122,7 +123,7 @@ class Uploads:
             raise UploadRefused("This upload is closed; begin a new one.")
         if upload.files >= settings.upload_maximum_files:
             raise UploadRefused(
-                f"An upload may have {settings.upload_maximum_files} files; send them as several."
+                f"An upload may have {counted(settings.upload_maximum_files, 'file')}; send them as several."
             )
         folder = self._folder / upload.name / "in"
         path = folder / f"{upload.files + 1:06d}-{secrets.token_hex(4)}{suffix}"

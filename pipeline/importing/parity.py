@@ -18,6 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.bundles.bundle import Bundle
+from pipeline.counts import counted
 from pipeline.importing.problem import ImportProblem
 from pipeline.importing.reference import reference_network
 from pipeline.importing.trained import Trained
@@ -125,7 +126,7 @@ def choose_cases(paths: Sequence[Path], spec: NnUNetSpec, window: Window) -> lis
         if array.ndim != 4 or len(array) != len(spec.schemes):
             raise ImportProblem(
                 f"the case {name} has the shape {array.shape}; (channel, slice, row, column) with "
-                f"{len(spec.schemes)} channels is needed"
+                f"{counted(len(spec.schemes), 'channel')} is needed"
             )
     return cases or list(synthetic_cases(spec, window))
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.counts import counted
+
 STATEMENT = "Trained on synthetic data only. For research use; not for diagnosis."
 
 
@@ -164,7 +166,7 @@ def write_card(folder: Path, text: BundleText, numbers: Numbers, sections: Mappi
 def _export_text(agreement: Mapping[str, float]) -> str:
     """Return in words how closely the exported files follow torch."""
     return (
-        f"{agreement['cases']:.0f} fresh synthetic cases (`proof.toml`; "
+        f"{counted(round(agreement['cases']), 'fresh synthetic case')} (`proof.toml`; "
         "`dicomnode models verify` runs them again where torch is installed). "
         "Largest probability difference: "
         f"ONNX Float32 against torch Float64 {agreement['max_difference_float32']:.1e}, "

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from pipeline.counts import counted
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.training.network import PLANES
 from pipeline.training.real_slices import RealSlice
@@ -90,7 +91,8 @@ def describe_scores(scores: Sequence[SliceScore]) -> str:
     return "\n\n".join(
         [
             (
-                f"{len({score.subject for score in scores})} people, {len(scores)} slices. "
+                f"{counted(len({score.subject for score in scores}), 'person', 'people')}, "
+                f"{counted(len(scores), 'slice')}. "
                 f"Dice over slices with at least {SMALLEST_PX} px of lesion; "
                 "in brackets the 95 % interval over people (bootstrap). "
                 "Found: at least one px of the lesion; empty right: nothing marked where nothing is."

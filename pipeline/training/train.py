@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.counts import counted
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint
 from pipeline.training.losses import segmentation_loss
@@ -156,7 +157,7 @@ class Trainer:
         except torch.OutOfMemoryError:
             raise TrainingProblem(
                 f"{self.device} ran out of memory at step {self.step} "
-                f"with {len(image)} samples of {list(image.shape[2:])}: lower --batch, or raise "
+                f"with {counted(len(image), 'sample')} of {list(image.shape[2:])}: lower --batch, or raise "
                 "--crop-share to 1, and run the same command again; it goes on from the last checkpoint"
             ) from None
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -247,7 +248,8 @@ def run_training(
     trainer = Trainer(task, schedule, Pool(folder / "pool"), start)
     if trainer.progress(0.0) >= 1.0:
         watch.report(
-            f"this run has ended after {trainer.run_steps} steps; raise --minutes or --steps to go on with it"
+            f"this run has ended after {counted(trainer.run_steps, 'step')}; "
+            "raise --minutes or --steps to go on with it"
         )
         return trainer.checkpoint(0.0)
     _wait_for_samples(trainer.pool, watch)

@@ -125,7 +125,7 @@ def _compare(group_name: str, group: Dataset, expected: Iterable[tuple[str, floa
         stated.remove(match)
     if stated:
         raise ResultRejected(
-            f"{group_name}: the report states {len(stated)} measurements that the pipeline did not make"
+            f"{group_name}: the report states measurements that the pipeline did not make ({len(stated)})"
         )
 
 

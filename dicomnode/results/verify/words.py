@@ -71,7 +71,7 @@ def _check_sides(subject: str, text: str, lesions: Sequence[Lesion], language: L
         expected = sum(lesion.laterality == side for lesion in lesions)
         stated = len(re.findall(pattern, text, flags=re.IGNORECASE))
         if stated != expected:
-            raise ResultRejected(f"{subject} names the {side} side {stated} times instead of {expected}")
+            raise ResultRejected(f"{subject} names the {side} side {stated} instead of {expected} times")
 
 
 def check_label(label: str, lesion: Lesion, result: PipelineResult) -> None:
