@@ -106,7 +106,7 @@ def main(task: Path) -> int:
 
 
 def _limit(memory_bytes: int) -> None:
-    """Limit this process; Windows has neither of these limits, and its own end a process that takes too much."""
+    """Limit this process; Windows has neither of these limits and ends what takes too much in its own way."""
     if sys.platform == "win32":
         return
     import resource
