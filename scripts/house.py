@@ -110,6 +110,7 @@ ROOMS = (
         _dicomnode("audit", "errors", "flow", "processes.lookout", "processes.waker", "settings", "spool"),
         ("apscheduler",),
     ),
+    Room("dicomnode.processes.locks", "locks on files, on systems with and without `fcntl`"),
     Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
     Room(
         "dicomnode.processes.reload",
