@@ -525,7 +525,7 @@ ROOMS = (
     ),
     Room(
         "pipeline.measure",
-        "one measurement per file",
+        "one measurement per file; `shape.py` and `intensity.py` gather those of a lesion",
         (*_VOLUMES_IN, "pipeline.measure.regions"),
         ("SimpleITK", "numpy", "scipy"),
     ),
