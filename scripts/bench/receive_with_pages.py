@@ -1,13 +1,14 @@
 """Whether serving pages slows receiving: `python -m scripts.bench.receive_with_pages`.
 
-`dicomnode receive` and `dicomnode web` run on one ledger that holds 10,000 made-up studies. One sender stores image
-after image over one association. Meanwhile a client that opens one page after the other without a pause is stopped
-and continued in turn, every half second. The ledger says when each image came, so the rate with pages is compared
-with that of the half seconds before and after: what else the machine does is the same for both. Printed are the
-ratio and, by drawing the pairs again and again, between which figures it lies in 95 of 100 draws.
+`dicomnode receive` and `dicomnode web` run on one ledger that holds 10,000 made-up studies. One sender
+stores image after image over one association. Meanwhile a client that opens one page after the other
+without a pause is stopped and continued in turn, every half second. The ledger says when each image came,
+so the rate with pages is compared with that of the half seconds before and after: what else the machine
+does is the same for both. Printed are the ratio and, by drawing the pairs again and again, between which
+figures it lies in 95 of 100 draws.
 
-Browsers run on other machines, so the client gets only the processor time that is left. It needs dcmtk, and stops
-only what it has started.
+Browsers run on other machines, so the client gets only the processor time that is left. It needs dcmtk, and
+stops only what it has started.
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ def report(turns: list[float], received_at: np.ndarray[tuple[int], np.dtype[np.f
     print(f"with {pages / seconds:4.0f} pages/s  {beside:6.0f} instances/s")
     print(f"ratio              {beside / alone:6.3f} (95 of 100 draws between {low:.3f} and {high:.3f})")
     print(
-        f"{len(pairs)} pairs of {TURN_S} s, {os.cpu_count()} cores, load of the machine {os.getloadavg()[0]:.1f}"
+        f"{len(pairs)} pairs of {TURN_S} s, {os.cpu_count()} cores, "
+        f"load of the machine {os.getloadavg()[0]:.1f}"
     )
 
 
