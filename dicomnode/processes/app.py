@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -26,6 +25,7 @@ from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
 from dicomnode.processes.bell import open_bell, ring
+from dicomnode.processes.locks import lock_file
 from dicomnode.processes.lookout import Lookout
 from dicomnode.processes.messenger import Messenger
 from dicomnode.processes.reload import Reloader
@@ -320,7 +320,8 @@ def run_web(config: Config, path: Path | None = None) -> None:
     signals = Signals()
     configure_logging(config.log)
     # Where there is too little processor, receiving goes first.
-    os.nice(_NICENESS_OF_PAGES)
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS_OF_PAGES)
     ledger = open_ledger(config)
     with only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)
@@ -408,7 +409,7 @@ def only_one(path: Path, side: str) -> Iterator[None]:
     """Hold the lock of one side of one root; the kernel frees it however the process ends."""
     with path.open("a") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(handle)
         except OSError:
             raise StartError(
                 f"another `dicomnode {side}` works on {path.parent}; stop it first or use another "
