@@ -22,7 +22,7 @@ from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import JobState, Outcome
 from dicomnode.study.assembly import assemble
-from tests.factories.ledger import header, received, sqlite_url
+from tests.factories.ledger import header, new_ledger, received
 
 
 class Bench:
@@ -70,7 +70,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    ledger = Ledger.open(sqlite_url(tmp_path))
+    ledger = new_ledger(tmp_path)
     bench = Bench(tmp_path, ledger)
     monkeypatch.setattr(flow, "read_header", bench.read_header)
     yield bench
