@@ -266,6 +266,7 @@ def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> t
         created_at=arrivals[0].received_at if arrivals else 0.0,
         series_number=task.config.results.series_number_base + 1,
         software_version=__version__,
+        language=task.config.report.language,
     )
     return refuse(study, task.config.forms, lambda: _context(task, ()))
 
@@ -324,7 +325,7 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     result_files = _keep(task, solved.encoded)
     layout = SpoolLayout(task.config.storage.spool)
     montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
-    write_result(layout, montage, montage_png(solved.reference, solved.result))
+    write_result(layout, montage, montage_png(solved.reference, solved.result, task.config.report.language))
     outcome = judge(solved.result, solved.loaded.findings)
     used_now = " ".join(
         finding.message for finding in solved.loaded.findings if finding.code == "series-used"

@@ -110,6 +110,7 @@ ROOMS = (
         _dicomnode("audit", "errors", "flow", "processes.lookout", "processes.waker", "settings", "spool"),
         ("apscheduler",),
     ),
+    Room("dicomnode.processes.locks", "locks on files, on systems with and without `fcntl`"),
     Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
     Room(
         "dicomnode.processes.reload",
@@ -225,6 +226,11 @@ ROOMS = (
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
+        (*_dicomnode("errors", "delivery", "fetch", "working"),),
+    ),
+    Room(
+        "dicomnode.working",
+        "the steps of the working side: from received to ready, from ready to answered",
         (
             *_PLAIN,
             *_dicomnode("ahead", "answer", "compute", "delivery", "fetch", "ledger", "spool", "study"),
@@ -268,6 +274,16 @@ ROOMS = (
         ("dask", "distributed"),
     ),
     # Work on files, without a node.
+    Room(
+        "dicomnode.api",
+        "`segment`, `evaluate` and `load_bundle` for Python programs",
+        (
+            *_dicomnode("answer", "offline.cases", "offline.masks", "records", "settings", "volumes"),
+            *_VOLUMES_IN,
+            *_pipeline("bundles", "evaluate", "plan", "run", "segmenters"),
+        ),
+        ("nibabel",),
+    ),
     Room("dicomnode.offline", "work on files, without a node"),
     Room(
         "dicomnode.offline.cases",

@@ -5,7 +5,7 @@ Reads only; frozen records come out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +71,37 @@ class Listing:
         """Return studies that pass a filter, the last received first, beginning after a cursor."""
         query = _filtered(wanted_studies)
         if after is not None:
-            position = tuple_(studies.c.last_received_at, studies.c.StudyInstanceUID)
-            query = query.where(position < tuple_(after.last_received_at, after.StudyInstanceUID))
+            query = query.where(_is_older(after))
         newest_first = (studies.c.last_received_at.desc(), studies.c.StudyInstanceUID.desc())
         with self._database.read() as connection:
             query = query.where(*_narrowed(connection, wanted_studies))
             return study_lines(connection, query.order_by(*newest_first).limit(limit))
+
+    def cursors(self, limit: int, after: Cursor | None = None) -> tuple[Cursor, ...]:
+        """Return the cursors of studies, the last received first, beginning after a cursor."""
+        query = select(studies.c.last_received_at, studies.c.StudyInstanceUID)
+        newest_first = (studies.c.last_received_at.desc(), studies.c.StudyInstanceUID.desc())
+        if after is not None:
+            query = query.where(_is_older(after))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(*newest_first).limit(limit))
+            return tuple(Cursor(row[0], row[1]) for row in rows)
+
+    def lines(self, StudyInstanceUIDs: Collection[str]) -> tuple[StudyLine, ...]:
+        """Return the lines of those of these studies that are there, the last received first.
+
+        Some hundred UIDs at once.
+        """
+        of_uids = select(studies).where(studies.c.StudyInstanceUID.in_(StudyInstanceUIDs))
+        newest_first = (studies.c.last_received_at.desc(), studies.c.StudyInstanceUID.desc())
+        with self._database.read() as connection:
+            return study_lines(connection, of_uids.order_by(*newest_first))
+
+    def present(self, StudyInstanceUIDs: Collection[str]) -> set[str]:
+        """Return which of these studies are there; some hundred at once."""
+        uid = studies.c.StudyInstanceUID
+        with self._database.read() as connection:
+            return set(connection.execute(select(uid).where(uid.in_(StudyInstanceUIDs))).scalars())
 
     def newest_paths(self, StudyInstanceUID: str, limit: int) -> tuple[str, ...]:
         """Return the spool paths of the images of a study that came last."""
@@ -91,6 +116,11 @@ class Listing:
         )
         with self._database.read() as connection:
             return tuple(connection.execute(query).scalars())
+
+
+def _is_older(cursor: Cursor) -> ColumnElement[bool]:
+    position = tuple_(studies.c.last_received_at, studies.c.StudyInstanceUID)
+    return position < tuple_(cursor.last_received_at, cursor.StudyInstanceUID)
 
 
 def _narrowed(connection: Connection, wanted_studies: StudyFilter) -> Iterator[ColumnElement[bool]]:

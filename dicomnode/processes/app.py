@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -26,6 +25,7 @@ from dicomnode.errors import RetryLater, StartError
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
 from dicomnode.processes.bell import open_bell, ring
+from dicomnode.processes.locks import lock_file
 from dicomnode.processes.lookout import Lookout
 from dicomnode.processes.messenger import Messenger
 from dicomnode.processes.reload import Reloader
@@ -39,7 +39,10 @@ from dicomnode.spool.layout import SpoolLayout
 
 if TYPE_CHECKING:
     from dicomnode.flow import Workplace
+    from dicomnode.network.association import Receiver
+    from dicomnode.network.commitment_scp import CommitmentProvider
     from dicomnode.records import CommitmentReport
+    from dicomnode.spool.writer import SpoolWriter
 
 log = structlog.get_logger()
 
@@ -59,73 +62,97 @@ def run_receive(config: Config, path: Path | None = None) -> None:
 
     SIGHUP reads the configuration at `path` again.
     """
+    signals = Signals()
+    configure_logging(config.log)
+    ledger = open_ledger(config)
+    with only_one(config.storage.root / "receive.lock", "receive"):
+        reception = _start_reception(config, ledger)
+        audit = reception.audit
+        reloader = Reloader("receive", path, config, check_certificates, reception.take_over, audit)
+        try:
+            until_stopped(signals, lambda: reception.keeps_listening(reloader.config), reloader)
+        finally:
+            reception.stop()
+
+
+@dataclass(frozen=True)
+class Reception:
+    """What the receiving side consists of while it listens."""
+
+    ledger: Ledger
+    writer: SpoolWriter
+    provider: CommitmentProvider
+    messenger: Messenger
+    tally: Tally
+    receiver: Receiver
+    announcement: Announcement
+    audit: AuditTrail
+
+    def take_over(self, new: Config) -> None:
+        """Work by a configuration that was read again."""
+        configure_logging(new.log)
+        self.writer.set_limits(*_free_space(new))
+        self.provider.reconfigure(new)
+        self.receiver.reconfigure(new)
+        self.announcement.write(new)
+        self.audit.remember_configuration(new.model_dump_json())
+
+    def keeps_listening(self, config: Config) -> bool:
+        """Return whether the listener is well; hand in the counts, and slow senders where studies pile up."""
+        with suppress(RetryLater):
+            limit = config.network.maximum_open_studies
+            self.receiver.congested = self.ledger.jobs.count_open() > limit
+        listens = _listens(self.receiver.silent_s())
+        self.tally.hand_in(alive=listens)
+        return listens
+
+    def stop(self) -> None:
+        """Let associations end, and close everything."""
+        self.announcement.remove()
+        self.provider.stop()
+        self.receiver.stop(10.0)
+        self.messenger.close()
+        self.tally.hand_in(alive=False)
+        self.ledger.close()
+        _close(self.audit, "receive")
+
+
+def _start_reception(config: Config, ledger: Ledger) -> Reception:
+    """Recover the spool, join the parts of the receiving side and listen."""
     # Here and not above: `work` needs no listener and `receive` no pipeline.
     from dicomnode.network.association import Receiver
     from dicomnode.network.commitment_scp import CommitmentProvider
     from dicomnode.spool.recover import rebuild_ledger
     from dicomnode.spool.writer import SpoolWriter
 
-    signals = Signals()
-    configure_logging(config.log)
-    ledger = open_ledger(config)
-    with only_one(config.storage.root / "receive.lock", "receive"):
-        layout = SpoolLayout(config.storage.spool)
-        writer = SpoolWriter(layout, *_free_space(config))
-        report = rebuild_ledger(layout, ledger.instances)
-        log.info("spool_recovered", **vars(report))
-        audit = open_audit(config)
-        audit.note_configuration(config.model_dump_json())
-        provider = CommitmentProvider(config, ledger.commitments, writer.holds_whole, time.time)
+    layout = SpoolLayout(config.storage.spool)
+    writer = SpoolWriter(layout, *_free_space(config))
+    log.info("spool_recovered", **vars(rebuild_ledger(layout, ledger.instances)))
+    audit = open_audit(config)
+    audit.note_configuration(config.model_dump_json())
+    provider = CommitmentProvider(config, ledger.commitments, writer.holds_whole, time.time)
 
-        def journal(report: CommitmentReport) -> bool:
-            return ledger.confirmations.report(report, time.time())
+    def journal(report: CommitmentReport) -> bool:
+        return ledger.confirmations.report(report, time.time())
 
-        messenger, tally = _open_messenger(config, ledger), Tally("receive", ledger)
-        receiver = Receiver(
-            config,
-            writer,
-            messenger.watch(ledger.instances.add),
-            time.time,
-            provider.services(journal),
-            audit,
-            tally.refused,
-            messenger.note_association,
-        )
-        host, port = receiver.start()
-        announcement = Announcement(config.storage.root / "receive.json", host, port)
-        announcement.write(config)
-        provider.start()
-        log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
-        audit(AuditEvent("started", detail="receive"))
-
-        def take_over(new: Config) -> None:
-            configure_logging(new.log)
-            writer.set_limits(*_free_space(new))
-            provider.reconfigure(new)
-            receiver.reconfigure(new)
-            announcement.write(new)
-            audit.remember_configuration(new.model_dump_json())
-
-        reloader = Reloader("receive", path, config, check_certificates, take_over, audit)
-
-        def watch_load() -> bool:
-            with suppress(RetryLater):
-                limit = reloader.config.network.maximum_open_studies
-                receiver.congested = ledger.jobs.count_open() > limit
-            listens = _listens(receiver.silent_s())
-            tally.hand_in(alive=listens)
-            return listens
-
-        try:
-            until_stopped(signals, watch_load, reloader)
-        finally:
-            announcement.remove()
-            provider.stop()
-            receiver.stop(10.0)
-            messenger.close()
-            tally.hand_in(alive=False)
-            ledger.close()
-            _close(audit, "receive")
+    messenger, tally = _open_messenger(config, ledger), Tally("receive", ledger)
+    receiver = Receiver(
+        config,
+        writer,
+        messenger.watch(ledger.instances.add),
+        time.time,
+        provider.services(journal),
+        audit,
+        tally.refused,
+        messenger.note_association,
+    )
+    host, port = receiver.start()
+    announcement = Announcement(config.storage.root / "receive.json", host, port)
+    announcement.write(config)
+    provider.start()
+    log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
+    audit(AuditEvent("started", detail="receive"))
+    return Reception(ledger, writer, provider, messenger, tally, receiver, announcement, audit)
 
 
 def _close(audit: AuditTrail, side: str) -> None:
@@ -280,6 +307,10 @@ def run_work(config: Config, path: Path | None = None) -> None:
             scheduler.shutdown(wait=False)
 
 
+# As `nice` counts; a page that needs some milliseconds is answered at once all the same.
+_NICENESS_OF_PAGES = 10
+
+
 def run_web(config: Config, path: Path | None = None) -> None:
     """Serve the pages until SIGTERM or SIGINT; receiving and working go on without them."""
     from dicomnode.web.application import make_application
@@ -288,6 +319,9 @@ def run_web(config: Config, path: Path | None = None) -> None:
 
     signals = Signals()
     configure_logging(config.log)
+    # Where there is too little processor, receiving goes first.
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS_OF_PAGES)
     ledger = open_ledger(config)
     with only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)
@@ -296,6 +330,7 @@ def run_web(config: Config, path: Path | None = None) -> None:
         announcement = config.storage.root / "web.json"
         announcement.write_text(json.dumps({"pid": os.getpid(), "address": server.start()}))
         site.uploads.start()
+        site.patients.start()
         log.info("pages_served", host=config.web.bind, port=server.port)
         audit(AuditEvent("started", detail="web"))
         try:
@@ -374,7 +409,7 @@ def only_one(path: Path, side: str) -> Iterator[None]:
     """Hold the lock of one side of one root; the kernel frees it however the process ends."""
     with path.open("a") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(handle)
         except OSError:
             raise StartError(
                 f"another `dicomnode {side}` works on {path.parent}; stop it first or use another "

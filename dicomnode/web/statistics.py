@@ -59,10 +59,10 @@ def show_statistics(
         count=len(seconds),
         median_s=_percentile(seconds, 50),
         p95_s=_percentile(seconds, 95),
-        studies_chart=bar_chart("Studies a day", [Bar(day.day, day.count) for day in daily]),
+        studies_chart=bar_chart("Studies a day", [Bar(day.day[5:], day.count) for day in daily]),
         times_chart=line_chart(
             "Seconds from the last image to the results",
-            [day.day for day in daily],
+            [day.day[5:] for day in daily],
             [
                 Series("median", "dot", [day.median_s for day in daily]),
                 Series("95th percentile", "dot95", [day.p95_s for day in daily]),

@@ -102,7 +102,13 @@ def show_upload(request: Request, site: Here, visitor: UploadingUser, name: str)
     upload = find_upload(site, visitor, name)
     output = site.uploads.output(upload)
     files = [
-        {"number": number, "name": str(path.relative_to(output)), "size": path.stat().st_size}
+        {
+            "number": number,
+            "name": str(path.relative_to(output)),
+            "size": path.stat().st_size,
+            # First what people look for.
+            "rank": (path.suffix not in (".dcm", ".png"), str(path)),
+        }
         for number, path in enumerate(site.uploads.results(upload))
     ]
     answers = site.uploads.answers(upload) if upload.state == "done" else []

@@ -115,4 +115,5 @@ def open_pages(folder: Path, **web: Any) -> Iterator[Pages]:
         try:
             yield pages
         finally:
+            site.close()
             ledger.close()

@@ -134,7 +134,7 @@ def verify_refusal(results: Sequence[EncodedResult], context: AnswerContext) -> 
                     check_predecessors(dataset, context)
                     check_refusal_report(dataset)
                 else:
-                    _check_shown(object_kind, [dataset], None, None)
+                    _check_shown(object_kind, [dataset], None, context)
 
 
 def read_back(item: EncodedResult) -> Dataset:
@@ -201,14 +201,14 @@ def _check_shown(
     object_kind: ResultKind,
     objects: Sequence[Dataset],
     result: PipelineResult | None,
-    series: SourceSeries | None,
+    context: AnswerContext,
 ) -> None:
     for dataset in objects:
         check_mark(dataset)
         if object_kind == "pdf":
-            check_pdf(dataset)
+            check_pdf(dataset, context.language)
     if object_kind == "pictures":
-        check_pictures(objects, result, series)
+        check_pictures(objects, result, context.sources[0] if result else None, context.language)
 
 
 def _expected_parts(form: ResultForm, result: PipelineResult, second: Volume | None) -> set[ResultKind]:
@@ -239,7 +239,7 @@ def _verify_form(form: ResultForm, by_kind: _Objects, answer: _Answer) -> None:
     for dataset in by_kind.get(form.kind_of("seg-t1"), []):
         _verify_second(dataset, answer)
     for object_kind in form.objects:
-        _check_shown(object_kind, by_kind.get(form.kind_of(object_kind), []), result, reference)
+        _check_shown(object_kind, by_kind.get(form.kind_of(object_kind), []), result, answer.context)
     for dataset in by_kind.get(form.kind_of("ko"), []):
         if segmentation is None:
             raise ResultRejected("there are key objects without a segmentation")

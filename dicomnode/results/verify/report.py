@@ -202,19 +202,22 @@ def _check_sides(groups: Sequence[Dataset], segments: Mapping[int, str], result:
 
 
 def _check_regions(groups: Sequence[Dataset], segments: Mapping[int, str], result: PipelineResult) -> None:
-    """Compare the coded regions of a lesion with its shares.
+    """Compare the coded sites of a lesion with its shares.
 
-    There is no region besides those of the shares, and the largest is among them.
+    There is no region besides those of the shares; the largest is among them, and so is each coded territory.
     """
     for number, lesions in lesions_of_segments(len(segments), result).items():
         shares = [share.region for share in lesions[0].regions] if len(lesions) == 1 else []
         coded = [expected_codes.REGIONS[region] for region in shares if region in expected_codes.REGIONS]
         largest = set(coded[:1]) if shares[:1] and shares[0] in expected_codes.REGIONS else set()
+        territories = {
+            share.code[0] for share in (lesions[0].territories if len(lesions) == 1 else ()) if share.code
+        }
         for group in groups:
             if text_of(group, _TRACKING_UID) != segments[number]:
                 continue
             stated = set(code_values(group, _FINDING_SITE)) - {expected_codes.BRAIN[0]}
-            if not largest <= stated <= set(coded):
+            if not largest | territories <= stated <= set(coded) | territories:
                 raise ResultRejected("the report's regions of a lesion differ from the pipeline's")
 
 

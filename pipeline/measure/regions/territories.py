@@ -33,6 +33,10 @@ _MNI_EXTENT_MM = 150.0
 """No part of a head in MNI space lies farther from the origin along an axis."""
 
 
+# PS3.5 6.2: SH and LO.
+_CODE_LETTERS, _MEANING_LETTERS = 16, 64
+
+
 class AtlasError(PipelineError):
     """The site's atlas cannot be used."""
 
@@ -153,9 +157,13 @@ def read_table(filename: str, text: str) -> dict[int, Territory]:
             raise AtlasError(f"{filename}: the label {label} has two rows; leave one.")
         code = tuple(cells.get(head, "") for head in ("code", "scheme", "meaning"))
         value, scheme, meaning = code
-        territories[label] = Territory(
-            cells["name"], (value, scheme or "SCT", meaning or cells["name"]) if value else ()
-        )
+        if len(value) > _CODE_LETTERS or len(scheme) > _CODE_LETTERS or len(meaning) > _MEANING_LETTERS:
+            raise AtlasError(
+                f"{filename}: the code of label {label} is too long; DICOM allows {_CODE_LETTERS} letters "
+                f"for code and scheme and {_MEANING_LETTERS} for the meaning."
+            )
+        meaning = meaning or cells["name"][:_MEANING_LETTERS]
+        territories[label] = Territory(cells["name"], (value, scheme or "SCT", meaning) if value else ())
     if not territories:
         raise AtlasError(f'{filename} has no rows; it needs a row "label|name" for every territory.')
     return territories
