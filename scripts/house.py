@@ -65,9 +65,7 @@ ROOMS = (
             "processes.app",
             "processes.monitor",
             "processes.usable",
-            "settings",
             "errors",
-            "records",
         ),
         ("typer",),
     ),
@@ -525,7 +523,7 @@ ROOMS = (
     ),
     Room(
         "pipeline.measure",
-        "one measurement per file",
+        "one measurement per file; `shape.py` and `intensity.py` gather those of a lesion",
         (*_VOLUMES_IN, "pipeline.measure.regions"),
         ("SimpleITK", "numpy", "scipy"),
     ),

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode.commands import cli as cli_module
+from dicomnode.commands import options
 from dicomnode.commands.node import parse_peer
 from dicomnode.errors import ConfigError
 from dicomnode.processes import app
@@ -193,7 +194,7 @@ def test_work_on_files_does_not_look_at_the_nodes_own_configuration(
 ) -> None:
     broken = tmp_path / "dicomnode.toml"
     broken.write_text("broken [")
-    monkeypatch.setattr(cli_module, "DEFAULT_CONFIG", broken)
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", broken)
     monkeypatch.delenv("DICOMNODE_CONFIG", raising=False)
     runner = CliRunner()
 
@@ -210,7 +211,7 @@ def test_a_configuration_that_may_not_be_read_is_named(monkeypatch: pytest.Monke
         def exists(self) -> bool:
             raise PermissionError
 
-    monkeypatch.setattr(cli_module, "DEFAULT_CONFIG", Forbidden())
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", Forbidden())
     monkeypatch.delenv("DICOMNODE_CONFIG", raising=False)
     problem = CliRunner().invoke(cli_module.cli, ["status"]).exception
 
