@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -22,17 +21,17 @@ import structlog
 from dicomnode.audit.events import SUCCESS, AuditEvent, Source
 from dicomnode.audit.syslog import SyslogSender, connector
 from dicomnode.audit.trail import AuditTrail
-from dicomnode.errors import RetryLater, StartError
+from dicomnode.errors import RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
 from dicomnode.processes.bell import open_bell, ring
 from dicomnode.processes.lookout import Lookout
-from dicomnode.processes.messenger import Messenger
 from dicomnode.processes.reload import Reloader
 from dicomnode.processes.root import prepare_root
 from dicomnode.processes.serve import check_in_child, run_sides
 from dicomnode.processes.signals import Signals
 from dicomnode.processes.tally import Tally
+from dicomnode.processes.turns import await_replay, only_one, only_receiver
 from dicomnode.processes.usable import check_bundles, check_certificates
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
@@ -62,34 +61,36 @@ def run_receive(config: Config, path: Path | None = None) -> None:
     # Here and not above: `work` needs no listener and `receive` no pipeline.
     from dicomnode.network.association import Receiver
     from dicomnode.network.commitment_scp import CommitmentProvider
+    from dicomnode.processes.intake import free_space, open_intake
     from dicomnode.spool.recover import rebuild_ledger
-    from dicomnode.spool.writer import SpoolWriter
 
     signals = Signals()
     configure_logging(config.log)
     ledger = open_ledger(config)
-    with only_one(config.storage.root / "receive.lock", "receive"):
-        layout = SpoolLayout(config.storage.spool)
-        writer = SpoolWriter(layout, *_free_space(config))
+    layout = SpoolLayout(config.storage.spool)
+    with only_receiver(config.storage.root, layout) as replayed:
         report = rebuild_ledger(layout, ledger.instances)
-        log.info("spool_recovered", **vars(report))
+        log.info("spool_recovered", **vars(report), journal=replayed.records)
+        intake = open_intake(config, ledger, replayed, lambda: ring(config.storage.root))
         audit = open_audit(config)
         audit.note_configuration(config.model_dump_json())
-        provider = CommitmentProvider(config, ledger.commitments, writer.holds_whole, time.time)
+        provider = CommitmentProvider(
+            config, ledger.commitments, intake.writer.holds_whole, time.time, intake.settle
+        )
 
         def journal(report: CommitmentReport) -> bool:
             return ledger.confirmations.report(report, time.time())
 
-        messenger, tally = _open_messenger(config, ledger), Tally("receive", ledger)
+        tally = Tally("receive", ledger)
         receiver = Receiver(
             config,
-            writer,
-            messenger.watch(ledger.instances.add),
+            intake.writer,
+            intake.add_instance,
             time.time,
             provider.services(journal),
             audit,
             tally.refused,
-            messenger.note_association,
+            intake.messenger.note_association,
         )
         host, port = receiver.start()
         announcement = Announcement(config.storage.root / "receive.json", host, port)
@@ -100,7 +101,7 @@ def run_receive(config: Config, path: Path | None = None) -> None:
 
         def take_over(new: Config) -> None:
             configure_logging(new.log)
-            writer.set_limits(*_free_space(new))
+            intake.writer.set_limits(*free_space(new))
             provider.reconfigure(new)
             receiver.reconfigure(new)
             announcement.write(new)
@@ -122,7 +123,7 @@ def run_receive(config: Config, path: Path | None = None) -> None:
             announcement.remove()
             provider.stop()
             receiver.stop(10.0)
-            messenger.close()
+            intake.close()
             tally.hand_in(alive=False)
             ledger.close()
             _close(audit, "receive")
@@ -131,18 +132,6 @@ def run_receive(config: Config, path: Path | None = None) -> None:
 def _close(audit: AuditTrail, side: str) -> None:
     audit(AuditEvent("stopped", detail=side))
     audit.close()
-
-
-def _open_messenger(config: Config, ledger: Ledger) -> Messenger:
-    """Return what tells `work` of arrivals; no association of a process before this one is open any more."""
-    if broken_off := ledger.senders.break_off_open(time.time()):
-        log.info("associations_broken_off", count=broken_off)
-    return Messenger(ledger.senders.record, lambda: ring(config.storage.root))
-
-
-def _free_space(config: Config) -> tuple[int, int]:
-    """Return the limits of free space in bytes: below the first nothing is taken, from the second on again."""
-    return config.storage.minimum_free_mb * 2**20, config.storage.resume_free_mb * 2**20
 
 
 def _listens(silent_s: float) -> bool:
@@ -211,6 +200,7 @@ def workplace(config: Config) -> Iterator[Workplace]:
     with only_one(config.storage.root / "work.lock", "work"):
         owner = f"work@{socket.gethostname()}"
         layout = SpoolLayout(config.storage.spool)
+        await_replay(config.storage.root, layout)
         sweep_half_results(layout)
         # With the slash, else the node on host1 would take what the node on host10 is working on.
         released = sum(
@@ -364,20 +354,6 @@ def run_serve(config: Config, path: Path | None) -> None:
         lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal),
         dispensable=("web", "monitor"),
     )
-
-
-@contextmanager
-def only_one(path: Path, side: str) -> Iterator[None]:
-    """Hold the lock of one side of one root; the kernel frees it however the process ends."""
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StartError(
-                f"another `dicomnode {side}` works on {path.parent}; stop it first or use another "
-                "storage.root"
-            ) from None
-        yield
 
 
 def _hung(lookout: Lookout) -> bool:
