@@ -127,6 +127,7 @@ class Backlog:
                     del self._paths[entry.instance.path]
                 self.unfiled_bytes -= entry.instance.size_bytes if entry.segment else 0
             self._gone += count
+            self._failure = None
             self._gate.notify_all()
 
     def note_failure(self, failure: NodeError | None) -> None:
