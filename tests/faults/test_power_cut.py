@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.tools]
 
 SEED = 20261126
 CUTS = int(os.environ.get("DICOMNODE_POWER_CUTS", "24"))
-CUTS_OF_A_BROKEN_ONE = 12
+CUTS_OF_A_BROKEN_ONE, CUTS_OF_A_BROKEN_JOURNAL = 12, 36
 SENDERS, PER_SENDER = 3, 15
 BROKEN_RECEIVE = Path(__file__).with_name("broken_receive.py")
 
@@ -287,7 +287,7 @@ def test_a_power_cut_takes_nothing_that_a_journal_has_acknowledged(
 def test_a_broken_journal_is_caught(tmp_path: Path, require_tool: Callable[[str], str], broken: str) -> None:
     steps = record(tmp_path / "run", broken, require_tool("strace"), journal_mb=1)
 
-    tally = cut_power(steps, tmp_path, CUTS_OF_A_BROKEN_ONE)
+    tally = cut_power(steps, tmp_path, CUTS_OF_A_BROKEN_JOURNAL)
 
     sys.stdout.write(f"\nseed {SEED}, {len(steps)} steps\n{HEADER}\n{tally.line(broken)}")
     assert tally.lost + tally.half > 0
@@ -329,7 +329,7 @@ def test_a_broken_replay_is_caught(
 ) -> None:
     monkeypatch.setattr(replay, "read_records", reader)
 
-    tally = cut_power(journal_steps, tmp_path, CUTS_OF_A_BROKEN_ONE)
+    tally = cut_power(journal_steps, tmp_path, CUTS_OF_A_BROKEN_JOURNAL)
 
     sys.stdout.write(f"\nseed {SEED}, {len(journal_steps)} steps\n{HEADER}\n{tally.line(name)}")
     assert tally.lost + tally.returned > 0
