@@ -2,7 +2,7 @@
 
 `storescu` takes as much of a processor as a receiver does; on two cores it is what one measures then. This one takes some 0.1 ms an instance.
 
-    python -m scripts.bench.light_sender PORT AE_TITLE FOLDER [FOLDER ...]     # an association per folder, each in a process of its own
+    python -m scripts.bench.light_sender PORT AE_TITLE FOLDER [FOLDER ...]     # an association, and a process, per folder
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _CONTEXT_ID = 1
 _FRAGMENT_BYTES = 16_000
 
 
-def send_light(port: int, ae_title: str, folders: Sequence[Path]) -> float:
-    """Send each folder over an association of its own at the same time; return the seconds from the first request to the last answer.
+def send_light(port: int, ae_title: str, batches: Sequence[Sequence[Path]]) -> float:
+    """Send each batch of folders over an association of its own at the same time; return the seconds from the first request to the last answer.
 
     `SystemExit` when one instance is not answered 0x0000.
     """
-    ready = multiprocessing.Barrier(len(folders) + 1)
+    ready = multiprocessing.Barrier(len(batches) + 1)
     spans: multiprocessing.Queue[tuple[float, float]] = multiprocessing.Queue()
     senders = [
-        multiprocessing.Process(target=_send_folder, args=(port, ae_title, folder, ready, spans))
-        for folder in folders
+        multiprocessing.Process(target=_send_batch, args=(port, ae_title, batch, ready, spans))
+        for batch in batches
     ]
     for sender in senders:
         sender.start()
@@ -46,10 +46,14 @@ def send_light(port: int, ae_title: str, folders: Sequence[Path]) -> float:
     return max(ended for _, ended in times) - min(began for began, _ in times)
 
 
-def _send_folder(
-    port: int, ae_title: str, folder: Path, ready: Barrier, spans: multiprocessing.Queue[tuple[float, float]]
+def _send_batch(
+    port: int,
+    ae_title: str,
+    folders: Sequence[Path],
+    ready: Barrier,
+    spans: multiprocessing.Queue[tuple[float, float]],
 ) -> None:
-    files = sorted(folder.iterdir())
+    files = [path for folder in folders for path in sorted(folder.iterdir())]
     classes = sorted({str(pydicom.dcmread(path, stop_before_pixels=True).SOPClassUID) for path in files[:1]})
     messages = [_message(path, number) for number, path in enumerate(files, start=1)]
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -143,4 +147,4 @@ def _status(body: bytes) -> int:
 
 
 if __name__ == "__main__":
-    print(f"{send_light(int(sys.argv[1]), sys.argv[2], [Path(name) for name in sys.argv[3:]]):.3f} s")
+    print(f"{send_light(int(sys.argv[1]), sys.argv[2], [[Path(name)] for name in sys.argv[3:]]):.3f} s")

@@ -133,6 +133,8 @@ class Backlog:
     def note_failure(self, failure: NodeError | None) -> None:
         """Note why entries cannot leave now, or that they can."""
         with self._gate:
+            if failure is None and self._failure is None:
+                return
             if failure is not None and self._failure is None:
                 log.warning("journal_not_filed", waiting=len(self._queue), reason=str(failure))
             self._failure = failure

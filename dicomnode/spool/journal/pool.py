@@ -198,8 +198,13 @@ class SegmentPool:
             self._ready.append(segment)
 
     def _lacks_spare(self) -> bool:
+        """Return whether another segment is to be made: two where nobody writes, and never none that is ready.
+
+        Filled with zeros while images pour in, the second would keep those waiting who wait for their sync.
+        """
         count = len(self._ready) + len(self._sealed) + (self._active is not None) + self._foreign
-        return not self._ready and count < self._limit
+        few = 2 if self._active is None and not self._sealed else 1
+        return len(self._ready) < few and count < self._limit
 
     def _free_path(self) -> Path:
         number = 0

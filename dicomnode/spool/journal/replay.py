@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from dicomnode.errors import StartError
 from dicomnode.spool.journal.disk import FileSystem
 from dicomnode.spool.journal.record import (
     BLOCK_BYTES,
@@ -24,7 +25,7 @@ from dicomnode.spool.journal.record import (
     read_records,
 )
 from dicomnode.spool.journal.segment import Segment, remove_drafts, remove_segment, renew_segment
-from dicomnode.spool.layout import SpoolLayout, make_durable_folders
+from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.part10 import decode_file_meta
 from dicomnode.spool.recover import read_instance
 from dicomnode.spool.writer import write_behind, write_durably
@@ -49,12 +50,16 @@ def replay_journal(layout: SpoolLayout) -> Replayed:
     """Make a file of every record of the journal, and give its segments new generations.
 
     Only for a moment when nobody receives; whatever has no row in the ledger is listed by
-    `recover.rebuild_ledger` afterwards. `StartError` when the folders cannot be made.
+    `recover.rebuild_ledger` afterwards. `StartError` when the folders cannot be read or made.
     """
     layout.prepare()
-    make_durable_folders(layout.journal)
-    remove_drafts(layout.journal)
-    disk = FileSystem(layout.root)
+    if not layout.journal.is_dir():
+        return Replayed(0, (), 0)
+    try:
+        remove_drafts(layout.journal)
+        disk = FileSystem(layout.root)
+    except OSError as problem:
+        raise StartError(f"the journal {layout.journal} cannot be read: {problem.strerror}") from problem
     records, empty, full = 0, list[Segment](), 0
     try:
         for path in sorted(layout.journal.glob("*.segment")):

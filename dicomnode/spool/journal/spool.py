@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dicomnode.errors import OutOfResources
+from dicomnode.errors import OutOfResources, StartError
 from dicomnode.records import ReceivedInstance
 from dicomnode.spool.journal import pool
 from dicomnode.spool.journal.backlog import Backlog
@@ -24,6 +24,7 @@ from dicomnode.spool.journal.pool import SegmentPool
 from dicomnode.spool.journal.record import PREFIX_BYTES, encode_record, record_bytes
 from dicomnode.spool.journal.replay import Replayed
 from dicomnode.spool.journal.segment import Acknowledged, Segment
+from dicomnode.spool.layout import make_durable_folders
 from dicomnode.spool.writer import SpoolWriter
 
 _FAREWELL_S = 30.0
@@ -42,6 +43,11 @@ class JournalSpool:
         What was found of it at the start.
     segment_bytes
         Size of a segment; 64 MiB where nothing is said.
+
+    Raises
+    ------
+    StartError
+        The journal's folder cannot be made.
     """
 
     def __init__(
@@ -53,6 +59,12 @@ class JournalSpool:
     ) -> None:
         self._files = files
         self._backlog = Backlog(time.monotonic)
+        try:
+            make_durable_folders(files.layout.journal)
+        except OSError as problem:
+            raise StartError(
+                f"the journal {files.layout.journal} cannot be made: {problem.strerror}"
+            ) from problem
         segment_bytes = segment_bytes or pool.SEGMENT_BYTES
         limit = max(1, journal_bytes // segment_bytes)
         self._pool = SegmentPool(files.layout.journal, limit, segment_bytes, files.space, time.monotonic)
