@@ -21,7 +21,8 @@ import pydicom
 _APPLICATION_CONTEXT = b"1.2.840.10008.3.1.1.1"
 _EXPLICIT_LITTLE = b"1.2.840.10008.1.2.1"
 _CONTEXT_ID = 1
-_FRAGMENT_BYTES = 16_000
+_LARGEST_PDU_BYTES = 131_072
+_MAXIMUM_LENGTH = b"\x51\0\0\x04"
 
 
 def send_light(port: int, ae_title: str, batches: Sequence[Sequence[Path]]) -> float:
@@ -55,12 +56,14 @@ def _send_batch(
 ) -> None:
     files = [path for folder in folders for path in sorted(folder.iterdir())]
     classes = sorted({str(pydicom.dcmread(path, stop_before_pixels=True).SOPClassUID) for path in files[:1]})
-    messages = [_message(path, number) for number, path in enumerate(files, start=1)]
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(_request(ae_title, classes[0]))
-        if _read_pdu(connection)[0] != 2:
+        kind, accepted = _read_pdu(connection)
+        if kind != 2:
             raise SystemExit("the association was not accepted")
+        fragment_bytes = _largest_pdu(accepted) - 6
+        messages = [_message(path, number, fragment_bytes) for number, path in enumerate(files, start=1)]
         ready.wait(120)
         began, is_well = time.time(), True
         for message in messages:
@@ -90,7 +93,14 @@ def _request(ae_title: str, SOPClassUID: str) -> bytes:
     return struct.pack(">BBL", 1, 0, len(body)) + body
 
 
-def _message(path: Path, message_id: int) -> bytes:
+def _largest_pdu(accepted: bytes) -> int:
+    """Return how long a PDU may be by an A-ASSOCIATE-AC (PS3.8 D.1), as dcmtk takes it: at most 128 KiB."""
+    place = accepted.find(_MAXIMUM_LENGTH)
+    announced = int(struct.unpack_from(">L", accepted, place + 4)[0]) if place >= 0 else 0
+    return min(announced or _LARGEST_PDU_BYTES, _LARGEST_PDU_BYTES)
+
+
+def _message(path: Path, message_id: int, fragment_bytes: int) -> bytes:
     """Return all P-DATA-TF PDUs of a C-STORE-RQ (PS3.7 9.3.1.1) with a file's dataset."""
     data = path.read_bytes()
     meta = pydicom.filereader.read_file_meta_info(path)
@@ -108,9 +118,9 @@ def _message(path: Path, message_id: int) -> bytes:
     command = _element(0x0000, struct.pack("<L", len(elements))) + elements
     pdus = [_pdu(3, command)]
     dataset = data[offset:]
-    for start in range(0, len(dataset), _FRAGMENT_BYTES):
-        is_last = start + _FRAGMENT_BYTES >= len(dataset)
-        pdus.append(_pdu(2 if is_last else 0, dataset[start : start + _FRAGMENT_BYTES]))
+    for start in range(0, len(dataset), fragment_bytes):
+        is_last = start + fragment_bytes >= len(dataset)
+        pdus.append(_pdu(2 if is_last else 0, dataset[start : start + fragment_bytes]))
     return b"".join(pdus)
 
 

@@ -47,6 +47,7 @@ CONTENDERS = ("node", "node-files", "node-tls", "orthanc", "storescp", "nothing"
 NODES = ("node", "node-files", "node-tls")
 AE_TITLE = "BENCH"
 FOLDERS = 8
+FIRST_SEGMENTS = 2
 ASSOCIATIONS = (1, 4)
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": str(ROOT)}
 
@@ -257,6 +258,8 @@ def contender(name: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[b
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log)
     try:
         wait_for_echo(port, process, folder / "log", tls_words(folder) if name == "node-tls" else [])
+        if name in NODES and name != "node-files":
+            wait_for_segments(folder / "root" / "spool" / "journal")
         yield port, process
     finally:
         process.send_signal(signal.SIGTERM)
@@ -319,6 +322,13 @@ def check_stored(name: str, folder: Path, count: int) -> None:
         return
     if stored != count:
         raise SystemExit(f"{name} kept {stored} of {count}")
+
+
+def wait_for_segments(folder: Path) -> None:
+    """Wait until a node on a fresh folder has made its first segments: it does that once in its life."""
+    end = time.monotonic() + 60
+    while len(list(folder.glob("*.segment"))) < FIRST_SEGMENTS and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def wait_until_stored(name: str, folder: Path, count: int) -> None:

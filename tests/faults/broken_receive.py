@@ -90,21 +90,22 @@ def _journal_answers_before_the_sync() -> None:
 
 def _journal_takes_any_sync() -> None:
     """Let everybody go who waits when a sync ends, whenever it began."""
+    gate, state = threading.Condition(), {"syncs": 0, "is_syncing": False}
 
     def commit(self: GroupCommit) -> None:
-        with self._gate:
-            if self._is_syncing:
-                round_before = self._synced
-                self._gate.wait_for(lambda: self._synced > round_before)
+        with gate:
+            if state["is_syncing"]:
+                before = state["syncs"]
+                gate.wait_for(lambda: state["syncs"] > before)
                 return
-            self._is_syncing = True
+            state["is_syncing"] = True
         self._sync()
         # As a disk that takes its time: what is written meanwhile is not covered.
         time.sleep(0.05)
-        with self._gate:
-            self._is_syncing = False
-            self._synced += 1
-            self._gate.notify_all()
+        with gate:
+            state["is_syncing"] = False
+            state["syncs"] += 1
+            gate.notify_all()
 
     GroupCommit.__call__ = commit  # type: ignore[method-assign]
 

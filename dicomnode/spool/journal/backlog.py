@@ -23,7 +23,7 @@ log = structlog.get_logger()
 _AT_ONCE = 64
 # Filing begins when nothing has come for so long, or when the oldest has waited for so long.
 _CALM_S = 0.02
-_LATEST_S = 0.25
+_LATEST_S = 0.5
 _LONGEST_LAG_S = 5.0
 _PATIENCE_S = 20.0
 _AGAIN_S = 0.5

@@ -14,8 +14,28 @@ from collections.abc import Callable
 from dicomnode.errors import OutOfResources
 
 
+class _Waiter:
+    """A thread that has written and waits: to be let go, or to sync for all who wait with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.leads = False
+        self.failure: OSError | None = None
+
+    def wait(self) -> None:
+        """Sleep until `wake`; called once."""
+        self._lock.acquire()
+
+    def wake(self) -> None:
+        self._lock.release()
+
+
 class GroupCommit:
     """Waits, in the name of each thread that has written, for a sync that covers what it wrote.
+
+    A thread that comes while a sync runs waits for the next one, which the first of those who wait then does for
+    all of them. Each is woken once.
 
     Parameters
     ----------
@@ -25,9 +45,10 @@ class GroupCommit:
 
     def __init__(self, sync: Callable[[], None]) -> None:
         self._sync = sync
-        self._gate = threading.Condition()
-        self._written = self._synced = 0
+        self._gate = threading.Lock()
         self._is_syncing = False
+        # Who has written since the sync that runs has begun.
+        self._waiting: list[_Waiter] = []
         self._failure: OSError | None = None
 
     def __call__(self) -> None:
@@ -39,16 +60,22 @@ class GroupCommit:
             The sync failed, now or before. The same is raised to everybody whom it would have served.
         """
         with self._gate:
-            self._written += 1
-            ticket = self._written
-            while self._is_syncing and self._synced < ticket:
-                self._gate.wait()
-            if self._synced >= ticket:
-                return
             if self._failure is not None:
                 raise _refusal(self._failure)
-            # Nobody syncs: this thread does it for all who have written until now.
-            self._is_syncing, covered = True, self._written
+            waiter = _Waiter()
+            self._waiting.append(waiter)
+            waiter.leads, self._is_syncing = not self._is_syncing, True
+        if not waiter.leads:
+            waiter.wait()
+        if waiter.leads:
+            self._lead(waiter)
+        if waiter.failure is not None:
+            raise _refusal(waiter.failure)
+
+    def _lead(self, leader: _Waiter) -> None:
+        """Sync for all who wait at this moment, let them go, and have the first of the others lead."""
+        with self._gate:
+            group, self._waiting = self._waiting, []
         failure: OSError | None = OSError("the sync was broken off")
         try:
             self._sync()
@@ -57,12 +84,19 @@ class GroupCommit:
             failure = problem
         finally:
             with self._gate:
-                self._is_syncing, self._failure = False, failure
-                if failure is None:
-                    self._synced = covered
-                self._gate.notify_all()
-        if failure is not None:
-            raise _refusal(failure)
+                if failure is not None:
+                    # Nobody syncs any more: who came meanwhile is refused, too.
+                    self._failure = failure
+                    group, self._waiting = group + self._waiting, []
+                next_leader = self._waiting[0] if self._waiting else None
+                self._is_syncing = next_leader is not None
+            for waiter in group:
+                waiter.failure = failure
+                if waiter is not leader:
+                    waiter.wake()
+            if next_leader is not None:
+                next_leader.leads = True
+                next_leader.wake()
 
 
 def _refusal(failure: OSError) -> OutOfResources:

@@ -190,17 +190,45 @@ def test_a_sync_that_began_before_a_write_lets_nobody_go_who_wrote_after() -> No
     go_on.release()
     first.join(30)
 
-    # One more sync serves the three; none of them goes before it has ended.
+    # What came later is not let go by the sync that ran then, only by others that begin after it.
     assert began.acquire(timeout=30)
     assert [thread.is_alive() for thread in later] == [True] * 3
-    go_on.release()
-    for _ in range(2):
-        # Who came to the gate only now needs another one.
+    for _ in later:
         go_on.release()
     for thread in later:
         thread.join(30)
     assert not any(thread.is_alive() for thread in later)
     assert 2 <= len(synced) <= 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_thread_is_let_go_before_a_sync_that_covers_it(seed: int) -> None:
+    # What a sync covers is what was written when it began; each thread looks for its own write there.
+    written, covered, chance = list[int](), set[int](), random.Random(seed)
+    pauses = [chance.choice((0.0, 0.0, 0.0002)) for _ in range(600)]
+    missed: list[int] = []
+
+    def sync() -> None:
+        at_the_begin = list(written)
+        time.sleep(pauses[len(covered) % 600])
+        covered.update(at_the_begin)
+
+    commit = GroupCommit(sync)
+
+    def write_some(first: int) -> None:
+        for number in range(first, first + 100):
+            written.append(number)
+            commit()
+            if number not in covered:
+                missed.append(number)
+
+    threads = [threading.Thread(target=write_some, args=(100 * number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert (missed, len(covered), any(thread.is_alive() for thread in threads)) == ([], 600, False)
 
 
 def test_a_failed_sync_is_told_to_all_and_never_tried_again() -> None:
