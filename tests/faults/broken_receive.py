@@ -30,7 +30,7 @@ from dicomnode.spool.writer import SpoolWriter
 
 _LATER_S = 0.3
 EXPIRING, EXPIRED = "expiring", "expired"
-SEGMENTS = 3
+SEGMENTS = 5
 
 
 def _no_file_fsync() -> None:

@@ -267,7 +267,7 @@ def test_a_power_cut_takes_nothing_that_a_journal_has_acknowledged(
         "rename",
         "answer",
     }
-    # Most were made safe by the journal, and segments were recycled.
+    # How many found room in so small a journal depends on the machine; what did not became a file at once.
     records = [
         step
         for step in journal_steps
@@ -276,7 +276,7 @@ def test_a_power_cut_takes_nothing_that_a_journal_has_acknowledged(
     headers = [
         step for step in journal_steps if step.path.endswith(".segment") and step.data[:8] == b"DNSEGM01"
     ]
-    assert len(records) > len(answered) // 2
+    assert len(records) >= 20
     assert len(headers) >= 2
     assert (tally.lost, tally.half, tally.returned, tally.not_started) == (0, 0, 0, [])
     assert tally.acknowledged > CUTS
