@@ -34,6 +34,7 @@ from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
 from pipeline.cache import StepCache
+from pipeline.counts import counted
 from pipeline.errors import CaseRefused
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
@@ -63,7 +64,7 @@ class StudyTask:
 
 @dataclass(frozen=True)
 class StudyAnswer:
-    """What became of a study: the outcome, its reason in one sentence, and the results that lie in the spool."""
+    """What became of a study: the outcome, its reason in one sentence, the results in the spool."""
 
     outcome: Outcome
     reason: str
@@ -152,7 +153,10 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
 def _compare_with_earlier(
     task: StudyTask, study: EarlierStudy, result: PipelineResult, reference: Volume, recipe: Recipe
 ) -> PipelineResult:
-    """Say what became of the earlier lesions; where that fails, today's answer stands and a finding says why."""
+    """Say what became of the earlier lesions; today's answer stands where that fails.
+
+    A finding then says why.
+    """
     try:
         series = referenced_series(study.segmentation)
         spool = task.config.storage.spool
@@ -262,6 +266,7 @@ def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> t
         created_at=arrivals[0].received_at if arrivals else 0.0,
         series_number=task.config.results.series_number_base + 1,
         software_version=__version__,
+        language=task.config.report.language,
     )
     return refuse(study, task.config.forms, lambda: _context(task, ()))
 
@@ -295,20 +300,24 @@ def _nothing_selected(selection: Selection) -> StudyRefused:
 
 def _nothing_readable(set_aside: tuple[SetAside, ...]) -> StudyRefused:
     code, _, sentence = set_aside[0].reason.partition(": ")
-    return StudyRefused(
-        f"None of the {len(set_aside)} images of the study can be read: {sentence}; send them again.",
-        code=code,
+    message = (
+        f"The only image of the study cannot be read: {sentence}; send it again."
+        if len(set_aside) == 1
+        else f"None of the {len(set_aside)} images of the study can be read: {sentence}; send them again."
     )
+    return StudyRefused(message, code=code)
 
 
 def _unreadable_findings(set_aside: tuple[SetAside, ...]) -> tuple[Finding, ...]:
     if not set_aside:
         return ()
     sentence = set_aside[0].reason.partition(": ")[2]
-    message = (
-        f"{len(set_aside)} images of the study could not be read and were left out "
-        f"({sentence}); send them again."
+    subject = counted(
+        len(set_aside),
+        "image of the study could not be read and was left out",
+        "images of the study could not be read and were left out",
     )
+    message = f"{subject} ({sentence}); send {'it' if len(set_aside) == 1 else 'them'} again."
     return (Finding("instances-unreadable", "warning", message, str(len(set_aside))),)
 
 
@@ -316,7 +325,7 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     result_files = _keep(task, solved.encoded)
     layout = SpoolLayout(task.config.storage.spool)
     montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
-    write_result(layout, montage, montage_png(solved.reference, solved.result))
+    write_result(layout, montage, montage_png(solved.reference, solved.result, task.config.report.language))
     outcome = judge(solved.result, solved.loaded.findings)
     used_now = " ".join(
         finding.message for finding in solved.loaded.findings if finding.code == "series-used"
@@ -390,8 +399,7 @@ def summarize(result: PipelineResult, outcome: Outcome) -> str:
     if not result.lesions:
         return "No lesion found."
     total_ml = sum(m.value for m in result.measurements if m.name == "total_volume")
-    noun = "lesion" if len(result.lesions) == 1 else "lesions"
-    return f"{len(result.lesions)} {noun}, {total_ml:.1f} ml in all."
+    return f"{counted(len(result.lesions), 'lesion')}, {total_ml:.1f} ml in all."
 
 
 def describe(solved: SolvedStudy) -> dict[str, Any]:

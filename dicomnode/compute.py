@@ -85,7 +85,10 @@ class Preparation(WorkerPlugin):
         self._prepare = prepare
 
     def setup(self, worker: Any) -> None:
-        """Prepare; a worker that cannot be prepared works all the same, and says at its first run what is wrong."""
+        """Prepare the worker; one that cannot be prepared still works.
+
+        At its first run it says what is wrong.
+        """
         try:
             self._prepare()
         except Exception as problem:  # noqa: BLE001  see above
@@ -242,7 +245,10 @@ class Compute:
         return answer
 
     def close(self) -> None:
-        """Stop the workers that are ours; a run that is under way ends with an error and `closed` says why."""
+        """Stop the workers that are ours.
+
+        A run that is under way ends with an error, and `closed` says why.
+        """
         self.closed = True
         try:
             self._client.close(timeout=5)

@@ -14,7 +14,7 @@ NodeError
 |- RetryLater               try again after a delay: archive away, worker died, ledger locked
 |- PermanentRefusal         the peer will never take this object: stop and show
 |- StateError               a job or delivery change that the transition table does not allow (a bug)
-|- LeaseLost                the job was superseded or taken over meanwhile: drop what was made, go on with the next
+|- LeaseLost                the job was superseded or taken over meanwhile: drop what was made, take the next
 `- ResultRejected           a result failed its own verification: it must not leave; becomes a failure report
 """
 

@@ -22,6 +22,7 @@ from dicomnode.settings.references import find_source
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from dicomnode.study.person import read_texts
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -97,7 +98,7 @@ def pull(
 
 
 def plan_fetches(roles: Collection[str], settings: FetchSettings) -> tuple[str, ...]:
-    """Return what is to be fetched before a study with these roles filled is worked on: "series", "priors"."""
+    """Return what is to be fetched before work on a study with these roles: "series", "priors"."""
     if not settings.source:
         return ()
     series_filter = ["series"] if settings.missing_series and not {"t1", "flair"} <= set(roles) else []
@@ -213,13 +214,14 @@ def _fetch_priors(config: Config, ledger: Ledger, clock: Callable[[], float], St
             prior.StudyInstanceUID, "priors", f"fetched as the prior of {StudyInstanceUID}", clock()
         )
         _told(pull(config, store, source, prior.StudyInstanceUID))
-    return f"{len(selected)} earlier studies"
+    return counted(len(selected), "earlier study", "earlier studies")
 
 
 def _told(pulled: Pulled) -> str:
     if pulled.retrieved.outcome.verdict == "transient":
         raise RetryLater(pulled.retrieved.outcome.reason)
-    return f"{pulled.retrieved.completed} images of {len(pulled.series)} series by {pulled.retrieved.service}"
+    images = counted(pulled.retrieved.completed, "image")
+    return f"{images} of {len(pulled.series)} series by {pulled.retrieved.service}"
 
 
 def _calling_ae(config: Config, source: DestinationSettings) -> str:

@@ -53,6 +53,7 @@ from dicomnode.study.person import agree_on_patient
 from dicomnode.study.remembered import RememberedViews, StudyView
 from dicomnode.study.rules import RuleChoice, choose_rule, next_begin, read_facts
 from dicomnode.study.selection import may_matter
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -147,7 +148,7 @@ def _record_headers(
             yield reading, received
         except RetryLater:
             raise
-        except Exception as bug:  # noqa: BLE001  an instance that cannot be listed must not stand in the way of all that come after it
+        except Exception as bug:  # noqa: BLE001  it must not stand in the way of all that come after it
             reason = f"unreadable: the header cannot be listed ({type(bug).__name__})"
             log.error(  # noqa: TRY400
                 "instance_not_listed",
@@ -206,7 +207,7 @@ def compute_ahead(workplace: Workplace) -> int:
                 break
             try:
                 computed += _compute_early(workplace, job)
-            except Exception as problem:  # noqa: BLE001  it is computed again when it is ready, and counted then
+            except Exception as problem:  # noqa: BLE001  it is computed again and counted when it is ready
                 log.info(
                     "study_not_computed_ahead",
                     study_instance_uid=job.StudyInstanceUID,
@@ -228,7 +229,7 @@ def _compute_early(workplace: Workplace, job: Job) -> bool:
 
 
 def _config_of(workplace: Workplace, job: Job) -> tuple[Config, dict[str, tuple[str, ...]], RuleChoice]:
-    """Return the settings that hold for a study, remarks on its destinations, and the rule that was chosen."""
+    """Return a study's settings, remarks on its destinations, and the rule that was chosen."""
     choice = _choose_rule(workplace, job)
     config = settings_by_rule(workplace.config, choice.rule) if choice.rule else workplace.config
     return *settle_config(config, workplace.ledger), choice
@@ -276,7 +277,10 @@ def learn_destinations(workplace: Workplace) -> int:
 
 
 def answer_next(workplace: Workplace) -> bool:
-    """Claim the oldest ready study and answer it; returns False when there is none, or the node is stopping."""
+    """Claim the oldest ready study and answer it.
+
+    Returned is False when there is none, or the node is stopping.
+    """
     if not _has_room(workplace):
         return False
     # A name of its own per claim: a lease that ran out while the machine slept is not ours any more, whoever
@@ -337,7 +341,9 @@ def assess(workplace: Workplace, job: Job, known_until: float) -> Readiness:
     except RetryLater:
         raise
     except Exception as bug:  # noqa: BLE001  whatever is in one study must not stop the others
-        log.error("assessment_crashed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__)  # noqa: TRY400
+        log.error(  # noqa: TRY400
+            "assessment_crashed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__
+        )
         quiet = known_until - last_received_at >= workplace.config.study.quiet_s
         return Readiness(
             quiet, f"Whether it is complete cannot be judged ({type(bug).__name__}); taken as it is."
@@ -473,8 +479,8 @@ def _compute_answer(workplace: Workplace, job: Job) -> StudyAnswer:
     if len(task.instances) > workplace.config.study.maximum_instances:
         limit = workplace.config.study.maximum_instances
         sentence = (
-            f"The study has {len(task.instances)} instances, more than study.maximum_instances "
-            f"({limit}); raise the limit or send less."
+            f"The study has {counted(len(task.instances), 'instance')}, "
+            f"more than study.maximum_instances ({limit}); raise the limit or send less."
         )
         return refuse_study(task, "too-many-instances", sentence, Outcome.REFUSED)
 
@@ -546,14 +552,16 @@ def _try_again(
             job.id, workplace.owner, reason, workplace.now(), workplace.now() + delay_s
         )
         return
-    sentence = f"Processing failed {job.attempts} times, at last because {reason}."
+    sentence = f"Processing failed {counted(job.attempts, 'time')}, at last because {reason}."
     try:
         answer = refuse_study(_bare_task(workplace, job), "processing-failed", sentence, Outcome.FAILED)
     except OutOfResources as full:
         _wait_for_room(workplace, job, full)
         return
     except Exception as bug:  # noqa: BLE001  the study is shown as failed; nothing better can be done
-        log.error("failure_report_failed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__)  # noqa: TRY400  a full traceback shows values
+        log.error(  # noqa: TRY400  a full traceback shows values
+            "failure_report_failed", study_instance_uid=uid, where=where(bug), error=type(bug).__name__
+        )
         workplace.ledger.jobs.fail(job.id, workplace.owner, sentence, workplace.now())
         return
     _finish(workplace, job, answer, remarks)

@@ -409,10 +409,16 @@ class SendOutcome:
 
     @property
     def refuses_class(self) -> bool:
-        """Return whether the peer took the presentation context and then said that it does not support the SOP class (PS3.7 C.5.18)."""
+        """Return whether the peer took the presentation context and then refused the SOP class.
+
+        The refusal is the status of PS3.7 C.5.18.
+        """
         return self.status == 0x0122
 
     @property
     def is_coerced(self) -> bool:
-        """Return whether it is stored and the peer changed elements of it, perhaps the study that it belongs to (PS3.4 B.2.3)."""
+        """Return whether it is stored and the peer changed elements of it (PS3.4 B.2.3).
+
+        One of them may be the study that it belongs to.
+        """
         return self.verdict == "ok" and self.status == 0xB000

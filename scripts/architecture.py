@@ -14,8 +14,9 @@ TARGET = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
 HEADER = """\
 # Architecture
 
-Written by `python -m scripts.architecture` from `scripts/house.py` (rooms) and `dicomnode/errors.py` (errors); tests hold this page
-against them. The life cycles of jobs and deliveries are drawn in [states.md](states.md). Where to begin reading: `dicomnode/flow.py`.
+Written by `python -m scripts.architecture` from `scripts/house.py` (rooms) and `dicomnode/errors.py`
+(errors); tests hold this page against them. The life cycles of jobs and deliveries are drawn in
+[states.md](states.md). Where to begin reading: `dicomnode/flow.py`.
 
 Data flows one way:
 
@@ -24,9 +25,9 @@ association -> spool -> ledger -> study -> volume -> pipeline -> results -> deli
  network/      spool/   ledger/   study/   volumes/  pipeline/   results/   delivery/
 ```
 
-`dicomnode receive` (network, spool, ledger) and `dicomnode work` (everything after the ledger) are two processes that share only the
-ledger and the spool: a crash in inference cannot drop an association. `dicomnode serve` runs both. Studies are computed in a worker
-process of Dask distributed.
+`dicomnode receive` (network, spool, ledger) and `dicomnode work` (everything after the ledger) are two
+processes that share only the ledger and the spool: a crash in inference cannot drop an association.
+`dicomnode serve` runs both. Studies are computed in a worker process of Dask distributed.
 """
 
 WALKS = """\
@@ -34,12 +35,18 @@ WALKS = """\
 
 | to add or change | touch |
 |---|---|
-| a family of networks | `pipeline/segmenters/NAME/` (`spec.py` reads its table of the manifest, `segment.py` runs it) and one row in `pipeline/segmenters/families.py`; to train it, `pipeline/training/families/NAME.py` |
-| a measurement | one file in `pipeline/measure/`, and one row in `dicomnode/results/words/measured.py` (name, code, unit, column, BIDS words, sentence) |
-| the rule when a study is complete | `dicomnode/study/assembly.py` (`readiness`); its settings in `dicomnode/settings/study.py` |
-| a page of the web monitor | its view and its template in `dicomnode/web/`; what it shows comes from the frozen records of `dicomnode/ledger/history.py` |
+| a family of networks | `pipeline/segmenters/NAME/` (`spec.py` reads its table of the manifest, \
+`segment.py` runs it) and one row in `pipeline/segmenters/families.py`; to train it, \
+`pipeline/training/families/NAME.py` |
+| a measurement | one file in `pipeline/measure/`, and one row in `dicomnode/results/words/measured.py` \
+(name, code, unit, column, BIDS words, sentence) |
+| the rule when a study is complete | `dicomnode/study/assembly.py` (`readiness`); its settings in \
+`dicomnode/settings/study.py` |
+| a page of the web monitor | its view and its template in `dicomnode/web/`; what it shows comes from the \
+frozen records of `dicomnode/ledger/history.py` |
 
-A family or a measurement that is forgotten in its table fails a test, and in production is an error with its name.
+A family or a measurement that is forgotten in its table fails a test, and in production is an error with its
+name.
 """
 
 
@@ -58,7 +65,10 @@ def without_figures(page: str) -> str:
 
 
 def _diagram() -> Iterator[str]:
-    """Draw the rooms of the arrow and what stands around them; `scripts/house.py` holds every single import."""
+    """Draw the rooms of the arrow and what stands around them.
+
+    `scripts/house.py` holds every single import.
+    """
     yield "## The house at a glance\n"
     yield "```mermaid"
     yield "flowchart LR"
@@ -73,14 +83,23 @@ def _diagram() -> Iterator[str]:
     yield "    delivery --> archive([archive, viewer])"
     yield "    commands -.-> processes -.-> receive & work"
     yield "```\n"
-    yield "Solid arrows are data, dotted ones start something. `flow.py` walks the working side from `ledger` to `delivery`; `answer.py` is the"
-    yield "part of it that runs in a compute worker (`study` to `results`). Inside `pipeline/`, `run.py` holds the numbered steps.\n"
+    yield (
+        "Solid arrows are data, dotted ones start something. `flow.py` walks the working side from `ledger` "
+        "to `delivery`; `answer.py` is the"
+    )
+    yield (
+        "part of it that runs in a compute worker (`study` to `results`). Inside `pipeline/`, `run.py` holds "
+        "the numbered steps.\n"
+    )
 
 
 def _rooms() -> Iterator[str]:
     yield "## Rooms\n"
-    yield "A test holds every import of the tree against `scripts/house.py`. Besides what is named, a room may import itself, the standard"
-    yield "library and `structlog`.\n"
+    yield (
+        "A test holds every import of the tree against `scripts/house.py`. Besides what is named, a room may "
+        "import itself, the standard"
+    )
+    yield "library, `structlog` and `pipeline.counts`.\n"
     yield "| room | what lives there | may import of ours | libraries |"
     yield "|---|---|---|---|"
     for room in ROOMS:
@@ -97,7 +116,10 @@ def _names(names: tuple[str, ...]) -> str:
 def _figures() -> Iterator[str]:
     root = TARGET.parent.parent
     yield f"\n{FIGURES}\n"
-    yield "`python -m scripts.house --measure`, of `dicomnode/` and `pipeline/` at the last release. `scripts/house_figures.py` says how each is counted.\n"
+    yield (
+        "`python -m scripts.house --measure`, of `dicomnode/` and `pipeline/` at the last release. "
+        "`scripts/house_figures.py` says how each is counted.\n"
+    )
     yield from measure([root / "dicomnode", root / "pipeline"]).table()
 
 

@@ -21,11 +21,14 @@ from dicomnode.settings.reload import needs_restart
 TARGET = Path(__file__).resolve().parent.parent / "config" / "dicomnode.toml"
 
 HEADER = """\
-# Configuration of dicomnode. Every setting is here with its default, and all are off: the file is valid as it is.
-# A line "# text" is help. A line "#key = value" is a setting: take the # away, and the one of its "#[table]", and give it your value.
+# Configuration of dicomnode. Every setting is here with its default, and all are off: the file is valid as it
+# is. A line "# text" is help. A line "#key = value" is a setting: take the # away, and the one of its
+# "#[table]", and give it your value.
 # Or write your own tables at the end of the file; what you do not change you may delete.
-# `systemctl reload dicomnode` takes changes over while the node runs, but for those that need a restart, which say so.
-# `dicomnode config check --config FILE` names every problem with its key; `dicomnode doctor --config FILE` tries it out.
+# `systemctl reload dicomnode` takes changes over while the node runs, but for those that need a restart,
+# which say so.
+# `dicomnode config check --config FILE` names every problem with its key; `dicomnode doctor --config FILE`
+# tries it out.
 # Written from dicomnode/settings/config.py by `python -m scripts.config_example`.
 """
 

@@ -53,11 +53,13 @@ def conformance_page() -> str:
 def _introduction() -> str:
     return """# DICOM conformance statement
 
-Drawn from the tables in `dicomnode/network` by `scripts/conformance.py`; a test fails when the two part. The node is no medical device.
-It speaks DICOM Upper Layer over TCP/IP (PS3.8): plain, which is for a network that you trust, or over TLS (`network.tls`, `destinations.tls`).
+Drawn from the tables in `dicomnode/network` by `scripts/conformance.py`; a test fails when the two part. The
+node is no medical device. It speaks DICOM Upper Layer over TCP/IP (PS3.8): plain, which is for a network that
+you trust, or over TLS (`network.tls`, `destinations.tls`).
 
-TLS follows the BCP 195 RFC 8996, 9325 profile (PS3.15 B.12): TLS 1.2 or 1.3, both ends show a certificate, only the authorities of the
-configuration vouch for one, no upgrade of a plain connection. A caller is an AE title, an address and a certificate, and all three have to fit.
+TLS follows the BCP 195 RFC 8996, 9325 profile (PS3.15 B.12): TLS 1.2 or 1.3, both ends show a certificate,
+only the authorities of the configuration vouch for one, no upgrade of a plain connection. A caller is an AE
+title, an address and a certificate, and all three have to fit.
 """
 
 
@@ -76,15 +78,18 @@ def _services() -> str:
 | Retrieve | {MOVE.name} ({MOVE}) | SCU |
 | DICOMweb (PS3.18) | STOW-RS, QIDO-RS | user agent |
 
-As SCU it proposes {UID(ExplicitVRLittleEndian).name} and {UID(ImplicitVRLittleEndian).name}, each in a context of its own, over one association
-per batch. Objects go out as the bytes that lie on disk; only for a peer that takes nothing but Implicit VR they are re-encoded.
-`dicomnode send` proposes each file's own transfer syntax besides.
+As SCU it proposes {UID(ExplicitVRLittleEndian).name} and {UID(ImplicitVRLittleEndian).name}, each in a
+context of its own, over one association per batch. Objects go out as the bytes that lie on disk; only for a
+peer that takes nothing but Implicit VR they are re-encoded. `dicomnode send` proposes each file's own
+transfer syntax besides.
 
-Storage commitment: a report is taken on the association of the request for {LINGER_S:g} s, later on one that the archive opens to us (SCP role by role
-selection). Asked ourselves, we report on the association of the request while it stays open, else on one to the `port` of the peer's entry in
-`[[peers]]`, and try for 72 hours; an instance is committed to when it is listed and its file is there in full length. Failure Reasons: 0x0112 (never
-received), 0x0119 (another SOP class), 0x0110 (the file is damaged). C-FIND is at IMAGE level, at SERIES level where a peer has no IMAGE level; C-GET
-and C-MOVE are at SERIES level. C-GET proposes the MR classes below. A STOW-RS request holds one instance.
+Storage commitment: a report is taken on the association of the request for {LINGER_S:g} s, later on one that
+the archive opens to us (SCP role by role selection). Asked ourselves, we report on the association of the
+request while it stays open, else on one to the `port` of the peer's entry in `[[peers]]`, and try for 72
+hours; an instance is committed to when it is listed and its file is there in full length. Failure Reasons:
+0x0112 (never received), 0x0119 (another SOP class), 0x0110 (the file is damaged). C-FIND is at IMAGE level,
+at SERIES level where a peer has no IMAGE level; C-GET and C-MOVE are at SERIES level. C-GET proposes the MR
+classes below. A STOW-RS request holds one instance.
 """
 
 
@@ -108,33 +113,43 @@ def _results() -> str:
     warnings = "\n".join(f"| {words} | {reason} |" for words, reason in KNOWN_WARNINGS.items())
     return f"""## Results
 
-Which of these a destination gets is set for each (`destinations.objects`, `segmentation`, `report`, `pictures`); the default is a binary SEG and a
-Comprehensive 3D SR (TID 1500), or what goes in their stead where the destination does not accept them (docs/destinations.md): every `delivery.learn_s` it is
-asked by an association that proposes all these classes, each in both transfer syntaxes, and sends nothing. Every object is read back from its bytes and compared with what was found before it may leave; one that
-differs is not sent, and the study is answered with a report that says so. UIDs are derived from the images, the networks and the settings,
-so the same input gives the same objects. A report that follows later images names the report that it replaces (Predecessor Documents).
+Which of these a destination gets is set for each (`destinations.objects`, `segmentation`, `report`,
+`pictures`); the default is a binary SEG and a Comprehensive 3D SR (TID 1500), or what goes in their stead
+where the destination does not accept them (docs/destinations.md): every `delivery.learn_s` it is asked by an
+association that proposes all these classes, each in both transfer syntaxes, and sends nothing. Every object
+is read back from its bytes and compared with what was found before it may leave; one that differs is not
+sent, and the study is answered with a report that says so. UIDs are derived from the images, the networks and
+the settings, so the same input gives the same objects. A report that follows later images names the report
+that it replaces (Predecessor Documents).
 
-What became of a lesion since an earlier study is a coded evaluation in its measurement group (Increase in size, Decrease in size, No change of
-SNOMED CT; `new`, `gone`, `not-imaged` of our scheme 99DICOMNODE, since PS3.16 has such codes for mammograms only), with the earlier volume beside it. A lesion that
-is not there today stands in the group of all lesions, with its tracking UID and its volume below the code. The agreement of a network's passes is a
-number of the lesion (`agreement`, 99DICOMNODE, percent).
+What became of a lesion since an earlier study is a coded evaluation in its measurement group (Increase in
+size, Decrease in size, No change of SNOMED CT; `new`, `gone`, `not-imaged` of our scheme 99DICOMNODE, since
+PS3.16 has such codes for mammograms only), with the earlier volume beside it. A lesion that is not there
+today stands in the group of all lesions, with its tracking UID and its volume below the code. The agreement
+of a network's passes is a number of the lesion (`agreement`, 99DICOMNODE, percent).
 
-All results are UNVERIFIED and PRELIMINARY. Pictures bear no name in their pixels (Burned In Annotation NO); the page bears it (YES).
+All results are UNVERIFIED and PRELIMINARY. Pictures bear no name in their pixels (Burned In Annotation NO);
+the page bears it (YES).
 
 ### What they were tried with
 
 | Program | What was seen |
 |---|---|
-| dciodvfy, dcentvfy (dicom3tools 2022-06-18) | every kind of result but the label map, which it does not know, of synthetic and real series and of headers with faults: no errors |
+| dciodvfy, dcentvfy (dicom3tools 2022-06-18) | every kind of result but the label map, which it does not \
+know, of synthetic and real series and of headers with faults: no errors |
 | dsrdump (dcmtk 3.6.7) | reports are dumped without complaint |
-| dcmqi 1.5.7, which 3D Slicer and MITK read with | binary SEG: every voxel where it belongs; report: the volumes, what became of each lesion |
-| OHIF 3.13.2 in Chromium, from Orthanc 1.10.1 with DICOMweb 1.7 | outlines lie on the lesion to two pixels of the screen: 256 columns axial (binary), 230 sagittal and 53 oblique (`segmentation = "auto"`); the report's lines and values are shown, no error on the console |
+| dcmqi 1.5.7, which 3D Slicer and MITK read with | binary SEG: every voxel where it belongs; report: the \
+volumes, what became of each lesion |
+| OHIF 3.13.2 in Chromium, from Orthanc 1.10.1 with DICOMweb 1.7 | outlines lie on the lesion to two pixels \
+of the screen: 256 columns axial (binary), 230 sagittal and 53 oblique (`segmentation = "auto"`); the \
+report's lines and values are shown, no error on the console |
 | pdftotext (poppler), pypdf | the page's words, names in fourteen character sets |
 
-Not tried: dcm4che and its archive, Weasis, vendors' viewers. Known of OHIF 3.13.2: it draws a report's line beside the lesion when pixels are not square (its
-own mapping seems to swap the two spacings; SEG is not affected); it writes the values of two groups that share a line over each other; it refuses
-probabilities (`probability`) and paints label maps in the wrong colours. Orthanc 1.10.1 with DICOMweb cannot serve frames of binary SEGs whose
-columns are no multiple of 8: set `segmentation = "auto"` there.
+Not tried: dcm4che and its archive, Weasis, vendors' viewers. Known of OHIF 3.13.2: it draws a report's line
+beside the lesion when pixels are not square (its own mapping seems to swap the two spacings; SEG is not
+affected); it writes the values of two groups that share a line over each other; it refuses probabilities
+(`probability`) and paints label maps in the wrong colours. Orthanc 1.10.1 with DICOMweb cannot serve frames
+of binary SEGs whose columns are no multiple of 8: set `segmentation = "auto"` there.
 
 ### Warnings of dciodvfy that remain
 
@@ -152,8 +167,9 @@ def _classes() -> str:
 |---|---|
 {rows}
 
-With `network.other_objects = "keep"` (the default) also every other storage class: the standard's, retired ones, private and unknown ones.
-They are kept and not used. With `"refuse"` their presentation contexts are rejected.
+With `network.other_objects = "keep"` (the default) also every other storage class: the standard's, retired
+ones, private and unknown ones. They are kept and not used. With `"refuse"` their presentation contexts are
+rejected.
 """
 
 
@@ -161,8 +177,9 @@ def _syntaxes() -> str:
     rows = "\n".join(f"| {uid.name} | {uid} |" for uid in TRANSFER_SYNTAXES)
     return f"""## Transfer syntaxes accepted
 
-All of these, for every stored class. Of several in one presentation context the first that the peer names is taken. The dataset is stored as
-received; nothing is decoded, converted or coerced before it is acknowledged. A private transfer syntax is not accepted.
+All of these, for every stored class. Of several in one presentation context the first that the peer names is
+taken. The dataset is stored as received; nothing is decoded, converted or coerced before it is acknowledged.
+A private transfer syntax is not accepted.
 
 | Transfer syntax | UID |
 |---|---|
@@ -178,9 +195,10 @@ def _policy() -> str:
     )
     return f"""## Association policy
 
-An association is rejected for good when the called AE title is not ours (source 1, reason 7) or the caller may not call (source 1, reason 3:
-`[[peers]]` by AE title and address), and for the moment when too many are open (source 3, reason 2). One operation at a time per association.
-Application context name, implementation class UID and version name are pynetdicom's.
+An association is rejected for good when the called AE title is not ours (source 1, reason 7) or the caller
+may not call (source 1, reason 3: `[[peers]]` by AE title and address), and for the moment when too many are
+open (source 3, reason 2). One operation at a time per association. Application context name, implementation
+class UID and version name are pynetdicom's.
 
 | Setting | Default | Meaning |
 |---|---|---|
@@ -199,8 +217,9 @@ def _answers() -> str:
 |---|---|---|---|---|
 {rows}
 
-An instance whose SOP Instance UID is known with other bytes is kept beside the first, answered 0x0000 and shown. Below
-`storage.minimum_free_mb` ({StorageSettings.model_fields["minimum_free_mb"].default} by default) of free space 0xA700 is answered.
+An instance whose SOP Instance UID is known with other bytes is kept beside the first, answered 0x0000 and
+shown. Below `storage.minimum_free_mb` ({StorageSettings.model_fields["minimum_free_mb"].default} by default)
+of free space 0xA700 is answered.
 """
 
 
@@ -210,9 +229,9 @@ def _judgements() -> str:
     )
     return f"""## Statuses that the node is answered
 
-"ok" is done; "transient" is tried again with growing pauses; "permanent" stops and is shown. An association that is rejected permanently
-(PS3.8 Table 9-21) and a presentation context that is not accepted are permanent; a transient rejection, an abort, a timeout and a peer that
-is not there are transient.
+"ok" is done; "transient" is tried again with growing pauses; "permanent" stops and is shown. An association
+that is rejected permanently (PS3.8 Table 9-21) and a presentation context that is not accepted are permanent;
+a transient rejection, an abort, a timeout and a peer that is not there are transient.
 
 | Status | Verdict | Meaning | Source |
 |---|---|---|---|
@@ -224,16 +243,20 @@ is not there are transient.
 def _limits() -> str:
     return """## Not supported
 
-User identity negotiation, asynchronous operations, extended negotiation, query/retrieve as SCP, storage commitment pull model, WADO-RS, MPPS.
+User identity negotiation, asynchronous operations, extended negotiation, query/retrieve as SCP, storage
+commitment pull model, WADO-RS, MPPS.
 
 ## What was tested against what
 
 | Peer | What | Test |
 |---|---|---|
-| Orthanc 1.10.1 (Debian 12) | C-STORE both ways (its own auto-forward), storage commitment both ways, C-FIND, C-GET, C-MOVE | `tests/end_to_end/test_orthanc.py` |
-| its DICOMweb plug-in 1.7 | STOW-RS, QIDO-RS; the source of OHIF | the same, `tests/end_to_end/test_ohif.py` |
+| Orthanc 1.10.1 (Debian 12) | C-STORE both ways (its own auto-forward), storage commitment both ways, \
+C-FIND, C-GET, C-MOVE | `tests/end_to_end/test_orthanc.py` |
+| its DICOMweb plug-in 1.7 | STOW-RS, QIDO-RS; the source of OHIF | the same, \
+`tests/end_to_end/test_ohif.py` |
 | dcmtk 3.6.7 | `storescu`, `dcmsend` to us, `storescp` from us | `tests/end_to_end/test_dcmtk_peers.py` |
-| pynetdicom, told to misbehave | refusals, Implicit VR only, out of resources, broken associations, objects not kept, late and missing reports | `tests/loopback`, `tests/end_to_end/test_bad_destinations.py` |
+| pynetdicom, told to misbehave | refusals, Implicit VR only, out of resources, broken associations, \
+objects not kept, late and missing reports | `tests/loopback`, `tests/end_to_end/test_bad_destinations.py` |
 
 dcm4che and commercial archives were not available: nothing is claimed of them.
 """

@@ -39,7 +39,10 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         "s",
         (
             (
-                "sum by (step) (rate(dicomnode_step_seconds_sum[1h])) / sum by (step) (rate(dicomnode_step_seconds_count[1h]))",
+                (
+                    "sum by (step) (rate(dicomnode_step_seconds_sum[1h])) / sum by (step) "
+                    "(rate(dicomnode_step_seconds_count[1h]))"
+                ),
                 "{{step}}",
             ),
         ),

@@ -1,9 +1,13 @@
-"""The rooms of the house: what lives in each and what it may import. One table for the import test and for docs/architecture.md.
+"""The rooms of the house: what lives in each and what it may import.
+
+One table serves the import test and docs/architecture.md.
 
 Rules for this file:
 1. A room is a module or a package by its dotted name; the longest name that fits owns a file.
-2. A room may always import itself, the standard library and `structlog`. "*" allows everything of ours.
-3. The direction is the arrow's: association -> spool -> ledger -> study -> volume -> pipeline -> results -> delivery.
+2. A room may always import itself, the standard library, `structlog` and the rooms of `EVERYWHERE`; "*" is
+   everything of ours.
+3. The direction is the arrow's:
+   association -> spool -> ledger -> study -> volume -> pipeline -> results -> delivery.
 """
 
 from __future__ import annotations
@@ -13,7 +17,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Room:
-    """One room: its dotted name, what lives there, which rooms and which libraries (top-level names) it may import."""
+    """One room: its dotted name, what lives there, and what it may import.
+
+    It may import some rooms, and some libraries by their top-level names.
+    """
 
     name: str
     what: str
@@ -29,6 +36,8 @@ def _pipeline(*names: str) -> tuple[str, ...]:
     return tuple(f"pipeline.{name}" for name in names)
 
 
+# Leaves that every room may ask: they import nothing.
+EVERYWHERE = ("pipeline.counts",)
 _PLAIN = _dicomnode("records", "states", "errors", "settings", "uids", "audit.events")
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
@@ -109,7 +118,8 @@ ROOMS = (
     ),
     Room(
         "dicomnode.processes.usable",
-        "whether the certificates, bundles, addresses and atlas that a configuration names can be worked with",
+        "whether the certificates, bundles, addresses and atlas that a configuration names "
+        "can be worked with",
         (
             *_dicomnode("answer", "errors", "network.tls", "notifications.addresses", "settings"),
             *_pipeline("errors", "measure.regions"),
@@ -269,6 +279,16 @@ ROOMS = (
         ("dask", "distributed"),
     ),
     # Work on files, without a node.
+    Room(
+        "dicomnode.api",
+        "`segment`, `evaluate` and `load_bundle` for Python programs",
+        (
+            *_dicomnode("answer", "offline.cases", "offline.masks", "records", "settings", "volumes"),
+            *_VOLUMES_IN,
+            *_pipeline("bundles", "evaluate", "plan", "run", "segmenters"),
+        ),
+        ("nibabel",),
+    ),
     Room("dicomnode.offline", "work on files, without a node"),
     Room(
         "dicomnode.offline.cases",
@@ -420,6 +440,7 @@ ROOMS = (
         ("numpy", "pydicom", "pynetdicom"),
     ),
     # The pipeline: volumes in, lesions and measurements out. It never imports dicomnode.
+    Room("pipeline.counts", "a number with its noun: `1 image`, `2 images`; every room may ask"),
     Room("pipeline.errors", "the pipeline's errors, each with its reason code"),
     Room("pipeline.records", "Volume, Lesion, Measurement, StepRecord, ...", _pipeline("errors"), ("numpy",)),
     Room("pipeline.geometry", "pure functions on affines", _pipeline("errors", "records"), ("numpy",)),
@@ -493,7 +514,8 @@ ROOMS = (
     ),
     Room(
         "pipeline.importing",
-        "networks of others (nnU-Net, ONNX files) into bundles, held against the original; needs torch, nobody who runs imports it",
+        "networks of others (nnU-Net, ONNX files) into bundles, held against the original; "
+        "needs torch, nobody who runs imports it",
         (
             *_VOLUMES_IN,
             *_pipeline("bundles", "evaluate", "inference", "segmenters", "training.onnx_graph"),

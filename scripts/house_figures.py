@@ -2,13 +2,16 @@
 
 What is counted, and how:
 
-- A module is a Python file that is not empty; its lines are all lines. A function's lines are those of its body without the docstring.
+- A module is a Python file that is not empty; its lines are all lines. A function's lines are those of its
+  body without the docstring.
 - Parameters are counted with their defaults, without `self` and `cls`.
 - Comment density is the number of lines with a comment per 100 lines with code.
-- A binding is a name that a scope defines: a variable, a parameter, a field, a function, a class. Each counts once a scope.
-- A vague name is a binding that consists of nothing but words of `VAGUE_WORDS`: a reader cannot know what it holds without reading its
-  assignment.
-- An arrow back up is an import from a room of the arrow into a later one; a cycle is a strongly connected set of modules.
+- A binding is a name that a scope defines: a variable, a parameter, a field, a function, a class. Each counts
+  once a scope.
+- A vague name is a binding that consists of nothing but words of `VAGUE_WORDS`: a reader cannot know what it
+  holds without reading its assignment.
+- An arrow back up is an import from a room of the arrow into a later one; a cycle is a strongly connected set
+  of modules.
 """
 
 from __future__ import annotations
@@ -23,10 +26,11 @@ from pathlib import Path
 
 VAGUE_WORDS = frozenset(
     """
-    all another any anything asked at been both chosen done each else everything former found given gone got have held here how it its kept
-    known latter like looked made many mine more most much none noted nothing one ones other others own part parts piece pieces place places
-    put rest said same seen several shown so some still such taken tell that them then there these thing things this those told tried two
-    used wanted was way what when where which who whole whose with without
+    all another any anything asked at been both chosen done each else everything former found given gone got
+    have held here how it its kept known latter like looked made many mine more most much none noted nothing
+    one ones other others own part parts piece pieces place places put rest said same seen several shown so
+    some still such taken tell that them then there these thing things this those told tried two used wanted
+    was way what when where which who whole whose with without
     """.split()  # noqa: SIM905  the list would be a column of 80 lines
 )
 LONGEST_COLUMN = 110
@@ -35,7 +39,10 @@ ARROW = ("network", "spool", "ledger", "study", "volumes", "results", "delivery"
 
 @dataclass(frozen=True)
 class HouseFigures:
-    """Figures of a set of modules; lengths in lines, densities per 100 lines of code or per 1,000 bindings."""
+    """Figures of a set of modules.
+
+    Lengths are in lines, densities per 100 lines of code or per 1,000 bindings.
+    """
 
     modules: int
     lines: int
@@ -57,7 +64,8 @@ class HouseFigures:
             "modules / lines": f"{self.modules} / {self.lines:,}",
             "module lines, median / p95": f"{self.module_lines_median:.0f} / {self.module_lines_p95:.0f}",
             "function lines, median / p95 / longest": (
-                f"{self.function_lines_median:.0f} / {self.function_lines_p95:.0f} / {self.function_lines_longest}"
+                f"{self.function_lines_median:.0f} / {self.function_lines_p95:.0f} / "
+                f"{self.function_lines_longest}"
             ),
             "parameters, p95": f"{self.parameters_p95:.0f}",
             "comment lines per 100 code lines": f"{self.comments_per_100:.1f}",
@@ -106,12 +114,23 @@ def measure(paths: Sequence[Path]) -> HouseFigures:
         * sum(comments for comments, _ in counted)
         / max(sum(code for _, code in counted), 1),
         vague_per_1000=1000 * sum(map(is_vague, bindings)) / max(len(bindings), 1),
-        wide_lines=sum(len(line) > LONGEST_COLUMN for text in sources.values() for line in text.split("\n")),
+        wide_lines=len(wide_lines(files)),
         arrows_back=sum(
             _goes_back(module, target) for module, targets in imports.items() for target in targets
         ),
         modules_in_cycles=_in_cycles(imports),
     )
+
+
+def wide_lines(paths: Sequence[Path]) -> list[tuple[Path, int]]:
+    """Return (file, line) of each line below `paths` that is longer than `LONGEST_COLUMN`."""
+    files = sorted({file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))})
+    return [
+        (file, number)
+        for file in files
+        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1)
+        if len(line) > LONGEST_COLUMN
+    ]
 
 
 def vague_names(paths: Sequence[Path]) -> list[tuple[Path, int, str]]:

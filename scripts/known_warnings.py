@@ -1,4 +1,7 @@
-"""What dciodvfy of Debian (2022-06-18) warns about in our objects, and why that is right: for the tests and docs/conformance.md."""
+"""What dciodvfy of Debian (2022-06-18) warns about in our objects, and why that is right.
+
+The table serves the tests and docs/conformance.md.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ KNOWN_WARNINGS: Mapping[str, str] = {
     "needed to build DICOMDIR": "an identifier, date or time that the source lacks, or has no legal value "
     "for, stays empty (type 2): a result never invents who the patient is or "
     "when the study was",
-    "Value dubious for this VR [PN]": "a name in the retired form, without components: names are copied letter by letter",
+    "Value dubious for this VR [PN]": "a name in the retired form, without components: "
+    "names are copied letter by letter",
     "Unrecognized defined term = <99DICOMNODE>": "reports that compare with an earlier study, or hold an "
     "agreement, name the scheme of their own codes in Coding "
     "Scheme Identification Sequence (PS3.3 C.12.1), which is "

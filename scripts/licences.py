@@ -1,7 +1,7 @@
 """Write docs/licences.md, the licences of what a node installs: `python -m scripts.licences`.
 
-They are read from the metadata of the installed packages; what a package says badly or not at all stands in `READ_BY_HAND`, with the file that
-was read.
+They are read from the metadata of the installed packages; what a package says badly or not at all stands in
+`READ_BY_HAND`, with the file that was read.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ READ_BY_HAND = {
 HEADER = """\
 # Licences of what a node installs
 
-Written by `python -m scripts.licences` from the metadata of the installed packages. These are the dependencies of the node and
-what they need in turn; tools for tests and training are not installed on a node. A test fails when one of them is under the GPL.
+Written by `python -m scripts.licences` from the metadata of the installed packages. These are the
+dependencies of the node and what they need in turn; tools for tests and training are not installed on a node.
+A test fails when one of them is under the GPL.
 
 | package | version | licence |
 |---|---|---|
@@ -37,7 +38,10 @@ what they need in turn; tools for tests and training are not installed on a node
 
 
 def node_packages() -> list[str]:
-    """Return the canonical names of the packages that the product needs on this platform, without itself, sorted."""
+    """Return the canonical names of the packages that the product needs on this platform.
+
+    They are sorted, and the product itself is not among them.
+    """
     visited, waiting = set[tuple[str, str]](), {(PRODUCT, "")}
     while waiting:
         name, extra = waiting.pop()
@@ -83,7 +87,10 @@ def licence_of(name: str) -> str:
 
 
 def is_gpl(licence: str) -> bool:
-    """Return whether a licence text names the GPL or the AGPL; the LGPL, which lets a program link, is another licence."""
+    """Return whether a licence text names the GPL or the AGPL.
+
+    The LGPL, which lets a program link, is another licence.
+    """
     return (
         re.search(r"(?<!L)\bA?GPL|(?<!Lesser )(?<!Library )General Public License", licence) is not None
         and "Lesser" not in licence

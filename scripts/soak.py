@@ -1,9 +1,12 @@
-"""Soak a node for as long as you like with four senders, whole and damaged studies, and junk; see whether it stays flat and loses nothing.
+"""Soak a node for as long as you like; see whether it stays flat and loses nothing.
+
+Four senders bring whole and damaged studies, and junk.
 
     python -m scripts.soak [--minutes 60] [--pause-s 20] [--seed 20261126] [--json FILE]
 
-Memory, threads, handles and temporary files of `receive` and `work` are sampled all the time; the slope is that of a straight line
-through the samples of the second half. At the end everything acknowledged must be in the spool and every whole study answered once.
+Memory, threads, handles and temporary files of `receive` and `work` are sampled all the time; the slope is
+that of a straight line through the samples of the second half. At the end everything acknowledged must be in
+the spool and every whole study answered once.
 """
 
 from __future__ import annotations
@@ -96,7 +99,10 @@ class Load:
 
 
 def sample(node: NodeProcesses) -> dict[str, float]:
-    """Return memory (MiB), threads and handles of each side and of the worker processes, and the number of temporary files."""
+    """Return memory (MiB), threads and handles of each side and of the worker processes.
+
+    The number of temporary files is counted as well.
+    """
     found: dict[str, float] = {"temporary files": len(list(node.root.rglob("*.part")))}
     for who, processes in _who_is_who(node).items():
         for name in ("memory", "threads", "handles"):

@@ -1,4 +1,7 @@
-"""Write the small brain template behind the MNI coordinates: `python -m scripts.template` (needs the train extra: nilearn ships the T1)."""
+"""Write the small brain template behind the MNI coordinates: `python -m scripts.template`.
+
+It needs the train extra: nilearn ships the T1.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ OUT = Path("pipeline/preprocess/icbm152_2009a_3mm.npz")
 
 
 def main() -> None:
-    """Average blocks of 3 x 3 x 3 mm of the skull-stripped T1 and store them as bytes, axes slice (to the head), row (to posterior), column (to the left)."""
+    """Average blocks of 3 x 3 x 3 mm of the skull-stripped T1 and store them as bytes.
+
+    Axes are slice (to the head), row (to posterior) and column (to the left).
+    """
     folder = Path(nilearn.__file__).parent / "datasets" / "data"
     image = _open(folder, "t1")
     t1 = _read(folder, "t1")
@@ -38,7 +44,8 @@ def main() -> None:
         OUT, t1=scaled, origin_lps_mm=np.array(origin_lps), spacing_mm=np.array(SPACING_MM, np.float64)
     )
     print(
-        f"{OUT}: {scaled.shape}, {int((scaled > 0).sum()) * SPACING_MM**3 / 1000:.0f} mL, {OUT.stat().st_size} bytes, origin {origin_lps}"
+        f"{OUT}: {scaled.shape}, {int((scaled > 0).sum()) * SPACING_MM**3 / 1000:.0f} mL, "
+        f"{OUT.stat().st_size} bytes, origin {origin_lps}"
     )
 
 

@@ -61,7 +61,10 @@ SUCCESS, MINOR_FAILURE, SERIOUS_FAILURE = 0, 4, 8
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """One event. `instances` counts per SOP Class UID; `detail` is a sentence of ours; `user` did it on a page."""
+    """One event that is audited.
+
+    `instances` counts per SOP Class UID. `detail` is a sentence of ours. `user` caused the event on a page.
+    """
 
     kind: str
     outcome: int = SUCCESS
@@ -178,7 +181,8 @@ def _study(message: Element, event: AuditEvent) -> None:
     SubElement(study, "ParticipantObjectIDTypeCode", _csd(("110180", "Study Instance UID")))
     description = SubElement(study, "ParticipantObjectDescription") if event.instances else None
     for uid, count in sorted(event.instances.items()):
-        SubElement(description, "SOPClass", {"UID": uid, "NumberOfInstances": str(count)})  # type: ignore[arg-type]
+        counts = {"UID": uid, "NumberOfInstances": str(count)}
+        SubElement(description, "SOPClass", counts)  # type: ignore[arg-type]
 
 
 def _time(now: float) -> str:

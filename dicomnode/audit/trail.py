@@ -73,7 +73,8 @@ class AuditTrail:
             finally:
                 os.close(handle)
         except OSError as problem:
-            log.error("audit_not_written", kind=event.kind, reason=problem.strerror)  # noqa: TRY400  a traceback says no more
+            # A traceback says no more.
+            log.error("audit_not_written", kind=event.kind, reason=problem.strerror)  # noqa: TRY400
         if self._syslog is not None:
             self._syslog.put(event.kind, to_xml(event, self._source, now, repeated), now)
 
@@ -98,7 +99,9 @@ class AuditTrail:
                 digest_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 digest_file.write_text(f"{digest}\n", encoding="ascii")
         except OSError as problem:
-            log.error("audit_not_written", kind="configuration-changed", reason=problem.strerror)  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "audit_not_written", kind="configuration-changed", reason=problem.strerror
+            )
             return None
         return before, digest
 

@@ -106,7 +106,10 @@ def _load(config: Path | None) -> Config:
 
 
 def _load_for_files(config: Path | None) -> Config:
-    """Read the configuration that is named; work on files needs no node, so the node's own is not looked at."""
+    """Read the configuration that is named, or the defaults where none is.
+
+    Work on files needs no node, so the node's own configuration is not looked at.
+    """
     return load_config(config) if config else Config()
 
 

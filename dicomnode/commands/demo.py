@@ -27,6 +27,7 @@ from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import author_series, derive_uid, write_series
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses
+from pipeline.counts import counted
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.geometry import apply_affine
 from pipeline.records import Array
@@ -116,7 +117,7 @@ def _send(images: Sequence[Path], port: int) -> None:
     outcomes = send_files(images, node, calling_ae="SIMULATOR", timeout_s=60)
     refused = [outcome.reason for outcome in outcomes if outcome.verdict != "ok"]
     if refused:
-        raise NodeError(f"the node refused {len(refused)} images: {refused[0]}")
+        raise NodeError(f"the node refused {counted(len(refused), 'image')}: {refused[0]}")
 
 
 def _wait_for_answer(
@@ -140,7 +141,7 @@ def _wait_for_answer(
         ):
             return first_paths
         time.sleep(0.5)
-    raise NodeError(f"no answer came within {timeout_s:g} seconds; see node.log beside the results")
+    raise NodeError(f"no answer came within {counted(timeout_s, 'second')}; see node.log beside the results")
 
 
 def _is_summary(dataset: pydicom.Dataset) -> bool:
@@ -207,7 +208,10 @@ def _truth_on_flair(study: np.lib.npyio.NpzFile) -> Array:
 
 
 def _read_labels(seg: Path, study: np.lib.npyio.NpzFile) -> Array:
-    """Read the SEG with highdicom and lay its segments on the FLAIR grid by their position in patient space."""
+    """Read the SEG with highdicom and lay its segments on the FLAIR grid.
+
+    The segments are placed by their position in patient space.
+    """
     segmentation = hd.seg.segread(seg)
     labels = np.zeros(study["flair"].shape, np.uint16)
     to_index = np.linalg.inv(study["flair_affine"])

@@ -24,6 +24,7 @@ from dicomnode.network.sender import echo
 from dicomnode.network.tls import acceptor_context, expires_in_days, fingerprint_of
 from dicomnode.records import Offer
 from dicomnode.settings.config import Config, DestinationSettings
+from pipeline.counts import counted
 from pipeline.errors import BundleError
 from pipeline.measure.regions.choice import choose_region_map
 from pipeline.measure.regions.territories import AtlasError, read_territories
@@ -110,7 +111,11 @@ def _atlas(config: Config) -> Iterator[Check]:
         return
     try:
         count = len(read_territories(config.pipeline.atlas).territories)
-        yield Check("pipeline.atlas", "ok", f"{config.pipeline.atlas.name}: {count} territories")
+        yield Check(
+            "pipeline.atlas",
+            "ok",
+            f"{config.pipeline.atlas.name}: {counted(count, 'territory', 'territories')}",
+        )
     except AtlasError as problem:
         yield Check("pipeline.atlas", "problem", str(problem), "put it right, or take pipeline.atlas out")
 
@@ -131,21 +136,22 @@ def _tls(config: Config) -> Iterator[Check]:
         yield Check(
             "tls",
             "problem",
-            f"our certificate expired {-days:.0f} days ago",
+            f"our certificate expired {counted(round(-days), 'day')} ago",
             "renew tls.certificate, and tell the peers that pin it",
         )
     elif days < _EXPIRES_SOON_DAYS:
         yield Check(
             "tls",
             "warning",
-            f"our certificate expires in {days:.0f} days",
+            f"our certificate expires in {counted(round(days), 'day')}",
             "renew tls.certificate, and tell the peers that pin it",
         )
     else:
         yield Check(
             "tls",
             "ok",
-            f"our certificate is good for {days:.0f} days; TLS {config.tls.minimum_version} and newer",
+            f"our certificate is good for {counted(round(days), 'day')}; "
+            f"TLS {config.tls.minimum_version} and newer",
         )
 
 

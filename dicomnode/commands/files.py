@@ -91,7 +91,10 @@ def replay(
 
 
 def choose(config: Config, **changes: str | float | Path | None) -> Config:
-    """Return the configuration with what the command line says otherwise of `[pipeline]`; None says nothing."""
+    """Return the configuration with the command line's values in `[pipeline]`.
+
+    A value that is None changes nothing.
+    """
     pipeline_settings = config.pipeline.model_copy(
         update={key: value for key, value in changes.items() if value is not None}
     )

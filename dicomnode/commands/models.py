@@ -113,9 +113,11 @@ def _prove(bundle: Bundle, progress: Callable[[str], None]) -> str:
 
     exported, now = verify_proof(bundle, report=progress)
     return (
-        f"; on {exported.cases} cases torch = ONNX Float32 (TOST on Dice, margin 0.001: p = {exported.tost_p_float32:.0e}) = ONNX Float16 (p = "
-        f"{exported.tost_p_float16:.0e}, masks' Dice at least {exported.mask_dice_worst:.4f}); run again: largest probability difference "
-        f"{max(now.max_difference_forms, now.max_difference_float16):.0e}; file {100 * now.size_ratio:.1f} % of Float32"
+        f"; on {exported.cases} cases torch = ONNX Float32 (TOST on Dice, margin 0.001: "
+        f"p = {exported.tost_p_float32:.0e}) = ONNX Float16 (p = {exported.tost_p_float16:.0e}, "
+        f"masks' Dice at least {exported.mask_dice_worst:.4f}); run again: largest probability difference "
+        f"{max(now.max_difference_forms, now.max_difference_float16):.0e}; "
+        f"file {100 * now.size_ratio:.1f} % of Float32"
     )
 
 
@@ -218,7 +220,10 @@ def benchmark_models(config: Config, name: str | None, providers: Sequence[str],
     with spinner(quiet=as_json) as progress:
         for bundle in bundles:
             progress(f"measuring {bundle.name}")
-            rows = _found(lambda: benchmark_bundle(bundle, providers, threads=config.compute.threads))  # noqa: B023  called at once
+            # The function is called at once, so the loop's names hold what they held here.
+            rows = _found(
+                lambda: benchmark_bundle(bundle, providers, threads=config.compute.threads)  # noqa: B023
+            )
             figures += [(f"{bundle.name}/{bundle.version}", row) for row in rows]
     if as_json:
         typer.echo(json.dumps([{"bundle": bundle, **asdict(row)} for bundle, row in figures], indent=2))

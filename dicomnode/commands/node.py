@@ -19,6 +19,7 @@ from dicomnode.commands.terminal import COLOURS, console, print_rows, spinner
 from dicomnode.errors import ConfigError, NodeError
 from dicomnode.offline.folders import files_below
 from dicomnode.settings.config import Config, DestinationSettings, TlsSettings
+from pipeline.counts import counted
 
 if TYPE_CHECKING:
     from dicomnode.commands.demo import DemoResult
@@ -58,7 +59,7 @@ def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float, tls: T
     if not files:
         raise NodeError("no DICOM file was found in what was given")
     with spinner(quiet=False) as progress:
-        progress(f"sending {len(files)} files to {to}")
+        progress(f"sending {counted(len(files), 'file')} to {to}")
         peer = parse_peer(to)
         if tls is not None:
             peer = peer.model_copy(update={"tls": True})
@@ -69,7 +70,9 @@ def send(inputs: Sequence[Path], to: str, calling: str, timeout_s: float, tls: T
     ]
     for path, outcome in failed[:20]:
         console.print(f"{path}: {outcome.reason}", style="red", highlight=False)
-    console.print(f"{len(files) - len(failed)} of {len(files)} files were acknowledged.")
+    console.print(
+        f"{len(files) - len(failed)} of {counted(len(files), 'file was', 'files were')} acknowledged."
+    )
     return not failed
 
 
@@ -104,9 +107,11 @@ def pull(config: Config, study: str, source: str, as_json: bool) -> bool:
             )
         )
         return complete
-    expected = "" if pulled.expected is None else f" of {pulled.expected}"
+    images = counted(came, "image")
+    if pulled.expected is not None:
+        images = f"{came} of {counted(pulled.expected, 'image')}"
     console.print(
-        f"{came}{expected} images of {len(pulled.series)} MR series came by {retrieved.service}.",
+        f"{images} of {len(pulled.series)} MR series came by {retrieved.service}.",
         highlight=False,
     )
     if not complete:
@@ -151,7 +156,8 @@ def _print_demo(result: DemoResult) -> None:
     console.print(table)
     volumes_text = ", ".join(f"{size:.1f}" for size in result.found_ml) or "none"
     console.print(
-        f"found: {len(result.found_ml)} lesions of {volumes_text} ml; Dice over all lesions {result.dice:.2f}"
+        f"found: {counted(len(result.found_ml), 'lesion')} of {volumes_text} ml; "
+        f"Dice over all lesions {result.dice:.2f}"
     )
     console.print(f"from the last image sent to the answer in the PACS: {result.seconds:.1f} s")
     for name, path in (

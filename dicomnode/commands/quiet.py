@@ -1,4 +1,7 @@
-"""What libraries say is not printed by commands: pydicom quotes the values that it warns of, and they are patients'."""
+"""Keep what libraries say out of what commands print.
+
+pydicom quotes the values that it warns of, and they are patients'.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ _LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "dicom2nifti")
 
 
 def silence_libraries() -> None:
-    """Drop Python's warnings and the libraries' messages; `log.configure_logging` hears them again, without their text."""
+    """Drop Python's warnings and the libraries' messages.
+
+    `log.configure_logging` hears them again, without their text.
+    """
     warnings.showwarning = _drop
     for name in _LIBRARIES:
         library = logging.getLogger(name)

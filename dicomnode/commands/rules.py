@@ -62,7 +62,8 @@ def _choose(
 
 def _lines(choices: Mapping[str, RuleChoice]) -> Iterator[str]:
     for uid, choice in choices.items():
-        yield f"Study {uid}: {f'rule {choice.rule.name}' if choice.rule else 'no rule; the other tables hold'}"
+        outcome = f"rule {choice.rule.name}" if choice.rule else "no rule; the other tables hold"
+        yield f"Study {uid}: {outcome}"
         for check in choice.checks:
             is_first = choice.rule is not None and check.name == choice.rule.name
             later = "; an earlier one comes first" if check.matches and not is_first else ""

@@ -18,6 +18,7 @@ import typer
 from dicomnode.commands.terminal import console, print_rows
 from dicomnode.errors import NodeError
 from dicomnode.settings.config import Config
+from pipeline.counts import counted
 
 if TYPE_CHECKING:
     from dicomnode.ledger.ledger import Ledger
@@ -190,7 +191,8 @@ def _received(history: StudyHistory) -> Iterator[str]:
     yield "Received"
     for transfer in history.received:
         span = f"{clock(transfer.since)} to {clock(transfer.until)}"
-        yield f"  {transfer.instances} instances from {transfer.calling_ae} at {transfer.peer_host}, {span}"
+        instances = counted(transfer.instances, "instance")
+        yield f"  {instances} from {transfer.calling_ae} at {transfer.peer_host}, {span}"
     for series in history.series:
         versions = (
             f", {series.conflicts} kept next to them: same UID, other bytes" if series.conflicts else ""
@@ -198,7 +200,8 @@ def _received(history: StudyHistory) -> Iterator[str]:
         number = "" if series.SeriesNumber is None else f" {series.SeriesNumber}"
         name = series.SeriesDescription or series.ProtocolName
         described = f" {name!r}" if name else ""
-        yield f"  series{number} {series.Modality}{described}: {series.instances} instances{versions}"
+        instances = counted(series.instances, "instance")
+        yield f"  series{number} {series.Modality}{described}: {instances}{versions}"
         yield f"    {series.SeriesInstanceUID}"
     for instance in history.unreadable:
         yield f"  unreadable: {instance.SOPInstanceUID}: {instance.reason}"
@@ -206,7 +209,8 @@ def _received(history: StudyHistory) -> Iterator[str]:
 
 def _job(job: JobStory) -> Iterator[str]:
     outcome = f", {job.outcome}" if job.outcome else ""
-    yield f"Revision {job.revision}: {job.state}{outcome} ({job.attempts} tries): {job.reason}"
+    tries = counted(job.attempts, "try", "tries")
+    yield f"Revision {job.revision}: {job.state}{outcome} ({tries}): {job.reason}"
     detail = job.detail
     yield from _rules(detail)
     yield from _choice(detail.get("choice") or detail.get("evidence", {}).get("choice", ()))
@@ -241,9 +245,8 @@ def _choice(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         name = f"stack {row['stack_number']} of {name}" if row.get("stack_number") else name
         described = f" {row['SeriesDescription']!r}" if row["SeriesDescription"] else ""
         apart = "" if row["spacing_mm"] is None else f", {row['spacing_mm']:.2f} mm apart"
-        extent = ", ".join(
-            text for text in (row["acquired"], row["plane"], f"{row['slice_count']} slices{apart}") if text
-        )
+        slices = counted(row["slice_count"], "slice")
+        extent = ", ".join(text for text in (row["acquired"], row["plane"], f"{slices}{apart}") if text)
         use = f"used as {row['role'].upper()}" if row["use"] == "used" else "not used"
         yield f"  {name}{described} ({extent}): {use}: {row['reason']}"
 
@@ -261,8 +264,8 @@ def _deliveries(deliveries: Sequence[DeliveryLine]) -> Iterator[str]:
         if delivery.confirm_at is not None:
             waits = f", to be proved {clock(delivery.confirm_at)}"
         if delivery.resends:
-            waits += f", sent again {delivery.resends} times"
-        tries = f"{delivery.attempts} tries{waits}"
+            waits += f", sent again {counted(delivery.resends, 'time')}"
+        tries = f"{counted(delivery.attempts, 'try', 'tries')}{waits}"
         yield (
             f"  {delivery.kind} to {delivery.destination}: {delivery.state} ({tries}) {delivery.last_status}"
         )

@@ -1,1 +1,1 @@
-"""The delivery room: frozen results leave for their destinations and are asked after until they have arrived."""
+"""The delivery room: frozen results leave for their destinations until each has arrived."""

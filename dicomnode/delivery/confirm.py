@@ -21,6 +21,7 @@ from dicomnode.network.query import InstanceKey
 from dicomnode.records import CommitmentReport, SendOutcome, SOPReference, Unconfirmed
 from dicomnode.settings.config import Config, DestinationSettings
 from dicomnode.states import DeliveryState
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -78,7 +79,10 @@ def confirm_due(
     ask: Ask = routes.ask,
     find: Find = routes.find,
 ) -> int:
-    """Ask after everything that is due, all destinations at once; return how many deliveries were looked at."""
+    """Ask after everything that is due, all destinations at once.
+
+    Returned is how many deliveries were looked at.
+    """
     names = ledger.confirmations.due_destinations(now())
     if not names:
         return 0
@@ -193,7 +197,7 @@ class _Inquirer:
     def _no_report(self, unproved: Unconfirmed) -> str:
         wait = (
             f"no report on storage commitment within {self.config.delivery.confirm_wait_s:g} s, "
-            f"asked {unproved.tries} times"
+            f"asked {counted(unproved.tries, 'time')}"
         )
         return (
             f"the peer answered success but did not prove it: {wait}; see that it knows our AE "
@@ -268,7 +272,7 @@ class _Inquirer:
         """Send it again, later each time; after `delivery.resends` times it is shown instead."""
         settings, now = self.config.delivery, self.now()
         if unproved.resends >= settings.resends:
-            self._give_up(unproved, f"{reason}; sent {unproved.resends + 1} times")
+            self._give_up(unproved, f"{reason}; sent {counted(unproved.resends + 1, 'time')}")
             return
         resend_at = plan_retry(unproved.resends + 1, None, now, settings)
         if self.ledger.confirmations.settle(unproved.delivery.id, DeliveryState.DUE, reason, now, resend_at):
@@ -290,7 +294,7 @@ class _Inquirer:
                     unproved,
                     (
                         "the peer answered success but did not prove it within "
-                        f"{settings.give_up_after_hours:g} hours: {reason}"
+                        f"{counted(settings.give_up_after_hours, 'hour')}: {reason}"
                     ),
                 )
             else:

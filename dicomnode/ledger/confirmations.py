@@ -23,7 +23,10 @@ _UNPROVED = and_(deliveries.c.state == DeliveryState.SENT.value, deliveries.c.co
 
 
 class Confirmations:
-    """The part of the ledger that proves deliveries; each verb is one transaction and may raise `RetryLater`."""
+    """The part of the ledger that proves deliveries.
+
+    Each verb is one transaction and may raise `RetryLater`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -102,7 +102,10 @@ class Deliveries:
             )
 
     def given_up_in_another_form(self, destination: str, kinds: Sequence[str], before: float) -> list[str]:
-        """Return the answered studies of which a destination was given up before a time with what is none of these kinds."""
+        """Return the answered studies of which a destination was given up before a time.
+
+        What was given up is of none of these kinds.
+        """
         with self._database.read() as connection:
             refused = and_(
                 deliveries.c.state == DeliveryState.GIVEN_UP.value, deliveries.c.destination == destination

@@ -61,7 +61,10 @@ class Figures:
 
 
 def count(connection: Connection, amounts: Amounts) -> None:
-    """Add to counts inside a transaction; always in the same order, so that two of them never wait in a circle."""
+    """Add to counts inside a transaction.
+
+    The order is always the same, so that two transactions never wait for each other.
+    """
     rows = [
         {"name": name, "label": label, "value": value} for (name, label), value in sorted(amounts.items())
     ]

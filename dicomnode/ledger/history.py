@@ -178,7 +178,7 @@ class History:
             )
 
     def segmentations(self, besides: str, limit: int) -> list[tuple[str, str]]:
-        """Return (study, spool path) of the newest segmentations of other studies; of each study the newest."""
+        """Return (study, spool path) of the newest segmentations of other studies, one of each study."""
         result_paths = select(jobs.c.StudyInstanceUID, results.c.path).join(
             jobs, jobs.c.id == results.c.job_id
         )

@@ -43,7 +43,10 @@ _ADD = insert(instances)
 
 
 class Instances:
-    """The part of the ledger that lists what came; each verb is one transaction and may raise `RetryLater`."""
+    """The part of the ledger that lists what came.
+
+    Each verb is one transaction and may raise `RetryLater`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -72,7 +75,8 @@ class Instances:
         except RetryLater:
             # The ledger is away for all of them.
             raise
-        except Exception:  # noqa: BLE001  a UID that is there already, or a value that the database refuses: only that instance's caller hears of it
+        except Exception:  # noqa: BLE001  only the caller of the instance at fault hears of it
+            # A UID is there already, or the database refuses a value.
             return [self._add_alone(instance) for instance in group]
 
     def _add_alone(self, instance: ReceivedInstance) -> AddOutcome | Exception:
@@ -85,7 +89,10 @@ class Instances:
             return fault
 
     def paths_below(self, folder: str) -> set[str]:
-        """Return the spool paths of the listed instances in a folder, itself a path without a slash at its end."""
+        """Return the spool paths of the listed instances in a folder.
+
+        The folder is itself a path without a slash at its end.
+        """
         # "0" follows "/" in ASCII: the range is what begins with the folder and a slash, and an index finds
         # it.
         below = and_(instances.c.path > f"{folder}/", instances.c.path < f"{folder}0")
@@ -190,7 +197,7 @@ class Instances:
             return [indexed_from_row(row) for row in choose_used(rows)]
 
     def content_mark(self, StudyInstanceUID: str) -> tuple[int, int, float]:
-        """Return what differs once the readable instances of a study do: count, newest row, newest reading."""
+        """Return what changes with the readable instances of a study: count, newest row and reading."""
         of_study = instances.c.StudyInstanceUID == StudyInstanceUID
         numbers = select(func.count(), func.max(instances.c.id), func.max(instances.c.indexed_at))
         with self._database.read() as connection:

@@ -1,4 +1,7 @@
-"""Jobs: made ready by evidence, claimed by state change with a lease, finished with results in one transaction."""
+"""Jobs: made ready by evidence, claimed by state change with a lease, finished with results.
+
+The results are written in the transaction that finishes the job.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from dicomnode.errors import LeaseLost, NodeError
 from dicomnode.ledger import outbox, revisions
+from dicomnode.ledger.answers import note_answer
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import from_json, job_from_row, result_from_row, result_to_columns, to_json
 from dicomnode.ledger.figures import ANSWER_BUCKETS_S, STEP_BUCKETS_S, count, observed
@@ -191,6 +195,7 @@ class Jobs:
             }
             revisions.record_event(connection, row, "encoded", answered | sent, now)
             count(connection, _figures_of(connection, row, conclusion, now))
+            note_answer(connection, row.StudyInstanceUID, conclusion.outcome, conclusion.detail, now)
 
     def earlier_reports(self, StudyInstanceUID: str, revision: int) -> list[ResultFile]:
         """Return the reports of earlier revisions of a study that have reached somebody, the newest first."""
@@ -225,6 +230,7 @@ class Jobs:
             )
             revisions.record_event(connection, row, "failed", {"reason": reason}, now)
             count(connection, {("outcomes", Outcome.FAILED.value): 1})
+            note_answer(connection, row.StudyInstanceUID, Outcome.FAILED, {}, now)
 
     def retry(
         self,

@@ -10,6 +10,7 @@ Rules for this package:
 
 from __future__ import annotations
 
+from dicomnode.ledger.answers import Answers
 from dicomnode.ledger.clock import Times
 from dicomnode.ledger.commitments import Commitments
 from dicomnode.ledger.confirmations import Confirmations
@@ -48,6 +49,7 @@ class Ledger:
         self.times = Times(database)
         self.history = History(database)
         self.figures = Figures(database)
+        self.answers = Answers(database)
         self.notices = Notices(database)
         self.listing = Listing(database)
         self.operator = Operator(database)

@@ -1,20 +1,19 @@
-"""Studies by filter, a page at a time, and figures over days: what lists and charts show.
+"""Studies by filter, a page at a time: what lists show.
 
 Reads only; frozen records come out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, and_, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, select, tuple_
 
 from dicomnode.ledger.database import Database
-from dicomnode.ledger.encoding import from_json
 from dicomnode.ledger.history import study_lines
-from dicomnode.ledger.schema import Reading, deliveries, instances, jobs, results, studies
+from dicomnode.ledger.schema import Reading, answers, deliveries, instances, jobs, studies
 from dicomnode.ledger.shown import StudyLine
 from dicomnode.states import DeliveryState, JobState, Outcome
 
@@ -22,6 +21,11 @@ from dicomnode.states import DeliveryState, JobState, Outcome
 _NEWEST = and_(
     jobs.c.StudyInstanceUID == studies.c.StudyInstanceUID, jobs.c.state != JobState.SUPERSEDED.value
 )
+# Hidden from the planner, which would begin with the jobs and sort all studies of a common state for each
+# page.
+_WALKED_STATE, _WALKED_OUTCOME = func.coalesce(jobs.c.state, ""), func.coalesce(jobs.c.outcome, "")
+# As many studies in a state are named one by one.
+_RARE = 1000
 
 
 @dataclass(frozen=True)
@@ -55,21 +59,6 @@ class Cursor:
     StudyInstanceUID: str
 
 
-@dataclass(frozen=True)
-class AnswerLine:
-    """One finished answer, for statistics.
-
-    `total_ml` is the volume of all lesions; None where none was measured. `code` names a refusal.
-    """
-
-    received_at: float
-    answered_at: float
-    outcome: str
-    reason: str
-    code: str
-    total_ml: float | None
-
-
 class Listing:
     """Lists of studies; each verb is one transaction and may raise `RetryLater`."""
 
@@ -82,11 +71,37 @@ class Listing:
         """Return studies that pass a filter, the last received first, beginning after a cursor."""
         query = _filtered(wanted_studies)
         if after is not None:
-            position = tuple_(studies.c.last_received_at, studies.c.StudyInstanceUID)
-            query = query.where(position < tuple_(after.last_received_at, after.StudyInstanceUID))
+            query = query.where(_is_older(after))
         newest_first = (studies.c.last_received_at.desc(), studies.c.StudyInstanceUID.desc())
         with self._database.read() as connection:
+            query = query.where(*_narrowed(connection, wanted_studies))
             return study_lines(connection, query.order_by(*newest_first).limit(limit))
+
+    def cursors(self, limit: int, after: Cursor | None = None) -> tuple[Cursor, ...]:
+        """Return the cursors of studies, the last received first, beginning after a cursor."""
+        query = select(studies.c.last_received_at, studies.c.StudyInstanceUID)
+        newest_first = (studies.c.last_received_at.desc(), studies.c.StudyInstanceUID.desc())
+        if after is not None:
+            query = query.where(_is_older(after))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(*newest_first).limit(limit))
+            return tuple(Cursor(row[0], row[1]) for row in rows)
+
+    def lines(self, StudyInstanceUIDs: Collection[str]) -> tuple[StudyLine, ...]:
+        """Return the lines of those of these studies that are there, the last received first.
+
+        Some hundred UIDs at once.
+        """
+        of_uids = select(studies).where(studies.c.StudyInstanceUID.in_(StudyInstanceUIDs))
+        newest_first = (studies.c.last_received_at.desc(), studies.c.StudyInstanceUID.desc())
+        with self._database.read() as connection:
+            return study_lines(connection, of_uids.order_by(*newest_first))
+
+    def present(self, StudyInstanceUIDs: Collection[str]) -> set[str]:
+        """Return which of these studies are there; some hundred at once."""
+        uid = studies.c.StudyInstanceUID
+        with self._database.read() as connection:
+            return set(connection.execute(select(uid).where(uid.in_(StudyInstanceUIDs))).scalars())
 
     def newest_paths(self, StudyInstanceUID: str, limit: int) -> tuple[str, ...]:
         """Return the spool paths of the images of a study that came last."""
@@ -102,22 +117,32 @@ class Listing:
         with self._database.read() as connection:
             return tuple(connection.execute(query).scalars())
 
-    def answers(self, since: float, limit: int = 20_000) -> tuple[AnswerLine, ...]:
-        """Return the answers to studies whose last image came at or after a time, the newest first."""
-        columns = (studies.c.last_received_at, jobs.c.outcome, jobs.c.reason, jobs.c.detail)
-        # `updated_at` of a delivered job is when it was delivered; its results are made when it was answered.
-        made_at = (
-            select(func.min(results.c.created_at)).where(results.c.job_id == jobs.c.id).scalar_subquery()
-        )
-        query = (
-            select(*columns, func.coalesce(made_at, jobs.c.updated_at).label("answered_at"))
-            .join(jobs, _NEWEST)
-            .where(studies.c.last_received_at >= since, jobs.c.outcome.is_not(None))
-            .order_by(studies.c.last_received_at.desc())
-            .limit(limit)
-        )
-        with self._database.read() as connection:
-            return tuple(_answer_line(row) for row in connection.execute(query))
+
+def _is_older(cursor: Cursor) -> ColumnElement[bool]:
+    position = tuple_(studies.c.last_received_at, studies.c.StudyInstanceUID)
+    return position < tuple_(cursor.last_received_at, cursor.StudyInstanceUID)
+
+
+def _narrowed(connection: Connection, wanted_studies: StudyFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield the studies of a rare state or outcome by name.
+
+    Where a state is common, the studies are walked by time until a page is full; where it is rare, that would
+    be a walk through all of them.
+    """
+    rare = []
+    if wanted_studies.state:
+        rare.append(select(jobs.c.StudyInstanceUID).where(jobs.c.state == wanted_studies.state.value))
+    if wanted_studies.outcome:
+        # Also those that are being answered anew; the filter itself leaves them out.
+        of_outcome = answers.c.outcome == wanted_studies.outcome.value
+        rare.append(select(answers.c.StudyInstanceUID).where(of_outcome))
+    if wanted_studies.delivery:
+        in_state = deliveries.c.state == wanted_studies.delivery.value
+        rare.append(select(deliveries.c.StudyInstanceUID).where(in_state))
+    for query in rare:
+        study_uids = connection.execute(query.limit(_RARE + 1)).scalars().all()
+        if len(study_uids) <= _RARE:
+            yield studies.c.StudyInstanceUID.in_(set(study_uids))
 
 
 def _filtered(wanted_studies: StudyFilter) -> Select[Any]:
@@ -126,9 +151,9 @@ def _filtered(wanted_studies: StudyFilter) -> Select[Any]:
     if wanted_studies.state or wanted_studies.outcome or wanted_studies.delivery:
         query = query.join(jobs, _NEWEST)
     if wanted_studies.state:
-        query = query.where(jobs.c.state == wanted_studies.state.value)
+        query = query.where(_WALKED_STATE == wanted_studies.state.value)
     if wanted_studies.outcome:
-        query = query.where(jobs.c.outcome == wanted_studies.outcome.value)
+        query = query.where(_WALKED_OUTCOME == wanted_studies.outcome.value)
     if wanted_studies.delivery:
         in_state = and_(deliveries.c.job_id == jobs.c.id, deliveries.c.state == wanted_studies.delivery.value)
         query = query.where(exists().where(in_state))
@@ -145,18 +170,3 @@ def _filtered(wanted_studies: StudyFilter) -> Select[Any]:
     if wanted_studies.until is not None:
         query = query.where(studies.c.last_received_at < wanted_studies.until)
     return query
-
-
-def _answer_line(row: Any) -> AnswerLine:
-    detail = from_json(row.detail)
-    lesions: Sequence[dict[str, Any]] = detail.get("lesions", ())
-    measured = row.outcome in (Outcome.LESIONS.value, Outcome.NEGATIVE.value)
-    total_ml = sum(float(lesion["volume_ml"]) for lesion in lesions) if measured else None
-    return AnswerLine(
-        received_at=row.last_received_at,
-        answered_at=row.answered_at,
-        outcome=row.outcome,
-        reason=row.reason,
-        code=str(detail.get("code", "")),
-        total_ml=total_ml,
-    )

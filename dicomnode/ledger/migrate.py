@@ -75,6 +75,7 @@ def _check_tables(connection: Connection) -> None:
         ]
     if missing:
         raise StartError(
-            f"the ledger lacks {', '.join(missing)}: restore it from a backup, or move it away and start again: "
+            f"the ledger lacks {', '.join(missing)}: "
+            "restore it from a backup, or move it away and start again: "
             "a new one is made from the spool"
         )

@@ -1,9 +1,9 @@
 """What people are to be told: noted once, sent until it arrives, over restarts.
 
 Rules for this file:
-1. A notice is one message for one address. The same subject is noted again only after its condition has ended.
-2. What became of studies is read from their diaries. How far is written down with the notices that come of it, in one
-   transaction: a restart neither repeats nor forgets.
+1. A notice is one message for one address. A subject is noted again only after its condition has ended.
+2. What became of studies is read from their diaries. How far is written down with the notices that come of
+   it, in one transaction: a restart neither repeats nor forgets.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dicomnode.ledger.figures import replace_value
 from dicomnode.ledger.schema import events, figures, jobs, notices
 
 _BEGAN_AT, _READ_UNTIL = "notices_began_at", "notices_read_until"
-# Where several processes write, a diary line of a lower number may appear after one of a higher: so many are looked at
-# again, when they are no older than this.
+# Where several processes write, a diary line of a lower number may appear after one of a higher: so many are
+# looked at again, when they are no older than this.
 _LOOKED_BACK = 1000
 _LOOKED_BACK_S = 3600.0
 _REPORTED_EVENTS = ("encoded", "failed", "delivery-given-up")
@@ -101,7 +101,10 @@ class Notices:
             return count
 
     def note(self, channel: str, targets: Collection[str], notice: NewNotice, now: float) -> int:
-        """Note something, unless it is noted already and has not ended; return how many messages that makes."""
+        """Note something, unless it is noted already and has not ended.
+
+        Returned is how many messages that makes.
+        """
         with self._database.write() as connection:
             return _note(connection, channel, targets, notice, now)
 
@@ -112,7 +115,10 @@ class Notices:
             return set(connection.execute(select(notices.c.subject).where(of_kind)).scalars())
 
     def end(self, channel: str, targets: Collection[str], notice: NewNotice, now: float) -> None:
-        """Note that something is over, with the sentence that says so; what was not sent yet is not sent any more."""
+        """Note that something is over, with the sentence that says so.
+
+        What was not sent yet is not sent any more.
+        """
         with self._database.write() as connection:
             standing = and_(
                 notices.c.channel == channel,

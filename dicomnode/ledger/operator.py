@@ -1,4 +1,7 @@
-"""What an operator may order for one study besides `jobs.retry`: wait for more images, send all results again."""
+"""What an operator may order for one study: wait for more images, send all results again.
+
+`jobs.retry` is a third order, next to the job's other verbs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ _LEFT = (DeliveryState.SENT.value, DeliveryState.CONFIRMED.value)
 
 
 class Operator:
-    """Verbs of an operator; each is one transaction and may raise `RetryLater`, and `NodeError` when it cannot be."""
+    """Verbs of an operator; each is one transaction.
+
+    Each may raise `RetryLater`, and `NodeError` when the order cannot be carried out.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, and_, delete, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
+from dicomnode.ledger.answers import part_from_study
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.schema import (
     Reading,
@@ -32,13 +33,16 @@ Remove = Callable[[set[str]], None]
 
 
 class Retention:
-    """The part of the ledger that says what may go; each verb is one transaction and may raise `RetryLater`."""
+    """The part of the ledger that says what may go.
+
+    Each verb is one transaction and may raise `RetryLater`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def expired_studies(self, before: float) -> list[str]:
-        """Return the studies that were last received before a time and that nothing is left to do for, oldest first.
+        """Return the finished studies that were last received before a time, oldest first.
 
         A study that waits, runs, or has an undelivered result (also a given-up one) never expires.
         """
@@ -107,7 +111,8 @@ def _study_paths(connection: Connection, StudyInstanceUID: str) -> set[str]:
 
 
 def _forget_study(connection: Connection, StudyInstanceUID: str) -> None:
-    """Remove every row of a study."""
+    """Remove every row of a study; what statistics read of it stays, without its UID."""
+    part_from_study(connection, StudyInstanceUID)
     job_ids = select(jobs.c.id).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
     connection.execute(delete(deliveries).where(deliveries.c.job_id.in_(job_ids)))
     connection.execute(delete(results).where(results.c.job_id.in_(job_ids)))

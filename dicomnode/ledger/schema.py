@@ -324,6 +324,24 @@ figures = Table(
     Column("value", Double, nullable=False),
 )
 
+# What became of each study; a row outlives its study, then without its UID. The index holds every column that
+# statistics read.
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("StudyInstanceUID", String),
+    Column("received_at", Double, nullable=False),
+    Column("answered_at", Double, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("code", String, nullable=False),
+    Column("lesions_ml", Double),
+    UniqueConstraint("StudyInstanceUID"),
+    Index("ix_answers_received_at", "received_at", "answered_at", "outcome", "code", "lesions_ml"),
+    Index("ix_answers_outcome", "outcome", "StudyInstanceUID"),
+    sqlite_autoincrement=True,
+)
+
 # Who is to be told what; without `due_at` nothing is left to be sent.
 notices = Table(
     "notices",

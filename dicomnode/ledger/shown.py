@@ -87,7 +87,7 @@ class JobStory(JobLine):
 
 @dataclass(frozen=True)
 class StudyLine:
-    """One study: how many of its instances can be read, its newest job, and that job's deliveries per state."""
+    """One study: its readable instances, its newest job, and that job's deliveries per state."""
 
     StudyInstanceUID: str
     first_received_at: float

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dicomnode.monitoring.snapshot import SIDES, Snapshot
+from pipeline.counts import counted
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ def judge_readiness(snapshot: Snapshot, silent_s: float) -> Verdict:
     checks["queue"] = (
         "ok"
         if snapshot.open_studies <= limit
-        else f"{snapshot.open_studies} studies wait, more than network.maximum_open_studies ({limit})"
+        else f"{counted(snapshot.open_studies, 'study waits', 'studies wait')}, "
+        f"more than network.maximum_open_studies ({limit})"
     )
     return Verdict(checks)
 

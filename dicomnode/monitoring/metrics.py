@@ -66,7 +66,10 @@ def _counters(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _with_zeros(snapshot: Snapshot, figure: str) -> dict[str, float]:
-    """Return a figure's values with zeros for what has not happened yet, so that rates begin with the first event."""
+    """Return a figure's values, with zeros for what has not happened yet.
+
+    Rates then begin with the first event.
+    """
     expected: dict[str, tuple[str, ...]] = {
         "instances": ("new", "duplicate", "conflict"),
         "outcomes": ("lesions", "negative", "undetermined", "refused", "failed", "excluded"),

@@ -145,7 +145,7 @@ class PromptAssociation(Association):
         self._served += 1
         try:
             super()._serve_request(msg, context_id)
-        except Exception as problem:  # noqa: BLE001  a thread of the library that ends leaves the peer waiting
+        except Exception as problem:  # noqa: BLE001  a thread that ends leaves the peer waiting
             self._note_broken(f"a request that could not be served: {type(problem).__name__}")
             self.abort()
         finally:

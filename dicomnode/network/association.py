@@ -193,7 +193,7 @@ class _Server(AssociationServer):
             )
             self.places.take(request.calling_ae, caller.host, lambda: _is_open(association))
             association.start()
-        except Exception as problem:  # noqa: BLE001  no thread left, or a fault of the library: this caller's only
+        except Exception as problem:  # noqa: BLE001  no thread left, or a fault of the library
             with contextlib.suppress(OSError):
                 connection.send(encode_abort(0))
             connection.close()
@@ -292,7 +292,10 @@ class Receiver:
 
     @staticmethod
     def listener_tls(config: Config) -> ssl.SSLContext | None:
-        """Return the TLS context of the listener, None where it is plain; `StartError` for a file of [tls]."""
+        """Return the TLS context of the listener, None where it is plain.
+
+        A file of [tls] that cannot be worked with raises `StartError`.
+        """
         return acceptor_context(config.tls) if config.network.tls else None
 
     def reconfigure(self, config: Config) -> None:
@@ -354,7 +357,10 @@ class Receiver:
 
 
 def _is_open(association: Any) -> bool:
-    """Say whether an association is being negotiated or established; its thread may outlive its end a little."""
+    """Return whether an association is being negotiated or established.
+
+    Its thread may outlive its end a little.
+    """
     return association.is_alive() and not (
         association.is_released or association.is_aborted or association.is_rejected
     )

@@ -132,7 +132,10 @@ def closing_sockets() -> Iterator[list[tuple[Any, Any, list[Any]]]]:
 
 
 def hang_up(association: Association) -> None:
-    """Release; the library's own `release` waits for ever for its thread where the peer breaks off at that moment and the thread has ended."""
+    """Release the association without waiting for ever.
+
+    The library's own `release` waits for its thread, which may have ended when the peer broke off.
+    """
     if not association.is_established:
         return
     association._reactor_checkpoint.clear()  # noqa: SLF001

@@ -3,8 +3,8 @@
 Rules for this file:
 1. A handler never raises: the one decorator below turns every fault into a status.
 2. Nothing is decoded: a dataset is bytes here.
-3. 0x0000 is returned in one place, after the spool and the ledger have both returned and the instance is still
-   there. A spool that lists by itself what it has made safe stands for both.
+3. 0x0000 is returned in one place, after the spool and the ledger have both returned and the instance is
+   still there. A spool that lists by itself what it has made safe stands for both.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class MemoryAccount:
         return False
 
     def charge(self, more_bytes: int) -> None:
-        """Take a few bytes that are bounded elsewhere: a request for an association, a command set in pieces."""
+        """Take a few bytes that are bounded elsewhere: a request, or a command set in pieces."""
         self.taken_bytes += more_bytes
 
     def settle(self) -> None:

@@ -209,4 +209,6 @@ def _count(answer: Dataset) -> int | None:
 def _texts(value: object) -> tuple[str, ...]:
     if value in (None, ""):
         return ()
-    return (value,) if isinstance(value, str) else tuple(str(element_value) for element_value in value)  # type: ignore[attr-defined]
+    if isinstance(value, str):
+        return (value,)
+    return tuple(str(element_value) for element_value in value)  # type: ignore[attr-defined]

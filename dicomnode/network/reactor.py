@@ -267,7 +267,7 @@ class PromptStateMachine(StateMachine):
             self.dul.note_broken("the request for an association cannot be decoded")
         try:
             super().do_action(event)
-        except Exception as problem:  # noqa: BLE001  the library raises whatever happened in the middle of an action
+        except Exception as problem:  # noqa: BLE001  the library raises whatever happened in an action
             self.dul.note_broken(f"an event out of turn in state {state}: {type(problem).__name__}")
             association = self.dul.assoc
             if self.dul.socket is not None:

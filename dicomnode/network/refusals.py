@@ -61,7 +61,10 @@ class Refusal:
 
 @dataclass
 class _Minute:
-    """The refusals of one host since its last line: when that was written, how many came, the last one, and their reasons."""
+    """The refusals of one host since its last line.
+
+    Held are when that line was written, how many came, the last one, and their reasons.
+    """
 
     began_at: float
     count: int = 0

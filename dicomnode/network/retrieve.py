@@ -31,6 +31,7 @@ from dicomnode.network.handlers import AnswerStore, StoreRequest
 from dicomnode.network.store_check import check_store
 from dicomnode.records import SendOutcome
 from dicomnode.settings.config import DestinationSettings
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -183,7 +184,7 @@ def _judge(service: str, code: int, failed: int) -> SendOutcome:
     passing = 0xA700 <= code <= 0xA7FF or 0xB000 <= code <= 0xBFFF or code == 0
     return SendOutcome(
         "transient" if passing else "permanent",
-        f"{service} was answered 0x{code:04X}, {failed} instances failed",
+        f"{service} was answered 0x{code:04X}, {counted(failed, 'instance')} failed",
         code,
     )
 

@@ -25,7 +25,7 @@ from dicomnode.uids import is_uid
 
 @dataclass(frozen=True)
 class StoreFault:
-    """Why a request is refused: the status that goes on the wire, and a sentence of ours that quotes nothing."""
+    """Why a request is refused: the status on the wire, and a sentence that quotes nothing."""
 
     status: int
     reason: str

@@ -41,7 +41,10 @@ class Certificate:
     names: frozenset[str]
 
     def fits(self, rules: Collection[str]) -> bool:
-        """Return whether one of the rules (`sha256:...` or a name, without regard to case) is about this certificate."""
+        """Return whether one of the rules is about this certificate.
+
+        A rule is `sha256:...` or a name; case does not count.
+        """
         known_names = {self.fingerprint, *(name.lower() for name in self.names)}
         return any(rule.lower() in known_names for rule in rules)
 

@@ -1,4 +1,4 @@
-"""The socket of an association: a whole PDU in as few calls as the kernel allows, within a size and a time."""
+"""The socket of an association: a whole PDU in few calls, within a size and a time."""
 
 from __future__ import annotations
 

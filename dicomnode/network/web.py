@@ -46,7 +46,10 @@ _LONGEST_TIMEOUTS = 10
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server answered: the status, the media type without its parameters in small letters, the body."""
+    """What a server answered: the status, the media type and the body.
+
+    The media type is in small letters, without its parameters.
+    """
 
     status: int
     media_type: str
@@ -95,7 +98,10 @@ class WebService:
         body: bytes | None = None,
         content_type: str = "",
     ) -> Reply | SendOutcome:
-        """Send one request and return what was answered, or why there was no answer; a redirect is no answer."""
+        """Send one request and return the answer, or why there was none.
+
+        A redirect is no answer.
+        """
         headers = {
             "Accept": "application/dicom+json",
             **({"Content-Type": content_type} if content_type else {}),

@@ -45,7 +45,8 @@ def read_addresses(settings: NotificationSettings) -> Mapping[str, str]:
             continue
         if not apprise.Apprise(asset=_ASSET).add(address):
             raise StartError(
-                f"notifications, {settings.name}: line {number} of {file} is no address that apprise understands"
+                f"notifications, {settings.name}: "
+                f"line {number} of {file} is no address that apprise understands"
             )
         addresses[hashlib.sha256(address.encode()).hexdigest()[:_DIGITS]] = address
     if not addresses:

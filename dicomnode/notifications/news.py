@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dicomnode.ledger.notices import NewNotice, Notice, StudyNews
 from dicomnode.monitoring.snapshot import SIDES, Snapshot
 from dicomnode.settings.config import NotificationSettings, RuleSettings
+from pipeline.counts import counted
 
 _MIB = 2**20
 # A disk at the mark would be told of again and again: it has recovered when so much more is free.
@@ -71,7 +72,10 @@ def conditions(settings: NotificationSettings, snapshot: Snapshot, silent_s: flo
 
 
 def is_over(settings: NotificationSettings, snapshot: Snapshot, kind: str) -> bool:
-    """Return whether a condition of a kind that does not stand any more is over; a disk has to recover first."""
+    """Return whether a condition of a kind that does not stand any more is over.
+
+    A disk has to recover first.
+    """
     return kind != "disk" or not list(_disk(settings, snapshot, settings.disk_free_mb * _RECOVERED))
 
 
@@ -85,7 +89,7 @@ def in_one(notices: Sequence[Notice]) -> str:
     lines = [notice.sentence for notice in notices[:_LISTED]]
     hidden_count = len(notices) - len(lines)
     last = [f"... and {hidden_count} more; `dicomnode status` lists the studies."] if hidden_count > 0 else []
-    return "\n".join([f"{len(notices)} messages: {summary}.", "", *lines, *last])
+    return "\n".join([f"{counted(len(notices), 'message')}: {summary}.", "", *lines, *last])
 
 
 def end_of(kind: str, subject: str) -> NewNotice:
@@ -105,8 +109,8 @@ def _down(settings: NotificationSettings, snapshot: Snapshot) -> Iterator[NewNot
             yield NewNotice(
                 "destination-down",
                 line.destination,
-                f"Destination {line.destination} has taken nothing for {minutes:.0f} minutes; "
-                f"{line.deliveries} results wait for it.",
+                f"Destination {line.destination} has taken nothing for {counted(round(minutes), 'minute')}; "
+                f"{counted(line.deliveries, 'result waits', 'results wait')} for it.",
             )
 
 
@@ -127,7 +131,7 @@ def _certificates(settings: NotificationSettings, snapshot: Snapshot) -> Iterato
     for setting, days in snapshot.certificates.items():
         limit = next((limit for limit in limits if days is not None and days < limit), None)
         if days is not None and limit is not None:
-            words = "has ended" if days < 0 else f"ends in {days:.0f} days"
+            words = "has ended" if days < 0 else f"ends in {counted(round(days), 'day')}"
             sentence = f"The certificate of {setting} {words}; renew it and reload."
             yield NewNotice("certificate", f"{setting}/{limit:g}", sentence)
 

@@ -15,6 +15,7 @@ from dicomnode.notifications.addresses import read_addresses, send
 from dicomnode.notifications.news import conditions, end_of, in_one, is_over, tell_of_study
 from dicomnode.settings.config import Config, NotificationSettings
 from dicomnode.settings.notifications import KINDS, STUDY_KINDS
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -108,7 +109,7 @@ class Notifier:
         if now < quiet_until <= now + settings.digest_minutes * 60:
             return 0
         if len(group) > settings.digest_above:
-            has_arrived = self._send_text(address, f"{len(group)} messages", in_one(group), group, now)
+            has_arrived = self._send_text(address, counted(len(group), "message"), in_one(group), group, now)
             if has_arrived:
                 self._ledger.figures.put(_QUIET_UNTIL, label, now + settings.digest_minutes * 60)
             return int(has_arrived)
@@ -123,7 +124,7 @@ class Notifier:
         title = f"{self._config.network.ae_title} at {self._host}: {subject}"
         try:
             is_taken = self._deliver(address, title, text)
-        except Exception as fault:  # noqa: BLE001  a service of the library that fails in its own way is away like any other
+        except Exception as fault:  # noqa: BLE001  a service that fails in its own way is away like any other
             log.warning("notification_failed", error=type(fault).__name__)
             is_taken = False
         if not is_taken:

@@ -1,4 +1,7 @@
-"""Many cases one after the other or side by side, each in a worker process that may die without harm to the others."""
+"""Many cases one after the other or side by side, each in a process of its own.
+
+A worker process may die without harm to the other cases.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ from dicomnode.results.words.lesion_table import COLUMNS
 from dicomnode.results.words.sentences import WARNING
 from dicomnode.settings.config import Config
 from dicomnode.states import Outcome
+from pipeline.counts import counted
 
 Progress = Callable[[str], None]
 Report = Callable[[OfflineAnswer], None]
@@ -73,9 +77,11 @@ def open_output(config: Config, output: Path, raw: Path | None) -> None:
     description = describe_dataset((recipe.lesion.identity, recipe.brain.identity), links)
     readme = (
         f"Stroke-lesion outlines, made by dicomnode. {WARNING}.\n\n"
-        "sub-*/anat: lesion mask (label-L_mask), lesion probability (label-L_probseg), numbered lesions with their measurements "
+        "sub-*/anat: lesion mask (label-L_mask), lesion probability (label-L_probseg), "
+        "numbered lesions with their measurements "
         "(desc-lesions_dseg, .nii.gz and .tsv), brain (desc-brain_mask).\n"
-        "sub-*/figures: a picture of each answer. sub-*/dicom: DICOM-SEG and report, where the images were DICOM.\n"
+        "sub-*/figures: a picture of each answer. "
+        "sub-*/dicom: DICOM-SEG and report, where the images were DICOM.\n"
         "cases.tsv: what became of each case. lesions.csv: every lesion of every case.\n"
     )
     write_dataset_files(output, description, readme, IGNORED)
@@ -112,7 +118,7 @@ def _side_by_side(
     tasks: Sequence[OfflineTask], jobs: int, progress: Progress, report: Report
 ) -> list[OfflineAnswer]:
     settings = tasks[0].config.compute
-    progress(f"starting {jobs} worker processes")
+    progress(f"starting {counted(jobs, 'worker process', 'worker processes')}")
     answers = []
     stop = threading.Event()
     with closing(Compute(settings, workers=jobs)) as compute, ThreadPoolExecutor(jobs) as pool:

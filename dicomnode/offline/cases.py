@@ -1,4 +1,7 @@
-"""`dicomnode segment`: the node's own image path on files, without ledger and network; BIDS derivatives out."""
+"""`dicomnode segment`: the node's own image path on files; BIDS derivatives out.
+
+It needs neither ledger nor network.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,7 @@ def find_studies(inputs: Iterable[Path], progress: Progress) -> Mapping[str, tup
 
 
 def find_prior(folder: Path, progress: Progress) -> EarlierStudy:
-    """Return the earlier study in a folder that holds its images and a segmentation that this node made of them.
+    """Return the earlier study in a folder: its images, and this node's segmentation of them.
 
     Raises
     ------
@@ -134,7 +137,10 @@ def find_prior(folder: Path, progress: Progress) -> EarlierStudy:
 def dicom_cases(
     inputs: Iterable[Path], progress: Progress, earlier: EarlierStudy | None = None
 ) -> tuple[OfflineCase, ...]:
-    """Return one case a study, labelled by a hash of its UID: the same study is the same case in every run."""
+    """Return one case a study, labelled by a hash of its UID.
+
+    The same study is the same case in every run.
+    """
     studies = sorted(find_studies(inputs, progress).items())
     return tuple(
         OfflineCase(hashed_label(uid.encode()), uid, instances=instances, earlier=earlier)

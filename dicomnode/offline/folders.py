@@ -11,7 +11,10 @@ from pathlib import Path
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield every regular file, sorted folder by folder; a link that leads back to where it lies ends there."""
+    """Yield every regular file, sorted folder by folder.
+
+    A link that leads back to where it lies ends there.
+    """
     visited: set[Path] = set()
     for name, folders, files in os.walk(folder, followlinks=True):
         here = Path(name)

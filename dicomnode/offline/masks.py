@@ -78,14 +78,12 @@ def find_masks(folder: Path, pattern: str | None = None) -> Mapping[str, Path]:
         The folder does not exist, holds no mask, or holds two of one case.
     """
     if not folder.is_dir():
-        raise NodeError(
-            f"{folder}: no such {'folder (give two files or two folders)' if folder.exists() else 'file or folder'}"
-        )
+        expected = "folder (give two files or two folders)" if folder.exists() else "file or folder"
+        raise NodeError(f"{folder}: no such {expected}")
     paths = sorted(path for path in folder.glob(pattern) if path.is_file()) if pattern else _choose(folder)
     if not paths:
-        raise NodeError(
-            f"{folder}: there is no {f'file that matches {pattern}' if pattern else 'mask (NIfTI or DICOM-SEG)'}"
-        )
+        expected = f"file that matches {pattern}" if pattern else "mask (NIfTI or DICOM-SEG)"
+        raise NodeError(f"{folder}: there is no {expected}")
     same_name = len({path.name for path in paths}) == 1
     cases: dict[str, list[Path]] = defaultdict(list)
     for path in paths:

@@ -38,7 +38,11 @@ from dicomnode.spool.layout import SpoolLayout
 
 if TYPE_CHECKING:
     from dicomnode.flow import Workplace
+    from dicomnode.network.association import Receiver
+    from dicomnode.network.commitment_scp import CommitmentProvider
+    from dicomnode.processes.intake import Intake
     from dicomnode.records import CommitmentReport
+    from dicomnode.spool.journal.replay import Replayed
 
 log = structlog.get_logger()
 
@@ -58,75 +62,98 @@ def run_receive(config: Config, path: Path | None = None) -> None:
 
     SIGHUP reads the configuration at `path` again.
     """
-    # Here and not above: `work` needs no listener and `receive` no pipeline.
-    from dicomnode.network.association import Receiver
-    from dicomnode.network.commitment_scp import CommitmentProvider
-    from dicomnode.processes.intake import free_space, open_intake
-    from dicomnode.spool.recover import rebuild_ledger
-
     signals = Signals()
     configure_logging(config.log)
     ledger = open_ledger(config)
-    layout = SpoolLayout(config.storage.spool)
-    with only_receiver(config.storage.root, layout) as replayed:
-        report = rebuild_ledger(layout, ledger.instances)
-        log.info("spool_recovered", **vars(report), journal=replayed.records)
-        intake = open_intake(config, ledger, replayed, lambda: ring(config.storage.root))
-        audit = open_audit(config)
-        audit.note_configuration(config.model_dump_json())
-        provider = CommitmentProvider(
-            config, ledger.commitments, intake.writer.holds_whole, time.time, intake.settle
-        )
-
-        def journal(report: CommitmentReport) -> bool:
-            return ledger.confirmations.report(report, time.time())
-
-        tally = Tally("receive", ledger)
-        receiver = Receiver(
-            config,
-            intake.writer,
-            intake.add_instance,
-            time.time,
-            provider.services(journal),
-            audit,
-            tally.refused,
-            intake.messenger.note_association,
-        )
-        host, port = receiver.start()
-        announcement = Announcement(config.storage.root / "receive.json", host, port)
-        announcement.write(config)
-        provider.start()
-        log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
-        audit(AuditEvent("started", detail="receive"))
-
-        def take_over(new: Config) -> None:
-            configure_logging(new.log)
-            intake.writer.set_limits(*free_space(new))
-            provider.reconfigure(new)
-            receiver.reconfigure(new)
-            announcement.write(new)
-            audit.remember_configuration(new.model_dump_json())
-
-        reloader = Reloader("receive", path, config, check_certificates, take_over, audit)
-
-        def watch_load() -> bool:
-            with suppress(RetryLater):
-                limit = reloader.config.network.maximum_open_studies
-                receiver.congested = ledger.jobs.count_open() > limit
-            listens = _listens(receiver.silent_s())
-            tally.hand_in(alive=listens)
-            return listens
-
+    with only_receiver(config.storage.root, SpoolLayout(config.storage.spool)) as replayed:
+        reception = _start_reception(config, ledger, replayed)
+        audit = reception.audit
+        reloader = Reloader("receive", path, config, check_certificates, reception.take_over, audit)
         try:
-            until_stopped(signals, watch_load, reloader)
+            until_stopped(signals, lambda: reception.keeps_listening(reloader.config), reloader)
         finally:
-            announcement.remove()
-            provider.stop()
-            receiver.stop(10.0)
-            intake.close()
-            tally.hand_in(alive=False)
-            ledger.close()
-            _close(audit, "receive")
+            reception.stop()
+
+
+@dataclass(frozen=True)
+class Reception:
+    """What the receiving side consists of while it listens."""
+
+    ledger: Ledger
+    intake: Intake
+    provider: CommitmentProvider
+    tally: Tally
+    receiver: Receiver
+    announcement: Announcement
+    audit: AuditTrail
+
+    def take_over(self, new: Config) -> None:
+        """Work by a configuration that was read again."""
+        configure_logging(new.log)
+        self.intake.take_over(new)
+        self.provider.reconfigure(new)
+        self.receiver.reconfigure(new)
+        self.announcement.write(new)
+        self.audit.remember_configuration(new.model_dump_json())
+
+    def keeps_listening(self, config: Config) -> bool:
+        """Return whether the listener is well; hand in the counts, and slow senders where studies pile up."""
+        with suppress(RetryLater):
+            limit = config.network.maximum_open_studies
+            self.receiver.congested = self.ledger.jobs.count_open() > limit
+        listens = _listens(self.receiver.silent_s())
+        self.tally.hand_in(alive=listens)
+        return listens
+
+    def stop(self) -> None:
+        """Let associations end, and close everything."""
+        self.announcement.remove()
+        self.provider.stop()
+        self.receiver.stop(10.0)
+        self.intake.close()
+        self.tally.hand_in(alive=False)
+        self.ledger.close()
+        _close(self.audit, "receive")
+
+
+def _start_reception(config: Config, ledger: Ledger, replayed: Replayed) -> Reception:
+    """Recover the spool, join the parts of the receiving side and listen."""
+    # Here and not above: `work` needs no listener and `receive` no pipeline.
+    from dicomnode.network.association import Receiver
+    from dicomnode.network.commitment_scp import CommitmentProvider
+    from dicomnode.processes.intake import open_intake
+    from dicomnode.spool.recover import rebuild_ledger
+
+    report = rebuild_ledger(SpoolLayout(config.storage.spool), ledger.instances)
+    log.info("spool_recovered", **vars(report), journal=replayed.records)
+    intake = open_intake(config, ledger, replayed, lambda: ring(config.storage.root))
+    audit = open_audit(config)
+    audit.note_configuration(config.model_dump_json())
+    provider = CommitmentProvider(
+        config, ledger.commitments, intake.writer.holds_whole, time.time, intake.settle
+    )
+
+    def journal(report: CommitmentReport) -> bool:
+        return ledger.confirmations.report(report, time.time())
+
+    tally = Tally("receive", ledger)
+    receiver = Receiver(
+        config,
+        intake.writer,
+        intake.add_instance,
+        time.time,
+        provider.services(journal),
+        audit,
+        tally.refused,
+        intake.messenger.note_association,
+    )
+    host, port = receiver.start()
+    announcement = Announcement(config.storage.root / "receive.json", host, port)
+    announcement.write(config)
+    provider.start()
+    log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
+    audit(AuditEvent("started", detail="receive"))
+    return Reception(ledger, intake, provider, tally, receiver, announcement, audit)
 
 
 def _close(audit: AuditTrail, side: str) -> None:
@@ -267,6 +294,10 @@ def run_work(config: Config, path: Path | None = None) -> None:
             scheduler.shutdown(wait=False)
 
 
+# As `nice` counts; a page that needs some milliseconds is answered at once all the same.
+_NICENESS_OF_PAGES = 10
+
+
 def run_web(config: Config, path: Path | None = None) -> None:
     """Serve the pages until SIGTERM or SIGINT; receiving and working go on without them."""
     from dicomnode.web.application import make_application
@@ -275,6 +306,8 @@ def run_web(config: Config, path: Path | None = None) -> None:
 
     signals = Signals()
     configure_logging(config.log)
+    # Where there is too little processor, receiving goes first.
+    os.nice(_NICENESS_OF_PAGES)
     ledger = open_ledger(config)
     with only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)
@@ -283,6 +316,7 @@ def run_web(config: Config, path: Path | None = None) -> None:
         announcement = config.storage.root / "web.json"
         announcement.write_text(json.dumps({"pid": os.getpid(), "address": server.start()}))
         site.uploads.start()
+        site.patients.start()
         log.info("pages_served", host=config.web.bind, port=server.port)
         audit(AuditEvent("started", detail="web"))
         try:

@@ -27,14 +27,18 @@ _MIB = 2**20
 class Intake:
     """What makes instances safe, what lists them, and what tells `work` of both.
 
-    Where `add_instance` is None the writer lists what it writes. `settle` returns when all that was acknowledged
-    before is listed, or raises `RetryLater`.
+    Where `add_instance` is None the writer lists what it writes. `settle` returns when all that was
+    acknowledged before is listed, or raises `RetryLater`.
     """
 
     writer: JournalSpool | SpoolWriter
     add_instance: AddInstance | None
     messenger: Messenger
     settle: Callable[[], None]
+
+    def take_over(self, config: Config) -> None:
+        """Work by a configuration that was read again."""
+        self.writer.set_limits(*_free_space(config))
 
     def close(self) -> None:
         """List what there is, tell of it, and end."""
@@ -43,17 +47,15 @@ class Intake:
         self.messenger.close()
 
 
-def free_space(config: Config) -> tuple[int, int]:
-    """Return the limits of free space in bytes: below the first nothing is taken, from the second on again."""
-    return config.storage.minimum_free_mb * _MIB, config.storage.resume_free_mb * _MIB
-
-
 def open_intake(config: Config, ledger: Ledger, replayed: Replayed, ring: Callable[[], object]) -> Intake:
-    """Return what receiving needs; `replayed` is what was found of a journal, `ring` rings the working side."""
+    """Return what receiving needs.
+
+    `replayed` is what was found of a journal, `ring` rings the working side.
+    """
     if broken_off := ledger.senders.break_off_open(time.time()):
         # No association of a process before this one is open any more.
         log.info("associations_broken_off", count=broken_off)
-    files = SpoolWriter(SpoolLayout(config.storage.spool), *free_space(config))
+    files = SpoolWriter(SpoolLayout(config.storage.spool), *_free_space(config))
     if not config.storage.journal_mb:
         remove_segments(replayed.empty)
         messenger = Messenger(ledger.senders.record, ring)
@@ -69,3 +71,11 @@ def open_intake(config: Config, ledger: Ledger, replayed: Replayed, ring: Callab
     messenger = Messenger(record, ring)
     journal.start(ledger.instances.add_all, messenger.note_listed)
     return Intake(journal, None, messenger, journal.settle)
+
+
+def _free_space(config: Config) -> tuple[int, int]:
+    """Return the limits of free space in bytes.
+
+    Below the first nothing is taken, and from the second on instances are taken again.
+    """
+    return config.storage.minimum_free_mb * _MIB, config.storage.resume_free_mb * _MIB

@@ -1,4 +1,7 @@
-"""`Lookout`: what runs on a timer gives signs of life; whoever asks is told what has given none for too long."""
+"""`Lookout` collects the signs of life of what runs on a timer.
+
+Whoever asks is told what has given none for too long.
+"""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Messenger:
             with self._gate:
                 self._news = news + self._news
             return False
-        except Exception as bug:  # noqa: BLE001  without this news a study waits for the clock; no more is lost
+        except Exception as bug:  # noqa: BLE001  without this news a study only waits for the clock
             log.error("association_not_noted", error=type(bug).__name__)  # noqa: TRY400
         finally:
             self._ring()

@@ -31,7 +31,10 @@ _SILENT_S = 900.0
 
 
 class Rounds:
-    """A thread that has a notifier work every few seconds; what a round raises is logged, and the next one comes."""
+    """A thread that has a notifier work every few seconds.
+
+    What a round raises is logged, and the next round comes.
+    """
 
     def __init__(self, notifier: Notifier, interval_s: float = ROUND_S) -> None:
         self._notifier, self._interval_s = notifier, interval_s
@@ -65,7 +68,10 @@ class Rounds:
 
 
 def run_monitor(config: Config, path: Path | None = None) -> None:
-    """Answer monitoring programs, and notify, until SIGTERM or SIGINT; receiving and working go on without it."""
+    """Answer monitoring programs, and notify, until SIGTERM or SIGINT.
+
+    Receiving and working go on without it.
+    """
     signals = Signals()
     configure_logging(config.log)
     ledger = open_ledger(config)

@@ -61,7 +61,8 @@ def prepare_root(root: Path) -> None:
         return
     if strangers := _foreign_content(root):
         raise StartError(
-            f"storage.root: {root} is open to other users (mode {mode_of(status.st_mode)}) and holds {strangers[0]!r}, "
+            f"storage.root: {root} is open to other users (mode {mode_of(status.st_mode)}) "
+            f"and holds {strangers[0]!r}, "
             "which is not the node's; give the node a folder of its own"
         )
     root.chmod(0o700)

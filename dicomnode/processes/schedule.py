@@ -115,6 +115,7 @@ def timers(workplace: Workplace) -> tuple[Timer, ...]:
 
 def _remove_expired(workplace: Workplace) -> int:
     workplace.ledger.senders.forget_old(workplace.now())
+    workplace.ledger.answers.forget_old(workplace.now())
     return remove_expired_studies(
         workplace.ledger.retention,
         workplace.layout,

@@ -14,6 +14,7 @@ from dicomnode.processes.reload import Reloader
 from dicomnode.processes.signals import Signals
 from dicomnode.processes.supervise import MOST_DEATHS, Side
 from dicomnode.settings.config import Config
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -100,11 +101,14 @@ def _status_of_reload(reloader: Reloader) -> str:
         return "the configuration was not reloaded: the log says why"
     if plan.waiting:
         return f"reloaded; needs a restart: {', '.join(change.key for change in plan.waiting)}"
-    return f"reloaded: {len(plan.applied)} settings changed"
+    return f"reloaded: {counted(len(plan.applied), 'setting')} changed"
 
 
 def _look_after(name: str, side: Side, *, is_needed: bool) -> None:
-    """Kill a side that hangs, start one again that died; `ProcessLost` when that does not help a needed one."""
+    """Kill a side that hangs, and start one again that died.
+
+    Where that does not help a side that is needed, `ProcessLost` is raised.
+    """
     if side.kill_if_silent(time.monotonic()):
         log.error(
             "process_killed",

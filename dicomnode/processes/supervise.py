@@ -88,7 +88,10 @@ class Side:
         self._wants_reload = True
 
     def reload_if_asked(self) -> None:
-        """Send SIGHUP to a process that is to reload and says that it is ready; before, it would die of it."""
+        """Send SIGHUP to a process that is to reload and says that it is ready.
+
+        Before it is ready, it would die of the signal.
+        """
         if self._wants_reload and self.is_ready and self.process.poll() is None:
             self._wants_reload = False
             self.process.send_signal(signal.SIGHUP)

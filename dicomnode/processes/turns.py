@@ -35,7 +35,10 @@ def only_one(path: Path, side: str) -> Iterator[None]:
 
 @contextmanager
 def only_receiver(root: Path, layout: SpoolLayout) -> Iterator[Replayed]:
-    """Hold the lock of the receiving side, and give what was found of its journal; `StartError` as `only_one`."""
+    """Hold the lock of the receiving side, and give what was found of its journal.
+
+    `StartError` as `only_one`.
+    """
     with ExitStack() as until_the_end:
         with _alone(root / _REPLAY_LOCK):
             until_the_end.enter_context(only_one(root / _RECEIVE_LOCK, "receive"))
@@ -44,7 +47,10 @@ def only_receiver(root: Path, layout: SpoolLayout) -> Iterator[Replayed]:
 
 
 def await_replay(root: Path, layout: SpoolLayout) -> None:
-    """Return when nothing is left in the journal from before: read it, unless `receive` runs and has done so."""
+    """Return when nothing is left in the journal from before.
+
+    It is read here, unless `receive` runs and has done so.
+    """
     with _alone(root / _REPLAY_LOCK), (root / _RECEIVE_LOCK).open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

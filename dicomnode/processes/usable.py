@@ -1,4 +1,4 @@
-"""Whether the files that a configuration names can be worked with: certificates, keys, model bundles, an atlas.
+"""Whether the certificates, keys, bundles and atlas of a configuration can be worked with.
 
 Nothing is changed; `StartError` names the setting.
 """

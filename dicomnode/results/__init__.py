@@ -1,1 +1,1 @@
-"""Results: DICOM SEG, structured reports, the preview, and the proof that they are right before they leave."""
+"""Results: DICOM SEG, reports and preview, and the proof that they are right before they leave."""

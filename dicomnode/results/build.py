@@ -24,6 +24,7 @@ from dicomnode.results.companions.preview import draw_montage
 from dicomnode.results.forms import PARTS, settle
 from dicomnode.results.headers import (
     carry_identity,
+    copy_identity,
     find_lost_identity,
     read_header,
     read_source,
@@ -101,9 +102,10 @@ def build_refusal(
             settled = settle(form, found=False)
             objects = {form.kind_of("sr"): build_refusal_report(parts, settled, words)}
             if "pdf" in form.objects:
-                objects["pdf"] = build_pdf(parts, settled, page_of_refusal(words, context.language), None)
+                page = page_of_refusal(words, copy_identity(parts.evidence[0][0]), context.language)
+                objects["pdf"] = build_pdf(parts, settled, page, None)
             if "pictures" in form.objects:
-                (notice,) = build_pictures(parts, settled, [draw_notice(words)])
+                (notice,) = build_pictures(parts, settled, [draw_notice(words, context.language)])
                 objects[form.kind_of("pictures")] = notice
             for kind, dataset in objects.items():
                 _finish(dataset, repair_identity(raw))
@@ -134,8 +136,9 @@ class _Workshop:
         if object_kind == "pictures":
             return build_pictures(parts, form, self.pictures)
         if object_kind == "pdf":
-            montage = draw_montage(parts.volume, parts.result)
-            return [build_pdf(parts, form, describe_result(parts), montage)]
+            montage = draw_montage(parts.volume, parts.result, parts.context.language)
+            identity = copy_identity(parts.evidence[0][0])
+            return [build_pdf(parts, form, describe_result(parts, identity), montage)]
         # What follows shows lesions only.
         return self._outline(object_kind, form) if parts.result.lesions else ()
 
@@ -156,7 +159,8 @@ class _Workshop:
     @cached_property
     def pictures(self) -> tuple[KeyPicture, ...]:
         """The montage and the key slices."""
-        return draw_key_pictures(self.parts.volume, self.parts.result)
+        parts = self.parts
+        return draw_key_pictures(parts.volume, parts.result, parts.context.language)
 
     def _report(self, form: ResultForm) -> Dataset:
         if not self.parts.result.lesions:

@@ -1,4 +1,4 @@
-"""The character set of a finished object: the source's where it has every letter of the object, else UTF-8."""
+"""The character set of a finished object: the source's where it has every letter, else UTF-8."""
 
 from __future__ import annotations
 

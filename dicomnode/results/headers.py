@@ -146,7 +146,10 @@ def find_lost_identity(source: Dataset) -> tuple[Finding, ...]:
 
 
 def _carried_texts(source: Dataset, keyword: str) -> tuple[str, ...]:
-    """Return the values of an element as a result may have them: none where the source's are no values of it."""
+    """Return the values of an element as a result may have them.
+
+    There are none where the source's are no values of the element.
+    """
     texts = _texts(source, keyword)
     if not any(texts) or any(_UNDECODED in text for text in texts):
         return ()
@@ -162,7 +165,9 @@ def _carried_texts(source: Dataset, keyword: str) -> tuple[str, ...]:
 
 
 def choose_character_set(source: Dataset, identity: Dataset) -> str:
-    """Return the source's character set where one byte table or UTF-8 carries the text, else UTF-8 (ISO_IR 192).
+    """Return the source's character set where it carries the text, else UTF-8 (ISO_IR 192).
+
+    The source's is kept where it is UTF-8 or a single table of one byte a letter.
 
     Old archives may not read UTF-8, so Latin-1 stays Latin-1; code extensions (ISO 2022) become UTF-8. GBK is
     called by the name of its superset, GB18030, in which the bytes are the same: more readers know that term
@@ -269,7 +274,10 @@ def carry_identity(dataset: Dataset, identity: Dataset) -> None:
 
 
 def _single_values(identity: Dataset) -> Dataset:
-    """Return an identity that highdicom takes: what has several values is empty until the object is finished."""
+    """Return an identity that highdicom takes.
+
+    An element with several values stays empty until the object is finished.
+    """
     plain = copy.deepcopy(identity)
     for element in plain:
         if element.VM > 1:
@@ -423,7 +431,10 @@ def first_frame_header(header: Dataset) -> Dataset:
 
 
 def _orientation(first: Dataset, volume: Volume | None) -> list[float]:
-    """Return the direction cosines of the volume where they differ from the header's (jitter that was averaged), else nothing."""
+    """Return the volume's direction cosines where they differ from the header's, else nothing.
+
+    They differ where jitter was averaged.
+    """
     if volume is None:
         return []
     directions = volume.affine[:3, [2, 1]] / np.linalg.norm(volume.affine[:3, [2, 1]], axis=0)
@@ -452,7 +463,10 @@ def _decimals(values: Sequence[object]) -> list[DSfloat]:
 
 
 def _texts(source: Dataset, keyword: str) -> tuple[str, ...]:
-    """Return the values of an element as decoded text; a text with a backslash is several values (PS3.5 6.4)."""
+    """Return the values of an element as decoded text.
+
+    A text with a backslash is several values (PS3.5 6.4).
+    """
     value = source.get(keyword)
     values = value if isinstance(value, MultiValue) else [value]
     texts = tuple(_trim(item) for item in values if item is not None)

@@ -50,7 +50,10 @@ class AnswerContext:
 
 @dataclass(frozen=True)
 class EncodedResult:
-    """One result object: `kind` is its name (`ResultForm.kind_of`), and `data` a whole DICOM file (PS3.10)."""
+    """One result object: its name `kind` and its file `data`.
+
+    The name is one of `ResultForm.kind_of`, and `data` a whole DICOM file (PS3.10).
+    """
 
     kind: str
     data: bytes

@@ -15,7 +15,8 @@ class MonitoringSettings(Section):
     )
     bind: str = Field(
         "127.0.0.1",
-        description="Address to listen on. There is no login: beyond this machine let only the monitoring reach it.",
+        description="Address to listen on. "
+        "There is no login: beyond this machine let only the monitoring reach it.",
     )
     port: int = Field(
         9108,
@@ -26,5 +27,6 @@ class MonitoringSettings(Section):
     silent_s: float = Field(
         60,
         gt=20,
-        description="A side that gave no sign of life for so long counts as not running, in seconds; it gives one every 10.",
+        description="A side that gave no sign of life for so long counts as not running, in seconds; "
+        "it gives one every 10.",
     )

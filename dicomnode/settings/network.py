@@ -22,7 +22,8 @@ class NetworkSettings(Section):
     ae_title: AETitle = Field("DICOMNODE", description="Our AE title: what a sender must call.")
     more_ae_titles: tuple[AETitle, ...] = Field(
         (),
-        description="Further AE titles of ours on the same port; [[rules]] may choose by the one that a sender called.",
+        description="Further AE titles of ours on the same port; "
+        "[[rules]] may choose by the one that a sender called.",
     )
     bind: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(

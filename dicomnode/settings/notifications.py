@@ -59,7 +59,8 @@ class NotificationSettings(Section):
     )
     details: bool = Field(
         False,
-        description="Add the reason in words and the volume. Reasons may quote descriptions out of the study's headers.",
+        description="Add the reason in words and the volume. "
+        "Reasons may quote descriptions out of the study's headers.",
     )
     digest_above: int = Field(
         5, ge=1, description="More messages than this at one time are sent as one that lists them."

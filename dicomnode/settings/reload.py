@@ -126,7 +126,10 @@ def _put_back(before: Mapping[str, Any], after: dict[str, Any], name: str) -> No
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return dotted key -> text; the rows of a list of tables go by their names, so that order is no change."""
+    """Return dotted key -> text.
+
+    The rows of a list of tables go by their names, so that another order is no change.
+    """
     texts: dict[str, str] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"

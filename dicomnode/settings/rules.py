@@ -71,7 +71,8 @@ class RuleSettings(Section):
     )
     priority: Priority = Field(
         "normal",
-        description="urgent: before all others that wait; night: in study.night_hours only, and after the others.",
+        description="urgent: before all others that wait; "
+        "night: in study.night_hours only, and after the others.",
     )
     objects: tuple[ObjectChoice, ...] = Field(
         (), description="Which results go to these destinations, instead of their own objects; empty: those."
@@ -84,7 +85,8 @@ class RuleSettings(Section):
 
     notify: tuple[str, ...] | None = Field(
         None,
-        description="Names of the [[notifications]] that may tell of these studies; [] nobody; without it all.",
+        description="Names of the [[notifications]] that may tell of these studies; "
+        "[] nobody; without it all.",
     )
 
     @field_validator(*_PATTERNS)
@@ -128,7 +130,10 @@ def settings_by_rule(config: Config, rule: RuleSettings) -> Config:
 
 
 def variants(config: Config, destination: DestinationSettings) -> tuple[DestinationSettings, ...]:
-    """Return a destination as configured, and as each rule has it: every form in which results may go there."""
+    """Return a destination as configured, and as each rule has it.
+
+    These are all the forms in which results may go there.
+    """
     return (destination, *(_in_form_of(rule, destination) for rule in config.rules))
 
 

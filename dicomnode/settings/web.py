@@ -88,7 +88,8 @@ class WebSettings(Section):
             return self
         if not self.is_local and not (self.tls or self.trusted_proxies):
             raise ValueError(
-                f"{self.bind} is not this machine alone: set web.tls, or web.trusted_proxies for a proxy with HTTPS"
+                f"{self.bind} is not this machine alone: "
+                "set web.tls, or web.trusted_proxies for a proxy with HTTPS"
             )
         if not self.login and not self.is_local:
             raise ValueError('login = false is for a loopback address only (web.bind = "127.0.0.1")')

@@ -166,7 +166,10 @@ class Archive:
         self.stop()
 
     def _break_off(self, event: Any) -> None:
-        """Drop the connection after the first piece of the dataset that `breaks_off_at` means, before it is whole (PS3.8 9.3.5.1)."""
+        """Drop the connection after the piece of the dataset that `breaks_off_at` means.
+
+        The dataset is then not whole (PS3.8 9.3.5.1).
+        """
         if not isinstance(event.pdu, P_DATA_TF):
             return
         for item in event.pdu.presentation_data_value_items:

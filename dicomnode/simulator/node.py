@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from dicomnode.errors import NodeError
+from pipeline.counts import counted
 
 Side = Literal["receive", "work"]
 AE_TITLE = "DEMONODE"
@@ -39,7 +40,8 @@ class NodeProcesses:
         self.config.write_text(
             f'[network]\nae_title = "{AE_TITLE}"\nport = 0\n'
             f"[storage]\nroot = {json.dumps(str(self.root))}\nminimum_free_mb = 100\n"
-            f'[[destinations]]\nname = "pacs"\nae_title = "{archive_ae}"\nhost = "127.0.0.1"\nport = {archive_port}\n{settings}'
+            f'[[destinations]]\nname = "pacs"\nae_title = "{archive_ae}"\n'
+            f'host = "127.0.0.1"\nport = {archive_port}\n{settings}'
         )
         self._processes: dict[Side, subprocess.Popen[bytes]] = {}
 
@@ -100,4 +102,6 @@ class NodeProcesses:
                 ):  # A killed one leaves its file behind.
                     return int(announcement["port"])
             time.sleep(0.1)
-        raise NodeError(f"the node did not begin to listen within {timeout_s:g} seconds; see {self.log}")
+        raise NodeError(
+            f"the node did not begin to listen within {counted(timeout_s, 'second')}; see {self.log}"
+        )

@@ -167,7 +167,7 @@ def _values(value: Any) -> list[str]:
 
 
 def _answer(keys: Dataset, members: list[Dataset]) -> Dataset:
-    """Return what is known of a study, series or instance, for the keys that were asked for (PS3.4 C.2.2.1)."""
+    """Return what is known of a study, series or instance, for the requested keys (PS3.4 C.2.2.1)."""
     answer = Dataset()
     for element in keys:
         keyword = element.keyword

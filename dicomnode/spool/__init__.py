@@ -1,1 +1,4 @@
-"""The spool: every received and every finished object as one file, written so that a power cut cannot take it back."""
+"""The spool: every received and every finished object as one file.
+
+Files are written so that a power cut cannot take them back.
+"""

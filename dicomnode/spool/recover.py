@@ -124,8 +124,9 @@ def _list_file(layout: SpoolLayout, instances: InstanceLedger, path: str) -> str
     try:
         instance = read_instance(layout, path)
     except OSError as problem:
-        # What cannot be opened may still be whole: it stays, and the next start looks again.
-        log.error("file_not_readable", path=path, reason=problem.strerror)  # noqa: TRY400  a traceback says no more
+        # What cannot be opened may still be whole: it stays, and the next start looks again. A traceback says
+        # no more.
+        log.error("file_not_readable", path=path, reason=problem.strerror)  # noqa: TRY400
         return "not-readable"
     if instance is None:
         return set_aside(layout, path, "its bytes no longer fit the hash in its name")
@@ -133,7 +134,7 @@ def _list_file(layout: SpoolLayout, instances: InstanceLedger, path: str) -> str
         instances.add(instance)
     except RetryLater:
         raise
-    except Exception as problem:  # noqa: BLE001  whatever the database has against this row, the others come back
+    except Exception as problem:  # noqa: BLE001  whatever is wrong with this row, the others come back
         return set_aside(layout, path, f"the ledger cannot hold it ({type(problem).__name__})")
     return "added"
 

@@ -217,8 +217,8 @@ def write_durably(
 def write_behind(path: Path, buffers: Sequence[bytes | bytearray], *, modified_at: float) -> None:
     """Write buffers one after the other to `path`, private to the user, without waiting for the disk.
 
-    Whole for everybody who opens it, unless the power goes: until the disk was synced, what is written has to be
-    safe elsewhere too. Raise `OSError` and leave nothing behind when that fails.
+    Whole for everybody who opens it, unless the power goes: until the disk was synced, what is written has to
+    be safe elsewhere too. Raise `OSError` and leave nothing behind when that fails.
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -35,6 +35,7 @@ from dicomnode.study.patience import Judgement, decide
 from dicomnode.study.selection import select_series
 from dicomnode.study.splitting import split_series
 from dicomnode.study.stacks import StackChoice, choose_stack, frame_count
+from pipeline.counts import counted
 
 UNKNOWN_SENDERS = SenderHabits()
 """Nothing is known of the senders: only counts and the clock decide."""
@@ -95,30 +96,29 @@ def series_completeness(
         return Completeness(False, missing_parts[0].message, (*findings, *missing_parts))
     count, announced = len(choice.stack.slices), announced_count(series, choice.stack)
     if listed is not None and len(series.instances) + stray_count(series) < listed:
-        return Completeness(
-            False,
-            (
-                f"{len(series.instances) + stray_count(series)} of {listed} images that the archive "
-                "lists are there"
-            ),
-            findings,
-        )
+        subject = counted(listed, "image that the archive lists is", "images that the archive lists are")
+        reason = f"{len(series.instances) + stray_count(series)} of {subject} there"
+        return Completeness(False, reason, findings)
     doubts = count_findings(series, choice.stack)
     if announced is None and listed is None:
         return Completeness(
             False,
-            f"{count} slices without a gap, but no header says how many there should be",
+            f"{counted(count, 'slice')} without a gap, but no header says how many there should be",
             findings,
             whole=not doubts and choice.stack.coverage_mm >= HEAD_MM[plane_of(choice.stack)],
         )
     if announced is not None and announced > count:
-        return Completeness(False, f"{count} of {announced} slices are there", findings)
+        return Completeness(
+            False, f"{count} of {counted(announced, 'slice is', 'slices are')} there", findings
+        )
     if doubts:
         return Completeness(False, doubts[0].message, (*findings, *doubts))
     spacing = choice.stack.spacing_mm
     witness = "the archive lists" if announced is None else "the headers announce"
     return Completeness(
-        True, f"{count} slices, {spacing:.2f} mm apart without a gap, as many as {witness}", findings
+        True,
+        f"{counted(count, 'slice')}, {spacing:.2f} mm apart without a gap, as many as {witness}",
+        findings,
     )
 
 

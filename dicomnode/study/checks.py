@@ -6,20 +6,20 @@ They say whether it may become a volume, and what the reader of the result shoul
 |---|---|---|
 | mosaic-not-supported | refuse | Siemens mosaic: many slices tiled into one frame |
 | frame-of-reference-missing | refuse | no Frame of Reference UID: a result could not be placed |
-| geometry-missing, geometry-invalid, pixel-matrix-missing | refuse | position, orientation, spacing or matrix unusable |
+| geometry-missing, geometry-invalid, pixel-matrix-missing | refuse | position, spacing or matrix unusable |
 | several-frames-of-reference, mixed-matrix, mixed-pixel-spacing | refuse | slices of different grids |
 | several-echoes, several-volumes, several-orientations | refuse | more than one stack |
-| duplicate-positions / repeated-acquisition | refuse / warning | a position twice, not separable / separable |
+| duplicate-positions / repeated-acquisition | refuse / warning | a position twice: cannot / can be parted |
 | too-few-slices, coverage-too-small, slices-too-thick | refuse | not a whole head |
 | missing-slices, uneven-spacing, sheared-stack | refuse | the slices are not one regular grid |
 | photometric-not-supported | refuse | not MONOCHROME2 |
 | slices-not-counted | info | no header says how many slices there should be: the stack was taken as whole |
 | instances-missing | warning | fewer than the headers announce, though the positions have no gap |
-| spacing-contradicts-header | warning | every second slice may be missing: the distance is a multiple of Spacing Between Slices |
-| stray-images, slices-left-out | warning | images that do not belong to the stack, or not to its even spacing, were left out |
+| spacing-contradicts-header | warning | a multiple of the stated distance: each second slice may be missing |
+| stray-images, slices-left-out | warning | images out of the stack or its even spacing were left out |
 | stack-in-parts | warning | slices of the same kind lie in another series and could not be joined to these |
 | joined-series | info | the stack was put together from several series |
-| positions-rounded | info | positions deviate from equal distances, within what scanners round, and were evened out |
+| positions-rounded | info | positions not at equal distances, within what scanners round, were evened out |
 | lossy-compression, orientation-jitter | warning, info | said, not refused |
 
 A missing Frame of Reference UID is refused, not replaced: SEG and SR must carry the source's (PS3.3
@@ -38,6 +38,7 @@ from dicomnode.settings.config import SelectionSettings
 from dicomnode.study.concatenations import concatenation_findings, list_concatenations
 from dicomnode.study.lattice import Lattice, fit_lattice
 from dicomnode.study.stacks import Stack, StackChoice, choose_stack
+from pipeline.counts import counted
 
 # The brain is longer than it is high, so a stack of coronal slices must reach further than one of axial
 # slices.
@@ -141,7 +142,7 @@ def _gap_finding(stack: Stack) -> Finding | None:
             and distances.min() > 0.5 * base_mm
             and np.abs(multiples - np.rint(multiples)).max() < 0.15
         ):
-            subject = "1 slice is" if missing == 1 else f"{missing} slices are"
+            subject = counted(missing, "slice is", "slices are")
             message = (
                 f"{subject} missing inside the series (distance {distances.max():.2f} mm instead of "
                 f"{base_mm:.2f} mm); send it again."
@@ -196,8 +197,8 @@ def count_findings(series: Series, stack: Stack) -> tuple[Finding, ...]:
     if expected is None or expected <= len(stack.slices):
         return ()
     message = (
-        f"The headers announce {expected} slices and {len(stack.slices)} are there; slices "
-        "may be missing at the ends."
+        f"The headers announce {counted(expected, 'slice')} and "
+        f"{counted(len(stack.slices), 'is', 'are')} there; slices may be missing at the ends."
     )
     return (Finding("instances-missing", "warning", message, f"{len(stack.slices)} of {expected}"),)
 
@@ -304,7 +305,8 @@ def _extent_findings(stack: Stack, role: Role, settings: SelectionSettings) -> l
     count, plane = len(stack.slices), plane_of(stack)
     if count < settings.minimum_slices:
         message = (
-            f"The {role.upper()} series has {count} slices; at least {settings.minimum_slices} are needed."
+            f"The {role.upper()} series has {counted(count, 'slice')}; "
+            f"at least {counted(settings.minimum_slices, 'is', 'are')} needed."
         )
         return [Finding("too-few-slices", "refuse", message, str(count))]
     needed_mm = settings.minimum_coverage_mm * _COVERAGE_FACTOR[plane]

@@ -14,6 +14,7 @@ from dicomnode.records import Finding, Role, Series
 from dicomnode.study.agent import acquired_at
 from dicomnode.study.checks import plane_of
 from dicomnode.study.stacks import StackChoice
+from pipeline.counts import counted
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class SeriesSummary:
         apart = "" if self.spacing_mm is None else f", {self.spacing_mm:.2f} mm apart"
         time = f" of {self.acquired}" if self.acquired else ""
         plane = f", {self.plane}" if self.plane else ""
-        return f"{self.name}{time}{plane}, {self.slice_count} slices{apart}"
+        return f"{self.name}{time}{plane}, {counted(self.slice_count, 'slice')}{apart}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,10 @@ class ChosenSeries:
 
 @dataclass(frozen=True)
 class LosingSeries:
-    """A series that fills no role, and the reason in a sentence; `role` is the one that it could have filled."""
+    """A series that fills no role, and the reason in a sentence.
+
+    `role` is the one that it could have filled.
+    """
 
     summary: SeriesSummary
     role: Role | None

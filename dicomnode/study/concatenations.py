@@ -1,4 +1,7 @@
-"""One multi-frame image that came as several instances (PS3.3 C.7.6.16.2.2.4), and whether all of it is there."""
+"""One multi-frame image that came as several instances, and whether all of it is there.
+
+The standard calls it a concatenation (PS3.3 C.7.6.16.2.2.4).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from dicomnode.records import Finding, InstanceHeader, Series
 
 @dataclass(frozen=True)
 class Concatenation:
-    """One multi-frame image that was cut into several instances: which parts are there, and how many there are.
+    """One multi-frame image that was cut into several instances: those that are there, of how many.
 
     `total` is None when no part says it.
     """
@@ -21,7 +24,10 @@ class Concatenation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no part is known to be missing; the last one may be where no part says how many there are."""
+        """Whether no part is known to be missing.
+
+        The last part may be missing where no part says how many there are.
+        """
         expected = self.total or max(self.numbers, default=0)
         # Not a set of all numbers: a header may claim billions.
         return sum(1 <= number <= expected for number in self.numbers) >= expected

@@ -140,7 +140,8 @@ def _raw_text(dataset: Dataset, tag: BaseTag) -> list[str] | None:
 
 def _to_text(value: Any) -> str:
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    # A terminal obeys them, a database refuses them, and no element that is read as text may hold them (PS3.5 6.2).
+    # A terminal obeys them, a database refuses them, and no element that is read as text may hold them
+    # (PS3.5 6.2).
     return _CONTROLS.sub(" ", text).strip()
 
 

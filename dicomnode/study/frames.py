@@ -83,7 +83,9 @@ _CONVERTED = (
 
 
 def fill_from_converted(dataset: Dataset) -> Dataset:
-    """Return a dataset in which a Legacy Converted Enhanced image says at the top level what its converter left unassigned.
+    """Return a dataset with a converter's unassigned elements at the top level.
+
+    The converter made a Legacy Converted Enhanced image, and left them unassigned.
 
     Looked at are (0020,9170) Unassigned Shared and, of the first frame, (0020,9171) Unassigned Per-frame
     Converted Attributes Sequence, which lie inside the functional groups.

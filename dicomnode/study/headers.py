@@ -129,7 +129,10 @@ def _parse(file: BinaryIO) -> FileDataset:
 
 
 def _name_file_in_dataset(path: Path, problem: UnreadableInstance) -> UnreadableInstance:
-    """Return the error that says more, where a sender put a whole file, preamble and all, into the dataset."""
+    """Return the error that says more, where a whole file was put into the dataset.
+
+    A sender did so, preamble and all.
+    """
     if problem.StudyInstanceUID:
         return problem
     try:
@@ -253,7 +256,10 @@ def _extra(dataset: Dataset, facts: FrameFacts) -> Mapping[str, Any]:
 
 
 def _frame_kinds(dataset: Dataset, facts: FrameFacts) -> list[list[Any]] | None:
-    """Return what each frame says of itself, where frames differ, or may differ from those of another instance."""
+    """Return what each frame says of itself, where frames differ.
+
+    They may differ from those of another instance as well.
+    """
     may_differ = len(set(facts.frame_kinds)) > 1 or bool(read_uid(dataset, "ConcatenationUID"))
     return [list(kind) for kind in facts.frame_kinds] if may_differ else None
 

@@ -27,6 +27,7 @@ from dicomnode.study.stacks import (
     is_not_magnitude,
     list_slices,
 )
+from pipeline.counts import counted
 
 LARGEST_OVERLAP = 0.1
 """Part of the slice thickness by which neighbouring slices of a joined stack may overlap.
@@ -253,7 +254,10 @@ def _same_position_mm(distances: npt.NDArray[np.float64], slices: Sequence[Slice
 
 
 def _name_pieces(series: Sequence[Series]) -> dict[str, Series]:
-    """Return the series of one kind that lie beside each other without making one stack, each with a finding that names the others."""
+    """Return the series of one kind that lie next to each other without making one stack.
+
+    Each has a finding that names the others.
+    """
     named: dict[str, Series] = {}
     for item in series:
         partners = [
@@ -265,10 +269,9 @@ def _name_pieces(series: Sequence[Series]) -> dict[str, Series]:
             continue
         count = sum(len(list_slices(partner)) for partner in partners)
         numbers = ", ".join(str(partner.instances[0].header.SeriesNumber) for partner in partners[:8])
-        message = (
-            f"{count} more slices of the same kind lie in other series (numbers {numbers}); they "
-            "do not fit together and were left out."
-        )
+        subject = counted(count, "more slice of the same kind lies", "more slices of the same kind lie")
+        outcome = "it does not fit and was" if count == 1 else "they do not fit together and were"
+        message = f"{subject} in other series (numbers {numbers}); {outcome} left out."
         named[item.key] = replace(
             item, findings=(*item.findings, Finding("stack-in-parts", "warning", message, str(count)))
         )

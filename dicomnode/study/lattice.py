@@ -161,7 +161,10 @@ def find_off_lattice(positions: Vector, normal: Vector, largest_share: float) ->
 
 
 def _off_line(positions: Vector, normal: Vector, start: int, spacing_mm: float) -> tuple[int, ...]:
-    """Return which slices do not lie, one by one, on the line and at the distances that two neighbours begin."""
+    """Return which slices leave the line and the distances that two neighbours begin.
+
+    They are looked at one by one.
+    """
     relative = positions - positions[start]
     number = relative @ normal / spacing_mm
     tolerance_mm = ABSOLUTE_TOLERANCE_MM + RELATIVE_TOLERANCE * spacing_mm + find_rounding_mm(positions)

@@ -26,7 +26,10 @@ class Names:
 
     @property
     def concepts(self) -> frozenset[str]:
-        """What the series' own description speaks of, or its protocol's name where the description is empty."""
+        """What the series' own description speaks of.
+
+        Where the description is empty, the protocol's name stands in for it.
+        """
         return concepts_of(self.description or self.protocol)
 
     @property

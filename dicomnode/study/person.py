@@ -32,7 +32,9 @@ _MARK_DIGITS = 8
 
 
 def mark_identity(dataset: Dataset) -> str:
-    """Return a mark that two instances of one study share when they carry the same patient and order, letter by letter.
+    """Return a mark that two instances of one study share when patient and order agree.
+
+    They agree when they are the same letter by letter.
 
     Eight hexadecimal digits of a hash that the Study Instance UID goes into: enough to see a correction, too
     few to find out whose it is, as thousands of patients have each of these marks, and the same patient
@@ -43,7 +45,10 @@ def mark_identity(dataset: Dataset) -> str:
 
 
 def read_texts(path: Path, keywords: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the whole text of these elements, empty where one is absent; None where the file cannot be read."""
+    """Return the whole text of these elements, empty where one is absent.
+
+    It is None where the file cannot be read.
+    """
     try:
         # An unknown character set is only warned about; the text is then taken as Latin-1, the same each
         # time.

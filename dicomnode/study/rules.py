@@ -19,6 +19,7 @@ from dicomnode.settings.config import RuleSettings
 from dicomnode.settings.hours import is_within, parse_hours
 from dicomnode.spool.opening import open_instance
 from dicomnode.study.elements import read_text
+from pipeline.counts import counted
 
 _DAYS_A_YEAR = 365.25
 # PatientAge is a number and D, W, M or Y (PS3.5 6.2, AS).
@@ -82,7 +83,10 @@ class RuleChoice:
 
 
 def read_facts(instances: Sequence[IndexedInstance], root: Path) -> StudyFacts:
-    """Return what rules look at; of each series one file is read, and one that cannot be read says nothing."""
+    """Return what rules look at.
+
+    Of each series one file is read, and one that cannot be read says nothing.
+    """
     of_series = {instance.header.SeriesInstanceUID: instance for instance in reversed(instances)}
     headers = [_read(root / instance.path) for instance in of_series.values()]
 
@@ -110,7 +114,10 @@ def choose_rule(rules: Sequence[RuleSettings], facts: StudyFacts) -> RuleChoice:
 
 
 def next_begin(hours: str, now: float) -> float:
-    """Return when hours of the local day begin again, in seconds since the epoch; now where it is within them."""
+    """Return when hours of the local day begin again, in seconds since the epoch.
+
+    That is now where the moment lies within them.
+    """
     span, moment = parse_hours(hours), datetime.fromtimestamp(now).astimezone()
     if span is None or is_within(moment.time(), hours):
         return now
@@ -155,9 +162,9 @@ def _age_objections(rule: RuleSettings, age_years: float | None) -> Iterator[str
     if age_years is None:
         yield "the patient's age is not known"
     elif low is not None and age_years < low:
-        yield f"the patient is younger than {low:g} years"
+        yield f"the patient is younger than {counted(low, 'year')}"
     elif high is not None and age_years >= high:
-        yield f"the patient is {high:g} years old or older"
+        yield f"the patient is {counted(high, 'year')} old or older"
 
 
 def _read(path: Path) -> dict[str, str]:
@@ -171,7 +178,7 @@ def _read(path: Path) -> dict[str, str]:
                     file, stop_before_pixels=True, force=True, specific_tags=list(_KEYWORDS)
                 )
             texts = {keyword: read_text(header, keyword) for keyword in _KEYWORDS}
-    except Exception:  # noqa: BLE001  whatever is in a file: it was listed before, and a rule must not stop its study
+    except Exception:  # noqa: BLE001  whatever is in a file that was listed, a rule must not stop its study
         return {}
     return {keyword: text for keyword, text in texts.items() if text}
 

@@ -40,7 +40,10 @@ _UNSURE = frozenset({"unknown", "?", "n/k", "unk", "other"})
 
 
 def read_sequence_elements(dataset: Dataset) -> dict[str, Any]:
-    """Return what an instance says about its sequence and its contrast agent; absent elements are left out."""
+    """Return what an instance says about its sequence and its contrast agent.
+
+    Absent elements are left out.
+    """
     modifier, timing = (
         _group(dataset, "MRModifierSequence"),
         _group(dataset, "MRTimingAndRelatedParametersSequence"),

@@ -26,6 +26,7 @@ from dicomnode.study.stacks import (
     is_not_magnitude,
     list_slices,
 )
+from pipeline.counts import counted
 
 SMALLEST_STACK = 8
 """Slices: fewer parallel ones are no stack of their own but stray images, or a localizer's."""
@@ -71,7 +72,8 @@ def split_series(series: Series) -> tuple[Series, ...]:
     if not stacks or (len(stacks) == 1 and not stray_count):
         return (series,)
     if _is_torn(stacks):
-        # Halves of one image in two frames of reference: either alone would be half an image, so the series is refused by name.
+        # Halves of one image in two frames of reference: either alone would be half an image, so the series
+        # is refused by name.
         return (series,)
     if placed < frames and not _is_even(stacks[0]):
         # What the stack lacks may be the image whose position is unknown: that is the reason to give.
@@ -184,11 +186,9 @@ def _narrow_instance(instance: IndexedInstance, own_frames: Sequence[Slice]) -> 
 
 
 def _stray(count: int, remaining: int) -> Finding:
-    subject, verb = (
-        (f"{count} images of the series do", "were") if count > 1 else ("1 image of the series does", "was")
-    )
+    subject = counted(count, "image of the series does", "images of the series do")
     message = (
-        f"{subject} not belong to its {remaining} parallel slices (other orientation, matrix "
-        f"or position unknown) and {verb} left out."
+        f"{subject} not belong to its {counted(remaining, 'parallel slice')} (other orientation, matrix "
+        f"or position unknown) and {'was' if count == 1 else 'were'} left out."
     )
     return Finding("stray-images", "warning", message, str(count))

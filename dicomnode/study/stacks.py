@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from dicomnode.records import Finding, IndexedInstance, InstanceHeader, Series
 from dicomnode.study.lattice import find_off_lattice
+from pipeline.counts import counted
 
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of direction cosines within one stack."""
@@ -174,7 +175,7 @@ def _without_strays(stack: Stack) -> StackChoice:
 
 
 def _left_out(count: int, remaining: int, singular: str, plural: str) -> Finding:
-    subject = f"1 slice of the series {singular}" if count == 1 else f"{count} slices of the series {plural}"
+    subject = counted(count, f"slice of the series {singular}", f"slices of the series {plural}")
     verb = "was" if count == 1 else "were"
     message = f"{subject} the other {remaining} and {verb} left out."
     return Finding("slices-left-out", "warning", message, str(count))
@@ -189,8 +190,9 @@ def _missing_geometry(series: Series, slices: tuple[Slice, ...]) -> Finding | No
     missing = frame_count(series) - len(slices)
     if missing:
         message = (
-            f"{missing} of {frame_count(series)} frames have no Image Position or Image Orientation (Patient); "
-            "where they lie in the patient is unknown."
+            f"{missing} of {counted(frame_count(series), 'frame')} {'has' if missing == 1 else 'have'} "
+            "no Image Position or Image Orientation (Patient); "
+            f"where {'it lies' if missing == 1 else 'they lie'} in the patient is unknown."
         )
         return _refuse("geometry-missing", message, str(missing))
     spacings = [instance.header.PixelSpacing for instance in series.instances]
@@ -305,7 +307,8 @@ def _last_acquisition(stack: Stack) -> StackChoice:
             (_left_out(surplus, positions, "lies at the position of one of", "lie at positions of"),),
         )
     message = (
-        f"{surplus} slices lie at the position of another one and Acquisition Number does not separate them."
+        f"{counted(surplus, 'slice lies', 'slices lie')} at the position of another one "
+        "and Acquisition Number does not separate them."
     )
     return StackChoice(None, (_refuse("duplicate-positions", message, str(surplus)),))
 

@@ -90,7 +90,10 @@ def is_synthetic(header: InstanceHeader, concepts: frozenset[str]) -> bool:
 
 
 def is_reformatted(header: InstanceHeader, concepts: frozenset[str]) -> bool:
-    """Return whether the images were computed from others of the study by cutting them anew (Image Type DERIVED, MPR)."""
+    """Return whether the images were computed from others of the study by cutting them anew.
+
+    Image Type says so: DERIVED, MPR.
+    """
     if (
         is_uniform(header, concepts)
         or "DIXON" in image_types(header)

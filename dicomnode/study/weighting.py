@@ -107,7 +107,10 @@ def timing_of(header: InstanceHeader) -> str:
 
 
 def has_magnetisation_transfer(header: InstanceHeader) -> bool:
-    """Return whether off-resonance pulses lower the signal of tissue (Sequence Variant MTC, PS3.3 C.8.3.1)."""
+    """Return whether off-resonance pulses lower the signal of tissue.
+
+    Sequence Variant then is MTC (PS3.3 C.8.3.1).
+    """
     codes = {*header.SequenceVariant, *header.extra.get("ScanOptions", ())}
     return bool(codes & set(_MAGNETISATION_TRANSFER)) or header.extra.get("MagnetizationTransfer") in {
         "ON_RESONANCE",
@@ -116,7 +119,10 @@ def has_magnetisation_transfer(header: InstanceHeader) -> bool:
 
 
 def fluid_null_ms(RepetitionTime: float) -> float:
-    """Return the inversion time in ms that nulls fluid at a repetition time: T1 ln(2 / (1 + exp(-TR / T1)))."""
+    """Return the inversion time in ms that nulls fluid at a repetition time.
+
+    It is T1 ln(2 / (1 + exp(-TR / T1))).
+    """
     return _T1_OF_FLUID_MS * math.log(2 / (1 + math.exp(-RepetitionTime / _T1_OF_FLUID_MS)))
 
 

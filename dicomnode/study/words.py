@@ -45,16 +45,22 @@ _SIGNS = (
 # Cyrillic Te and Latin T look alike, and both are typed.
 _LOOKALIKES = re.compile(r"т(?=[12])")
 _FUSED = re.compile(
-    r"(?<![^\W_])(t[12]w?|flair|mprage|bravo|vibe|tfe|space|ax|axial|sag|cor|tra)(?=(?:post|pre|gd|gad|km|ce(?![a-z])|mdc|contrast|kontrast|nativ|flair|mprage|tse|se(?![a-z])|fs(?![a-z])))"
+    r"(?<![^\W_])(t[12]w?|flair|mprage|bravo|vibe|tfe|space|ax|axial|sag|cor|tra)"
+    r"(?=(?:post|pre|gd|gad|km|ce(?![a-z])|mdc|contrast|kontrast|nativ|flair|mprage|tse|se(?![a-z])"
+    r"|fs(?![a-z])))"
 )
 # What may stand between a negation and the agent's word: "ohne i.v. KM", "senza il mezzo di contrasto".
-_FILLERS = r"(?:(?:i|v|iv|the|any|de|di|d|du|do|da|del|della|il|la|le|el|o|a|des|den|der|dem|of|mezzo|medio|meio|produit|agent|t1|t1w) ){0,3}"
+_FILLERS = (
+    r"(?:(?:i|v|iv|the|any|de|di|d|du|do|da|del|della|il|la|le|el|o|a|des|den|der|dem|of|mezzo|medio|meio|"
+    r"produit|agent|t1|t1w) ){0,3}"
+)
 _SCRIPT_WITHOUT_BLANKS = re.compile(r"[\u0600-\u06ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _NEGATION = re.compile(
     r" (?:no|non|not|without|ohne|sans|sin|senza|sem|zonder|bez|utan|uden|без|kein|keine) $"
 )
 _BETWEEN_SCRIPTS = re.compile(
-    r"(?<=[a-z0-9])(?=[\u0400-\u04ff\u0600-\u06ff\u3040-\u9fff\uac00-\ud7af])|(?<=[\u0400-\u04ff\u0600-\u06ff\u3040-\u9fff\uac00-\ud7af])(?=[a-z0-9])"
+    r"(?<=[a-z0-9])(?=[\u0400-\u04ff\u0600-\u06ff\u3040-\u9fff\uac00-\ud7af])"
+    r"|(?<=[\u0400-\u04ff\u0600-\u06ff\u3040-\u9fff\uac00-\ud7af])(?=[a-z0-9])"
 )
 _WITHOUT_AT_END = re.compile(r" (?:without|w o|wo) $")
 _AFTER_ALONE = re.compile(r" (?:post|postc|postcontrast|postkm|postgado) ")
@@ -85,7 +91,10 @@ def normalise(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def concepts_of(text: str) -> frozenset[str]:
-    """Return the concepts of the vocabulary that a name speaks of, negated ones left out ("without diffusion")."""
+    """Return the concepts of the vocabulary that a name speaks of.
+
+    Negated ones are left out ("without diffusion").
+    """
     name = normalise(text)
     return frozenset(concept for concept, pattern in _patterns().items() if _is_affirmed(pattern, name))
 
@@ -111,7 +120,10 @@ def agent_words_of(text: str) -> AgentWords:
 
 
 def denies_agent(text: str) -> bool:
-    """Return whether the value of an element for the agent says that there was none ("none", "ohne KM", "0", "なし")."""
+    """Return whether the value of an element for the agent says that there was none.
+
+    Examples are "none", "ohne KM", "0" and "なし".
+    """
     name = normalise(text)
     if agent_words_of(text) == "without" or not name.strip():
         return True
@@ -163,7 +175,10 @@ def _alternatives(words: Iterable[str]) -> str:
 
 
 def _expression(word: str) -> str:
-    """Return the regular expression of a word of the table; blanks around tokens are looked at, not consumed."""
+    """Return the regular expression of a word of the table.
+
+    Blanks around tokens are looked at, not consumed.
+    """
     start, end = word.startswith("*"), word.endswith("*")
     literal = word.strip()
     core = normalise(literal.strip("*")).strip()

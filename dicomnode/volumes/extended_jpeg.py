@@ -1,4 +1,6 @@
-"""JPEG Extended with 12 bits a sample (Transfer Syntax 1.2.840.10008.1.2.4.51), decoded by GDCM's own 12-bit library.
+"""JPEG Extended with 12 bits a sample, decoded by GDCM's own 12-bit library.
+
+Its Transfer Syntax is 1.2.840.10008.1.2.4.51.
 
 pydicom hands such frames to no other decoder than pylibjpeg-libjpeg, whose licence is the GPL. GDCM decodes
 them too: its values are those of dcmtk, bit for bit, on the images tried.

@@ -1,4 +1,6 @@
-"""An in-memory copy of an Enhanced MR instance, brought into one order and one orientation for both converters.
+"""An in-memory copy of an Enhanced MR instance, in one order and one orientation.
+
+Both converters read the copy.
 
 dicom2nifti places frames by In-Stack Position Number but takes the geometry from the first and last frame,
 and reads the rescale of per-frame groups only; so the copy has its frames sorted by position, numbered so,

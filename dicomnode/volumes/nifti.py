@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.errors import StudyRefused
+from pipeline.counts import counted
 from pipeline.geometry import shear
 from pipeline.records import Array, Volume
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _QFORM_SHEAR = 1e-4
+_UNREADABLE = (OSError, ValueError, EOFError, zlib.error, nib.spatialimages.HeaderDataError)
 # NIfTI arrays are indexed (column, row, slice), ours (slice, row, column).
 _REVERSE_INDEX = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
 
@@ -40,30 +42,37 @@ def read_nifti(path: Path, frame_of_reference_uid: str) -> Volume:
     """
     try:
         image = nib.nifti1.load(path)
+    except (*_UNREADABLE, nib.filebasedimages.ImageFileError) as problem:
+        raise _unreadable(path.name, problem) from None
+    return volume_of_image(image, path.name, frame_of_reference_uid)
+
+
+def volume_of_image(image: nib.nifti1.Nifti1Image, name: str, frame_of_reference_uid: str) -> Volume:
+    """Return an opened NIfTI image as a volume; it raises what `read_nifti` raises, under `name`."""
+    try:
         if image.get_data_dtype().kind not in "iuf":
             raise StudyRefused(
-                f"{path.name} holds {image.get_data_dtype()} values; give one real number a voxel.",
+                f"{name} holds {image.get_data_dtype()} values; give one real number a voxel.",
                 code="not-real",
             )
-        _check_orientation(path.name, image)
+        _check_orientation(name, image)
         array = np.asarray(image.dataobj, dtype=np.float32)
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zlib.error,
-        nib.filebasedimages.ImageFileError,
-        nib.spatialimages.HeaderDataError,
-    ) as problem:
-        raise StudyRefused(
-            f"{path.name} cannot be read as NIfTI ({type(problem).__name__}).", code="nifti-unreadable"
-        ) from None
+    except _UNREADABLE as problem:
+        raise _unreadable(name, problem) from None
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3:
-        raise StudyRefused(f"{path.name} has {array.ndim} dimensions; give one 3D volume.", code="not-3d")
+        raise StudyRefused(
+            f"{name} has {counted(array.ndim, 'dimension')}; give one 3D volume.", code="not-3d"
+        )
     affine = lps_affine(np.asarray(image.affine, dtype=np.float64))
     return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), affine, frame_of_reference_uid)
+
+
+def _unreadable(name: str, problem: Exception) -> StudyRefused:
+    return StudyRefused(
+        f"{name} cannot be read as NIfTI ({type(problem).__name__}).", code="nifti-unreadable"
+    )
 
 
 def _check_orientation(name: str, image: nib.nifti1.Nifti1Image) -> None:
@@ -87,6 +96,11 @@ def _check_orientation(name: str, image: nib.nifti1.Nifti1Image) -> None:
 
 def write_nifti(path: Path, array: Array, affine: npt.NDArray[np.float64]) -> None:
     """Write a (slice, row, column) array with its LPS affine as NIfTI (uint or float as given)."""
+    nib.save(image_of_array(array, affine), path)
+
+
+def image_of_array(array: Array, affine: npt.NDArray[np.float64]) -> nib.nifti1.Nifti1Image:
+    """Return a (slice, row, column) array in LPS as a NIfTI image, (column, row, slice) in RAS."""
     ras = _RAS_TO_LPS @ affine @ _REVERSE_INDEX
     image = nib.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), ras)
     image.header.set_xyzt_units("mm")
@@ -94,7 +108,7 @@ def write_nifti(path: Path, array: Array, affine: npt.NDArray[np.float64]) -> No
     # is true.
     image.set_sform(ras, code=1)
     image.set_qform(ras if shear(ras) < _QFORM_SHEAR else None, code=1 if shear(ras) < _QFORM_SHEAR else 0)
-    nib.save(image, path)
+    return image
 
 
 def lps_affine(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

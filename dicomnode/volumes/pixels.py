@@ -179,7 +179,10 @@ def _decode_file(path: Path) -> tuple[Dataset, Array]:
 
 
 def _sign_extended(frames: Array, dataset: Dataset) -> Array:
-    """Repeat the sign bit of values that fill only Bits Stored of Bits Allocated (PS3.5 8.1.1 leaves the rest open)."""
+    """Repeat the sign bit of values that fill only Bits Stored of Bits Allocated.
+
+    PS3.5 8.1.1 leaves open what the other bits hold.
+    """
     spare = frames.dtype.itemsize * 8 - int(dataset.BitsStored)
     if (
         not np.issubdtype(frames.dtype, np.signedinteger)

@@ -1,4 +1,7 @@
-"""An upload answered, in a process of its own: archives unpacked within limits, then the path of `dicomnode segment`."""
+"""An upload answered, in a process of its own.
+
+Archives are unpacked within limits; then comes the path of `dicomnode segment`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 from dicomnode.errors import StudyRefused
 from dicomnode.records import Role
 from dicomnode.settings.config import Config
+from pipeline.counts import counted
 
 if TYPE_CHECKING:
     from dicomnode.offline.cases import OfflineCase
@@ -109,13 +113,15 @@ def unpack_archives(folder: Path, maximum_files: int, maximum_mb: int) -> None:
 def _check_members(members: list[zipfile.ZipInfo], room_files: int) -> None:
     if len(members) > room_files:
         raise StudyRefused(
-            f"The zip file holds {len(members)} files, more than an upload may have.", code="zip-too-large"
+            f"The zip file holds {counted(len(members), 'file')}, more than an upload may have.",
+            code="zip-too-large",
         )
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             raise StudyRefused(
-                "The zip file has names that lead out of its folder; it was made to do harm, or by a broken program.",
+                "The zip file has names that lead out of its folder; "
+                "it was made to do harm, or by a broken program.",
                 code="zip-path",
             )
         if member.flag_bits & _ENCRYPTED:
@@ -137,7 +143,10 @@ def _copy(source: IO[bytes], target: Path, room_bytes: int) -> int:
 
 
 def _kind_suffix(filename: str) -> str:
-    """Return the suffix of a member by which its kind is known later: of NIfTI with its role, as its name says."""
+    """Return the suffix of a member by which its kind is known later.
+
+    A NIfTI file's suffix includes its role, as its name says.
+    """
     name = filename.lower()
     for suffix in (".nii.gz", ".nii"):
         if name.endswith(suffix):

@@ -1,4 +1,7 @@
-"""Charts as SVG, made by the server; every label is escaped, and a table with the same figures stands below them."""
+"""Charts as SVG, made by the server; every label is escaped.
+
+A table with the same figures stands below each chart.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 240, 48, 44, 14
 _MOST_LABELS = 7
+_WIDEST_BAR = 90
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,13 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> Markup:
     shapes = []
     for number, bar in enumerate(bars):
         height = (_HEIGHT - _BOTTOM - _TOP) * bar.count / largest
-        x, y = _LEFT + number * step + step * 0.1, _HEIGHT - _BOTTOM - height
+        width = min(step * 0.8, _WIDEST_BAR)
+        x, y = _LEFT + (number + 0.5) * step - width / 2, _HEIGHT - _BOTTOM - height
         shapes.append(
             Markup(
-                '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}: {}</title></rect>'
-            ).format(x, y, step * 0.8, height, bar.label, bar.count)
+                '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+                "<title>{}: {}</title></rect>"
+            ).format(x, y, width, height, bar.label, bar.count)
         )
     return _frame(title, shapes, [bar.label for bar in bars], largest)
 

@@ -1,4 +1,6 @@
-"""Work on foreign files in a process of its own, with limits of time and memory: a crash there is a sentence here.
+"""Work on foreign files in a process of its own, with limits of time and memory.
+
+A crash there is a sentence here.
 
 The task travels in a file that only this user can read, written and read by this program alone.
 """
@@ -64,25 +66,36 @@ class Child:
         It has to be done.
         """
         self._task.unlink(missing_ok=True)
-        output = b"" if self._process.stdout is None else self._process.stdout.read(_LONGEST_SENTENCE)
+        stdout = self._process.stdout
+        output = b"" if stdout is None or stdout.closed else stdout.read(_LONGEST_SENTENCE)
         code = self._process.wait()
+        self._close()
         if code == 0:
             return ""
         if code == _REFUSED:
             return output.decode("utf-8", "replace").strip() or "it was refused"
-        return "the process that worked on it ended; it needs more memory or time than it may take, or is damaged"
+        return (
+            "the process that worked on it ended; "
+            "it needs more memory or time than it may take, or is damaged"
+        )
 
     def stop(self) -> None:
         """End it."""
         self._process.kill()
         self._process.wait()
+        self._close()
         self._task.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 def main(task: Path) -> int:
     """Carry out a task; return the exit code. What a `CaseRefused` says goes to standard output."""
     with task.open("rb") as file:
-        function, argument, memory_bytes = pickle.load(file)  # noqa: S301  written by our own parent, mode 0600
+        # The task was written by our own parent, mode 0600.
+        function, argument, memory_bytes = pickle.load(file)  # noqa: S301
     task.unlink(missing_ok=True)
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     os.nice(_NICENESS)

@@ -1,4 +1,6 @@
-"""The guard around every page: who asks, from where, by which name; headers on every answer; limits on every body.
+"""The guard around every page: who asks, from where, by which name.
+
+It puts headers on every answer and limits on every body.
 
 It is the outermost layer (ASGI), so that no page, static file or error leaves without it.
 """
@@ -208,7 +210,10 @@ def _read_cookie(header: str, name: str) -> str:
 
 
 def _limited(receive: Receive, headers: dict[str, str], limit: int) -> Receive:
-    """Return a `receive` that raises when the body is longer than it may be, by its header or by its bytes."""
+    """Return a `receive` that raises when the body is longer than it may be.
+
+    The length is counted by the header and by the bytes.
+    """
     declared = headers.get("content-length", "0")
     count = 0
 

@@ -1,4 +1,7 @@
-"""The state of the node: versions, models, disk, queue, peers and destinations; its checks, settings and audit trail."""
+"""The state of the node: versions, models, disk, queue, peers and destinations.
+
+Its checks, settings and audit trail are shown as well.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from dicomnode.audit.events import Audit
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout, make_durable_folders
+from dicomnode.web.patient_index import PatientIndex
 from dicomnode.web.prepared import PreparedCases
 from dicomnode.web.sessions import Sessions
 from dicomnode.web.site import Current, Site
@@ -39,16 +40,18 @@ def open_site(
     cases = PreparedCases(folder / "images", config.compute.memory_limit_mb * 2**20)
     cases.sweep()
     users = Users(config.web.users) if config.web.login and config.web.users else None
+    layout = SpoolLayout(config.storage.spool)
     return Site(
         current=current,
         ledger=ledger,
-        layout=SpoolLayout(config.storage.spool),
+        layout=layout,
         folder=folder,
         now=now,
         users=users,
         sessions=Sessions(config.web.idle_minutes * 60, config.web.session_hours * 3600),
         cases=cases,
         uploads=uploads,
+        patients=PatientIndex(ledger, layout.root),
         audit=audit,
         examine=examine,
         models=models,

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dicomnode import __version__
 from dicomnode.web.site import site_of, visitor_of
 from dicomnode.web.users import UserRole
+from pipeline.counts import counted
 
 FOLDER = Path(__file__).parent
 STATE_WORDS = {
@@ -36,6 +37,16 @@ STATE_WORDS = {
     "excluded": "left out by a rule",
 }
 """States and outcomes of the ledger as pages call them."""
+_KIND_WORDS = {
+    "seg": "Segmentation",
+    "seg-t1": "Segmentation on the T1",
+    "probability": "Probability map",
+    "pictures": "Pictures",
+    "pdf": "Report as PDF",
+    "sr": "Structured report",
+    "ko": "Key objects",
+    "summary": "Report in words",
+}
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -62,6 +73,15 @@ def clock(seconds: float | None) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def day(text: str) -> str:
+    """Return a date of DICOM (DA) for people; what is none stays as it is.
+
+    >>> day("20260105"), day("1950"), day("")
+    ('2026-01-05', '1950', '')
+    """
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdecimal() else text
+
+
 def machine_time(seconds: float) -> str:
     """Return a time of the ledger as `datetime` of an HTML time element."""
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
@@ -79,6 +99,16 @@ def span(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s"
 
 
+def kind_words(kind: str) -> str:
+    """Return what a kind of result is called; what has no name is called as it is.
+
+    >>> kind_words("seg"), kind_words("sr.enhanced.auto"), kind_words("xyz")
+    ('Segmentation', 'Structured report (enhanced, auto)', 'xyz')
+    """
+    name, *forms = kind.split(".")
+    return _KIND_WORDS.get(name, name) + (f" ({', '.join(forms)})" if forms else "")
+
+
 def size(count: float) -> str:
     """Return a number of bytes in its largest fitting unit.
 
@@ -88,7 +118,7 @@ def size(count: float) -> str:
     for unit_bytes, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit_bytes:
             return f"{count / unit_bytes:.1f} {unit}"
-    return f"{count:.0f} bytes"
+    return counted(round(count), "byte")
 
 
 def _environment() -> Environment:
@@ -99,7 +129,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clock": clock, "machine_time": machine_time, "span": span, "size": size}
+    environment.filters |= {
+        "clock": clock,
+        "machine_time": machine_time,
+        "span": span,
+        "size": size,
+        "counted": counted,
+        "day": day,
+        "kind": kind_words,
+    }
     environment.filters["words"] = lambda state: STATE_WORDS.get(state, state)
     return environment
 

@@ -1,4 +1,6 @@
-"""Images made ready for the viewer, in a process of their own: decoding foreign pixels may crash or take memory.
+"""Images made ready for the viewer, in a process of their own.
+
+Decoding foreign pixels may crash or take memory.
 
 Everything comes onto one upright grid: axis 0 to the head, 1 to the back, 2 to the left. That is the grid of
 the image that the lesions lie on; others are resampled by their positions in the scanner, without

@@ -1,4 +1,7 @@
-"""Prepared images on disk: asked for by a page, made one at a time in a process of their own, swept after a day."""
+"""Prepared images on disk: asked for by a page, made one at a time, swept after a day.
+
+Each is made in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ class PrepareTask:
 
 @dataclass(frozen=True)
 class Case:
-    """Images of one study on one upright grid: shape, spacing in mm, grey windows and lesions as `prepare` wrote them."""
+    """Images of one study on one upright grid, as `prepare` wrote them.
+
+    There are shape, spacing in mm, grey windows and lesions.
+    """
 
     folder: Path
     roles: tuple[str, ...]

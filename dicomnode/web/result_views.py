@@ -75,7 +75,10 @@ def _text(item: Dataset) -> str:
     kind = item.get("ValueType", "")
     if kind == "NUM" and item.get("MeasuredValueSequence"):
         measured = item.MeasuredValueSequence[0]
-        return f"{measured.NumericValue} {measured.MeasurementUnitsCodeSequence[0].CodeValue}"
+        # In UCUM braces hold a word that is no unit, and 1 is a plain number.
+        unit = str(measured.MeasurementUnitsCodeSequence[0].CodeValue)
+        unit = "" if unit in ("1", "{-1:1}", "{0:1}") else unit.strip("{}")
+        return f"{measured.NumericValue:g} {unit}".strip()
     if kind == "CODE":
         return str(item.ConceptCodeSequence[0].CodeMeaning)
     keyword = {

@@ -71,7 +71,8 @@ class PageServer:
             self._socket.bind((settings.bind, settings.port))
         except OSError as problem:
             raise PortError(
-                f"web.bind, web.port: {settings.bind}:{settings.port} cannot be listened on: {problem.strerror}"
+                f"web.bind, web.port: {settings.bind}:{settings.port} cannot be listened on: "
+                f"{problem.strerror}"
             ) from None
         try:
             self._server.config.load()

@@ -13,6 +13,7 @@ from dicomnode.audit.events import Audit, AuditEvent, silent
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
+from dicomnode.web.patient_index import PatientIndex
 from dicomnode.web.prepared import PreparedCases
 from dicomnode.web.sessions import LoginBrake, Sessions
 from dicomnode.web.uploads import Uploads
@@ -54,6 +55,7 @@ class Site:
     sessions: Sessions
     cases: PreparedCases
     uploads: Uploads
+    patients: PatientIndex
     audit: Audit = silent
     examine: Callable[[Config], Iterable[Any]] = lambda _config: ()
     models: Callable[[Config], Iterable[Mapping[str, str]]] = lambda _config: ()
@@ -71,6 +73,7 @@ class Site:
 
     def close(self) -> None:
         """Stop what is under way; the ledger is closed by who opened it."""
+        self.patients.close()
         self.uploads.close()
         self.cases.close()
 

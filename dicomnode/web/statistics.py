@@ -1,27 +1,29 @@
-"""Figures over days: how many studies, how quick, with which outcome, how large the lesions, why some failed."""
+"""Figures over days: how many studies, how quick, with which outcome, how large the lesions.
+
+They also say why some studies failed.
+"""
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from numpy.typing import NDArray
 
-from dicomnode.ledger.listing import AnswerLine
 from dicomnode.web.charts import Bar, Series, bar_chart, line_chart
 from dicomnode.web.pages import STATE_WORDS, render
 from dicomnode.web.site import Here, Reader
 
 router = APIRouter()
 
-_DAY_S = 86_400.0
-_VOLUME_BINS_ML = (0.0, 1.0, 5.0, 20.0, 80.0, float("inf"))
+_NOT_PROCESSED = ("refused", "failed")
+_VOLUME_BOUNDS_ML = (1.0, 5.0, 20.0, 80.0)
 
 
 @dataclass(frozen=True)
@@ -40,24 +42,27 @@ def show_statistics(
 ) -> Response:
     """Show the figures of the last days."""
     now = site.now()
-    answers = site.ledger.listing.answers(_midnight(now) - (days - 1) * _DAY_S)
-    daily = figures_of_days(answers, now, days)
-    times = [answer.answered_at - answer.received_at for answer in answers]
-    outcomes = Counter(answer.outcome for answer in answers)
-    reasons = Counter(
-        answer.code or "no code" for answer in answers if answer.outcome in ("refused", "failed")
-    )
+    starts = day_starts(now, days)
+    figures = site.ledger.answers.figures(starts[0])
+    seconds = answer_seconds(figures.times)
+    daily = figures_of_days(figures.times, seconds, starts)
+    outcomes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for (outcome, code), count in figures.counts.items():
+        outcomes[outcome] += count
+        if outcome in _NOT_PROCESSED:
+            reasons[code or "no code"] += count
     return render(
         request,
         "statistics.html",
         days=days,
-        count=len(answers),
-        median_s=float(np.median(times)) if times else None,
-        p95_s=float(np.percentile(times, 95)) if times else None,
-        studies_chart=bar_chart("Studies a day", [Bar(day.day, day.count) for day in daily]),
+        count=len(seconds),
+        median_s=_percentile(seconds, 50),
+        p95_s=_percentile(seconds, 95),
+        studies_chart=bar_chart("Studies a day", [Bar(day.day[5:], day.count) for day in daily]),
         times_chart=line_chart(
             "Seconds from the last image to the results",
-            [day.day for day in daily],
+            [day.day[5:] for day in daily],
             [
                 Series("median", "dot", [day.median_s for day in daily]),
                 Series("95th percentile", "dot95", [day.p95_s for day in daily]),
@@ -66,42 +71,67 @@ def show_statistics(
         outcomes_chart=bar_chart(
             "Outcomes", [Bar(STATE_WORDS.get(name, name), n) for name, n in outcomes.most_common()]
         ),
-        volumes_chart=bar_chart("Lesion volume of a study, ml", volume_bars(answers)),
+        volumes_chart=bar_chart("Lesion volume of a study, ml", volume_bars(figures.volumes_ml)),
         reasons=reasons.most_common(20),
         daily=daily,
     )
 
 
-def figures_of_days(answers: Sequence[AnswerLine], now: float, days: int) -> list[DayFigures]:
-    """Return the figures of each of the last days, the oldest first; a day without answers is there too."""
+def day_starts(now: float, days: int) -> list[float]:
+    """Return when each of the last local days began, and when tomorrow begins.
+
+    The oldest comes first. Times are in seconds since the epoch.
+
+    A day in which clocks are changed has 23 or 25 hours.
+    """
     today = datetime.fromtimestamp(now).astimezone().date()
-    names = [(today - timedelta(days=back)).isoformat() for back in range(days - 1, -1, -1)]
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for answer in answers:
-        day = datetime.fromtimestamp(answer.received_at).astimezone().date().isoformat()
-        if day in times:
-            times[day].append(max(0.0, answer.answered_at - answer.received_at))
+    mornings = (datetime.combine(today - timedelta(days=back), time.min) for back in range(days - 1, -2, -1))
+    return [morning.timestamp() for morning in mornings]
+
+
+def answer_seconds(times: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """Return the seconds from the last image to the answer of each study."""
+    columns = np.array(times, np.float64).reshape(-1, 2)
+    return np.maximum(0.0, columns[:, 1] - columns[:, 0])
+
+
+def figures_of_days(
+    times: Sequence[tuple[float, float]], seconds: NDArray[np.float64], starts: Sequence[float]
+) -> list[DayFigures]:
+    """Return the figures of each day, the oldest first; a day without answers is there too.
+
+    Parameters
+    ----------
+    times
+        When the last image came and when it was answered, in the order of the first.
+    seconds
+        What lies between the two.
+    starts
+        As `day_starts` returns them.
+    """
+    received_at = np.array(times, np.float64).reshape(-1, 2)[:, 0]
+    edges = np.searchsorted(received_at, starts)
     return [
         DayFigures(
-            day,
-            len(seconds),
-            float(np.median(seconds)) if seconds else None,
-            float(np.percentile(seconds, 95)) if seconds else None,
+            datetime.fromtimestamp(start).astimezone().date().isoformat(),
+            int(end - begin),
+            _percentile(seconds[begin:end], 50),
+            _percentile(seconds[begin:end], 95),
         )
-        for day, seconds in times.items()
+        for start, begin, end in zip(starts, edges, edges[1:], strict=False)
     ]
 
 
-def volume_bars(answers: Sequence[AnswerLine]) -> list[Bar]:
+def volume_bars(volumes_ml: Sequence[float]) -> list[Bar]:
     """Return how many studies have a total lesion volume in each range, without those that have none."""
-    volumes = [answer.total_ml for answer in answers if answer.total_ml]
-    bars = []
-    for low, high in itertools.pairwise(_VOLUME_BINS_ML):
-        label = f"over {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
-        bars.append(Bar(label, sum(low < volume <= high for volume in volumes)))
-    return bars
+    bins = np.searchsorted(_VOLUME_BOUNDS_ML, np.array(volumes_ml, np.float64), side="left")
+    counts = np.bincount(bins, minlength=len(_VOLUME_BOUNDS_ML) + 1)
+    lows = ("0", *(f"{bound:g}" for bound in _VOLUME_BOUNDS_ML))
+    labels = [f"{low} to {bound:g}" for low, bound in zip(lows, _VOLUME_BOUNDS_ML, strict=False)]
+    return [
+        Bar(label, int(count)) for label, count in zip((*labels, f"over {lows[-1]}"), counts, strict=True)
+    ]
 
 
-def _midnight(now: float) -> float:
-    today = datetime.fromtimestamp(now).astimezone()
-    return today.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+def _percentile(seconds: NDArray[np.float64], percent: float) -> float | None:
+    return float(np.percentile(seconds, percent)) if len(seconds) else None

@@ -15,8 +15,9 @@ from dicomnode.ledger.shown import StudyLine
 from dicomnode.states import DeliveryState, JobState, Outcome
 from dicomnode.uids import is_uid
 from dicomnode.web.pages import render
-from dicomnode.web.patients import search_patients
-from dicomnode.web.site import Form, Here, Reader
+from dicomnode.web.site import Form, Here, Reader, site_of
+from dicomnode.web.waiting import reasons_of
+from pipeline.counts import counted
 
 router = APIRouter()
 
@@ -60,12 +61,13 @@ def search(request: Request, site: Here, visitor: Reader, form: Form) -> Respons
     patient, accession = form.get("patient_id", "").strip()[:64], form.get("accession", "").strip()[:64]
     if not patient and not accession:
         raise HTTPException(400, "Give a patient ID or an accession number.")
-    searched = search_patients(site, patient, accession)
+    searched = site.patients.search(patient, accession)
     site.audit(
         AuditEvent(
             "studies-searched",
             peer_host=visitor.address,
-            detail=f"by {'patient ID' if patient else 'accession number'}: {len(searched.lines)} studies",
+            detail=f"by {'patient ID' if patient else 'accession number'}: "
+            f"{counted(searched.matches, 'study', 'studies')}",
             user=visitor.user_name,
         )
     )
@@ -80,6 +82,7 @@ def _show(
         request,
         "studies.html",
         lines=lines,
+        waiting_for=reasons_of(site_of(request), lines),
         typed=dict.fromkeys(("state", "outcome", "delivery", "uid", "ae", "since", "until"), "") | typed,
         filters=filters,
         following=following,

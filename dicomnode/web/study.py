@@ -1,9 +1,13 @@
-"""One study: its story as a timeline, its series, findings, results and deliveries, and what may be ordered for it."""
+"""One study: its story as a timeline, its series, findings, results and deliveries.
+
+It also offers what may be ordered for the study.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +15,14 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from dicomnode.audit.events import AuditEvent
-from dicomnode.errors import RetryLater
-from dicomnode.ledger.shown import JobStory, ResultLine, StudyHistory
-from dicomnode.states import JobState
-from dicomnode.study.assembly import assemble, readiness
+from dicomnode.ledger.shown import ResultLine, StudyHistory
 from dicomnode.uids import is_uid
 from dicomnode.web.pages import render
 from dicomnode.web.patients import read_person
 from dicomnode.web.result_views import pdf_of, picture_of, report_lines
 from dicomnode.web.site import Form, Here, OperatingUser, Reader, Site, Visitor, audit_view
+from dicomnode.web.waiting import waiting_for
+from pipeline.counts import counted
 
 router = APIRouter(prefix="/studies")
 
@@ -38,7 +41,8 @@ class Order:
 ORDERS: Mapping[str, Order] = {
     "retry": Order(
         "Retry",
-        "What was given up or waits for its next try is sent again now; where nothing waits, the study is answered again.",
+        "What was given up or waits for its next try is sent again now; "
+        "where nothing waits, the study is answered again.",
     ),
     "answer-again": Order(
         "Answer again",
@@ -56,12 +60,13 @@ ORDERS: Mapping[str, Order] = {
 
 @dataclass(frozen=True)
 class TimelineEntry:
-    """One happening: when, in which words, and how it is coloured."""
+    """One happening: when, in which words, how it is coloured, and how often in a row."""
 
     at: float
     heading: str
     detail: str
     tone: str
+    count: int = 1
 
 
 @router.get("/{StudyInstanceUID}")
@@ -77,7 +82,7 @@ def show_study(request: Request, site: Here, visitor: Reader, StudyInstanceUID: 
         "study.html",
         history=history,
         job=job,
-        person=read_person(site, StudyInstanceUID),
+        person=read_person(site.ledger, site.layout.root, StudyInstanceUID),
         choice=_choice(history, detail),
         findings=findings,
         steps=detail.get("steps", ()),
@@ -86,7 +91,7 @@ def show_study(request: Request, site: Here, visitor: Reader, StudyInstanceUID: 
         rules=detail.get("rules", ()),
         rule=detail.get("rule"),
         timeline=list(timeline(history)),
-        waiting_for=_waiting_for(site, history, job),
+        waiting_for=waiting_for(site, job.state, StudyInstanceUID, history.last_received_at) if job else "",
         orders=ORDERS,
         has_viewer=job is not None and any(line.kind.startswith("seg") for line in job.results),
         viewer_url=site.config.web.viewer_url.replace("{StudyInstanceUID}", StudyInstanceUID),
@@ -212,7 +217,7 @@ def timeline(history: StudyHistory) -> Iterator[TimelineEntry]:
     entries = [
         TimelineEntry(
             transfer.since,
-            f"{transfer.instances} images received",
+            counted(transfer.instances, "image") + " received",
             f"from {transfer.calling_ae} at {transfer.peer_host}, within "
             f"{max(0.0, transfer.until - transfer.since):.0f} s",
             "calm",
@@ -220,7 +225,10 @@ def timeline(history: StudyHistory) -> Iterator[TimelineEntry]:
         for transfer in history.received
     ]
     entries += [_entry(line.at, line.event, line.detail) for line in history.events]
-    yield from sorted(entries, key=lambda entry: entry.at)
+    in_order = sorted(entries, key=lambda entry: entry.at)
+    for _, group in itertools.groupby(in_order, key=lambda entry: (entry.heading, entry.detail, entry.tone)):
+        alike = list(group)
+        yield replace(alike[0], count=len(alike))
 
 
 _HEADINGS = {
@@ -242,6 +250,7 @@ _HEADINGS = {
     "retried": ("Deliveries tried again by the operator", "calm"),
     "replayed": ("To be answered again", "calm"),
     "reopened": ("Reopened by the operator", "calm"),
+    "not-confirmable": ("Arrival cannot be proved", "calm"),
     "delivered-again": ("Results to be sent once more", "calm"),
 }
 
@@ -275,23 +284,6 @@ def _choice(history: StudyHistory, detail: Mapping[str, Any]) -> list[dict[str, 
 
 
 _NOT_JUDGED = {"plane": "", "spacing_mm": None, "use": "", "role": None, "reason": ""}
-
-
-def _waiting_for(site: Site, history: StudyHistory, job: JobStory | None) -> str:
-    """Return what a waiting study waits for, as the working side will judge it."""
-    if job is None or job.state != JobState.WAITING.value:
-        return ""
-    uid = history.StudyInstanceUID
-    try:
-        study = assemble(uid, site.ledger.instances.of_study(uid))
-        verdict = readiness(
-            study, site.config.selection, site.config.study, history.last_received_at, site.now(), None
-        )
-    except RetryLater:
-        raise
-    except Exception:  # noqa: BLE001  whatever headers a study has, its page must open
-        return "It cannot be judged yet; it is taken when it has been quiet for a while."
-    return verdict.reason
 
 
 def _audit_download(site: Site, visitor: Visitor, StudyInstanceUID: str, line: ResultLine) -> None:

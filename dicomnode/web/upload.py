@@ -1,4 +1,7 @@
-"""Upload a study and look at its answer: the node's image path on files, for somebody without a command line."""
+"""Upload a study and look at its answer, for somebody without a command line.
+
+It is the node's image path on files.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from dicomnode.web.sources import FolderSource
 from dicomnode.web.uploads import Upload
 from dicomnode.web.users import UserRole
 from dicomnode.web.viewer import LookQuery, ShownCase, show_cases, show_waiting, slice_answer
+from pipeline.counts import counted
 
 router = APIRouter(prefix="/uploads")
 
@@ -77,7 +81,7 @@ def start(site: Here, visitor: UploadingUser, form: Form, name: str) -> Response
         AuditEvent(
             "file-uploaded",
             peer_host=visitor.address,
-            detail=f"upload {name}: {upload.files} files",
+            detail=f"upload {name}: {counted(upload.files, 'file')}",
             user=visitor.user_name,
         )
     )
@@ -98,7 +102,13 @@ def show_upload(request: Request, site: Here, visitor: UploadingUser, name: str)
     upload = find_upload(site, visitor, name)
     output = site.uploads.output(upload)
     files = [
-        {"number": number, "name": str(path.relative_to(output)), "size": path.stat().st_size}
+        {
+            "number": number,
+            "name": str(path.relative_to(output)),
+            "size": path.stat().st_size,
+            # First what people look for.
+            "rank": (path.suffix not in (".dcm", ".png"), str(path)),
+        }
         for number, path in enumerate(site.uploads.results(upload))
     ]
     answers = site.uploads.answers(upload) if upload.state == "done" else []

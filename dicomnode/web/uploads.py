@@ -29,6 +29,7 @@ from dicomnode.errors import NodeError
 from dicomnode.settings.config import Config
 from dicomnode.web.answer_upload import UploadTask, answer_upload
 from dicomnode.web.child import Child
+from pipeline.counts import counted
 
 log = structlog.get_logger()
 
@@ -88,7 +89,10 @@ class Uploads:
             self._worker.join(10)
 
     def create(self, owner: str) -> Upload:
-        """Return a new upload that files can be added to; `UploadRefused` when too many are open or the disk is full."""
+        """Return a new upload that files can be added to.
+
+        `UploadRefused` is raised when too many are open or the disk is full.
+        """
         with self._lock:
             unfinished = [
                 item for item in self.all() if item.owner == owner and item.state in ("open", "queued")
@@ -109,14 +113,17 @@ class Uploads:
 
     @contextmanager
     def new_file(self, upload: Upload, suffix: str) -> Iterator[tuple[BinaryIO, int]]:
-        """Give a file to write into, and how many bytes it may get; it counts when the block ends well, else it is gone."""
+        """Give a file to write into, and how many bytes it may get.
+
+        It counts when the block ends well; else it is removed.
+        """
         settings = self._config().web
         room = settings.upload_maximum_mb * 2**20 - upload.size_bytes
         if upload.state != "open":
             raise UploadRefused("This upload is closed; begin a new one.")
         if upload.files >= settings.upload_maximum_files:
             raise UploadRefused(
-                f"An upload may have {settings.upload_maximum_files} files; send them as several."
+                f"An upload may have {counted(settings.upload_maximum_files, 'file')}; send them as several."
             )
         folder = self._folder / upload.name / "in"
         path = folder / f"{upload.files + 1:06d}-{secrets.token_hex(4)}{suffix}"

@@ -11,7 +11,8 @@ from fastapi.responses import Response
 
 from dicomnode.ledger.shown import JobStory, StudyHistory
 from dicomnode.study.earlier import find_earlier
-from dicomnode.web.pages import render
+from dicomnode.web.pages import day, render
+from dicomnode.web.patients import read_person
 from dicomnode.web.prepared import Case
 from dicomnode.web.site import Here, Reader, Site, audit_view
 from dicomnode.web.slices import PLANES, Look, Plane, draw_slice, lesion_color, slice_count
@@ -23,11 +24,12 @@ router = APIRouter(prefix="/studies")
 
 @dataclass(frozen=True)
 class ShownCase:
-    """A case on the page of the viewer: its title, where its slices are, and the case."""
+    """A case on the page of the viewer: its title, where its slices are, the case, and whose it is."""
 
     title: str
     slices: str
     case: Case
+    subject: str = ""
 
 
 class LookQuery:
@@ -137,13 +139,19 @@ def _prepare(site: Site, history: StudyHistory) -> tuple[ShownCase | None, str]:
     name = _case_name(uid, job.revision)
     case = site.cases.find(name)
     if case is not None:
-        return ShownCase(uid, f"/studies/{uid}/slices/{job.revision}", case), ""
+        return ShownCase(uid, f"/studies/{uid}/slices/{job.revision}", case, _subject(site, uid)), ""
     instances = tuple(site.ledger.instances.of_study(uid))
     paths = {line.kind.partition(".")[0]: site.layout.root / line.path for line in job.results}
     source = StudySource(
         uid, job.revision, instances, site.config, paths.get("seg"), paths.get("probability")
     )
     return None, site.cases.ask_for(name, source)
+
+
+def _subject(site: Site, StudyInstanceUID: str) -> str:
+    """Return name, ID and day of a study, as far as its images say them: two studies must not be mixed up."""
+    person = read_person(site.ledger, site.layout.root, StudyInstanceUID)
+    return ", ".join(text for text in (person.PatientName, person.PatientID, day(person.StudyDate)) if text)
 
 
 def _answered_job(history: StudyHistory) -> JobStory:

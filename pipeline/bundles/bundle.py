@@ -207,7 +207,9 @@ def find_bundle(models_dir: Path, name: str, families: Families) -> Bundle:
 def open_graph(
     bundle: Bundle, threads: int, name: str = GRAPH, *, cuda: bool = False
 ) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session on the CPU or on CUDA, made of the checked bytes, its graph held against the manifest.
+    """Return an ONNX Runtime session of the checked bytes on the CPU or on CUDA.
+
+    The graph is compared with the manifest.
 
     Weights stored as Float16 are widened once, when the session folds its constants.
 

@@ -14,7 +14,10 @@ from pipeline.records import Volume
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One case; distances in mm, volumes in ml, NaN where a figure is not defined (see `overlap`, `surface`, `lesions`)."""
+    """One case; distances in mm, volumes in ml, NaN where a figure is not defined.
+
+    When a figure is defined stands in `overlap`, `surface` and `lesions`.
+    """
 
     name: str
     true_ml: float

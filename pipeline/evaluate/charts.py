@@ -1,4 +1,7 @@
-"""A drawing area with axes, ticks and words, on Pillow: three plots do not need a plotting library on a node."""
+"""A drawing area with axes, ticks and words, on Pillow.
+
+Three plots do not need a plotting library on a node.
+"""
 
 from __future__ import annotations
 

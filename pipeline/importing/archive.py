@@ -1,4 +1,7 @@
-"""A result folder, or a ZIP of one (nnU-Net's own export), found and unpacked without following what a foreign archive says."""
+"""A result folder, or a ZIP of one (nnU-Net's own export), found and unpacked.
+
+Nothing that a foreign archive says is followed.
+"""
 
 from __future__ import annotations
 

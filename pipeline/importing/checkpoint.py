@@ -49,7 +49,8 @@ class _PlainUnpickler(pickle.Unpickler):
         for library in ("numpy.core", "numpy._core"):
             for attribute_name in _NUMPY_ARRAYS.get(name, ()):
                 if module == f"{library}.{attribute_name}":
-                    return getattr(getattr(np._core, attribute_name), name)  # type: ignore[attr-defined]  # noqa: SLF001
+                    core = np._core  # type: ignore[attr-defined]  # noqa: SLF001
+                    return getattr(getattr(core, attribute_name), name)
         if (
             module == "numpy"
             and isinstance(getattr(np, name, None), type)

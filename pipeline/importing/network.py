@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pipeline.counts import counted
 from pipeline.importing.problem import ImportProblem
 from pipeline.records import Array
 
@@ -119,7 +120,8 @@ class Weights:
         left = sorted(name for name in self._arrays if name not in self._used and not re.match(ignored, name))
         if left:
             raise ImportProblem(
-                f"the checkpoint has {len(left)} weights that its architecture does not explain, first {left[0]!r}: "
+                f"the checkpoint has {counted(len(left), 'weight')} that its architecture does not explain, "
+                f"first {left[0]!r}: "
                 "it is a changed architecture, which is not supported"
             )
 
@@ -156,7 +158,8 @@ class _Blocks:
         kernel = self.weights.take(f"{conv}.weight")
         if kernel.ndim != 2 + self.layout.dimensions:
             raise ImportProblem(
-                f"{conv}.weight has {kernel.ndim - 2} dimensions, the plans say {self.layout.dimensions}"
+                f"{conv}.weight has {counted(kernel.ndim - 2, 'dimension')}, "
+                f"the plans say {self.layout.dimensions}"
             )
         # A constant added before instance normalisation is taken out again by it, so the bias is read but not
         # kept.

@@ -1,4 +1,7 @@
-"""`import_nnunet`: a trained nnU-Net's folder or ZIP becomes a bundle, once it has answered as the original does."""
+"""`import_nnunet`: a trained nnU-Net's folder or ZIP becomes a bundle.
+
+It becomes one once it has answered as the original does.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 import onnx
 
 from pipeline.bundles.bundle import Bundle, verify_bundle
+from pipeline.counts import counted
 from pipeline.importing.archive import find_results, open_source
 from pipeline.importing.bundle_files import graph_name, staged_bundle, write_bundle
 from pipeline.importing.graph import INPUT, OUTPUT, write_graph
@@ -70,7 +74,10 @@ class NnUNetOptions:
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """The installed bundle, how it compares with the original and which weights it keeps, and what was read."""
+    """The installed bundle, its comparison with the original, and what was read.
+
+    The comparison also says which weights the bundle keeps.
+    """
 
     bundle: Bundle
     choice: Choice
@@ -142,8 +149,8 @@ def _spec(trained: Trained, options: NnUNetOptions) -> NnUNetSpec:
         )
     if len(options.channels) != len(plans.schemes) or len(set(options.channels)) != len(options.channels):
         raise ImportProblem(
-            f"{len(options.channels)} channel roles were given, the network takes "
-            f"{len(plans.schemes)} different images: {channel_list}"
+            f"{counted(len(options.channels), 'channel role was', 'channel roles were')} given, "
+            f"the network takes {counted(len(plans.schemes), 'image', 'different images')}: {channel_list}"
         )
     for role in options.channels:
         if role not in ROLES:
@@ -185,7 +192,8 @@ def _graphs(trained: Trained, spec: NnUNetSpec, *, float16: bool) -> dict[str, o
         )
         if classes != spec.classes:
             raise ImportProblem(
-                f"fold {fold}: the network gives {classes} classes, the labels are {spec.classes}"
+                f"fold {fold}: the network gives {counted(classes, 'class', 'classes')}, "
+                f"the labels are {spec.classes}"
             )
         try:
             graphs[graph_name(number)] = store_as_float16(model) if float16 else model
@@ -291,7 +299,8 @@ def _agreement(choice: Choice) -> str:
 
 Weights are kept as {choice.kept}: {choice.because}. {choice.test_words()}
 
-| case | compared with | weights | mean difference of probability | largest | 1 - Dice of the masks | lesion voxels |
+| case | compared with | weights | mean difference of probability | largest \
+| 1 - Dice of the masks | lesion voxels |
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 """

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 from pipeline.bundles.bundle import Bundle, verify_bundle
 from pipeline.bundles.manifest import GRAPH
+from pipeline.counts import counted
 from pipeline.importing.bundle_files import staged_bundle, write_manifest
 from pipeline.importing.problem import ImportProblem
 from pipeline.segmenters.families import find_bundle, load_bundle
@@ -75,7 +76,8 @@ def fit_graph(model: onnx.ModelProto, manifest: Mapping[str, Any], graph_name: s
     inputs = [value for value in graph.input if value.name not in weights]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise ImportProblem(
-            f"{graph_name} has {len(inputs)} inputs and {len(graph.output)} outputs; one of each is supported"
+            f"{graph_name} has {counted(len(inputs), 'input')} and {counted(len(graph.output), 'output')}; "
+            "one of each is supported"
         )
     try:
         wanted_in, wanted_out = str(manifest["input"]["name"]), str(manifest["output"]["name"])

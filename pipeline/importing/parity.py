@@ -18,6 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.bundles.bundle import Bundle
+from pipeline.counts import counted
 from pipeline.importing.problem import ImportProblem
 from pipeline.importing.reference import reference_network
 from pipeline.importing.trained import Trained
@@ -125,7 +126,7 @@ def choose_cases(paths: Sequence[Path], spec: NnUNetSpec, window: Window) -> lis
         if array.ndim != 4 or len(array) != len(spec.schemes):
             raise ImportProblem(
                 f"the case {name} has the shape {array.shape}; (channel, slice, row, column) with "
-                f"{len(spec.schemes)} channels is needed"
+                f"{counted(len(spec.schemes), 'channel')} is needed"
             )
     return cases or list(synthetic_cases(spec, window))
 
@@ -143,7 +144,10 @@ def synthetic_cases(spec: NnUNetSpec, window: Window) -> Iterator[Case]:
 def _synthetic(
     spec: NnUNetSpec, window: Window, long: float, coarser: float, seed: int
 ) -> tuple[FloatArray, tuple[float, float, float]]:
-    """Return an image `long` patches long on its last axis, 0.8 on the others, of voxels `coarser` times the network's."""
+    """Return an image `long` patches long on its last axis, 0.8 on the others.
+
+    Its voxels are `coarser` times those of the network.
+    """
     sizes = [
         max(6, round(size * factor / coarser))
         for size, factor in zip(window.patch, (0.8, 0.8, long), strict=True)

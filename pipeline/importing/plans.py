@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.counts import counted
 from pipeline.geometry import Shape, Triple, as_shape
 from pipeline.importing.network import Layout
 from pipeline.importing.problem import ImportProblem
@@ -111,7 +112,9 @@ def read_plans_v2(plans: Mapping[str, Any], dataset: Mapping[str, Any], configur
             f"plans.json is not as nnU-Net writes it: {type(problem).__name__} {problem}"
         ) from None
     if len(names) != len(schemes):
-        raise ImportProblem(f"dataset.json names {len(names)} channels, plans.json normalises {len(schemes)}")
+        raise ImportProblem(
+            f"dataset.json names {counted(len(names), 'channel')}, plans.json normalises {len(schemes)}"
+        )
     return read
 
 

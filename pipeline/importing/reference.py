@@ -13,7 +13,10 @@ from pipeline.records import Array, FloatArray
 
 
 def reference_network(layout: Layout, arrays: Mapping[str, Array]) -> Callable[[FloatArray], FloatArray]:
-    """Return the network as a function of one patch (channel, slice, row, column) to logits (class, slice, row, column)."""
+    """Return the network as a function of one patch to logits.
+
+    A patch is (channel, slice, row, column), and the logits are (class, slice, row, column).
+    """
 
     def run(patch: FloatArray) -> FloatArray:
         x = torch.from_numpy(np.ascontiguousarray(patch, np.float32))[None]

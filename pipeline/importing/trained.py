@@ -16,17 +16,19 @@ from pipeline.importing.problem import ImportProblem
 from pipeline.records import Array
 
 _TRAINERS_V2 = (
-    r"nnUNetTrainer(DA5(ord0|Segord0|_10epochs|ord0_DA5)?|DAOrd0|NoDA|NoMirroring|_onlyMirror01(_1500ep)?|_noDummy2DDA|NoDummy2DDA|"
-    r"CELoss(_5epochs)?|DiceCELoss_noSmooth|DiceLoss|TopkLoss|TopK10Loss|DiceTopK10Loss|CosAnneal|_warmup[a-z0-9_]*|NoDeepSupervision|"
-    r"Adam|Adan|Adam[a-zA-Z0-9]*|Vanilla[a-zA-Z0-9]*|_probabilisticOversampling[a-z0-9_]*|_[0-9]+epochs?(_NoMirroring)?)?"
+    r"nnUNetTrainer(DA5(ord0|Segord0|_10epochs|ord0_DA5)?|DAOrd0|NoDA|NoMirroring|_onlyMirror01(_1500ep)?|"
+    r"_noDummy2DDA|NoDummy2DDA|CELoss(_5epochs)?|DiceCELoss_noSmooth|DiceLoss|TopkLoss|TopK10Loss|"
+    r"DiceTopK10Loss|CosAnneal|_warmup[a-z0-9_]*|NoDeepSupervision|Adam|Adan|Adam[a-zA-Z0-9]*|"
+    r"Vanilla[a-zA-Z0-9]*|_probabilisticOversampling[a-z0-9_]*|_[0-9]+epochs?(_NoMirroring)?)?"
 )
 """The package's own trainers that change training only.
 
 Batch normalisation and competition trainers change the network.
 """
 _TRAINERS_V1 = (
-    r"nnUNetTrainerV2(_noMirroring|_fp32|_DDP|_DP|_warmup|_Adam[a-zA-Z0-9_]*|_Loss_[a-zA-Z0-9_]*|_noDataAugmentation|_noDeepSupervision|"
-    r"_insaneDA|_DA[0-9]?|_lReLU[a-zA-Z_0-9]*|_SGD_[a-zA-Z0-9_]*|_cycleAtEnd[0-9]*|_reduceMomentumDuringTraining|_[0-9]+epochs)?"
+    r"nnUNetTrainerV2(_noMirroring|_fp32|_DDP|_DP|_warmup|_Adam[a-zA-Z0-9_]*|_Loss_[a-zA-Z0-9_]*|"
+    r"_noDataAugmentation|_noDeepSupervision|_insaneDA|_DA[0-9]?|_lReLU[a-zA-Z_0-9]*|_SGD_[a-zA-Z0-9_]*|"
+    r"_cycleAtEnd[0-9]*|_reduceMomentumDuringTraining|_[0-9]+epochs)?"
 )
 
 

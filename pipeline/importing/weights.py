@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.bundles.bundle import Bundle
+from pipeline.counts import counted
 from pipeline.evaluate.equivalence import Equivalence, paired_tost
 from pipeline.importing.parity import Case, Original, Parity, answer_of, compare, original_answer
 from pipeline.importing.problem import ImportProblem
@@ -56,7 +57,8 @@ class Choice:
             )
         verdict = "equivalent" if test.equivalent else "not equivalent"
         return (
-            f"Dice with Float16 against Float32 weights, two one-sided tests on {test.cases} cases at a margin of {test.margin:g}: "
+            "Dice with Float16 against Float32 weights, "
+            f"two one-sided tests on {counted(test.cases, 'case')} at a margin of {test.margin:g}: "
             f"mean change {test.mean_difference:.1e}, p = {test.p_value:.2g} ({verdict})."
         )
 

@@ -37,7 +37,9 @@ class TilePlan:
 
 
 def plan_tiles(shape: Sequence[int], patch: Sequence[int], step: float, *, gaussian: bool) -> TilePlan:
-    """Spread the fewest tiles that overlap by at least 1 - `step` evenly over the image, first and last at the rim.
+    """Spread the fewest tiles evenly over the image, first and last at the rim.
+
+    Neighbours overlap by at least 1 - `step`.
 
     The rule is nnU-Net's (`inference/sliding_window_prediction.py`, `compute_steps_for_sliding_window`).
     """

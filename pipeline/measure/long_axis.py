@@ -18,7 +18,10 @@ METHOD = "longest distance of two pixel edges in one slice"
 
 
 def find_long_axis(voxels: Index, affine: Affine) -> LongAxis:
-    """Return the long axis of a lesion given by its (slice, row, column) voxels; the lowest slice wins a tie."""
+    """Return the long axis of a lesion given by its (slice, row, column) voxels.
+
+    The lowest slice wins a tie.
+    """
     # Only the ends of each row can be the farthest apart.
     ends = row_ends(voxels)
     best: LongAxis | None = None

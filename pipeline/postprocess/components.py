@@ -15,7 +15,9 @@ from pipeline.records import FloatArray
 def apply_peak(
     probability: FloatArray, threshold: float, peak: float | FloatArray, connectivity: int
 ) -> tuple[FloatArray, int]:
-    """Set the probability to zero in every piece at the threshold that nowhere reaches the peak (thresholding with hysteresis, Canny 1986).
+    """Set the probability to zero in pieces at the threshold that nowhere reach the peak.
+
+    The method is thresholding with hysteresis (Canny 1986).
 
     A low threshold outlines a lesion well, and also lets through faint pieces that are none; a network is
     sure somewhere of what it is right about.

@@ -24,7 +24,10 @@ def apply_threshold(probability: FloatArray, threshold: float) -> npt.NDArray[np
 
 
 def _distance_mm(mask: Volume) -> FloatArray:
-    """Distance to the mask along the grid's own axes; the axes are perpendicular (checked at the entrance)."""
+    """Distance to the mask along the grid's own axes.
+
+    The axes are perpendicular, which was checked at the entrance.
+    """
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(mask.array, dtype=np.uint8))
     image.SetSpacing(spacing_mm(mask.affine)[::-1])
     distance: FloatArray = SimpleITK.GetArrayFromImage(

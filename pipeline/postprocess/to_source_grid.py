@@ -9,7 +9,9 @@ from pipeline.records import Volume
 
 
 def apply_to_source_grid(probability: Volume, grid: Grid) -> Volume:
-    """Return the probability linearly interpolated at the grid's voxel centres, zero where the network saw nothing.
+    """Return the probability linearly interpolated at the grid's voxel centres.
+
+    It is zero where the network saw nothing.
 
     Raises
     ------

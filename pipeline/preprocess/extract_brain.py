@@ -107,6 +107,9 @@ def find_coverage_remarks(mask: Volume) -> list[Finding]:
 
 
 def move_brain(brain: Brain, grid: Grid, link: Affine) -> Brain:
-    """Return the brain on another image's extractor grid; `link` is 4x4 from the grid's mm to the brain's mm."""
+    """Return the brain on another image's extractor grid.
+
+    `link` is 4x4, from the grid's mm to the brain's mm.
+    """
     soft = grid.fill(sample_linear(brain.soft, grid, link))
     return apply_brain_threshold(soft, brain.threshold)

@@ -30,7 +30,10 @@ IDENTITY: Affine = np.eye(4)
 
 
 def plan_covering_grid(grid: Grid, spacing: Triple, at_least: Shape) -> Grid:
-    """Return an axial canonical grid, centred on the field of view, that holds all of it and at least one patch."""
+    """Return an axial canonical grid that holds all of the field of view.
+
+    It is centred on the field of view and holds at least one patch.
+    """
     shape = [
         max(p, int(np.ceil(e / s)) + 1) for p, e, s in zip(at_least, extent_mm(grid), spacing, strict=True)
     ]
@@ -42,7 +45,10 @@ def plan_covering_grid(grid: Grid, spacing: Triple, at_least: Shape) -> Grid:
 
 
 def plan_mask_grid(mask: Volume, spacing: Triple, at_least: Shape) -> Grid:
-    """Return an axial canonical grid centred on the box of an axial canonical mask, at least one patch large."""
+    """Return an axial canonical grid centred on the box of an axial canonical mask.
+
+    It is at least one patch large.
+    """
     # First and last slice, row and column of the mask.
     inside = [
         np.flatnonzero(mask.array.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3)
@@ -84,7 +90,10 @@ def apply_resampling(scheme: str, volume: Volume, grid: Grid, link: Affine = IDE
 
 
 def sample_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatArray:
-    """Return the volume linearly interpolated at the grid's voxel centres, without smoothing; zero outside."""
+    """Return the volume linearly interpolated at the grid's voxel centres, zero outside.
+
+    There is no smoothing.
+    """
     return _interpolate(
         volume.array.astype(np.float32, copy=False),
         np.linalg.inv(volume.affine) @ link @ grid.affine,
@@ -93,7 +102,10 @@ def sample_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatA
 
 
 def sample_gaussian_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatArray:
-    """Blur each axis that becomes coarser with sigma 0.42*sqrt((target/source)^2 - 1) voxels, then interpolate linearly."""
+    """Blur each axis that becomes coarser, then interpolate linearly.
+
+    Sigma is 0.42*sqrt((target/source)^2 - 1) voxels.
+    """
     matrix = np.linalg.inv(volume.affine) @ link @ grid.affine
     # Length of one source step, counted in target voxels.
     reach = np.linalg.norm(np.linalg.inv(matrix)[:3, :3], axis=0)

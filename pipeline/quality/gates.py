@@ -42,7 +42,10 @@ class Quality:
 
 
 def measure_quality(image: Volume, brain: Brain, network_spacing_mm: Triple) -> Quality:
-    """Return what is measured of an image in axial canonical order; `brain` is the brain in the same image."""
+    """Return what is measured of an image in axial canonical order.
+
+    `brain` is the brain in the same image.
+    """
     inside = sample_linear(brain.soft, grid_of(image)) >= brain.threshold
     grid = plan_mask_grid(brain.mask, network_spacing_mm, (1, 1, 1))
     resampled = sample_gaussian_linear(image, grid)

@@ -35,7 +35,10 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """The network's input on its own grid, (channel, slice, row, column), and what was done to each channel."""
+    """The network's input on its own grid, and what was done to each channel.
+
+    The input is (channel, slice, row, column).
+    """
 
     array: FloatArray
     grid: Grid

@@ -105,7 +105,9 @@ def answer_uncovered(
     infer: Callable[[Channels], Answer],
     journal: Journal,
 ) -> Answer:
-    """Return `answer` with what lies outside an image's field of view taken from the network's answer without that image.
+    """Return `answer` completed where an image's field of view ends.
+
+    There the network's answer without that image stands in.
 
     A network that was not trained to do without the image keeps its answer; the finding says so.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,7 +139,8 @@ def train(
     """Train until the time or the steps are used up; run the same command again to go on where it stopped."""
     import torch
 
-    from pipeline.training.pool import Pool, fill_pool, write_validation_set
+    from pipeline.training.generators import run_generators
+    from pipeline.training.pool import Pool, write_validation_set
     from pipeline.training.synthesis.lesion_maps import check_maps, list_maps
     from pipeline.training.train import Schedule, Watch, run_training
 
@@ -150,39 +150,15 @@ def train(
     check_maps([*maps, *unseen])
     chosen_task = replace(_task(task), transplants=transplants)
     start = _read_start(init, encoder, chosen_task.architecture, add)
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(
-            target=fill_pool,
-            args=(Pool(out / "pool"), chosen_task, seed * 1_000_000 + n, maps),
-            kwargs={"stride": generators},
-            daemon=True,
-        )
-        for n in range(generators)
-    ]
-    for worker in workers:
-        worker.start()
-
-    def check() -> None:
-        dead = [worker.exitcode for worker in workers if worker.exitcode]
-        if dead:
-            raise TrainingProblem(
-                f"a generator process ended with status {dead[0]}; what it said stands above"
-            )
-
-    try:
-        cases = write_validation_set(
-            out / "validation", replace(chosen_task, transplants=0.0), validation, unseen
-        )
-        schedule = Schedule(
-            minutes, steps, piece_minutes, learning_rate, validate_every_s, crop_share=crop_share, batch=batch, seed=seed,
-            compiled=compiled, device=device,
-        )  # fmt: skip
+    schedule = Schedule(
+        minutes, steps, piece_minutes, learning_rate, validate_every_s,
+        crop_share=crop_share, batch=batch, seed=seed, compiled=compiled, device=device,
+    )  # fmt: skip
+    with run_generators(Pool(out / "pool"), chosen_task, seed * 1_000_000, maps, generators) as check:
+        whole_task = replace(chosen_task, transplants=0.0)
+        cases = write_validation_set(out / "validation", whole_task, validation, unseen)
         with progress_bar(out.name) as (report, advance):
             run_training(chosen_task, schedule, out, cases, start, Watch(report, advance, check))
-    finally:
-        for worker in workers:
-            worker.terminate()
 
 
 def _read_start(
@@ -261,6 +237,7 @@ def validate(
     """
     import torch
 
+    from pipeline.training.pool import write_validation_set
     from pipeline.training.synthesis.lesion_maps import list_maps
 
     if settle and (bundle is None or samples is None):
@@ -268,12 +245,8 @@ def validate(
     torch.set_num_threads(threads)
     unseen = list_maps(lesion_maps, held_out=True) if lesion_maps else []
     if bundle is not None and samples is None:
-        from pipeline.training.shipped import validate_bundle, whole_head_table
-
-        typer.echo(
-            whole_head_table(
-                validate_bundle(bundle_commands.read_recipe(models, bundle, brain, threads), count, unseen)
-            )
+        bundle_commands.score_whole_heads(
+            bundle_commands.read_recipe(models, bundle, brain, threads), count, unseen
         )
         return
     if samples is None or (checkpoint is None) == (bundle is None):
@@ -281,17 +254,22 @@ def validate(
             "say what to score: --samples FOLDER with either --checkpoint FILE or --bundle NAME, "
             "or --bundle NAME alone"
         )
-    from pipeline.training.pool import write_validation_set
-
     chosen_task = _task(task)
     cases = write_validation_set(samples, chosen_task, count, unseen)
-    if checkpoint is None:
-        bundle_read = bundle_commands.read_bundle(models, str(bundle))
-        if settle:
-            bundle_commands.settle_held_out(bundle_read, chosen_task, cases[: choosing or None], threads)
-            return
-        bundle_commands.score_held_out(bundle_read, chosen_task, cases[choosing or 0 :], table, threads)
+    if checkpoint is not None:
+        _score_checkpoint(checkpoint, chosen_task, cases, choosing)
         return
+    bundle_read = bundle_commands.read_bundle(models, str(bundle))
+    if settle:
+        bundle_commands.settle_held_out(bundle_read, chosen_task, cases[: choosing or None], threads)
+    else:
+        bundle_commands.score_held_out(bundle_read, chosen_task, cases[choosing or 0 :], table, threads)
+
+
+def _score_checkpoint(checkpoint: Path, chosen_task: Task, cases: list[Path], choosing: int | None) -> None:
+    """Print the figures of a checkpoint on held-out samples, as training makes them."""
+    import torch
+
     from pipeline.training.card_tables import score_table
     from pipeline.training.checkpoint import load_checkpoint
     from pipeline.training.score import score_all, split_samples

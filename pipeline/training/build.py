@@ -13,5 +13,7 @@ Network = UNet | PlanarUNet
 def build_network(architecture: Architecture) -> Network:
     """Return the network with fresh weights, laid out in memory as the CPU's convolutions want them."""
     if architecture.plane:
-        return PlanarUNet(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-    return UNet(architecture).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+        planar = PlanarUNet(architecture)
+        return planar.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    volumetric = UNet(architecture)
+    return volumetric.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]

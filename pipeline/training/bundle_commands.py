@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.counts import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -89,10 +91,20 @@ def measure(
     (out / "lesion-sections.json").write_text(json.dumps(lesion_sections(rows, painted), indent=1))
 
 
+def score_whole_heads(recipe: Recipe, count: int, maps: Sequence[Path]) -> None:
+    """Print a bundle's figures on synthetic whole heads, through the path that the node runs."""
+    from pipeline.training.shipped import validate_bundle, whole_head_table
+
+    typer.echo(whole_head_table(validate_bundle(recipe, count, maps)))
+
+
 def score_held_out(
     bundle: Bundle, task: Task, paths: Sequence[Path], table: Path | None, threads: int
 ) -> None:
-    """Print a bundle's figures on held-out samples, at its own thresholds; the CSV `table` gets each score."""
+    """Print a bundle's figures on held-out samples, at its own thresholds.
+
+    The CSV `table` gets each score.
+    """
     from pipeline.training.card_tables import score_table
     from pipeline.training.held_out import score_bundle, summarise_bundle, write_scores
     from pipeline.training.problem import TrainingProblem
@@ -108,7 +120,7 @@ def score_held_out(
     if table is not None:
         write_scores(rows, table)
     typer.echo(
-        f"{bundle.name}/{bundle.version} on {len(paths)} samples, {paths[0].stem} to "
+        f"{bundle.name}/{bundle.version} on {counted(len(paths), 'sample')}, {paths[0].stem} to "
         f"{paths[-1].stem}, at its own thresholds\n"
     )
     typer.echo(score_table(summarise_bundle(bundle, rows)))
@@ -122,7 +134,8 @@ def settle_held_out(bundle: Bundle, task: Task, paths: Sequence[Path], threads: 
     from pipeline.training.held_out import settle_bundle
 
     cuts = settle_bundle(bundle, task, paths, threads)
-    typer.echo(f"{bundle.name}/{bundle.version} on {len(paths)} samples, {paths[0].stem} to {paths[-1].stem}")
+    samples = counted(len(paths), "sample")
+    typer.echo(f"{bundle.name}/{bundle.version} on {samples}, {paths[0].stem} to {paths[-1].stem}")
     typer.echo(
         "thresholds = { " + ", ".join(f'"{name}" = {cut.threshold}' for name, cut in cuts.items()) + " }"
     )

@@ -12,12 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.counts import counted
+
 STATEMENT = "Trained on synthetic data only. For research use; not for diagnosis."
 
 
 @dataclass(frozen=True)
 class BundleText:
-    """What a manifest says beyond numbers that were measured; a family writes one for each of its bundles (`families/`)."""
+    """What a manifest says beyond numbers that were measured.
+
+    A family writes one for each of its bundles (`families/`).
+    """
 
     name: str
     task: str
@@ -90,17 +95,21 @@ def write_manifest(
     """Write `model.toml` for the graphs that lie in `folder`; `table` is the family's own, by name."""
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in text.graphs}
     tables: list[tuple[str, Mapping[str, Any]]] = [
-        ("", {"schema": 1, "name": text.name, "version": numbers.version, "task": text.task, "family": text.family,
-              "statement": text.statement, **({"trained_on": text.trained_on} if text.trained_on else {}), "intended_use": text.intended_use, "licence": "Apache-2.0"}),
+        ("", {"schema": 1, "name": text.name, "version": numbers.version, "task": text.task,
+              "family": text.family, "statement": text.statement,
+              **({"trained_on": text.trained_on} if text.trained_on else {}),
+              "intended_use": text.intended_use, "licence": "Apache-2.0"}),
         ("files", digests),
-        ("input", {"name": "image", "channels": list(numbers.channels), "accepts": [list(a) for a in text.accepts],
+        ("input", {"name": "image", "channels": list(numbers.channels),
+                   "accepts": [list(a) for a in text.accepts],
                    "head": text.head, "spacing_mm": list(numbers.spacing_mm), "patch": list(numbers.patch),
                    "dtype": "float32"}),
         ("preprocess", {"resample": "gaussian-linear", "normalise": text.normalise,
                         "normalise_parameters": dict(text.normalise_parameters)}),
         ("window", {"step": 0.5, "gaussian": True}),
         ("output", {"name": "probability", "activation": "in-graph", "threshold": numbers.threshold,
-                    "thresholds": dict(numbers.thresholds), **({"peaks": dict(numbers.peaks)} if numbers.peaks else {}),
+                    "thresholds": dict(numbers.thresholds),
+                    **({"peaks": dict(numbers.peaks)} if numbers.peaks else {}),
                     "minimum_volume_mm3": text.minimum_volume_mm3,
                     "connectivity": text.connectivity}),
         *((f"trained.{role}", GENERATOR_RANGE[role]) for role in numbers.channels if role in GENERATOR_RANGE),
@@ -142,7 +151,8 @@ def write_card(folder: Path, text: BundleText, numbers: Numbers, sections: Mappi
         "![curve](curve.png)" if (folder / "curve.png").exists() else "",
         "## Input and output", "\n".join(f"- {line}" for line in text.how)
         + f"\n- Patch {list(numbers.patch)} voxels of {list(numbers.spacing_mm)} mm (slice, row, column)."
-        f"\n- Output: probability; threshold {numbers.threshold} ({', '.join(f'{k}: {v}' for k, v in numbers.thresholds.items())})."
+        f"\n- Output: probability; threshold {numbers.threshold} "
+        f"({', '.join(f'{k}: {v}' for k, v in numbers.thresholds.items())})."
         + ((" A lesion must somewhere reach "
  f"{', '.join(f'{v} ({k})' for k, v in numbers.peaks.items())}."
 ) if numbers.peaks else ""),
@@ -156,11 +166,16 @@ def write_card(folder: Path, text: BundleText, numbers: Numbers, sections: Mappi
 def _export_text(agreement: Mapping[str, float]) -> str:
     """Return in words how closely the exported files follow torch."""
     return (
-        f"{agreement['cases']:.0f} fresh synthetic cases (`proof.toml`; `dicomnode models verify` runs them again where torch is installed). "
-        f"Largest probability difference: ONNX Float32 against torch Float64 {agreement['max_difference_float32']:.1e}, against torch Float32 "
-        f"{agreement['max_difference_forms']:.1e}; Float16 weights against torch Float64 {agreement['max_difference_float16']:.1e}. "
-        f"Dice change, Float16 against Float32 weights: mean {agreement['dice_change_mean']:.1e}, worst {agreement['dice_change_worst']:.1e}; "
-        f"smallest Dice between the two masks (over 1 mL): {agreement['mask_dice_worst']:.4f}. Equivalence of the Dice with torch Float32 (paired TOST, "
-        f"margin 1e-3): Float32 p = {agreement['tost_p_float32']:.1e}, Float16 p = {agreement['tost_p_float16']:.1e}. "
+        f"{counted(round(agreement['cases']), 'fresh synthetic case')} (`proof.toml`; "
+        "`dicomnode models verify` runs them again where torch is installed). "
+        "Largest probability difference: "
+        f"ONNX Float32 against torch Float64 {agreement['max_difference_float32']:.1e}, "
+        f"against torch Float32 {agreement['max_difference_forms']:.1e}; "
+        f"Float16 weights against torch Float64 {agreement['max_difference_float16']:.1e}. "
+        "Dice change, Float16 against Float32 weights: "
+        f"mean {agreement['dice_change_mean']:.1e}, worst {agreement['dice_change_worst']:.1e}; "
+        f"smallest Dice between the two masks (over 1 mL): {agreement['mask_dice_worst']:.4f}. "
+        "Equivalence of the Dice with torch Float32 (paired TOST, margin 1e-3): "
+        f"Float32 p = {agreement['tost_p_float32']:.1e}, Float16 p = {agreement['tost_p_float16']:.1e}. "
         f"File size: {100 * agreement['size_ratio']:.1f} % of Float32."
     )

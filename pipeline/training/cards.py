@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.counts import counted
+
 Row = dict[str, Any]
 
 
@@ -27,10 +29,12 @@ def brain_sections(rows: Sequence[Row], kept: Sequence[Row], kept_real: Sequence
     sections = {}
     if scored:
         head = (
-            "Reference masks of the Ljubljana MS longitudinal data (Lesjak et al., CC-BY), compared on their own grid. The reference of "
-            "patient03 cuts off frontal cortex and the vertex (looked at), which shows as low precision here. The label's margin of 1 mm was "
+            "Reference masks of the Ljubljana MS longitudinal data (Lesjak et al., CC-BY), "
+            "compared on their own grid. The reference of patient03 cuts off frontal cortex and the vertex "
+            "(looked at), which shows as low precision here. The label's margin of 1 mm was "
             "chosen before these figures were seen and was not fitted to them.\n\n"
-            f"{len(scored)} images, mean Dice {np.mean(dice):.3f}, worst {min(dice):.3f}; without patient03 mean "
+            f"{counted(len(scored), 'image')}, mean Dice {np.mean(dice):.3f}, worst {min(dice):.3f}; "
+            "without patient03 mean "
             f"{np.mean([r['dice'] for r in scored if 'patient03' not in r['case']]):.3f}.\n\n"
         )
         columns = ("case", "input", "dice", "sensitivity", "precision", "volume_ml", "reference_ml")
@@ -43,12 +47,13 @@ def brain_sections(rows: Sequence[Row], kept: Sequence[Row], kept_real: Sequence
     sentences = []
     if kept:
         sentences.append(
-            f"- {len(kept)} fresh synthetic heads with a lesion over 1 mL at the cortex, cavities "
+            f"- {counted(len(kept), 'fresh synthetic head')} with a lesion over 1 mL at the cortex, cavities "
             f"among them: {_kept_text(kept)}"
         )
     if kept_real:
         sentences.append(
-            f"- {len(kept_real)} images of real heads with an unseen outline painted in as a cavity that reaches the cortex: {_kept_text(kept_real)} "
+            f"- {counted(len(kept_real), 'image')} of real heads with an unseen outline painted in "
+            f"as a cavity that reaches the cortex: {_kept_text(kept_real)} "
             "The lesion lies inside the mask that the extractor gave before it was painted."
         )
     if sentences:
@@ -59,8 +64,8 @@ def brain_sections(rows: Sequence[Row], kept: Sequence[Row], kept_real: Sequence
 def _kept_text(rows: Sequence[Row]) -> str:
     shares = np.array([r["kept"] for r in rows])
     return (
-        f"mean share of the lesion inside the mask {shares.mean():.3f}, worst {shares.min():.3f}, {100 * float((shares >= 0.95).mean()):.0f} % keep "
-        "at least 95 %."
+        f"mean share of the lesion inside the mask {shares.mean():.3f}, worst {shares.min():.3f}, "
+        f"{100 * float((shares >= 0.95).mean()):.0f} % keep at least 95 %."
     )
 
 
@@ -73,7 +78,7 @@ def lesion_sections(rows: Sequence[Row], implanted: Sequence[Row]) -> dict[str, 
         for name in dict.fromkeys(r["input"] for r in free):
             volumes = [r["found_ml"] for r in free if r["input"] == name]
             summary.append(
-                f"- {name}: {len(volumes)} images, median {np.median(volumes):.1f} mL, worst "
+                f"- {name}: {counted(len(volumes), 'image')}, median {np.median(volumes):.1f} mL, worst "
                 f"{max(volumes):.1f} mL"
             )
         sections["False volume on real heads without a stroke"] = (

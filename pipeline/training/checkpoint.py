@@ -1,4 +1,7 @@
-"""Checkpoints: weights, averaged weights, optimiser and counters in one file that is never unpickled as code."""
+"""Checkpoints: weights, averaged weights, optimiser and counters in one file.
+
+The file is never unpickled as code.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,8 @@ class Checkpoint:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(
                 {
-                    "architecture": self.architecture.to_dict(), "weights": self.weights, "average": self.average,
+                    "architecture": self.architecture.to_dict(),
+                    "weights": self.weights, "average": self.average,
                     "optimiser": self.optimiser, "step": self.step, "seconds": self.seconds,
                     "run_steps": self.run_steps, "run_seconds": self.run_seconds,
                 },

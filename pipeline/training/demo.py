@@ -73,8 +73,8 @@ T1_MEANS = Contrast(
     },
 )
 FLAIR_MEANS = Contrast("flair", {
-    "white": 0.8, "cortex": 1.0, "deep": 0.94, "csf": 0.16, "fat": 1.1, "muscle": 0.5, "bone": 0.06, "marrow": 0.6,
-    "mucosa": 1.1, "eye": 0.15, "vessel": 0.2, "air": 0.005})  # fmt: skip
+    "white": 0.8, "cortex": 1.0, "deep": 0.94, "csf": 0.16, "fat": 1.1, "muscle": 0.5, "bone": 0.06,
+    "marrow": 0.6, "mucosa": 1.1, "eye": 0.15, "vessel": 0.2, "air": 0.005})  # fmt: skip
 
 
 def write_demo(folder: Path, seed: int = DEMO_SEED) -> dict[str, Any]:
@@ -176,7 +176,17 @@ def describe(facts: dict[str, Any], remarks: Sequence[str] = ()) -> str:
         f"| {f['label']} | {f['name']} | {f['volume_ml']} | {'yes' if f['cavity'] else 'no'} |"
         for f in facts["lesions"]
     ]
-    return "\n".join([
-        "# Synthetic demonstration study", "", (f"One synthetic head, seed {facts['seed']}; no patient. T1: sagittal, 1.5 mm. "
-        f"FLAIR: axial, {FLAIR_SPACING_MM[1]} x {FLAIR_SPACING_MM[2]} x {FLAIR_SPACING_MM[0]} mm, tilted {FLAIR_TILT_DEG} degrees and shifted."),
-        "", "| label | lesion | mL | cavity |", "| --- | --- | --- | --- |", *rows, "", *remarks, ""])  # fmt: skip
+    size = f"{FLAIR_SPACING_MM[1]} x {FLAIR_SPACING_MM[2]} x {FLAIR_SPACING_MM[0]} mm"
+    images = (
+        f"One synthetic head, seed {facts['seed']}; no patient. T1: sagittal, 1.5 mm. "
+        f"FLAIR: axial, {size}, tilted {FLAIR_TILT_DEG} degrees and shifted."
+    )
+    lines = [
+        "# Synthetic demonstration study",
+        "",
+        images,
+        "",
+        "| label | lesion | mL | cavity |",
+        "| --- | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *rows, "", *remarks, ""])

@@ -1,4 +1,7 @@
-"""Bundles of several networks: each graph written and compared, the whole run by the code that the node runs."""
+"""Bundles of several networks: each graph is written and compared.
+
+The whole is run by the code that the node runs.
+"""
 
 from __future__ import annotations
 

@@ -155,7 +155,8 @@ def summarise_bundle(bundle: Bundle, rows: Sequence[HeldOutScore]) -> dict[str, 
         scores = [row.score for row in combination_rows]
         apart = np.array([score.found_ml - score.truth_ml for score in scores])
         table[name] = {
-            "threshold": bundle.output.threshold_for(name.split("+")), "peak": bundle.output.peak_for(name.split("+")), **summarise(scores, LEVEL),
+            "threshold": bundle.output.threshold_for(name.split("+")),
+            "peak": bundle.output.peak_for(name.split("+")), **summarise(scores, LEVEL),
             "error_ml": float(np.abs(apart).mean()), "bias_ml": float(apart.mean()),
             "processor_s": float(np.median([row.processor_s for row in combination_rows])),
         }  # fmt: skip

@@ -85,4 +85,5 @@ def open_session(model: onnx.ModelProto, threads: int = 1) -> object:
 
 def run_session(session: object, image: Float) -> Float:
     """Return probability (slice, row, column) of one image (channel, slice, row, column)."""
-    return session.run(["probability"], {"image": image[None].astype(np.float32)})[0][0, 0]  # type: ignore[attr-defined, no-any-return]
+    inputs = {"image": image[None].astype(np.float32)}
+    return session.run(["probability"], inputs)[0][0, 0]  # type: ignore[attr-defined, no-any-return]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.counts import counted
 from pipeline.plan import Recipe
 from pipeline.training.implant import PreparedHead, paint_outline, prepare_head
 from pipeline.training.problem import TrainingProblem
@@ -75,7 +76,7 @@ def paint_volumes(
             if pool.path_of(seed).exists():
                 continue
             pool.write(seed, _paint_case(head, maps, Dice(seed)))
-        report(f"{case.name}: {count} painted volumes")
+        report(f"{case.name}: {counted(count, 'painted volume')}")
 
 
 def _paint_case(head: PreparedHead, maps: Sequence[Path], dice: Dice) -> Case:

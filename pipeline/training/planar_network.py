@@ -1,4 +1,6 @@
-"""The 2D residual U-Net that sees a volume slice by slice along one axis (the method of arXiv 2511.07281; depth and widths are our own).
+"""The 2D residual U-Net that sees a volume slice by slice along one axis.
+
+The method is that of arXiv 2511.07281; depth and widths are our own.
 
 It takes and gives whole volumes, (batch, channel, slice, row, column): cutting them into slices is part of
 the graph, so a bundle's file is run like any other. Batch normalisation keeps a slice's own brightness, and

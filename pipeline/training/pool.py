@@ -1,4 +1,7 @@
-"""Samples on disk between the generator processes and the trainer: a ring of files, each reused a few times."""
+"""Samples on disk between the generator processes and the trainer.
+
+They form a ring of files, each reused a few times.
+"""
 
 from __future__ import annotations
 

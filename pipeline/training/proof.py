@@ -23,7 +23,10 @@ PROOF_FILE = "proof.toml"
 
 @dataclass(frozen=True)
 class Proof:
-    """What `proof.toml` holds: the graph that it is about, which weights the Float32 forms had, and the rows."""
+    """What `proof.toml` holds: the graph that it is about and the rows.
+
+    It also names the weights that the Float32 forms had.
+    """
 
     sha256: str
     weights: str
@@ -85,7 +88,8 @@ def check_rows(name: str, rows: Sequence[CaseAgreement]) -> None:
     for form, equivalence in zip(("Float32", "Float16"), prove_equivalence(rows), strict=True):
         if not equivalence.equivalent:
             raise BundleError(
-                f"{name}: torch and ONNX {form} are not equivalent on {equivalence.cases} cases: mean Dice difference {equivalence.mean_difference:.1e} "
+                f"{name}: torch and ONNX {form} are not equivalent on {equivalence.cases} cases: "
+                f"mean Dice difference {equivalence.mean_difference:.1e} "
                 f"(90 % from {equivalence.low:.1e} to {equivalence.high:.1e}, margin {equivalence.margin:g})",
                 code="model-proof-failed",
             )

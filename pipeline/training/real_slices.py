@@ -120,7 +120,8 @@ def _read_plane(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_
         or subject.shape != image.shape[:1]
     ):
         raise SliceError(
-            f"{path}: image {image.dtype} {image.shape}, mask {mask.shape} and subject {subject.shape} do not belong together: needed are "
+            f"{path}: image {image.dtype} {image.shape}, mask {mask.shape} and subject {subject.shape} "
+            "do not belong together: needed are "
             "uint8 (person, row, column), a mask of the same shape, and one number a person"
         )
     try:

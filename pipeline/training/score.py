@@ -40,7 +40,10 @@ Predict = Callable[[Float], Float]
 
 @dataclass(frozen=True)
 class Cut:
-    """How a probability becomes a mask: at or above the threshold, in pieces that somewhere reach the peak."""
+    """How a probability becomes a mask.
+
+    A voxel is at or above the threshold, in a piece that somewhere reaches the peak.
+    """
 
     threshold: float
     peak: float = 0.0
@@ -52,7 +55,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One case and channel combination; `dice` is by threshold, the rest at the threshold that was asked for."""
+    """One case and channel combination.
+
+    `dice` is by threshold, the rest at the threshold that was asked for.
+    """
 
     truth_ml: float
     dice: dict[float, float]
@@ -194,5 +200,8 @@ def score_all(
 def split_samples(
     paths: Sequence[Path], choosing: int | None = None
 ) -> tuple[Sequence[Path], Sequence[Path]]:
-    """Return the samples that settle the thresholds (the first `choosing`; every second one when absent) and those that are scored."""
+    """Return the samples that settle the thresholds and those that are scored.
+
+    The first `choosing` settle them, or every second sample when that is absent.
+    """
     return (paths[::2], paths[1::2]) if choosing is None else (paths[:choosing], paths[choosing:])

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from pipeline.counts import counted
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.training.network import PLANES
 from pipeline.training.real_slices import RealSlice
@@ -22,7 +23,10 @@ SMALLEST_PX = 20
 """Slices with less of a lesion are not scored by Dice."""
 AREA_BINS = ((20, 100), (100, 500), (500, 1500), (1500, 1_000_000))
 SHOWN_RATIO = 1.1
-"""A lesion shows when its median is this many times that of its mirrored place (of its surroundings on a sagittal slice)."""
+"""A lesion shows when its median is this many times that of its mirrored place.
+
+On a sagittal slice its surroundings stand in for the mirrored place.
+"""
 DRAWS = 1000
 
 
@@ -87,8 +91,11 @@ def describe_scores(scores: Sequence[SliceScore]) -> str:
     return "\n\n".join(
         [
             (
-                f"{len({score.subject for score in scores})} people, {len(scores)} slices. Dice over slices with at least {SMALLEST_PX} px of lesion; "
-                "in brackets the 95 % interval over people (bootstrap). Found: at least one px of the lesion; empty right: nothing marked where nothing is."
+                f"{counted(len({score.subject for score in scores}), 'person', 'people')}, "
+                f"{counted(len(scores), 'slice')}. "
+                f"Dice over slices with at least {SMALLEST_PX} px of lesion; "
+                "in brackets the 95 % interval over people (bootstrap). "
+                "Found: at least one px of the lesion; empty right: nothing marked where nothing is."
             ),
             "### All lesions",
             _plane_table(scores),

@@ -84,7 +84,10 @@ def _mean(maps: Float) -> Float:
 
 
 def prepare_slices(bundle: Bundle, slices: Sequence[RealSlice]) -> list[Float]:
-    """Return (channel, row, column) of each slice on the bundle's grid of its plane, normalised over all slices of the same person."""
+    """Return (channel, row, column) of each slice on the bundle's grid of its plane.
+
+    It is normalised over all slices of the same person.
+    """
     people: dict[int, list[int]] = {}
     for number, item in enumerate(slices):
         people.setdefault(item.subject, []).append(number)

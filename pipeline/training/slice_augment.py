@@ -18,7 +18,10 @@ from pipeline.training.synthesis.subject import INTENSITY_CEILING
 
 
 def fit_shape(values: Tensor, shape: tuple[int, int], generator: torch.Generator, jitter: int = 6) -> Tensor:
-    """Return (..., row, column) padded with zeros or cut to `shape`, centred up to a random offset of `jitter` pixels."""
+    """Return (..., row, column) padded with zeros or cut to `shape`.
+
+    It is centred up to a random offset of `jitter` pixels.
+    """
     for axis, size in ((-2, shape[0]), (-1, shape[1])):
         room = size - values.shape[axis]
         middle = room // 2 + int(torch.randint(-jitter, jitter + 1, (), generator=generator))
@@ -59,7 +62,10 @@ def _chance(probability: float, generator: torch.Generator) -> bool:
 
 
 def _move(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Turn up to 12 degrees, scale by 0.88 to 1.14 along each axis, shear a little, mirror columns half of the time."""
+    """Turn, scale, shear a little, and mirror columns half of the time.
+
+    It turns up to 12 degrees and scales by 0.88 to 1.14 along each axis.
+    """
     matrices = []
     rows, columns = images.shape[-2:]
     for _ in range(len(images)):

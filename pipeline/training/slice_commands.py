@@ -28,7 +28,10 @@ def score_slices(
     table: Annotated[Path | None, typer.Option("--csv", help="one line for each slice")] = None,
     threads: int = 1,
 ) -> None:
-    """Score a bundle on real slices, by its own graphs, preprocessing, thresholds, peaks and smallest volume."""
+    """Score a bundle on real slices, by all that the bundle holds.
+
+    These are its graphs, preprocessing, thresholds, peaks and smallest volume.
+    """
     import csv
     from dataclasses import asdict
 

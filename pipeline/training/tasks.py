@@ -75,7 +75,10 @@ class Task:
 
 
 def keep_channels(image: Tensor, channels: Sequence[str], combination: str) -> Tensor:
-    """Return a copy of (..., channel, slice, row, column) with the channels outside `combination` set to zero."""
+    """Return a copy in which the channels outside `combination` are zero.
+
+    The shape is (..., channel, slice, row, column).
+    """
     kept_channels = set(combination.split("+"))
     if unknown := kept_channels - set(channels):
         raise ValueError(f"{sorted(unknown)} are not channels of this network: {list(channels)}")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.counts import counted
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint
 from pipeline.training.losses import segmentation_loss
@@ -71,7 +72,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who looks on: `report` takes lines, `advance` the progress (0..1) with a short text, `check` raises when a helper process died."""
+    """Who looks on at a run.
+
+    `report` takes lines, and `advance` the progress (0..1) with a short text. `check` raises when a helper
+    process died.
+    """
 
     report: Callable[[str], None] = print
     advance: Callable[[float, str], None] = lambda progress, text: None
@@ -122,7 +127,10 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(schedule.seed + self.step)
 
     def progress(self, elapsed: float) -> float:
-        """Return the run's place in its schedule, 0 to 1 and beyond, `elapsed` seconds after this process took it up."""
+        """Return the run's place in its schedule, 0 to 1 and beyond.
+
+        The place is that of `elapsed` seconds after this process took the run up.
+        """
         return max(
             (self.run_seconds_before + elapsed) / (60 * self.schedule.minutes),
             self.run_steps / self.schedule.steps,
@@ -148,7 +156,8 @@ class Trainer:
             loss.backward()
         except torch.OutOfMemoryError:
             raise TrainingProblem(
-                f"{self.device} ran out of memory at step {self.step} with {len(image)} samples of {list(image.shape[2:])}: lower --batch, or raise "
+                f"{self.device} ran out of memory at step {self.step} "
+                f"with {counted(len(image), 'sample')} of {list(image.shape[2:])}: lower --batch, or raise "
                 "--crop-share to 1, and run the same command again; it goes on from the last checkpoint"
             ) from None
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -239,7 +248,8 @@ def run_training(
     trainer = Trainer(task, schedule, Pool(folder / "pool"), start)
     if trainer.progress(0.0) >= 1.0:
         watch.report(
-            f"this run has ended after {trainer.run_steps} steps; raise --minutes or --steps to go on with it"
+            f"this run has ended after {counted(trainer.run_steps, 'step')}; "
+            "raise --minutes or --steps to go on with it"
         )
         return trainer.checkpoint(0.0)
     _wait_for_samples(trainer.pool, watch)

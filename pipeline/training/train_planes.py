@@ -42,7 +42,10 @@ WIDTHS = (24, 48, 96, 160)
 
 
 def plane_architecture(plane: str, widths: tuple[int, ...] = WIDTHS) -> Architecture:
-    """Return the architecture of one plane's network: residual, batch normalised, on blocks of 2 x 2 pixels."""
+    """Return the architecture of one plane's network.
+
+    It is residual, with batch normalisation, on blocks of 2 x 2 pixels.
+    """
     return Architecture(("t1", "flair"), widths, deep_outputs=1, pyramid=False, plane=plane, unshuffle=2)
 
 
@@ -89,7 +92,9 @@ class PlaneSchedule:
 
 
 def plane_loss(outputs: list[Tensor], target: Tensor) -> Tensor:
-    """Return soft Dice with a smoothing of one pixel on slices with a lesion, plus three times the cross-entropy, on both levels.
+    """Return soft Dice plus three times the cross-entropy, on both levels.
+
+    Dice is smoothed by one pixel and taken on slices with a lesion.
 
     An empty slice has no overlap to reward: its term falls with every false pixel, and weighs little.
     """
@@ -166,7 +171,10 @@ class PlaneTrainer:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return the averaged network's probability (sample, row, column) of (sample, channel, row, column)."""
+        """Return the averaged network's probability (sample, row, column).
+
+        The input is (sample, channel, row, column).
+        """
         network = build_network(self.architecture)
         network.load_state_dict(self.average)
         network.eval()

@@ -1,4 +1,7 @@
-"""Scores on synthetic cases whose truth is known, thresholds from them, and the learning curve as a picture."""
+"""Scores on synthetic cases whose truth is known.
+
+Thresholds come from them, and the learning curve is drawn as a picture.
+"""
 
 from __future__ import annotations
 

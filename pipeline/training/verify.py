@@ -1,4 +1,7 @@
-"""A bundle's proof, run again: the shipped weights by torch and by ONNX Runtime, as `models verify` asks for."""
+"""A bundle's proof, run again as `models verify` asks for.
+
+The shipped weights run by torch and by ONNX Runtime.
+"""
 
 from __future__ import annotations
 

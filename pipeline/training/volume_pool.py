@@ -23,7 +23,10 @@ _STEPS = 255.0 / INTENSITY_CEILING
 
 @dataclass(frozen=True)
 class VolumePool:
-    """A folder of volumes, each one array (T1, FLAIR, label; slice, row, column) of uint8 in a file of its own."""
+    """A folder of volumes, each in a file of its own.
+
+    A volume is one array of uint8: T1, FLAIR, label; slice, row, column.
+    """
 
     folder: Path
 

@@ -1,11 +1,15 @@
-"""Our brain extractor beside mindgrab (MIT, a MeshNet of 146,237 parameters): `python -m scripts.bench.brain --data DIR --weights DIR --out FOLDER`.
+"""Compare our brain extractor with mindgrab (MIT, a MeshNet of 146,237 parameters).
 
-Prints a row for each real head: Dice between the two masks, Dice of each against the reference mask where there is one, and CPU seconds from the image
-to a mask on the image's own grid. Needs the extra `train`; heads and weights are no part of the project.
+    python -m scripts.bench.brain --data DIR --weights DIR --out FOLDER
 
-mindgrab is re-executed from its published TensorFlow.js weights: 25 convolutions of 3x3x3 with dilation 16, 8, 4, 2, 1, each followed by instance
-normalisation without gain and by GELU, then one of 1x1x1 to two classes. Its input is a conformed head (256^3, 1 mm; axes to the left, down, to the front) clipped at its 2 and 98
-percentile and scaled to 0..1. Of its mask the largest piece counts, holes filled, as ours.
+Prints a row for each real head: Dice between the two masks, Dice of each against the reference mask where
+there is one, and CPU seconds from the image to a mask on the image's own grid. Needs the extra `train`; heads
+and weights are no part of the project.
+
+mindgrab is re-executed from its published TensorFlow.js weights: 25 convolutions of 3x3x3 with dilation 16,
+8, 4, 2, 1, each followed by instance normalisation without gain and by GELU, then one of 1x1x1 to two
+classes. Its input is a conformed head (256^3, 1 mm; axes to the left, down, to the front) clipped at its 2
+and 98 percentile and scaled to 0..1. Of its mask the largest piece counts, holes filled, as ours.
 """
 
 from __future__ import annotations
@@ -107,7 +111,8 @@ def compare(case: RealCase, name: str, recipe: Recipe, weights: dict[str, Tensor
     overlap = count_overlap(ours.array > 0, theirs.array > 0)
     voxel_ml = voxel_volume_mm3(volume.affine) / 1000
     row = {
-        "case": case.name, "input": name, "dice": overlap.dice, "ours_ml": overlap.predicted * voxel_ml, "mindgrab_ml": overlap.true * voxel_ml,
+        "case": case.name, "input": name, "dice": overlap.dice,
+        "ours_ml": overlap.predicted * voxel_ml, "mindgrab_ml": overlap.true * voxel_ml,
         "ours_cpu_s": between - began, "mindgrab_cpu_s": ended - between,
     }  # fmt: skip
     if case.brain is not None:
@@ -157,7 +162,8 @@ def main() -> None:
     ratio = np.median([row["mindgrab_cpu_s"] / row["ours_cpu_s"] for row in rows])
     alone = [row["dice"] for row in rows if "ours_reference" not in row]
     print(
-        f"{len(rows)} images; Dice of the two masks on the {len(alone)} heads without a reference: {np.mean(alone):.3f}; {ratio:.0f} times faster (median)"
+        f"{len(rows)} images; Dice of the two masks on the {len(alone)} heads without a reference: "
+        f"{np.mean(alone):.3f}; {ratio:.0f} times faster (median)"
     )
 
 

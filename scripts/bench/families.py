@@ -1,7 +1,10 @@
-"""All families on the same held-out synthetic heads and the same real ones: `python -m scripts.bench.families --out FOLDER`.
+"""Score all families on the same held-out synthetic heads and the same real ones.
 
-Writes docs/benchmarks-families.md. Each bundle runs over the synthetic heads in a process of its own, so that its peak memory is its own. Real heads
-(a folder that is no part of the project) are prepared once and given to every bundle; they carry no outline, so what is found is volume and pictures.
+    python -m scripts.bench.families --out FOLDER
+
+Writes docs/benchmarks-families.md. Each bundle runs over the synthetic heads in a process of its own, so that
+its peak memory is its own. Real heads (a folder that is no part of the project) are prepared once and given
+to every bundle; they carry no outline, so what is found is volume and pictures.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ AIMS = {
 }
 """What was asked of the lesion network, by input."""
 FIGURES = {
-    "threshold": ".2f", "peak": ".2f", "dice": ".3f", "lesion_f1": ".3f", "volume_correlation": ".3f", "error_ml": ".1f", "bias_ml": "+.1f",
+    "threshold": ".2f", "peak": ".2f", "dice": ".3f", "lesion_f1": ".3f", "volume_correlation": ".3f",
+    "error_ml": ".1f", "bias_ml": "+.1f",
     "false_ml_without_lesion_mean": ".1f", "processor_s": ".2f",
 }  # fmt: skip
 """Columns of the first table, and how each is written."""
@@ -102,13 +106,17 @@ def _apart(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def measure_bundle(bundle: Bundle, paths: Sequence[Path], untouched: int, out: Path) -> dict[str, Any]:
-    """Return a bundle's figures by combination (over all, and over those from number `untouched` on), memory and size; each score goes to `out`."""
+    """Return a bundle's figures by combination, its memory and its size.
+
+    The figures are over all heads, and over those from number `untouched` on. Each score goes to `out`.
+    """
     rows = list(score_bundle(bundle, TASKS["lesion"], paths))
     write_scores(rows, out / f"scores-{bundle.name}.csv")
     last = {path.stem for path in paths[untouched:]}
     graphs = [graph for each in (bundle.members or (bundle,)) for graph in each.folder.glob("*.onnx")]
     return {
-        "name": f"{bundle.name}/{bundle.version}", "family": bundle.family, "by": summarise_bundle(bundle, rows),
+        "name": f"{bundle.name}/{bundle.version}", "family": bundle.family,
+        "by": summarise_bundle(bundle, rows),
         "untouched": summarise_bundle(bundle, [row for row in rows if row.sample in last]),
         "peak_mb": peak_memory_mb(), "file_mb": sum(graph.stat().st_size for graph in graphs) / 1e6,
     }  # fmt: skip
@@ -167,7 +175,8 @@ def _ask(bundle: Bundle, case: Case, out: Path) -> dict[str, Any]:
         else float(answer.agreement.array[labels > 0].mean())
     )
     return {
-        "model": bundle.name, "found_ml": float((labels > 0).sum() * voxel_mm3 / 1000), "pieces": int(labels.max()), "agreement": share,
+        "model": bundle.name, "found_ml": float((labels > 0).sum() * voxel_mm3 / 1000),
+        "pieces": int(labels.max()), "agreement": share,
         "processor_s": seconds,
     }  # fmt: skip
 
@@ -201,18 +210,42 @@ def _lines(rows: Sequence[Mapping[str, Any]], table: str) -> Iterator[tuple[str,
 
 def _all_samples(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f"## {_count(rows[0], 'by')} held-out synthetic heads\n"
-    yield "The same heads for all; each bundle at its own thresholds, peaks and minimum volume (`python -m pipeline.training validate --bundle ... --samples ...`),"
-    yield "one thread. None of these heads settled a threshold or a peak: the 60 before them settled those of `stroke-lesion-2mm` (20 of the 60 those of the planes, 12"
-    yield "those of the regions). The first 24 of them chose the members of `stroke-lesion-ensemble`, which therefore flatters it; without them: see below."
-    yield "F1: lesions at 10 % overlap, over all heads. Correlation: Pearson's, of the volumes of heads with a lesion. Error: mean absolute difference of the"
-    yield "volume; bias: mean difference (negative: too little). Seconds: the networks alone, median; other work on the same cores makes them up to twice as"
-    yield "long. Memory: peak of the whole process, which holds torch and the samples besides. MB: the ONNX files.\n"
-    yield "| bundle | input | threshold | peak | Dice | F1 | correlation | error mL | bias mL | found where nothing is, mL | seconds | memory MB | MB |"
+    yield (
+        "The same heads for all; each bundle at its own thresholds, peaks and minimum volume (`python -m "
+        "pipeline.training validate --bundle ... --samples ...`),"
+    )
+    yield (
+        "one thread. None of these heads settled a threshold or a peak: the 60 before them settled those of "
+        "`stroke-lesion-2mm` (20 of the 60 those of the planes, 12"
+    )
+    yield (
+        "those of the regions). The first 24 of them chose the members of `stroke-lesion-ensemble`, which "
+        "therefore flatters it; without them: see below."
+    )
+    yield (
+        "F1: lesions at 10 % overlap, over all heads. Correlation: Pearson's, of the volumes of heads with a "
+        "lesion. Error: mean absolute difference of the"
+    )
+    yield (
+        "volume; bias: mean difference (negative: too little). Seconds: the networks alone, median; other "
+        "work on the same cores makes them up to twice as"
+    )
+    yield (
+        "long. Memory: peak of the whole process, which holds torch and the samples besides. MB: the ONNX "
+        "files.\n"
+    )
+    yield (
+        "| bundle | input | threshold | peak | Dice | F1 | correlation | error mL | bias mL | found where "
+        "nothing is, mL | seconds | memory MB | MB |"
+    )
     yield "|" + "---|" * 13
     for row in rows:
         for name, seen in row["by"].items():
             cells = [_cell(seen, figure, form) for figure, form in FIGURES.items()]
-            yield f"| {row['name']} | {name} | {' | '.join(cells)} | {row['peak_mb']:.0f} | {row['file_mb']:.1f} |"
+            yield (
+                f"| {row['name']} | {name} | {' | '.join(cells)} | {row['peak_mb']:.0f} | "
+                f"{row['file_mb']:.1f} |"
+            )
 
 
 def _by_size(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -253,15 +286,22 @@ def _real_heads(real: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not real:
         return
     yield "\n## Real heads\n"
-    yield "No outline exists for these. philips-flair-2d has a tumour, the patients have multiple sclerosis; none has a stroke with a known outline."
-    yield "Seconds: resampling, bias correction and networks; the brain and the registration are the same for all. Agreement: mean share of planes or"
+    yield (
+        "No outline exists for these. philips-flair-2d has a tumour, the patients have multiple sclerosis; "
+        "none has a stroke with a known outline."
+    )
+    yield (
+        "Seconds: resampling, bias correction and networks; the brain and the registration are the same for "
+        "all. Agreement: mean share of planes or"
+    )
     yield "members that call the found voxels lesion.\n"
     yield "| case | input | bundle | found mL | pieces | agreement | seconds |"
     yield "|---|---|---|---|---|---|---|"
     for row in real:
         share = "" if row["agreement"] is None else f"{row['agreement']:.2f}"
         yield (
-            f"| {row['case']} | {row['input']} | {row['model']} | {row['found_ml']:.1f} | {row['pieces']} | {share} | {row['processor_s']:.1f} |"
+            f"| {row['case']} | {row['input']} | {row['model']} | {row['found_ml']:.1f} | {row['pieces']} | "
+            f"{share} | {row['processor_s']:.1f} |"
         )
 
 

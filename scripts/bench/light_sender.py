@@ -1,8 +1,12 @@
-"""A C-STORE sender that costs next to nothing: what is sent is laid out before, and answers are only looked at for their status.
+"""A C-STORE sender that costs next to nothing.
 
-`storescu` takes as much of a processor as a receiver does; on two cores it is what one measures then. This one takes some 0.1 ms an instance.
+What is sent is laid out before, and answers are only looked at for their status.
 
-    python -m scripts.bench.light_sender PORT AE_TITLE FOLDER [FOLDER ...]     # an association, and a process, per folder
+`storescu` takes as much of a processor as a receiver does; on two cores it is what one measures then. This
+one takes some 0.1 ms an instance.
+
+    python -m scripts.bench.light_sender PORT AE_TITLE FOLDER [FOLDER ...]     # an association, and a
+    process, per folder
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ _MAXIMUM_LENGTH = b"\x51\0\0\x04"
 
 
 def send_light(port: int, ae_title: str, batches: Sequence[Sequence[Path]]) -> float:
-    """Send each batch of folders over an association of its own at the same time; return the seconds from the first request to the last answer.
+    """Send each batch of folders over an association of its own at the same time.
+
+    Return the seconds from the first request to the last answer.
 
     `SystemExit` when one instance is not answered 0x0000.
     """

@@ -1,10 +1,14 @@
-"""Time and memory of an imported nnU-Net against nnU-Net's own predictor: one network, one case, one run, each in its own process.
+"""Time and memory of an imported nnU-Net against nnU-Net's own predictor.
 
-    python -m scripts.bench.nnunet --original .venv-nnunet/bin/python [--providers cpu openvino] [--shape 150 128 128] [--write] [--json FILE]
+One network and one case are run once by each, each in its own process.
 
-nnU-Net's default 3D architecture (32 to 320 features, six stages, random weights), 128^3 patches, a 1 mm head of 150 x 180 x 150 voxels, no
-mirroring (it multiplies both sides by eight). Seconds include preprocessing, tiles and the way back, not the start of the program; CPU seconds
-count every thread and hardly change when other programs run.
+    python -m scripts.bench.nnunet --original .venv-nnunet/bin/python [--providers cpu openvino]
+        [--shape 150 128 128] [--write] [--json FILE]
+
+nnU-Net's default 3D architecture (32 to 320 features, six stages, random weights), 128^3 patches, a 1 mm head
+of 150 x 180 x 150 voxels, no mirroring (it multiplies both sides by eight). Seconds include preprocessing,
+tiles and the way back, not the start of the program; CPU seconds count every thread and hardly change when
+other programs run.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ from pipeline.inference.providers import available_providers
 ROOT = Path(__file__).resolve().parents[2]
 ORIGINAL = ROOT / "tests" / "importing" / "nnunet_original.py"
 NETWORK = {
-    "patch": [128, 128, 128], "features": [32, 64, 128, 256, 320, 320], "channels": 1, "mirror": None, "kind": "plain", "seed": 1,
+    "patch": [128, 128, 128], "features": [32, 64, 128, 256, 320, 320], "channels": 1,
+    "mirror": None, "kind": "plain", "seed": 1,
 }  # fmt: skip
 SMALL = {
     "patch": [32, 32, 32],
@@ -110,13 +115,18 @@ def write_table(figures: Mapping[str, Any], page: Path) -> None:
 def table(figures: Mapping[str, Any]) -> str:
     """Return the figures as Markdown."""
     case = (
-        f"Case of {' x '.join(str(size) for size in figures['shape'])} voxels at 1 mm, {figures['threads']} thread(s), load of the machine"
-        f" {figures['load']:.1f}. File with Float16 weights: {100 * figures['size_ratio']:.2f} % of the Float32 file."
+        f"Case of {' x '.join(str(size) for size in figures['shape'])} voxels at 1 mm, {figures['threads']} "
+        "thread(s), load of the machine"
+        f" {figures['load']:.1f}. File with Float16 weights: {100 * figures['size_ratio']:.2f} % of the "
+        "Float32 file."
     )
     lines = [
         case,
         "",
-        "| program | wall, s | CPU, s | peak, MiB | faster, wall | faster, CPU | less memory | mean difference | largest | 1 - Dice |",
+        (
+            "| program | wall, s | CPU, s | peak, MiB | faster, wall | faster, CPU | less memory | mean "
+            "difference | largest | 1 - Dice |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in figures["programs"].items():
@@ -131,10 +141,16 @@ def table(figures: Mapping[str, Any]) -> str:
         test = figures["weights"]
         lines += [
             "",
-            f"Float16 against Float32 weights, a briefly trained network on {test['cases']} held-out cases: Dice {test['dice_float32']:.3f}, mean change",
+            (
+                f"Float16 against Float32 weights, a briefly trained network on {test['cases']} held-out "
+                f"cases: Dice {test['dice_float32']:.3f}, mean change"
+            ),
         ]
         lines += [
-            f"{test['mean_change']:.1e}, largest {test['largest_change']:.1e}; two one-sided tests at a margin of {test['margin']:g}: p = {test['p']:.2g}"
+            (
+                f"{test['mean_change']:.1e}, largest {test['largest_change']:.1e}; two one-sided tests at a "
+                f"margin of {test['margin']:g}: p = {test['p']:.2g}"
+            )
         ]
         lines += [f"({'equivalent' if test['equivalent'] else 'not equivalent'})."]
     return "\n".join(lines)
@@ -143,7 +159,10 @@ def table(figures: Mapping[str, Any]) -> str:
 def measure(
     folder: Path, original: str, providers: list[str], threads: str, shape: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Run the original and each provider once on the same case; differences are from the original with a Float32 accumulator."""
+    """Run the original and each provider once on the same case.
+
+    Differences are from the original with a Float32 accumulator.
+    """
     from pipeline.importing.parity import compare
 
     case = folder / "case.npz"
@@ -239,7 +258,10 @@ def child(bundle: str, case: str, answer: str, provider: str, threads: str) -> N
 
 
 def compare_weights(folder: Path, original: str) -> dict[str, Any]:
-    """Two one-sided tests of the Dice of Float16 against Float32 weights, a briefly trained network on held-out balls."""
+    """Two one-sided tests of the Dice of Float16 against Float32 weights.
+
+    The network is briefly trained, and run on held-out balls.
+    """
     from pipeline.inference.session import open_network
     from pipeline.segmenters.families import load_bundle
     from pipeline.segmenters.nnunet.segment import predict_array, window_of

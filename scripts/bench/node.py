@@ -1,7 +1,8 @@
 """From the last instance to SEG and SR at the archive, by step, with the peak memory of each process.
 
-The study is the synthetic demonstration head brought to clinical size: T1 of 192 sagittal slices at 1 mm, FLAIR of 34 axial slices.
-Everything is real: two node processes, their worker process, associations, the bundled networks.
+The study is the synthetic demonstration head brought to clinical size: T1 of 192 sagittal slices at 1 mm,
+FLAIR of 34 axial slices. Everything is real: two node processes, their worker process, associations, the
+bundled networks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ SETTLE_S = 3.0
 
 
 def clinical_study() -> dict[str, np.ndarray]:
-    """Return the demonstration study with its T1 on a 1 mm grid of 192 sagittal slices, about the same centre."""
+    """Return the demonstration study with its T1 on a 1 mm grid of 192 sagittal slices.
+
+    The grid has about the same centre.
+    """
     study = dict(np.load(DEMO_STUDY))
     source = study["t1_affine"]
     directions = source[:3, :3] / np.linalg.norm(source[:3, :3], axis=0)

@@ -1,6 +1,9 @@
-"""What the quality gates see on real heads and on the generator's: `python -m scripts.bench.quality --data DIR`.
+"""What the quality gates see on real heads and on the generator's.
 
-The tables of docs/quality-gates.md, and the ranges that a bundle's `[trained]` table holds. Needs the extra `train`.
+    python -m scripts.bench.quality --data DIR
+
+The tables of docs/quality-gates.md, and the ranges that a bundle's `[trained]` table holds. Needs the extra
+`train`.
 """
 
 from __future__ import annotations

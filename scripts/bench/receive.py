@@ -1,22 +1,27 @@
-"""How fast `dicomnode receive` takes images, against Orthanc, dcmtk and itself without a journal or without a disk, in one run.
+"""How fast `dicomnode receive` takes images, against Orthanc, dcmtk and itself without a journal, in one run.
 
-    python -m scripts.bench.receive [--instances 400] [--repeats 5] [--sender light] [--associations 1 4 8] [--json FILE]
+    python -m scripts.bench.receive [--instances 400] [--repeats 5] [--sender light]
+                                    [--associations 1 4 8] [--json FILE]
 
-Every contender gets the same 131 kB MR instances over the loopback, with TCP_NODELAY at both ends, into a fresh folder of the same disk;
-contenders take turns, so that a busy machine is busy for all of them, and the median counts. It needs dcmtk and Orthanc (Debian packages
-`dcmtk`, `orthanc`), and stops only what it has started. `--sender light` is a sender of our own that costs next to nothing (light_sender.py);
-`storescu` takes as much of a processor as a receiver does. On a machine that has other work, run it under `chrt -r 5`, which puts sender
-and receivers alike first.
+Every contender gets the same 131 kB MR instances over the loopback, with TCP_NODELAY at both ends, into a
+fresh folder of the same disk; contenders take turns, so that a busy machine is busy for all of them, and the
+median counts. It needs dcmtk and Orthanc (Debian packages `dcmtk`, `orthanc`), and stops only what it has
+started. `--sender light` is a sender of our own that costs next to nothing (light_sender.py); `storescu` takes
+as much of a processor as a receiver does. On a machine that has other work, run it under `chrt -r 5`, which
+puts sender and receivers alike first.
 
-    node            `dicomnode receive` as it is shipped: a record in the journal, a shared sync, then 0x0000; files and rows soon after
-    node-files      the same with `storage.journal_mb = 0`: write, fsync, rename, fsync of the folder, ledger row, then 0x0000
+    node            `dicomnode receive` as it is shipped: a record in the journal, a shared sync, then 0x0000;
+                    files and rows soon after
+    node-files      the same with `storage.journal_mb = 0`: write, fsync, rename, fsync of the folder,
+                    ledger row, then 0x0000
     node-tls        node over TLS with certificates at both ends (needs the openssl program; storescu only)
     orthanc         Orthanc as it is shipped: SyncStorageArea, SQLite index
-    storescp        dcmtk's `storescp --fork`, which never syncs: what it has answered a power cut may take
+    storescp        dcmtk's `storescp --fork`, which never syncs: a power cut may take what it has answered
     nothing         the node's own receiver with a writer and a ledger that do nothing
     stock-nothing   pynetdicom's own acceptor with a handler that does nothing
 
-A rate counts from the first request to the last answer. CPU counts until every instance is a file, and a row in the ledger: the work behind is in it.
+A rate counts from the first request to the last answer. CPU counts until every instance is a file and has a
+row in the ledger: the work behind is in it.
 """
 
 from __future__ import annotations
@@ -105,7 +110,10 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
                 rates[name][count].append(options.instances / took_s)
                 cpu_ms[name][count].append(1000 * cpu_s / options.instances)
                 print(
-                    f"  {name:14} {count} associations: {rates[name][count][-1]:6.0f} instances/s, {cpu_ms[name][count][-1]:.2f} ms CPU each",
+                    (
+                        f"  {name:14} {count} associations: {rates[name][count][-1]:6.0f} instances/s, "
+                        f"{cpu_ms[name][count][-1]:.2f} ms CPU each"
+                    ),
                     file=sys.stderr,
                     flush=True,
                 )
@@ -162,7 +170,8 @@ def table(report: dict[str, object]) -> str:
         for name, by in cpu_ms.items()
     ]
     lines.append(
-        f"\nPeak memory of the node: {report['node_peak_memory_mb']} MB. Load of the machine: {report['load_average_1_min']}."
+        f"\nPeak memory of the node: {report['node_peak_memory_mb']} MB. Load of the machine: "
+        f"{report['load_average_1_min']}."
     )
     return "\n".join(lines)
 

@@ -1,7 +1,11 @@
-"""Seconds and peak memory of each step of the pipeline alone, for a 1 mm T1 of 192 slices and a FLAIR: `python -m scripts.bench.study`.
+"""Seconds and peak memory of each step of the pipeline alone.
 
-The first run opens the networks (cold), the second has them warm, as a worker does. Processor seconds tell how busy the machine was with other
-work: on idle cores a step takes at most its processor seconds.
+    python -m scripts.bench.study
+
+The study is a 1 mm T1 of 192 slices and a FLAIR.
+
+The first run opens the networks (cold), the second has them warm, as a worker does. Processor seconds tell
+how busy the machine was with other work: on idle cores a step takes at most its processor seconds.
 """
 
 from __future__ import annotations
@@ -79,11 +83,13 @@ def print_table(result: PipelineResult, watch: MemoryWatch) -> None:
     print(f"{'step':<16}{'seconds':>9}{'processor s':>13}{'peak MB':>9}")
     for step in result.steps:
         print(
-            f"{step.name:<16}{step.seconds:>9.2f}{watch.processor_s[step.name]:>13.2f}{watch.peak_mb.get(step.name, 0.0):>9.0f}"
+            f"{step.name:<16}{step.seconds:>9.2f}{watch.processor_s[step.name]:>13.2f}"
+            f"{watch.peak_mb.get(step.name, 0.0):>9.0f}"
         )
     seconds = sum(step.seconds for step in result.steps)
     print(
-        f"{'all':<16}{seconds:>9.2f}{sum(watch.processor_s.values()):>13.2f}{max(watch.peak_mb.values()):>9.0f}"
+        f"{'all':<16}{seconds:>9.2f}{sum(watch.processor_s.values()):>13.2f}"
+        f"{max(watch.peak_mb.values()):>9.0f}"
     )
 
 
@@ -108,7 +114,8 @@ def main() -> int:
         with MemoryWatch() as watch:
             result = run_pipeline(inputs, recipe, watch.enter)
         print(
-            f"\nrun {number + 1} ({'cold' if number == 0 else 'warm'} networks), {len(result.lesions)} lesions"
+            f"\nrun {number + 1} ({'cold' if number == 0 else 'warm'} networks), {len(result.lesions)} "
+            "lesions"
         )
         print_table(result, watch)
     return 0

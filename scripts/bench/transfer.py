@@ -1,9 +1,12 @@
-"""Transfer against scratch (Meddahi et al.): `python -m scripts.bench.transfer --pool DIR --held DIR --out FOLDER`.
+"""Compare transfer with training from scratch (Meddahi et al.).
 
-A network of one channel (`--start`) is trained for N steps; `add_channel` makes it one of T1 and FLAIR, which is trained for M steps at half the learning rate. Beside it, from
-scratch and with both channels from the beginning: M steps, and N + M steps. Same architecture (4 mm, that of `proposal-coarse`), same samples, same
-schedule; scored on the same held-out heads. Prints a table with the mean difference of Dice, paired by head and seed, and its 95 % interval from a
-bootstrap over heads. Stop it and run it again: finished arms are kept.
+    python -m scripts.bench.transfer --pool DIR --held DIR --out FOLDER
+
+A network of one channel (`--start`) is trained for N steps; `add_channel` makes it one of T1 and FLAIR, which
+is trained for M steps at half the learning rate. Beside it, from scratch and with both channels from the
+beginning: M steps, and N + M steps. Same architecture (4 mm, that of `proposal-coarse`), same samples, same
+schedule; scored on the same held-out heads. Prints a table with the mean difference of Dice, paired by head
+and seed, and its 95 % interval from a bootstrap over heads. Stop it and run it again: finished arms are kept.
 """
 
 from __future__ import annotations
@@ -130,7 +133,10 @@ def run_seed(out: Path, channels: tuple[str, str], seed: int, first: int, second
 
 
 def interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Return the mean of (seed, head) differences and its 95 % interval, by drawing heads again 5,000 times."""
+    """Return the mean of (seed, head) differences and its 95 % interval.
+
+    For the interval heads are drawn again 5,000 times.
+    """
     by_head = differences.mean(axis=0)
     draws = np.random.default_rng(seed).integers(len(by_head), size=(5000, len(by_head)))
     low, high = np.percentile(by_head[draws].mean(axis=1), (2.5, 97.5))
@@ -162,7 +168,8 @@ def table(runs: Mapping[int, dict[str, Scores]]) -> str:
                 stacks[moved][level or best[moved]] - stacks[other][level or best[other]]
             )
             lines.append(
-                f"\nTransfer minus {other}, {label}: {mean:+.3f} (95 % interval over heads {low:+.3f} to {high:+.3f})."
+                f"\nTransfer minus {other}, {label}: {mean:+.3f} (95 % interval over heads {low:+.3f} to "
+                f"{high:+.3f})."
             )
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from scipy import ndimage
 from dicomnode.results.build import build_answer
 from dicomnode.results.verify.gate import verify_answer
 from dicomnode.settings.config import ResultForm
+from pipeline.records import RegionShare
+from tests.factories.dicom import Blob
 from tests.factories.orthanc import DICOMWEB_PLUGIN, Orthanc, running_orthanc
 from tests.factories.results import Answered, answered_study, followed
 from tests.factories.viewer import require_parts, serve_viewer
@@ -209,3 +212,112 @@ def test_outlines_lie_on_the_lesion_and_the_report_shows_its_measurements(
     assert f"{longest:.2f} mm" in words
     assert is_colored(line).any()
     assert screen.complaints == []
+
+
+LABELS = """() => [...document.querySelectorAll('svg g text')].map(text => {
+    const box = text.getBoundingClientRect();
+    return [text.textContent, box.left, box.top, box.right, box.bottom]; })"""
+
+
+def labels_of(screen: Screen) -> list[tuple[str, float, float, float, float]]:
+    """Return each label that is drawn on the image: its words and its box on the screen."""
+    return [tuple(row) for row in screen.page.evaluate(LABELS) if row[0].strip()]
+
+
+def overlap(
+    first: tuple[str, float, float, float, float], second: tuple[str, float, float, float, float]
+) -> bool:
+    return first[1] < second[3] and second[1] < first[3] and first[2] < second[4] and second[2] < first[4]
+
+
+# Side by side in one slice at one height: both labels would lie on the same spot.
+CROWDED = (Blob((24, 10, 0), (6, 6, 5)), Blob((4, 10, 0), (5, 5, 5)), Blob((20, -34, 0), (4, 4, 5)))
+
+
+def lesions_at(count: int) -> tuple[Blob, ...]:
+    """Return lesions apart from each other, four in a slice at the most, of different size."""
+    places = [(x, y, z) for z in (-18, 0, 18) for x, y in ((30, 30), (-30, 22), (30, -22), (-30, -34))]
+    return tuple(Blob(place, (8 - 0.2 * n, 8 - 0.3 * n, 6)) for n, place in enumerate(places[:count]))
+
+
+def printed_labels(screen: Screen, study: Answered) -> list[str]:
+    """Open the report, look at every slice that it draws on, and return the words of all labels on them."""
+    screen.double_click("Stroke lesion report")
+    screen.page.get_by_text("Long axis").first.wait_for(timeout=60_000)
+    instances = [screen.instance_of_slice(index) for index in range(len(study.volume.array))]
+    printed = []
+    for index in sorted({lesion.long_axis.slice_index for lesion in study.result.lesions}):
+        screen.show_slice(instances.index(study.context.sources[0].frames[index].SOPInstanceUID))
+        labels = labels_of(screen)
+        screen.look(f"labels-{len(study.result.lesions)}-{index}")
+        assert not any(overlap(*pair) for pair in combinations(labels, 2))
+        printed += [words for words, *_ in labels]
+    return printed
+
+
+def upload_labelled(archive: Orthanc, folder: Path, lesions: tuple[Blob, ...], seed: str) -> Answered:
+    """Put a study with these lesions, its results and a report to read into the archive."""
+    study = answered_study(
+        folder,
+        roles=("flair",),
+        flair={"plane": "axial", "shape": (30, 256, 256), "spacing_mm": (6.0, 0.8, 0.8)},
+        lesions=lesions,
+        seed=seed,
+    )
+    assert len(study.result.lesions) == len(lesions)
+    lesions_with_region = tuple(
+        replace(lesion, regions=(RegionShare("frontal", lesion.laterality, 1.0),))
+        for lesion in study.result.lesions
+    )
+    study = replace(study, result=replace(study.result, lesions=lesions_with_region))
+    form = ResultForm(objects=("seg", "sr", "summary"))
+    study = replace(study, context=replace(study.context, forms=(form,)))
+    results = build_answer(study.context, study.volume, study.result, ())
+    verify_answer(results, study.context, study.volume, study.result)
+    for data in [*(path.read_bytes() for path in folder.rglob("*.dcm")), *(item.data for item in results)]:
+        archive.upload(data)
+    return study
+
+
+@pytest.mark.tools
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_label_without_room_is_left_out_instead_of_printed_over_another_one(
+    archive: Orthanc, url: str, screen: Screen, tmp_path: Path
+) -> None:
+    study = upload_labelled(archive, tmp_path, CROWDED, "labels-crowded")
+
+    screen.open(url, study.context.StudyInstanceUID)
+    printed = printed_labels(screen, study)
+
+    assert [words.partition(" ")[0] for words in printed if words[0].isdigit()] == ["3", "1"]
+    assert screen.complaints == []
+
+
+@pytest.mark.tools
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_no_two_labels_overlap_and_the_report_to_read_begins_with_the_impression(
+    archive: Orthanc, url: str, screen: Screen, tmp_path: Path, count: int
+) -> None:
+    study = upload_labelled(archive, tmp_path, lesions_at(count), f"labels-{count}")
+
+    screen.open(url, study.context.StudyInstanceUID)
+    printed = printed_labels(screen, study)
+    # What is printed may be shortened where room is scarce; side and region stay.
+    for lesion in study.result.lesions:
+        label = f"{lesion.label} {lesion.laterality.capitalize()} frontal"
+        assert sum(words.startswith((f"{label}, ", f"{label}: ")) for words in printed) == 1
+    assert screen.complaints == []
+
+    screen.double_click(" ml (AI, ")
+    screen.page.get_by_text("Diagnostic Imaging Report").first.wait_for(timeout=60_000)
+    words = screen.page.locator("[data-cy=viewport-pane]").inner_text()
+    screen.look(f"summary-{count}")
+    title, text = words.split("\n", 1)
+    assert title.replace("\xa0", " ") == "1. Diagnostic Imaging Report"
+    # The first words below the title are those of the impression; OHIF leaves out the headings.
+    beginning = f"{count} lesions, " if count > 4 else "Left frontal lesion of "
+    assert text.startswith(beginning)
+    assert text.index(beginning) < text.index("1. Left frontal: ") < text.index("Outlined automatically")

@@ -61,7 +61,7 @@ def test_a_replay_tells_what_the_node_told(tmp_path: Path) -> None:
     words = texts_of(pydicom.dcmread(report))
     assert words == texts_of(told)
     assert any("New since 2026-01-05: none." in text for text in words)
-    assert any("1 images of the study could not be read" in text for text in words)
+    assert any("1 image of the study could not be read" in text for text in words)
 
 
 @pytest.mark.slow

@@ -17,6 +17,13 @@ EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
 STUDY = "2.25.100"
+LESION = {
+    "label": 1,
+    "volume_ml": 2.5,
+    "laterality": "left",
+    "centroid_lps_mm": [41.0, 9.0, 22.0],
+    "mean_probability": 0.75,
+}
 ARCHIVE: Mapping[str, Sequence[str]] = {"pacs": ("seg", "sr")}
 
 
@@ -129,7 +136,7 @@ class LedgerStory:
                 "2 lesions",
                 files,
                 destinations,
-                {"lesions": [{"label": 1, "volume_ml": 2.5}]},
+                {"lesions": [LESION]},
             ),
             now,
         )

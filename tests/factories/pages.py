@@ -116,4 +116,5 @@ def open_pages(folder: Path, **web: Any) -> Iterator[Pages]:
         try:
             yield pages
         finally:
+            site.close()
             ledger.close()

@@ -207,7 +207,7 @@ def test_the_latest_earlier_study_of_the_patient_comes_too_and_is_answered(
         # The study, and its prior like any other; what came as a prior has none fetched.
         assert bench.step() == 2
     assert {study["StudyInstanceUID"] for study in plain(bench.ledger.history.studies())} == {UID, newest}
-    assert bench.events() == [("fetched", "1 earlier studies")]
+    assert bench.events() == [("fetched", "1 earlier study")]
     assert bench.events(newest) == [("fetched", f"fetched as the prior of {UID}")]
     sent = {path.read_bytes() for path in (folder / "newest").iterdir()}
     kept = [bench.place.layout.root / one.path for one in bench.ledger.instances.of_study(newest)]

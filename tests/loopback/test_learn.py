@@ -330,7 +330,7 @@ def test_what_nobody_takes_is_given_up_once_and_shown(node: Node, archive: Archi
     why = node.why()
     assert "to pacs: it does not accept Segmentation Storage, nor what could go there instead" in why
     assert (
-        "seg to pacs: given_up (1 tries) the peer takes none of the SOP classes and transfer syntaxes of these objects"
+        "seg to pacs: given_up (1 try) the peer takes none of the SOP classes and transfer syntaxes of these objects"
         in why
     )
     assert "replayed" not in why

@@ -150,7 +150,7 @@ def test_commitment_reported_on_the_association_of_the_request(node_and: Callabl
     node.run()
     assert (node.states(), node.job_state()) == (["confirmed", "confirmed"], "done")
     assert (
-        "seg to pacs: confirmed (1 tries) the peer committed itself to keep it (storage commitment)"
+        "seg to pacs: confirmed (1 try) the peer committed itself to keep it (storage commitment)"
         in node.why()
     )
     assert len(node.archive.transactions) == 1
@@ -195,7 +195,7 @@ def test_what_the_archive_does_not_commit_itself_to_is_sent_again(node_and: Call
     assert node.archive.received.count(seg) == 2
     assert f"{seg}.dcm" in {path.name for path in node.archive.files}
     assert "not-kept" in node.why()
-    assert "sent again 1 times" in node.why()
+    assert "sent again 1 time" in node.why()
 
 
 @pytest.mark.parametrize("manners", [{"commitment": "same"}, {"find": "image"}, {"find": "series"}], ids=str)

@@ -283,7 +283,7 @@ def test_the_doctor_looks_at_our_own_certificate(ward: Ward, listening: Callable
     ward.server = ward.authority.issue("old.example", days=-1)
     assert (found(ward.config())["tls"].level, found(ward.config())["tls"].seen) == (
         "problem",
-        "our certificate expired 1 days ago",
+        "our certificate expired 1 day ago",
     )
 
 

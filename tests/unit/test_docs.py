@@ -17,18 +17,23 @@ from dicomnode.commands.cli import cli
 from scripts import architecture
 from scripts.house import ROOMS
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
+    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs" / "guides").glob("*.md"))),
     *(
         f"docs/{name}.md"
         for name in (
             "architecture",
             "commands",
             "conformance",
+            "intended-use",
             "bring-your-model",
             "offline",
+            "python",
             "destinations",
             "model-bundle",
             "monitoring",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.house_figures import is_vague, measure, vague_names
+from scripts.house_figures import LONGEST_COLUMN, is_vague, measure, vague_names, wide_lines
 
 SOURCE = '''"""A module."""
 
@@ -65,3 +65,16 @@ def test_vague_names(name: str, vague: bool) -> None:
 def test_nothing_to_measure_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no Python module"):
         measure([tmp_path])
+
+
+def test_a_wide_line_is_found(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(f"x = 1\n# {'a' * (LONGEST_COLUMN - 2)}\n# {'a' * (LONGEST_COLUMN - 1)}\n")
+    assert wide_lines([tmp_path]) == [(module, 3)]
+    assert measure([tmp_path]).wide_lines == 1
+
+
+def test_no_line_of_ours_is_wide(repo_root: Path) -> None:
+    folders = [repo_root / name for name in ("dicomnode", "pipeline", "scripts")]
+    wide = [f"{file.relative_to(repo_root)}:{number}" for file, number in wide_lines(folders)]
+    assert wide == [], f"over {LONGEST_COLUMN} columns: {wide}"

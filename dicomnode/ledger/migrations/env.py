@@ -1,4 +1,7 @@
-"""Alembic's entry: runs the steps in the transaction of the connection that `dicomnode.ledger.migrate` hands over."""
+"""Alembic's entry: runs the steps in the transaction of a connection that is handed over.
+
+`dicomnode.ledger.migrate` hands it over.
+"""
 
 from alembic import context
 

@@ -40,9 +40,11 @@ Studies = Mapping[str, tuple[IndexedInstance, ...]]
 
 README = (
     "T1w and FLAIR images, converted from DICOM by dicomnode.\n\n"
-    "Subjects carry labels that tell nothing of them; the file that links labels to patients lies outside of this folder. Sidecars hold what\n"
+    "Subjects carry labels that tell nothing of them; "
+    "the file that links labels to patients lies outside of this folder. Sidecars hold what\n"
     "they need for reading the images, and no names, dates, places or UIDs.\n\n"
-    "FACES WERE NOT REMOVED: a head can be recognised from its image. Deface the images before they leave your institution.\n"
+    "FACES WERE NOT REMOVED: a head can be recognised from its image. "
+    "Deface the images before they leave your institution.\n"
 )
 
 

@@ -98,7 +98,10 @@ def acquisition_time(study: StudyIdentity) -> str:
 
 
 def _age_years(dataset: Dataset) -> int | None:
-    """Return the age in whole years from Patient's Age (PS3.5 6.2, AS), else from the dates of birth and study."""
+    """Return the age in whole years from Patient's Age, else from the dates of birth and study.
+
+    The form of Patient's Age is that of PS3.5 6.2 (AS).
+    """
     text = read_text(dataset, "PatientAge")
     if len(text) == 4 and text[:3].isdigit() and text[3] in "DWMY":
         return int(text[:3]) if text[3] == "Y" else int(text[:3]) // {"D": 365, "W": 52, "M": 12}[text[3]]

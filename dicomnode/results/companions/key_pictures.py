@@ -22,7 +22,9 @@ from dicomnode.results.companions.preview import (
     draw_plane,
     window,
 )
-from dicomnode.results.words.sentences import WARNING, wrap_words
+from dicomnode.results.words.language import phrase
+from dicomnode.results.words.sentences import wrap_words
+from dicomnode.settings.config import Language
 from pipeline.geometry import Affine, spacing_mm
 from pipeline.records import PipelineResult, Volume
 
@@ -43,14 +45,15 @@ class KeyPicture:
     caption: str
 
 
-def draw_key_pictures(volume: Volume, result: PipelineResult) -> tuple[KeyPicture, ...]:
+def draw_key_pictures(volume: Volume, result: PipelineResult, language: Language) -> tuple[KeyPicture, ...]:
     """Return the montage of three planes, then the key slices in the order of the volume.
 
     A result without lesions has the montage alone.
     """
     montage = Image.new("RGB", (SIDE, SIDE))
-    montage.paste(_fit(draw_montage(volume, result)), (0, 0))
-    pictures = [KeyPicture(add_banner(montage, result), None, "Montage")]
+    montage.paste(_fit(draw_montage(volume, result, language)), (0, 0))
+    title = phrase("picture.montage", language)
+    pictures = [KeyPicture(add_banner(montage, result, language), None, title)]
     if not result.lesions:
         return tuple(pictures)
     grey = window(volume.array)
@@ -59,21 +62,21 @@ def draw_key_pictures(volume: Volume, result: PipelineResult) -> tuple[KeyPictur
     for index in sorted(choose_key_slices(result.labels.array)):
         labels = result.labels.array[index]
         label_list = ", ".join(str(label) for label in np.unique(labels[labels > 0]))
-        caption = f"Slice {index + 1} of {len(grey)}, lesion {label_list}"
+        caption = phrase("picture.slice", language, number=index + 1, count=len(grey), lesions=label_list)
         plane = Plane(grey[index], labels, (by_row, by_column), caption, left, right)
-        pictures.append(KeyPicture(add_banner(draw_plane(plane, SIDE), result), index, caption))
+        pictures.append(KeyPicture(add_banner(draw_plane(plane, SIDE), result, language), index, caption))
     return tuple(pictures)
 
 
-def draw_notice(sentences: tuple[str, ...]) -> KeyPicture:
+def draw_notice(sentences: tuple[str, ...], language: Language) -> KeyPicture:
     """Return a picture of words alone: the answer to a study that has no other picture."""
     image = Image.new("RGB", (SIDE, SIDE + BANNER))
     pen = ImageDraw.Draw(image)
     lines = [line for sentence in sentences for line in (*wrap_words(sentence, 62), "")]
     for number, line in enumerate(lines[:22]):
         draw_text(pen, (30, 30 + 33 * number), line, 22, (230, 230, 230))
-    draw_text(pen, (8, SIDE + 4), f"{WARNING}.", 14, (255, 220, 0))
-    return KeyPicture(image, None, "Notice")
+    draw_text(pen, (8, SIDE + 4), phrase("limits.warning", language), 14, (255, 220, 0))
+    return KeyPicture(image, None, phrase("picture.notice", language))
 
 
 def _fit(picture: Image.Image) -> Image.Image:

@@ -32,8 +32,9 @@ from dicomnode.results.parts import StudyParts
 from dicomnode.results.provenance import MANUFACTURER, PRODUCT, describe_equipment, freeze_document
 from dicomnode.results.report.document import observe
 from dicomnode.results.words import codes
+from dicomnode.results.words.language import phrase
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence
-from dicomnode.settings.config import ResultForm
+from dicomnode.settings.config import Language, ResultForm
 
 
 def build_pictures(parts: StudyParts, form: ResultForm, pictures: Sequence[KeyPicture]) -> list[Dataset]:
@@ -56,8 +57,11 @@ def build_pictures(parts: StudyParts, form: ResultForm, pictures: Sequence[KeyPi
         # Without a body part dciodvfy asks for Laterality.
         dataset.BodyPartExamined = "BRAIN"
         dataset.InstanceNumber = number
-        dataset.ImageComments = "; ".join([WARNING, *(picture.caption for picture in group)])[:10000]
+        language = parts.context.language
+        warning = phrase("limits.warning", language).rstrip(".")
+        dataset.ImageComments = "; ".join([warning, *(picture.caption for picture in group)])[:10000]
         _add_source_images(dataset, _shown(parts.evidence[0], group))
+        dataset.DerivationDescription = _with_warning("picture.derived", language)
         _add_pixels(dataset, [picture.image for picture in group], multi_frame=multi_frame)
         freeze_document(dataset, parts.provenance)
         objects.append(dataset)
@@ -69,7 +73,7 @@ def build_pdf(
 ) -> Dataset:
     """Return the report in pages as Encapsulated PDF (PS3.3 A.45.1)."""
     header = parts.evidence[0][0]
-    pages = draw_pages(copy_identity(header), content, picture, parts.context.settings.paper)
+    pages = draw_pages(content, picture, parts.context.settings.paper)
     created = f"D:{parts.provenance.created:%Y%m%d%H%M%S}"
     data = write_pdf(pages, PIXELS_PER_INCH, content.headline, created)
     dataset = _start(parts, EncapsulatedPDFStorage, (form.kind_of("pdf"), *content.sentences))
@@ -79,7 +83,7 @@ def build_pdf(
     dataset.AcquisitionDateTime = None
     # The page bears the patient's name.
     dataset.BurnedInAnnotation = "YES"
-    dataset.DocumentTitle = f"{content.headline} ({WARNING})"
+    dataset.DocumentTitle = f"{content.headline} ({phrase('limits.warning', content.language).rstrip('.')})"
     dataset.ConceptNameCodeSequence = [_coded(codes.DIAGNOSTIC_IMAGING_REPORT)]
     dataset.VerificationFlag = "UNVERIFIED"
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
@@ -98,7 +102,7 @@ def build_pdf(
 def build_key_objects(
     parts: StudyParts, form: ResultForm, pictures: Sequence[KeyPicture], segmentation: Dataset
 ) -> Dataset:
-    """Return a Key Object Selection (PS3.3 A.35.4) that points to the slices with lesions and to their SEG."""
+    """Return a Key Object Selection (PS3.3 A.35.4) of the slices with lesions and their SEG."""
     context, models, provenance = parts.context, parts.models, parts.provenance
     headers = parts.evidence[0]
     kind = form.kind_of("ko")
@@ -107,7 +111,7 @@ def build_key_objects(
         document_title=codes.OF_INTEREST,
         referenced_objects=referenced_objects,
         observer_device_context=observe(models, context.software_version),
-        description=f"Images and segmentation of what was found. {WARNING}.",
+        description=_with_warning("picture.key-images", context.language),
     )
     dataset = hd.ko.KeyObjectSelectionDocument(
         evidence=referenced_objects,
@@ -181,7 +185,6 @@ def _add_source_images(dataset: Dataset, images: Sequence[Dataset]) -> None:
 def _add_pixels(dataset: Dataset, images: Sequence[Image.Image], *, multi_frame: bool) -> None:
     """Add the image pixel module and what says of the pixels what they are (PS3.3 C.7.6.3, C.8.6)."""
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.DerivationDescription = f"Outlines of lesions that a network found. {WARNING}."
     # No name and no date stands in the pixels (C.7.6.1): only the warning, the network and the measurements.
     dataset.BurnedInAnnotation = "NO"
     dataset.LossyImageCompression = "00"
@@ -199,6 +202,10 @@ def _add_pixels(dataset: Dataset, images: Sequence[Image.Image], *, multi_frame:
     if len(images) > 1:
         dataset.FrameIncrementPointer = Tag("PageNumberVector")
         dataset.PageNumberVector = list(range(1, len(images) + 1))
+
+
+def _with_warning(row: str, language: Language) -> str:
+    return f"{phrase(row, language)} {phrase('limits.warning', language)}"
 
 
 def _coded(code: Code) -> Dataset:

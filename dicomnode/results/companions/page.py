@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from PIL import Image, ImageDraw
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from dicomnode.results.companions.lettering import draw_text, fit_size, measure_text, wrap_text
 from dicomnode.results.companions.pdf import PageImage, TextLine
-from dicomnode.results.words.sentences import WARNING
+from dicomnode.results.words.language import phrase
+from dicomnode.settings.config import Language
 
 Paper = Literal["A4", "Letter"]
 PIXELS_PER_INCH = 150
@@ -25,7 +24,7 @@ SIZES: Mapping[Paper, tuple[int, int]] = {"A4": (1240, 1754), "Letter": (1275, 1
 _MARGIN = 80
 _BODY = 22
 _SMALL = 17
-_IDENTITY_LEFT = _MARGIN + 240
+_LARGE = 28
 _FOOT = 62
 _GAP = 28
 """Between two columns of the table."""
@@ -34,13 +33,6 @@ _LEAST_PICTURE = 420
 """A picture that would be lower than this goes to a page of its own."""
 _DARK, _GREY, _WHITE = (20, 20, 20), (90, 90, 90), (255, 255, 255)
 _BAND = (120, 20, 20)
-_IDENTITY = (
-    ("Patient ID", "PatientID"),
-    ("Birth date", "PatientBirthDate"),
-    ("Sex", "PatientSex"),
-    ("Accession number", "AccessionNumber"),
-    ("Study date", "StudyDate"),
-)
 Color = tuple[int, int, int]
 
 
@@ -50,6 +42,8 @@ class PageContent:
 
     Attributes
     ----------
+    identity
+        Whose page it is: each value with its head; the first is written larger.
     sentences
         The impression first.
     table
@@ -60,6 +54,8 @@ class PageContent:
 
     headline: str
     sentences: Sequence[str]
+    identity: Sequence[tuple[str, str]] = ()
+    language: Language = "en"
     table: Sequence[Sequence[str]] = ()
     small_print: Sequence[str] = ()
     colors: Sequence[Color] = ()
@@ -70,6 +66,7 @@ class _Sheet:
     """Pages in the making: a pen that moves down, and the words that it wrote."""
 
     size: tuple[int, int]
+    language: Language = "en"
     pages: list[PageImage] = field(default_factory=list)
     top: float = 0
 
@@ -94,8 +91,11 @@ class _Sheet:
     def turn_over(self) -> None:
         """Begin a page, with the warning at its head and at its foot."""
         self.pages.append(PageImage(Image.new("RGB", self.size, _WHITE), []))
-        foot = f"{WARNING}. For research use only; not verified by a physician."
-        for top, text, height in ((0, WARNING, 52), (self.size[1] - _FOOT + 10, foot, 52)):
+        warning, *others = (
+            phrase(f"limits.{row}", self.language) for row in ("warning", "research", "unverified")
+        )
+        foot = " ".join([warning, *others])
+        for top, text, height in ((0, warning, 52), (self.size[1] - _FOOT + 10, foot, 52)):
             self.pen.rectangle((0, top, self.size[0], top + height), fill=_BAND)
             self.top = top + 10
             self.write(text, fit_size(text, 28, self.width), fill=_WHITE)
@@ -119,22 +119,18 @@ class _Sheet:
             self.top += _line_height(size)
 
 
-def draw_pages(
-    identity: Dataset, content: PageContent, picture: Image.Image | None, paper: Paper = "A4"
-) -> list[PageImage]:
+def draw_pages(content: PageContent, picture: Image.Image | None, paper: Paper = "A4") -> list[PageImage]:
     """Return the pages as RGB pixels with their words.
 
     Parameters
     ----------
-    identity
-        The patient's and study's attributes, decoded.
     picture
         What is shown of the images; None when there is nothing to show.
     """
-    sheet = _Sheet(SIZES[paper])
+    sheet = _Sheet(SIZES[paper], content.language)
     sheet.write(content.headline, fit_size(content.headline, 36, sheet.width))
     sheet.top += 60
-    _write_identity(sheet, identity)
+    _write_identity(sheet, content.identity)
     for sentence in content.sentences:
         sheet.write_wrapped(sentence)
     sheet.top += 12
@@ -153,22 +149,16 @@ def _line_height(size: int) -> int:
     return round(1.45 * size)
 
 
-def _write_identity(sheet: _Sheet, identity: Dataset) -> None:
+def _write_identity(sheet: _Sheet, identity: Sequence[tuple[str, str]]) -> None:
     # A line of its own: text readers turn scripts that run from the right line by line.
-    rows = [("Patient", _text(identity, "PatientName") or "(no name)", 28)]
-    rows += [(word, _text(identity, keyword) or "-", _BODY) for word, keyword in _IDENTITY]
-    for word, value, size in rows:
-        sheet.write(word)
-        # Never wrapped, so that a value stands in the text layer as it stands in the header.
-        sheet.write(value, fit_size(value, size, sheet.size[0] - _MARGIN - _IDENTITY_LEFT), _IDENTITY_LEFT)
+    left = _MARGIN + 32 + max((measure_text(head, _BODY) for head, _ in identity), default=0)
+    for number, (head, value) in enumerate(identity):
+        size = _BODY if number else _LARGE
+        sheet.write(head)
+        # Never wrapped, so that a value is one line of the text layer.
+        sheet.write(value, fit_size(value, size, sheet.size[0] - _MARGIN - left), left)
         sheet.top += _line_height(size)
     sheet.top += 16
-
-
-def _text(identity: Dataset, keyword: str) -> str:
-    """Return an element as one text; several values are those of one text with backslashes."""
-    value = identity.get(keyword)
-    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "")
 
 
 def _write_table(sheet: _Sheet, table: Sequence[Sequence[str]], colors: Sequence[Color]) -> None:
@@ -197,7 +187,10 @@ def _write_table(sheet: _Sheet, table: Sequence[Sequence[str]], colors: Sequence
 
 
 def _column_widths(table: Sequence[Sequence[str]], width: float) -> list[float]:
-    """Return how wide each column is in pixels: as its widest cell; the widest give way where that is too much."""
+    """Return how wide each column is in pixels: as wide as its widest cell.
+
+    The widest columns give way where that is too much.
+    """
     widths = [max(measure_text(cell, _BODY) for cell in column) for column in zip(*table, strict=True)]
     room = width - _GAP * (len(widths) - 1)
     while sum(widths) > room:

@@ -136,7 +136,8 @@ def _font(first: int, letters: Sequence[str]) -> Iterator[bytes]:
     last = len(letters) - 1
     differences = " ".join(["/g"] * len(letters))
     yield (
-        f"<< /Type /Font /Subtype /Type3 /FontBBox [0 0 500 1000] /FontMatrix [0.001 0 0 0.001 0 0] /CharProcs << /g {first + 1} 0 R >> "
+        "<< /Type /Font /Subtype /Type3 /FontBBox [0 0 500 1000] "
+        f"/FontMatrix [0.001 0 0 0.001 0 0] /CharProcs << /g {first + 1} 0 R >> "
         f"/Encoding << /Type /Encoding /Differences [0 {differences}] >> /FirstChar 0 /LastChar {last} "
         f"/Widths [{' '.join(['500'] * len(letters))}] /Resources << >> /ToUnicode {first + 2} 0 R >>"
     ).encode("ascii")

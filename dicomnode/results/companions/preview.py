@@ -6,14 +6,15 @@ Three planes and key slices with the lesions' outlines, the warning burned into 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from dicomnode.results.companions.lettering import draw_text, fit_size
 from dicomnode.results.segments import segment_color
-from dicomnode.results.words.sentences import WARNING
+from dicomnode.results.words.language import phrase, write_ml
+from dicomnode.settings.config import Language
 from pipeline.geometry import orientation_of, reorient, spacing_mm
 from pipeline.records import Array, PipelineResult, Volume
 
@@ -22,6 +23,8 @@ _TILE = 320
 _COLUMNS = 3
 _KEY_SLICES = 6
 BANNER = 28
+_YELLOW = (255, 220, 0)
+_GREY = (200, 200, 200)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +42,14 @@ class Plane:
     right_side: str
 
 
-def montage_png(volume: Volume, result: PipelineResult) -> bytes:
+def montage_png(volume: Volume, result: PipelineResult, language: Language = "en") -> bytes:
     """Return a PNG of the reference volume with outlined lesions; the same input gives the same bytes."""
     buffer = io.BytesIO()
-    add_banner(draw_montage(volume, result), result).save(buffer, format="PNG")
+    add_banner(draw_montage(volume, result, language), result, language).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def draw_montage(volume: Volume, result: PipelineResult) -> Image.Image:
+def draw_montage(volume: Volume, result: PipelineResult, language: Language = "en") -> Image.Image:
     """Return three planes and the key slices with outlined lesions.
 
     Every plane is shown as a radiologist expects it: the patient's right on the left of axial and coronal
@@ -55,7 +58,7 @@ def draw_montage(volume: Volume, result: PipelineResult) -> Image.Image:
     orientation = orientation_of(volume.affine)
     upright, labels = reorient(volume, orientation), reorient(result.labels, orientation)
     grey = window(upright.array)
-    planes = [*_three_planes(grey, labels), *_key_slices(grey, labels)]
+    planes = [*_three_planes(grey, labels, language), *_key_slices(grey, labels, language)]
     rows = -(-len(planes) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _TILE, rows * _TILE))
     for number, plane in enumerate(planes):
@@ -63,14 +66,14 @@ def draw_montage(volume: Volume, result: PipelineResult) -> Image.Image:
     return sheet
 
 
-def add_banner(picture: Image.Image, result: PipelineResult) -> Image.Image:
+def add_banner(picture: Image.Image, result: PipelineResult, language: Language) -> Image.Image:
     """Return a picture with the warning, the network and the count of lesions in its pixels, below it."""
     canvas = Image.new("RGB", (picture.width, picture.height + BANNER))
     canvas.paste(picture, (0, 0))
-    words = f"{WARNING}.  {result.models[0].name} {result.models[0].version}.  {_count(result)}"
-    ImageDraw.Draw(canvas).text(
-        (8, picture.height + 6), words, fill=(255, 220, 0), font=ImageFont.load_default(14)
-    )
+    network = f"{result.models[0].name} {result.models[0].version}."
+    words = "  ".join([phrase("limits.warning", language), network, _count(result, language)])
+    pen = ImageDraw.Draw(canvas)
+    draw_text(pen, (8, picture.height + 5), words, fit_size(words, 14, picture.width - 16), _YELLOW)
     return canvas
 
 
@@ -102,30 +105,30 @@ def choose_key_slices(labels: Array) -> list[int]:
     return sorted(slice_numbers, reverse=True)
 
 
-def _three_planes(grey: Array, labels: Volume) -> list[Plane]:
+def _three_planes(grey: Array, labels: Volume, language: Language) -> list[Plane]:
     voxels = np.argwhere(labels.array == 1)
     if len(voxels):
         head, back, left = (int(index) for index in np.rint(voxels.mean(axis=0)))
     else:
         head, back, left = (size // 2 for size in grey.shape)
     by_head, by_back, by_left = spacing_mm(labels.affine)
+    coronal, sagittal = (phrase(f"series.{plane}", language) for plane in ("coronal", "sagittal"))
     # Axis 0 runs to the head, so what stands upright is turned over.
     return [
-        _axial(grey, labels, head),
-        Plane(grey[::-1, back], labels.array[::-1, back], (by_head, by_left), "coronal", "R", "L"),
-        Plane(grey[::-1, :, left], labels.array[::-1, :, left], (by_head, by_back), "sagittal", "A", "P"),
+        _axial(grey, labels, head, language),
+        Plane(grey[::-1, back], labels.array[::-1, back], (by_head, by_left), coronal, "R", "L"),
+        Plane(grey[::-1, :, left], labels.array[::-1, :, left], (by_head, by_back), sagittal, "A", "P"),
     ]
 
 
-def _key_slices(grey: Array, labels: Volume) -> list[Plane]:
-    return [_axial(grey, labels, index) for index in choose_key_slices(labels.array)]
+def _key_slices(grey: Array, labels: Volume, language: Language) -> list[Plane]:
+    return [_axial(grey, labels, index, language) for index in choose_key_slices(labels.array)]
 
 
-def _axial(grey: Array, labels: Volume, index: int) -> Plane:
+def _axial(grey: Array, labels: Volume, index: int, language: Language) -> Plane:
     _, by_back, by_left = spacing_mm(labels.affine)
-    return Plane(
-        grey[index], labels.array[index], (by_back, by_left), f"axial {index + 1}/{len(grey)}", "R", "L"
-    )
+    caption = f"{phrase('series.axial', language)} {index + 1}/{len(grey)}"
+    return Plane(grey[index], labels.array[index], (by_back, by_left), caption, "R", "L")
 
 
 def window(array: Array) -> Array:
@@ -160,11 +163,11 @@ def draw_plane(plane: Plane, side: int) -> Image.Image:
 def _write_corners(tile: Image.Image, *words: tuple[tuple[int, int], str]) -> None:
     pen = ImageDraw.Draw(tile)
     for position, text in words:
-        pen.text(position, text, fill=(200, 200, 200), font=ImageFont.load_default(13))
+        draw_text(pen, position, text, 13, _GREY)
 
 
-def _count(result: PipelineResult) -> str:
-    values: Sequence[float] = [item.value for item in result.measurements if item.name == "total_volume"]
-    if not result.lesions:
-        return "No lesion found."
-    return f"{len(result.lesions)} lesion(s), {sum(values):.1f} ml."
+def _count(result: PipelineResult, language: Language) -> str:
+    volume_ml = sum(item.value for item in result.measurements if item.name == "total_volume")
+    count = len(result.lesions)
+    row = {0: "none", 1: "one"}.get(count, "many")
+    return phrase(f"picture.count-{row}", language, count=count, volume=write_ml(volume_ml, language))

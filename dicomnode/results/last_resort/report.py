@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dicomnode.results.last_resort.encoding import LONGEST_SHORT_VALUE, Elements, encode_file, put, put_items
 from dicomnode.results.last_resort.raw import read_raw_elements
+from dicomnode.results.last_resort.sentences import encode_text, write_sentence
 
 REPORT_CLASSES: Mapping[str, str] = {
     "enhanced": "1.2.840.10008.5.1.4.1.1.88.22",
@@ -49,11 +50,6 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MANUFACTURER, _PRODUCT = "dicomnode project", "dicomnode-stroke"
 _IMPLEMENTATION = ("2.25.123168463941683573751442645519736902694", "DICOMNODE")
 _WARNING = "AI result, not for primary diagnosis"
-_OPENING = {
-    True: "The analysis for stroke lesions failed on this study.",
-    False: "This study was not analysed for stroke lesions.",
-}
-_CLOSING = "Absence of a segmentation does not mean absence of a lesion."
 # (value, scheme, meaning) of PS3.16.
 _TITLE = ("18748-4", "LN", "Diagnostic Imaging Report")
 _OBSERVER_TYPE, _DEVICE = ("121005", "DCM", "Observer Type"), ("121007", "DCM", "Device")
@@ -79,6 +75,8 @@ class UnansweredStudy:
         Files that the ledger has under this study, in the order in which they are tried.
     failed
         Whether the analysis failed; else the study was refused.
+    language
+        RFC 5646 code of the language of the sentences; the reason itself is English.
     """
 
     StudyInstanceUID: str
@@ -90,22 +88,24 @@ class UnansweredStudy:
     created_at: float
     series_number: int
     software_version: str
+    language: str = "en"
 
 
 @dataclass(frozen=True)
 class SourceIdentity:
     """What one file says of patient and study.
 
-    Whole elements by tag, what had to stay empty, and which instance it is.
+    Whole elements by tag, which instance it is, and what had to stay empty: rows of the table of sentences,
+    each with the keyword that it is about.
     """
 
     path: Path | None
     elements: Mapping[int, tuple[str, bytes]]
-    remarks: tuple[str, ...]
+    remarks: tuple[tuple[str, str], ...]
     reference: tuple[str, str, str] | None
 
 
-NOBODY = SourceIdentity(None, {}, ("The patient's attributes could not be read.",), None)
+NOBODY = SourceIdentity(None, {}, (("identity-remark.unreadable", ""),), None)
 """The identity where no file has one that can be trusted: the Study Instance UID alone."""
 
 
@@ -144,6 +144,7 @@ def build_last_resort(study: UnansweredStudy, identity: SourceIdentity, report_f
         study.sentence,
         study.software_version,
         report_form,
+        *([study.language] if study.language != "en" else []),
     )
     series, instance = _derive_uid("series", *facts), _derive_uid("instance", *facts)
     # The scanner's dates are local time, so ours are too.
@@ -184,12 +185,27 @@ def build_last_resort(study: UnansweredStudy, identity: SourceIdentity, report_f
     put_items(dataset, 0x0040A372)
     if identity.reference is not None:
         put_items(dataset, 0x0040A375, _evidence(study.StudyInstanceUID, identity.reference))
-    sentences = (_OPENING[study.failed], study.sentence, f"Reason code: {study.code}", *identity.remarks)
+    _, character_set = identity.elements.get(_CHARACTER_SET, ("CS", b""))
+    sentences = [encode_text(sentence, character_set) for sentence in _write_sentences(study, identity)]
     _put_content(dataset, sentences, _derive_uid("device", _PRODUCT, study.software_version))
     data = encode_file(
         dataset, SOPClassUID=sop_class, SOPInstanceUID=instance, implementation=_IMPLEMENTATION
     )
     return LastResort(data, instance, sop_class, series)
+
+
+def _write_sentences(study: UnansweredStudy, identity: SourceIdentity) -> list[str]:
+    """Return what the report says, in the order of reading; the last one is its limits."""
+    language = study.language
+    return [
+        write_sentence("refusal.failed" if study.failed else "refusal.refused", language),
+        write_sentence(
+            "refusal.details", language, sentence=study.sentence.strip() or "No reason was given."
+        ),
+        write_sentence("refusal.reason-code", language, code=study.code),
+        *(write_sentence(row, language, keyword=keyword) for row, keyword in identity.remarks),
+        " ".join(write_sentence(f"limits.{row}", language) for row in ("warning", "no-absence")),
+    ]
 
 
 def _describe(path: Path, values: Mapping[int, Sequence[bytes]]) -> SourceIdentity:
@@ -203,13 +219,9 @@ def _describe(path: Path, values: Mapping[int, Sequence[bytes]]) -> SourceIdenti
             continue
         value = next(iter(distinct))
         if len(distinct) > 1:
-            remarks.append(
-                f"{keyword} was left empty: the image has it more than once, with different values."
-            )
+            remarks.append(("identity-remark.twice", keyword))
         elif len(value) > LONGEST_SHORT_VALUE or not re.fullmatch(pattern.encode(), value, re.DOTALL):
-            remarks.append(
-                f"{keyword} was left empty: what the image has there is not a value of this element."
-            )
+            remarks.append(("identity-remark.no-value", keyword))
         else:
             elements[tag] = (vr, value)
     uids = [_uid_of(values, tag) for tag in (_CLASS, _INSTANCE, _SERIES)]
@@ -228,7 +240,10 @@ def _uid_of(values: Mapping[int, Sequence[bytes]], tag: int) -> str:
 
 
 def _evidence(StudyInstanceUID: str, reference: tuple[str, str, str]) -> Elements:
-    """Return the item of Current Requested Procedure Evidence Sequence (PS3.3 C.17.2) for (class, instance, series)."""
+    """Return an item of Current Requested Procedure Evidence for (class, instance, series).
+
+    The sequence is that of PS3.3 C.17.2.
+    """
     instance, series, study = Elements(), Elements(), Elements()
     put(instance, 0x00081150, "UI", reference[0])
     put(instance, 0x00081155, "UI", reference[1])
@@ -239,8 +254,12 @@ def _evidence(StudyInstanceUID: str, reference: tuple[str, str, str]) -> Element
     return study
 
 
-def _put_content(dataset: Elements, sentences: Sequence[str], device_uid: str) -> None:
-    """Add the content tree (PS3.3 C.17.3): who observed, that nothing is known of a lesion, and why in words."""
+def _put_content(dataset: Elements, sentences: Sequence[bytes], device_uid: str) -> None:
+    """Add the content tree (PS3.3 C.17.3).
+
+    It says who observed, that nothing is known of a lesion, and why in words.
+    """
+    *reasons, limits = sentences
     put(dataset, 0x0040A040, "CS", "CONTAINER")
     _put_code(dataset, 0x0040A043, _TITLE)
     put(dataset, 0x0040A050, "CS", "SEPARATE")
@@ -253,11 +272,8 @@ def _put_content(dataset: Elements, sentences: Sequence[str], device_uid: str) -
         _value_item(context, _DEVICE_NAME, "TEXT", 0x0040A160, "UT", "dicomnode"),
         _code_item(contains, _SUMMARY, _NONE_SUCCEEDED),
         _code_item(contains, _LESION, _UNDETERMINED),
-        *(
-            _value_item(contains, _FINDING, "TEXT", 0x0040A160, "UT", _to_ascii(sentence))
-            for sentence in sentences
-        ),
-        _value_item(contains, _COMMENT, "TEXT", 0x0040A160, "UT", f"{_WARNING}. {_CLOSING}"),
+        *(_value_item(contains, _FINDING, "TEXT", 0x0040A160, "UT", reason) for reason in reasons),
+        _value_item(contains, _COMMENT, "TEXT", 0x0040A160, "UT", limits),
     )
 
 
@@ -268,7 +284,7 @@ def _code_item(relationship: str, name: tuple[str, str, str], value: tuple[str, 
 
 
 def _value_item(
-    relationship: str, name: tuple[str, str, str], value_type: str, tag: int, vr: str, value: str
+    relationship: str, name: tuple[str, str, str], value_type: str, tag: int, vr: str, value: str | bytes
 ) -> Elements:
     item = _content_item(relationship, name, value_type)
     put(item, tag, vr, value)
@@ -290,14 +306,6 @@ def _put_code(elements: Elements, tag: int, code: tuple[str, str, str]) -> None:
     ):
         put(item, code_tag, vr, text)
     put_items(elements, tag, item)
-
-
-def _to_ascii(text: str) -> str:
-    """Return one line of printable ASCII, so that any character set carries it."""
-    return (
-        re.sub(r"[^\x20-\x7e]+", " ", text.encode("ascii", "replace").decode("ascii")).strip()
-        or "No reason was given."
-    )
 
 
 def _derive_uid(*facts: object) -> str:

@@ -299,7 +299,10 @@ def _codes_of(item: Dataset) -> Iterator[Dataset]:
 
 
 def _own_scheme() -> Dataset:
-    """Return whose the codes are that no standard has (PS3.3 C.12.1, Coding Scheme Identification Sequence)."""
+    """Return whose the codes are that no standard has.
+
+    They form the Coding Scheme Identification Sequence (PS3.3 C.12.1).
+    """
     item = Dataset()
     item.CodingSchemeDesignator = codes.OWN_SCHEME
     item.CodingSchemeName = f"Codes of {PRODUCT}"

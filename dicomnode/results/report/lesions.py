@@ -2,8 +2,8 @@
 
 Each lesion has two measurement groups with one tracking UID: TID 1411 points to its segment, TID 1501 holds
 the long axis with its coordinates. OHIF merges them, draws the line and prints the comment and what is
-measured without modifiers beside it; on a group without coordinates its viewport crashes. The totals stand
-apart.
+measured without modifiers next to it; on a group without coordinates its viewport crashes. Where a label has
+no room, the ends of the axis are two points, which OHIF draws without words. The totals stand apart.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from dicomnode.results.report.document import (
     make_summary,
     write_texts,
 )
+from dicomnode.results.report.labels import choose_labels
 from dicomnode.results.report.texts import texts_of
 from dicomnode.results.segments import SegmentPlan
 from dicomnode.results.words import codes
 from dicomnode.results.words.measured import reported
-from dicomnode.results.words.places import regions_of
+from dicomnode.results.words.places import regions_of, shorten_label
 from dicomnode.results.words.sentences import NOT_FOR_DIAGNOSIS, is_limited, was_refused
 from dicomnode.settings.config import ResultForm
 from pipeline.records import LongAxis, Measurement, Plan
@@ -49,9 +50,13 @@ def build_lesion_report(parts: AnswerParts, form: ResultForm, segmentation: Data
         The SEG that the report points to.
     """
     groups: list[Group] = []
-    for segment in parts.plans:
+    axes = [longest_axis(segment) for segment in parts.plans]
+    candidates = [shorten_label(segment.label, len(segment.lesions)) for segment in parts.plans]
+    grid = parts.result.labels
+    labels = choose_labels(axes, candidates, grid.array.shape, grid.affine)
+    for segment, axis, label in zip(parts.plans, axes, labels, strict=True):
         groups.append(_describe_segment(segment, parts, segmentation))
-        groups.append(_describe_long_axis(segment, parts))
+        groups.append(_describe_long_axis(segment, axis, label, parts))
     plan = EncodingPlan(parts, form, texts_of(parts.narrative))
     verdict = judge_lesions(parts, codes.IMAGING_MEASUREMENT_REPORT)
     return build_document(make_report(groups, [_describe_all(parts)], verdict, plan), plan, [segmentation])
@@ -82,7 +87,10 @@ def judge_lesions(parts: AnswerParts, title: Code) -> Verdict:
 
 
 def cite_algorithm(plan: Plan) -> sr.AlgorithmIdentification:
-    """Return the lesion network as TID 4019; its words agree with the Contributing Equipment item (IHE AIR)."""
+    """Return the lesion network as TID 4019.
+
+    Its words agree with the Contributing Equipment item (IHE AIR).
+    """
     algorithm = describe_algorithm(plan)
     parameters = [
         value if name == "statement" else f"{name} {value}" for name, value in algorithm.parameters.items()
@@ -102,15 +110,15 @@ def name_algorithm(plan: Plan) -> sr.AlgorithmIdentification:
 
 
 def place_long_axis(
-    axis: LongAxis, frame: SourceFrame, SOPClassUID: UID, *, multiframe: bool
+    axis: LongAxis, frame: SourceFrame, SOPClassUID: UID, *, multiframe: bool, as_line: bool = True
 ) -> sr.CoordinatesForMeasurement:
-    """Return the long axis as a polyline on its source frame.
+    """Return the long axis as a polyline, or as its two ends, on its source frame.
 
     SCOORD counts (column, row) from the outer corner of the first pixel (PS3.3 C.18.6.1.2), so voxel centres
     gain one half.
     """
     coordinates = sr.CoordinatesForMeasurement(
-        graphic_type=sr.GraphicTypeValues.POLYLINE,
+        graphic_type=sr.GraphicTypeValues.POLYLINE if as_line else sr.GraphicTypeValues.MULTIPOINT,
         graphic_data=np.array([[column + 0.5, row + 0.5] for row, column in (axis.start, axis.end)]),
         source_image=sr.SourceImageForRegion(
             referenced_sop_class_uid=SOPClassUID,
@@ -172,26 +180,38 @@ def _describe_segment(plan: SegmentPlan, parts: AnswerParts, segmentation: Datas
     )
 
 
-def _describe_long_axis(plan: SegmentPlan, parts: AnswerParts) -> Group:
-    axis = max((lesion.long_axis for lesion in plan.lesions), key=lambda axis: axis.length_mm)
+def longest_axis(plan: SegmentPlan) -> LongAxis:
+    """Return the longest of the long axes of a segment's lesions."""
+    return max((lesion.long_axis for lesion in plan.lesions), key=lambda axis: axis.length_mm)
+
+
+def _describe_long_axis(plan: SegmentPlan, axis: LongAxis, label: str, parts: AnswerParts) -> Group:
+    """Return the group that OHIF draws; without a label that has room, its axis is two points."""
     measured = Measurement("long_axis", axis.length_mm, "mm", "")
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=plan.tracking_uid, identifier=plan.tracking_id),
         finding_type=codes.LESION_OF_BRAIN,
         finding_sites=name_sites(plan),
-        measurements=[make_measurement(measured, [_coordinates(axis, parts)])],
+        measurements=[make_measurement(measured, [_coordinates(axis, parts, as_line=bool(label))])],
     )
-    # OHIF prints a group's comment beside its line.
-    group[0].ContentSequence.extend(write_texts([(codes.COMMENT, plan.label)]))
+    # OHIF prints a group's comment next to its line.
+    group[0].ContentSequence.extend(write_texts([(codes.COMMENT, label or plan.label)]))
     return group
 
 
 def name_sites(plan: SegmentPlan) -> list[sr.FindingSite]:
-    """Return the brain with the side, then each region that has a code."""
+    """Return the brain with the side, then each region and each arterial territory that has a code."""
     side = codes.SIDES.get(plan.laterality)
-    regions = regions_of(plan.lesions[0]) if len(plan.lesions) == 1 else ()
+    lesion = plan.lesions[0] if len(plan.lesions) == 1 else None
+    regions = regions_of(lesion) if lesion else ()
     coded = [codes.REGIONS[region] for region in regions if region in codes.REGIONS]
-    return [sr.FindingSite(codes.BRAIN, side), *(sr.FindingSite(region, side) for region in coded)]
+    # The site's own codes; they name their side themselves.
+    territories = [Code(*share.code) for share in (lesion.territories if lesion else ()) if share.code]
+    return [
+        sr.FindingSite(codes.BRAIN, side),
+        *(sr.FindingSite(region, side) for region in coded),
+        *(sr.FindingSite(territory) for territory in territories),
+    ]
 
 
 def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
@@ -208,7 +228,9 @@ def measure_segment(plan: SegmentPlan) -> tuple[Measurement, ...]:
     return (Measurement("volume", sum(item.value for item in volumes), volumes[0].unit, volumes[0].method),)
 
 
-def _coordinates(axis: LongAxis, parts: AnswerParts) -> sr.CoordinatesForMeasurement:
+def _coordinates(axis: LongAxis, parts: AnswerParts, *, as_line: bool) -> sr.CoordinatesForMeasurement:
     header = parts.evidence[0][0]
     frame = parts.context.sources[0].frames[axis.slice_index]
-    return place_long_axis(axis, frame, UID(header.SOPClassUID), multiframe=_has_frames(header))
+    return place_long_axis(
+        axis, frame, UID(header.SOPClassUID), multiframe=_has_frames(header), as_line=as_line
+    )

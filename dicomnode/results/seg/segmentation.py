@@ -33,6 +33,7 @@ from dicomnode.results.segments import SegmentPlan, cielab_color, draw_segments,
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import WARNING, clip_at_sentence, plain_ascii
 from dicomnode.settings.config import ResultForm, SegmentationForm
+from pipeline.counts import counted
 from pipeline.records import Array, PipelineResult
 
 LARGEST_FRACTION = 255
@@ -109,7 +110,8 @@ def order_as_source(values: Array, reference: SourceSeries, headers: Sequence[Da
     rows_columns = (int(headers[0].Rows), int(headers[0].Columns))
     if values.shape != (len(reference.frames), *rows_columns):
         raise ResultRejected(
-            f"the mask's shape {values.shape} does not fit {len(reference.frames)} frames of {rows_columns}"
+            f"the mask's shape {values.shape} does not fit "
+            f"{counted(len(reference.frames), 'frame')} of {rows_columns}"
         )
     if "PerFrameFunctionalGroupsSequence" not in headers[0]:
         return values

@@ -18,6 +18,7 @@ from dicomnode.errors import ResultRejected
 from dicomnode.records import SourceSeries
 from dicomnode.results.verify.content import concept, walk_content
 from dicomnode.results.verify.source import texts_of
+from dicomnode.settings.config import Language
 from pipeline.geometry import spacing_mm
 from pipeline.records import Array, PipelineResult
 
@@ -26,6 +27,19 @@ _YELLOW = (255, 220, 0)
 _COLORED = 60
 _TOLERANCE_PIXELS = 4.0
 _ON_THE_PAGE = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber")
+# A second, small table of words, on purpose: what the builders' table calls a slice must be one here.
+_WARNING: Mapping[Language, str] = {
+    "en": _MARK,
+    "de": "nicht für die Primärdiagnose",
+    "fr": "ne pas utiliser pour le diagnostic primaire",
+    "es": "no apto para el diagnóstico primario",
+}
+_SLICE: Mapping[Language, str] = {
+    "en": r"Slice (\d+) of (\d+)",
+    "de": r"Schicht (\d+) von (\d+)",
+    "fr": r"Coupe (\d+) sur (\d+)",
+    "es": r"Corte (\d+) de (\d+)",
+}
 
 
 def check_mark(dataset: Dataset) -> None:
@@ -35,7 +49,10 @@ def check_mark(dataset: Dataset) -> None:
 
 
 def check_pictures(
-    objects: Sequence[Dataset], result: PipelineResult | None, series: SourceSeries | None
+    objects: Sequence[Dataset],
+    result: PipelineResult | None,
+    series: SourceSeries | None,
+    language: Language,
 ) -> None:
     """Refuse pictures without the warning in their pixels, or with outlines away from their slice's lesions.
 
@@ -49,9 +66,9 @@ def check_pictures(
     side = int(objects[0].Columns)
     if not all(len(frame) > side and (frame[side:] == _YELLOW).all(axis=-1).any() for frame in frames):
         raise ResultRejected("a picture does not bear the warning")
-    slices = _stated_slices(objects, 0 if result is None else len(result.labels.array))
+    slices = _stated_slices(objects, 0 if result is None else len(result.labels.array), _SLICE[language])
     if len(frames) != 1 + len(slices):
-        raise ResultRejected(f"{len(frames)} pictures instead of {1 + len(slices)}")
+        raise ResultRejected(f"the number of pictures is {len(frames)} instead of {1 + len(slices)}")
     if result is None or series is None:
         return
     if bool(slices) != bool(result.lesions) or (slices and _main_slice(result) not in slices):
@@ -70,8 +87,8 @@ def check_pictures(
         raise ResultRejected("the pictures name other images than those that they show")
 
 
-def check_pdf(dataset: Dataset) -> None:
-    """Refuse a page that is no PDF, or does not bear what identifies the patient as the header does.
+def check_pdf(dataset: Dataset, language: Language) -> None:
+    """Refuse a page that is no PDF, or does not bear what identifies the patient in the header.
 
     The page must also bear the warning.
     """
@@ -81,9 +98,10 @@ def check_pdf(dataset: Dataset) -> None:
     lines = read_lines(data)
     for keyword in _ON_THE_PAGE:
         text = "\\".join(texts_of(dataset, keyword))
-        if text and not any(_is_same_text(line, text) for line in lines):
-            raise ResultRejected(f"the page does not bear the {keyword} as the header does")
-    if not any(_MARK in line for line in lines):
+        is_same = _COMPARISONS.get(keyword, _is_same_text)
+        if text and not any(is_same(line, text) for line in lines):
+            raise ResultRejected(f"the page does not bear the {keyword} of the header")
+    if not any(_WARNING[language] in line for line in lines):
         raise ResultRejected("the page does not bear the warning")
 
 
@@ -152,13 +170,30 @@ def _is_same_text(line: str, text: str) -> bool:
     ) == Counter(text)
 
 
-def _stated_slices(objects: Sequence[Dataset], slice_count: int) -> list[int]:
+def _is_same_name(line: str, name: str) -> bool:
+    """Return whether a line has the letters and digits of a name, whatever the marks between them."""
+    return _letters(line) == _letters(name)
+
+
+def _letters(text: str) -> Counter[str]:
+    """Return how often each character stands in a text; punctuation, symbols and spaces are left out."""
+    return Counter(letter for letter in text if unicodedata.category(letter)[0] not in "PSZC")
+
+
+def _is_same_date(line: str, date: str) -> bool:
+    """Return whether a line is a date (YYYYMMDD), its year first or last; other text stands as it is."""
+    year, month, day = date[:4], date[4:6], date[6:]
+    numbers = re.findall(r"\d+", line)
+    written = numbers in ([year, month, day], [day, month, year]) and not re.search(r"[^\W\d]", line)
+    return line == date or written
+
+
+_COMPARISONS = {"PatientName": _is_same_name, "PatientBirthDate": _is_same_date}
+
+
+def _stated_slices(objects: Sequence[Dataset], slice_count: int, pattern: str) -> list[int]:
     """Return the slices that the captions name, counted from 0."""
-    stated = [
-        match
-        for dataset in objects
-        for match in re.findall(r"Slice (\d+) of (\d+)", str(dataset.ImageComments))
-    ]
+    stated = [match for dataset in objects for match in re.findall(pattern, str(dataset.ImageComments))]
     if any(int(count) != slice_count or not 1 <= int(number) <= slice_count for number, count in stated):
         raise ResultRejected("a picture names a slice that the image does not have")
     return [int(number) - 1 for number, _ in stated]

@@ -1,4 +1,6 @@
-"""The last gate: every result is read back from its bytes and compared with the source's bytes and with what the pipeline measured.
+"""The last gate: every result is read back from its bytes and compared.
+
+It is compared with the source's bytes and with what the pipeline measured.
 
 Rules for this file and its neighbours:
 1. Nothing of the code that builds results is used: patient, study, geometry and references come from the
@@ -104,7 +106,9 @@ def verify_answer(
 
 
 def verify_refusal(results: Sequence[EncodedResult], context: AnswerContext) -> None:
-    """Prove that what says why there is no segmentation is whole and belongs to the study of the context's template.
+    """Prove that the objects without a segmentation are whole and belong to the study.
+
+    They say why there is none. The study is that of the context's template.
 
     Raises
     ------
@@ -130,7 +134,7 @@ def verify_refusal(results: Sequence[EncodedResult], context: AnswerContext) -> 
                     check_predecessors(dataset, context)
                     check_refusal_report(dataset)
                 else:
-                    _check_shown(object_kind, [dataset], None, None)
+                    _check_shown(object_kind, [dataset], None, context)
 
 
 def read_back(item: EncodedResult) -> Dataset:
@@ -172,7 +176,10 @@ def check_predecessors(report: Dataset, context: AnswerContext) -> None:
 
 @contextmanager
 def _doubt_refuses() -> Iterator[None]:
-    """Turn what a missing or odd element raises into a refusal: a result that cannot be compared is not sent."""
+    """Turn what a missing or odd element raises into a refusal.
+
+    A result that cannot be compared is not sent.
+    """
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError, struct.error) as problem:
@@ -194,14 +201,14 @@ def _check_shown(
     object_kind: ResultKind,
     objects: Sequence[Dataset],
     result: PipelineResult | None,
-    series: SourceSeries | None,
+    context: AnswerContext,
 ) -> None:
     for dataset in objects:
         check_mark(dataset)
         if object_kind == "pdf":
-            check_pdf(dataset)
+            check_pdf(dataset, context.language)
     if object_kind == "pictures":
-        check_pictures(objects, result, series)
+        check_pictures(objects, result, context.sources[0] if result else None, context.language)
 
 
 def _expected_parts(form: ResultForm, result: PipelineResult, second: Volume | None) -> set[ResultKind]:
@@ -232,7 +239,7 @@ def _verify_form(form: ResultForm, by_kind: _Objects, answer: _Answer) -> None:
     for dataset in by_kind.get(form.kind_of("seg-t1"), []):
         _verify_second(dataset, answer)
     for object_kind in form.objects:
-        _check_shown(object_kind, by_kind.get(form.kind_of(object_kind), []), result, reference)
+        _check_shown(object_kind, by_kind.get(form.kind_of(object_kind), []), result, answer.context)
     for dataset in by_kind.get(form.kind_of("ko"), []):
         if segmentation is None:
             raise ResultRejected("there are key objects without a segmentation")

@@ -58,7 +58,7 @@ def _read(file: Path | io.BytesIO, name: str) -> Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return pydicom.dcmread(file, stop_before_pixels=True, force=True)
-    except Exception as problem:  # noqa: BLE001  pydicom fails in many ways on odd headers; each is the same verdict
+    except Exception as problem:  # noqa: BLE001  pydicom fails in many ways on odd headers, all alike to us
         raise ResultRejected(f"{name} cannot be read: {type(problem).__name__}") from None
 
 

@@ -42,7 +42,9 @@ def check_segments(dataset: Dataset, result: PipelineResult) -> None:
     if [item.SegmentNumber for item in segments] != list(range(1, len(segments) + 1)):
         raise ResultRejected("the segments are not numbered from 1")
     if len(segments) > len(result.lesions):
-        raise ResultRejected(f"{len(segments)} segments for {len(result.lesions)} lesions")
+        raise ResultRejected(
+            f"there are more segments ({len(segments)}) than lesions ({len(result.lesions)})"
+        )
     tracking_uids = {str(item.get("TrackingUID") or "") for item in segments}
     if "" in tracking_uids or not all(item.get("TrackingID") for item in segments):
         raise ResultRejected("a segment has no tracking UID")
@@ -222,7 +224,10 @@ def _walk_masks(dataset: Dataset) -> Iterator[tuple[int, Array, Affine, Dataset]
 
 
 def _place_segments(dataset: Dataset, volume: Volume, reference: SourceSeries, source: SourceStudy) -> Array:
-    """Return the segment numbers on the volume's grid, every voxel placed by its patient coordinates alone."""
+    """Return the segment numbers on the volume's grid.
+
+    Every voxel is placed by its patient coordinates alone.
+    """
     _check_frame_of_reference(dataset, volume, reference, source)
     placed = np.zeros(volume.array.shape, dtype=np.uint16)
     for number, mask, affine, groups in _walk_masks(dataset):

@@ -51,7 +51,10 @@ def check_numbers(
 
 
 def _expected_of_segment(lesions: Sequence[Lesion], result: PipelineResult) -> list[tuple[str, float]]:
-    """Return (name, value) of all measurements of a segment; of several lesions in one, their volume alone."""
+    """Return (name, value) of all measurements of a segment.
+
+    A segment of several lesions has their volume alone.
+    """
     if len(lesions) > 1:
         return [
             (
@@ -122,7 +125,7 @@ def _compare(group_name: str, group: Dataset, expected: Iterable[tuple[str, floa
         stated.remove(match)
     if stated:
         raise ResultRejected(
-            f"{group_name}: the report states {len(stated)} measurements that the pipeline did not make"
+            f"{group_name}: the report states measurements that the pipeline did not make ({len(stated)})"
         )
 
 

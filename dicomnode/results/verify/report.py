@@ -34,7 +34,9 @@ def check_report(
     source: SourceStudy,
     language: Language,
 ) -> None:
-    """Refuse a report whose references, tracking UIDs, codes, numbers or lines differ from what the pipeline measured.
+    """Refuse a report that differs from what the pipeline measured.
+
+    Compared are its references, tracking UIDs, codes, numbers and lines.
 
     Parameters
     ----------
@@ -84,7 +86,10 @@ def check_summary(
 
 
 def _read_groups(report: Dataset, segmentation: Dataset | None) -> tuple[Dataset, list[Dataset]]:
-    """Return the group of all lesions, and those of the lesions; without lesions the totals are the only group."""
+    """Return the group of all lesions, and those of the single lesions.
+
+    Without lesions the totals are the only group.
+    """
     derived = [
         item for item in report.ContentSequence if concept(item) == expected_codes.DERIVED_MEASUREMENTS
     ]
@@ -197,16 +202,22 @@ def _check_sides(groups: Sequence[Dataset], segments: Mapping[int, str], result:
 
 
 def _check_regions(groups: Sequence[Dataset], segments: Mapping[int, str], result: PipelineResult) -> None:
-    """Hold the coded regions of a lesion against its shares: none besides them, and the largest among them."""
+    """Compare the coded sites of a lesion with its shares.
+
+    There is no region besides those of the shares; the largest is among them, and so is each coded territory.
+    """
     for number, lesions in lesions_of_segments(len(segments), result).items():
         shares = [share.region for share in lesions[0].regions] if len(lesions) == 1 else []
         coded = [expected_codes.REGIONS[region] for region in shares if region in expected_codes.REGIONS]
         largest = set(coded[:1]) if shares[:1] and shares[0] in expected_codes.REGIONS else set()
+        territories = {
+            share.code[0] for share in (lesions[0].territories if len(lesions) == 1 else ()) if share.code
+        }
         for group in groups:
             if text_of(group, _TRACKING_UID) != segments[number]:
                 continue
             stated = set(code_values(group, _FINDING_SITE)) - {expected_codes.BRAIN[0]}
-            if not largest <= stated <= set(coded):
+            if not largest | territories <= stated <= set(coded) | territories:
                 raise ResultRejected("the report's regions of a lesion differ from the pipeline's")
 
 

@@ -103,7 +103,7 @@ def _read(path: Path) -> Dataset:
             # Values are decoded when they are first asked for.
             for keyword in IDENTITY:
                 dataset.get(keyword)
-    except Exception as problem:  # noqa: BLE001  pydicom fails in many ways on odd headers; each is the same verdict
+    except Exception as problem:  # noqa: BLE001  pydicom fails in many ways on odd headers, all alike to us
         raise ResultRejected(
             f"a source image cannot be read for comparison: {type(problem).__name__}"
         ) from None
@@ -124,7 +124,10 @@ def _describe(dataset: Dataset) -> SourceInstance:
 
 
 def _read_planes(dataset: Dataset) -> tuple[SourcePlane, ...]:
-    """Return the plane of each frame: of a multi-frame image from its functional groups (PS3.3 C.7.6.16.2)."""
+    """Return the plane of each frame.
+
+    A multi-frame image has them in its functional groups (PS3.3 C.7.6.16.2).
+    """
     try:
         if "PerFrameFunctionalGroupsSequence" not in dataset:
             return (_plane(dataset, dataset, dataset),)

@@ -71,7 +71,7 @@ def _check_sides(subject: str, text: str, lesions: Sequence[Lesion], language: L
         expected = sum(lesion.laterality == side for lesion in lesions)
         stated = len(re.findall(pattern, text, flags=re.IGNORECASE))
         if stated != expected:
-            raise ResultRejected(f"{subject} names the {side} side {stated} times instead of {expected}")
+            raise ResultRejected(f"{subject} names the {side} side {stated} instead of {expected} times")
 
 
 def check_label(label: str, lesion: Lesion, result: PipelineResult) -> None:
@@ -88,7 +88,10 @@ def check_label(label: str, lesion: Lesion, result: PipelineResult) -> None:
 
 
 def _check_volume(label: int, sentence: str, result: PipelineResult) -> None:
-    """Hold the first volume of a sentence against the mask's, counted anew, within the rounding of its last digit."""
+    """Compare the first volume of a sentence with the mask's, counted anew.
+
+    They agree within the rounding of the last digit.
+    """
     volume_ml = np.count_nonzero(result.labels.array == label) * voxel_volume_mm3(result.labels.affine) / 1000
     stated = re.search(r"[:,] (\d+)[.,](\d+) ml", sentence)
     if stated is None:

@@ -26,7 +26,8 @@ CONTRALATERAL = Code("255209002", "SCT", "Contralateral")
 SIDES: Mapping[str, Code] = {"left": LEFT, "right": RIGHT, "both": BILATERAL}
 """Key: `pipeline.records.Laterality`; an unknown side is not coded."""
 
-# Regions (CID 4031 and the brain's own codes); basal ganglia and periventricular white matter have none there.
+# Regions: CID 4031 and the brain's own codes.
+# Basal ganglia and periventricular white matter have none there.
 REGIONS: Mapping[str, Code] = {
     "frontal": Code("83251001", "SCT", "Frontal lobe"),
     "parietal": Code("16630005", "SCT", "Parietal lobe"),

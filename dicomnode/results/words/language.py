@@ -1,4 +1,7 @@
-"""The table of sentences (`sentences.toml`), read once; and numbers, dates and lists as each language writes them."""
+"""The table of sentences (`sentences.toml`), and how each language writes numbers and lists.
+
+The table is read once. Dates are written by it as well.
+"""
 
 from __future__ import annotations
 

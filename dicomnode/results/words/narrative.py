@@ -35,6 +35,7 @@ from pipeline.records import Lesion, LesionChange, PipelineResult
 _ALL_NAMED = 4
 _LARGEST_NAMED = 3
 _CENTRES = 12
+_MOST_TERRITORIES = 3
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class LesionRow:
     signal: str
     change: str
     certainty: str
+    territory: str
 
 
 @dataclass(frozen=True)
@@ -184,10 +186,20 @@ def _row(lesion: Lesion, result: PipelineResult, language: Language) -> LesionRo
         ),
         change=_change_of(lesion, result, language),
         certainty=write_percent(100 * lesion.mean_probability, language),
+        territory=_territories_of(lesion, language),
+    )
+
+
+def _territories_of(lesion: Lesion, language: Language) -> str:
+    """Return the territories of the site's atlas with their shares, the largest first."""
+    return ", ".join(
+        f"{share.name} {write_percent(100 * share.share, language)}"
+        for share in lesion.territories[:_MOST_TERRITORIES]
     )
 
 
 def _row_sentence(lesion: Lesion, result: PipelineResult, language: Language) -> str:
+    territories = _territories_of(lesion, language)
     facts = [
         write_ml(measured_ml(lesion), language),
         phrase(
@@ -199,17 +211,7 @@ def _row_sentence(lesion: Lesion, result: PipelineResult, language: Language) ->
             phrase("row.signal", language, image=role.upper(), value=write_number(ratio, 1, language))
             for role, ratio in relative_signals(lesion.measurements).items()
         ),
-        *(
-            [
-                phrase(
-                    "row.territory",
-                    language,
-                    names=join_words([share.name for share in lesion.territories], language),
-                )
-            ]
-            if lesion.territories
-            else []
-        ),
+        *([phrase("row.territory", language, names=territories)] if territories else []),
         phrase("row.certainty", language, value=write_percent(100 * lesion.mean_probability, language)),
     ]
     change = _change_of(lesion, result, language)
@@ -294,7 +296,7 @@ def _describe_technique(
 
 
 def _centre(lesion: Lesion, language: Language) -> str:
-    """Return a lesion's centre in the scanner's and in the template's coordinates, and the agreement there."""
+    """Return a lesion's centre in scanner and template coordinates, and the agreement there."""
     words = [f"{lesion.label}: {describe_point(lesion.centroid_lps_mm)}"]
     if lesion.centroid_mni_mm is not None:
         x, y, z = (round(coordinate) for coordinate in lesion.centroid_mni_mm)

@@ -65,7 +65,10 @@ def describe_lesion(lesion: Lesion, language: Language) -> str:
 
 
 def describe_place(lesion: Lesion, language: Language) -> str:
-    """Return side and regions for the table's own line: "Left frontal, insula"; empty where neither is known."""
+    """Return side and regions for the table's own line: "Left frontal, insula".
+
+    The line is empty where neither is known.
+    """
     words = [phrase(f"region.{region}", language) for region in regions_of(lesion)]
     side = write_side(lesion, language)
     if not side:
@@ -118,3 +121,14 @@ def label_segment(lesions: tuple[Lesion, ...], language: Language) -> str:
     if side or region:
         return phrase("label.place", language, place=begin_sentence(side or region), **words)
     return phrase("label.nowhere", language, **words)
+
+
+def shorten_label(label: str, lesion_count: int) -> tuple[str, ...]:
+    """Return a segment's label and what stands in its place where room is scarce, longest first.
+
+    >>> shorten_label("1 Left frontal, 38.2 ml", 1)
+    ('1 Left frontal, 38.2 ml', '1 Left frontal', '1')
+    """
+    without_volume = label.rpartition(", ")[0]
+    # The number of several lesions is no word by itself.
+    return (label, without_volume, *([label.partition(" ")[0]] if lesion_count == 1 else []))

@@ -3,7 +3,8 @@
 Rules for this file:
 1. Entries leave in the order in which they came.
 2. While images pour in, filing waits a little: it would take the processor from those who wait for an answer.
-3. No acknowledgement runs far ahead of the ledger: the working side concludes from how long nothing was listed.
+3. No acknowledgement runs far ahead of the ledger: the working side concludes from how long nothing was
+   listed.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ class Backlog:
                 raise RetryLater("the ledger is too far behind what was acknowledged")
 
     def settle(self, timeout_s: float = _LONGEST_LAG_S) -> None:
-        """Return when all that was added before this call is listed; `RetryLater` when that takes too long."""
+        """Return when all that was added before this call is listed.
+
+        `RetryLater` when that takes too long.
+        """
         with self._gate:
             last = self._came
             self._hurried += 1

@@ -34,8 +34,8 @@ class _Waiter:
 class GroupCommit:
     """Waits, in the name of each thread that has written, for a sync that covers what it wrote.
 
-    A thread that comes while a sync runs waits for the next one, which the first of those who wait then does for
-    all of them. Each is woken once.
+    A thread that comes while a sync runs waits for the next one, which the first of those who wait then does
+    for all of them. Each is woken once.
 
     Parameters
     ----------

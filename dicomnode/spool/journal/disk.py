@@ -14,8 +14,8 @@ _TELLS_ERRORS = (5, 8)
 class FileSystem:
     """The file system of a folder.
 
-    It has to be opened before anything is written that `sync` answers for: an error is told to whoever had the
-    file system open when it came to be.
+    It has to be opened before anything is written that `sync` answers for: an error is told to whoever had
+    the file system open when it came to be.
     """
 
     def __init__(self, folder: Path) -> None:

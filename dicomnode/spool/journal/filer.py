@@ -1,8 +1,10 @@
 """Makes files of what is acknowledged and lists them in the ledger, behind the back of the senders.
 
 Rules for this file:
-1. An instance is listed only when its file can be read: all that comes after the ledger knows nothing of a journal.
-2. What cannot be filed or listed stays in its segment and is tried again; meanwhile nothing more is acknowledged.
+1. An instance is listed only when its file can be read: all that comes after the ledger knows nothing of a
+   journal.
+2. What cannot be filed or listed stays in its segment and is tried again; meanwhile nothing more is
+   acknowledged.
 3. A segment is recycled only when its instances are files and the disk has said that it holds all of them.
 """
 

@@ -164,7 +164,7 @@ class SegmentPool:
             self._sealed += segments
 
     def recycle(self, segment: Segment) -> None:
-        """Make a segment ready again whose instances are files, and those on the disk; remove a broken one."""
+        """Make a segment ready again whose instances are files on the disk; remove a broken one."""
         segment.close()
         try:
             if segment.is_broken or segment.size_bytes != self._segment_bytes:
@@ -198,7 +198,7 @@ class SegmentPool:
             self._ready.append(segment)
 
     def _lacks_spare(self) -> bool:
-        """Return whether another segment is to be made: two where nobody writes, and never none that is ready.
+        """Return whether another segment is to be made: two where nobody writes, else one that is ready.
 
         Filled with zeros while images pour in, the second would keep those waiting who wait for their sync.
         """
@@ -217,6 +217,7 @@ class SegmentPool:
         with self._gate:
             self._is_closed = True
             for segment in self._sealed:
-                # One that somebody writes in at this moment stays open: its number must not become another file's.
+                # One that somebody writes in at this moment stays open: its number must not become another
+                # file's.
                 if segment.pending == 0:
                     segment.close()

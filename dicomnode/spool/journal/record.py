@@ -1,11 +1,12 @@
 """What a segment of the journal holds, byte by byte: one header, then records at multiples of 4 KiB.
 
     segment header   magic, generation, SHA-256 of the two; within one sector of 512 bytes
-    record           magic, generation, length of the head, length of the dataset, time of reception, SHA-256 of
-                     the dataset, SHA-256 of all of this and of the head; the Part 10 head; the dataset; zeros
+    record           magic, generation, length of the head, length of the dataset, time of reception, SHA-256
+    of the dataset, SHA-256 of all of this and of the head; the Part 10 head; the dataset; zeros
 
 Rules for this file:
-1. A record counts only when every byte of it is as it was written, and when it is of its segment's generation.
+1. A record counts only when every byte of it is as it was written, and when it is of its segment's
+   generation.
 2. A generation is drawn at random: no sender can put a record into a dataset that would be read as one.
 """
 

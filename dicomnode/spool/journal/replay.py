@@ -1,7 +1,7 @@
 """What the journal still holds at the start, made files.
 
-After an orderly end it holds nothing. After a power cut it holds what was acknowledged lately, some of it as files
-already, and those perhaps half.
+After an orderly end it holds nothing. After a power cut it holds what was acknowledged lately, some of it as
+files already, and those perhaps half.
 
 Rules for this file:
 1. A segment gets a new generation only when each of its records is a file, and the disk has said so.
@@ -37,8 +37,8 @@ log = structlog.get_logger()
 class Replayed:
     """What was found at the start.
 
-    `records` were made files (or were files already), `empty` segments may be written, `full` ones hold what could
-    not be made files.
+    `records` were made files (or were files already), `empty` segments may be written, `full` ones hold what
+    could not be made files.
     """
 
     records: int
@@ -106,7 +106,8 @@ def _replay_segment(layout: SpoolLayout, disk: FileSystem, path: Path) -> tuple[
 def _make_file(layout: SpoolLayout, record: Record) -> Path | None:
     """Write the file of a record anew, whatever is there; None for a record that names no instance.
 
-    Where a whole file is there it is that one that is written again: it came first, and the ledger has its time.
+    Where a whole file is there it is that one that is written again: it came first, and the ledger has its
+    time.
     """
     meta = decode_file_meta(record.head)
     if meta is None:

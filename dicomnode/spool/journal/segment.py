@@ -1,11 +1,11 @@
 """One generation of one preallocated file of the journal.
 
-The file has its length, its blocks and its name on the disk before a record is written: what a sync of a record
-brings to the disk are data blocks that are mapped already, and no metadata.
+The file has its length, its blocks and its name on the disk before a record is written: what a sync of a
+record brings to the disk are data blocks that are mapped already, and no metadata.
 
 Rules for this file:
-1. A segment whose write or sync failed is closed for good: it takes no record, and its file is removed instead of
-   written again.
+1. A segment whose write or sync failed is closed for good: it takes no record, and its file is removed
+   instead of written again.
 2. A file gets a new generation only when its caller has made safe, elsewhere, all that it holds.
 """
 
@@ -68,7 +68,7 @@ class Segment:
             os.close(handle)
 
     def reserve(self, length: int, now: float) -> int | None:
-        """Return the offset of `length` bytes (whole blocks) that are the caller's; None when there is no room."""
+        """Return the offset of `length` bytes (whole blocks) that are the caller's; None without room."""
         offset = self._end
         if self.is_broken or offset + length > self.size_bytes:
             return None
@@ -116,7 +116,8 @@ class Acknowledged:
 def make_segment(path: Path, size_bytes: int) -> Segment:
     """Make a segment file, filled with zeros; when this returns a power cut cannot take it back.
 
-    Only reserved (`fallocate`), its blocks would be marked as unwritten, and each sync would have to change that.
+    Only reserved (`fallocate`), its blocks would be marked as unwritten, and each sync would have to change
+    that.
 
     Raises
     ------

@@ -4,8 +4,8 @@
                   ... soon after, behind the senders' back: file -> row -> segment recycled
 
 Rules for this file:
-1. `write` returns only when a sync that began after the record was written has returned, or when the instance is
-   a durable file.
+1. `write` returns only when a sync that began after the record was written has returned, or when the instance
+   is a durable file.
 2. Whatever goes wrong the caller hears `OutOfResources` or `RetryLater`, and nothing that was acknowledged is
    touched.
 """
@@ -136,11 +136,17 @@ class JournalSpool:
         return self._files.holds_whole(instance)
 
     def settle(self) -> None:
-        """Return when all that was written before is filed and listed; `RetryLater` when that takes too long."""
+        """Return when all that was written before is filed and listed.
+
+        `RetryLater` when that takes too long.
+        """
         self._backlog.settle()
 
     def close(self) -> None:
-        """File and list what there is; after that the journal is empty, unless the ledger or the disk is away."""
+        """File and list what there is.
+
+        After that the journal is empty, unless the ledger or the disk is away.
+        """
         if self._filer is not None:
             self._filer.close(_FAREWELL_S)
 
@@ -163,7 +169,10 @@ class JournalSpool:
         head: bytes,
         encoded_dataset: bytes | bytearray,
     ) -> None:
-        """Write a record and wait for a sync that began after that; `OutOfResources` when one of them fails."""
+        """Write a record and wait for a sync that began after that.
+
+        `OutOfResources` when one of them fails.
+        """
         is_safe = False
         try:
             segment.write(

@@ -13,7 +13,7 @@
     if (!files.length) return;
     const line = document.createElement("p");
     const bytes = files.reduce((sum, file) => sum + file.size, 0);
-    line.textContent = `${files.length} files, ${(bytes / 1e6).toFixed(1)} MB`;
+    line.textContent = `${files.length} ${files.length === 1 ? "file" : "files"}, ${(bytes / 1e6).toFixed(1)} MB`;
     chosen.append(line);
     files.filter(isNifti).slice(0, 20).forEach((file, number) => {
       const row = document.createElement("p");

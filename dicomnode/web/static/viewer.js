@@ -68,8 +68,15 @@
         move(shown, number, Number(plane.slider.value) + (event.deltaY > 0 ? -1 : 1));
       }, { passive: false });
       plane.image.addEventListener("click", (event) => {
+        // The picture fills its square in one direction only.
         const box = plane.image.getBoundingClientRect();
-        const fractions = [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width];
+        const [width, height] = [plane.image.naturalWidth, plane.image.naturalHeight];
+        const scale = Math.min(box.width / width, box.height / height);
+        const fractions = [
+          0.5 + (event.clientY - box.top - box.height / 2) / (height * scale),
+          0.5 + (event.clientX - box.left - box.width / 2) / (width * scale),
+        ];
+        if (fractions.some((fraction) => !(fraction >= 0 && fraction < 1))) return;
         axes[plane.name].forEach(([axis, reversed], side) => {
           const fraction = reversed ? 1 - fractions[side] : fractions[side];
           move(shown, axis, Math.floor(fraction * shown.shape[axis]));

@@ -137,7 +137,10 @@ def read_names(text: str) -> dict[int, str]:
 
 
 def number_seeds(labels: Array, names: Mapping[int, str]) -> RegionNumbers:
-    """Return 1 + the index into `REGIONS` where a label names a region, 0 elsewhere (white matter, outside)."""
+    """Return 1 + the index into `REGIONS` where a label names a region, 0 elsewhere.
+
+    White matter and what lies outside are 0.
+    """
     numbers = np.zeros(max(int(labels.max()), *names) + 1, np.uint8)
     for label, name in names.items():
         if name in _REGION_OF:

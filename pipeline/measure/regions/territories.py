@@ -1,4 +1,6 @@
-"""A site's own atlas of arterial territories: a NIfTI volume of labels in MNI space and a table of their names.
+"""A site's own atlas of arterial territories: labels in MNI space and a table of their names.
+
+The labels are a NIfTI volume.
 
 The table lies next to the volume, with the same name and the ending .txt, .csv or .tsv. A row holds the label
 and the territory's name, divided by "|", ";", "," or tabs. With a first row of heads the columns are found by
@@ -17,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.counts import counted
 from pipeline.errors import PipelineError
 from pipeline.geometry import Affine, Points, apply_affine
 from pipeline.measure.regions.nifti import read_nifti
@@ -28,6 +31,10 @@ _DIVIDERS = "|\t;,"
 _LABEL_HEADS = ("index", "number", "label", "id")
 _MNI_EXTENT_MM = 150.0
 """No part of a head in MNI space lies farther from the origin along an axis."""
+
+
+# PS3.5 6.2: SH and LO.
+_CODE_LETTERS, _MEANING_LETTERS = 16, 64
 
 
 class AtlasError(PipelineError):
@@ -150,9 +157,13 @@ def read_table(filename: str, text: str) -> dict[int, Territory]:
             raise AtlasError(f"{filename}: the label {label} has two rows; leave one.")
         code = tuple(cells.get(head, "") for head in ("code", "scheme", "meaning"))
         value, scheme, meaning = code
-        territories[label] = Territory(
-            cells["name"], (value, scheme or "SCT", meaning or cells["name"]) if value else ()
-        )
+        if len(value) > _CODE_LETTERS or len(scheme) > _CODE_LETTERS or len(meaning) > _MEANING_LETTERS:
+            raise AtlasError(
+                f"{filename}: the code of label {label} is too long; DICOM allows {_CODE_LETTERS} letters "
+                f"for code and scheme and {_MEANING_LETTERS} for the meaning."
+            )
+        meaning = meaning or cells["name"][:_MEANING_LETTERS]
+        territories[label] = Territory(cells["name"], (value, scheme or "SCT", meaning) if value else ())
     if not territories:
         raise AtlasError(f'{filename} has no rows; it needs a row "label|name" for every territory.')
     return territories
@@ -176,7 +187,8 @@ def _read_labels(filename: str, data: bytes) -> tuple[Array, Affine]:
     except ValueError as problem:
         raise AtlasError(f"The atlas {filename} is no NIfTI volume: {problem}.") from None
     if values.ndim != 3:
-        raise AtlasError(f"The atlas {filename} has {values.ndim} axes; it needs one volume of labels.")
+        axes = counted(values.ndim, "axis", "axes")
+        raise AtlasError(f"The atlas {filename} has {axes}; it needs one volume of labels.")
     labels = values.astype(np.int64)
     if (labels != values).any() or labels.min() < 0 or labels.max() > LARGEST_LABEL:
         raise AtlasError(
@@ -191,6 +203,7 @@ def _read_labels(filename: str, data: bytes) -> tuple[Array, Affine]:
     ):
         raise AtlasError(
             f"The atlas {filename} does not lie in MNI space: its corners are at "
-            f"{corners[0].round().tolist()} and {corners[1].round().tolist()} mm; register it to the template."
+            f"{corners[0].round().tolist()} and {corners[1].round().tolist()} mm; "
+            "register it to the template."
         )
     return labels, affine

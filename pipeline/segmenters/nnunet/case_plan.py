@@ -101,7 +101,9 @@ def apply_case(spec: NnUNetSpec, plan: CasePlan, inside: Mask, array: FloatArray
 
 
 def undo_case(spec: NnUNetSpec, plan: CasePlan, maps: FloatArray, outside: FloatArray) -> FloatArray:
-    """Resize maps back to the box (linear; nearest along thick slices), put them into the image, undo the transpose.
+    """Resize maps back to the box, put them into the image, undo the transpose.
+
+    Maps are resized linearly, along thick slices by the nearest voxel.
 
     Parameters
     ----------

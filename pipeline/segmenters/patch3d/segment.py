@@ -162,7 +162,10 @@ def _sigmoid(logits: FloatArray) -> FloatArray:
 
 
 def _softmax_foreground(logits: FloatArray) -> FloatArray:
-    """Probability of the second of two classes: the softmax of two logits is the sigmoid of their difference."""
+    """Probability of the second of two classes.
+
+    The softmax of two logits is the sigmoid of their difference.
+    """
     return _sigmoid(logits[1:2] - logits[0:1])
 
 

@@ -171,7 +171,10 @@ def find_boxes(probability: FloatArray, threshold: float, smallest_voxels: int) 
 
 
 def grow(box: Box, least: Sequence[int], shape: Sequence[int]) -> Box:
-    """Return the box made at least `least` large about its middle, moved to lie inside `shape`, cut where `shape` is smaller."""
+    """Return the box made at least `least` large about its middle, moved into `shape`.
+
+    It is cut where `shape` is smaller.
+    """
     grown = []
     for (first, last), least_size, room in zip(box, least, shape, strict=True):
         # As long as asked for, never longer than the image; then moved about its middle until it lies inside.

@@ -61,7 +61,10 @@ def draw_scan(kind: str, dice: Dice) -> Scan:
 
 
 def acquire(image: Tensor, grid: Grid, scan: Scan, dice: Dice) -> Tensor:
-    """Return what the scanner would deliver, shape (slice, row, column), non-negative, zero outside the coverage."""
+    """Return what the scanner would deliver, shape (slice, row, column).
+
+    It is not negative, and zero outside the coverage.
+    """
     if scan.moves:
         image = _moved(image, grid, dice)
     image = image.clamp_min(0.0) ** scan.gamma
@@ -84,7 +87,10 @@ def acquire(image: Tensor, grid: Grid, scan: Scan, dice: Dice) -> Tensor:
 
 
 def slice_matrix(count: int, spacing_mm: float, scan: Scan, dice: Dice) -> tuple[Tensor, Tensor]:
-    """Return the (count, count) matrix "cut into slices, then interpolate back" and which rows are covered."""
+    """Return the (count, count) matrix of cutting into slices, and which rows are covered.
+
+    The matrix also interpolates back.
+    """
     step = scan.step_mm / spacing_mm
     first = dice.uniform(0.0, step) + scan.covered[0] * count
     number = max(2, math.floor((scan.covered[1] * count - 1 - first) / step) + 1)

@@ -10,19 +10,19 @@ from pipeline.training.synthesis.fields import Dice
 # T1 is relative to white matter, FLAIR and T2 to grey matter.
 RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "t1": {
-        "white": (1.0, 1.0), "cortex": (0.58, 0.86), "deep": (0.66, 0.95), "csf": (0.06, 0.42), "fat": (0.9, 1.9),
-        "muscle": (0.4, 0.8), "bone": (0.02, 0.18), "marrow": (0.45, 1.4), "mucosa": (0.4, 0.9), "eye": (0.1, 0.35),
-        "vessel": (0.1, 1.5), "air": (0.0, 0.03),
+        "white": (1.0, 1.0), "cortex": (0.58, 0.86), "deep": (0.66, 0.95), "csf": (0.06, 0.42),
+        "fat": (0.9, 1.9), "muscle": (0.4, 0.8), "bone": (0.02, 0.18), "marrow": (0.45, 1.4),
+        "mucosa": (0.4, 0.9), "eye": (0.1, 0.35), "vessel": (0.1, 1.5), "air": (0.0, 0.03),
     },
     "flair": {
-        "white": (0.66, 0.95), "cortex": (1.0, 1.0), "deep": (0.86, 1.06), "csf": (0.05, 0.42), "fat": (0.4, 1.5),
-        "muscle": (0.3, 0.75), "bone": (0.02, 0.18), "marrow": (0.25, 1.0), "mucosa": (0.7, 1.6), "eye": (0.05, 0.45),
-        "vessel": (0.1, 0.9), "air": (0.0, 0.03),
+        "white": (0.66, 0.95), "cortex": (1.0, 1.0), "deep": (0.86, 1.06), "csf": (0.05, 0.42),
+        "fat": (0.4, 1.5), "muscle": (0.3, 0.75), "bone": (0.02, 0.18), "marrow": (0.25, 1.0),
+        "mucosa": (0.7, 1.6), "eye": (0.05, 0.45), "vessel": (0.1, 0.9), "air": (0.0, 0.03),
     },
     "t2": {
-        "white": (0.45, 0.8), "cortex": (1.0, 1.0), "deep": (0.7, 1.0), "csf": (1.2, 2.6), "fat": (0.5, 1.6),
-        "muscle": (0.2, 0.6), "bone": (0.02, 0.18), "marrow": (0.3, 1.2), "mucosa": (1.0, 2.0), "eye": (1.2, 2.6),
-        "vessel": (0.02, 0.8), "air": (0.0, 0.03),
+        "white": (0.45, 0.8), "cortex": (1.0, 1.0), "deep": (0.7, 1.0), "csf": (1.2, 2.6),
+        "fat": (0.5, 1.6), "muscle": (0.2, 0.6), "bone": (0.02, 0.18), "marrow": (0.3, 1.2),
+        "mucosa": (1.0, 2.0), "eye": (1.2, 2.6), "vessel": (0.02, 0.8), "air": (0.0, 0.03),
     },
 }  # fmt: skip
 

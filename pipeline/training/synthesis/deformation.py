@@ -54,7 +54,10 @@ def draw_coordinates(
 
 
 def draw_affine(dice: Dice, degrees: float, scale: float, anisotropy: float, shear: float) -> Tensor:
-    """Draw a (3, 3) matrix: rotation about each axis up to `degrees`, then scale, per-axis scale and shear."""
+    """Draw a (3, 3) matrix: rotation about each axis up to `degrees`, then scales and shear.
+
+    There is one scale for all axes, then one for each.
+    """
     matrix = torch.eye(3)
     for first, second in ((0, 1), (0, 2), (1, 2)):
         angle = math.radians(dice.uniform(-degrees, degrees))

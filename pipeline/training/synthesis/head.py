@@ -108,7 +108,8 @@ def _face_cavities(
     ) -> Layer:
         centre = tuple(c + dice.uniform(-jitter, jitter) for c in centre_mm)
         grow = dice.uniform(0.75, 1.3)
-        distance = _ellipsoid(up, back, side, centre, tuple(grow * r for r in radii))  # type: ignore[arg-type]
+        sizes_mm = tuple(grow * r for r in radii)
+        distance = _ellipsoid(up, back, side, centre, sizes_mm)  # type: ignore[arg-type]
         return Layer(tissue, smoothstep(distance, 0.0, 1.5) * outside)
 
     layers = [

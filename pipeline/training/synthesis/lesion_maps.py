@@ -1,4 +1,7 @@
-"""Real lesion outlines: a folder of binary maps in MNI space, split by name into training and held-out maps."""
+"""Real lesion outlines: a folder of binary maps in MNI space.
+
+They are split by name into training and held-out maps.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,8 @@ def _open(path: Path) -> Any:
     if image.ndim != 3 or not np.allclose(image.affine[:3, :3], np.eye(3), atol=1e-3):
         sizes = "x".join(f"{size:g}" for size in image.header.get_zooms())
         raise LesionMapError(
-            f"{path.name}: a lesion map needs three axes with 1 mm voxels along the MNI axes, this one has shape {image.shape} and voxels of "
+            f"{path.name}: a lesion map needs three axes with 1 mm voxels along the MNI axes, "
+            f"this one has shape {image.shape} and voxels of "
             f"{sizes} mm: resample it to MNI space at 1 mm"
         )
     return image

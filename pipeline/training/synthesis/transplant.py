@@ -20,6 +20,7 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import cg
 from torch import Tensor
 
+from pipeline.counts import counted
 from pipeline.training.synthesis.deformation import draw_affine
 from pipeline.training.synthesis.fields import Dice, Grid, sample, smooth_noise
 from pipeline.training.synthesis.lesions import LesionShape, depth_of, find_nearest, find_tissue
@@ -174,6 +175,6 @@ def _solve(matrix: sparse.csr_matrix, right: Float, diagonal: Float) -> Float:
     """
     solution, failed = cg(matrix, right, rtol=RELATIVE_ERROR, maxiter=5000, M=sparse.diags(1.0 / diagonal))
     if failed:
-        raise ArithmeticError(f"the blend of {len(right)} voxels did not converge ({failed})")
+        raise ArithmeticError(f"the blend of {counted(len(right), 'voxel')} did not converge ({failed})")
     solved: Float = solution
     return solved

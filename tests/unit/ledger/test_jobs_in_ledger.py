@@ -9,7 +9,7 @@ from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.shown import plain
 from dicomnode.records import Conclusion
 from dicomnode.states import DeliveryState, JobState, Outcome
-from tests.factories.ledger import STUDY, LedgerStory, header, received, release_owner, result
+from tests.factories.ledger import LESION, STUDY, LedgerStory, header, received, release_owner, result
 
 
 def test_a_new_study_opens_one_waiting_job_at_revision_1(story: LedgerStory) -> None:
@@ -144,7 +144,7 @@ def test_finishing_makes_results_and_only_the_wanted_deliveries(story: LedgerSto
     story.encoded({"pacs": ("seg", "sr"), "reports": ("sr",), "nobody": ()})
     job = story.newest()
     assert (job["state"], job["outcome"], job["reason"]) == ("encoded", "lesions", "2 lesions")
-    assert job["detail"] == {"evidence": {"slices": 2}, "lesions": [{"label": 1, "volume_ml": 2.5}]}
+    assert job["detail"] == {"evidence": {"slices": 2}, "lesions": [LESION]}
     assert [file["kind"] for file in job["results"]] == ["seg", "sr", "montage"]
     due = story.ledger.deliveries.claim("d", 40, 60, 10)
     assert sorted((delivery.destination, delivery.result.kind) for delivery in due) == [

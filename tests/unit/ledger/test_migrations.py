@@ -263,6 +263,19 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
             }
         ]
     },
+    "0012": {
+        "answers": [
+            {
+                "id": 9,
+                "StudyInstanceUID": None,
+                "received_at": 5.0,
+                "answered_at": 65.0,
+                "outcome": "refused",
+                "code": "no-flair",
+                "lesions_ml": None,
+            }
+        ]
+    },
 }
 
 # Rows that a revision itself puts into its new tables.
@@ -380,4 +393,30 @@ def test_when_an_archive_was_asked_moves_to_a_table_of_its_own(database: Databas
     ledger = Ledger.open(url)
     assert ledger.fetches.counted_at("2.25.1") == 47.5
     assert ledger.fetches.counts("2.25.1", 0.0) == {"2.25.1.1": 3}
+    ledger.close()
+
+
+def test_answers_that_there_are_move_into_statistics(database: Database, url: str) -> None:
+    for revision in REVISIONS[: REVISIONS.index("0012")]:
+        migrate_to(database, revision)
+        fill(database, revision)
+    answered = 'UPDATE jobs SET outcome = :outcome, detail = :detail WHERE "StudyInstanceUID" = :uid'
+    with database.write() as connection:
+        for uid, outcome, detail in (
+            (STUDIES["encoded"], "lesions", '{"lesions": [{"volume_ml": 2.5}, {"volume_ml": 1}]}'),
+            (STUDIES["failed"], "refused", '{"code": "no-flair", "lesions": []}'),
+            (STUDIES["superseded"], "negative", "{}"),
+        ):
+            connection.execute(text(answered), {"outcome": outcome, "detail": detail, "uid": uid})
+    database.close()
+
+    ledger = Ledger.open(url)
+    figures = ledger.answers.figures(0.0)
+    # The job that is done was answered with lesions from the first revision on, and lists none.
+    assert figures.counts == {("lesions", ""): 2, ("refused", "no-flair"): 1}
+    assert figures.volumes_ml == [3.5]
+    story_of = ledger.history.of_study(STUDIES["encoded"])
+    assert story_of is not None
+    made_at = min(result.created_at for result in story_of.jobs[-1].results)
+    assert (story_of.last_received_at, made_at) in figures.times
     ledger.close()

@@ -114,17 +114,3 @@ def test_deliveries_are_a_filter(ledger: Ledger, story: LedgerStory) -> None:
     for state, count in ((DeliveryState.GIVEN_UP, 1), (DeliveryState.DUE, 0)):
         assert len(ledger.listing.page(StudyFilter(delivery=state), 9)) == count
     assert len(ledger.listing.page(StudyFilter(outcome=Outcome.LESIONS), 9)) == 1
-
-
-def test_answers_are_measured_from_the_last_image_to_the_results(ledger: Ledger, story: LedgerStory) -> None:
-    story.encoded(now=40.0)
-
-    (answer,) = ledger.listing.answers(0.0)
-
-    assert (answer.received_at, answer.answered_at, answer.outcome, answer.total_ml) == (
-        10.0,
-        40.0,
-        "lesions",
-        2.5,
-    )
-    assert ledger.listing.answers(11.0) == ()

@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy import Engine, event
 
 from dicomnode.ledger.ledger import Ledger
+from dicomnode.ledger.listing import Cursor, StudyFilter
 from dicomnode.ledger.schema import metadata
-from dicomnode.records import AssociationNews
+from dicomnode.records import AssociationNews, Conclusion
+from dicomnode.states import DeliveryState, JobState, Outcome
 from tests.factories.ledger import STUDY, header, received, sqlite_url
 
 # One row a destination, or a sender: they do not grow with what is received.
@@ -107,7 +109,27 @@ HOT: dict[str, Callable[[Ledger], object]] = {
     "expired": lambda ledger: ledger.retention.expired_studies(100.0),
     "expired unreadable": lambda ledger: ledger.retention.expired_unreadable(100.0),
     "health": lambda ledger: ledger.history.health(),
+    "note an answer": lambda ledger: answer_study(ledger),  # noqa: PLW0108  it is defined below
+    "figures of answers": lambda ledger: ledger.answers.figures(0.0),
+    "forget answers": lambda ledger: ledger.answers.forget_old(1e9),
+    "page of a list": lambda ledger: ledger.listing.page(StudyFilter(), 50, Cursor(9.0, STUDY)),
+    "page of a list, of one state": lambda ledger: ledger.listing.page(StudyFilter(state=JobState.DONE), 50),
+    "page of a list, of one outcome": lambda ledger: ledger.listing.page(
+        StudyFilter(outcome=Outcome.REFUSED), 50
+    ),
+    "page of a list, of one delivery state": lambda ledger: ledger.listing.page(
+        StudyFilter(delivery=DeliveryState.GIVEN_UP), 50
+    ),
 }
+
+
+def answer_study(ledger: Ledger) -> None:
+    """Let a study be answered, twice."""
+    ledger.jobs.mark_ready(1, "", {}, 30.0)
+    for now in (50.0, 60.0):
+        assert ledger.jobs.claim("work", now, 60.0)
+        ledger.jobs.finish(1, "work", Conclusion(Outcome.NEGATIVE, "none", (), {}), now)
+        ledger.jobs.retry(STUDY, now, rerun=True)
 
 
 def note_late_header(ledger: Ledger) -> None:

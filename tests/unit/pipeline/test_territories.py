@@ -67,6 +67,7 @@ def test_tables_of_many_forms(text: str) -> None:
         ("1|front\ntwo|back\n", "'two|back' needs a label"),
         ("1|front\n2|\n", "'2|' needs a label"),
         ("1\n2\n", "needs a label"),
+        ("number,name,code\n1,front,12345678901234567\n", "the code of label 1 is too long"),
     ],
 )
 def test_a_bad_table_is_refused_by_its_row(text: str, words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,9 +20,9 @@ from dicomnode.results.companions.key_pictures import direction_letters
 from dicomnode.results.companions.lettering import NOT_DRAWN, choose_font, draw_text
 from dicomnode.results.companions.pdf import PageImage, TextLine, as_seen, write_pdf
 from dicomnode.results.records import EncodedResult
-from dicomnode.results.verify.companions import read_lines
+from dicomnode.results.verify.companions import check_pdf, read_lines
 from dicomnode.results.verify.gate import read_back, verify_answer, verify_refusal
-from dicomnode.settings.config import ResultForm
+from dicomnode.settings.config import Language, ResultForm
 from dicomnode.states import Outcome
 from tests.factories.results import Answered, answered_study
 
@@ -42,6 +43,23 @@ NAMES: dict[str, tuple[str | list[str], str]] = {
     "Chinese, GB18030": ("GB18030", "Wang^XiaoDong=王^小东"),
     "Chinese, GBK": ("GBK", "Zhang^XiaoDong=张^小东"),
     "UTF-8": ("ISO_IR 192", "Wang^XiaoDong=王^小東"),
+}
+# How each stands on the page.
+WRITTEN = {
+    "Latin 1": "Müller, Jörg",
+    "Latin 2": "Żółć, Łukasz",
+    "Turkish": "ĞÜŞİÖÇ, ığüşöç",
+    "Cyrillic": "Люксембург, Роза",
+    "Greek": "Διονύσιος, Α",
+    "Arabic": "قباني, لنزار",
+    "Hebrew": "שרון, דבורה",
+    "Thai": "นามสกุล, ชื่อ",
+    "Japanese": "Yamada, Tarou (山田 太郎; やまだ たろう)",
+    "Japanese, half width": "ﾔﾏﾀﾞ, ﾀﾛｳ (山田 太郎; やまだ たろう)",
+    "Korean": "Hong, Gildong (洪 吉洞; 홍 길동)",
+    "Chinese, GB18030": "Wang, XiaoDong (王 小东)",
+    "Chinese, GBK": "Zhang, XiaoDong (张 小东)",
+    "UTF-8": "Wang, XiaoDong (王 小東)",
 }
 
 
@@ -82,7 +100,7 @@ def test_the_name_is_the_same_in_source_outlines_report_and_page(tmp_path: Path,
     assert {kind: str(dataset.PatientName) for kind, dataset in datasets.items()} == dict.fromkeys(
         datasets, name
     )
-    assert as_seen(name) in read_lines(datasets["pdf"].EncapsulatedDocument)
+    assert as_seen(WRITTEN[script]) in read_lines(datasets["pdf"].EncapsulatedDocument)
 
 
 @pytest.mark.tools
@@ -135,7 +153,7 @@ def test_an_answer_is_marked_in_header_and_pixels(results: tuple[EncodedResult, 
     assert datasets["pictures"].BurnedInAnnotation == "NO"
     assert datasets["pdf"].BurnedInAnnotation == "YES"
     lines = read_lines(datasets["pdf"].EncapsulatedDocument)
-    assert lines[0] == "AI result, not for primary diagnosis"
+    assert lines[0] == "AI result, not for primary diagnosis."
     assert any(line.startswith("Left-sided lesion of ") for line in lines)
     assert {"left", "right"} <= set(lines)
 
@@ -209,6 +227,51 @@ def test_a_refusal_is_answered_by_page_and_picture_too(answered: Answered) -> No
     assert "The FLAIR has a gap after slice 7; send it again." in read_lines(page.EncapsulatedDocument)
 
 
+# What stands on page, pictures and key images in each language: heads, warning, caption.
+SHOWN: dict[Language, tuple[str, str, str, str]] = {
+    "de": ("Geburtsdatum", "03.02.1950", "Nur für die Forschung.", "Schicht "),
+    "fr": ("Date de naissance", "03/02/1950", "Réservé à la recherche.", "Coupe "),
+    "es": ("Fecha de nacimiento", "03/02/1950", "Solo para investigación.", "Corte "),
+}
+
+
+@pytest.mark.parametrize("language", SHOWN)
+def test_page_and_pictures_speak_the_language_of_the_report(tmp_path: Path, language: Language) -> None:
+    study = in_form(answered_study(tmp_path, roles=("flair",), flair=SMALL), EVERYTHING)
+    for path in tmp_path.rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientName, dataset.PatientBirthDate, dataset.PatientSex = "Roe^Jane", "19500203", "F"
+        dataset.save_as(path)
+    study = replace(study, context=replace(study.context, language=language))
+    datasets = {item.kind: read_back(item) for item in answer(study)}
+    lines = read_lines(datasets["pdf"].EncapsulatedDocument)
+
+    head, date, research, slice_word = SHOWN[language]
+    assert lines[lines.index(head) + 1] == date
+    assert "Roe, Jane" in lines
+    assert any(research in line for line in lines)
+    assert datasets["pictures"].ImageComments.count(slice_word) == 2
+    english = {"Patient ID", "Birth date", "Sex", "Accession number", "Study date", "Side", "Montage"}
+    shown = {*lines, *re.split(r"[;,.] ", datasets["pictures"].ImageComments)}
+    assert not english & shown
+    assert not [text for text in shown if "not for primary" in text]
+
+
+def test_the_gate_sees_a_birth_date_that_is_not_the_header_s(
+    answered: Answered, results: tuple[EncodedResult, ...]
+) -> None:
+    page = read_back(next(item for item in results if item.kind == "pdf"))
+    check_pdf(page, "en")
+
+    page.PatientBirthDate = "19991231"
+
+    with pytest.raises(ResultRejected, match="PatientBirthDate of the header"):
+        check_pdf(page, "en")
+    page.PatientBirthDate, page.PatientName = None, "Somebody^Else"
+    with pytest.raises(ResultRejected, match="PatientName of the header"):
+        check_pdf(page, "en")
+
+
 def test_the_same_input_gives_the_same_companions(
     answered: Answered, results: tuple[EncodedResult, ...]
 ) -> None:
@@ -271,7 +334,7 @@ def forget_the_mark(dataset: Dataset) -> None:
         ("pictures", wipe_warning, "bear the warning"),
         ("pictures", name_another_image, "not of this study"),
         ("pictures", forget_the_mark, "does not say"),
-        ("pdf", another_patient_on_the_page, "PatientName as the header"),
+        ("pdf", another_patient_on_the_page, "PatientName of the header"),
         ("pdf", cut_the_page, "whole PDF"),
         ("pdf", forget_the_mark, "does not say"),
         ("ko", point_elsewhere, "not of this study"),

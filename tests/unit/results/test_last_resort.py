@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
+from dicomnode.results.last_resort import sentences
 from dicomnode.results.last_resort.raw import parse_raw_elements, read_raw_elements
 from dicomnode.results.last_resort.report import (
     NOBODY,
@@ -25,9 +26,11 @@ from dicomnode.results.last_resort.report import (
     build_last_resort,
     read_identity,
 )
+from dicomnode.results.last_resort.sentences import ENGLISH
 from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.refuse import refuse
 from dicomnode.results.verify.last_resort import verify_last_resort
+from dicomnode.results.words.language import load_table
 from dicomnode.settings.forms import PLAIN_FORM, ResultForm
 
 # The values are odd on purpose.
@@ -327,3 +330,47 @@ def test_other_programs_read_the_report(tmp_path: Path, report_form: str) -> Non
     assert "Error" not in verdict
     assert shown.returncode == 0
     assert "Reason code" in shown.stdout
+
+
+def test_its_english_rows_are_those_of_the_table_of_sentences() -> None:
+    assert {row: load_table()[row]["en"] for row in ENGLISH} == ENGLISH
+
+
+@pytest.mark.parametrize(
+    ("language", "opening", "character_set"),
+    [
+        (
+            "de",
+            "Die Auswertung dieser Untersuchung auf Schlaganfall-Läsionen ist fehlgeschlagen.",
+            b"ISO_IR 100",
+        ),
+        ("fr", "L'analyse des lésions d'AVC a échoué sur cet examen.", b"ISO_IR 192"),
+        ("de", "Die Auswertung dieser Untersuchung auf Schlaganfall-Laesionen ist fehlgeschlagen.", b""),
+        ("es", "El analisis de lesiones de ictus fallo en este estudio.", b"ISO_IR 144"),
+        ("nl", "The analysis for stroke lesions failed on this study.", b""),
+    ],
+)
+def test_the_report_speaks_the_language_in_letters_that_its_character_set_has(
+    tmp_path: Path, language: str, opening: str, character_set: bytes
+) -> None:
+    path = tmp_path / "x.dcm"
+    path.write_bytes(part_10(header({0x00080005: (b"CS", character_set), 0x00100010: (b"PN", b"Roe^Jane")})))
+
+    report = report_of(path, language=language)
+
+    texts = [str(item.TextValue) for item in report.ContentSequence if "TextValue" in item]
+    assert opening in texts
+    assert str(report.PatientName) == "Roe^Jane"
+    english = {row["en"] for row in load_table().values() if "en" in row}
+    assert language == "nl" or not english & set(texts)
+
+
+def test_a_table_that_is_gone_costs_the_language_and_not_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentences, "_TABLE", tmp_path / "gone.toml")
+    sentences._read_table.cache_clear()
+    try:
+        assert sentences.write_sentence("refusal.failed", "de") == ENGLISH["refusal.failed"]
+    finally:
+        sentences._read_table.cache_clear()

@@ -155,7 +155,7 @@ def wrong_code(name: str, other: Any) -> Plant:
 
 
 def wrong_page_identity(keyword: str, value: str) -> Plant:
-    return wrap(objects, "copy_identity", with_element(keyword, value))
+    return wrap(build, "copy_identity", with_element(keyword, value))
 
 
 def moved(line: Any) -> Any:

@@ -10,17 +10,20 @@ from typing import get_args
 
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
+from dicomnode.errors import ResultRejected
 from dicomnode.records import Finding
 from dicomnode.results.build import build_answer
+from dicomnode.results.verify.companions import read_lines
 from dicomnode.results.verify.content import concept
 from dicomnode.results.verify.gate import read_back, verify_answer
 from dicomnode.results.words.language import LANGUAGES, load_table
 from dicomnode.results.words.remarks import series_remarks
 from dicomnode.settings.config import Language, ResultForm
 from dicomnode.study.choice import SeriesSummary
-from pipeline.records import RegionName, RegionShare
-from tests.factories.results import Answered, answered_study, followed
+from pipeline.records import RegionName, RegionShare, TerritoryShare
+from tests.factories.results import Answered, answered_study, followed, texts_of
 
 FORM = ResultForm(objects=("seg", "sr", "summary"))
 
@@ -98,6 +101,37 @@ def test_the_impression_is_the_first_text_in_every_language(study: Answered, lan
         assert str(first.TextValue).startswith(impression)
     # The text to read is short.
     assert len(by_kind["summary"].ContentSequence) < 30
+
+
+def test_territories_stand_in_sentence_table_and_codes(study: Answered) -> None:
+    first, second = study.result.lesions
+    artery = ("17232001", "SCT", "Middle cerebral artery")
+    shares = (TerritoryShare(1, "Left MCA", 0.81, artery), TerritoryShare(2, "Left ACA", 0.19))
+    result = replace(study.result, lesions=(replace(first, territories=shares), second))
+    form = ResultForm(objects=("seg", "sr", "pdf"))
+    context = replace(study.context, forms=(form,))
+
+    results = build_answer(context, study.volume, result, ())
+    verify_answer(results, context, study.volume, result)
+
+    by_kind = {item.kind: read_back(item) for item in results}
+    texts = texts_of(by_kind["sr"])
+    assert sum("territory Left MCA 81 %, Left ACA 19 %" in text for text in texts) == 1
+    sites = [code.CodeValue for code in codes_of(by_kind["sr"], "363698007")]
+    # In the group of the segment and in that of its line; a territory without a code is in the words only.
+    assert sites.count("17232001") == 2
+    lines = read_lines(by_kind["pdf"].EncapsulatedDocument)
+    assert "Territory" in lines
+    assert "Left MCA" in " ".join(lines)
+    with pytest.raises(ResultRejected, match="regions of a lesion"):
+        verify_answer(results, context, study.volume, study.result)
+
+
+def codes_of(item: Dataset, name: str) -> list[Dataset]:
+    """Return the coded values below an item that stand under a concept."""
+    below = [code for child in item.get("ContentSequence", []) for code in codes_of(child, name)]
+    is_named = "ConceptCodeSequence" in item and concept(item) == name
+    return [*item.ConceptCodeSequence, *below] if is_named else below
 
 
 def test_letters_that_the_sources_character_set_lacks_turn_the_object_into_utf_8(tmp_path: Path) -> None:

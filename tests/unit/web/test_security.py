@@ -168,6 +168,8 @@ def test_a_page_that_fails_shows_and_logs_nothing_of_what_it_worked_on(
     answer = pages.client.get("/")
 
     assert answer.status_code == 500
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["cache-control"] == "no-store"
     assert "DOE" not in answer.text
     assert "DOE" not in "".join(capsys.readouterr())
 

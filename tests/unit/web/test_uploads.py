@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,22 @@ def test_a_zip_that_does_harm_is_refused_whole(tmp_path: Path, archive: bytes, c
 
     assert refusal.value.code == code
     assert [path.name for path in tmp_path.rglob("*evil*")] == []
+
+
+@pytest.mark.slow
+def test_twenty_thousand_files_are_refused_as_files_and_in_a_zip(
+    uploading: Uploading, tmp_path: Path
+) -> None:
+    settings = uploading.pages.site.config.web
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.zip").write_bytes(zipped(**{str(number): b"" for number in range(20_000)}))
+    with pytest.raises(StudyRefused, match="20000 files"):
+        unpack_archives(tmp_path / "in", settings.upload_maximum_files, settings.upload_maximum_mb)
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["1.zip"]
+
+    uploads = uploading.pages.site.uploads
+    upload = uploads.find(uploading.name)
+    assert upload is not None
+    uploads._write(replace(upload, files=settings.upload_maximum_files - 1))
+    assert [uploading.send(DICOM).status_code for _ in range(3)] == [200, 409, 409]
+    assert len(uploading.files) == 1

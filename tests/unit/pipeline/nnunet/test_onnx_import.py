@@ -101,7 +101,7 @@ def second_output(model: onnx.ModelProto) -> None:
     [
         (foreign_operator, "uses operators of 'com.example'"),
         (weights_outside, "keeps weights outside the file"),
-        (second_output, "1 inputs and 2 outputs"),
+        (second_output, "1 input and 2 outputs"),
         (
             lambda model: model.opset_import[0].CopyFrom(helper.make_opsetid("", 99)),
             "uses opset 99; up to 21",
