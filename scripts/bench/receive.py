@@ -6,9 +6,9 @@
 Every contender gets the same 131 kB MR instances over the loopback, with TCP_NODELAY at both ends, into a
 fresh folder of the same disk; contenders take turns, so that a busy machine is busy for all of them, and the
 median counts. It needs dcmtk and Orthanc (Debian packages `dcmtk`, `orthanc`), and stops only what it has
-started. `--sender light` is a sender of our own that costs next to nothing (light_sender.py); `storescu` takes
-as much of a processor as a receiver does. On a machine that has other work, run it under `chrt -r 5`, which
-puts sender and receivers alike first.
+started. `--sender light` is a sender of our own that costs next to nothing (light_sender.py); `storescu`
+takes as much of a processor as a receiver does. On a machine that has other work, run it under `chrt -r 5`,
+which puts sender and receivers alike first.
 
     node            `dicomnode receive` as it is shipped: a record in the journal, a shared sync, then 0x0000;
                     files and rows soon after
