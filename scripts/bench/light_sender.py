@@ -25,6 +25,7 @@ import pydicom
 _APPLICATION_CONTEXT = b"1.2.840.10008.3.1.1.1"
 _EXPLICIT_LITTLE = b"1.2.840.10008.1.2.1"
 _CONTEXT_ID = 1
+_STATUS = 0x0900
 _LARGEST_PDU_BYTES = 131_072
 _MAXIMUM_LENGTH = b"\x51\0\0\x04"
 
@@ -157,9 +158,14 @@ def _read(connection: socket.socket, count: int) -> bytes:
 
 
 def _status(body: bytes) -> int:
-    """Return the status of a C-STORE-RSP: the element (0000,0900)."""
-    place = body.find(b"\0\0\0\x09\x02\0\0\0")
-    return int.from_bytes(body[place + 8 : place + 10], "little") if place >= 0 else -1
+    """Return the status of a C-STORE-RSP: the element (0000,0900); -1 without one."""
+    position = 6
+    while position + 8 <= len(body):
+        element, length = struct.unpack_from("<2xHL", body, position)
+        if element == _STATUS:
+            return int.from_bytes(body[position + 8 : position + 8 + length], "little")
+        position += 8 + length
+    return -1
 
 
 if __name__ == "__main__":
