@@ -1,14 +1,15 @@
 """The pipeline's errors. Each carries a reason code that the node copies into its report.
 
-    CaseRefused                the case gets no segmentation; `code` names why (the node's own refusals are of
-    this kind too) `- PipelineError           the pipeline refuses it
+    CaseRefused                the case gets no segmentation; `code` names why
+    `- PipelineError           the pipeline refuses it
        |- GeometryError           an affine, a grid or a frame of reference does not fit
        |- ImageError              the voxels cannot be used (NaN, zero range, empty, wrong shape)
        |- RegistrationError       T1 and FLAIR could not be brought together
        |- BrainExtractionError    no plausible brain was found
        `- BundleError             a model bundle is missing, altered, or does not fit the input
 
-`answer.py` turns a `CaseRefused` into a report that says why; anything else that is raised is a bug.
+The node's own refusals are of the kind `CaseRefused` too. `answer.py` turns a `CaseRefused` into a report
+that says why; anything else that is raised is a bug.
 """
 
 

@@ -38,8 +38,10 @@ WALKS = """\
 | a family of networks | `pipeline/segmenters/NAME/` (`spec.py` reads its table of the manifest, \
 `segment.py` runs it) and one row in `pipeline/segmenters/families.py`; to train it, \
 `pipeline/training/families/NAME.py` |
-| a measurement | one file in `pipeline/measure/`, and one row in `dicomnode/results/words/measured.py` \
-(name, code, unit, column, BIDS words, sentence) |
+| a measurement | three files: its function, and the call of it, in `pipeline/measure/shape.py` \
+(of the signal: `intensity.py`); one row in `dicomnode/results/words/measured.py` (name, code, unit, column, \
+BIDS words); and, where the report codes it, one row in the gate's own table, \
+`dicomnode/results/verify/expected_codes.py` |
 | the rule when a study is complete | `dicomnode/study/assembly.py` (`readiness`); its settings in \
 `dicomnode/settings/study.py` |
 | a page of the web monitor | its view and its template in `dicomnode/web/`; what it shows comes from the \

@@ -142,7 +142,7 @@ def run_image(root: Path, state: Path, command: Sequence[str], timeout_s: float 
         "mount -t tmpfs tmpfs tmp && mount -t tmpfs tmpfs dev/shm",
         "mount -t proc proc proc",
     ]
-    enter = f'exec chroot --userspec={user} . sh -c \'cd /var/lib/dicomnode; exec "$@"\' sh "$@"'
+    enter = f'exec /usr/sbin/chroot --userspec={user} . sh -c \'cd /var/lib/dicomnode; exec "$@"\' sh "$@"'
     script = " && ".join([*mounts, enter])
     program = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", *command]
     return subprocess.run(program, check=False, env=stage.environment, timeout=timeout_s).returncode

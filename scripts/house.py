@@ -110,6 +110,7 @@ ROOMS = (
         _dicomnode("audit", "errors", "flow", "processes.lookout", "processes.waker", "settings", "spool"),
         ("apscheduler",),
     ),
+    Room("dicomnode.processes.locks", "locks on files, on systems with and without `fcntl`"),
     Room("dicomnode.processes.signals", "SIGTERM, SIGINT and SIGHUP as requests to stop and to reload"),
     Room(
         "dicomnode.processes.reload",
@@ -173,7 +174,7 @@ ROOMS = (
     Room(
         "dicomnode.processes.turns",
         "who may run on a node's folder; what is left of a journal is read first",
-        _dicomnode("errors", "spool"),
+        _dicomnode("errors", "processes.locks", "spool"),
     ),
     Room(
         "dicomnode.processes.intake",
@@ -236,6 +237,11 @@ ROOMS = (
     Room(
         "dicomnode.flow",
         "**read this first**: the working side in the order of the arrow",
+        (*_dicomnode("errors", "delivery", "fetch", "working"),),
+    ),
+    Room(
+        "dicomnode.working",
+        "the steps of the working side: from received to ready, from ready to answered",
         (
             *_PLAIN,
             *_dicomnode("ahead", "answer", "compute", "delivery", "fetch", "ledger", "spool", "study"),
@@ -530,7 +536,7 @@ ROOMS = (
     ),
     Room(
         "pipeline.measure",
-        "one measurement per file",
+        "one measurement per file; `shape.py` and `intensity.py` gather those of a lesion",
         (*_VOLUMES_IN, "pipeline.measure.regions"),
         ("SimpleITK", "numpy", "scipy"),
     ),

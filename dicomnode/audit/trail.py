@@ -66,7 +66,9 @@ class AuditTrail:
             return
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(
+                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600
+            )
             try:
                 # One call: lines of two processes do not mix.
                 os.write(handle, to_json(event, self._source, now, repeated).encode("ascii") + b"\n")

@@ -125,7 +125,6 @@ def ask_commitment(
     calling_ae: str,
     timeout_s: float,
     journal: JournalReport,
-    linger_s: float = LINGER_S,
 ) -> SendOutcome:
     """Ask a peer by N-ACTION to commit itself to instances.
 
@@ -158,7 +157,7 @@ def ask_commitment(
             return SendOutcome("permanent", NOT_OFFERED) if association.reason == TAKES_NONE else association
         outcome = _request(association, references, TransactionUID)
         if outcome.verdict == "ok":
-            _wait(association, replied, linger_s)
+            _wait(association, replied)
         return outcome
 
 
@@ -209,8 +208,8 @@ def _judge(association: Association, code: int | None) -> SendOutcome:
     return SendOutcome(judgement.verdict, f"0x{code:04X}: {judgement.meaning}", code)
 
 
-def _wait(association: Association, replied: threading.Event, linger_s: float) -> None:
+def _wait(association: Association, replied: threading.Event) -> None:
     """Wait for the report on the open association and for our reply; who breaks it off is not waited for."""
-    left_s = linger_s
+    left_s = LINGER_S
     while left_s > 0 and association.is_established and not replied.wait(min(0.1, left_s)):
         left_s -= 0.1

@@ -40,7 +40,14 @@ class _Answers(DIMSEServiceProvider):
     The library's own thread looks for requests. It is meant to pause while an answer is waited for, but two
     sends that follow each other quickly overtake the pause: the thread then takes the answer for a request
     and drops it, and the sender waits in vain.
+
+    Attributes
+    ----------
+    is_broken_off
+        The connection ended while an answer was waited for.
     """
+
+    is_broken_off = False
 
     def get_msg(self, block: bool = False) -> Any:
         """Return the next (context ID, message) to who waits for it, nothing to who only looks.
@@ -49,9 +56,14 @@ class _Answers(DIMSEServiceProvider):
         slow line takes its time.
         """
         while block:
-            unsent = self.dul.to_provider_queue.qsize()
+            unsent, began = self.dul.to_provider_queue.qsize(), time.monotonic()
             message = super().get_msg(block=True)
-            if message[1] is not None or self.dul.to_provider_queue.qsize() >= unsent:
+            if message[1] is not None:
+                return message
+            # Nothing, and before the time is up: the library says so that the connection has ended.
+            timeout_s = self.dimse_timeout
+            self.is_broken_off = timeout_s is None or time.monotonic() - began < timeout_s
+            if self.is_broken_off or self.dul.to_provider_queue.qsize() >= unsent:
                 return message
         return None, None
 
@@ -151,7 +163,8 @@ def unanswered(association: Association) -> SendOutcome:
 
     The library breaks off an association on which the time for it ran out.
     """
-    if association._sent_abort:  # noqa: SLF001
+    broken_off = isinstance(association.dimse, _Answers) and association.dimse.is_broken_off
+    if association._sent_abort and not broken_off:  # noqa: SLF001
         return SendOutcome("transient", f"no answer within {association.dimse_timeout:g} s")
     return SendOutcome("transient", "the peer broke the association off")
 

@@ -307,7 +307,8 @@ def run_web(config: Config, path: Path | None = None) -> None:
     signals = Signals()
     configure_logging(config.log)
     # Where there is too little processor, receiving goes first.
-    os.nice(_NICENESS_OF_PAGES)
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS_OF_PAGES)
     ledger = open_ledger(config)
     with only_one(config.storage.root / "web.lock", "web"):
         audit = open_audit(config)

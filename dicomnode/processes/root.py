@@ -48,7 +48,8 @@ def prepare_root(root: Path) -> None:
         raise StartError(f"storage.root: {root} cannot be made: {problem.strerror}") from None
     if not os.access(root, os.W_OK | os.X_OK):
         raise StartError(f"storage.root: {root} is not writable for this user")
-    if not status.st_mode & _OTHER_USERS:
+    # Windows keeps who may look into a folder elsewhere than in its mode.
+    if not hasattr(os, "getuid") or not status.st_mode & _OTHER_USERS:
         return
     if status.st_uid != os.getuid():
         # A folder of root's for the group of the service is a usual way to set this up; one for everybody is

@@ -18,7 +18,8 @@ class Signals:
         self._wake = threading.Event()
         signal.signal(signal.SIGTERM, self._note_stop)
         signal.signal(signal.SIGINT, self._note_stop)
-        signal.signal(signal.SIGHUP, self._note_reload)
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._note_reload)
 
     def wait(self, timeout_s: float) -> Request | None:
         """Wait for a request, for so long at most; a reload is handed out once, a stop every time."""

@@ -7,15 +7,17 @@ Rules for this file:
 
 from __future__ import annotations
 
-import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dicomnode.errors import StartError
+from dicomnode.processes.locks import lock_file
 from dicomnode.spool.journal.replay import Replayed, replay_journal
 from dicomnode.spool.layout import SpoolLayout
 
+_LOOK_S, _PATIENCE_S = 0.05, 300.0
 _RECEIVE_LOCK, _REPLAY_LOCK = "receive.lock", "journal.lock"
 
 
@@ -24,7 +26,7 @@ def only_one(path: Path, side: str) -> Iterator[None]:
     """Hold the lock of one side of one root; `StartError` when another process holds it."""
     with path.open("a") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(handle)
         except OSError:
             raise StartError(
                 f"another `dicomnode {side}` works on {path.parent}; stop it first or use another "
@@ -53,7 +55,7 @@ def await_replay(root: Path, layout: SpoolLayout) -> None:
     """
     with _alone(root / _REPLAY_LOCK), (root / _RECEIVE_LOCK).open("a") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(handle)
         except OSError:
             # It takes both locks in this order and lets go of the first when it has read its journal.
             return
@@ -63,5 +65,14 @@ def await_replay(root: Path, layout: SpoolLayout) -> None:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                lock_file(handle)
+                break
+            except OSError as problem:
+                # Whoever has it reads a journal, which takes seconds.
+                if time.monotonic() > deadline:
+                    raise StartError(f"{path} stays locked: {problem.strerror}") from problem
+                time.sleep(_LOOK_S)
         yield

@@ -10,7 +10,6 @@ Rules for this file:
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -54,6 +53,8 @@ def claim_scratch(scratch: Path) -> int:
     Returns the open lock: the kernel frees it however the process ends, so that the next one may remove the
     folder.
     """
+    import fcntl
+
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     gate = os.open(scratch, os.O_RDONLY)
     try:
@@ -71,6 +72,8 @@ def claim_scratch(scratch: Path) -> int:
 
 
 def _remove_unless_locked(folder: Path) -> None:
+    import fcntl
+
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

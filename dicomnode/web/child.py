@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import tempfile
@@ -97,14 +96,23 @@ def main(task: Path) -> int:
         # The task was written by our own parent, mode 0600.
         function, argument, memory_bytes = pickle.load(file)  # noqa: S301
     task.unlink(missing_ok=True)
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    os.nice(_NICENESS)
+    _limit(memory_bytes)
     try:
         function(argument)
     except CaseRefused as refusal:
         sys.stdout.write(str(refusal))
         return _REFUSED
     return 0
+
+
+def _limit(memory_bytes: int) -> None:
+    """Limit this process; Windows has neither of these limits and ends what takes too much in its own way."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    os.nice(_NICENESS)
 
 
 if __name__ == "__main__":

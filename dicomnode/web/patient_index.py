@@ -83,8 +83,8 @@ class PatientIndex:
             self._read_older(_READ_IN_SEARCH)
             typed = (patient_id.casefold(), accession.casefold())
             matching = [
-                (at, uid)
-                for uid, (at, *numbers) in self._numbers.items()
+                (received_at, uid)
+                for uid, (received_at, *numbers) in self._numbers.items()
                 if all(not text or text == number for text, number in zip(typed, numbers, strict=True))
             ]
             looked_at, is_complete = len(self._numbers), self._is_complete
@@ -144,11 +144,11 @@ class PatientIndex:
         """Read a header of each study that is not known as it is; return how many were."""
         count = 0
         for cursor in batch:
-            uid, at = cursor.StudyInstanceUID, cursor.last_received_at
-            if uid in self._numbers and self._numbers[uid][0] == at:
+            uid, received_at = cursor.StudyInstanceUID, cursor.last_received_at
+            if uid in self._numbers and self._numbers[uid][0] == received_at:
                 continue
             person = read_person(self._ledger, self._spool, uid)
-            self._numbers[uid] = (at, person.PatientID.casefold(), person.AccessionNumber.casefold())
+            self._numbers[uid] = (received_at, person.PatientID.casefold(), person.AccessionNumber.casefold())
             count += 1
         return count
 

@@ -133,12 +133,12 @@ def remove_user(path: Path, name: str) -> None:
 def _write(path: Path, users: dict[str, User]) -> None:
     text = "".join(f"{user.name}:{user.role.name.lower()}:{user.password_hash}\n" for user in users.values())
     partial = path.with_name(f".{path.name}.partial")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    if path.exists():
+    if path.exists() and hasattr(os, "getuid"):
         # `users add` is often called by root, and the service has to go on reading the file.
         before = path.stat()
         partial.chmod(stat.S_IMODE(before.st_mode))

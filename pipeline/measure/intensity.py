@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy import ndimage
 
 from pipeline.geometry import Affine, apply_affine
 from pipeline.measure.extremes import Index
+from pipeline.measure.midplane import MidPlane
 from pipeline.records import Measurement, Volume
+
+
+def measure_signal(
+    voxels: Index, labels: Volume, images: Mapping[str, tuple[Volume, Affine]], plane: MidPlane
+) -> tuple[Measurement, ...]:
+    """Return what is measured of a lesion's signal; a new measure of the signal has its place here.
+
+    Parameters
+    ----------
+    labels
+        Every lesion.
+    images
+        Role to (image, 4x4 from the reference's mm to the image's mm).
+    plane
+        The midsagittal plane, in the reference's mm.
+    """
+    measurements = []
+    for role, (image, link) in images.items():
+        measurements.append(measure_mean_intensity(voxels, labels.affine, role, image, link))
+        measurements.append(measure_mirrored_intensity(voxels, labels, role, image, link, plane.mirror))
+    return tuple(measurement for measurement in measurements if measurement is not None)
 
 
 def measure_mean_intensity(

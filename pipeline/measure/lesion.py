@@ -7,17 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
-from pipeline.geometry import Affine, apply_affine, index_to_lps, voxel_volume_mm3
+from pipeline.geometry import Affine, apply_affine, index_to_lps
 from pipeline.measure.certainty import measure_certainty
-from pipeline.measure.diameter import measure_diameter
-from pipeline.measure.extremes import Index
-from pipeline.measure.intensity import measure_mean_intensity, measure_mirrored_intensity
+from pipeline.measure.intensity import measure_signal
 from pipeline.measure.laterality import measure_laterality
-from pipeline.measure.long_axis import find_long_axis, measure_long_axis
+from pipeline.measure.long_axis import find_long_axis
 from pipeline.measure.midplane import MidPlane
 from pipeline.measure.regions.shares import Placement, measure_regions, measure_territories
-from pipeline.measure.volume import measure_volume
-from pipeline.records import Array, Lesion, LongAxis, Measurement, Volume
+from pipeline.measure.shape import measure_shape
+from pipeline.records import Array, Lesion, Volume
 
 
 def measure_lesions(
@@ -54,8 +52,8 @@ def measure_lesions(
                 centroid,
                 axis,
                 (
-                    *_measure_shape(voxels, axis, labels.affine),
-                    *_measure_signal(voxels, labels, images, plane),
+                    *measure_shape(voxels, axis, labels.affine),
+                    *measure_signal(voxels, labels, images, plane),
                     certainty,
                 ),
                 certainty.value / 100,
@@ -76,18 +74,3 @@ def to_mni(to_template: Affine, point_lps_mm: tuple[float, float, float]) -> tup
     """
     x, y, z = apply_affine(to_template, np.asarray(point_lps_mm)).tolist()
     return round(-x, 1), round(-y, 1), round(z, 1)
-
-
-def _measure_shape(voxels: Index, axis: LongAxis, affine: Affine) -> tuple[Measurement, ...]:
-    volume = measure_volume(len(voxels), voxel_volume_mm3(affine))
-    return volume, measure_long_axis(axis), measure_diameter(voxels, affine)
-
-
-def _measure_signal(
-    voxels: Index, labels: Volume, images: Mapping[str, tuple[Volume, Affine]], plane: MidPlane
-) -> tuple[Measurement, ...]:
-    lesions = []
-    for role, (image, link) in images.items():
-        lesions.append(measure_mean_intensity(voxels, labels.affine, role, image, link))
-        lesions.append(measure_mirrored_intensity(voxels, labels, role, image, link, plane.mirror))
-    return tuple(measurement for measurement in lesions if measurement is not None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import math
 import subprocess
 import sys
 import time
@@ -134,12 +134,16 @@ def run_patches(bundle: Bundle, provider: str, threads: int, patches: int) -> tu
 
 
 def peak_memory_mb() -> float:
-    """Return the largest resident memory of this process so far, MiB."""
+    """Return the largest resident memory of this process so far, MiB; NaN on Windows."""
     status = Path("/proc/self/status")
     if status.exists():
         # getrusage would count what the parent held when it started this process.
         lines = status.read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    if sys.platform == "win32":
+        return math.nan
+    import resource
+
     # macOS counts in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 

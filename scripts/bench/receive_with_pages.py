@@ -1,22 +1,23 @@
 """Whether serving pages slows receiving: `python -m scripts.bench.receive_with_pages`.
 
-`dicomnode receive` and `dicomnode web` run on one ledger that holds 10,000 made-up studies. The same images
-are sent again and again, in turn with nobody at the pages, with five tabs open (each refreshes the list
-every three seconds), and with a client that opens one page after the other without a pause. The turns are
-interleaved, so that a busy machine is busy for all of them. Each rate is compared with that of its own
-round, and the median of these ratios counts. Browsers run on other machines, so the clients here get only
-the processor time that is left. It needs dcmtk, and stops only what it has started.
+`dicomnode receive` and `dicomnode web` run on one ledger that holds 10,000 made-up studies. One sender
+stores image after image over one association. Meanwhile a client that opens one page after the other
+without a pause is stopped and continued in turn, every half second. The ledger says when each image came,
+so the rate with pages is compared with that of the half seconds before and after: what else the machine
+does is the same for both. Printed are the ratio and, by drawing the pairs again and again, between which
+figures it lies in 95 of 100 draws.
+
+Browsers run on other machines, so the client gets only the processor time that is left. It needs dcmtk, and
+stops only what it has started.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import shutil
 import signal
-import statistics
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -26,13 +27,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 
 from scripts.bench.pages import STUDY, fill
-from scripts.bench.receive import AE_TITLE, ENVIRONMENT, free_port, make_instances, send, wait_for_echo
+from scripts.bench.receive import AE_TITLE, ENVIRONMENT, free_port, make_instances, wait_for_echo
 
-KINDS = ("nobody", "five tabs", "one page after the other")
-TABS, TAB_PAUSE_S = 5, 3.0
 STUDIES = 10_000
+TURN_S = 0.5
+# After a change of turns: a page that was begun is finished, a client that goes on begins one.
+_LEFT_OUT_S = 0.1
+_IMAGES = 400
+_DRAWS = 2000
+_QUIET = subprocess.DEVNULL
+# As `nice` counts: far before the usual 0 of other work. What stands between the node's processes stays.
+_FIRST = -15
+_AFTER_THE_NODE = 14
 
 
 def main() -> None:
@@ -40,62 +49,93 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--instances", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--associations", type=int, choices=(1, 4), default=1)
-    parser.add_argument("--browse", nargs=2, metavar=("ADDRESS", "PAUSE_S"), help=argparse.SUPPRESS)
+    parser.add_argument("--instances", type=int, default=20_000)
+    parser.add_argument(
+        "--first",
+        action="store_true",
+        help="put sender, receive and pages before all other work of the machine (as root)",
+    )
+    parser.add_argument("--browse", metavar="ADDRESS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.browse:
-        browse(options.browse[0], float(options.browse[1]))
+        browse(options.browse)
         return
     with tempfile.TemporaryDirectory(prefix="bench-pages-") as name:
         folder = Path(name)
-        with node(folder) as (port, address):
-            rates, pages = measure(folder, port, address, options)
-    report(rates, pages, options)
+        with node(folder, is_first=options.first) as (port, address):
+            turns, pages = send_meanwhile(folder, port, address, options)
+        received_at = read_times(folder / "root" / "ledger.sqlite3")
+    report(turns, received_at, pages)
 
 
-def measure(
+def send_meanwhile(
     folder: Path, port: int, address: str, options: argparse.Namespace
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Return instances a second, and pages a second, of each kind in each round."""
-    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    pages: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    images = folder / "images"
-    for number in range(options.rounds):
-        # The order turns, so that no kind always comes after the same other.
-        for kind in (*KINDS[number % len(KINDS) :], *KINDS[: number % len(KINDS)]):
-            folders = make_instances(images, options.instances)
-            rename(folders, f"{number} {kind}")
-            with client(kind, address) as count:
-                took_s = send("storescu", port, folders, options.associations)
-                opened = count()
-            rates[kind].append(options.instances / took_s)
-            pages[kind].append(opened / took_s)
-            shutil.rmtree(images)
-            line = f"  {kind:26} {rates[kind][-1]:6.0f} instances/s, {pages[kind][-1]:5.1f} pages/s"
-            print(line, file=sys.stderr)
-    return rates, pages
+) -> tuple[list[float], int]:
+    """Send; return when each turn began, the first without pages, and how many pages were opened in all."""
+    folders = make_instances(folder / "images", _IMAGES)
+    repeat = ["+II", "--repeat", str(options.instances // _IMAGES)]
+    command = ["storescu", *repeat, "-aec", AE_TITLE, "127.0.0.1", str(port), "+sd", *map(str, folders)]
+    turns = []
+    with client(address, is_first=options.first) as (browser, count):
+        browser.send_signal(signal.SIGSTOP)
+        with priority(is_first=options.first):
+            sender = subprocess.Popen(command, env=ENVIRONMENT, stdout=_QUIET, stderr=_QUIET)
+        while sender.poll() is None:
+            turns.append(time.time())
+            time.sleep(TURN_S)
+            browser.send_signal(signal.SIGCONT if len(turns) % 2 else signal.SIGSTOP)
+        browser.send_signal(signal.SIGCONT)
+        pages = count()
+    if sender.returncode:
+        raise SystemExit(f"storescu ended with {sender.returncode}")
+    return turns, pages
 
 
-def report(rates: dict[str, list[float]], pages: dict[str, list[float]], options: argparse.Namespace) -> None:
-    """Print the table."""
-    print("| at the pages | pages/s | instances/s | of the rate with nobody |")
-    print("|---|---|---|---|")
-    for kind in KINDS:
-        ratios = [rate / alone for rate, alone in zip(rates[kind], rates["nobody"], strict=True)]
-        print(
-            f"| {kind} | {statistics.median(pages[kind]):.1f} | {statistics.median(rates[kind]):.0f} | "
-            f"{statistics.median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+def read_times(ledger: Path) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return when each image of the sender came, in order."""
+    with contextlib.closing(sqlite3.connect(ledger)) as connection:
+        rows = connection.execute(
+            "SELECT received_at FROM instances WHERE peer_host = '127.0.0.1' ORDER BY 1"
         )
+        return np.array([row[0] for row in rows])
+
+
+def report(turns: list[float], received_at: np.ndarray[tuple[int], np.dtype[np.float64]], pages: int) -> None:
+    """Print rates and their ratio."""
+    begins = np.array(turns) + _LEFT_OUT_S
+    ends = np.append(turns[1:], turns[-1])
+    counts = np.searchsorted(received_at, ends) - np.searchsorted(received_at, begins)
+    rates = counts / np.maximum(ends - begins, 1e-6)
+    # The first turns fill caches, the last is cut.
+    pairs = rates[4 : len(rates) // 2 * 2 - 2].reshape(-1, 2)
+    drawn = np.random.default_rng(0).integers(len(pairs), size=(_DRAWS, len(pairs)))
+    ratios = pairs[drawn, 1].sum(axis=1) / pairs[drawn, 0].sum(axis=1)
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    alone, beside = pairs.mean(axis=0)
+    seconds = float(np.sum(ends[1::2] - np.array(turns)[1::2]))
+    print(f"without pages      {alone:6.0f} instances/s")
+    print(f"with {pages / seconds:4.0f} pages/s  {beside:6.0f} instances/s")
+    print(f"ratio              {beside / alone:6.3f} (95 of 100 draws between {low:.3f} and {high:.3f})")
     print(
-        f"\n{options.rounds} rounds of {options.instances} instances, associations: {options.associations}, "
-        f"{os.cpu_count()} cores, load of the machine {os.getloadavg()[0]:.1f}."
+        f"{len(pairs)} pairs of {TURN_S} s, {os.cpu_count()} cores, "
+        f"load of the machine {os.getloadavg()[0]:.1f}"
     )
 
 
 @contextmanager
-def node(folder: Path) -> Iterator[tuple[int, str]]:
+def priority(*, is_first: bool) -> Iterator[None]:
+    """Have processes that are started meanwhile go before the other work of the machine, or not."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    if is_first:
+        os.setpriority(os.PRIO_PROCESS, 0, _FIRST)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, usual)
+
+
+@contextmanager
+def node(folder: Path, *, is_first: bool) -> Iterator[tuple[int, str]]:
     """Run the two processes; give the port of DICOM and the address of the pages."""
     port, web_port = free_port(), free_port()
     config = folder / "node.toml"
@@ -109,7 +149,8 @@ def node(folder: Path) -> Iterator[tuple[int, str]]:
         with (folder / "log").open("wb") as log:
             for side in ("receive", "web"):
                 command = [sys.executable, "-m", "dicomnode", side, "--config", str(config)]
-                processes.append(subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log))
+                with priority(is_first=is_first):
+                    processes.append(subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log))
                 if side == "receive":
                     wait_for_echo(port, processes[0], folder / "log", [])
                     fill(folder / "root" / "ledger.sqlite3", STUDIES)
@@ -135,37 +176,30 @@ def wait_for_page(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def client(kind: str, address: str) -> Iterator[Callable[[], int]]:
-    """Have pages opened meanwhile; give a function that says how many were."""
-    pauses = {"nobody": [], "five tabs": [TAB_PAUSE_S] * TABS, "one page after the other": [0.0]}[kind]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench.receive_with_pages", "--browse", address, str(pause_s)],
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-        )
-        for pause_s in pauses
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        process.stdout.readline()
+def client(address: str, *, is_first: bool) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], int]]]:
+    """Start a client; give its process and a function that ends it and says how many pages it opened."""
+    command = [sys.executable, "-m", "scripts.bench.receive_with_pages", "--browse", address]
+    with priority(is_first=is_first):
+        browser = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE)
+    assert browser.stdout is not None
+    browser.stdout.readline()
 
     def count() -> int:
-        total = 0
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-            output = process.communicate(timeout=60)[0]
-            total += int(json.loads(output))
-        return total
+        browser.send_signal(signal.SIGTERM)
+        return int(browser.communicate(timeout=60)[0])
 
-    yield count
+    try:
+        yield browser, count
+    finally:
+        if browser.poll() is None:
+            browser.kill()
+            browser.wait()
 
 
-def browse(address: str, pause_s: float) -> None:
+def browse(address: str) -> None:
     """Open pages until told to stop, then print how many."""
     opened = 0
-    os.nice(19)
+    os.nice(_AFTER_THE_NODE)
 
     def stop(*_: object) -> None:
         print(opened, flush=True)
@@ -175,25 +209,9 @@ def browse(address: str, pause_s: float) -> None:
     with httpx.Client(base_url=address, timeout=60) as browser:
         print("ready", flush=True)
         while True:
-            paths = ("/",) if pause_s else ("/", f"/studies/{STUDY.format(opened % STUDIES)}", "/?state=done")
+            paths = ("/", f"/studies/{STUDY.format(opened % STUDIES)}", "/?state=done")
             browser.get(paths[opened % len(paths)]).raise_for_status()
             opened += 1
-            time.sleep(pause_s)
-
-
-def rename(folders: list[Path], seed: str) -> None:
-    """Give the images UIDs of their own: what came before is not stored again."""
-    import pydicom
-    from pydicom.uid import generate_uid
-
-    study = generate_uid(entropy_srcs=["bench", seed])
-    for folder in folders:
-        for path in folder.iterdir():
-            image = pydicom.dcmread(path)
-            image.StudyInstanceUID = study
-            image.SOPInstanceUID = generate_uid(entropy_srcs=[seed, path.name])
-            image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-            image.save_as(path)
 
 
 if __name__ == "__main__":

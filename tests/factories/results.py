@@ -137,7 +137,8 @@ def answered_study(
 ) -> Answered:
     """Write the phantom's study below `folder` and return what the node would know of it after the pipeline."""
     # The T1 is the second input of most answers: few slices will do.
-    study.setdefault("t1", {"shape": (16, 32, 32), "spacing_mm": (12.0, 6.0, 6.0)})
+    study.setdefault("t1", {"shape": (8, 32, 32), "spacing_mm": (24.0, 6.0, 6.0)})
+    study.setdefault("flair", {"shape": (16, 64, 64), "spacing_mm": (12.0, 3.0, 3.0)})
     phantom = phantom_study(roles=roles, **study)
     order: list[Role] = [role for role in ("flair", "t1") if role in roles]
     sources = tuple(write_source(role, phantom.series[role].instances, folder / role) for role in order)

@@ -42,10 +42,10 @@ class Scanner:
         self.server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=self.handlers)
         self.port = int(self.server.server_address[1])
 
-    def _hear(self, event: Any) -> int:
+    def _hear(self, event: Any) -> tuple[int, None]:
         self.reports.append(event.event_information)
         self.heard.set()
-        return 0x0000
+        return 0x0000, None
 
     def ask(self, port: int, uids: list[str], *, stay_s: float) -> int:
         """Ask, and stay on the association for some seconds; return the status."""

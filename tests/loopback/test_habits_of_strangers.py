@@ -209,9 +209,9 @@ def _closed() -> Iterator[None]:
 
 @pytest.mark.parametrize("habit", HABITS)
 def test_a_stranger_keeps_nobody_out(habit: str, tmp_path: Path) -> None:
-    with listening(tmp_path, acse_timeout_s=1.5) as node:
+    with listening(tmp_path, acse_timeout_s=0.7) as node:
         began = time.monotonic()
-        minute = play(node, HABITS[habit], 3.0, 0.1)
+        minute = play(node, HABITS[habit], 1.5, 0.1)
 
         assert minute.problems == []
         assert minute.rounds >= LEAST_ROUNDS

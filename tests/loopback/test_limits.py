@@ -25,6 +25,7 @@ from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.calling import associate, sockets_closed
 from tests.factories.instances import write_instances
+from tests.factories.listening import eventually
 from tests.factories.pdus import associate_request, pdata, read_pdu, status_of, store_request
 
 MIB = 2**20
@@ -126,8 +127,7 @@ def test_one_peer_has_his_share_and_no_more(
     } == {(2, 3, 2)}
     assert node.send(files, "MODEST") == {"ok: 0x0000: success"}
     calls[0].release()
-    time.sleep(0.3)
-    assert node.send(files, "GREEDY") == {"ok: 0x0000: success"}
+    assert eventually(lambda: node.send(files, "GREEDY") == {"ok: 0x0000: success"})
 
 
 def test_a_crowd_of_one_peer_at_the_same_moment_gets_no_more_than_his_share(

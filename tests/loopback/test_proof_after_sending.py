@@ -19,6 +19,7 @@ from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.shown import plain
+from dicomnode.network import commitment
 from dicomnode.network.association import Receiver
 from dicomnode.network.commitment import report_handler
 from dicomnode.records import CommitmentReport, Conclusion, SOPReference
@@ -118,11 +119,14 @@ class Node:
 
 
 @pytest.fixture
-def node_and(tmp_path: Path) -> Iterator[Callable[..., Node]]:
+def node_and(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Node]]:
     """Give a function: manners and archive settings -> a node beside a running archive."""
     made: list[Node] = []
 
     def make(manners: Manners, **archive: Any) -> Node:
+        if manners.commitment != "same":
+            # Nothing comes on the association of the request, so nothing is lost by a short wait for it.
+            monkeypatch.setattr(commitment, "LINGER_S", 0.1)
         running = Archive(tmp_path / "archive", manners=manners, **archive)
         running.start()
         made.append(Node(tmp_path / "node", running))

@@ -96,7 +96,7 @@ def test_a_slow_line_may_take_longer_than_the_network_timeout_for_one_object(
     listen: Callable[..., Any],
 ) -> None:
     stored: list[Any] = []
-    _, port = listen(lambda instance: stored.append(instance) or "new", network_timeout_s=0.6)
+    _, port = listen(lambda instance: stored.append(instance) or "new", network_timeout_s=1.2)
     association = associate(port)
     line = association.dul.socket.socket
     line.sendall(_fragment(3, _store_command()))

@@ -28,6 +28,7 @@ from dicomnode.network.sender import echo, send_files
 from dicomnode.records import SendOutcome
 from dicomnode.settings.config import DestinationSettings
 from dicomnode.simulator.archive import Archive
+from dicomnode.simulator.manners import Manners
 from tests.factories.instances import small_instance, write_instances
 
 
@@ -301,16 +302,15 @@ def test_an_archive_that_does_not_answer_in_time_is_tried_again(tmp_path: Path) 
 
 
 def test_an_association_that_is_aborted_leaves_the_rest_for_later(tmp_path: Path) -> None:
-    def abort_at_the_second(event: Any) -> None:
-        if archive.received:
-            event.assoc.abort()
-
-    with Archive(tmp_path / "pacs") as archive:
-        assert archive._server is not None
-        archive._server.bind(evt.EVT_DIMSE_RECV, abort_at_the_second)
-        outcomes = send(write_instances(tmp_path / "out", 3), archive.port)
+    with Archive(tmp_path / "pacs", manners=Manners(breaks_off_at=2)) as archive:
+        files = write_instances(tmp_path / "out", 3)
+        began = time.monotonic()
+        outcomes = send_files(files, destination(archive.port), calling_ae="NODE", timeout_s=60)
 
     assert verdicts(outcomes) == ["ok", "transient", "transient"]
+    assert outcomes[1].reason == "the peer broke the association off"
+    # Who has hung up is not waited for.
+    assert time.monotonic() - began < 50
 
 
 def test_what_is_no_dicom_file_is_told_and_the_rest_is_sent(tmp_path: Path) -> None:

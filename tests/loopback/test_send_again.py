@@ -14,6 +14,7 @@ from dicomnode.answer import StudyAnswer
 from dicomnode.compute import Compute
 from dicomnode.ledger.shown import plain
 from dicomnode.states import Outcome
+from dicomnode.working import answering
 from tests.factories.instances import write_instances
 from tests.factories.whole_node import WholeNode, whole_node
 
@@ -88,7 +89,7 @@ def test_a_study_of_which_not_even_a_report_was_made_is_answered_when_it_is_sent
     node.push(files)
     worker.answers = [RuntimeError("out of luck")]
     with monkeypatch.context() as patch:
-        patch.setattr(flow, "refuse_study", lambda *_: 1 / 0)
+        patch.setattr(answering, "refuse_study", lambda *_: 1 / 0)
         node.work()
     assert story(node) == (1, "failed", "failed")
 

@@ -23,6 +23,7 @@ from dicomnode.records import InstanceHeader, ResultFile, SendOutcome, SOPRefere
 from dicomnode.settings.config import DestinationSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
+from dicomnode.working import readiness
 from tests.factories.ledger import SEG, SR, header, received, sqlite_url
 
 STUDY = "2.25.1"
@@ -155,7 +156,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     def begin(confirm: str = "none") -> Node:
         node = Node(tmp_path, confirm)
         nodes.append(node)
-        monkeypatch.setattr(flow, "read_header", node.read_header)
+        monkeypatch.setattr(readiness, "read_header", node.read_header)
         monkeypatch.setattr(flow, "deliver_due", functools.partial(deliver_due, send=node.send))
         monkeypatch.setattr(flow, "confirm_due", functools.partial(confirm_due, ask=node.ask, find=node.find))
         return node

@@ -22,6 +22,7 @@ from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import JobState, Outcome
 from dicomnode.study.assembly import assemble
+from dicomnode.working import answering, readiness
 from tests.factories.ledger import header, received, sqlite_url
 
 
@@ -72,7 +73,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     ledger = Ledger.open(sqlite_url(tmp_path))
     bench = Bench(tmp_path, ledger)
-    monkeypatch.setattr(flow, "read_header", bench.read_header)
+    monkeypatch.setattr(readiness, "read_header", bench.read_header)
     yield bench
     ledger.close()
 
@@ -89,7 +90,7 @@ def failing(real: Callable[..., Any], study: str) -> Callable[..., Any]:
 def test_a_study_that_cannot_be_judged_holds_up_no_other_and_is_taken_when_quiet(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flow, "assemble", failing(assemble, "2.25.1"))
+    monkeypatch.setattr(readiness, "assemble", failing(assemble, "2.25.1"))
     bench.receive(1, "2.25.1", at=990.0)
     bench.receive(2, "2.25.2", at=900.0)
     flow.index_instances(bench.place)
@@ -124,7 +125,7 @@ def test_an_instance_that_cannot_be_listed_is_set_aside_and_the_next_is_read(
 def test_a_backlog_of_unread_headers_makes_no_half_study_ready(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flow, "INDEX_BATCH", 2)
+    monkeypatch.setattr(readiness, "INDEX_BATCH", 2)
     for number in range(1, 6):
         bench.receive(number, "2.25.1", at=10.0 + number)
 
@@ -183,7 +184,7 @@ def test_a_full_disk_uses_up_no_tries(bench: Bench, monkeypatch: pytest.MonkeyPa
         bench.answers.append(OutOfResources("the spool cannot be written: No space left on device"))
         flow.answer_next(bench.place)
         assert bench.states() == {"2.25.1": "ready"}
-        bench.now += flow.FULL_DISK_WAIT_S
+        bench.now += answering.FULL_DISK_WAIT_S
 
     full = shutil.disk_usage("/")._replace(free=0)
     with monkeypatch.context() as patch:
@@ -198,11 +199,11 @@ def test_a_study_waits_while_a_correction_of_its_patient_arrives(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete = Readiness(True, "complete by evidence")
-    monkeypatch.setattr(flow, "decide", lambda *_: complete)
+    monkeypatch.setattr(readiness, "decide", lambda *_: complete)
     marks = {1: "aaaaaaaa", 2: "aaaaaaaa"}
     real = bench.read_header
     monkeypatch.setattr(
-        flow,
+        readiness,
         "read_header",
         lambda path: replace(
             real(path), identity_mark=marks[int(real(path).SOPInstanceUID.rsplit(".", 1)[1])]

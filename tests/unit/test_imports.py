@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.processes.locks import lock_file
 from scripts.house import EVERYWHERE, ROOMS, Room, owner
+from tests.factories.nifti import save_volume
+from tests.factories.volumes import AXIAL, draw_head, grid_affine
 
 OURS = ("dicomnode", "pipeline")
 LIBRARIES_EVERYWHERE = {"structlog", "__future__"}
@@ -136,3 +139,92 @@ def test_the_receiving_side_stays_light(repo_root: Path, module: str) -> None:
     )
 
     assert answer.stdout.strip() == "[]"
+
+
+# What Windows lacks. asyncio, psutil and locket have a branch of their own for each system, and that of Linux needs it.
+WITHOUT_UNIX = (
+    "import asyncio, locket, os, psutil, signal, socket, sys\n"
+    "sys.modules['fcntl'] = None\n"
+    "for module, names in ((socket, ('AF_UNIX',)), (signal, ('SIGHUP',)),"
+    " (os, ('getuid', 'getgid', 'nice', 'O_DIRECTORY', 'O_PATH', 'O_CLOEXEC'))):\n"
+    "    [delattr(module, name) for name in names if hasattr(module, name)]\n"
+)
+
+
+def run_without_unix(root: Path, program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_UNIX + program], cwd=root, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_work_on_files_and_the_pages_need_nothing_that_windows_lacks(repo_root: Path) -> None:
+    modules = (
+        *("dicomnode.commands.cli", "dicomnode.offline.batch", "dicomnode.offline.evaluation"),
+        *("dicomnode.web.server", "dicomnode.web.application", "dicomnode.web.child", "dicomnode.api"),
+        *("pipeline.segmenters.benchmark", "dicomnode.commands.models", "dicomnode.web.open_site"),
+    )
+
+    imported = run_without_unix(repo_root, f"import {', '.join(modules)}; print('imported')")
+
+    assert (imported.stdout.strip(), imported.stderr) == ("imported", "")
+
+
+def test_no_module_of_ours_imports_what_windows_lacks_when_it_is_imported(repo_root: Path) -> None:
+    at_import = {
+        f"{module} imports {name}"
+        for module, path in modules_below(repo_root).items()
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+        for name in [getattr(statement, "module", None), *(alias.name for alias in statement.names)]
+        if name in {"fcntl", "resource", "pwd", "grp", "termios"} and not module.startswith("scripts")
+    }
+
+    assert at_import == set()
+
+
+def test_what_is_taken_away_for_this_is_really_gone(repo_root: Path) -> None:
+    assert "ModuleNotFoundError" in run_without_unix(repo_root, "import fcntl").stderr
+    assert "AttributeError" in run_without_unix(repo_root, "import socket; socket.AF_UNIX").stderr
+
+
+@pytest.mark.slow
+def test_the_networks_are_listed_without_what_windows_lacks(repo_root: Path) -> None:
+    program = "from dicomnode.commands.cli import main; sys.argv = ['dicomnode', 'models', 'list']; main()"
+
+    listed = run_without_unix(repo_root, program)
+
+    assert listed.returncode == 0, listed.stderr
+    assert "brain-extractor-3mm" in listed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_head_is_segmented_without_what_windows_lacks(repo_root: Path, tmp_path: Path) -> None:
+    flair = tmp_path / "flair.nii.gz"
+    save_volume(flair, draw_head((44, 84, 70), grid_affine((44, 84, 70), (3.4, 2.2, 2.2), directions=AXIAL)))
+    words = ["segment", "--flair", str(flair), "-o", str(tmp_path / "out")]
+
+    done = run_without_unix(
+        repo_root, f"from dicomnode.commands.cli import main; sys.argv = ['dicomnode', *{words}]; main()"
+    )
+
+    # A drawn ball is no head: the answer is a refusal, by name, and every file of the dataset is there.
+    assert "Traceback" not in done.stdout + done.stderr
+    assert (tmp_path / "out" / "cases.tsv").is_file()
+
+
+def test_a_lock_is_held_by_one_process_only(tmp_path: Path, repo_root: Path) -> None:
+    path = tmp_path / "one.lock"
+    program = (
+        "import sys; from pathlib import Path; from dicomnode.processes.locks import lock_file\n"
+        "with Path(sys.argv[1]).open('a') as handle: lock_file(handle)"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    with path.open("a") as handle:
+        lock_file(handle)
+        second = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+    after = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+
+    assert "BlockingIOError" in second.stderr
+    assert after.returncode == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import flow
+from dicomnode.working import readiness
 from tests.factories.sending import Record, Simulation, make_pattern, summarise
 
 SEED = 17
@@ -21,8 +21,8 @@ MOST_TWICE = 6
 
 def simulate(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     chance, simulation = random.Random(SEED), Simulation(folder)
-    monkeypatch.setattr(flow, "read_header", simulation.read_header)
-    monkeypatch.setattr(flow, "_keep_order", lambda *_: None)
+    monkeypatch.setattr(readiness, "read_header", simulation.read_header)
+    monkeypatch.setattr(readiness, "_keep_order", lambda *_: None)
     simulation.now = 1_700_000_000.0
     starts = [simulation.now + APART_S * number + chance.uniform(0, APART_S) for number in range(count)]
     try:

@@ -86,7 +86,11 @@ def test_tables_hold_what_was_scored(truth: Path, shifted: Path, tmp_path: Path)
 
 
 def test_a_seg_scores_as_the_nifti_of_the_same_mask(tmp_path: Path) -> None:
-    study = answered_study(tmp_path / "study", roles=("flair",))
+    study = answered_study(
+        tmp_path / "study",
+        roles=("flair",),
+        flair={"shape": (32, 64, 64), "spacing_mm": (6.0, 3.0, 3.0)},
+    )
     (seg,) = [
         item for item in build_answer(study.context, study.volume, study.result, ()) if item.kind == "seg"
     ]

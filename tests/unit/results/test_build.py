@@ -136,7 +136,7 @@ def test_every_segment_says_who_drew_it(answered: Answered) -> None:
     seg = answer(answered)["seg"]
     segments = seg.SegmentSequence
 
-    assert [item.SegmentLabel for item in segments] == ["1 Left, 6.8 ml", "2 Right, 2.2 ml"]
+    assert [item.SegmentLabel for item in segments] == ["1 Left, 6.3 ml", "2 Right, 2.2 ml"]
     assert [item.TrackingID for item in segments] == ["Lesion 1", "Lesion 2"]
     assert len({tuple(item.RecommendedDisplayCIELabValue) for item in segments}) == 2
     for item in segments:
@@ -208,8 +208,8 @@ def test_the_report_measures_each_lesion_and_the_whole(answered: Answered) -> No
     assert answers(report, "111017") == {"111242"}
     assert any("synthetic data" in text for text in texts(report))
     # The words come first, in the order of reading, and the image library last.
-    assert texts(report)[0] == "Left-sided lesion of 6.8 ml, right-sided lesion of 2.2 ml."
-    assert "All 2 lesions: 9.0 ml, 0.6 % of the brain (1400 ml)." in texts(report)
+    assert texts(report)[0] == "Left-sided lesion of 6.3 ml, right-sided lesion of 2.2 ml."
+    assert "All 2 lesions: 8.4 ml, 0.6 % of the brain (1400 ml)." in texts(report)
     assert concept(report.ContentSequence[-1]) == codes.IMAGE_LIBRARY.value
 
 
@@ -267,7 +267,7 @@ def test_a_lesion_on_the_right_is_told_by_its_side(answered: Answered) -> None:
     told = texts(answer(answered)["sr"])
 
     # The larger lesion lies left, posterior and high; the other right and anterior.
-    assert any("Centres in mm: 1: L 30, P 20, H 23; 2: R 34, A 28, H 9." in text for text in told)
+    assert any("Centres in mm: 1: L 30, P 20, H 21; 2: R 34, A 28, H 9." in text for text in told)
     assert [text.partition(":")[0] for text in told if text[:3] in ("1. ", "2. ")] == ["1. Left", "2. Right"]
 
 

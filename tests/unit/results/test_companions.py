@@ -235,7 +235,9 @@ SHOWN: dict[Language, tuple[str, str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("language", SHOWN)
+@pytest.mark.parametrize(
+    "language", ["de", pytest.param("fr", marks=pytest.mark.slow), pytest.param("es", marks=pytest.mark.slow)]
+)
 def test_page_and_pictures_speak_the_language_of_the_report(tmp_path: Path, language: Language) -> None:
     study = in_form(answered_study(tmp_path, roles=("flair",), flair=SMALL), EVERYTHING)
     for path in tmp_path.rglob("*.dcm"):

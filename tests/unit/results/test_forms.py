@@ -51,7 +51,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
 
 @pytest.fixture(scope="module")
 def second(answered: Answered) -> Volume:
-    series = phantom_study(roles=("t1",), t1={"shape": (16, 32, 32), "spacing_mm": (12.0, 6.0, 6.0)}).series[
+    series = phantom_study(roles=("t1",), t1={"shape": (8, 32, 32), "spacing_mm": (24.0, 6.0, 6.0)}).series[
         "t1"
     ]
     return volume_of(series, answered.volume.frame_of_reference_uid)

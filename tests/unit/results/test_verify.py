@@ -89,7 +89,7 @@ def shift_origin_by_half_a_millimetre(dataset: Dataset) -> None:
 def shift_by_a_slice(dataset: Dataset) -> None:
     for plane in planes(dataset):
         x, y, z = plane.ImagePositionPatient
-        plane.ImagePositionPatient = [x, y, z + 6]
+        plane.ImagePositionPatient = [x, y, z + 12]
 
 
 def mirror_orientation(dataset: Dataset) -> None:

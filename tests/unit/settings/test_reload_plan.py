@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from dicomnode.settings.config import Config, parse_config
 from dicomnode.settings.reload import TAKEN_OVER, differences, needs_restart, plan_reload
 from scripts import config_example
 
+SHIPPED = tomllib.loads(re.sub(r"^#(?=\S)", "", config_example.render(), flags=re.MULTILINE))
+
 
 def all_settings() -> dict[str, Any]:
     """Every setting switched on, as the shipped file has it."""
-    return tomllib.loads(re.sub(r"^#(?=\S)", "", config_example.render(), flags=re.MULTILINE))
+    return copy.deepcopy(SHIPPED)
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, tuple[str | int, ...]]]:

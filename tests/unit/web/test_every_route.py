@@ -87,7 +87,7 @@ class Address:
 
 def addresses(pages: Pages) -> list[Address]:
     application = pages.client.app._app  # type: ignore[attr-defined]
-    routes, others = list[APIRoute](), list[str]()
+    routes, other_paths = list[APIRoute](), list[str]()
     for entry in application.routes:
         # FastAPI keeps the routers that were joined whole, or their routes.
         router = getattr(entry, "original_router", None)
@@ -95,8 +95,8 @@ def addresses(pages: Pages) -> list[Address]:
             if isinstance(route, APIRoute):
                 routes.append(route)
             else:
-                others.append(route.path)
-    assert others == ["/static"], "nothing else besides pages"
+                other_paths.append(route.path)
+    assert other_paths == ["/static"], "nothing else besides pages"
     assert len(routes) > 25
     return [
         Address(method, route.path, any(item.call is _own_form for item in route.dependant.dependencies))
@@ -149,20 +149,20 @@ def test_every_address_says_who_may_use_it_and_nobody_else_may(answered: Pages) 
 def test_every_order_wants_the_form_of_this_browser_and_changes_nothing_without(answered: Pages) -> None:
     client, before = answered.client, state(answered)
     answered.log_in(ADMINISTRATOR or "")
-    other = answered.new_client("10.0.0.8")
-    answered.log_in("otto", client=other)
-    foreign = answered.form_token("/", other)
-    own = {"form_token": answered.form_token("/")}
+    second_browser = answered.new_client("10.0.0.8")
+    answered.log_in("otto", client=second_browser)
+    foreign = answered.form_token("/", second_browser)
+    own_form = {"form_token": answered.form_token("/")}
     forms: list[dict[str, Any]] = [
         {"data": {}},
         {"data": {"form_token": ""}},
         {"data": {"form_token": "0" * 64}},
         {"data": {"form_token": foreign}},
-        {"data": own, "headers": {"origin": "https://evil.example"}},
-        {"data": own, "headers": {"origin": "null"}},
-        {"data": own, "headers": {"sec-fetch-site": "cross-site"}},
-        {"json": own},
-        {"params": own},
+        {"data": own_form, "headers": {"origin": "https://evil.example"}},
+        {"data": own_form, "headers": {"origin": "null"}},
+        {"data": own_form, "headers": {"sec-fetch-site": "cross-site"}},
+        {"json": own_form},
+        {"params": own_form},
     ]
     orders = [address for address in addresses(answered) if address.method != "GET"]
     assert len(orders) >= 8
@@ -230,7 +230,7 @@ def test_every_answer_of_every_address_carries_the_headers(answered: Pages) -> N
             headers = client.request(address.method, address.filled(), follow_redirects=False).headers
             assert {name: headers.get(name) for name in expected} == expected, address
             policy = dict(
-                part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";")
+                directive.strip().split(" ", 1) for directive in headers["content-security-policy"].split(";")
             )
             assert policy.pop("default-src") == "'none'"
             assert policy.pop("frame-ancestors") == policy.pop("base-uri") == "'none'"

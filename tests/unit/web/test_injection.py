@@ -132,7 +132,7 @@ def evil(pages: Pages) -> Pages:
 
 def test_every_text_that_a_page_shows_is_text_there(evil: Pages) -> None:
     upload = evil.site.uploads.all()[0].name
-    shown = ""
+    page_texts = ""
     for path in (
         "/",
         f"/studies/{STUDY}",
@@ -149,9 +149,9 @@ def test_every_text_that_a_page_shows_is_text_there(evil: Pages) -> None:
         assert "<u id=" not in text, path
         assert "<img src=x" not in text, path
         assert "onerror=alert(1)>49" not in text, "no template in a header is run"
-        shown += text
+        page_texts += text
 
-    fields = set(re.findall(r"id=&#34;([^&]+)&#34;", shown))
+    fields = set(re.findall(r"id=&#34;([^&]+)&#34;", page_texts))
     header_fields = {
         field.name
         for field in dataclasses.fields(InstanceHeader)

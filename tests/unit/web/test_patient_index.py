@@ -15,9 +15,11 @@ from tests.factories.ledger import EXPLICIT_LITTLE, MR, received
 from tests.factories.pages import Pages
 
 
-def store(pages: Pages, number: int, patient: str, accession: str, at: float, study: str = "") -> str:
+def store(
+    pages: Pages, number: int, patient: str, accession: str, received_at: float, study: str = ""
+) -> str:
     """Have an image of a study of its own arrive; return the Study Instance UID."""
-    instance = received(number, at=at)
+    instance = received(number, at=received_at)
     path: Path = pages.site.layout.root / instance.path
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset = pydicom.Dataset()
@@ -28,11 +30,11 @@ def store(pages: Pages, number: int, patient: str, accession: str, at: float, st
     dataset.save_as(path, enforce_file_format=True)
     pages.story.ledger.instances.add(instance)
     study = study or f"2.25.{number}"
-    pages.story.index(at + 1.0, study=study)
+    pages.story.index(received_at + 1.0, study=study)
     return study
 
 
-def found(pages: Pages, patient: str, accession: str = "") -> list[str]:
+def uids_of(pages: Pages, patient: str, accession: str = "") -> list[str]:
     searched = pages.site.patients.search(patient, accession)
     assert searched.matches == len(searched.lines)
     return [line.StudyInstanceUID for line in searched.lines]
@@ -42,13 +44,13 @@ def test_all_studies_are_searched_however_many(pages: Pages, monkeypatch: pytest
     monkeypatch.setattr(patient_index, "_BATCH", 2)
     uids = [store(pages, number, f"P{number % 3}", f"A{number}", 100.0 + number) for number in range(1, 8)]
 
-    assert found(pages, "p1") == [uids[6], uids[3], uids[0]], "the newest first, upper and lower case alike"
-    assert found(pages, "P1", "a4") == [uids[3]]
-    assert found(pages, "", "A7") == [uids[6]]
-    assert found(pages, "P") == []
+    assert uids_of(pages, "p1") == [uids[6], uids[3], uids[0]], "the newest first, upper and lower case alike"
+    assert uids_of(pages, "P1", "a4") == [uids[3]]
+    assert uids_of(pages, "", "A7") == [uids[6]]
+    assert uids_of(pages, "P") == []
     assert pages.site.patients.search("P1", "").is_complete
     late = store(pages, 20, "P1", "A20", 900.0)
-    assert found(pages, "P1")[0] == late
+    assert uids_of(pages, "P1")[0] == late
 
 
 def test_a_search_reads_some_headers_and_says_that_there_are_more(
@@ -74,16 +76,16 @@ def test_a_search_reads_some_headers_and_says_that_there_are_more(
 
 def test_an_identity_that_was_corrected_counts_as_it_is_now(pages: Pages) -> None:
     study = store(pages, 1, "WRONG", "", 100.0)
-    assert found(pages, "WRONG") == [study]
+    assert uids_of(pages, "WRONG") == [study]
 
     store(pages, 2, "RIGHT", "", 200.0, study)
 
-    assert (found(pages, "RIGHT"), found(pages, "WRONG")) == ([study], [])
+    assert (uids_of(pages, "RIGHT"), uids_of(pages, "WRONG")) == ([study], [])
 
 
 def test_a_study_that_was_removed_is_found_no_more_and_its_numbers_are_forgotten(pages: Pages) -> None:
     study = store(pages, 1, "P", "", 100.0)
-    assert found(pages, "P") == [study]
+    assert uids_of(pages, "P") == [study]
     ledger = pages.story.ledger
     ledger.jobs.mark_ready(ledger.jobs.waiting()[0].id, "complete", {}, 110.0)
     job = ledger.jobs.claim("work", 111.0, 60.0)
@@ -92,7 +94,7 @@ def test_a_study_that_was_removed_is_found_no_more_and_its_numbers_are_forgotten
     ledger.jobs.close_delivered(113.0)
     assert ledger.retention.expire_study(study, 500.0, lambda _paths: None)
 
-    assert found(pages, "P") == []
+    assert uids_of(pages, "P") == []
     pages.site.patients._forget_removed()
     assert pages.site.patients.search("P", "").looked_at == 0
 

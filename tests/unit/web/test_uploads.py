@@ -35,8 +35,8 @@ class Uploading:
         self.name = pages.client.post("/uploads", data={"form_token": self.token}).json()["name"]
 
     def send(self, content: Any, filename: str = "a.dcm", **headers: str) -> Any:
-        given = {"x-form-token": self.token, "x-file-name": filename, **headers}
-        return self.pages.client.post(f"/uploads/{self.name}/files", content=content, headers=given)
+        request_headers = {"x-form-token": self.token, "x-file-name": filename, **headers}
+        return self.pages.client.post(f"/uploads/{self.name}/files", content=content, headers=request_headers)
 
     def start(self) -> Any:
         return self.pages.client.post(
