@@ -7,11 +7,12 @@ Rules for this file:
 
 from __future__ import annotations
 
+import queue
 import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pynetdicom import AE, _config, evt
@@ -29,6 +30,8 @@ from dicomnode.settings.config import DestinationSettings
 # A-ASSOCIATE results, PS3.8 Tables 9-18 and 9-21.
 _ACCEPTED = 0
 _REJECTED_PERMANENT = 1
+# How often the wait for an answer looks whether the request is still going out.
+_LOOK_S = 0.25
 
 TAKES_NONE = "the peer takes none of the SOP classes and transfer syntaxes of these objects"
 """Reason of an outcome when an association came about but no presentation context was accepted."""
@@ -55,16 +58,24 @@ class _Answers(DIMSEServiceProvider):
         The time for an answer does not begin while what it answers is still going out: a large object over a
         slow line takes its time.
         """
+        timeout_s = self.dimse_timeout
+        unsent, progressed_at = self.dul.to_provider_queue.qsize(), time.monotonic()
         while block:
-            unsent, began = self.dul.to_provider_queue.qsize(), time.monotonic()
-            message = super().get_msg(block=True)
-            if message[1] is not None:
+            # Who has ended hands on nothing any more; what came before is in the queue.
+            has_ended = not self.dul.is_alive()
+            with suppress(queue.Empty):
+                message = self.msg_queue.get(timeout=0.0 if has_ended else min(_LOOK_S, timeout_s or _LOOK_S))
+                # The library puts nothing in when the connection ends, most of the time.
+                self.is_broken_off = message[1] is None
                 return message
-            # Nothing, and before the time is up: the library says so that the connection has ended.
-            timeout_s = self.dimse_timeout
-            self.is_broken_off = timeout_s is None or time.monotonic() - began < timeout_s
-            if self.is_broken_off or self.dul.to_provider_queue.qsize() >= unsent:
-                return message
+            if has_ended:
+                self.is_broken_off = True
+                break
+            still_unsent = self.dul.to_provider_queue.qsize()
+            if still_unsent < unsent:
+                unsent, progressed_at = still_unsent, time.monotonic()
+            elif timeout_s is not None and time.monotonic() - progressed_at >= timeout_s:
+                break
         return None, None
 
 

@@ -9,13 +9,15 @@ import socketserver
 import threading
 import time
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pydicom.uid import UID, AllTransferSyntaxes, ImplicitVRLittleEndian
-from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+from pynetdicom import AE, AllStoragePresentationContexts, _config, build_context, evt
 from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     LabelMapSegmentationStorage,
     ParametricMapStorage,
@@ -32,6 +34,30 @@ _SMALL_PDU_BYTES = 512
 _IS_COMMAND, _IS_LAST = 1, 2
 # Command Field (0000,0100), US, of a C-STORE-RQ: PS3.7 E.1.
 _C_STORE_RQ = bytes.fromhex("00000001020000000100")
+
+
+class _SharedContexts(list[PresentationContext]):
+    """What every association reads and none changes: the library would copy thousands of UIDs for each."""
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> list[PresentationContext]:
+        return list(self)
+
+
+@cache
+def _storage_contexts(implicit_only: bool, gives_by_get: bool | None) -> tuple[PresentationContext, ...]:
+    """Return a context of every storage class; by C-GET it sends on the association of who asks.
+
+    `gives_by_get` is None where no roles are selected (PS3.7 D.3.3.4).
+    """
+    syntaxes: list[str | UID] = [ImplicitVRLittleEndian] if implicit_only else list(AllTransferSyntaxes)
+    stored = {context.abstract_syntax for context in AllStoragePresentationContexts}
+    contexts = []
+    for uid in stored | {SegmentationStorage, ParametricMapStorage, LabelMapSegmentationStorage}:
+        context = build_context(uid or "", syntaxes)
+        if gives_by_get is not None:
+            context.scu_role, context.scp_role = True, gives_by_get
+        contexts.append(context)
+    return tuple(contexts)
 
 
 class Archive:
@@ -112,27 +138,21 @@ class Archive:
         entity = AE(ae_title=self.ae_title)
         entity.require_called_aet = True
         entity.require_calling_aet = list(self.known_callers)
-        syntaxes: list[str | UID] = (
-            [ImplicitVRLittleEndian] if self.implicit_only else list(AllTransferSyntaxes)
-        )
-        stored = {context.abstract_syntax for context in AllStoragePresentationContexts}
-        for uid in (
-            stored | {SegmentationStorage, ParametricMapStorage, LabelMapSegmentationStorage}
-        ) - self.refuse:
-            # By C-GET it sends on the association of who asks (PS3.7 D.3.3.4).
-            roles = (
-                {"scu_role": True, "scp_role": "get" in self.manners.retrieve}
-                if self.manners.selects_roles
-                else {}
-            )
-            entity.add_supported_context(uid or "", syntaxes, **roles)
         entity.add_supported_context(Verification)
         if self.manners.breaks_off_at:
             # So that even a small object comes in several pieces.
             entity.maximum_pdu_size = _SMALL_PDU_BYTES
         self._shelves.offer(entity)
+        gives_by_get = "get" in self.manners.retrieve if self.manners.selects_roles else None
+        storage = _storage_contexts(self.implicit_only, gives_by_get)
         server = entity.make_server(
             ("127.0.0.1", self.port),
+            contexts=_SharedContexts(
+                [
+                    *(context for context in storage if context.abstract_syntax not in self.refuse),
+                    *entity.supported_contexts,
+                ]
+            ),
             evt_handlers=[
                 (evt.EVT_C_STORE, self._keep),
                 (evt.EVT_PDU_RECV, self._break_off),

@@ -35,7 +35,7 @@ from dicomnode.spool.writer import SpoolWriter
 from dicomnode.states import Outcome
 from tests.factories.head import head_series, study_uid
 from tests.factories.instances import write_instances
-from tests.factories.ledger import STUDY, LedgerStory, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, new_ledger
 from tests.factories.orthanc import Orthanc, running_orthanc
 from tests.factories.outbox import freeze_results
 
@@ -63,7 +63,7 @@ class Receiving:
             }
         )
         folder.mkdir()
-        self.ledger = Ledger.open(sqlite_url(folder))
+        self.ledger = new_ledger(folder)
         self.layout = SpoolLayout(folder / "spool")
         self.writer = SpoolWriter(self.layout, 0)
         self.provider = CommitmentProvider(

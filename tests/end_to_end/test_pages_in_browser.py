@@ -1,13 +1,14 @@
 """The pages as an administrator and a researcher use them: a whole node (`dicomnode serve`), Chromium, and the demo study.
 
-Where the lesions are planted is known, so the outline's pixels are judged by the truth. Screenshots stay in pytest's folder of the run;
-`viewer.png` among them is the picture of the README (docs/pictures).
+Where the lesions are planted is known, so the outline's pixels are judged by the truth. Screenshots stay in pytest's folder of the run and,
+where CI is set, in `.artefacts/pages`; `viewer.png` among them is the picture of the README (docs/pictures).
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 import socket
@@ -38,7 +39,9 @@ from tests.factories.viewer import require_parts
 
 PASSWORD = "correct horse battery"
 # As `.ci/run` lays it out: `npm pack axe-core`, unpacked.
-AXE = Path(__file__).resolve().parents[2] / ".axe" / "package" / "axe.min.js"
+ROOT = Path(__file__).resolve().parents[2]
+AXE = ROOT / ".axe" / "package" / "axe.min.js"
+ARTEFACTS = ROOT / ".artefacts" / "pages"
 
 EARLIER_UID = derive_uid("demo", "earlier study")
 # What people read first, besides the usual; the probability map for the viewer's heat.
@@ -153,6 +156,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     finally:
         process.terminate()
         process.wait(60)
+        if os.environ.get("CI"):
+            shutil.rmtree(ARTEFACTS, ignore_errors=True)
+            ARTEFACTS.mkdir(parents=True)
+            for picture in folder.glob("*.png"):
+                shutil.copy(picture, ARTEFACTS)
 
 
 @pytest.mark.tools

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from dicomnode import flow
 from dicomnode.commands.cli import cli
 from dicomnode.commands.story import story
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.sender import send_files
 from dicomnode.settings.config import DestinationSettings
 from dicomnode.settings.reload import plan_reload
@@ -23,7 +22,7 @@ from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.author import derive_uid
 from dicomnode.spool.recover import rebuild_ledger
 from tests.factories.instances import write_instances
-from tests.factories.ledger import sqlite_url
+from tests.factories.ledger import new_ledger
 from tests.factories.whole_node import WholeNode, whole_node
 
 RULES = [
@@ -108,7 +107,7 @@ def test_the_called_title_outlives_the_ledger(node: WholeNode, tmp_path: Path) -
     (listed, _) = (row for _, row in node.ledger.instances.unindexed(10))
 
     (tmp_path / "fresh").mkdir()
-    with closing(Ledger.open(sqlite_url(tmp_path / "fresh"))) as ledger:
+    with closing(new_ledger(tmp_path / "fresh")) as ledger:
         report = rebuild_ledger(node.place.layout, ledger.instances)
         again = [row for _, row in ledger.instances.unindexed(10)]
 

@@ -16,14 +16,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from dicomnode.audit.events import AuditEvent
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.web import users as users_module
 from dicomnode.web.application import make_application
 from dicomnode.web.open_site import open_site
 from dicomnode.web.site import Site
 from dicomnode.web.users import UserRole, write_user
-from tests.factories.ledger import LedgerStory, sqlite_url
+from tests.factories.ledger import LedgerStory, new_ledger
 
 PASSWORD = "correct horse battery"
 # As argon2's own default costs a tenth of a second a hash, which tests need not pay.
@@ -85,7 +84,7 @@ class Pages:
 def _empty_ledger() -> bytes:
     """Return the file of a ledger that was migrated once: a copy opens ten times as fast as a new one."""
     with tempfile.TemporaryDirectory() as folder:
-        Ledger.open(sqlite_url(Path(folder))).close()
+        new_ledger(Path(folder)).close()
         return (Path(folder) / "ledger.sqlite3").read_bytes()
 
 
@@ -107,7 +106,7 @@ def open_pages(folder: Path, **web: Any) -> Iterator[Pages]:
         )
         config.storage.root.mkdir(mode=0o700)
         (config.storage.root / "ledger.sqlite3").write_bytes(_empty_ledger())
-        ledger = Ledger.open(config.storage.database_url)
+        ledger = new_ledger(config.storage.root)
         audited: list[AuditEvent] = []
         clock = Clock()
         site = open_site(config, ledger, audited.append, lambda _config: (), lambda _config: (), clock)

@@ -19,7 +19,6 @@ from typing import Any, cast
 from dicomnode import flow
 from dicomnode.compute import Compute
 from dicomnode.errors import LeaseLost
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import (
     AssociationNews,
     Conclusion,
@@ -35,7 +34,7 @@ from dicomnode.study.assembly import assemble
 from dicomnode.study.patience import BEGIN_S
 from dicomnode.study.selection import select_series
 from tests.factories.headers import MR, make_series
-from tests.factories.ledger import EXPLICIT_LITTLE, sqlite_url
+from tests.factories.ledger import EXPLICIT_LITTLE, new_ledger
 
 ANSWER_S = 6.0
 LEAST_ANSWER_S = 0.5
@@ -173,7 +172,7 @@ class Simulation:
     most_workers = 1
 
     def __init__(self, folder: Path) -> None:
-        self.ledger = Ledger.open(sqlite_url(folder))
+        self.ledger = new_ledger(folder)
         self.now = 0.0
         self.records: dict[str, Record] = {}
         self._headers: dict[str, InstanceHeader] = {}

@@ -24,6 +24,7 @@ from dicomnode.settings.config import Config, DestinationSettings, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
+from tests.factories.ledger import new_ledger
 
 Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
@@ -141,7 +142,7 @@ def whole_node(
             }
         )
         layout = SpoolLayout(config.storage.spool)
-        ledger = Ledger.open(config.storage.database_url)
+        ledger = new_ledger(config.storage.root)
         receiver = Receiver(config, SpoolWriter(layout, 0), ledger.instances.add, time.time)
         _, port = receiver.start()
         place = flow.Workplace(

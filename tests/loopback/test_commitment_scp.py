@@ -17,7 +17,6 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 
 from dicomnode.errors import NodeError
 from dicomnode.fetch import pull, store_into
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.commitment_scp import CommitmentProvider
 from dicomnode.network.sender import send_files
@@ -28,6 +27,7 @@ from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.instances import write_instances
+from tests.factories.ledger import new_ledger
 
 
 class Scanner:
@@ -88,7 +88,7 @@ class Node:
         self.start(answering=True)
 
     def start(self, *, answering: bool) -> None:
-        self.ledger = Ledger.open(self.config.storage.database_url)
+        self.ledger = new_ledger(self.config.storage.root)
         writer = SpoolWriter(self.layout, 0)
         self.provider = CommitmentProvider(
             self.config, self.ledger.commitments, writer.holds_whole, time.time

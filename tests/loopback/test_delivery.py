@@ -17,7 +17,6 @@ from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage, generate_
 
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.shown import plain
 from dicomnode.records import Conclusion, ResultFile
 from dicomnode.settings.config import Config, DeliverySettings, DestinationSettings
@@ -25,7 +24,7 @@ from dicomnode.simulator.archive import Archive
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from tests.factories.instances import small_instance
-from tests.factories.ledger import STUDY, LedgerStory, release_owner, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, new_ledger, release_owner, sqlite_url
 
 CLASSES = {"seg": SegmentationStorage, "sr": Comprehensive3DSRStorage}
 
@@ -40,7 +39,7 @@ class Node:
     results: list[ResultFile] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger.open(sqlite_url(self.folder))
+        self.ledger = new_ledger(self.folder)
         self.layout = SpoolLayout(self.folder / "spool")
         job = LedgerStory(self.ledger).running()
         self.results = [self.freeze(number, kind) for number, kind in enumerate(CLASSES, start=1)]

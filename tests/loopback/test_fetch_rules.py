@@ -14,7 +14,6 @@ from pydicom import dcmread
 from dicomnode import flow
 from dicomnode.compute import Compute
 from dicomnode.fetch import plan_fetches, store_into
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.shown import plain
 from dicomnode.network.association import Receiver
 from dicomnode.network.handlers import StoreRequest
@@ -26,7 +25,7 @@ from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.head import head_series, head_study, study_uid
-from tests.factories.ledger import sqlite_url
+from tests.factories.ledger import new_ledger
 
 UID = study_uid("fetch")
 
@@ -49,7 +48,7 @@ class Bench:
             }
         )
         folder.mkdir()
-        self.ledger = Ledger.open(sqlite_url(folder))
+        self.ledger = new_ledger(folder)
         self.ahead_s = 600.0
         layout = SpoolLayout(self.config.storage.spool)
         self.place = flow.Workplace(
@@ -317,7 +316,7 @@ def listening(bench: Bench, archive: Archive) -> Iterator[None]:
 
 
 def test_counts_are_evidence_only_when_they_stood_still(tmp_path: Path) -> None:
-    ledger = Ledger.open(sqlite_url(tmp_path))
+    ledger = new_ledger(tmp_path)
     ledger.fetches.note_counts(UID, {"1.1": 10, "1.2": 30}, 100.0)
     assert ledger.fetches.counts(UID, 3) == {}
     ledger.fetches.note_counts(UID, {"1.1": 12, "1.2": 30}, 105.0)

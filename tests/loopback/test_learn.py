@@ -22,7 +22,6 @@ from dicomnode.commands.doctor import examine
 from dicomnode.commands.story import story
 from dicomnode.compute import Compute
 from dicomnode.delivery.learn import learn_due, settle_config
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.shown import plain
 from dicomnode.network.result_classes import RESULT_CLASSES, classes_of
 from dicomnode.records import Conclusion
@@ -30,7 +29,7 @@ from dicomnode.settings.config import Config, parse_config
 from dicomnode.simulator.archive import Archive
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
-from tests.factories.ledger import STUDY, LedgerStory, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, new_ledger
 from tests.factories.outbox import freeze_results
 
 
@@ -40,7 +39,7 @@ class Node:
     def __init__(self, folder: Path, archive: Archive) -> None:
         self.folder, self.archive, self.clock = folder, archive, 100.0
         folder.mkdir(parents=True)
-        self.ledger = Ledger.open(sqlite_url(folder))
+        self.ledger = new_ledger(folder)
         self.layout = SpoolLayout(folder / "spool")
 
     def config(self, **settings: Any) -> Config:

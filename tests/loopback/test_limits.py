@@ -17,7 +17,6 @@ from pynetdicom.association import Association
 
 from dicomnode.audit.events import Source
 from dicomnode.audit.trail import AuditTrail
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import send_files
 from dicomnode.settings.config import Config, DestinationSettings, parse_config
@@ -25,6 +24,7 @@ from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.calling import associate, sockets_closed
 from tests.factories.instances import write_instances
+from tests.factories.ledger import new_ledger
 from tests.factories.listening import eventually
 from tests.factories.pdus import associate_request, pdata, read_pdu, status_of, store_request
 
@@ -74,7 +74,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
             }
             config = parse_config({**values, "peers": peers or []})
             config.storage.root.mkdir()
-            ledger = Ledger.open(config.storage.database_url)
+            ledger = new_ledger(config.storage.root)
             stack.callback(ledger.close)
             audit = AuditTrail(config.storage.root / "audit", Source("NODE", "here", 1))
             receiver = Receiver(

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
+from tests.factories.ledger import new_ledger
 from tests.factories.pdus import associate_request, pdata, read_pdu, status_of, store_request
 
 DATASET = b"\x08\0\x05\0CS\x02\0AB"
@@ -30,7 +30,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
         }
     )
     config.storage.root.mkdir()
-    ledger = Ledger.open(config.storage.database_url)
+    ledger = new_ledger(config.storage.root)
     receiver = Receiver(
         config, SpoolWriter(SpoolLayout(config.storage.spool), 0), ledger.instances.add, time.time
     )

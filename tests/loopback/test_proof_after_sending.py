@@ -17,7 +17,6 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from dicomnode.commands.story import story
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.shown import plain
 from dicomnode.network import commitment
 from dicomnode.network.association import Receiver
@@ -29,7 +28,7 @@ from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from dicomnode.states import Outcome
-from tests.factories.ledger import STUDY, LedgerStory, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, new_ledger
 from tests.factories.outbox import freeze_results
 
 AE_TITLE = "NODE"
@@ -40,7 +39,7 @@ class Node:
 
     def __init__(self, folder: Path, archive: Archive) -> None:
         self.folder, self.archive, self.clock = folder, archive, 100.0
-        self.ledger = Ledger.open(sqlite_url(folder))
+        self.ledger = new_ledger(folder)
         self.layout = SpoolLayout(folder / "spool")
         self.receiver: Receiver | None = None
         job = LedgerStory(self.ledger).running()
@@ -101,7 +100,7 @@ class Node:
     def restart(self) -> None:
         """Forget everything that is not in the ledger."""
         self.ledger.close()
-        self.ledger = Ledger.open(sqlite_url(self.folder))
+        self.ledger = new_ledger(self.folder)
 
     def why(self) -> str:
         return "\n".join(story(self.ledger.history.of_study(STUDY)))

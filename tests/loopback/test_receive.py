@@ -46,6 +46,7 @@ from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories import calling
 from tests.factories.instances import small_instance, write_instances
+from tests.factories.ledger import new_ledger
 
 PRIVATE_CLASS = UID("1.3.12.2.1107.5.9.1")
 
@@ -80,7 +81,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
         root.mkdir()
         config = parse_config({"network": network, "storage": {"root": str(root)}, **settings})
         layout = SpoolLayout(config.storage.spool)
-        ledger = Ledger.open(config.storage.database_url)
+        ledger = new_ledger(config.storage.root)
         receiver = Receiver(
             config,
             SpoolWriter(layout, minimum_free_bytes),

@@ -18,7 +18,6 @@ from pynetdicom import AE
 
 from dicomnode.audit.events import MINOR_FAILURE, SUCCESS, AuditEvent
 from dicomnode.errors import StartError
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import echo
 from dicomnode.processes.reload import Reloader
@@ -26,7 +25,7 @@ from dicomnode.settings.config import Config, DestinationSettings, load_config, 
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories import listening
-from tests.factories.ledger import sqlite_url
+from tests.factories.ledger import new_ledger
 
 # A whole node takes its time on a busy machine.
 eventually = functools.partial(listening.eventually, timeout_s=120)
@@ -54,7 +53,7 @@ class TestReceiver:
 
     @pytest.fixture
     def receiver(self, config: Config, tmp_path: Path) -> Iterator[tuple[Receiver, int]]:
-        ledger = Ledger.open(sqlite_url(tmp_path))
+        ledger = new_ledger(tmp_path)
         receiver = Receiver(
             config, SpoolWriter(SpoolLayout(tmp_path / "spool"), 0), ledger.instances.add, time.time
         )

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.handlers import StoreRequest
 from dicomnode.network.retrieve import NO_ROLE, NOT_OFFERED, Retrieved, retrieve
@@ -18,7 +17,7 @@ from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.instances import write_instances
-from tests.factories.ledger import sqlite_url
+from tests.factories.ledger import new_ledger
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def fetch(folder: Path, archive: Archive, files: list[Path]) -> tuple[Retrieved,
     config = parse_config(
         {"network": {"ae_title": "NODE", "port": 0}, "storage": {"root": str(folder), "minimum_free_mb": 1}}
     )
-    ledger = Ledger.open(sqlite_url(folder))
+    ledger = new_ledger(folder)
     stored: list[StoreRequest] = []
     receiver = Receiver(
         config, SpoolWriter(SpoolLayout(folder / "spool"), 0), ledger.instances.add, time.time

@@ -15,7 +15,7 @@ from dicomnode.records import AssociationNews, SenderHabits
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
-from tests.factories.ledger import STUDY, header
+from tests.factories.ledger import STUDY, header, new_ledger
 from tests.loopback.test_open_associations_and_the_clock import associated, store
 
 RELEASE = bytes((5, 0, 0, 0, 0, 4, 0, 0, 0, 0))
@@ -27,7 +27,7 @@ def node(folder: Path) -> Iterator[tuple[int, Ledger, list[AssociationNews]]]:
         {"network": {"port": 0, "ae_title": "NODE"}, "storage": {"root": str(folder / "node")}}
     )
     config.storage.root.mkdir()
-    ledger, news = Ledger.open(config.storage.database_url), list[AssociationNews]()
+    ledger, news = new_ledger(config.storage.root), list[AssociationNews]()
 
     def listen(item: AssociationNews) -> None:
         ledger.senders.record([item])

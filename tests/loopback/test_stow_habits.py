@@ -12,7 +12,6 @@ from pydicom.uid import generate_uid
 
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.stow import stow_files
 from dicomnode.network.web import media_type_of
 from dicomnode.records import Conclusion
@@ -20,7 +19,7 @@ from dicomnode.settings.config import Config, DestinationSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from tests.factories.instances import write_instances
-from tests.factories.ledger import STUDY, LedgerStory, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, new_ledger
 from tests.factories.outbox import freeze_results
 from tests.factories.stow_server import DICOM_JSON, Answer, Habit, StowServer, fails_it, names_it
 
@@ -32,7 +31,7 @@ class Delivering:
 
     def __init__(self, folder: Path, server: StowServer, **destination: object) -> None:
         self.clock, self.server, self._destination = 100.0, server, destination
-        self.ledger = Ledger.open(sqlite_url(folder))
+        self.ledger = new_ledger(folder)
         self.layout = SpoolLayout(folder / "spool")
         job = LedgerStory(self.ledger).running()
         results = freeze_results(self.layout, STUDY, 1)

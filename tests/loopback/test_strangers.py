@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import send_files
 from dicomnode.network.tls import fingerprint_of
@@ -22,6 +21,7 @@ from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.certificates import Authority, Identity, tls_settings
 from tests.factories.instances import write_instances
+from tests.factories.ledger import new_ledger
 
 
 @dataclass
@@ -67,7 +67,7 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
             storage = {"root": str(tmp_path / "node"), "minimum_free_mb": 0}
             config = parse_config({"network": network, "storage": storage, "peers": peers, "tls": tls or {}})
             config.storage.root.mkdir()
-            ledger = Ledger.open(config.storage.database_url)
+            ledger = new_ledger(config.storage.root)
             stack.callback(ledger.close)
             audit = open_audit(config)
             stack.callback(audit.close)

@@ -31,6 +31,7 @@ from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from tests.factories.certificates import Authority, Identity, tls_settings
 from tests.factories.instances import write_instances
+from tests.factories.ledger import new_ledger
 
 
 @dataclass
@@ -75,7 +76,7 @@ def listening(ward: Ward) -> Iterator[Callable[[Config], int]]:
     open_ones: list[tuple[Receiver, Ledger]] = []
 
     def start(config: Config) -> int:
-        ledger = Ledger.open(config.storage.database_url)
+        ledger = new_ledger(config.storage.root)
         receiver = Receiver(
             config,
             SpoolWriter(SpoolLayout(config.storage.spool), 0),

@@ -1,15 +1,12 @@
-"""Nobody without the certificate of this run gets anything out of the processes of a node, and a killed worker leaves nothing."""
+"""Nobody without the certificate of this run gets anything out of the workers, and a killed worker leaves nothing."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,27 +16,9 @@ from dicomnode.compute import Compute
 from dicomnode.errors import RetryLater, StartError
 from dicomnode.processes.workers import claim_scratch, security_of, start_workers
 from dicomnode.settings.config import ComputeSettings
+from tests.factories.break_in import intrude, open_to_everybody
 from tests.factories.certificates import Authority
-from tests.factories.ports import listening_ports, process_tree
-
-INTRUDER = Path(__file__).parent.parent / "factories" / "intruder.py"
-NOBODY = 65534
-
-
-@pytest.fixture
-def marker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file that an intruder of any uid could write."""
-    with tempfile.TemporaryDirectory(prefix="intruder-") as folder:
-        Path(folder).chmod(0o777)
-        yield Path(folder) / "marker"
-
-
-def intrude(marker: Path, ports: list[int]) -> list[str]:
-    """Run the intruder, as another uid where this test may become one; return the ways that were open."""
-    command = [sys.executable, str(INTRUDER), str(NOBODY), str(marker), *map(str, ports)]
-    environment = {**os.environ, "HOME": str(marker.parent)}
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment, check=True)
-    return answer.stdout.split()
+from tests.factories.ports import process_tree
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
@@ -52,45 +31,21 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
 
 
 @pytest.mark.timeout(200)
-def test_the_intruder_gets_into_a_cluster_without_certificates(marker: Path) -> None:
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-    ) as cluster:
+def test_the_intruder_gets_into_a_cluster_without_certificates() -> None:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        open_to_everybody() as folder,
+    ):
         port = int(cluster.scheduler_address.rpartition(":")[2])
         http = cluster.scheduler.http_server.port
 
-        ways = intrude(marker, [port, http])
+        ways = intrude(folder / "marker", [port, http])
 
-    assert f"{port}/tcp" in ways
-    assert f"{http}/http" in ways
-    assert marker.exists()
-
-
-@pytest.mark.timeout(200)
-def test_no_port_of_a_running_node_lets_a_local_user_in(tmp_path: Path, marker: Path) -> None:
-    root, config = tmp_path / "node", tmp_path / "node.toml"
-    config.write_text(f'[storage]\nroot = "{root}"\nminimum_free_mb = 1\n[network]\nport = 0\n')
-    with (tmp_path / "log").open("wb") as log:
-        command = [sys.executable, "-m", "dicomnode", "serve", "--config", str(config)]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        assert eventually(
-            lambda: (root / "receive.json").exists() and b"working" in (tmp_path / "log").read_bytes()
-        )
-        dicom = json.loads((root / "receive.json").read_text())["port"]
-        ports = listening_ports(process.pid)
-        compute_ports = [listener.port for listener in ports if listener.port != dicom]
-        # The scheduler, the nanny and its worker.
-        assert len(compute_ports) == 3
-        assert all(listener.is_loopback for listener in ports)
-
-        ways = intrude(marker, compute_ports)
-
-        assert ways == []
-        assert not marker.exists()
-    finally:
-        process.terminate()
-        process.wait(40)
+        assert f"{port}/tcp" in ways
+        assert f"{http}/http" in ways
+        assert (folder / "marker").exists()
 
 
 @pytest.fixture

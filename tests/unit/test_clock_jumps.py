@@ -17,14 +17,13 @@ from dicomnode.compute import Compute
 from dicomnode.delivery.confirm import confirm_due
 from dicomnode.delivery.deliver import deliver_due
 from dicomnode.errors import RetryLater
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.ledger.shown import plain
 from dicomnode.records import InstanceHeader, ResultFile, SendOutcome, SOPReference
 from dicomnode.settings.config import DestinationSettings, parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from dicomnode.working import readiness
-from tests.factories.ledger import SEG, SR, header, received, sqlite_url
+from tests.factories.ledger import SEG, SR, header, new_ledger, received
 
 STUDY = "2.25.1"
 HOUR = 3600.0
@@ -41,7 +40,7 @@ class Node:
 
     def __init__(self, folder: Path, confirm: str) -> None:
         self.now = NOON
-        self.ledger = Ledger.open(sqlite_url(folder))
+        self.ledger = new_ledger(folder)
         self.layout = SpoolLayout(folder / "spool")
         destination = {
             "name": "pacs",

@@ -23,7 +23,7 @@ from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import JobState, Outcome
 from dicomnode.study.assembly import assemble
 from dicomnode.working import answering, readiness
-from tests.factories.ledger import header, received, sqlite_url
+from tests.factories.ledger import header, new_ledger, received
 
 
 class Bench:
@@ -71,7 +71,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    ledger = Ledger.open(sqlite_url(tmp_path))
+    ledger = new_ledger(tmp_path)
     bench = Bench(tmp_path, ledger)
     monkeypatch.setattr(readiness, "read_header", bench.read_header)
     yield bench

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel
 import numpy as np
@@ -13,14 +15,48 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode.commands import cli as cli_module
+from dicomnode.commands import options
 from dicomnode.commands.node import parse_peer
 from dicomnode.errors import ConfigError
+from dicomnode.processes import app
 from tests.factories.instances import write_instances
 
 
-def dicomnode(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+class Answer(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def start_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell does; it takes more than a second of imports."""
     command = [sys.executable, "-m", "dicomnode", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def dicomnode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Give a function that runs a command in this process; what would print a traceback fails the test."""
+    # These change the process for good: its log, its warnings, its signals.
+    monkeypatch.setattr(cli_module, "silence_libraries", lambda: None)
+    monkeypatch.setattr(app, "configure_logging", lambda _settings: None)
+    monkeypatch.setattr(app, "Signals", lambda: None)
+    monkeypatch.delenv("DICOMNODE_CONFIG", raising=False)
+
+    def run(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["dicomnode", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli_module.main()
+        printed = capsys.readouterr()
+        return Answer(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
 
 
 @pytest.fixture
@@ -34,7 +70,7 @@ def test_every_problem_of_a_configuration_is_printed_with_its_key(tmp_path: Path
     path = tmp_path / "bad.toml"
     path.write_text('[network]\nport = 70000\nprot = 1\n[[destinations]]\nname = "x"\n')
 
-    answer = dicomnode("config", "check", "--config", path)
+    answer = start_process("config", "check", "--config", path)
 
     assert answer.returncode == 2
     assert "network.port:" in answer.stderr
@@ -43,7 +79,7 @@ def test_every_problem_of_a_configuration_is_printed_with_its_key(tmp_path: Path
     assert "Traceback" not in answer.stderr
 
 
-def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_configuration_file_is_named(tmp_path: Path, dicomnode: Command) -> None:
     answer = dicomnode("receive", "--config", tmp_path / "absent.toml")
 
     assert answer.returncode == 2
@@ -55,28 +91,28 @@ def test_a_root_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "node.toml"
     path.write_text(f'[storage]\nroot = "{tmp_path / "file" / "node"}"\n')
 
-    answer = dicomnode("receive", "--config", path)
+    answer = start_process("receive", "--config", path)
 
     assert answer.returncode == 3
     assert "storage.root" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
-def test_an_unknown_study_is_said_to_be_unknown(config: Path) -> None:
+def test_an_unknown_study_is_said_to_be_unknown(config: Path, dicomnode: Command) -> None:
     answer = dicomnode("why", "1.2.3", "--config", config)
 
     assert answer.returncode == 1
     assert "no study ends in 1.2.3" in answer.stderr
 
 
-def test_the_status_of_an_empty_node_is_valid_json(config: Path) -> None:
+def test_the_status_of_an_empty_node_is_valid_json(config: Path, dicomnode: Command) -> None:
     answer = dicomnode("status", "--json", "--config", config)
 
     assert answer.returncode == 0
     assert json.loads(answer.stdout)["studies"] == []
 
 
-def test_the_doctor_names_what_is_wrong_and_what_to_do(config: Path) -> None:
+def test_the_doctor_names_what_is_wrong_and_what_to_do(config: Path, dicomnode: Command) -> None:
     config.write_text(
         config.read_text()
         + '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n[delivery]\ntimeout_s = 2\n'
@@ -106,14 +142,14 @@ def test_a_peer_is_read() -> None:
     assert (peer.ae_title, peer.host, peer.port) == ("ORTHANC", "::1", 4242)
 
 
-def test_segment_needs_one_kind_of_input(tmp_path: Path) -> None:
+def test_segment_needs_one_kind_of_input(tmp_path: Path, dicomnode: Command) -> None:
     answer = dicomnode("segment", "-o", tmp_path / "out")
 
     assert answer.returncode == 2
     assert "either DICOM files or folders or a BIDS dataset, or --t1" in answer.stderr
 
 
-def test_a_missing_model_stops_the_working_side_and_not_every_study(config: Path) -> None:
+def test_a_missing_model_stops_the_working_side_and_not_every_study(config: Path, dicomnode: Command) -> None:
     config.write_text(config.read_text() + '[pipeline]\nlesion_model = "no-such-model"\n')
 
     answer = dicomnode("work", "--config", config)
@@ -131,7 +167,9 @@ def test_a_missing_model_stops_the_working_side_and_not_every_study(config: Path
     ],
     ids=lambda words: words[0],
 )
-def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, words: list[str]) -> None:
+def test_an_output_that_cannot_be_written_is_one_line(
+    tmp_path: Path, words: list[str], dicomnode: Command
+) -> None:
     tree, file = tmp_path / "tree", tmp_path / "file"
     file.touch()
     write_instances(tree, 1)
@@ -156,7 +194,7 @@ def test_work_on_files_does_not_look_at_the_nodes_own_configuration(
 ) -> None:
     broken = tmp_path / "dicomnode.toml"
     broken.write_text("broken [")
-    monkeypatch.setattr(cli_module, "DEFAULT_CONFIG", broken)
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", broken)
     monkeypatch.delenv("DICOMNODE_CONFIG", raising=False)
     runner = CliRunner()
 
@@ -173,7 +211,7 @@ def test_a_configuration_that_may_not_be_read_is_named(monkeypatch: pytest.Monke
         def exists(self) -> bool:
             raise PermissionError
 
-    monkeypatch.setattr(cli_module, "DEFAULT_CONFIG", Forbidden())
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", Forbidden())
     monkeypatch.delenv("DICOMNODE_CONFIG", raising=False)
     problem = CliRunner().invoke(cli_module.cli, ["status"]).exception
 

@@ -11,10 +11,9 @@ import pytest
 
 from dicomnode.commands.story import NO_STUDY, find_study, retry, show_status, show_why, status_rows, story
 from dicomnode.errors import NodeError
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.states import Outcome
-from tests.factories.ledger import STUDY, LedgerStory, header, received
+from tests.factories.ledger import STUDY, LedgerStory, header, new_ledger, received
 
 REASON = "identity-missing: StudyInstanceUID is absent or not a UID"
 
@@ -27,7 +26,7 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def told(config: Config) -> Iterator[LedgerStory]:
     """A ledger with one answered study, and three instances of no study by one sender, next to it in time."""
-    ledger = Ledger.open(config.storage.database_url)
+    ledger = new_ledger(config.storage.root)
     line = LedgerStory(ledger)
     line.encoded()
     for number in (71, 72, 73):

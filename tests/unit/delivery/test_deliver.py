@@ -18,7 +18,7 @@ from dicomnode.records import Conclusion, ResultFile, SendOutcome
 from dicomnode.settings.config import Config, DestinationSettings
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
-from tests.factories.ledger import MR, header, received, release_owner, sqlite_url
+from tests.factories.ledger import MR, header, new_ledger, received, release_owner
 
 OK = SendOutcome("ok", "0x0000: success", 0)
 SILENT = SendOutcome("transient", "no answer in time")
@@ -31,7 +31,7 @@ class Outbox:
 
     def __init__(self, folder: Path, *names: str, opened: Ledger | None = None) -> None:
         self.folder = folder
-        self.ledger = opened or Ledger.open(sqlite_url(folder))
+        self.ledger = opened or new_ledger(folder)
         self.layout = SpoolLayout(folder / "spool")
         self.config = Config(
             destinations=tuple(
@@ -219,7 +219,7 @@ def test_a_second_call_leaves_a_busy_destination_alone(outbox: Outbox) -> None:
 
 def test_calls_at_once_send_each_delivery_once(outbox: Outbox) -> None:
     studies = [outbox.answer(number) for number in range(1, 9)]
-    other = Ledger.open(sqlite_url(outbox.folder))
+    other = new_ledger(outbox.folder)
     calls = [threading.Thread(target=outbox.deliver, args=(always(OK),)) for _ in range(2)]
     calls += [threading.Thread(target=deliver_from, args=(outbox, other)) for _ in range(2)]
     for call in calls:

@@ -19,7 +19,7 @@ from dicomnode.records import Conclusion, ResultFile
 from dicomnode.settings.config import Config, parse_config
 from dicomnode.settings.notifications import KINDS, NoticeKind
 from dicomnode.states import DeliveryState, Outcome
-from tests.factories.ledger import SEG, header, received, sqlite_url
+from tests.factories.ledger import SEG, header, new_ledger, received
 
 NOW = 1_000_000.0
 MINUTE = 60.0
@@ -101,7 +101,7 @@ class Post:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(sqlite_url(tmp_path))
+    opened = new_ledger(tmp_path)
     yield opened
     opened.close()
 

@@ -15,13 +15,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from dicomnode import flow
 from dicomnode.compute import Compute
 from dicomnode.errors import ConfigError
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.processes import schedule
 from dicomnode.processes.lookout import Lookout
 from dicomnode.processes.schedule import CurrentWorkplace, catch_up, start_schedule
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
-from tests.factories.ledger import sqlite_url
+from tests.factories.ledger import new_ledger
 from tests.factories.whole_node import InlineCompute
 
 
@@ -63,7 +62,7 @@ def test_a_timer_that_hangs_is_named_and_the_others_go_on(
     monkeypatch.setattr(flow, "assess_studies", hang)
     monkeypatch.setattr(flow, "answer_next", work_long)
     monkeypatch.setattr(flow, "index_instances", lambda _place: rounds.append("index"))
-    ledger, lookout = Ledger.open(sqlite_url(tmp_path)), Lookout()
+    ledger, lookout = new_ledger(tmp_path), Lookout()
     settings = {
         "storage": {"root": str(tmp_path)},
         "compute": {"poll_s": 0.1},

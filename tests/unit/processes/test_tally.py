@@ -10,12 +10,12 @@ import pytest
 from dicomnode.errors import RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.processes.tally import Tally
-from tests.factories.ledger import sqlite_url
+from tests.factories.ledger import new_ledger
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(sqlite_url(tmp_path))
+    opened = new_ledger(tmp_path)
     yield opened
     opened.close()
 
