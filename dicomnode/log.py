@@ -66,6 +66,7 @@ ALLOWED_KEYS = frozenset(
             "retry_at",
         ),
         *("added", "removed", "missing", "set_aside", "transaction", "safe", "failed", "resends"),
+        *("journal", "segment", "segments", "waiting"),
         # The node itself.
         *(
             "contexts",

@@ -50,7 +50,7 @@ class Instances:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._gather: Gather[ReceivedInstance, AddOutcome] = Gather(self._add_all)
+        self._gather: Gather[ReceivedInstance, AddOutcome] = Gather(self.add_all)
 
     def add(self, instance: ReceivedInstance) -> AddOutcome:
         """List an instance that is safe in the spool.
@@ -62,7 +62,11 @@ class Instances:
         """
         return self._gather(instance)
 
-    def _add_all(self, group: Sequence[ReceivedInstance]) -> list[AddOutcome | Exception]:
+    def add_all(self, group: Sequence[ReceivedInstance]) -> list[AddOutcome | Exception]:
+        """List instances as `add` does, in one transaction where nothing is wrong with any of them.
+
+        Returns what came of each, in their order: an outcome, or why it cannot be listed.
+        """
         try:
             with self._database.write() as connection:
                 connection.execute(_ADD, [_columns(instance, 0) for instance in group])

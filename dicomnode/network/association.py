@@ -219,7 +219,7 @@ class Receiver:
     writer
         Makes an instance safe on disk.
     add_instance
-        Lists an instance in the ledger.
+        Lists an instance in the ledger; None where the writer sees to that.
     clock
         Seconds since the epoch.
     services
@@ -237,7 +237,7 @@ class Receiver:
         self,
         config: Config,
         writer: InstanceWriter,
-        add_instance: AddInstance,
+        add_instance: AddInstance | None,
         clock: Callable[[], float],
         services: Sequence[tuple[Any, Callable[..., Any]]] = (),
         audit: Audit = silent,

@@ -114,15 +114,22 @@ class CommitmentProvider:
         Whether an instance's file is there in full length.
     clock
         Seconds since the epoch.
+    settle
+        Returns when all that was acknowledged before is listed; may raise `RetryLater`.
     """
 
     def __init__(
-        self, config: Config, ledger: CommitmentLedger, holds: Holds, clock: Callable[[], float]
+        self,
+        config: Config,
+        ledger: CommitmentLedger,
+        holds: Holds,
+        clock: Callable[[], float],
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._ledger = ledger
         self._holds = holds
-        self._clock = clock
+        self._clock, self._settle = clock, settle
         self._asked: dict[Association, tuple[str, str]] = {}
         self._open: dict[tuple[str, str], Association] = {}
         self._wake = threading.Event()
@@ -205,6 +212,9 @@ class CommitmentProvider:
         while not self._stopping:
             try:
                 answered = self.answer_due()
+            except RetryLater as fault:
+                log.warning("commitment_delayed", reason=str(fault))
+                answered = 0
             except Exception as fault:
                 # The next round tries again: nobody else would start this thread anew.
                 log.exception("commitment_round_failed", error=type(fault).__name__)
@@ -223,6 +233,8 @@ class CommitmentProvider:
         for request in self._ledger.due(now + _PATIENCE_S) if self._open else ():
             if (request.calling_ae, request.TransactionUID) in self._open:
                 requests[request.id] = request
+        if requests:
+            self._settle()
         for request in requests.values():
             stored = self._ledger.stored([reference.SOPInstanceUID for reference in request.references])
             report = examine(request, stored, self._holds)

@@ -3,8 +3,8 @@
 Rules for this file:
 1. A handler never raises: the one decorator below turns every fault into a status.
 2. Nothing is decoded: a dataset is bytes here.
-3. 0x0000 is returned in one place, after the spool and the ledger have both returned and the file is still
-   there.
+3. 0x0000 is returned in one place, after the spool and the ledger have both returned and the instance is
+   still there. A spool that lists by itself what it has made safe stands for both.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class InstanceWriter(Protocol):
         """Make an instance safe."""
 
     def holds(self, instance: ReceivedInstance) -> bool:
-        """Return whether an instance's file is there."""
+        """Return whether an instance is safe: its file is there, or what it will be made of."""
 
 
 def answers_with_status(handler: AnswerStore) -> AnswerStore:
@@ -93,9 +93,12 @@ def answer_echo(_event: Any) -> int:
 
 
 def store_handler(
-    writer: InstanceWriter, add_instance: AddInstance, clock: Callable[[], float]
+    writer: InstanceWriter, add_instance: AddInstance | None, clock: Callable[[], float]
 ) -> AnswerStore:
-    """Return the C-STORE handler (PS3.4 Annex B) that writes with `writer` and lists with `add_instance`."""
+    """Return the C-STORE handler (PS3.4 Annex B) that writes with `writer` and lists with `add_instance`.
+
+    Without `add_instance` the writer sees to it that what it writes is listed.
+    """
 
     @answers_with_status
     def answer_store(request: StoreRequest) -> int:
@@ -117,8 +120,7 @@ def store_handler(
                 now=clock(),
                 called_ae=request.called_ae,
             )
-            outcome = add_instance(instance)
-            if outcome == "conflict":
+            if add_instance is not None and add_instance(instance) == "conflict":
                 log.warning(
                     "other_bytes_for_same_uid", SOPInstanceUID=instance.SOPInstanceUID, path=instance.path
                 )

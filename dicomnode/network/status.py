@@ -45,8 +45,9 @@ ANSWERED = (
         "C-STORE",
         "Success",
         (
-            "the instance is written, fsynced, renamed into place, its folder fsynced, and "
-            "listed in the ledger; also for the same bytes again"
+            "the instance is on the disk: as a record in the journal, after a sync that began once it was "
+            "written; or, without a journal or where that is full, as a file, fsynced, renamed into place, "
+            "its folder fsynced; also for the same bytes again"
         ),
         "PS3.7 C.1.1",
     ),

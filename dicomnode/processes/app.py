@@ -21,18 +21,17 @@ import structlog
 from dicomnode.audit.events import SUCCESS, AuditEvent, Source
 from dicomnode.audit.syslog import SyslogSender, connector
 from dicomnode.audit.trail import AuditTrail
-from dicomnode.errors import RetryLater, StartError
+from dicomnode.errors import RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
 from dicomnode.processes.bell import open_bell, ring
-from dicomnode.processes.locks import lock_file
 from dicomnode.processes.lookout import Lookout
-from dicomnode.processes.messenger import Messenger
 from dicomnode.processes.reload import Reloader
 from dicomnode.processes.root import prepare_root
 from dicomnode.processes.serve import check_in_child, run_sides
 from dicomnode.processes.signals import Signals
 from dicomnode.processes.tally import Tally
+from dicomnode.processes.turns import await_replay, only_one, only_receiver
 from dicomnode.processes.usable import check_bundles, check_certificates
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
@@ -41,8 +40,9 @@ if TYPE_CHECKING:
     from dicomnode.flow import Workplace
     from dicomnode.network.association import Receiver
     from dicomnode.network.commitment_scp import CommitmentProvider
+    from dicomnode.processes.intake import Intake
     from dicomnode.records import CommitmentReport
-    from dicomnode.spool.writer import SpoolWriter
+    from dicomnode.spool.journal.replay import Replayed
 
 log = structlog.get_logger()
 
@@ -65,8 +65,8 @@ def run_receive(config: Config, path: Path | None = None) -> None:
     signals = Signals()
     configure_logging(config.log)
     ledger = open_ledger(config)
-    with only_one(config.storage.root / "receive.lock", "receive"):
-        reception = _start_reception(config, ledger)
+    with only_receiver(config.storage.root, SpoolLayout(config.storage.spool)) as replayed:
+        reception = _start_reception(config, ledger, replayed)
         audit = reception.audit
         reloader = Reloader("receive", path, config, check_certificates, reception.take_over, audit)
         try:
@@ -80,9 +80,8 @@ class Reception:
     """What the receiving side consists of while it listens."""
 
     ledger: Ledger
-    writer: SpoolWriter
+    intake: Intake
     provider: CommitmentProvider
-    messenger: Messenger
     tally: Tally
     receiver: Receiver
     announcement: Announcement
@@ -91,7 +90,7 @@ class Reception:
     def take_over(self, new: Config) -> None:
         """Work by a configuration that was read again."""
         configure_logging(new.log)
-        self.writer.set_limits(*_free_space(new))
+        self.intake.take_over(new)
         self.provider.reconfigure(new)
         self.receiver.reconfigure(new)
         self.announcement.write(new)
@@ -111,40 +110,42 @@ class Reception:
         self.announcement.remove()
         self.provider.stop()
         self.receiver.stop(10.0)
-        self.messenger.close()
+        self.intake.close()
         self.tally.hand_in(alive=False)
         self.ledger.close()
         _close(self.audit, "receive")
 
 
-def _start_reception(config: Config, ledger: Ledger) -> Reception:
+def _start_reception(config: Config, ledger: Ledger, replayed: Replayed) -> Reception:
     """Recover the spool, join the parts of the receiving side and listen."""
     # Here and not above: `work` needs no listener and `receive` no pipeline.
     from dicomnode.network.association import Receiver
     from dicomnode.network.commitment_scp import CommitmentProvider
+    from dicomnode.processes.intake import open_intake
     from dicomnode.spool.recover import rebuild_ledger
-    from dicomnode.spool.writer import SpoolWriter
 
-    layout = SpoolLayout(config.storage.spool)
-    writer = SpoolWriter(layout, *_free_space(config))
-    log.info("spool_recovered", **vars(rebuild_ledger(layout, ledger.instances)))
+    report = rebuild_ledger(SpoolLayout(config.storage.spool), ledger.instances)
+    log.info("spool_recovered", **vars(report), journal=replayed.records)
+    intake = open_intake(config, ledger, replayed, lambda: ring(config.storage.root))
     audit = open_audit(config)
     audit.note_configuration(config.model_dump_json())
-    provider = CommitmentProvider(config, ledger.commitments, writer.holds_whole, time.time)
+    provider = CommitmentProvider(
+        config, ledger.commitments, intake.writer.holds_whole, time.time, intake.settle
+    )
 
     def journal(report: CommitmentReport) -> bool:
         return ledger.confirmations.report(report, time.time())
 
-    messenger, tally = _open_messenger(config, ledger), Tally("receive", ledger)
+    tally = Tally("receive", ledger)
     receiver = Receiver(
         config,
-        writer,
-        messenger.watch(ledger.instances.add),
+        intake.writer,
+        intake.add_instance,
         time.time,
         provider.services(journal),
         audit,
         tally.refused,
-        messenger.note_association,
+        intake.messenger.note_association,
     )
     host, port = receiver.start()
     announcement = Announcement(config.storage.root / "receive.json", host, port)
@@ -152,27 +153,12 @@ def _start_reception(config: Config, ledger: Ledger) -> Reception:
     provider.start()
     log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
     audit(AuditEvent("started", detail="receive"))
-    return Reception(ledger, writer, provider, messenger, tally, receiver, announcement, audit)
+    return Reception(ledger, intake, provider, tally, receiver, announcement, audit)
 
 
 def _close(audit: AuditTrail, side: str) -> None:
     audit(AuditEvent("stopped", detail=side))
     audit.close()
-
-
-def _open_messenger(config: Config, ledger: Ledger) -> Messenger:
-    """Return what tells `work` of arrivals; no association of a process before this one is open any more."""
-    if broken_off := ledger.senders.break_off_open(time.time()):
-        log.info("associations_broken_off", count=broken_off)
-    return Messenger(ledger.senders.record, lambda: ring(config.storage.root))
-
-
-def _free_space(config: Config) -> tuple[int, int]:
-    """Return the limits of free space in bytes.
-
-    Below the first nothing is taken, and from the second on instances are taken again.
-    """
-    return config.storage.minimum_free_mb * 2**20, config.storage.resume_free_mb * 2**20
 
 
 def _listens(silent_s: float) -> bool:
@@ -241,6 +227,7 @@ def workplace(config: Config) -> Iterator[Workplace]:
     with only_one(config.storage.root / "work.lock", "work"):
         owner = f"work@{socket.gethostname()}"
         layout = SpoolLayout(config.storage.spool)
+        await_replay(config.storage.root, layout)
         sweep_half_results(layout)
         # With the slash, else the node on host1 would take what the node on host10 is working on.
         released = sum(
@@ -402,20 +389,6 @@ def run_serve(config: Config, path: Path | None) -> None:
         lambda hand_on: Reloader("serve", path, config, check, hand_on, audit_refusal),
         dispensable=("web", "monitor"),
     )
-
-
-@contextmanager
-def only_one(path: Path, side: str) -> Iterator[None]:
-    """Hold the lock of one side of one root; the kernel frees it however the process ends."""
-    with path.open("a") as handle:
-        try:
-            lock_file(handle)
-        except OSError:
-            raise StartError(
-                f"another `dicomnode {side}` works on {path.parent}; stop it first or use another "
-                "storage.root"
-            ) from None
-        yield
 
 
 def _hung(lookout: Lookout) -> bool:

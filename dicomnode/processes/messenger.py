@@ -47,10 +47,14 @@ class Messenger:
 
         def add(instance: ReceivedInstance) -> AddOutcome:
             outcome = add_instance(instance)
-            self._something_came.set()
+            self.note_listed()
             return outcome
 
         return add
+
+    def note_listed(self) -> None:
+        """Note that instances were listed."""
+        self._something_came.set()
 
     def note_association(self, news: AssociationNews) -> None:
         """Note that an association has begun to store, or has ended."""

@@ -16,9 +16,10 @@ from dicomnode.monitoring.listener import MonitoringListener
 from dicomnode.monitoring.pages import Page, respond
 from dicomnode.notifications.addresses import check_addresses
 from dicomnode.notifications.notifier import Notifier
-from dicomnode.processes.app import Announcement, only_one, open_audit, open_ledger, until_stopped
+from dicomnode.processes.app import Announcement, open_audit, open_ledger, until_stopped
 from dicomnode.processes.reload import Reloader
 from dicomnode.processes.signals import Signals
+from dicomnode.processes.turns import only_one
 from dicomnode.settings.config import Config
 
 log = structlog.get_logger()

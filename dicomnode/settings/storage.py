@@ -31,6 +31,13 @@ class StorageSettings(Section):
         ge=0,
         description="Once that was so, instances are taken again from so much free space on, in MiB.",
     )
+    journal_mb: int = Field(
+        512,
+        ge=0,
+        description="What is received is made safe in a journal first and becomes files soon after, which is "
+        "faster and as safe. Largest size of the journal in MiB, in segments of 64; 0: none, each instance "
+        "is a file of its own before it is acknowledged.",
+    )
     keep_days: float = Field(
         14, gt=0, description="Answered and delivered studies are removed after so many days."
     )

@@ -22,6 +22,8 @@ class SpoolLayout:
         sync) one
     results/<study hash>/<revision>/<name>
         what was made of it
+    journal/<number>.segment
+        what was received and is not a file of its own yet, see `dicomnode.spool.journal`
     aside/
         files whose bytes no longer fit their name's hash
     """
@@ -37,6 +39,11 @@ class SpoolLayout:
     def results(self) -> Path:
         """Folder of finished results."""
         return self.root / "results"
+
+    @property
+    def journal(self) -> Path:
+        """Folder of the segments of the journal."""
+        return self.root / "journal"
 
     @property
     def aside(self) -> Path:

@@ -129,17 +129,18 @@ def _list_file(layout: SpoolLayout, instances: InstanceLedger, path: str) -> str
         log.error("file_not_readable", path=path, reason=problem.strerror)  # noqa: TRY400
         return "not-readable"
     if instance is None:
-        return _set_aside(layout, path, "its bytes no longer fit the hash in its name")
+        return set_aside(layout, path, "its bytes no longer fit the hash in its name")
     try:
         instances.add(instance)
     except RetryLater:
         raise
     except Exception as problem:  # noqa: BLE001  whatever is wrong with this row, the others come back
-        return _set_aside(layout, path, f"the ledger cannot hold it ({type(problem).__name__})")
+        return set_aside(layout, path, f"the ledger cannot hold it ({type(problem).__name__})")
     return "added"
 
 
-def _set_aside(layout: SpoolLayout, path: str, reason: str) -> str:
+def set_aside(layout: SpoolLayout, path: str, reason: str) -> str:
+    """Move a stored instance that cannot be listed out of the way, and say why; return "set-aside"."""
     log.warning("damaged_file_set_aside", path=path, reason=reason)
     (layout.root / path).replace(layout.aside / Path(path).name)
     return "set-aside"

@@ -13,15 +13,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import structlog
-
 from dicomnode.errors import NotUnderstood, OutOfResources
 from dicomnode.records import ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout, make_durable_folders
 from dicomnode.spool.part10 import HEAD_BYTES, dataset_offset, decode_file_meta, encode_file_meta
+from dicomnode.spool.space import FreeSpace
 from dicomnode.uids import is_uid
-
-log = structlog.get_logger()
 
 TEMPORARY_SUFFIX = ".part"
 
@@ -49,14 +46,12 @@ class SpoolWriter:
 
     def __init__(self, layout: SpoolLayout, minimum_free_bytes: int, resume_free_bytes: int = 0) -> None:
         self.layout = layout
-        self._full = False
-        self.set_limits(minimum_free_bytes, resume_free_bytes)
+        self.space = FreeSpace(layout.root, minimum_free_bytes, resume_free_bytes)
         layout.prepare()
 
     def set_limits(self, minimum_free_bytes: int, resume_free_bytes: int) -> None:
         """Take other limits of free space from now on."""
-        self._minimum_free_bytes = minimum_free_bytes
-        self._resume_free_bytes = max(minimum_free_bytes, resume_free_bytes)
+        self.space.set_limits(minimum_free_bytes, resume_free_bytes)
 
     def write(
         self,
@@ -81,6 +76,35 @@ class SpoolWriter:
         OutOfResources
             Too little free space, or the disk refused.
         """
+        instance, head = self.describe(
+            encoded_dataset,
+            SOPClassUID=SOPClassUID,
+            SOPInstanceUID=SOPInstanceUID,
+            TransferSyntaxUID=TransferSyntaxUID,
+            calling_ae=calling_ae,
+            peer_host=peer_host,
+            now=now,
+            called_ae=called_ae,
+        )
+        self.keep_as_file(instance, head, encoded_dataset)
+        return instance
+
+    def describe(
+        self,
+        encoded_dataset: bytes | bytearray,
+        *,
+        SOPClassUID: str,
+        SOPInstanceUID: str,
+        TransferSyntaxUID: str,
+        calling_ae: str,
+        peer_host: str,
+        now: float,
+        called_ae: str = "",
+    ) -> tuple[ReceivedInstance, bytes]:
+        """Return the ledger's row of a dataset as received, and the Part 10 head of its file.
+
+        `NotUnderstood` for a UID that is none.
+        """
         for keyword, uid in (
             ("SOP Class", SOPClassUID),
             ("SOP Instance", SOPInstanceUID),
@@ -98,17 +122,30 @@ class SpoolWriter:
             peer_host=peer_host,
             called_ae=called_ae,
         )
+        # The row comes from what is written, so that the one which recovery makes of the file is the same.
+        size_bytes = len(encoded_dataset)
+        return (
+            describe_instance(head, path=path, sha256=sha256, size_bytes=size_bytes, received_at=now),
+            head,
+        )
+
+    def keep_as_file(
+        self, instance: ReceivedInstance, head: bytes, encoded_dataset: bytes | bytearray
+    ) -> None:
+        """Write the file of an instance; when this returns it survives a power cut.
+
+        `OutOfResources` when there is too little free space, or the disk refused.
+        """
         try:
-            self._require_space(len(encoded_dataset))
+            self.space.require(len(encoded_dataset))
             write_durably(
-                self.layout.root / path, (head, encoded_dataset), keep_existing=True, modified_at=now
+                self.layout.root / instance.path,
+                (head, encoded_dataset),
+                keep_existing=True,
+                modified_at=instance.received_at,
             )
         except OSError as problem:
             raise OutOfResources(f"the spool cannot be written: {problem.strerror}") from problem
-        # The row comes from what is written, so that the one which recovery makes of the file is the same.
-        return describe_instance(
-            head, path=path, sha256=sha256, size_bytes=len(encoded_dataset), received_at=now
-        )
 
     def holds(self, instance: ReceivedInstance) -> bool:
         """Return whether an instance's file is there."""
@@ -116,32 +153,7 @@ class SpoolWriter:
 
     def holds_whole(self, instance: ReceivedInstance) -> bool:
         """Return whether an instance's file is there, can be read, and is as long as what was received."""
-        path = self.layout.root / instance.path
-        try:
-            with path.open("rb") as file:
-                offset = dataset_offset(file.read(HEAD_BYTES))
-                return offset > 0 and os.fstat(file.fileno()).st_size == offset + instance.size_bytes
-        except OSError:
-            return False
-
-    def _require_space(self, size_bytes: int) -> None:
-        state = os.statvfs(self.layout.root)
-        free_bytes = state.f_bavail * state.f_frsize
-        if free_bytes - size_bytes >= (self._resume_free_bytes if self._full else self._minimum_free_bytes):
-            if self._full:
-                log.info("spool_takes_instances_again", free_bytes=free_bytes)
-            self._full = False
-            return
-        if not self._full:
-            log.error(
-                "spool_full",
-                free_bytes=free_bytes,
-                advice="free some space: instances are answered 0xA700, work and delivery go on",
-            )
-        self._full = True
-        raise OutOfResources(
-            "less free space than storage.minimum_free_mb, or not yet storage.resume_free_mb again"
-        )
+        return dataset_bytes(self.layout.root / instance.path) == instance.size_bytes
 
 
 def describe_instance(
@@ -202,8 +214,26 @@ def write_durably(
         os.close(folder)
 
 
+def write_behind(path: Path, buffers: Sequence[bytes | bytearray], *, modified_at: float) -> None:
+    """Write buffers one after the other to `path`, private to the user, without waiting for the disk.
+
+    Whole for everybody who opens it, unless the power goes: until the disk was synced, what is written has to
+    be safe elsewhere too. Raise `OSError` and leave nothing behind when that fails.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _write_and_rename(path.name, buffers, folder, modified_at, waits_for_disk=False)
+    finally:
+        os.close(folder)
+
+
 def _write_and_rename(
-    name: str, buffers: Sequence[bytes | bytearray], folder: int, modified_at: float | None
+    name: str,
+    buffers: Sequence[bytes | bytearray],
+    folder: int,
+    modified_at: float | None,
+    *,
+    waits_for_disk: bool = True,
 ) -> None:
     temporary = f".{name}.{os.getpid()}.{next(_serial)}{TEMPORARY_SUFFIX}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
@@ -213,11 +243,12 @@ def _write_and_rename(
             if modified_at is not None:
                 nanoseconds = round(modified_at * 1e9)
                 os.utime(handle, ns=(nanoseconds, nanoseconds))
-            os.fsync(handle)
-            # The pages are on the disk; given back, they take the next instance without the kernel looking
-            # for fresh ones. Where memory is not at hand (a virtual machine, a full page cache) that is a
-            # third of the time of a write.
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            if waits_for_disk:
+                os.fsync(handle)
+                # The pages are on the disk; given back, they take the next instance without the kernel
+                # looking for fresh ones. Where memory is not at hand (a virtual machine, a full page cache)
+                # that is a third of the time of a write.
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(handle)
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -234,6 +265,18 @@ def _write_all(handle: int, buffers: Sequence[bytes | bytearray]) -> None:
             written -= len(left.pop(0))
         if left:
             left[0] = left[0][written:]
+
+
+def dataset_bytes(path: Path) -> int:
+    """Return how long the dataset in a stored instance is; -1 when there is no such file."""
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        return _dataset_bytes(path.name, folder)
+    finally:
+        os.close(folder)
 
 
 def _dataset_bytes(name: str, folder: int) -> int:

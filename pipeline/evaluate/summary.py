@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import partial, reduce
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from functools import reduce
 from operator import add
 
 import numpy as np
@@ -98,7 +98,7 @@ def summarize_cases(
         cases=len(scores),
         missed_cases=sum(score.true_ml > 0 and not score.lesions.detected for score in scores),
         means=means,
-        pooled_f1=_resampled(lambda case_numbers: pool_lesions([scores[i] for i in case_numbers]).f1, draws),
+        pooled_f1=_pooled_f1(scores, draws),
         agreement=_agreement(scores, draws),
         bins=tuple(size_bin for size_bin in bins if size_bin.cases),
     )
@@ -119,17 +119,20 @@ def _agreement(scores: Sequence[CaseScore], draws: npt.NDArray[np.int64]) -> dic
         np.array([getattr(score, name) for score in scores]) for name in ("predicted_ml", "true_ml")
     )
 
-    def figure(name: str, case_numbers: npt.NDArray[np.int64]) -> float:
+    def measure(case_numbers: npt.NDArray[np.int64]) -> VolumeAgreement | None:
         numbers_with_lesion = case_numbers[lesions[case_numbers]]
-        value: float = (
-            getattr(measure_agreement(predicted[numbers_with_lesion], true[numbers_with_lesion]), name)
-            if len(numbers_with_lesion)
-            else math.nan
-        )
-        return value
+        if not len(numbers_with_lesion):
+            return None
+        return measure_agreement(predicted[numbers_with_lesion], true[numbers_with_lesion])
 
+    of_all = measure(np.arange(len(scores)))
+    of_draws = [agreement for agreement in map(measure, draws) if agreement is not None]
     return {
-        field.name: _resampled(partial(figure, field.name), draws, int(lesions.sum()))
+        field.name: _finite_interval(
+            math.nan if of_all is None else getattr(of_all, field.name),
+            np.array([getattr(agreement, field.name) for agreement in of_draws], dtype=np.float64),
+            int(lesions.sum()),
+        )
         for field in fields(VolumeAgreement)
     }
 
@@ -160,14 +163,16 @@ def _mean(values: Float, draws: npt.NDArray[np.int64]) -> Estimate:
     return _with_interval(float(values[defined].mean()), means, int(defined.sum()))
 
 
-def _resampled(
-    statistic: Callable[[npt.NDArray[np.int64]], float],
-    draws: npt.NDArray[np.int64],
-    cases: int | None = None,
-) -> Estimate:
-    value = statistic(np.arange(draws.shape[1]))
-    drawn = np.array([statistic(row) for row in draws])
-    return _with_interval(value, drawn[np.isfinite(drawn)], draws.shape[1] if cases is None else cases)
+def _pooled_f1(scores: Sequence[CaseScore], draws: npt.NDArray[np.int64]) -> Estimate:
+    """Estimate the F1 of the lesions of all cases together."""
+    counts = np.array([astuple(score.lesions) for score in scores], dtype=np.int64)
+    drawn = np.array([LesionCounts(*map(int, pooled)).f1 for pooled in counts[draws].sum(axis=1)])
+    return _finite_interval(pool_lesions(scores).f1, drawn, len(scores))
+
+
+def _finite_interval(value: float, drawn: Float, cases: int) -> Estimate:
+    """Give a figure its interval; a resample in which it is not defined has none."""
+    return _with_interval(value, drawn[np.isfinite(drawn)], cases)
 
 
 def _with_interval(value: float, drawn: Float, cases: int) -> Estimate:

@@ -1,21 +1,27 @@
-"""How fast `dicomnode receive` takes images, against Orthanc and against itself without a disk, in one run.
+"""How fast `dicomnode receive` takes images, against Orthanc, dcmtk and itself without a journal, in one run.
 
-    python scripts/bench/receive.py [--instances 400] [--repeats 5] [--sender storescu] [--json FILE]
+    python -m scripts.bench.receive [--instances 400] [--repeats 5] [--sender light]
+                                    [--associations 1 4 8] [--json FILE]
 
-Every contender gets the same 131 kB MR instances from the same dcmtk sender over the loopback, with
-TCP_NODELAY=1 at both ends, into a fresh folder of the same disk; contenders take turns, so that a busy
-machine is busy for all of them, and the median counts. It needs dcmtk and Orthanc (Debian packages `dcmtk`,
-`orthanc`), and stops only what it has started. Who waits for the disk twice per instance waits twice for a
-processor too: on a machine that has other work, run it under `chrt -r 5`, which puts sender and receivers
-alike first.
+Every contender gets the same 131 kB MR instances over the loopback, with TCP_NODELAY at both ends, into a
+fresh folder of the same disk; contenders take turns, so that a busy machine is busy for all of them, and the
+median counts. It needs dcmtk and Orthanc (Debian packages `dcmtk`, `orthanc`), and stops only what it has
+started. `--sender light` is a sender of our own that costs next to nothing (light_sender.py); `storescu`
+takes as much of a processor as a receiver does. On a machine that has other work, run it under `chrt -r 5`,
+which puts sender and receivers alike first.
 
-    node            `dicomnode receive` as it is shipped: write, fsync, rename, fsync of the folder,
+    node            `dicomnode receive` as it is shipped: a record in the journal, a shared sync, then 0x0000;
+                    files and rows soon after
+    node-files      the same with `storage.journal_mb = 0`: write, fsync, rename, fsync of the folder,
                     ledger row, then 0x0000
-    node-tls        the same over TLS with certificates at both ends (needs the openssl program;
-                    storescu only)
+    node-tls        node over TLS with certificates at both ends (needs the openssl program; storescu only)
     orthanc         Orthanc as it is shipped: SyncStorageArea, SQLite index
+    storescp        dcmtk's `storescp --fork`, which never syncs: a power cut may take what it has answered
     nothing         the node's own receiver with a writer and a ledger that do nothing
     stock-nothing   pynetdicom's own acceptor with a handler that does nothing
+
+A rate counts from the first request to the last answer. CPU counts until every instance is a file and has a
+row in the ledger: the work behind is in it.
 """
 
 from __future__ import annotations
@@ -26,19 +32,28 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTENDERS = ("node", "node-tls", "orthanc", "nothing", "stock-nothing")
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from scripts.bench.light_sender import send_light  # noqa: E402  also when started by its path
+
+CONTENDERS = ("node", "node-files", "node-tls", "orthanc", "storescp", "nothing", "stock-nothing")
+NODES = ("node", "node-files", "node-tls")
 AE_TITLE = "BENCH"
-SENDERS = 4
+FOLDERS = 8
+FIRST_SEGMENTS = 2
+ASSOCIATIONS = (1, 4)
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": str(ROOT)}
 
 
@@ -49,8 +64,9 @@ def main() -> None:
     )
     parser.add_argument("--instances", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--sender", choices=("storescu", "dcmsend"), default="storescu")
+    parser.add_argument("--sender", choices=("storescu", "dcmsend", "light"), default="storescu")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
+    parser.add_argument("--associations", nargs="+", type=int, default=ASSOCIATIONS)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", choices=("nothing", "stock-nothing"), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -68,30 +84,35 @@ def main() -> None:
 def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
     """Return rates per contender and number of associations, their ratios, and the node's peak memory."""
     folders = make_instances(work / "images", options.instances)
-    rates: dict[str, dict[int, list[float]]] = {name: {1: [], SENDERS: []} for name in options.contenders}
+    associations = getattr(options, "associations", ASSOCIATIONS)
+    rates: dict[str, dict[int, list[float]]] = {
+        name: {count: [] for count in associations} for name in options.contenders
+    }
+    cpu_ms: dict[str, dict[int, list[float]]] = {
+        name: {count: [] for count in associations} for name in options.contenders
+    }
     peak_mb = 0.0
     for repeat in range(options.repeats):
-        for associations in (1, SENDERS):
+        for count in associations:
             for name in options.contenders:
-                folder = work / f"{name}-{associations}-{repeat}"
+                folder = work / f"{name}-{count}-{repeat}"
                 folder.mkdir()
                 with contender(name, folder) as (port, process):
-                    took_s = send(
-                        options.sender,
-                        port,
-                        folders,
-                        associations,
-                        tls_words(folder) if name == "node-tls" else [],
-                    )
+                    before_s = cpu_seconds(process.pid)
+                    tls = tls_words(folder) if name == "node-tls" else []
+                    took_s = send(options.sender, port, folders, count, tls)
+                    wait_until_stored(name, folder, options.instances)
+                    cpu_s = cpu_seconds(process.pid) - before_s
                     if name == "node":
                         peak_mb = max(peak_mb, peak_memory_mb(process.pid))
                 check_stored(name, folder, options.instances)
                 shutil.rmtree(folder)
-                rates[name][associations].append(options.instances / took_s)
+                rates[name][count].append(options.instances / took_s)
+                cpu_ms[name][count].append(1000 * cpu_s / options.instances)
                 print(
                     (
-                        f"  {name:14} {associations} associations: {rates[name][associations][-1]:6.0f} "
-                        "instances/s"
+                        f"  {name:14} {count} associations: {rates[name][count][-1]:6.0f} instances/s, "
+                        f"{cpu_ms[name][count][-1]:.2f} ms CPU each"
                     ),
                     file=sys.stderr,
                     flush=True,
@@ -99,6 +120,10 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
     middle = {
         name: {str(count): round(statistics.median(values), 1) for count, values in by.items()}
         for name, by in rates.items()
+    }
+    cpu_middle = {
+        name: {str(count): round(statistics.median(values), 2) for count, values in by.items()}
+        for name, by in cpu_ms.items()
     }
     ratios = {
         f"node / {other}": {
@@ -118,6 +143,7 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
         "cpus": os.cpu_count(),
         "load_average_1_min": round(os.getloadavg()[0], 2),
         "instances_per_second": middle,
+        "cpu_ms_per_instance": cpu_middle,
         "all_rates": {
             name: {str(count): [round(value, 1) for value in values] for count, values in by.items()}
             for name, by in rates.items()
@@ -131,11 +157,18 @@ def table(report: dict[str, object]) -> str:
     """Return the report as Markdown."""
     rates: dict[str, dict[str, float]] = report["instances_per_second"]  # type: ignore[assignment]
     ratios: dict[str, dict[str, float]] = report["ratios"]  # type: ignore[assignment]
-    lines = ["| | 1 association | 4 associations |", "|---|---|---|"]
+    cpu_ms: dict[str, dict[str, float]] = report["cpu_ms_per_instance"]  # type: ignore[assignment]
+    counts = list(next(iter(rates.values())))
+    heads = [f"{count} association{'s' * (count != '1')}" for count in counts]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(counts) + 1) + "|"]
     lines += [
-        f"| {name}, instances/s | {by['1']:.0f} | {by[str(SENDERS)]:.0f} |" for name, by in rates.items()
+        _row(f"{name}, instances/s", (f"{by[count]:.0f}" for count in counts)) for name, by in rates.items()
     ]
-    lines += [f"| {name} | {by['1']:.2f} | {by[str(SENDERS)]:.2f} |" for name, by in ratios.items()]
+    lines += [_row(name, (f"{by[count]:.2f}" for count in counts)) for name, by in ratios.items()]
+    lines += [
+        _row(f"{name}, ms CPU an instance", (f"{by[count]:.2f}" for count in counts))
+        for name, by in cpu_ms.items()
+    ]
     lines.append(
         f"\nPeak memory of the node: {report['node_peak_memory_mb']} MB. Load of the machine: "
         f"{report['load_average_1_min']}."
@@ -143,14 +176,18 @@ def table(report: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
+def _row(name: str, cells: Iterable[str]) -> str:
+    return f"| {name} | {' | '.join(cells)} |"
+
+
 def make_instances(folder: Path, count: int) -> list[Path]:
-    """Write `count` MR images of 256 x 256 in one folder per sender, and return the folders."""
+    """Write `count` MR images of 256 x 256 in eight folders, and return those."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-    folders = [folder / str(sender) for sender in range(SENDERS)]
+    folders = [folder / str(sender) for sender in range(FOLDERS)]
     for number in range(count):
-        target = folders[number * SENDERS // count]
+        target = folders[number * FOLDERS // count]
         target.mkdir(parents=True, exist_ok=True)
         image = Dataset()
         image.SOPClassUID, image.SOPInstanceUID = (
@@ -182,9 +219,11 @@ def make_instances(folder: Path, count: int) -> list[Path]:
 def send(
     sender: str, port: int, folders: Sequence[Path], associations: int, tls: Sequence[str] = ()
 ) -> float:
-    """Send everything over 1 association, or each folder over its own; return the seconds that it took."""
+    """Send everything over so many associations at the same time; return the seconds that it took."""
     command = [sender, *tls, "-aec", AE_TITLE, "127.0.0.1", str(port), "+sd"]
-    batches = [folders] if associations == 1 else [[folder] for folder in folders]
+    batches = [folders[number::associations] for number in range(associations)]
+    if sender == "light":
+        return send_light(port, AE_TITLE, batches)
     began = time.perf_counter()
     senders = [
         subprocess.Popen([*command, *batch], env=ENVIRONMENT, stdout=subprocess.DEVNULL) for batch in batches
@@ -200,11 +239,12 @@ def send(
 def contender(name: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run a receiver in `folder`; it has answered a C-ECHO when its port is given."""
     port = free_port()
-    if name in ("node", "node-tls"):
+    if name in NODES:
         settings = f'[network]\nport = {port}\nae_title = "{AE_TITLE}"\n'
         if name == "node-tls":
             settings += f"tls = true\n{tls_table(folder)}"
-        settings += f'[storage]\nroot = "{folder}/root"\n[log]\nlevel = "warning"\n'
+        settings += f'[storage]\nroot = "{folder}/root"\n{"journal_mb = 0" if name == "node-files" else ""}\n'
+        settings += '[log]\nlevel = "warning"\n'
         (folder / "node.toml").write_text(settings)
         command = [sys.executable, "-m", "dicomnode", "receive", "--config", str(folder / "node.toml")]
     elif name == "orthanc":
@@ -218,12 +258,17 @@ def contender(name: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[b
         }
         (folder / "orthanc.json").write_text(json.dumps(settings))
         command = [shutil.which("Orthanc") or "/usr/sbin/Orthanc", str(folder / "orthanc.json")]
+    elif name == "storescp":
+        (folder / "storescp").mkdir()
+        command = ["storescp", "--fork", "-aet", AE_TITLE, "-od", str(folder / "storescp"), str(port)]
     else:
         command = [sys.executable, __file__, "--serve", name, "--port", str(port)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log)
     try:
         wait_for_echo(port, process, folder / "log", tls_words(folder) if name == "node-tls" else [])
+        if name in NODES and name != "node-files":
+            wait_for_segments(folder / "root" / "spool" / "journal")
         yield port, process
     finally:
         process.send_signal(signal.SIGTERM)
@@ -272,8 +317,10 @@ def wait_for_echo(port: int, process: subprocess.Popen[bytes], log: Path, tls: S
 
 def check_stored(name: str, folder: Path, count: int) -> None:
     """Stop when something that was acknowledged is not there."""
-    if name in ("node", "node-tls"):
+    if name in NODES:
         stored = len(list((folder / "root" / "spool" / "incoming").rglob("*.dcm")))
+    elif name == "storescp":
+        stored = len(list((folder / "storescp").iterdir()))
     elif name == "orthanc":
         stored = sum(
             1
@@ -284,6 +331,32 @@ def check_stored(name: str, folder: Path, count: int) -> None:
         return
     if stored != count:
         raise SystemExit(f"{name} kept {stored} of {count}")
+
+
+def wait_for_segments(folder: Path) -> None:
+    """Wait until a node on a fresh folder has made its first segments: it does that once in its life."""
+    end = time.monotonic() + 60
+    while len(list(folder.glob("*.segment"))) < FIRST_SEGMENTS and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def wait_until_stored(name: str, folder: Path, count: int) -> None:
+    """Wait until all that a node has acknowledged is listed in its ledger."""
+    if name not in NODES:
+        return
+    end = time.monotonic() + 60
+    with sqlite3.connect(folder / "root" / "ledger.sqlite3", timeout=60) as connection:
+        while connection.execute("SELECT count(*) FROM instances").fetchone()[0] < count:
+            if time.monotonic() > end:
+                raise SystemExit(f"{name} has not listed what it acknowledged")
+            time.sleep(0.02)
+    connection.close()
+
+
+def cpu_seconds(process_id: int) -> float:
+    """Return the processor time of a process and of its children that have ended (Linux)."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory_mb(process_id: int) -> float:

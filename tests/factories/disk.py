@@ -4,8 +4,10 @@ The page cache survives SIGKILL, so a kill test cannot show a missing fsync. Her
 when fsync or fdatasync has returned after they were written, a folder's entries only when the folder was synced. What a real disk may
 have written besides, in any order, is drawn at random.
 
-Where the model is kinder than a real disk: a synced file keeps exactly its bytes of the moment in which the sync returned; a truncation
-takes effect at the next sync; a folder's entry in its parent is like any other entry.
+A sync covers only what had been written when it began: a write that returned while it ran may be lost. Of what was not synced a cut leaves any
+sectors of 512 bytes, over whatever was there before: of a preallocated file the zeros, or the records that stood there before it was recycled.
+
+Where the model is kinder than a real disk: a truncation takes effect at the next sync; a folder's entry in its parent is like any other entry.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from pathlib import Path
 from typing import Literal
 
 CALLS = (
-    "open,openat,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,fallocate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,"
+    "open,openat,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,fallocate,fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,unlinkat,"
     "mkdir,mkdirat,link,linkat,sendto,sendmsg"
 )
 """What strace has to record: `strace -f -y -xx -s 2000000 -e trace=CALLS`."""
 
+_SECTOR_BYTES = 512
+_SYNCS = ("fsync", "fdatasync", "syncfs")
 _LINE = re.compile(r"^(?:\[pid +)?(\d+)\]? +(.*)$")
 _RESUMED = re.compile(r"^<\.\.\. \w+ resumed>(.*)$")
 _CALL = re.compile(r"^(\w+)\((.*)\) += (-?\d+)(?:<[^>]*>)?.*$", re.DOTALL)
@@ -47,12 +51,24 @@ class Step:
     """One change to the disk, or an answer to a peer, in the order in which it came to be."""
 
     kind: Literal[
-        "create", "write", "truncate", "sync", "rename", "unlink", "folder", "sync folder", "answer"
+        "create",
+        "write",
+        "truncate",
+        "sync begins",
+        "sync",
+        "rename",
+        "unlink",
+        "folder",
+        "sync folder",
+        "sync all",
+        "answer",
     ]
     path: str
     data: bytes = b""
     offset: int = -1
     to: str = ""
+    # Of a sync: the line of the trace on which it began, which names it.
+    began: int = -1
 
 
 @dataclass
@@ -61,8 +77,23 @@ class _File:
 
     content: bytearray = field(default_factory=bytearray)
     durable: bytes = b""
-    # Changes since the last sync, as (offset, bytes); offset -1 with a length is a truncation.
-    pending: list[tuple[int, bytes]] = field(default_factory=list)
+    # Changes since the last sync, as (number of the change, offset, bytes).
+    pending: list[tuple[int, int, bytes]] = field(default_factory=list)
+    # What only the sync of the whole content can bring to the disk.
+    is_truncated: bool = False
+
+    def sync(self, covered: int) -> None:
+        """Bring to the disk what was changed before the change of that number."""
+        later = [change for change in self.pending if change[0] >= covered]
+        if not later:
+            self.durable, self.is_truncated = bytes(self.content), False
+        elif not self.is_truncated:
+            durable = bytearray(self.durable)
+            for number, offset, data in self.pending:
+                if number < covered:
+                    _put(durable, offset, data)
+            self.durable = bytes(durable)
+        self.pending = later
 
 
 def read_trace(text: str) -> list[Call]:
@@ -99,13 +130,18 @@ class _Reader:
         self.folders = set(folders)
 
     def steps(self, calls: list[Call]) -> Iterator[Step]:
-        # An answer may have left when its call began; everything else counts when its call has returned.
-        for call in sorted(
-            calls, key=lambda call: call.began if call.name in ("sendto", "sendmsg") else call.ended
-        ):
-            step = self._step(call)
-            if step is not None:
-                yield step
+        # An answer may have left when its call began; everything else counts when its call has returned. Of a sync both count.
+        moments = [
+            (call.began if call.name in ("sendto", "sendmsg") else call.ended, 1, call) for call in calls
+        ]
+        moments += [(call.began, 0, call) for call in calls if call.name in _SYNCS]
+        for _moment, is_end, call in sorted(moments, key=lambda moment: moment[:2]):
+            if is_end:
+                step = self._step(call)
+                if step is not None:
+                    yield step
+            else:
+                yield Step("sync begins", "", began=call.began)
 
     def _step(self, call: Call) -> Step | None:
         if call.name in ("sendto", "sendmsg", "write", "writev") and (
@@ -145,12 +181,15 @@ class _Reader:
         path = self._relative(_path_of(call.arguments))
         if path is None:
             return None
+        if call.name == "syncfs":
+            return Step("sync all", path, began=call.began)
         if call.name in ("fsync", "fdatasync"):
-            return Step("sync folder" if path in self.folders else "sync", path)
+            return Step("sync folder" if path in self.folders else "sync", path, began=call.began)
         if call.name in ("write", "writev"):
             return Step("write", path, _bytes_of(call.arguments)[: call.result])
         if call.name.startswith("pwrite"):
-            offset = int(re.split(r",\s*", call.arguments)[-1], 0) if call.name == "pwrite64" else 0
+            # The offset is the last argument; pwritev2 has its flags behind it.
+            offset = int(re.split(r",\s*", call.arguments)[-2 if call.name == "pwritev2" else -1], 0)
             return Step("write", path, _bytes_of(call.arguments)[: call.result], offset)
         if call.name == "ftruncate":
             return Step("truncate", path, offset=int(re.split(r",\s*", call.arguments)[-1], 0))
@@ -186,8 +225,10 @@ class Disk:
         # Entries as programs see them, and as they are on the disk: path -> inode.
         self._durable = dict(self._files)
         self._folders, self._durable_folders = set(folders), set(folders)
-        # Changes of entries since the last sync of their folder, oldest first.
-        self._loose: list[tuple[str, str, _File | None]] = []
+        # Changes of entries since the last sync of their folder, oldest first: number, folder, path, inode.
+        self._loose: list[tuple[int, str, str, _File | None]] = []
+        self._changes = 0
+        self._began: dict[int, int] = {}
         self.acknowledged: set[str] = set()
 
     def apply(self, step: Step) -> None:
@@ -197,7 +238,7 @@ class Disk:
             self.acknowledged |= set(acknowledged_by(step.data))
         elif step.kind == "folder":
             self._folders.add(path)
-            self._loose.append((_parent(path), path, None))
+            self._loosen(path, None)
         elif step.kind == "create":
             if path not in self._files:
                 self._enter(path, _File())
@@ -205,29 +246,47 @@ class Disk:
             file = self._files.get(path) or self._enter(path, _File())
             offset = len(file.content) if step.offset < 0 else step.offset
             _put(file.content, offset, step.data)
-            file.pending.append((offset, step.data))
+            file.pending.append((self._next_change(), offset, step.data))
         elif step.kind == "truncate":
             file = self._files.get(path) or self._enter(path, _File())
+            file.is_truncated = True
             del file.content[step.offset :]
             file.content.extend(b"\0" * (step.offset - len(file.content)))
             # Nothing of it may be relied upon before the next sync, so what is on the disk stays as it was.
-        elif step.kind == "sync":
-            file = self._files.get(path)
-            if file is not None:
-                file.durable, file.pending = bytes(file.content), []
-        elif step.kind == "sync folder":
-            self._sync_folder(path)
         elif step.kind == "rename":
             self._enter(step.to, self._files.pop(path, None) or _File())
-            self._loose.append((_parent(path), path, _GONE))
+            self._loosen(path, _GONE)
         elif step.kind == "unlink":
             self._files.pop(path, None)
-            self._loose.append((_parent(path), path, _GONE))
+            self._loosen(path, _GONE)
+        else:
+            self._sync(step)
+
+    def _sync(self, step: Step) -> None:
+        if step.kind == "sync begins":
+            self._began[step.began] = self._changes + 1
+            return
+        # Without its begin a sync covers all.
+        covered = self._began.pop(step.began, self._changes + 1)
+        if step.kind == "sync":
+            files = [self._files[step.path]] if step.path in self._files else []
+        else:
+            files = list(self._files.values()) if step.kind == "sync all" else []
+        for file in files:
+            file.sync(covered)
+        if step.kind != "sync":
+            self._fasten(
+                [
+                    change
+                    for change in self._loose
+                    if change[0] < covered and (step.kind == "sync all" or change[1] == step.path)
+                ]
+            )
 
     def after_cut(self, target: Path, chance: random.Random | None) -> None:
         """Write what is left below `target`: without `chance` only what was synced, else also some of the rest, torn and in any order."""
         entries, folders = dict(self._durable), set(self._durable_folders)
-        for _folder, path, file in self._loose:
+        for _number, _folder, path, file in self._loose:
             if chance is None or chance.random() < 0.5:
                 continue
             if file is None:
@@ -245,18 +304,26 @@ class Disk:
 
     def _enter(self, path: str, file: _File) -> _File:
         self._files[path] = file
-        self._loose.append((_parent(path), path, file))
+        self._loosen(path, file)
         return file
 
-    def _sync_folder(self, folder: str) -> None:
-        for _folder, path, file in [entry for entry in self._loose if entry[0] == folder]:
+    def _loosen(self, path: str, file: _File | None) -> None:
+        self._loose.append((self._next_change(), _parent(path), path, file))
+
+    def _next_change(self) -> int:
+        self._changes += 1
+        return self._changes
+
+    def _fasten(self, changes: list[tuple[int, str, str, _File | None]]) -> None:
+        for _number, _folder, path, file in changes:
             if file is None:
                 self._durable_folders.add(path)
             elif file is _GONE:
                 self._durable.pop(path, None)
             else:
                 self._durable[path] = file
-        self._loose = [entry for entry in self._loose if entry[0] != folder]
+        numbers = {change[0] for change in changes}
+        self._loose = [change for change in self._loose if change[0] not in numbers]
 
 
 _GONE = _File()
@@ -289,11 +356,19 @@ def _remains(file: _File, chance: random.Random | None) -> bytes:
     left = bytearray(file.durable)
     if chance is None:
         return bytes(left)
-    for offset, data in file.pending:
+    for _number, offset, data in file.pending:
         if chance.random() < 0.5:
             continue
-        kept = len(data) if chance.random() < 0.5 else chance.randrange(0, len(data) + 1) // 512 * 512
-        _put(left, offset, data[:kept])
+        fate = chance.random()
+        if fate < 0.4:
+            _put(left, offset, data)
+        elif fate < 0.7:
+            _put(left, offset, data[: chance.randrange(0, len(data) + 1) // _SECTOR_BYTES * _SECTOR_BYTES])
+        else:
+            # Sectors reach the disk in any order.
+            for start in range(0, len(data), _SECTOR_BYTES):
+                if chance.random() < 0.5:
+                    _put(left, offset + start, data[start : start + _SECTOR_BYTES])
     return bytes(left)
 
 

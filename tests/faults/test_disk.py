@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,10 @@ from dicomnode.errors import OutOfResources
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.network.association import Receiver
 from dicomnode.network.sender import send_files
+from dicomnode.records import AddOutcome, ReceivedInstance
 from dicomnode.settings.config import DestinationSettings, parse_config
+from dicomnode.spool.journal.replay import replay_journal
+from dicomnode.spool.journal.spool import JournalSpool
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.recover import read_instance
 from dicomnode.spool.writer import SpoolWriter
@@ -131,3 +134,104 @@ def test_the_marks_do_not_flutter(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     assert taken == [True, True, False, False, False, False, True, True]
     assert [entry["event"] for entry in logged] == ["spool_full", "spool_takes_instances_again"]
+
+
+class Rows:
+    """A ledger that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.listed: list[ReceivedInstance] = []
+
+    def list_all(self, instances: Sequence[ReceivedInstance]) -> list[AddOutcome | Exception]:
+        self.listed += instances
+        return ["new"] * len(instances)
+
+
+def open_journal(layout: SpoolLayout) -> JournalSpool:
+    return JournalSpool(SpoolWriter(layout, 0), MIB, replay_journal(layout), MIB)
+
+
+def write(journal: JournalSpool, number: int) -> ReceivedInstance:
+    return journal.write(
+        bytes([number % 256]) * (MIB // 8),
+        SOPClassUID="1.2",
+        SOPInstanceUID=f"1.2.{number}",
+        TransferSyntaxUID="1.2.840.10008.1.2.1",
+        calling_ae="A",
+        peer_host="",
+        now=float(number),
+    )
+
+
+def write_until_refused(journal: JournalSpool, first: int) -> tuple[list[ReceivedInstance], OutOfResources]:
+    taken = []
+    for number in range(first, first + 200):
+        try:
+            taken.append(write(journal, number))
+        except OutOfResources as refused:
+            return taken, refused
+        time.sleep(0.02)
+    raise AssertionError("a disk of 4 MiB took 25")
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_segment(small_disk: Path) -> None:
+    layout, rows = SpoolLayout(small_disk / "spool"), Rows()
+    journal = open_journal(layout)
+    journal.start(rows.list_all)
+    while not list(layout.journal.glob("*.segment")):
+        time.sleep(0.01)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(5 * MIB // 2))
+    taken, refused = write_until_refused(journal, 0)
+    half = list(layout.incoming.rglob("*.part"))
+    ballast.unlink()
+    journal.settle()
+    taken += [write(journal, 900)]
+    journal.close()
+    files = {path.relative_to(layout.root).as_posix() for path in layout.incoming.rglob("*.dcm")}
+
+    assert refused.status == 0xA700
+    assert (half, len(taken) > 2) == ([], True)
+    assert rows.listed == taken
+    assert files == {instance.path for instance in taken}
+    assert all(read_instance(layout, path) for path in files)
+
+
+def test_a_crash_on_a_full_disk_loses_nothing(small_disk: Path) -> None:
+    layout = SpoolLayout(small_disk / "spool")
+    journal = open_journal(layout)
+    journal._pool.make_spare()
+    taken = [write(journal, number) for number in range(6)]
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as full:
+        while os.statvfs(small_disk).f_bavail:
+            full.write(bytes(4096))
+
+    while_full = replay_journal(layout)
+    ballast.unlink()
+    replayed = replay_journal(layout)
+
+    assert (while_full.full, while_full.empty) == (1, ())
+    assert replayed.records == 6
+    assert all(read_instance(layout, instance.path) for instance in taken)
+
+
+def test_an_idle_journal_holds_no_file_open_and_says_that_the_disk_is_read_only(small_disk: Path) -> None:
+    layout, rows = SpoolLayout(small_disk / "spool"), Rows()
+    journal = open_journal(layout)
+    journal.start(rows.list_all)
+    taken = [write(journal, number) for number in range(3)]
+    end = time.monotonic() + 60
+    while subprocess.run(
+        ["mount", "-o", "remount,ro", str(small_disk)], capture_output=True, check=False
+    ).returncode:
+        assert time.monotonic() < end, "a file is open for writing"
+        time.sleep(0.1)
+    with pytest.raises(OutOfResources, match="Read-only"):
+        write(journal, 10)
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    taken += [write(journal, 11)]
+    journal.close()
+
+    assert rows.listed == taken
+    assert all(read_instance(layout, instance.path) for instance in taken)

@@ -258,7 +258,7 @@ def test_a_correction_that_is_taken_back_by_sending_the_first_bytes_again_counts
 
 def test_one_row_that_the_database_refuses_fails_only_its_own_caller(story: LedgerStory) -> None:
     broken = replace(received(3), SOPInstanceUID="1.2.\udc80")
-    outcomes = story.ledger.instances._add_all([received(1), broken, received(2)])
+    outcomes = story.ledger.instances.add_all([received(1), broken, received(2)])
     assert outcomes[::2] == ["new", "new"]
     assert isinstance(outcomes[1], Exception)
     with pytest.raises(Exception, match=r"surrogates|encode|UTF"):

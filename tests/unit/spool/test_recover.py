@@ -16,6 +16,7 @@ from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.part10 import encode_file_meta
 from dicomnode.spool.recover import RecoveryReport, rebuild_ledger, sweep_half_results
 from dicomnode.spool.writer import SpoolWriter, write_result
+from tests.factories.ledger import new_ledger
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def receive(layout: SpoolLayout, uid: str, data: bytes = b"bytes of a dataset") 
 
 
 def open_ledger(tmp_path: Path, name: str = "ledger") -> Ledger:
-    return Ledger.open(f"sqlite:///{tmp_path / name}.sqlite3")
+    return new_ledger(tmp_path, name)
 
 
 def test_a_lost_ledger_comes_back_from_the_spool(layout: SpoolLayout, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The journal: received instances made safe by one append and one shared sync, and made files afterwards."""
