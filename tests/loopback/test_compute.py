@@ -58,8 +58,8 @@ def run(compute: Compute, function: object, limit_s: float = 60) -> int:
     ("function", "limit_s", "reason"),
     [
         (kill_own_process, 60, "died"),
-        (outgrow_memory, 60, "memory limit"),
-        (sleep_for_ever, 1, "job limit of 1 s"),
+        pytest.param(outgrow_memory, 60, "memory limit", marks=pytest.mark.slow),
+        pytest.param(sleep_for_ever, 1, "job limit of 1 s", marks=pytest.mark.slow),
     ],
     ids=["killed", "outgrown", "stuck"],
 )
@@ -72,6 +72,7 @@ def test_a_lost_worker_is_a_passing_fault_and_the_next_task_runs(
     assert 2 == run(compute, add_one)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_it_starts_again_and_again_is_replaced(
     compute: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:

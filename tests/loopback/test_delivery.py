@@ -268,6 +268,7 @@ deliver_due(Ledger.open(sys.argv[3]), SpoolLayout(folder / "spool"), config, lam
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_sends_leaves_its_work_to_the_next(
     node: Node, archive: Archive, repo_root: Path
 ) -> None:

@@ -133,6 +133,7 @@ def test_what_lies_in_the_working_folder_is_not_run_and_ready_is_said_when_it_wo
     assert not node.traps_run
 
 
+@pytest.mark.slow
 def test_no_port_of_a_running_node_lets_a_local_user_in(node: RunningNode) -> None:
     ports = listening_ports(node.process.pid)
     compute_ports = [listener.port for listener in ports if listener.port != node.listener()["port"]]

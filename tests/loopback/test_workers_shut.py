@@ -30,6 +30,7 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_the_intruder_gets_into_a_cluster_without_certificates() -> None:
     with (
@@ -66,6 +67,7 @@ def add_one(number: int) -> int:
     return number + 1
 
 
+@pytest.mark.slow
 def test_a_scheduler_elsewhere_takes_its_authoritys_certificates_only(
     authority: Authority, tmp_path: Path, require_tool: Callable[[str], str]
 ) -> None:

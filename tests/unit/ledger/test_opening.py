@@ -148,6 +148,7 @@ def test_a_ledger_remembers_when_opened_again(url: str) -> None:
     again.close()
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_new_ledger_at_once_all_succeed(url: str) -> None:
     # Imports first, so that the opening itself coincides: they start at the closing of their common input.
     script = "import sys; from dicomnode.ledger.ledger import Ledger; sys.stdin.read(); Ledger.open(sys.argv[1]).close()"

@@ -22,6 +22,7 @@ def with_brain(image: Volume) -> tuple[Volume, Brain]:
     return image, apply_brain_threshold(inside, 0.5)
 
 
+@pytest.mark.slow
 def test_a_motion_is_found_by_the_same_bits_on_any_number_of_cores(
     count_threads: Callable[[int], None],
 ) -> None:

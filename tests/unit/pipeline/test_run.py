@@ -29,7 +29,7 @@ from tests.factories.onnx import known_lesion_bundle, lesion_manifest, nan_graph
 from tests.factories.steps import logged
 from tests.factories.volumes import AXIAL, FRAME, LEFT_BALL, SAGITTAL, Ball, draw_head, grid_affine
 
-SHAPE, SPACING = (44, 84, 70), (3.4, 2.2, 2.2)
+SHAPE, SPACING = (34, 66, 54), (4.4, 2.8, 2.8)
 STEPS = [
     "check_inputs", "reorient", "extract_brain", "register", "judge_head", "judge_quality", "resample", "correct_bias", "normalise", "infer", "to_source_grid",
     "find_lesions", "measure",

@@ -61,6 +61,7 @@ def test_a_head_is_found_again_in_the_template(inverted: bool) -> None:
     assert fit.turn_deg == pytest.approx(9.0, abs=2.5)
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bits_on_any_number_of_cores(count_threads: Callable[[int], None]) -> None:
     image, brain = make_head(lay_out((9.0, -7.0), (1.12, 0.95, 1.05), (-12.0, 31.0, -66.0)))
     links = []

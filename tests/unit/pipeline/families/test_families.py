@@ -22,7 +22,7 @@ from tests.factories.onnx import known_lesion_bundle
 from tests.factories.steps import logged
 from tests.factories.volumes import AXIAL, draw_head, grid_affine
 
-SHAPE, SPACING = (44, 84, 70), (3.4, 2.2, 2.2)
+SHAPE, SPACING = (34, 66, 54), (4.4, 2.8, 2.8)
 
 
 @pytest.fixture(scope="module")

@@ -255,6 +255,7 @@ def test_a_study_through_an_imported_network(
     assert result.models[0].name == "bright"
 
 
+@pytest.mark.slow
 def test_channels_come_onto_the_grid_that_the_manifest_names(known_models: Path, tmp_path: Path) -> None:
     """T1 and FLAIR of different grids; the network works on the T1's voxels, the answer lies on the FLAIR's."""
     flair = draw_head((40, 80, 66), grid_affine((40, 80, 66), (3.6, 2.3, 2.3), directions=AXIAL))
