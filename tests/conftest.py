@@ -11,6 +11,7 @@ from pathlib import Path
 import pydicom.config
 import pynetdicom._config
 import pytest
+import structlog
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,3 +62,4 @@ def strict_dicom() -> Iterator[None]:
     settings.reading_validation_mode, settings.writing_validation_mode = reading, writing
     for name, value in network.items():
         setattr(pynetdicom._config, name, value)
+    structlog.reset_defaults()

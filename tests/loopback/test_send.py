@@ -135,6 +135,8 @@ def test_a_slow_line_may_take_longer_than_the_timeout_for_one_object(tmp_path: P
     small_instance(1, side=3000).save_as(tmp_path / "large.dcm", enforce_file_format=True)
     with Archive(tmp_path / "pacs") as archive:
         assert archive._server is not None
+        # Else megabytes wait in its buffer: they are sent, and the time for the answer runs while it reads them.
+        archive._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
         archive._server.bind(
             evt.EVT_PDU_RECV, lambda event: time.sleep(0.005) if event.assoc.is_established else None
         )
