@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 from dicomnode.states import DeliveryState, JobState, Outcome
 from pipeline.records import Finding as Finding  # noqa: PLC0414  rooms of the node import it from here
@@ -17,6 +17,21 @@ from pipeline.records import Grade as Grade  # noqa: PLC0414  rooms of the node 
 from pipeline.records import Role as Role  # noqa: PLC0414  rooms of the node import it from here
 
 AddOutcome = Literal["new", "duplicate", "conflict"]
+
+
+class Arrival(TypedDict):
+    """What comes with a dataset: the UIDs of its request, who sent it to whom, and when.
+
+    `now` is in seconds since the epoch.
+    """
+
+    SOPClassUID: str
+    SOPInstanceUID: str
+    TransferSyntaxUID: str
+    calling_ae: str
+    peer_host: str
+    now: float
+    called_ae: NotRequired[str]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from dicomnode.commands import files
-from dicomnode.commands.options import ConfigOption, FilesConfigOption, JsonOption, load, load_for_files
+from dicomnode.commands.options import (
+    ConfigOption,
+    FilesConfigOption,
+    JsonOption,
+    ModelOption,
+    PeakOption,
+    ThresholdOption,
+    load,
+    load_for_files,
+)
 from dicomnode.records import Role
 
 
@@ -21,14 +30,9 @@ def segment(
     ] = Path("segment-out"),
     t1: Annotated[Path | None, typer.Option("--t1", help="T1 as NIfTI, instead of DICOM.")] = None,
     flair: Annotated[Path | None, typer.Option("--flair", help="FLAIR as NIfTI, instead of DICOM.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")
-    ] = None,
-    peak: Annotated[
-        float | None,
-        typer.Option("--peak", min=0.0, max=0.999, help="What a lesion must somewhere reach; 0: nothing."),
-    ] = None,
+    model: ModelOption = None,
+    threshold: ThresholdOption = None,
+    peak: PeakOption = None,
     prior: Annotated[
         Path | None, typer.Option("--prior", help="Earlier DICOM study with its seg.dcm, to compare with.")
     ] = None,
@@ -139,14 +143,9 @@ def replay(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
         "replay-out"
     ),
-    model: Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")] = None,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")
-    ] = None,
-    peak: Annotated[
-        float | None,
-        typer.Option("--peak", min=0.0, max=0.999, help="What a lesion must somewhere reach; 0: nothing."),
-    ] = None,
+    model: ModelOption = None,
+    threshold: ThresholdOption = None,
+    peak: PeakOption = None,
     cache: Annotated[
         Path | None,
         typer.Option("--cache", help="Folder that keeps slow steps; without it the configured one."),

@@ -33,6 +33,14 @@ ConfigOption = Annotated[
 UsersFileOption = Annotated[
     Path | None, typer.Option("--file", help="File of users; without it web.users of the configuration.")
 ]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Lesion bundle: name or name/version.")]
+ThresholdOption = Annotated[
+    float | None, typer.Option("--threshold", min=0.001, max=0.999, help="Lesion probability threshold.")
+]
+PeakOption = Annotated[
+    float | None,
+    typer.Option("--peak", min=0.0, max=0.999, help="What a lesion must somewhere reach; 0: nothing."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

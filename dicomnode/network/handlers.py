@@ -12,13 +12,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import structlog
 
 from dicomnode.errors import OutOfResources, PeerError, RetryLater
 from dicomnode.network import status
-from dicomnode.records import AddOutcome, ReceivedInstance
+from dicomnode.records import AddOutcome, Arrival, ReceivedInstance
 
 log = structlog.get_logger()
 
@@ -48,18 +48,7 @@ AnswerStore = Callable[[StoreRequest], int]
 class InstanceWriter(Protocol):
     """What receiving needs of the spool."""
 
-    def write(
-        self,
-        encoded_dataset: bytes | bytearray,
-        *,
-        SOPClassUID: str,
-        SOPInstanceUID: str,
-        TransferSyntaxUID: str,
-        calling_ae: str,
-        peer_host: str,
-        now: float,
-        called_ae: str = "",
-    ) -> ReceivedInstance:
+    def write(self, encoded_dataset: bytes | bytearray, **arrival: Unpack[Arrival]) -> ReceivedInstance:
         """Make an instance safe."""
 
     def holds(self, instance: ReceivedInstance) -> bool:

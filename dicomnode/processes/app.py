@@ -306,7 +306,7 @@ def run_web(config: Config, path: Path | None = None) -> None:
 
     signals = Signals()
     configure_logging(config.log)
-    # Where there is too little processor, receiving goes first.
+    # Pages may wait; receiving and answering may not.
     if hasattr(os, "nice"):
         os.nice(_NICENESS_OF_PAGES)
     ledger = open_ledger(config)

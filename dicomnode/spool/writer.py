@@ -12,9 +12,10 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from dicomnode.errors import NotUnderstood, OutOfResources
-from dicomnode.records import ReceivedInstance
+from dicomnode.records import Arrival, ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout, make_durable_folders
 from dicomnode.spool.part10 import HEAD_BYTES, dataset_offset, decode_file_meta, encode_file_meta
 from dicomnode.spool.space import FreeSpace
@@ -53,18 +54,7 @@ class SpoolWriter:
         """Take other limits of free space from now on."""
         self.space.set_limits(minimum_free_bytes, resume_free_bytes)
 
-    def write(
-        self,
-        encoded_dataset: bytes | bytearray,
-        *,
-        SOPClassUID: str,
-        SOPInstanceUID: str,
-        TransferSyntaxUID: str,
-        calling_ae: str,
-        peer_host: str,
-        now: float,
-        called_ae: str = "",
-    ) -> ReceivedInstance:
+    def write(self, encoded_dataset: bytes | bytearray, **arrival: Unpack[Arrival]) -> ReceivedInstance:
         """Store a dataset as received; when this returns it survives a power cut.
 
         The same bytes again are not written again.
@@ -76,56 +66,38 @@ class SpoolWriter:
         OutOfResources
             Too little free space, or the disk refused.
         """
-        instance, head = self.describe(
-            encoded_dataset,
-            SOPClassUID=SOPClassUID,
-            SOPInstanceUID=SOPInstanceUID,
-            TransferSyntaxUID=TransferSyntaxUID,
-            calling_ae=calling_ae,
-            peer_host=peer_host,
-            now=now,
-            called_ae=called_ae,
-        )
+        instance, head = self.describe(encoded_dataset, **arrival)
         self.keep_as_file(instance, head, encoded_dataset)
         return instance
 
     def describe(
-        self,
-        encoded_dataset: bytes | bytearray,
-        *,
-        SOPClassUID: str,
-        SOPInstanceUID: str,
-        TransferSyntaxUID: str,
-        calling_ae: str,
-        peer_host: str,
-        now: float,
-        called_ae: str = "",
+        self, encoded_dataset: bytes | bytearray, **arrival: Unpack[Arrival]
     ) -> tuple[ReceivedInstance, bytes]:
         """Return the ledger's row of a dataset as received, and the Part 10 head of its file.
 
         `NotUnderstood` for a UID that is none.
         """
-        for keyword, uid in (
-            ("SOP Class", SOPClassUID),
-            ("SOP Instance", SOPInstanceUID),
-            ("Transfer Syntax", TransferSyntaxUID),
+        for name, uid in (
+            ("SOP Class", arrival["SOPClassUID"]),
+            ("SOP Instance", arrival["SOPInstanceUID"]),
+            ("Transfer Syntax", arrival["TransferSyntaxUID"]),
         ):
             if not is_uid(uid):
-                raise NotUnderstood(f"the {keyword} UID of the request is no UID (PS3.5 9.1)")
+                raise NotUnderstood(f"the {name} UID of the request is no UID (PS3.5 9.1)")
         sha256 = hashlib.sha256(encoded_dataset).hexdigest()
-        path = self.layout.instance_path(SOPInstanceUID, sha256)
+        path = self.layout.instance_path(arrival["SOPInstanceUID"], sha256)
         head = encode_file_meta(
-            SOPClassUID=SOPClassUID,
-            SOPInstanceUID=SOPInstanceUID,
-            TransferSyntaxUID=TransferSyntaxUID,
-            calling_ae=calling_ae,
-            peer_host=peer_host,
-            called_ae=called_ae,
+            SOPClassUID=arrival["SOPClassUID"],
+            SOPInstanceUID=arrival["SOPInstanceUID"],
+            TransferSyntaxUID=arrival["TransferSyntaxUID"],
+            calling_ae=arrival["calling_ae"],
+            peer_host=arrival["peer_host"],
+            called_ae=arrival.get("called_ae", ""),
         )
         # The row comes from what is written, so that the one which recovery makes of the file is the same.
-        size_bytes = len(encoded_dataset)
+        size_bytes, received_at = len(encoded_dataset), arrival["now"]
         return (
-            describe_instance(head, path=path, sha256=sha256, size_bytes=size_bytes, received_at=now),
+            describe_instance(head, path=path, sha256=sha256, size_bytes=size_bytes, received_at=received_at),
             head,
         )
 
@@ -197,11 +169,11 @@ def write_result(layout: SpoolLayout, relative_path: str, data: bytes) -> str:
 def write_durably(
     path: Path, buffers: Sequence[bytes | bytearray], *, keep_existing: bool, modified_at: float | None = None
 ) -> None:
-    """Write `parts` one after the other to `path`, private to the user.
+    """Write buffers one after the other to `path`, private to the user.
 
     Raise `OSError` and leave nothing behind when that fails.
 
-    With `keep_existing` a DICOM file whose dataset is as long as the last part stays as it is: its name says
+    With `keep_existing` a DICOM file whose dataset is as long as the last buffer stays as it is: its name says
     that it holds the same bytes. `modified_at` becomes the file's time (seconds since the epoch).
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

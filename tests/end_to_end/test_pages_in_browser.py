@@ -253,11 +253,12 @@ class TestInOrder:
         page = served.page
         page.goto(f"{served.address}/studies/{STUDY_UID}")
         page.locator("td .tag.due").first.wait_for(timeout=60_000)
-        with Archive(served.folder / "pacs", port=served.archive_port):
+        with Archive(served.folder / "pacs", port=served.archive_port) as archive:
             page.get_by_role("link", name="Retry").click()
             page.get_by_role("button", name="Retry").click()
             page.locator("td .tag.confirmed, td .tag.sent").first.wait_for(timeout=90_000)
             served.look("3-delivered")
+            assert {"SEG", "SR"} <= {str(pydicom.dcmread(file).Modality) for file in archive.files}
 
     def test_4_upload_a_zip_and_download_the_seg(self, served: Served) -> None:
         page = served.page

@@ -1,4 +1,4 @@
-"""What lies in the journal of a spool, read without the node's own code: by the layout that docs/reliability.md describes."""
+"""What lies in the journal of a spool, read without the node's own code: by the layout at the head of `spool/journal/record.py`."""
 
 from __future__ import annotations
 

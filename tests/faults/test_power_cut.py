@@ -33,6 +33,7 @@ from dicomnode.spool.journal import replay
 from dicomnode.spool.journal.record import BLOCK_BYTES, Record, read_records
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.recover import rebuild_ledger
+from tests.conftest import find_tool
 from tests.factories.disk import CALLS, Disk, Step, acknowledged_by, read_steps, read_trace
 from tests.factories.instances import write_instances
 from tests.faults.broken_receive import BREAKS, EXPIRED, EXPIRING, JOURNAL_BREAKS
@@ -241,9 +242,7 @@ def test_a_broken_receiver_is_caught(tmp_path: Path, require_tool: Callable[[str
 @pytest.fixture(scope="module")
 def journal_steps(tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
     """Record the journal as it is shipped, once for all that is done with the recording."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed")
+    strace = find_tool("strace", ci=bool(os.environ.get("CI")))
     return record(tmp_path_factory.mktemp("journal"), "whole", strace, journal_mb=1)
 
 

@@ -34,8 +34,11 @@ _GERMAN = str.maketrans({"\u00e4": "ae", "\u00f6": "oe", "\u00fc": "ue", "\u00c4
 
 
 def write_sentence(row: str, language: str, **values: str) -> str:
-    """Return a row of the table with its values; in English where the table or the language lacks it."""
-    return _read_table().get(row, {}).get(language, ENGLISH[row]).format(**values)
+    """Return a row of the table with its values; in English where the table's row cannot be used."""
+    try:
+        return _read_table()[row][language].format(**values)
+    except (LookupError, ValueError, TypeError, AttributeError):
+        return ENGLISH[row].format(**values)
 
 
 def encode_text(text: str, character_set: bytes) -> bytes:

@@ -45,7 +45,7 @@ class Backlog:
         self._gate = threading.Condition()
         self._queue: deque[tuple[float, Acknowledged]] = deque()
         self._paths: Counter[str] = Counter()
-        self._came = self._gone = self._hurried = 0
+        self._added = self._removed = self._hurried = 0
         self._newest_at = 0.0
         self._failure: NodeError | None = None
         self.unfiled_bytes = 0
@@ -58,7 +58,7 @@ class Backlog:
         with self._gate:
             self._newest_at = self._clock()
             self._queue.append((self._newest_at, entry))
-            self._came += 1
+            self._added += 1
             self._paths[entry.instance.path] += 1
             self.unfiled_bytes += entry.instance.size_bytes if entry.segment else 0
             if len(self._queue) == 1:
@@ -89,11 +89,11 @@ class Backlog:
         `RetryLater` when that takes too long.
         """
         with self._gate:
-            last = self._came
+            last = self._added
             self._hurried += 1
             self._gate.notify_all()
             try:
-                if not self._gate.wait_for(lambda: self._gone >= last, timeout_s):
+                if not self._gate.wait_for(lambda: self._removed >= last, timeout_s):
                     raise RetryLater("what was acknowledged is not listed yet")
             finally:
                 self._hurried -= 1
@@ -130,7 +130,7 @@ class Backlog:
                 if not self._paths[entry.instance.path]:
                     del self._paths[entry.instance.path]
                 self.unfiled_bytes -= entry.instance.size_bytes if entry.segment else 0
-            self._gone += count
+            self._removed += count
             self._failure = None
             self._gate.notify_all()
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Unpack
 
 from dicomnode.errors import OutOfResources, StartError
-from dicomnode.records import ReceivedInstance
+from dicomnode.records import Arrival, ReceivedInstance
 from dicomnode.spool.journal import pool
 from dicomnode.spool.journal.backlog import Backlog
 from dicomnode.spool.journal.filer import Filer, ListInstances
@@ -83,18 +84,7 @@ class JournalSpool:
         """Take other limits of free space from now on."""
         self._files.set_limits(minimum_free_bytes, resume_free_bytes)
 
-    def write(
-        self,
-        encoded_dataset: bytes | bytearray,
-        *,
-        SOPClassUID: str,
-        SOPInstanceUID: str,
-        TransferSyntaxUID: str,
-        calling_ae: str,
-        peer_host: str,
-        now: float,
-        called_ae: str = "",
-    ) -> ReceivedInstance:
+    def write(self, encoded_dataset: bytes | bytearray, **arrival: Unpack[Arrival]) -> ReceivedInstance:
         """Store a dataset as received; when this returns it survives a power cut, and will be listed soon.
 
         Raises
@@ -107,16 +97,7 @@ class JournalSpool:
             The ledger has been away for so long that nothing more is acknowledged.
         """
         self._backlog.require_pace()
-        instance, head = self._files.describe(
-            encoded_dataset,
-            SOPClassUID=SOPClassUID,
-            SOPInstanceUID=SOPInstanceUID,
-            TransferSyntaxUID=TransferSyntaxUID,
-            calling_ae=calling_ae,
-            peer_host=peer_host,
-            now=now,
-            called_ae=called_ae,
-        )
+        instance, head = self._files.describe(encoded_dataset, **arrival)
         reserved = self._reserve(len(head), len(encoded_dataset))
         if reserved is None:
             self._files.keep_as_file(instance, head, encoded_dataset)

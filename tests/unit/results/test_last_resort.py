@@ -374,3 +374,20 @@ def test_a_table_that_is_gone_costs_the_language_and_not_the_report(
         assert sentences.write_sentence("refusal.failed", "de") == ENGLISH["refusal.failed"]
     finally:
         sentences._read_table.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "no table",
+        {"en": 5, "de": 5},
+        {"en": "{nobody} gives this", "de": "{nobody} gives this"},
+        {"en": "{", "de": "{"},
+    ],
+)
+def test_a_row_that_is_broken_costs_the_language_and_not_the_report(
+    monkeypatch: pytest.MonkeyPatch, row: object
+) -> None:
+    monkeypatch.setattr(sentences, "_read_table", lambda: {"refusal.reason-code": row})
+
+    assert sentences.write_sentence("refusal.reason-code", "de", code="x") == "Reason code: x"
