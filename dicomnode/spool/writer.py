@@ -173,8 +173,8 @@ def write_durably(
 
     Raise `OSError` and leave nothing behind when that fails.
 
-    With `keep_existing` a DICOM file whose dataset is as long as the last buffer stays as it is: its name says
-    that it holds the same bytes. `modified_at` becomes the file's time (seconds since the epoch).
+    With `keep_existing` a DICOM file whose dataset is as long as the last buffer stays as it is: its name
+    says that it holds the same bytes. `modified_at` becomes the file's time (seconds since the epoch).
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
