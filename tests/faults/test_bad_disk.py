@@ -89,12 +89,14 @@ def slow_syncs(pid: int, strace: str, trace: Path) -> Iterator[None]:
     command = [
         strace,
         "-f",
+        # With the path of each file.
+        "-y",
         "-s",
         "2",
         "-o",
         str(trace),
         "-e",
-        "trace=fsync,fdatasync,pwrite64,pwritev,pwritev2,sendto",
+        "trace=fsync,fdatasync,write,writev,pwrite64,pwritev,pwritev2,sendto",
         "-e",
         delay,
         "-p",
@@ -116,10 +118,12 @@ def slow_syncs(pid: int, strace: str, trace: Path) -> Iterator[None]:
 def answers_and_syncs(trace: str) -> tuple[list[str], int, int]:
     """Return the threads of the answers in order, how many of those came without a sync, and how many syncs there were.
 
-    An answer has its sync when, after the last write of its own thread had returned, a sync began and returned.
+    An answer has its sync when, after the last write of its own thread into the spool had returned, a sync began
+    and returned. An instance is written into the journal, or into a file of its own where the journal has no room.
     """
     # Of each thread the line on which its last write returned; of each sync those on which it began and returned.
     wrote: dict[str, int] = {}
+    is_into_spool: dict[str, bool] = {}
     began: dict[str, int] = {}
     syncs: list[tuple[int, int]] = []
     threads, without = [], 0
@@ -129,8 +133,11 @@ def answers_and_syncs(trace: str) -> tuple[list[str], int, int]:
             began[thread] = number
         if re.search(r"sync\(.*= 0|sync resumed>.*= 0", call):
             syncs.append((began[thread], number))
-        elif re.search(r"pwrite\w*(\(.*| resumed>.*)= [1-9]", call):
-            wrote[thread] = number
+        elif re.search(r"write\w*(\(| resumed>)", call):
+            if "resumed>" not in call:
+                is_into_spool[thread] = "/spool/" in call
+            if is_into_spool[thread] and re.search(r"= [1-9]\d*$", call):
+                wrote[thread] = number
         elif "sendto(" in call and ANSWER in call:
             threads.append(thread)
             written_at = wrote.pop(thread, None)
