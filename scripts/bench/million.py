@@ -197,7 +197,8 @@ def start_receive(root: Path) -> tuple[float, float, float]:
     """Start `dicomnode receive` on a folder; return seconds until it listens, CPU seconds and peak memory."""
     config = root / "node.toml"
     config.write_text(
-        f'[network]\nport = {free_port()}\nae_title = "BENCH"\n[storage]\nroot = "{root}"\nminimum_free_mb = 1\n'
+        f'[network]\nport = {free_port()}\nae_title = "BENCH"\n'
+        f'[storage]\nroot = "{root}"\nminimum_free_mb = 1\n'
     )
     command = [sys.executable, "-m", "dicomnode", "receive", "--config", str(config)]
     began = time.monotonic()

@@ -21,8 +21,8 @@ which puts sender and receivers alike first.
     stock-nothing   pynetdicom's own acceptor with a handler that does nothing
 
 `--disk-writer` lets another program write so many megabytes a second to the same disk meanwhile
-(disk_writer.py). A rate counts from the first request to the last answer. CPU counts until every instance is a file and has a
-row in the ledger: the work behind is in it.
+(disk_writer.py). A rate counts from the first request to the last answer. CPU counts until every instance is
+a file and has a row in the ledger: the work behind is in it.
 """
 
 from __future__ import annotations
