@@ -19,15 +19,6 @@ DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 AE_TITLE = "ORTHANC"
 _START_S = 60.0
 
-# What a site's own routing rule looks like: every MR image that comes is sent on to the node.
-_AUTO_FORWARD = """
-function OnStoredInstance(instanceId, tags, metadata, origin)
-  if tags['Modality'] == 'MR' and origin['RequestOrigin'] ~= 'Lua' then
-    SendToModality(instanceId, 'node')
-  end
-end
-"""
-
 
 @dataclass(frozen=True)
 class Orthanc:
@@ -70,11 +61,13 @@ class Orthanc:
             entry["MainDicomTags"]["SOPInstanceUID"] for entry in self.rest("POST", "/tools/find", query)
         )
 
-    def commitment(self, references: Sequence[tuple[str, str]], timeout_s: float = 60) -> dict[str, Any]:
-        """Have it ask the node to commit itself, and return what it was told."""
+    def commitment(
+        self, references: Sequence[tuple[str, str]], timeout_s: float = 60, *, node: str = "node"
+    ) -> dict[str, Any]:
+        """Have it ask the node, by the name that it has for it, to commit itself; return the answer."""
         path = self.rest(
             "POST",
-            "/modalities/node/storage-commitment",
+            f"/modalities/{node}/storage-commitment",
             {"DicomInstances": [list(pair) for pair in references]},
         )["Path"]
         end = time.monotonic() + timeout_s
@@ -92,11 +85,9 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(program: str, folder: Path, *, auto_forward: bool = False) -> Iterator[Orthanc]:
-    """Start Orthanc with everything it keeps below `folder`; it is stopped at the end. With `auto_forward` MR images are sent on to the node."""
+def running_orthanc(program: str, folder: Path) -> Iterator[Orthanc]:
+    """Start Orthanc with everything it keeps below `folder`; it is stopped at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    rule = folder / "forward.lua"
-    rule.write_text(_AUTO_FORWARD)
     place = Orthanc(free_port(), free_port())
     settings = {
         "Name": "test",
@@ -106,7 +97,6 @@ def running_orthanc(program: str, folder: Path, *, auto_forward: bool = False) -
         "DicomPort": place.dicom_port,
         "DicomAet": AE_TITLE,
         "DicomModalitiesInDatabase": True,
-        "LuaScripts": [str(rule)] if auto_forward else [],
         "AuthenticationEnabled": False,
         "RemoteAccessAllowed": False,
         "Plugins": [str(DICOMWEB_PLUGIN)],
@@ -120,13 +110,20 @@ def running_orthanc(program: str, folder: Path, *, auto_forward: bool = False) -
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings), encoding="utf-8")
+    with orthanc_process(program, path, place):
+        yield place
+
+
+@contextmanager
+def orthanc_process(program: str, configuration: Path, place: Orthanc) -> Iterator[None]:
+    """Run Orthanc on a configuration, a file or a folder of files, that gives it the ports of `place`."""
     with (
-        (folder / "orthanc.log").open("wb") as log,
-        subprocess.Popen([program, str(path)], stdout=log, stderr=log) as process,
+        (configuration.parent / "orthanc.log").open("wb") as log,
+        subprocess.Popen([program, str(configuration)], stdout=log, stderr=log) as process,
     ):
         try:
             _wait_until_it_answers(place, process)
-            yield place
+            yield
         finally:
             process.terminate()
             process.wait(timeout=30)
