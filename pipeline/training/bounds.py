@@ -1,4 +1,7 @@
-"""Options of the training commands that take a number: a value out of range is refused before any work begins."""
+"""Options of the training commands that take a number.
+
+A value out of range is refused before any work begins.
+"""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def single_cases(data: Path) -> Iterator[RealCase]:
 
 
 def further_cases(data: Path) -> Iterator[RealCase]:
-    """Yield heads without a stroke that no training saw: two T1 of other vendors, and an MS pair in MNI space."""
+    """Yield heads without a stroke that no training saw: T1 of other vendors, an MS pair in MNI space."""
     for name in ("siemens-skyra", "uih-umr770"):
         path = data / "real-heads" / f"{name}-t1.nii.gz"
         if path.exists():

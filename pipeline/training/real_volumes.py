@@ -189,7 +189,10 @@ def describe_rows(rows: Sequence[VolumeRow]) -> str:
 
 def _plain_table(rows: Sequence[VolumeRow]) -> str:
     lines = [
-        "| images | network | heads | false ml: median | worst | at the brain's surface, mean | inside, mean | refused |",
+        (
+            "| images | network | heads | false ml: median | worst | "
+            "at the brain's surface, mean | inside, mean | refused |"
+        ),
         "|---|---|---|---|---|---|---|---|",
     ]
     for (roles, network), group in _group(row for row in rows if row.look == PLAIN):
@@ -197,7 +200,8 @@ def _plain_table(rows: Sequence[VolumeRow]) -> str:
         if answered:
             worst = max(answered, key=lambda row: row.found_ml)
             lines.append(
-                f"| {roles} | {network} | {len(answered)} | {np.median([row.found_ml for row in answered]):.1f} | "
+                f"| {roles} | {network} | {len(answered)} | "
+                f"{np.median([row.found_ml for row in answered]):.1f} | "
                 f"{worst.found_ml:.1f} ({worst.head}) | {np.mean([row.rim_ml for row in answered]):.1f} | "
                 f"{np.mean([row.inner_ml for row in answered]):.1f} | {len(group) - len(answered)} |"
             )
@@ -219,7 +223,10 @@ def _painted_table(rows: Sequence[VolumeRow]) -> str:
             cells = [
                 look, roles, network, str(len(group)), f"{np.mean(dices):.2f}", f"{np.median(dices):.2f}",
                 f"{np.mean([dice > 0 for dice in dices]):.2f}", f"{100 * bias:+.0f} %",
-                *(f"{np.mean([getattr(row, kind) for row in group]):.1f}" for kind in ("halo_ml", "rim_ml", "inner_ml")),
+                *(
+                    f"{np.mean([getattr(row, kind) for row in group]):.1f}"
+                    for kind in ("halo_ml", "rim_ml", "inner_ml")
+                ),
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
