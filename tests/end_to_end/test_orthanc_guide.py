@@ -1,4 +1,4 @@
-"""docs/guides/orthanc.md, run word for word: its blocks configure a real Orthanc and a real node, its commands are run in its order."""
+"""docs/guides/orthanc.md, run word for word: its blocks configure a real Orthanc and a real node."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.tools, pytest.mark.timeout(900)]
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "orthanc.md"
 
-# All that may be replaced, and how often it stands in the blocks of each language. Orthanc's own address (127.0.0.1) stays as it is.
+# All that may be replaced, and how often it stands in the blocks of each language.
 REPLACED: dict[str, dict[str, int]] = {
     "192.0.2.30": {"json": 1},
     "192.0.2.20": {"toml": 3, "bash": 1},
@@ -40,8 +40,8 @@ REPLACED: dict[str, dict[str, int]] = {
     "STUDYFOLDER": {"bash": 1},
     "STUDY": {"bash": 1},
 }
-_ANY = re.compile("|".join(rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in REPLACED))
-# What the test itself has to say to programs that share a machine with others: folders, a port, no other bundle.
+_REPLACEABLE = re.compile("|".join(rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in REPLACED))
+# What the guide leaves to its reader, and networks that answer sooner.
 NODE_SETTINGS = """
 [storage]
 root = {root}
@@ -77,7 +77,7 @@ class Site:
 
     def localised(self, block: Block) -> str:
         """Return a block with the addresses, ports and paths of this machine."""
-        here = {
+        replacements = {
             "192.0.2.30": "127.0.0.1",
             "192.0.2.20": "127.0.0.1",
             "0.0.0.0": "127.0.0.1",
@@ -87,8 +87,8 @@ class Site:
             "STUDYFOLDER": shlex.quote(str(self.study)),
             "STUDY": study_uid("guide")[-12:],
         }
-        self.replaced.update((text, block.language) for text in _ANY.findall(block.text))
-        text = _ANY.sub(lambda match: here[match[0]], block.text)
+        self.replaced.update((text, block.language) for text in _REPLACEABLE.findall(block.text))
+        text = _REPLACEABLE.sub(lambda match: replacements[match[0]], block.text)
         assert set(re.findall(r"\d+\.\d+\.\d+\.\d+", text)) <= {"127.0.0.1"}
         return text
 
@@ -118,7 +118,7 @@ class Site:
         return "\n".join(printed)
 
     def environment(self) -> dict[str, str]:
-        """The node of the checkout is the first on PATH, its file is the default one, and no table is wrapped."""
+        """Return the reader's environment: our `dicomnode`, its file, a terminal that wraps no table."""
         return {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -172,12 +172,14 @@ def site(tmp_path: Path, require_tool: Callable[[str], str]) -> Iterator[Site]:
         reader.config.write_text(
             NODE_SETTINGS.format(root=json.dumps(str(tmp_path / "node"))) + shipped, encoding="utf-8"
         )
-        own = {
+        machine_settings = {
             "HttpPort": reader.orthanc.http_port,
             "StorageDirectory": str(tmp_path / "archive"),
             "IndexDirectory": str(tmp_path / "archive"),
         }
-        (tmp_path / "orthanc" / "this-machine.json").write_text(json.dumps(own), encoding="utf-8")
+        (tmp_path / "orthanc" / "this-machine.json").write_text(
+            json.dumps(machine_settings), encoding="utf-8"
+        )
         yield reader
 
 
@@ -208,7 +210,7 @@ def test_the_guide_is_followed_to_the_results_in_orthanc(site: Site) -> None:
     assert missing == []
     assert languages == {"json": 1, "lua": 1, "toml": 1, "bash": 5, "text": 3}
     assert site.replaced == {
-        (text, language): count for text, places in REPLACED.items() for language, count in places.items()
+        (text, language): count for text, counts in REPLACED.items() for language, count in counts.items()
     }
     # Nothing goes round in a circle: the node got the images, and the images alone.
     images = list(site.study.glob("*.dcm"))

@@ -1,4 +1,4 @@
-"""The fenced blocks of a Markdown page, word for word; those of a list item lose its indentation (CommonMark 4.5)."""
+"""The fenced blocks of a Markdown page (CommonMark 4.5); those of a list item lose its indentation."""
 
 from __future__ import annotations
 

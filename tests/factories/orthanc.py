@@ -1,4 +1,4 @@
-"""Orthanc as the archive of a test: a process of its own on free ports of this machine, with its DICOMweb plug-in."""
+"""Orthanc as the archive of a test: a process on free ports of this machine, with its DICOMweb plug-in."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ class Orthanc:
 def running_orthanc(program: str, folder: Path) -> Iterator[Orthanc]:
     """Start Orthanc with everything it keeps below `folder`; it is stopped at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    place = Orthanc(free_port(), free_port())
+    address = Orthanc(free_port(), free_port())
     settings = {
         "Name": "test",
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
-        "HttpPort": place.http_port,
-        "DicomPort": place.dicom_port,
+        "HttpPort": address.http_port,
+        "DicomPort": address.dicom_port,
         "DicomAet": AE_TITLE,
         "DicomModalitiesInDatabase": True,
         "AuthenticationEnabled": False,
@@ -110,19 +110,19 @@ def running_orthanc(program: str, folder: Path) -> Iterator[Orthanc]:
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings), encoding="utf-8")
-    with orthanc_process(program, path, place):
-        yield place
+    with orthanc_process(program, path, address):
+        yield address
 
 
 @contextmanager
-def orthanc_process(program: str, configuration: Path, place: Orthanc) -> Iterator[None]:
-    """Run Orthanc on a configuration, a file or a folder of files, that gives it the ports of `place`."""
+def orthanc_process(program: str, configuration: Path, address: Orthanc) -> Iterator[None]:
+    """Run Orthanc on a configuration, a file or a folder of files, that gives it the ports of `address`."""
     with (
         (configuration.parent / "orthanc.log").open("wb") as log,
         subprocess.Popen([program, str(configuration)], stdout=log, stderr=log) as process,
     ):
         try:
-            _wait_until_it_answers(place, process)
+            _wait_until_it_answers(address, process)
             yield
         finally:
             process.terminate()
@@ -137,11 +137,11 @@ def free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(place: Orthanc, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_it_answers(address: Orthanc, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_S
     while True:
         try:
-            urllib.request.urlopen(f"{place.url}/system", timeout=5).close()
+            urllib.request.urlopen(f"{address.url}/system", timeout=5).close()
         except OSError:
             assert process.poll() is None, "Orthanc ended at its start; see orthanc.log"
             assert time.monotonic() < deadline, "Orthanc does not answer"
