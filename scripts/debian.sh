@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Debian package of the node: scripts/debian.sh OUT   (docs/guides/debian.md)
-# It needs python3-venv and dpkg-deb, and no root. It is for the Debian or Ubuntu release on which it is built: PYTHON=... chooses its python3.
+# It needs python3-venv and dpkg-deb, and no root. The package fits the release on which it is built.
+# PYTHON=... chooses the interpreter.
 set -euo pipefail
 [ $# = 1 ] || { echo "usage: scripts/debian.sh OUT" >&2; exit 2; }
 mkdir -p "$1"
@@ -30,8 +31,7 @@ done
 find "$venv" -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -r {} +
 find "$venv" -path '*.dist-info/direct_url.json' -delete
 rm -f "$venv"/bin/[Aa]ctivate*
-grep --recursive --files-with-matches --null --binary-files=without-match --fixed-strings "$tree" "$venv/bin" "$venv/pyvenv.cfg" |
-    xargs --null sed --in-place "s|$tree||g"
+grep -rlZI --fixed-strings "$tree" "$venv/bin" "$venv/pyvenv.cfg" | xargs --null sed --in-place "s|$tree||g"
 # Under systemd the node cannot write next to its modules. Some packages carry templates that are no Python.
 "$python" -m compileall -q -s "$tree" -p / "$venv" >/dev/null || true
 
@@ -41,9 +41,9 @@ install -D -m 644 config/dicomnode.toml "$tree/etc/dicomnode/dicomnode.toml"
 for unit in systemd/*.service; do
     install -D -m 644 "$unit" "$tree/usr/lib/systemd/system/$(basename "$unit")"
 done
-sed --in-place 's|/opt/dicomnode/.venv/bin/|/usr/bin/|; s|/opt/dicomnode/README.md|/usr/share/doc/dicomnode/README.md|' \
-    "$tree"/usr/lib/systemd/system/*.service
 documents=$tree/usr/share/doc/dicomnode
+sed --in-place "s|/opt/dicomnode/.venv/bin/|/usr/bin/|; s|/opt/dicomnode/README.md|${documents#"$tree"}/README.md|" \
+    "$tree"/usr/lib/systemd/system/*.service
 install -D -m 644 systemd/privileged-port.conf "$documents/examples/privileged-port.conf"
 install -m 644 README.md SECURITY.md "$documents"
 gzip --best --no-name --stdout CHANGELOG.md >"$documents/changelog.gz"
@@ -53,6 +53,7 @@ cp --recursive --no-preserve=mode docs "$documents/docs"
 
 install -m 755 config/debian/postinst config/debian/prerm config/debian/postrm "$tree/DEBIAN"
 install -m 644 config/debian/conffiles "$tree/DEBIAN"
-sed "s|@VERSION@|$version|; s|@ARCHITECTURE@|$architecture|; s|@INSTALLED_SIZE@|$(du --summarize --block-size=1024 "$tree" | cut -f1)|
+kilobytes=$(du --summarize --block-size=1024 "$tree" | cut -f1)
+sed "s|@VERSION@|$version|; s|@ARCHITECTURE@|$architecture|; s|@INSTALLED_SIZE@|$kilobytes|
     s|@PYTHON@|python3 (>= 3.$minor), python3 (<< 3.$((minor + 1)))|" config/debian/control >"$tree/DEBIAN/control"
 dpkg-deb --root-owner-group -Zzstd --build "$tree" "$out/dicomnode_${version}_$architecture.deb"

