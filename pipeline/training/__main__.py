@@ -10,7 +10,16 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from pipeline.training import bundle_commands, family_commands, slice_commands
+from pipeline.training import bundle_commands, family_commands, real_commands, slice_commands
+from pipeline.training.bounds import (
+    RUN_SUBJECTS,
+    VALIDATION_SEED,
+    above_zero,
+    check_subjects,
+    number,
+    run_seed,
+    whole,
+)
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.progress import progress_bar
 
@@ -48,6 +57,7 @@ for _command in (
     slice_commands.paint_volumes,
     slice_commands.train_planes,
     slice_commands.export_planes,
+    real_commands.measure_volumes,
 ):
     app.command()(_command)
 
@@ -55,11 +65,12 @@ TaskName = Annotated[
     str, typer.Option(help="what is trained: a name in the table of pipeline.training.tasks")
 ]
 Choosing = Annotated[
-    int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")
+    int | None, whole("how many of them settle the thresholds; every second one when absent", least=0)
 ]
 Transplants = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="share of subjects whose lesion is cut out of another subject")
+    float, number("share of subjects whose lesion is cut out of another subject", most=1.0)
 ]
+Threads = Annotated[int, whole("threads of one process", most=1024)]
 Maps = Annotated[
     Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")
 ]
@@ -69,14 +80,12 @@ Maps = Annotated[
 def synthesize(
     task: TaskName = "lesion",
     out: Annotated[Path | None, typer.Option(help="folder for samples")] = None,
-    count: Annotated[
-        int | None, typer.Option(help="how many; endless, following a trainer, when absent")
-    ] = None,
-    seed: int = 0,
-    stride: int = 1,
+    count: Annotated[int | None, whole("how many; endless, following a trainer, when absent")] = None,
+    seed: Annotated[int, whole("seed of the first subject", least=0, most=VALIDATION_SEED - 1)] = 0,
+    stride: Annotated[int, whole("step between seeds, for several processes on one pool")] = 1,
     lesion_maps: Maps = None,
     transplants: Transplants = 0.0,
-    reuse: Annotated[float, typer.Option(help="how often a trainer may use each sample")] = 1.0,
+    reuse: Annotated[float, above_zero("how often a trainer may use each sample")] = 1.0,
     demo: Annotated[Path | None, typer.Option(help="write the demonstration study here instead")] = None,
 ) -> None:
     """Make synthetic samples, or the demonstration study."""
@@ -90,6 +99,7 @@ def synthesize(
 
     if out is None:
         raise typer.BadParameter("say where to write: --out FOLDER")
+    check_subjects(seed, count or 1, stride)
     maps = list_maps(lesion_maps, held_out=False) if lesion_maps else []
     fill_pool(
         Pool(out),
@@ -106,22 +116,20 @@ def synthesize(
 def train(
     out: Annotated[Path, typer.Option(help="folder of the run: pool, checkpoints, curves")],
     task: TaskName = "lesion",
-    minutes: Annotated[float, typer.Option(help="length of the whole run")] = 60.0,
-    steps: Annotated[int, typer.Option(help="steps of the whole run")] = 1_000_000,
-    piece_minutes: Annotated[
-        float | None, typer.Option(help="stop after so long; the same command goes on")
-    ] = None,
-    learning_rate: float = 1.5e-3,
-    crop_share: float = 0.8,
-    batch: Annotated[int, typer.Option(help="samples of one step; more than 1 on a GPU")] = 1,
+    minutes: Annotated[float, above_zero("length of the whole run")] = 60.0,
+    steps: Annotated[int, whole("steps of the whole run")] = 1_000_000,
+    piece_minutes: Annotated[float | None, above_zero("stop after so long; the same command goes on")] = None,
+    learning_rate: Annotated[float, above_zero("largest step of the optimiser", most=1.0)] = 1.5e-3,
+    crop_share: Annotated[float, number("share of the steps on random crops", most=1.0)] = 0.8,
+    batch: Annotated[int, whole("samples of one step; more than 1 on a GPU")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto")] = "cpu",
-    seed: int = 0,
-    threads: int = 1,
+    seed: Annotated[int, run_seed()] = 0,
+    threads: Threads = 1,
     generators: Annotated[
-        int, typer.Option(help="generator processes to start; 0 when one runs already")
+        int, whole("generator processes to start; 0 when one runs already", least=0, most=1024)
     ] = 1,
-    validation: Annotated[int, typer.Option(help="number of validation subjects")] = 16,
-    validate_every_s: float = 300.0,
+    validation: Annotated[int, whole("number of validation subjects")] = 16,
+    validate_every_s: Annotated[float, above_zero("seconds between validations")] = 300.0,
     init: Annotated[
         Path | None, typer.Option(help="checkpoint, or a bundle's model.onnx, to start from")
     ] = None,
@@ -154,7 +162,7 @@ def train(
         minutes, steps, piece_minutes, learning_rate, validate_every_s,
         crop_share=crop_share, batch=batch, seed=seed, compiled=compiled, device=device,
     )  # fmt: skip
-    with run_generators(Pool(out / "pool"), chosen_task, seed * 1_000_000, maps, generators) as check:
+    with run_generators(Pool(out / "pool"), chosen_task, seed * RUN_SUBJECTS, maps, generators) as check:
         whole_task = replace(chosen_task, transplants=0.0)
         cases = write_validation_set(out / "validation", whole_task, validation, unseen)
         with progress_bar(out.name) as (report, advance):
@@ -209,14 +217,13 @@ def validate(
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     brain: Annotated[str, typer.Option(help="brain extractor for whole heads")] = "brain-extractor-3mm",
     task: TaskName = "lesion",
-    count: int = 60,
+    count: Annotated[int, whole("how many samples or heads")] = 60,
     choosing: Annotated[
         int | None,
-        typer.Option(
-            help=(
-                "the first so many settle thresholds and are not scored; when absent every second "
-                "one for a checkpoint, none for a bundle"
-            )
+        whole(
+            "the first so many settle thresholds and are not scored; when absent every second "
+            "one for a checkpoint, none for a bundle",
+            least=0,
         ),
     ] = None,
     table: Annotated[
@@ -228,7 +235,7 @@ def validate(
             "--settle", help="only say which threshold and peak suit a bundle on --choosing samples"
         ),
     ] = False,
-    threads: int = 1,
+    threads: Threads = 1,
     lesion_maps: Maps = None,
 ) -> None:
     """Score a checkpoint on held-out samples, or a bundle on the same samples or on whole heads.
@@ -291,17 +298,17 @@ def export(
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     task: TaskName = "lesion",
     version: str = "0.1.0",
-    count: Annotated[int, typer.Option(help="how many held-out samples")] = 40,
+    count: Annotated[int, whole("how many held-out samples")] = 40,
     choosing: Choosing = None,
     proved: Annotated[
-        int, typer.Option(help="on how many fresh cases to compare the exported files with torch")
+        int, whole("on how many fresh cases to compare the exported files with torch", least=2)
     ] = 30,
-    seed: int = 0,
+    seed: Annotated[int, run_seed("that of the run, for the manifest")] = 0,
     compute: str = "2 CPU cores, bf16",
     sections: Annotated[
         Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")
     ] = None,
-    threads: int = 1,
+    threads: Threads = 1,
     lesion_maps: Maps = None,
 ) -> None:
     """Write a model bundle: ONNX with Float16 weights, manifest and card."""

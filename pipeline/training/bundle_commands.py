@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.counts import counted
+from pipeline.training.bounds import whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 def prove(
     bundle: Annotated[Path, typer.Argument(help="folder of a bundle: models/NAME/VERSION")],
-    count: Annotated[int, typer.Option(help="fresh cases")] = 30,
-    threads: int = 1,
+    count: Annotated[int, whole("fresh cases", least=2)] = 30,
+    threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
     """Write the proof of a bundle whose training weights are gone.
 
@@ -53,12 +54,12 @@ def measure(
     lesion_maps: Annotated[
         Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")
     ] = None,
-    implants: Annotated[int, typer.Option(help="held-out outlines to paint into each real head")] = 4,
+    implants: Annotated[int, whole("held-out outlines to paint into each real head")] = 4,
     heads: Annotated[
         int,
-        typer.Option(help="synthetic heads for the share of cortical lesions that is kept; 0 to leave out"),
+        whole("synthetic heads for the share of cortical lesions that is kept; 0 to leave out", least=0),
     ] = 40,
-    threads: int = 1,
+    threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
     """Send real heads through the shipped path and write what the cards say about it."""
     import json

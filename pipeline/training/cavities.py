@@ -17,9 +17,9 @@ from pipeline.inference.session import open_network
 from pipeline.plan import Recipe
 from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.records import Volume
+from pipeline.training.bounds import VALIDATION_SEED
 from pipeline.training.implant import paint_cases
 from pipeline.training.measure_real import combinations_of, find_nothing, run_case, score_lesion
-from pipeline.training.pool import VALIDATION_SEED
 from pipeline.training.real_cases import RealCase
 from pipeline.training.synthesis.anatomy import load_anatomy
 from pipeline.training.synthesis.subject import synthesise_head_case

@@ -11,8 +11,10 @@ from typing import Annotated
 
 import typer
 
+from pipeline.training.bounds import run_seed, whole
+
 Choosing = Annotated[
-    int | None, typer.Option(help="how many of them settle the thresholds; every second one when absent")
+    int | None, whole("how many of them settle the thresholds; every second one when absent", least=0)
 ]
 Maps = Annotated[
     Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")
@@ -26,17 +28,17 @@ def export_triplanar(
     samples: Annotated[Path, typer.Option(help="folder for the held-out samples; made when missing")],
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     version: str = "0.1.0",
-    count: Annotated[int, typer.Option(help="how many held-out samples")] = 40,
+    count: Annotated[int, whole("how many held-out samples")] = 40,
     choosing: Choosing = None,
     proved: Annotated[
-        int, typer.Option(help="on how many fresh cases to compare the exported files with torch")
+        int, whole("on how many fresh cases to compare the exported files with torch", least=2)
     ] = 6,
-    seed: int = 0,
+    seed: Annotated[int, run_seed("that of the run, for the manifest")] = 0,
     compute: str = "2 CPU cores, bf16",
     sections: Annotated[
         Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")
     ] = None,
-    threads: int = 1,
+    threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
     lesion_maps: Maps = None,
 ) -> None:
     """Write the bundle of three 2D networks and their majority."""
@@ -71,17 +73,17 @@ def export_proposal(
     samples: Annotated[Path, typer.Option(help="folder for the held-out samples; made when missing")],
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     version: str = "0.1.0",
-    count: Annotated[int, typer.Option(help="how many held-out samples")] = 40,
+    count: Annotated[int, whole("how many held-out samples")] = 40,
     choosing: Choosing = None,
     proved: Annotated[
-        int, typer.Option(help="on how many fresh cases to compare the exported files with torch")
+        int, whole("on how many fresh cases to compare the exported files with torch", least=2)
     ] = 6,
-    seed: int = 0,
+    seed: Annotated[int, run_seed("that of the run, for the manifest")] = 0,
     compute: str = "2 CPU cores, bf16",
     sections: Annotated[
         Path | None, typer.Option(help="JSON: heading to Markdown, further parts of the card")
     ] = None,
-    threads: int = 1,
+    threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
     lesion_maps: Maps = None,
 ) -> None:
     """Write the bundle of 2D proposals, a coarse pass and a 3D network for regions."""

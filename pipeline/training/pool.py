@@ -16,13 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.training.bounds import VALIDATION_SEED
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.synthesis.anatomy import load_anatomy
 from pipeline.training.synthesis.subject import Case
 from pipeline.training.tasks import Task
-
-VALIDATION_SEED = 9_000_000
-"""Validation subjects are drawn from seeds from here on, training subjects from below."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,10 @@ def fill_pool(
             time.sleep(0.5)
         seed = first_seed + number * stride
         if seed >= VALIDATION_SEED:
-            raise ValueError(f"seed {seed} would reach into the validation subjects")
+            raise TrainingProblem(
+                f"the seed {seed} belongs to the validation subjects, which begin at {VALIDATION_SEED}: "
+                "start with a smaller seed"
+            )
         pool.write(number * stride + first_seed % stride, task.synthesise(anatomy, seed, maps))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import BundleError
 from pipeline.training.agreement import CaseAgreement, ProofCase, prove_equivalence
-from pipeline.training.pool import VALIDATION_SEED
+from pipeline.training.bounds import VALIDATION_SEED
 from pipeline.training.synthesis.anatomy import load_anatomy
 from pipeline.training.tasks import Task, keep_channels
 

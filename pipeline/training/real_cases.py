@@ -119,6 +119,23 @@ def single_cases(data: Path) -> Iterator[RealCase]:
             )
 
 
+def further_cases(data: Path) -> Iterator[RealCase]:
+    """Yield heads without a stroke that no training saw: T1 of other vendors, an MS pair in MNI space."""
+    for name in ("siemens-skyra", "uih-umr770"):
+        path = data / "real-heads" / f"{name}-t1.nii.gz"
+        if path.exists():
+            yield RealCase(name, {"t1": read_nifti(path)}, "t1", {"t1": np.eye(4)}, stroke_free=True)
+    paths = {
+        role: data
+        / "ms-t1flair-mask-p07"
+        / f"{prefix}_N4_noneck_reduced_winsor_regtoFLAIR_brain_N4_regtoMNI.nii.gz"
+        for role, prefix in (("t1", "T1"), ("flair", "FLAIR"))
+    }
+    if all(path.exists() for path in paths.values()):
+        images = {role: read_nifti(path) for role, path in paths.items()}
+        yield RealCase("p07", images, "flair", {role: np.eye(4) for role in images}, stroke_free=True)
+
+
 def read_dicom_folder(folder: Path) -> Volume:
     """Read one classic series with SimpleITK."""
     import SimpleITK

@@ -88,8 +88,8 @@ def read_slices(folder: Path, split: Split | Literal["all"] = "all") -> list[Rea
     return slices
 
 
-def train_maps(maps: list[Path], subjects: set[int]) -> list[Path]:
-    """Return the lesion maps of people to train on: `subjects` of the slice files whose split is train.
+def maps_of(split: Split, maps: list[Path], subjects: set[int]) -> list[Path]:
+    """Return the lesion maps of the people of one split: `subjects` of the slice files.
 
     A map's number is in its file name (`bwsrsub-1000_lesion.nii.gz`). Maps of people without slices are kept
     out: they are measured elsewhere.
@@ -97,7 +97,7 @@ def train_maps(maps: list[Path], subjects: set[int]) -> list[Path]:
     chosen = []
     for path in maps:
         digits = "".join(character for character in path.name.partition("_")[0] if character.isdigit())
-        if digits and int(digits) in subjects and split_of(int(digits)) == "train":
+        if digits and int(digits) in subjects and split_of(int(digits)) == split:
             chosen.append(path)
     return chosen
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from pipeline.plan import Recipe
 from pipeline.records import Volume
+from pipeline.training.bounds import VALIDATION_SEED
 from pipeline.training.measure_real import Row, measure_truths
-from pipeline.training.pool import VALIDATION_SEED
 from pipeline.training.real_cases import RealCase
 from pipeline.training.synthesis.anatomy import load_anatomy
 from pipeline.training.synthesis.subject import WHOLE_GRID, synthesise_whole_head

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.training.bounds import VALIDATION_SEED, above_zero, check_subjects, number, run_seed, whole
+
 
 class SplitName(StrEnum):
     """People of which split."""
@@ -26,7 +28,7 @@ def score_slices(
     ] = SplitName.TEST,
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     table: Annotated[Path | None, typer.Option("--csv", help="one line for each slice")] = None,
-    threads: int = 1,
+    threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
     """Score a bundle on real slices, by all that the bundle holds.
 
@@ -55,9 +57,9 @@ def score_slices(
 
 def synthesize_volumes(
     out: Annotated[Path, typer.Option(help="folder of the pool")],
-    count: Annotated[int, typer.Option(help="how many; 15 MB each")] = 300,
-    seed: int = 0,
-    stride: Annotated[int, typer.Option(help="step between seeds, for several processes on one pool")] = 1,
+    count: Annotated[int, whole("how many; 15 MB each")] = 300,
+    seed: Annotated[int, whole("seed of the first volume", least=0, most=VALIDATION_SEED - 1)] = 0,
+    stride: Annotated[int, whole("step between seeds, for several processes on one pool")] = 1,
     lesion_maps: Annotated[
         Path | None, typer.Option("--lesion-maps", help="folder of real lesion maps in MNI space (NIfTI)")
     ] = None,
@@ -68,6 +70,7 @@ def synthesize_volumes(
     """Make synthetic volumes at 1 mm, of which `train-planes` takes slices at every position."""
     from pipeline.training.volume_pool import VolumePool, fill_volumes
 
+    check_subjects(seed, count, stride)
     fill_volumes(VolumePool(out), seed, count, _train_maps(lesion_maps, slices), stride=stride)
 
 
@@ -80,7 +83,7 @@ def paint_volumes(
     slices: Annotated[
         Path, typer.Option(help="folder of real slices: only its train people's maps are drawn")
     ],
-    count: Annotated[int, typer.Option(help="painted copies of each head")] = 14,
+    count: Annotated[int, whole("painted copies of each head", most=1000)] = 14,
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     brain: Annotated[
         str, typer.Option(help="NAME or NAME/VERSION of the brain extractor")
@@ -110,19 +113,17 @@ def train_planes(
     out: Annotated[Path, typer.Option(help="folder of the run: checkpoints and curve.csv")],
     slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
     pool: Annotated[Path, typer.Option(help="folder of synthetic volumes")],
-    minutes: Annotated[float, typer.Option(help="length of the whole run")] = 240.0,
-    piece_minutes: Annotated[
-        float | None, typer.Option(help="stop after so long; the same command goes on")
-    ] = None,
-    real_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of real slices in a step")] = 0.5,
-    batch: int = 8,
+    minutes: Annotated[float, above_zero("length of the whole run")] = 240.0,
+    piece_minutes: Annotated[float | None, above_zero("stop after so long; the same command goes on")] = None,
+    real_share: Annotated[float, number("share of real slices in a step", most=1.0)] = 0.5,
+    batch: Annotated[int, whole("slices of one step", least=2)] = 8,
     held: Annotated[
         Path | None,
         typer.Option(help="folder of volumes to check on, from seeds that the pool does not have"),
     ] = None,
-    check_every_s: float = 300.0,
-    seed: int = 0,
-    threads: int = 1,
+    check_every_s: Annotated[float, above_zero("seconds between checks")] = 300.0,
+    seed: Annotated[int, run_seed("0 to 8: which slices are drawn, and how they are varied")] = 0,
+    threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
     """Train the planes on real slices and synthetic volumes.
 
@@ -152,14 +153,14 @@ def train_planes(
 
 def export_planes(
     run: Annotated[Path, typer.Option(help="folder of the run")],
-    minute: Annotated[int, typer.Option(help="which averaged weights: the minute in their file names")],
+    minute: Annotated[int, whole("which averaged weights: the minute in their file names", least=0)],
     facts: Annotated[
         Path,
         typer.Option(
             help="JSON: trained_on, data, facts, cuts, measured and sections of the manifest and the card"
         ),
     ],
-    version: str,
+    version: Annotated[str, typer.Option(help="version of the bundle, such as 0.3.0")],
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
 ) -> None:
     """Write the bundle of the planes at 1 mm."""
@@ -184,7 +185,7 @@ def export_planes(
 
 def _train_maps(lesion_maps: Path | None, slices: Path | None) -> list[Path]:
     from pipeline.training.problem import TrainingProblem
-    from pipeline.training.real_slices import subjects_of, train_maps
+    from pipeline.training.real_slices import maps_of, subjects_of
     from pipeline.training.synthesis.lesion_maps import check_maps
 
     if lesion_maps is None:
@@ -193,7 +194,7 @@ def _train_maps(lesion_maps: Path | None, slices: Path | None) -> list[Path]:
         raise TrainingProblem(
             "--lesion-maps needs --slices: without them nobody knows whose maps may be trained on"
         )
-    maps = train_maps(sorted(lesion_maps.glob("*.nii.gz")), subjects_of(slices))
+    maps = maps_of("train", sorted(lesion_maps.glob("*.nii.gz")), subjects_of(slices))
     if not maps:
         raise TrainingProblem(f"{lesion_maps} holds no map of a person to train on")
     check_maps(maps)

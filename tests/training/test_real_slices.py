@@ -14,10 +14,10 @@ from pipeline.training.real_slices import (
     SPLITS,
     RealSlice,
     SliceError,
+    maps_of,
     read_slices,
     split_of,
     subjects_of,
-    train_maps,
 )
 from pipeline.training.score_slices import (
     area_correlation,
@@ -56,7 +56,7 @@ def test_only_the_maps_of_people_to_train_on_are_drawn(folder: Path) -> None:
         Path("atlas.nii.gz")
     ]
 
-    chosen = train_maps(maps, subjects_of(folder))
+    chosen = maps_of("train", maps, subjects_of(folder))
 
     numbers = [int(path.name[8:].split("_")[0]) for path in chosen]
     assert numbers == [number for number in PEOPLE if split_of(number) == "train"]
