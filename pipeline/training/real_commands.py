@@ -35,6 +35,7 @@ def measure_volumes(
         list[Images] | None, typer.Option(help="which images are sent; may be repeated; all when absent")
     ] = None,
     copies: Annotated[int, whole("outlines to paint into each head; 0: plain heads only", least=0)] = 3,
+    plain: Annotated[bool, typer.Option(help="measure the heads without a painted lesion too")] = True,
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     brain: Annotated[
         str, typer.Option(help="NAME or NAME/VERSION of the brain extractor")
@@ -68,7 +69,7 @@ def measure_volumes(
         writer = csv.DictWriter(stream, [field.name for field in fields(VolumeRow)])
         writer.writeheader()
         for row in itertools.chain(
-            measure_plain(heads, recipes, combinations),
+            measure_plain(heads if plain else [], recipes, combinations),
             measure_painted(take_people(heads), recipes, combinations, maps, copies),
         ):
             rows.append(row)
