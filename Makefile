@@ -5,6 +5,9 @@ INSTALLED := .venv/.installed
 INSTALLED_TEST := .venv/.installed-test
 INSTALLED_TRAIN := .venv/.installed-train
 
+# Compiled modules are kept, whatever the shell says: the tests start the programs some hundred times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-faults test-train check bench lock
 
 demo: $(INSTALLED)  ## one synthetic study through the whole node, result shown

@@ -14,6 +14,21 @@ import pytest
 import structlog
 
 ROOT = Path(__file__).resolve().parent.parent
+# `timeout` of pyproject.toml.
+DEFAULT_TIMEOUT_S = 120.0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow modules that may take longest first, so that two workers end together."""
+    allowed_s: dict[str, float] = {}
+    for item in items:
+        if {"slow", "tools", "faults"} & {mark.name for mark in item.iter_markers()}:
+            timeout = item.get_closest_marker("timeout")
+            seconds = timeout.args[0] if timeout and timeout.args else DEFAULT_TIMEOUT_S
+            module = item.nodeid.partition("::")[0]
+            allowed_s[module] = allowed_s.get(module, 0.0) + seconds
+    items.sort(key=lambda item: -allowed_s.get(item.nodeid.partition("::")[0], 0.0))
 
 
 def find_tool(name: str, ci: bool) -> str:

@@ -22,15 +22,13 @@ from dicomnode.results.companions.objects import build_key_objects, build_pdf, b
 from dicomnode.results.companions.page_content import describe_result, page_of_refusal
 from dicomnode.results.companions.preview import draw_montage
 from dicomnode.results.forms import PARTS, settle
-from dicomnode.results.headers import (
+from dicomnode.results.headers.identity import (
     carry_identity,
     copy_identity,
     find_lost_identity,
-    read_header,
-    read_source,
     repair_identity,
-    repair_template,
 )
+from dicomnode.results.headers.source import read_header, read_source, repair_template
 from dicomnode.results.parts import AnswerParts, StudyParts
 from dicomnode.results.provenance import describe_algorithm, plan_provenance
 from dicomnode.results.records import AnswerContext, EncodedResult

@@ -1,10 +1,7 @@
-"""Orthanc as the PACS: it routes studies to the node, keeps and proves the results, asks us for proof, is queried and pulled from."""
+"""Orthanc as the PACS: it keeps and proves results, asks us for proof, is queried and pulled from. Its routing: test_orthanc_guide.py."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,12 +25,9 @@ from dicomnode.network.sender import send_files
 from dicomnode.network.stow import find_by_qido, stow_files
 from dicomnode.records import Conclusion
 from dicomnode.settings.config import parse_config
-from dicomnode.simulator.author import write_series
-from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
 from dicomnode.states import Outcome
-from tests.factories.head import head_series, study_uid
 from tests.factories.instances import write_instances
 from tests.factories.ledger import STUDY, LedgerStory, new_ledger
 from tests.factories.orthanc import Orthanc, running_orthanc
@@ -220,43 +214,3 @@ def test_results_are_stored_by_stow_and_found_by_qido(orthanc: Orthanc, tmp_path
         "POST", "/tools/find", {"Level": "Instance", "Query": {"StudyInstanceUID": "2.25.77"}}
     )
     assert len(kept) == 2
-
-
-@pytest.mark.timeout(900)
-def test_a_study_that_orthanc_routes_is_answered_into_it_and_proved(
-    tmp_path: Path, require_tool: Callable[[str], str]
-) -> None:
-    uid = study_uid("orthanc")
-    images = write_series(head_series("flair", "orthanc"), tmp_path / "study")
-    with running_orthanc(require_tool("Orthanc"), tmp_path / "orthanc", auto_forward=True) as orthanc:
-        settings = f'confirm = "commitment"\n[[peers]]\nae_title = "ORTHANC"\nport = {orthanc.dicom_port}\n[study]\nquiet_s = 20\n'
-        with NodeProcesses(tmp_path / "node", "ORTHANC", orthanc.dicom_port, settings) as node:
-            orthanc.introduce(AE_TITLE, node.port())
-            send_files(images, orthanc.destination, calling_ae="SCANNER", timeout_s=60)
-
-            def deliveries() -> list[dict[str, Any]]:
-                if not any(
-                    row["StudyInstanceUID"] == uid
-                    for row in json.loads(ask(node, "status", "--json"))["studies"]
-                ):
-                    return []
-                return list(json.loads(ask(node, "why", uid, "--json"))["deliveries"])
-
-            wait_for(lambda: deliveries() and {one["state"] for one in deliveries()} == {"confirmed"}, 800)
-            told = ask(node, "why", uid)
-            node.check()
-            pairs = [
-                (str(MRImageStorage), str(dcmread(path, stop_before_pixels=True).SOPInstanceUID))
-                for path in images
-            ]
-            assert orthanc.commitment(pairs)["Status"] == "Success"
-        kept = {modality: orthanc.instances(modality) for modality in ("SEG", "SR")}
-    assert "seg to pacs: confirmed" in told
-    assert "the peer committed itself to keep it (storage commitment)" in told
-    assert [len(uids) for uids in kept.values()] == [1, 1]
-    assert len(images) > 10
-
-
-def ask(node: NodeProcesses, *words: str) -> str:
-    command = [sys.executable, "-m", "dicomnode", *words, "--config", str(node.config)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout

@@ -1,4 +1,4 @@
-"""Orthanc as the archive of a test: a process of its own on free ports of this machine, with its DICOMweb plug-in."""
+"""Orthanc as the archive of a test: a process on free ports of this machine, with its DICOMweb plug-in."""
 
 from __future__ import annotations
 
@@ -18,15 +18,6 @@ from dicomnode.settings.config import DestinationSettings
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 AE_TITLE = "ORTHANC"
 _START_S = 60.0
-
-# What a site's own routing rule looks like: every MR image that comes is sent on to the node.
-_AUTO_FORWARD = """
-function OnStoredInstance(instanceId, tags, metadata, origin)
-  if tags['Modality'] == 'MR' and origin['RequestOrigin'] ~= 'Lua' then
-    SendToModality(instanceId, 'node')
-  end
-end
-"""
 
 
 @dataclass(frozen=True)
@@ -70,11 +61,13 @@ class Orthanc:
             entry["MainDicomTags"]["SOPInstanceUID"] for entry in self.rest("POST", "/tools/find", query)
         )
 
-    def commitment(self, references: Sequence[tuple[str, str]], timeout_s: float = 60) -> dict[str, Any]:
-        """Have it ask the node to commit itself, and return what it was told."""
+    def commitment(
+        self, references: Sequence[tuple[str, str]], timeout_s: float = 60, *, node: str = "node"
+    ) -> dict[str, Any]:
+        """Have it ask the node, by the name that it has for it, to commit itself; return the answer."""
         path = self.rest(
             "POST",
-            "/modalities/node/storage-commitment",
+            f"/modalities/{node}/storage-commitment",
             {"DicomInstances": [list(pair) for pair in references]},
         )["Path"]
         end = time.monotonic() + timeout_s
@@ -92,21 +85,18 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(program: str, folder: Path, *, auto_forward: bool = False) -> Iterator[Orthanc]:
-    """Start Orthanc with everything it keeps below `folder`; it is stopped at the end. With `auto_forward` MR images are sent on to the node."""
+def running_orthanc(program: str, folder: Path) -> Iterator[Orthanc]:
+    """Start Orthanc with everything it keeps below `folder`; it is stopped at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    rule = folder / "forward.lua"
-    rule.write_text(_AUTO_FORWARD)
-    place = Orthanc(free_port(), free_port())
+    address = Orthanc(free_port(), free_port())
     settings = {
         "Name": "test",
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
-        "HttpPort": place.http_port,
-        "DicomPort": place.dicom_port,
+        "HttpPort": address.http_port,
+        "DicomPort": address.dicom_port,
         "DicomAet": AE_TITLE,
         "DicomModalitiesInDatabase": True,
-        "LuaScripts": [str(rule)] if auto_forward else [],
         "AuthenticationEnabled": False,
         "RemoteAccessAllowed": False,
         "Plugins": [str(DICOMWEB_PLUGIN)],
@@ -120,13 +110,20 @@ def running_orthanc(program: str, folder: Path, *, auto_forward: bool = False) -
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings), encoding="utf-8")
+    with orthanc_process(program, path, address):
+        yield address
+
+
+@contextmanager
+def orthanc_process(program: str, configuration: Path, address: Orthanc) -> Iterator[None]:
+    """Run Orthanc on a configuration, a file or a folder of files, that gives it the ports of `address`."""
     with (
-        (folder / "orthanc.log").open("wb") as log,
-        subprocess.Popen([program, str(path)], stdout=log, stderr=log) as process,
+        (configuration.parent / "orthanc.log").open("wb") as log,
+        subprocess.Popen([program, str(configuration)], stdout=log, stderr=log) as process,
     ):
         try:
-            _wait_until_it_answers(place, process)
-            yield place
+            _wait_until_it_answers(address, process)
+            yield
         finally:
             process.terminate()
             process.wait(timeout=30)
@@ -140,11 +137,11 @@ def free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(place: Orthanc, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_it_answers(address: Orthanc, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_S
     while True:
         try:
-            urllib.request.urlopen(f"{place.url}/system", timeout=5).close()
+            urllib.request.urlopen(f"{address.url}/system", timeout=5).close()
         except OSError:
             assert process.poll() is None, "Orthanc ended at its start; see orthanc.log"
             assert time.monotonic() < deadline, "Orthanc does not answer"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,49 +14,21 @@ import typer.main
 
 import dicomnode
 from dicomnode.commands.cli import cli
+from dicomnode.settings.config import load_config
 from scripts import architecture
 from scripts.house import ROOMS
+from tests.factories.fences import blocks_of, command_lines, pages_of
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = typer.main.get_command(cli)
-PAGES = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "SECURITY.md",
-    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs" / "guides").glob("*.md"))),
-    *(
-        f"docs/{name}.md"
-        for name in (
-            "architecture",
-            "commands",
-            "conformance",
-            "intended-use",
-            "bring-your-model",
-            "offline",
-            "python",
-            "destinations",
-            "model-bundle",
-            "monitoring",
-            "operation",
-            "states",
-            "training",
-            "web",
-        )
-    ),
-]
-
-
-def code_lines(text: str) -> Iterator[str]:
-    """Every line of the fenced blocks of a page, continued lines joined, comments taken off."""
-    for block in re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            yield line.split("  #")[0].strip()
+PAGES = pages_of(ROOT)
+# Their blocks of TOML are parts of a bundle's model.toml.
+OF_BUNDLES = ["docs/model-bundle.md"]
 
 
 def commands_of(text: str) -> list[list[str]]:
     """Each `dicomnode ...` command of a page as its words."""
-    lines = [re.sub(r"^(sudo (-u \S+ )?)?(\S*/)?(?=dicomnode )", "", line) for line in code_lines(text)]
+    lines = [re.sub(r"^(sudo (-u \S+ )?)?(\S*/)?(?=dicomnode )", "", line) for line in command_lines(text)]
     inline = re.findall(r"`(dicomnode [a-z][^`]*)`", text)
     return [shlex.split(line)[1:] for line in [*lines, *inline] if line.startswith("dicomnode ")]
 
@@ -108,13 +80,35 @@ def test_commands_in_pages_exist(repo_root: Path, page: str) -> None:
 
 
 def test_command_check_can_fail() -> None:
-    text = "```bash\nsudo -u dicomnode /opt/x/dicomnode frobnicate\ndicomnode send DIR --too X\ndicomnode models list --json\n```\n"
+    text = (
+        "```bash\nsudo -u dicomnode /opt/x/dicomnode frobnicate\n```\n"
+        "1. In a list:\n\n   ```bash\n   dicomnode send DIR --too X\n   dicomnode models list --json\n   ```\n"
+    )
 
     assert [problem_of(words) for words in commands_of(text)] == [
         "no command 'frobnicate'",
         "no option '--too'",
         None,
     ]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_settings_shown_in_pages_are_taken_by_the_node(repo_root: Path, tmp_path: Path, page: str) -> None:
+    text = (repo_root / page).read_text(encoding="utf-8")
+    for block in blocks_of(text, ["toml"]):
+        if page in OF_BUNDLES:
+            assert tomllib.loads(block.text)
+            continue
+        (tmp_path / f"line-{block.line}.toml").write_text(block.text, encoding="utf-8")
+        load_config(tmp_path / f"line-{block.line}.toml")
+    for block in blocks_of(text, ["json"]):
+        assert json.loads(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_block_of_a_page_escapes_the_checks(repo_root: Path, page: str) -> None:
+    text = (repo_root / page).read_text(encoding="utf-8")
+    assert len(re.findall(r"^ *```", text, flags=re.MULTILINE)) == 2 * len(list(blocks_of(text)))
 
 
 def test_the_command_page_names_every_command(repo_root: Path) -> None:

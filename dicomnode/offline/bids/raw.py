@@ -30,7 +30,7 @@ from dicomnode.offline.bids.sidecar import (
     identify_study,
 )
 from dicomnode.records import IndexedInstance
-from dicomnode.results.headers import read_header as read_dataset
+from dicomnode.results.headers.source import read_header as read_dataset
 from dicomnode.settings.config import Config
 from dicomnode.study.headers import read_header
 from dicomnode.volumes.nifti import write_nifti

@@ -27,7 +27,7 @@ from pydicom.uid import (
 from dicomnode.results.companions.key_pictures import KeyPicture
 from dicomnode.results.companions.page import PIXELS_PER_INCH, PageContent, draw_pages
 from dicomnode.results.companions.pdf import write_pdf
-from dicomnode.results.headers import copy_identity
+from dicomnode.results.headers.identity import copy_identity
 from dicomnode.results.parts import StudyParts
 from dicomnode.results.provenance import MANUFACTURER, PRODUCT, describe_equipment, freeze_document
 from dicomnode.results.report.document import observe

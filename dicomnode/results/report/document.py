@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID, MRImageStorage
 
 from dicomnode.records import ResultFile
-from dicomnode.results.headers import first_frame_header
+from dicomnode.results.headers.source import first_frame_header
 from dicomnode.results.parts import StudyParts
 from dicomnode.results.provenance import (
     MANUFACTURER,

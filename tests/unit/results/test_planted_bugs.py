@@ -11,9 +11,10 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
-from dicomnode.results import build, headers, segments
+from dicomnode.results import build, segments
 from dicomnode.results.build import build_answer, encode
 from dicomnode.results.companions import key_pictures, objects
+from dicomnode.results.headers import geometry, identity, source
 from dicomnode.results.records import EncodedResult
 from dicomnode.results.report import document, lesions
 from dicomnode.results.seg import segmentation
@@ -77,9 +78,9 @@ def wrong_text(keyword: str, text: str) -> Plant:
     """Let the header writer give every object another value of an identifying element."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        real = headers._carried_texts
+        real = identity._carried_texts
         patch.setattr(
-            headers,
+            identity,
             "_carried_texts",
             lambda source, asked: (text,) if asked == keyword else real(source, asked),
         )
@@ -174,24 +175,24 @@ BUGS: dict[str, tuple[Plant, str]] = {
     "wrong study ID": (wrong_text("StudyID", "X1"), "StudyID differs"),
     "wrong study date": (wrong_text("StudyDate", "19010101"), "StudyDate differs"),
     "wrong study UID": (
-        wrap(headers, "_repair_image", with_element("StudyInstanceUID", "1.2.3")),
+        wrap(source, "_repair_image", with_element("StudyInstanceUID", "1.2.3")),
         "another study",
     ),
     "wrong frame of reference": (
-        wrap(headers, "_repair_image", with_element("FrameOfReferenceUID", "1.2.3")),
+        wrap(source, "_repair_image", with_element("FrameOfReferenceUID", "1.2.3")),
         "frame of reference",
     ),
     "wrong image class": (
-        wrap(headers, "_repair_image", with_element("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2")),
+        wrap(source, "_repair_image", with_element("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2")),
         "SOP class",
     ),
     "wrong source series": (
-        wrap(headers, "_repair_image", with_element("SeriesInstanceUID", "1.2.3")),
+        wrap(source, "_repair_image", with_element("SeriesInstanceUID", "1.2.3")),
         "series",
     ),
     "shifted source": (
         wrap(
-            headers,
+            geometry,
             "_decimals",
             lambda values: [*values[:-1], values[-1] + 1] if len(values) == 3 else values,
         ),

@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import StudyRefused
 from dicomnode.results.build import build_answer, build_refusal
-from dicomnode.results.headers import read_header, read_source, repair_identity
+from dicomnode.results.headers.identity import repair_identity
+from dicomnode.results.headers.source import read_header, read_source
 from dicomnode.results.verify.gate import read_back, verify_answer, verify_refusal
 from dicomnode.states import Outcome
 from tests.factories.results import Answered, answered_study, make_result, texts_of

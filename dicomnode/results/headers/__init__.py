@@ -1,0 +1,1 @@
+"""Headers of the source images: what a result may take from them."""
