@@ -150,3 +150,20 @@ def compare_weights(
         f"TOST with a margin of {result.margin:g}: p = {result.p_value:.1e}, "
         f"{'equivalent' if result.equivalent else 'NOT shown to be equivalent'}"
     )
+
+
+def compare_real(
+    slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
+    pool: Annotated[Path, typer.Option(help="folder of synthetic volumes of synthesize-volumes")],
+) -> None:
+    """Print the quartiles of real and synthetic axial slices, and which are within 10 %.
+
+    The real ones are those of train people: nothing is fitted to others.
+    """
+    from pipeline.training.compare_real import compare_slices, read_synthetic
+    from pipeline.training.real_slices import read_slices
+    from pipeline.training.volume_pool import VolumePool
+
+    synthetic = read_synthetic(VolumePool(pool))
+    real = [item for item in read_slices(slices, "train") if item.plane == "axial"]
+    typer.echo(compare_slices(real, synthetic))
