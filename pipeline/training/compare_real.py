@@ -150,7 +150,7 @@ def compare_slices(real: Sequence[RealSlice], synthetic: Sequence[RealSlice]) ->
     lines = [
         (
             f"{counted(len(real), 'real axial slice')}, {counted(len(synthetic), 'synthetic one')}. "
-            "Levels are relative to the brain's median, or to the median of the deep brain where that is said."
+            "Levels are relative to the brain's median, or to that of the deep brain where it says so."
         ),
         "",
         "| measure | real: 25 / 50 / 75 % | synthetic: 25 / 50 / 75 % | n | within 10 % |",
