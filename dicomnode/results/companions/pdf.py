@@ -18,6 +18,8 @@ from PIL import Image
 
 POINTS_PER_INCH = 72.0
 _CODES = 256
+# Of zlib: nine takes three times as long for 4 % fewer bytes.
+_COMPRESSION = 6
 # From the first to the last letter of Hebrew, Arabic and its supplements and presentation forms, with what
 # stands between them.
 _LETTER = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]"
@@ -165,7 +167,7 @@ def _picture(page: Image.Image) -> bytes:
 
 
 def _stream(entries: bytes, data: bytes) -> bytes:
-    packed = zlib.compress(data, 9)
+    packed = zlib.compress(data, _COMPRESSION)
     return b"<< %s /Filter /FlateDecode /Length %d >>\nstream\n%s\nendstream" % (entries, len(packed), packed)
 
 

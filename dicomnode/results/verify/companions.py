@@ -212,8 +212,11 @@ def _frames(dataset: Dataset) -> Array:
 
 def _check_outlines(picture: Array, labels: Array, pixel_mm: tuple[float, float]) -> None:
     """Hold the box around all coloured pixels against the box around all lesions of the slice."""
-    values = picture.astype(int)
-    colored = np.argwhere(values.max(axis=-1) - values.min(axis=-1) > _COLORED)
+    # Two by two: along an axis of three values the reductions of numpy take ten times as long.
+    red, green, blue = np.moveaxis(picture, -1, 0)
+    brightest = np.maximum(np.maximum(red, green), blue)
+    darkest = np.minimum(np.minimum(red, green), blue)
+    colored = np.argwhere(brightest - darkest > _COLORED)
     if not len(colored):
         raise ResultRejected("a picture of a lesion has no outline")
     size_mm = np.array(labels.shape) * pixel_mm
