@@ -103,14 +103,19 @@ def _prove(bundle: Bundle, progress: Callable[[str], None]) -> str:
     BundleError
         The bundle does not answer as torch does, or its proof does not hold.
     """
-    if not (bundle.folder / "proof.toml").exists():
+    if not bundle.members and not (bundle.folder / "proof.toml").exists():
         return ""
     try:
         import torch  # noqa: F401  only whether it is there
     except ImportError:
         return "; not compared with torch, which is not installed (its card has the figures of the export)"
-    from pipeline.training.verify import verify_proof
+    from pipeline.training.verify import check_members, verify_proof
 
+    if bundle.members:
+        names = " and ".join(f"{member.name}/{member.version}" for member in bundle.members)
+        unproved = check_members(bundle)
+        lacking = f"; not compared with torch: {' and '.join(unproved)}" if unproved else ""
+        return f"; its members {names} answer{lacking or ': their proofs hold, see their own rows'}"
     exported, now = verify_proof(bundle, report=progress)
     return (
         f"; on {exported.cases} cases torch = ONNX Float32 (TOST on Dice, margin 0.001: "

@@ -111,7 +111,8 @@ NOT_INDEXED = instances.c.reading != text("'indexed'")
 """
 Index("ix_instances_not_indexed", instances.c.reading, sqlite_where=NOT_INDEXED, postgresql_where=NOT_INDEXED)
 HAS_VERSIONS = instances.c.arrival > text("0")
-Index("ix_instances_versions", instances.c.arrival, sqlite_where=HAS_VERSIONS, postgresql_where=HAS_VERSIONS)
+# The narrowest index there can be: counting all instances reads the whole of one.
+Index("ix_instances_arrival", instances.c.arrival)
 
 jobs = Table(
     "jobs",

@@ -58,6 +58,9 @@ for _command in (
     slice_commands.train_planes,
     slice_commands.export_planes,
     real_commands.measure_volumes,
+    real_commands.calibrate,
+    real_commands.compare_real,
+    real_commands.compare_weights,
 ):
     app.command()(_command)
 

@@ -21,22 +21,38 @@ if TYPE_CHECKING:
 def prove(
     bundle: Annotated[Path, typer.Argument(help="folder of a bundle: models/NAME/VERSION")],
     count: Annotated[int, whole("fresh cases", least=2)] = 30,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="folder of the run of the planes, for the weights as they were trained"),
+    ] = None,
+    minute: Annotated[
+        int, whole("which averaged weights of --run: the minute in their file names", least=0)
+    ] = 0,
     threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
-    """Write the proof of a bundle whose training weights are gone.
+    """Write the proof of a bundle.
 
-    Its shipped weights in torch, ONNX Float32 and Float16.
+    Its weights in torch, ONNX Float32 and Float16: those of --run, or else the shipped ones.
     """
     import torch
 
     from pipeline.segmenters.families import load_bundle
-    from pipeline.training.proof import Proof, write_proof
+    from pipeline.training.plane_proof import PLANES, run_planes
+    from pipeline.training.proof import Proof, check_rows, write_proof
     from pipeline.training.verify import run_forms
 
     torch.set_num_threads(threads)
     bundle_read = load_bundle(bundle)
-    rows, _ = run_forms(bundle_read, count, typer.echo)
-    write_proof(bundle, Proof(bundle_read.sha256, "as shipped, widened from Float16", tuple(rows)))
+    if run is None:
+        rows, _ = run_forms(bundle_read, count, typer.echo)
+        write_proof(bundle, Proof(bundle_read.sha256, "as shipped, widened from Float16", tuple(rows)))
+        return
+    from pipeline.training.families.triplanar import read_average
+
+    networks = {plane: read_average(run / f"{plane}-{minute:04d}.average.pt", plane) for plane in PLANES}
+    rows, _ = run_planes(bundle_read, networks, count, typer.echo)
+    check_rows(bundle_read.name, rows)
+    write_proof(bundle, Proof(bundle_read.sha256, "as trained, in Float32", tuple(rows)))
 
 
 def measure(

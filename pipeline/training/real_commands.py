@@ -1,4 +1,4 @@
-"""Commands that measure bundles and the synthesis on real images: `measure-volumes`."""
+"""Commands that measure bundles and the synthesis on real images: `measure-volumes`, `calibrate`, ..."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def measure_volumes(
         list[Images] | None, typer.Option(help="which images are sent; may be repeated; all when absent")
     ] = None,
     copies: Annotated[int, whole("outlines to paint into each head; 0: plain heads only", least=0)] = 3,
+    plain: Annotated[bool, typer.Option(help="measure the heads without a painted lesion too")] = True,
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     brain: Annotated[
         str, typer.Option(help="NAME or NAME/VERSION of the brain extractor")
@@ -68,10 +69,101 @@ def measure_volumes(
         writer = csv.DictWriter(stream, [field.name for field in fields(VolumeRow)])
         writer.writeheader()
         for row in itertools.chain(
-            measure_plain(heads, recipes, combinations),
+            measure_plain(heads if plain else [], recipes, combinations),
             measure_painted(take_people(heads), recipes, combinations, maps, copies),
         ):
             rows.append(row)
             writer.writerow(asdict(row))
             stream.flush()
     typer.echo(describe_rows(rows))
+
+
+def calibrate(
+    bundle: Annotated[str, typer.Option(help="FOLDER, NAME or NAME/VERSION")],
+    slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
+    volumes: Annotated[
+        Path | None, typer.Option(help="CSV of measure-volumes: painted heads are shown beside the slices")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="write the reliability diagram here (PNG)")] = None,
+    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
+    threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
+) -> None:
+    """Say how far the certainty of a lesion is the chance that it is there.
+
+    A temperature is fitted on the slices of decide people; the command prints what it would change.
+    """
+    from pipeline.training.bundle_commands import read_bundle
+    from pipeline.training.calibration import (
+        calibration_error,
+        describe_bins,
+        describe_error,
+        draw_reliability,
+        fit_temperature,
+        list_findings,
+        read_findings,
+        soften_findings,
+    )
+    from pipeline.training.real_slices import read_slices
+    from pipeline.training.slice_answers import answer_slices
+
+    chosen, groups = read_bundle(models, bundle), {}
+    for split in ("decide", "test"):
+        people = read_slices(slices, split)
+        groups[f"slices, {split} people"] = list_findings(
+            chosen, people, answer_slices(chosen, people, threads)
+        )
+    temperature = fit_temperature(groups["slices, decide people"])
+    if volumes is not None:
+        for roles in ("flair", "t1+flair"):
+            groups[f"painted heads, {roles}"] = read_findings(volumes, bundle, roles)
+    for name, findings in groups.items():
+        softened = calibration_error(soften_findings(findings, temperature))
+        typer.echo(
+            f"{chosen.name}/{chosen.version}, {name}: {describe_error(findings)} "
+            f"With the temperature {temperature:.2f}: {softened:.3f}.\n\n{describe_bins(findings)}\n"
+        )
+    if picture is not None:
+        draw_reliability(picture, dict(groups))
+
+
+def compare_weights(
+    bundle: Annotated[str, typer.Option(help="FOLDER, NAME or NAME/VERSION of the planes")],
+    run: Annotated[Path, typer.Option(help="folder of the run, with the weights as they were trained")],
+    minute: Annotated[int, whole("which averaged weights: the minute in their file names", least=0)],
+    slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
+    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
+    threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
+) -> None:
+    """Test whether the shipped Float16 weights outline test people's slices as Float32 weights do."""
+    from pipeline.training.bundle_commands import read_bundle
+    from pipeline.training.families.triplanar import read_average
+    from pipeline.training.plane_proof import PLANES, weigh_slices
+    from pipeline.training.real_slices import read_slices
+
+    networks = {plane: read_average(run / f"{plane}-{minute:04d}.average.pt", plane) for plane in PLANES}
+    chosen = read_bundle(models, bundle)
+    result = weigh_slices(chosen, networks, read_slices(slices, "test"), threads)
+    typer.echo(
+        f"{chosen.name}/{chosen.version}: Float32 minus Float16 weights, mean Dice difference "
+        f"{result.mean_difference:+.2e} on {result.cases} slices of test people "
+        f"(90 % from {result.low:+.2e} to {result.high:+.2e}); "
+        f"TOST with a margin of {result.margin:g}: p = {result.p_value:.1e}, "
+        f"{'equivalent' if result.equivalent else 'NOT shown to be equivalent'}"
+    )
+
+
+def compare_real(
+    slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
+    pool: Annotated[Path, typer.Option(help="folder of synthetic volumes of synthesize-volumes")],
+) -> None:
+    """Print the quartiles of real and synthetic axial slices, and which are within 10 %.
+
+    The real ones are those of train people: nothing is fitted to others.
+    """
+    from pipeline.training.compare_real import compare_slices, read_synthetic
+    from pipeline.training.real_slices import read_slices
+    from pipeline.training.volume_pool import VolumePool
+
+    synthetic = read_synthetic(VolumePool(pool))
+    real = [item for item in read_slices(slices, "train") if item.plane == "axial"]
+    typer.echo(compare_slices(real, synthetic))

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from pipeline.errors import PipelineError
+from pipeline.evaluate.lesions import DETECTION_SHARE
 from pipeline.evaluate.overlap import count_overlap
 from pipeline.geometry import voxel_volume_mm3
 from pipeline.plan import Recipe
@@ -26,6 +28,8 @@ from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_cases import RealCase, further_cases, ms_cases, single_cases
 from pipeline.training.synthesis.fields import Dice
 from pipeline.training.volumes import resample
+
+Mask = npt.NDArray[np.bool_]
 
 PLAIN = "plain"
 LOOKS = ("old", "acute")
@@ -50,6 +54,9 @@ class VolumeRow:
     halo_ml, rim_ml, inner_ml
         False volume within `HALO_MM` of the painted lesion; of the rest, that within `RIM_MM` of the edge of
         the brain mask, and that further inside.
+    findings
+        "0.83:1 0.41:0": the certainty that the report gives for each lesion, and whether it is a painted one
+        (a tenth of its voxels).
     refused
         The node's sentence when it did not answer, else empty.
     """
@@ -66,6 +73,7 @@ class VolumeRow:
     rim_ml: float = 0.0
     inner_ml: float = 0.0
     processor_s: float = 0.0
+    findings: str = ""
     refused: str = ""
 
     @property
@@ -169,10 +177,20 @@ def score_volume(row: VolumeRow, painted: RealCase | None, result: PipelineResul
         halo_ml=float((wrong & halo).sum()) * voxel_ml,
         rim_ml=float((wrong & ~halo & rim).sum()) * voxel_ml,
         inner_ml=float((wrong & ~halo & ~rim).sum()) * voxel_ml,
+        findings=_list_findings(result, truth),
     )
 
 
-def _truth_on(labels: Volume, painted: RealCase, result: PipelineResult) -> np.ndarray:
+def _list_findings(result: PipelineResult, truth: Mask) -> str:
+    """Return certainty and truth of every lesion of a result."""
+    findings = []
+    for lesion in result.lesions:
+        share = truth[result.labels.array == lesion.label].mean()
+        findings.append(f"{lesion.mean_probability:.4f}:{int(share >= DETECTION_SHARE)}")
+    return " ".join(findings)
+
+
+def _truth_on(labels: Volume, painted: RealCase, result: PipelineResult) -> Mask:
     if painted.lesion is None:
         raise ValueError(f"{painted.name} has no lesion to compare with")
     link = np.linalg.inv(painted.links[result.reference_role]).astype(np.float64)

@@ -38,6 +38,7 @@ def score_slices(
     from dataclasses import asdict
 
     from pipeline.training.bundle_commands import read_bundle
+    from pipeline.training.calibration import describe_error, list_findings
     from pipeline.training.real_slices import read_slices
     from pipeline.training.score_slices import describe_scores, score_slice
     from pipeline.training.slice_answers import answer_slices, cut_slice
@@ -53,6 +54,7 @@ def score_slices(
             writer.writeheader()
             writer.writerows(asdict(score) for score in scores)
     typer.echo(f"{chosen.name}/{chosen.version}, split {split.value}: {describe_scores(scores)}")
+    typer.echo(f"\n{describe_error(list_findings(chosen, people, answers))}")
 
 
 def synthesize_volumes(

@@ -14,11 +14,13 @@ import onnx
 from pipeline.bundles.bundle import Bundle
 from pipeline.bundles.manifest import GRAPH
 from pipeline.errors import BundleError
+from pipeline.segmenters.triplanar.spec import TriplanarSpec
 from pipeline.training.agreement import Agreement, CaseAgreement, ProofCase, compare, summarise
 from pipeline.training.checkpoint import CheckpointError
 from pipeline.training.families.table import TASKS
 from pipeline.training.onnx_graph import write_onnx
-from pipeline.training.proof import PROOF_CASES, PROOF_FILE, check_rows, draw_proof_cases, read_proof
+from pipeline.training.plane_proof import read_planes, run_planes
+from pipeline.training.proof import PROOF_CASES, PROOF_FILE, Proof, check_rows, draw_proof_cases, read_proof
 from pipeline.training.tasks import Task
 from pipeline.training.transfer import read_exported
 
@@ -59,6 +61,45 @@ def run_forms(
     BundleError
         The weights cannot be read back, or the forms do not agree.
     """
+    rows, ratio = (run_shipped_planes if _has_planes(bundle) else _run_whole)(bundle, count, report)
+    check_rows(bundle.name, rows)
+    worst = max(max(row.difference_forms, row.difference_float16) for row in rows)
+    if worst > LARGEST_DIFFERENCE:
+        raise BundleError(
+            (
+                f"{bundle.name}: torch and ONNX Runtime differ by {worst:.1e} with the same weights "
+                f"(limit {LARGEST_DIFFERENCE:g})"
+            ),
+            code="model-proof-failed",
+        )
+    return rows, ratio
+
+
+def _has_planes(bundle: Bundle) -> bool:
+    """Return whether a bundle holds planes at 1 mm, whose graphs take a few slices at a time."""
+    return isinstance(bundle.family_spec, TriplanarSpec) and bundle.family_spec.slices > 0
+
+
+def run_shipped_planes(
+    bundle: Bundle, count: int, report: Callable[[str], None]
+) -> tuple[list[CaseAgreement], float]:
+    """Run the shipped weights of the planes through all forms.
+
+    Raises
+    ------
+    BundleError
+        The weights cannot be read back.
+    """
+    try:
+        networks = read_planes(bundle)
+    except CheckpointError as problem:
+        raise BundleError(f"{bundle.name}: {problem}", code="model-proof-invalid") from None
+    return run_planes(bundle, networks, count, report)
+
+
+def _run_whole(
+    bundle: Bundle, count: int, report: Callable[[str], None]
+) -> tuple[list[CaseAgreement], float]:
     task = task_of(bundle)
     try:
         network = read_exported(bundle.folder / GRAPH, task.architecture).averaged_network()
@@ -75,16 +116,6 @@ def run_forms(
             yield case
 
     rows = compare(network, full, half, announced_cases(), task.grid.voxel_ml)
-    check_rows(bundle.name, rows)
-    worst = max(max(row.difference_forms, row.difference_float16) for row in rows)
-    if worst > LARGEST_DIFFERENCE:
-        raise BundleError(
-            (
-                f"{bundle.name}: torch and ONNX Runtime differ by {worst:.1e} with the same weights "
-                f"(limit {LARGEST_DIFFERENCE:g})"
-            ),
-            code="model-proof-failed",
-        )
     return rows, len(half.SerializeToString()) / len(full.SerializeToString())
 
 
@@ -102,12 +133,37 @@ def verify_proof(
     BundleError
         The proof is of another graph or does not hold, or the forms do not agree now.
     """
+    proof = _read_own_proof(bundle)
+    rows, ratio = run_forms(bundle, count, report)
+    return summarise(proof.rows, ratio), summarise(rows, ratio)
+
+
+def _read_own_proof(bundle: Bundle) -> Proof:
     proof = read_proof(bundle.folder)
     if proof.sha256 != bundle.sha256:
         raise BundleError(
-            f"{bundle.name}: {PROOF_FILE} is about another model.onnx; install the bundle again",
+            f"{bundle.name}: {PROOF_FILE} is about other graphs; install the bundle again",
             code="model-proof-invalid",
         )
     check_rows(bundle.name, proof.rows)
-    rows, ratio = run_forms(bundle, count, report)
-    return summarise(proof.rows, ratio), summarise(rows, ratio)
+    return proof
+
+
+def check_members(bundle: Bundle) -> tuple[str, ...]:
+    """Hold the proofs of an ensemble's members against their graphs; their cases are not run again here.
+
+    Return the members that have no proof.
+
+    Raises
+    ------
+    BundleError
+        A proof is of another graph or does not hold.
+    """
+    for member in bundle.members:
+        if (member.folder / PROOF_FILE).exists():
+            _read_own_proof(member)
+    return tuple(
+        f"{member.name}/{member.version}"
+        for member in bundle.members
+        if not (member.folder / PROOF_FILE).exists()
+    )

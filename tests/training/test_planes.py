@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pipeline.bundles.bundle import verify_bundle
+from pipeline.bundles.bundle import Bundle, verify_bundle
+from pipeline.errors import BundleError
 from pipeline.segmenters.families import load_bundle
+from pipeline.training import plane_proof
 from pipeline.training.__main__ import app
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import CheckpointError, load_checkpoint
-from pipeline.training.families.triplanar import PlaneCuts, PlaneProvenance, export_planes
+from pipeline.training.families.triplanar import PlaneCuts, PlaneProvenance, export_planes, read_average
 from pipeline.training.network import PLANES, Exportable
 from pipeline.training.onnx_graph import open_session, run_session, store_as_float16, write_onnx
 from pipeline.training.planar_network import fold_normalisation
+from pipeline.training.plane_proof import weigh_slices
 from pipeline.training.problem import TrainingProblem
+from pipeline.training.proof import PROOF_FILE, read_proof
 from pipeline.training.real_slices import read_slices
 from pipeline.training.slice_answers import answer_slices
 from pipeline.training.synthesis.subject import FINE_GRID, Case
@@ -30,6 +35,7 @@ from pipeline.training.train_planes import (
     plane_loss,
     run_planes,
 )
+from pipeline.training.verify import check_members, verify_proof
 from pipeline.training.volume_pool import VolumePool, open_volume, scale_volume
 from tests.factories.slices import write_slices
 
@@ -246,3 +252,58 @@ def test_score_slices_prints_the_table(run: Path, slices: Path, tmp_path: Path) 
     with (tmp_path / "scores.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == len(read_slices(slices, "test"))
     assert load_bundle(tmp_path / "stroke-lesion-triplanar" / "0.9.0").takes(("flair",))
+
+
+@pytest.fixture
+def bundle(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A bundle of the run, whose proof takes balls instead of synthetic heads."""
+    monkeypatch.setattr(plane_proof, "synthesise_acute_case", lambda anatomy, seed: _made_volume(seed))
+    monkeypatch.setattr(plane_proof, "load_anatomy", lambda: None)
+    return export_planes(
+        {plane: next(run.glob(f"{plane}-*.average.pt")) for plane in PLANES},
+        tmp_path,
+        version="0.9.0",
+        cuts=PlaneCuts(dict.fromkeys(PLANES, 0.5)),
+        provenance=PlaneProvenance("made people", "", {}),
+    )
+
+
+def test_the_planes_are_proved_and_verified(run: Path, bundle: Bundle) -> None:
+    minute = next(run.glob("axial-*.average.pt")).name.split("-")[1].split(".")[0]
+    command = ["prove", str(bundle.folder), "--count", "6", "--run", str(run), "--minute", minute]
+
+    ended = CliRunner().invoke(app, command)
+    proof = read_proof(bundle.folder)
+    exported, now = verify_proof(bundle, count=3)
+
+    assert ended.exit_code == 0, ended.output
+    assert proof.weights == "as trained, in Float32"
+    assert sorted({row.combination for row in proof.rows}) == sorted(
+        f"{plane} {roles}" for plane in PLANES for roles in ("t1+flair", "flair")
+    )
+    assert exported.tost_p_float16 < 0.05
+    # At export the weights had not been rounded; now all forms have the shipped ones.
+    assert exported.max_difference_float16 > 1e-5 > now.max_difference_float16
+    assert check_members(replace(bundle, members=(bundle,))) == ()
+
+
+def test_a_proof_of_other_planes_is_refused(bundle: Bundle) -> None:
+    assert CliRunner().invoke(app, ["prove", str(bundle.folder), "--count", "3"]).exit_code == 0
+    other = replace(bundle, graphs=bundle.graphs | {"model-axial.onnx": "0" * 64})
+
+    with pytest.raises(BundleError, match="about other graphs"):
+        verify_proof(other, count=3)
+    with pytest.raises(BundleError, match="about other graphs"):
+        check_members(replace(bundle, members=(other,)))
+    (bundle.folder / PROOF_FILE).unlink()
+    assert check_members(replace(bundle, members=(bundle,))) == ("stroke-lesion-triplanar/0.9.0",)
+
+
+def test_float16_weights_are_weighed_on_slices(run: Path, slices: Path, bundle: Bundle) -> None:
+    networks = {plane: read_average(next(run.glob(f"{plane}-*.average.pt")), plane) for plane in PLANES}
+    people = [item for item in read_slices(slices, "test") if item.subject % 2]
+
+    result = weigh_slices(bundle, networks, people)
+
+    assert result.cases == sum(int(item.mask.sum()) >= 20 for item in people)
+    assert abs(result.mean_difference) < 0.05

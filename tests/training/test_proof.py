@@ -67,7 +67,7 @@ def test_proof_of_another_graph_is_refused(bundle_folder: Path) -> None:
     proof = read_proof(bundle_folder)
     write_proof(bundle_folder, replace(proof, sha256="0" * 64))
     try:
-        with pytest.raises(BundleError, match="about another"):
+        with pytest.raises(BundleError, match="about other graphs"):
             verify_proof(load_bundle(bundle_folder), count=2)
     finally:
         write_proof(bundle_folder, proof)
