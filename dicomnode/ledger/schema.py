@@ -132,6 +132,9 @@ jobs = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    # What its computation is at, and since when; empty where nothing is computed.
+    Column("step", String),
+    Column("step_since", Double),
     UniqueConstraint("StudyInstanceUID", "revision"),
     Index("ix_jobs_state_not_before", "state", "not_before"),
     sqlite_autoincrement=True,

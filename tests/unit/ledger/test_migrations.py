@@ -278,6 +278,8 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
     },
     # An index.
     "0013": {},
+    # Columns of the jobs.
+    "0014": {},
 }
 
 # Rows that a revision itself puts into its new tables.
