@@ -304,7 +304,15 @@ class PauseKind(StrEnum):
     TOO_LATE_FOR_BOTH = "too_late_for_both"
 
 
-# For how long a sender paused between two images of one study, where that was noticeable.
+class AnsweredWith(StrEnum):
+    """From which of T1 and FLAIR a study is answered; a row of `pauses` too, as it tells of habits."""
+
+    ONE = "answered_with_one"
+    BOTH = "answered_with_both"
+
+
+# For how long a sender paused between two images of one study, where that was noticeable; and what came of
+# its studies.
 pauses = Table(
     "pauses",
     metadata,
