@@ -280,7 +280,7 @@ associations = Table(
     Index("ix_associations_ended_at", "ended_at"),
 )
 
-# How many studies a sender has begun here.
+# How many studies a sender had begun here: earlier builds of 0.5.0 counted them, and nothing reads it.
 senders = Table(
     "senders",
     metadata,

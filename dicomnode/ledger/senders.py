@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from dicomnode.ledger.database import Database
-from dicomnode.ledger.schema import AnsweredWith, PauseKind, associations, instances, pauses, senders
+from dicomnode.ledger.schema import AnsweredWith, PauseKind, associations, instances, pauses
 from dicomnode.records import AssociationNews, SenderHabits
 
 SHORTEST_PAUSE_S = 2.0
@@ -93,7 +93,6 @@ class Senders:
                 pause_between_series_s=longest_at_all,
                 too_late_for_one_s=longest[PauseKind.TOO_LATE_FOR_ONE],
                 too_late_for_both_s=longest[PauseKind.TOO_LATE_FOR_BOTH],
-                studies=min((_study_count(connection, *sender) for sender in senders_of_study), default=0),
                 studies_with_one=min(
                     (_answered(connection, *sender, AnsweredWith.ONE) for sender in senders_of_study),
                     default=0,
@@ -143,14 +142,6 @@ def had_open_association(
     return (
         connection.execute(whole_time.order_by(associations.c.opened_at.desc()).limit(1)).first() is not None
     )
-
-
-def note_study_begun(connection: Connection, calling_ae: str, peer_host: str) -> None:
-    """Count one more study that a sender began."""
-    same = and_(senders.c.calling_ae == calling_ae, senders.c.peer_host == peer_host)
-    changed = connection.execute(update(senders).where(same).values(studies=senders.c.studies + 1))
-    if changed.rowcount == 0:
-        connection.execute(insert(senders).values(calling_ae=calling_ae, peer_host=peer_host, studies=1))
 
 
 def note_roles(connection: Connection, StudyInstanceUID: str, roles: int, now: float) -> None:
@@ -219,8 +210,3 @@ def _has_released(connection: Connection, calling_ae: str, peer_host: str) -> bo
     )
     row = connection.execute(newest).one_or_none()
     return row is not None and row.is_released == 1 and not _is_sending(connection, calling_ae, peer_host)
-
-
-def _study_count(connection: Connection, calling_ae: str, peer_host: str) -> int:
-    same = and_(senders.c.calling_ae == calling_ae, senders.c.peer_host == peer_host)
-    return int(connection.execute(select(senders.c.studies).where(same)).scalar_one_or_none() or 0)
