@@ -15,8 +15,8 @@ from tests.factories.sending import Record, Simulation, make_pattern, summarise
 SEED = 17
 # Two studies in three minutes: those of several senders overlap.
 APART_S = 90.0
-# One in 200 is asked for, which is 5: not met. The ledger knows no sender at first.
-MOST_TWICE = 6
+# One in 200 is asked for. The ledger knows no sender at first; with this seed it is one study.
+MOST_TWICE = 5
 
 
 def simulate(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
@@ -48,7 +48,7 @@ def test_a_few_studies_are_answered_soon_and_never_in_part_without_saying_so(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_of_1000_studies_at_most_6_are_answered_twice(
+def test_of_1000_studies_at_most_5_are_answered_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check(simulate(tmp_path, 1000, monkeypatch), most_twice=MOST_TWICE)
