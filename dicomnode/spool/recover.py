@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +29,7 @@ from dicomnode.uids import is_uid
 log = structlog.get_logger()
 
 _SHOWN_PATHS = 20
+_COMPARED_AT_ONCE = 1000
 _INSTANCE_NAME = re.compile(r"[0-9a-f]{32}-(?P<content>[0-9a-f]{32})\.dcm")
 
 
@@ -70,15 +72,15 @@ def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryRe
         half = {name for name in present if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)}
         removed += _remove(folder / name for name in half)
         present -= half
-        for path in instances.paths_below(f"incoming/{folder.name}"):
-            name = path.rpartition("/")[2]
-            if name not in present:
-                missing.append(path)
-            present.discard(name)
-        unlisted += [(_modified_at(folder / name), f"incoming/{folder.name}/{name}") for name in present]
+        prefix = f"incoming/{folder.name}/"
+        listed_paths = iter(instances.paths_below(f"incoming/{folder.name}"))
+        while listed := {path.removeprefix(prefix) for path in islice(listed_paths, _COMPARED_AT_ONCE)}:
+            missing += (prefix + name for name in listed - present)
+            present -= listed
+        unlisted += [(_modified_at(folder / name), prefix + name) for name in present]
     # As they came: of several versions of one instance the ledger counts the order.
     outcomes = [_list_file(layout, instances, path) for _, path in sorted(unlisted)]
-    for path in missing[:_SHOWN_PATHS]:
+    for path in sorted(missing)[:_SHOWN_PATHS]:
         log.error("file_missing", path=path)
     return RecoveryReport(outcomes.count("added"), removed, outcomes.count("set-aside"), len(missing))
 
