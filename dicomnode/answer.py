@@ -96,11 +96,14 @@ class SolvedStudy:
         return self.loaded.volumes[self.result.reference_role]
 
 
-def answer_study(task: StudyTask) -> StudyAnswer:
-    """Answer one study. A refusal is an answer too; only bugs and passing faults raise."""
+def answer_study(task: StudyTask, progress: Callable[[str], None] | None = None) -> StudyAnswer:
+    """Answer one study, and tell `progress` the name of each step as it begins.
+
+    A refusal is an answer too; only bugs and passing faults raise.
+    """
     configure_logging(task.config.log)
     try:
-        return _keep_answer(task, solve_study(task))
+        return _keep_answer(task, solve_study(task, progress))
     except CaseRefused as refusal:
         return refuse_study(task, refusal.code, str(refusal), Outcome.REFUSED)
     except ResultRejected as rejected:
@@ -125,6 +128,8 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     ResultRejected
         A result failed its verification.
     """
+    report = progress or (lambda _step: None)
+    report("load images")
     with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
         loaded = load_study(task, Path(work_dir))
     recipe = build_recipe(task.config)
@@ -143,6 +148,7 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     reference = loaded.volumes[result.reference_role]
     if task.earlier is not None:
         result = _compare_with_earlier(task, task.earlier, result, reference, recipe)
+    report("build and verify results")
     context = _context(task, loaded.sources)
     second = loaded.volumes.get("t1") if result.reference_role == "flair" else None
     encoded = build_answer(context, reference, result, loaded.findings, second)

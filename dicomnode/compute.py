@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,12 +30,12 @@ from distributed import TimeoutError as DaskTimeoutError
 from distributed.security import Security
 
 from dicomnode.errors import RetryLater, StartError
+from dicomnode.processes.step_news import StepNews, run_reporting
 from dicomnode.processes.workers import make_temporary_security, security_of, start_workers
 from dicomnode.settings.config import ComputeSettings
 
 log = structlog.get_logger()
 
-Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
 
 _NOTICE_S = 10.0
@@ -158,6 +159,7 @@ class Compute:
                 self._client = Client(self._cluster, set_as_default=False, security=security)
                 # Whoever has a Compute can use it: `READY=1` is said afterwards.
                 self._client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
+            self._news = StepNews(self._client)
             if prepare is not None:
                 self._client.register_plugin(Preparation(prepare), name="preparation")
         except (OSError, RuntimeError, DaskTimeoutError) as problem:
@@ -189,18 +191,20 @@ class Compute:
 
     def run(
         self,
-        function: Callable[[Argument], Answer],
-        argument: Argument,
+        function: Callable[..., Answer],
+        argument: object,
         *,
         name: str,
         limit_s: float,
         tick: Callable[[], None],
         tick_s: float = 5.0,
+        progress: Callable[[str], None] | None = None,
     ) -> Answer:
         """Run `function(argument)` in a worker and return its answer.
 
         `tick` is called every `tick_s` seconds meanwhile (it renews the lease; what it raises ends the wait
-        and the task).
+        and the task). With `progress` it is `function(argument, report)` that runs: what the function reports
+        reaches `progress` in this process, of several reports within a moment the last.
 
         Raises
         ------
@@ -208,11 +212,14 @@ class Compute:
             The worker died, outgrew its memory, could not be reached, or the time limit was passed.
         """
         while True:
-            future = self._client.submit(
-                function, argument, pure=False, key=f"{name}-{time.time_ns()}", retries=0
-            )
+            key = f"{name}-{time.time_ns()}"
+            call = (function, argument) if progress is None else (run_reporting, function, argument, key)
+            future: Future[Answer] = self._client.submit(*call, pure=False, key=key, retries=0)
             try:
-                return self._wait_for(future, limit_s, tick, tick_s)
+                with self._news.follow(key) as newest_step:
+                    return self._wait_for(
+                        future, limit_s, tick, tick_s, partial(_pass_on, newest_step, progress)
+                    )
             except KilledWorker as killed:
                 # Dask may give a task to a worker that `_stop` has just ended: that says nothing of this one.
                 if killed.last_worker.address not in self._ended:
@@ -224,7 +231,12 @@ class Compute:
                 raise
 
     def _wait_for(
-        self, future: Future[Answer], limit_s: float, tick: Callable[[], None], tick_s: float
+        self,
+        future: Future[Answer],
+        limit_s: float,
+        tick: Callable[[], None],
+        tick_s: float,
+        look: Callable[[], None],
     ) -> Answer:
         now = time.monotonic()
         end, next_tick = now + limit_s, now + tick_s
@@ -232,6 +244,7 @@ class Compute:
         # machine.
         while not future.done():
             time.sleep(min(_LOOK_S, tick_s))
+            look()
             now = time.monotonic()
             if now >= end:
                 raise RetryLater(f"the job limit of {limit_s:g} s was passed")
@@ -323,6 +336,12 @@ class Compute:
             time.monotonic() < end and addresses & self._client.scheduler_info(n_workers=-1)["workers"].keys()
         ):
             time.sleep(0.05)
+
+
+def _pass_on(newest_step: Callable[[], str | None], progress: Callable[[str], None] | None) -> None:
+    step = newest_step()
+    if step is not None and progress is not None:
+        progress(step)
 
 
 def _is_running(key: str, dask_worker: Worker) -> bool:

@@ -21,7 +21,7 @@ from pipeline.measure.regions.region_map import RegionMap
 from pipeline.measure.regions.territories import TerritoryAtlas
 from pipeline.records import LesionRule, NetworkPlan, Plan, Role
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raise it when the program computes something else from the same plan and the same images."""
 
 

@@ -131,6 +131,12 @@ ROOMS = (
         ("sdnotify",),
     ),
     Room(
+        "dicomnode.processes.step_news",
+        "the step that a run is in, from its worker to the process that waits for it",
+        (),
+        ("distributed",),
+    ),
+    Room(
         "dicomnode.processes.workers",
         "the compute processes of this machine: TLS, loopback only, a scratch folder each",
         (),
@@ -279,7 +285,7 @@ ROOMS = (
     Room(
         "dicomnode.compute",
         "where studies are computed: Dask distributed",
-        _dicomnode("errors", "processes.workers", "settings"),
+        _dicomnode("errors", "processes.step_news", "processes.workers", "settings"),
         ("dask", "distributed"),
     ),
     # Work on files, without a node.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, select, update
@@ -40,6 +40,7 @@ from dicomnode.records import (
 )
 
 _ADD = insert(instances)
+_PATHS_AT_ONCE = 1000
 
 
 class Instances:
@@ -88,16 +89,19 @@ class Instances:
         except Exception as fault:  # noqa: BLE001  raised to the thread that called with it
             return fault
 
-    def paths_below(self, folder: str) -> set[str]:
-        """Return the spool paths of the listed instances in a folder.
+    def paths_below(self, folder: str) -> Iterator[str]:
+        """Yield the spool paths of the listed instances in a folder, in order.
 
         The folder is itself a path without a slash at its end.
         """
         # "0" follows "/" in ASCII: the range is what begins with the folder and a slash, and an index finds
         # it.
         below = and_(instances.c.path > f"{folder}/", instances.c.path < f"{folder}0")
+        # A million of them need no room at once.
+        paths = select(instances.c.path).where(below).order_by(instances.c.path)
         with self._database.read() as connection:
-            return set(connection.execute(select(instances.c.path).where(below)).scalars())
+            for rows in connection.execution_options(yield_per=_PATHS_AT_ONCE).execute(paths).partitions():
+                yield from (path for (path,) in rows)
 
     def unindexed(self, limit: int) -> list[tuple[int, ReceivedInstance]]:
         """Return instances whose header has not been read, oldest first."""

@@ -143,6 +143,19 @@ class Jobs:
                 == 1
             )
 
+    def note_step(self, job_id: int, step: str | None, now: float) -> None:
+        """Note the step that the computation of an open job is in; None: it is in none."""
+        with self._database.write() as connection:
+            is_open = and_(jobs.c.id == job_id, jobs.c.state.in_(_OPEN))
+            since = None if step is None else now
+            connection.execute(update(jobs).where(is_open).values(step=step, step_since=since))
+
+    def forget_steps(self) -> None:
+        """Note that nothing is computed: what a process was at that was killed ended with it."""
+        with self._database.write() as connection:
+            is_marked = and_(jobs.c.state.in_(_OPEN), jobs.c.step.is_not(None))
+            connection.execute(update(jobs).where(is_marked).values(step=None, step_since=None))
+
     def release(self, job_id: int, owner: str, reason: str, now: float, retry_at: float) -> None:
         """RUNNING -> READY, not to be claimed before `retry_at`."""
         with self._database.write() as connection:

@@ -102,14 +102,16 @@ def fetch(connection: Connection, job_id: int) -> Row[Any]:
 
 
 def move(connection: Connection, row: Row[Any], target: JobState, now: float, **values: Any) -> None:
-    """Change a job from the state that `row` shows.
+    """Change a job from the state that `row` shows; the step that it was in is over.
 
     `StateError` when the table forbids it or somebody was faster.
     """
     advance(JobState(row.state), target)
     unchanged = and_(jobs.c.id == row.id, jobs.c.state == row.state)
     changed = connection.execute(
-        update(jobs).where(unchanged).values(state=target.value, updated_at=now, **values)
+        update(jobs)
+        .where(unchanged)
+        .values(state=target.value, updated_at=now, step=None, step_since=None, **values)
     )
     if changed.rowcount != 1:
         raise StateError(f"job {row.id} was changed by somebody else")

@@ -49,7 +49,10 @@ class FailingLine:
 
 @dataclass(frozen=True)
 class JobLine:
-    """Where one revision of a study stands."""
+    """Where one revision of a study stands.
+
+    `step` is what its computation is at, since `step_since`; None where nothing is computed.
+    """
 
     id: int
     revision: int
@@ -62,6 +65,8 @@ class JobLine:
     not_before: float
     created_at: float
     updated_at: float
+    step: str | None
+    step_since: float | None
 
 
 @dataclass(frozen=True)

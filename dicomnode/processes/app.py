@@ -235,6 +235,7 @@ def workplace(config: Config) -> Iterator[Workplace]:
         )
         if released:
             log.info("unfinished_work_resumed", count=released)
+        ledger.jobs.forget_steps()
         audit = open_audit(config)
         compute = Compute(
             config.compute,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -28,13 +29,14 @@ from dicomnode.uids import is_uid
 log = structlog.get_logger()
 
 _SHOWN_PATHS = 20
+_COMPARED_AT_ONCE = 1000
 _INSTANCE_NAME = re.compile(r"[0-9a-f]{32}-(?P<content>[0-9a-f]{32})\.dcm")
 
 
 class InstanceLedger(Protocol):
     """What recovery needs of the ledger."""
 
-    def paths_below(self, folder: str) -> set[str]:
+    def paths_below(self, folder: str) -> Iterable[str]:
         """Return the spool paths of the listed instances in a folder."""
 
     def add(self, instance: ReceivedInstance) -> AddOutcome:
@@ -61,17 +63,24 @@ def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryRe
     Only for a moment when nobody receives.
     """
     layout.prepare()
-    removed = _remove(layout.incoming.glob(f"*/.*{TEMPORARY_SUFFIX}"))
-    unlisted: list[tuple[int, str]] = []
-    missing: list[str] = []
-    # Folder by folder, so that a spool of a million instances needs no memory for all of their names at once.
+    removed, unlisted, missing = 0, list[tuple[int, str]](), list[str]()
+    # Folder by folder, and rows one after the other: a spool of a million instances needs no memory for all
+    # of their names at once.
     for folder in sorted(path for path in layout.incoming.iterdir() if path.is_dir()):
-        listed, present = instances.paths_below(f"incoming/{folder.name}"), set(_paths_in(layout, folder))
-        unlisted += [(_modified_at(layout.root / path), path) for path in present - listed]
-        missing += sorted(listed - present)
+        with os.scandir(folder) as entries:
+            present = {entry.name for entry in entries}
+        half = {name for name in present if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)}
+        removed += _remove(folder / name for name in half)
+        present -= half
+        prefix = f"incoming/{folder.name}/"
+        listed_paths = iter(instances.paths_below(f"incoming/{folder.name}"))
+        while listed := {path.removeprefix(prefix) for path in islice(listed_paths, _COMPARED_AT_ONCE)}:
+            missing += (prefix + name for name in listed - present)
+            present -= listed
+        unlisted += [(_modified_at(folder / name), prefix + name) for name in present]
     # As they came: of several versions of one instance the ledger counts the order.
     outcomes = [_list_file(layout, instances, path) for _, path in sorted(unlisted)]
-    for path in missing[:_SHOWN_PATHS]:
+    for path in sorted(missing)[:_SHOWN_PATHS]:
         log.error("file_missing", path=path)
     return RecoveryReport(outcomes.count("added"), removed, outcomes.count("set-aside"), len(missing))
 
@@ -104,11 +113,6 @@ def sweep_half_results(layout: SpoolLayout) -> int:
     Only for a moment when nobody works: `receive` may start while results are written.
     """
     return _remove(layout.results.glob(f"*/*/.*{TEMPORARY_SUFFIX}"))
-
-
-def _paths_in(layout: SpoolLayout, folder: Path) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        yield from (f"incoming/{folder.name}/{entry.name}" for entry in entries)
 
 
 def _modified_at(file: Path) -> int:

@@ -21,9 +21,13 @@ class StudyView:
 
 
 class RememberedViews:
-    """The view of each waiting study, made anew when its mark changes. Thread-safe."""
+    """The view of each waiting study, made anew when its mark changes. Thread-safe.
 
-    def __init__(self) -> None:
+    Of more than `most_studies` the one that was made first is forgotten.
+    """
+
+    def __init__(self, most_studies: int = 100_000) -> None:
+        self._most_studies = most_studies
         self._lock = threading.Lock()
         self._views: dict[str, tuple[Hashable, StudyView]] = {}
 
@@ -35,7 +39,10 @@ class RememberedViews:
             return remembered[1]
         view = look()
         with self._lock:
+            self._views.pop(StudyInstanceUID, None)
             self._views[StudyInstanceUID] = (mark, view)
+            if len(self._views) > self._most_studies:
+                del self._views[next(iter(self._views))]
         return view
 
     def keep_only(self, studies: Collection[str]) -> None:

@@ -65,7 +65,9 @@ class PageServer:
         """
         settings = self._config.web
         family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        # With the number of TCP: else asyncio leaves Nagle's algorithm on, and the body of each answer waits
+        # some 40 ms for the browser to acknowledge the head.
+        self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((settings.bind, settings.port))

@@ -13,6 +13,7 @@ from dicomnode.audit.events import Audit, AuditEvent, silent
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.settings.config import Config
 from dicomnode.spool.layout import SpoolLayout
+from dicomnode.study.remembered import RememberedViews
 from dicomnode.web.patient_index import PatientIndex
 from dicomnode.web.prepared import PreparedCases
 from dicomnode.web.sessions import LoginBrake, Sessions
@@ -61,6 +62,7 @@ class Site:
     models: Callable[[Config], Iterable[Mapping[str, str]]] = lambda _config: ()
     brake: LoginBrake = field(default_factory=LoginBrake)
     views: RecentViews = field(default_factory=RecentViews)
+    waiting: RememberedViews = field(default_factory=lambda: RememberedViews(most_studies=100))
 
     @property
     def config(self) -> Config:

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from dicomnode.errors import RetryLater
 from dicomnode.ledger.shown import StudyLine
 from dicomnode.states import JobState
-from dicomnode.study.assembly import assemble, readiness
+from dicomnode.study.assembly import UNKNOWN_SENDERS, assemble, judge_study
+from dicomnode.study.patience import decide
+from dicomnode.study.person import agree_on_patient
+from dicomnode.study.remembered import StudyView
 from dicomnode.web.site import Site
 
-# Each costs the headers of a study.
+# Each costs the headers of a study, once for each change of it.
 _MOST_JUDGED = 10
 
 
@@ -19,13 +22,26 @@ def waiting_for(site: Site, state: str, StudyInstanceUID: str, last_received_at:
     if state != JobState.WAITING.value:
         return ""
     try:
-        study = assemble(StudyInstanceUID, site.ledger.instances.of_study(StudyInstanceUID))
-        selection, patience = site.config.selection, site.config.study
-        return readiness(study, selection, patience, last_received_at, site.now(), None).reason
+        view = _view(site, StudyInstanceUID)
+        return decide(view.judgement, site.config.study, UNKNOWN_SENDERS, last_received_at, site.now()).reason
     except RetryLater:
         raise
     except Exception:  # noqa: BLE001  whatever headers a study has, its page must open
         return "It cannot be judged yet; it is taken when it has been quiet for a while."
+
+
+def _view(site: Site, StudyInstanceUID: str) -> StudyView:
+    """Return what the headers of a study show; pages refresh themselves, and reading them costs the most."""
+    instances, selection = site.ledger.instances, site.config.selection
+
+    def look() -> StudyView:
+        readable = instances.of_study(StudyInstanceUID)
+        return StudyView(
+            judge_study(assemble(StudyInstanceUID, readable), selection), agree_on_patient(readable)
+        )
+
+    mark = (instances.content_mark(StudyInstanceUID), selection)
+    return site.waiting.view(StudyInstanceUID, mark, look)
 
 
 def reasons_of(site: Site, lines: Iterable[StudyLine]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from uuid import uuid4
@@ -68,7 +69,10 @@ def _compute_early(workplace: Workplace, job: Job) -> bool:
     if len(task.instances) > config.study.maximum_instances:
         return False
     run = partial(_run_ahead, workplace, job)
-    return workplace.ahead.compute(workplace.layout, job.id, task, run)
+    try:
+        return workplace.ahead.compute(workplace.layout, job.id, task, run)
+    finally:
+        _note_step(workplace, job, None)
 
 
 def _run_ahead(workplace: Workplace, job: Job, task: StudyTask) -> StudyAnswer:
@@ -81,7 +85,14 @@ def _run_ahead(workplace: Workplace, job: Job, task: StudyTask) -> StudyAnswer:
         name=f"job-{job.id}-ahead",
         limit_s=workplace.config.compute.job_limit_s,
         tick=tick,
+        progress=partial(_note_step, workplace, job),
     )
+
+
+def _note_step(workplace: Workplace, job: Job, step: str | None) -> None:
+    """Note the step that a computation is in, for those who look on; nothing waits for it."""
+    with suppress(RetryLater):
+        workplace.ledger.jobs.note_step(job.id, step, workplace.now())
 
 
 def answer_next(workplace: Workplace) -> bool:
@@ -180,7 +191,12 @@ def _compute_answer(workplace: Workplace, job: Job) -> StudyAnswer:
     if early is not None:
         return early
     return workplace.compute.run(
-        answer_study, task, name=f"job-{job.id}", limit_s=workplace.config.compute.job_limit_s, tick=renew
+        answer_study,
+        task,
+        name=f"job-{job.id}",
+        limit_s=workplace.config.compute.job_limit_s,
+        tick=renew,
+        progress=partial(_note_step, workplace, job),
     )
 
 

@@ -6,6 +6,7 @@ the reference's brain.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ import SimpleITK
 from pipeline.errors import RegistrationError
 from pipeline.geometry import Affine, Grid, apply_affine, axial_affine, centre_lps, grid_of
 from pipeline.preprocess.extract_brain import Brain
+from pipeline.preprocess.header_fit import bound_gain
+from pipeline.preprocess.metric import ImagePair, evaluate, measuring_method
 from pipeline.preprocess.resample import plan_mask_grid, sample_gaussian_linear, sample_linear
 from pipeline.preprocess.threads import one_thread
 from pipeline.records import Finding, Volume
@@ -31,8 +34,6 @@ Level = tuple[int, float, float]
 LEVELS: tuple[Level, ...] = ((4, 3.0, 1.0), (2, 1.0, 0.3), (1, 0.0, 0.1))
 """Coarse to fine."""
 ITERATIONS = 80
-EVALUATED_SHARE = 0.25
-HISTOGRAM_BINS = 32
 BRAIN_RADIUS_MM = 70.0
 """A radian moves the rim of the brain by so much.
 
@@ -52,6 +53,10 @@ MINIMUM_GAIN = 0.01
 
 Less is within the noise of the optimiser.
 """
+PROVEN_GAIN = 0.25 * MINIMUM_GAIN
+"""Where no more can be gained near the headers, they are not overruled, and no search is run."""
+FITTING_OVERLAP = 0.9
+"""Dice of the two brains at the headers' alignment, below which nothing is proven."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +74,11 @@ class RegistrationPlan:
 
     grid: Grid
     starts: dict[str, Affine]
+
+    @property
+    def trusts_headers(self) -> bool:
+        """Whether the headers are the only start."""
+        return list(self.starts) == ["headers"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +133,33 @@ def apply_registration(
     RegistrationError
         The optimiser failed, the motion is implausible, or the brains do not lie on each other afterwards.
     """
+    pair = _prepare(plan, reference, moving, reference_brain, moving_brain)
+    middle = middle_of(reference_brain)
+    overlap = functools.partial(_overlap, reference_brain, moving_brain, moving)
+    # One thread: the sums of several threads differ in their last bits from run to run.
+    with one_thread():
+        before = evaluate(pair, _to_transform(np.eye(4), middle))
+        if plan.trusts_headers and _headers_fit(pair, middle, overlap(np.eye(4))):
+            link, after, name = np.eye(4), before, "headers, nothing better near"
+        else:
+            link, after, name = _search(pair, plan, middle, before)
+    result = Registration(
+        link,
+        name,
+        before,
+        after,
+        _distance(link, middle),
+        _angle(link),
+        overlap(link),
+    )
+    _check(result)
+    return result
+
+
+def _prepare(
+    plan: RegistrationPlan, reference: Volume, moving: Volume, reference_brain: Brain, moving_brain: Brain
+) -> ImagePair:
+    """Return the two images on the grids on which they are compared."""
     # The reference around its brain on cubes of 1.5 mm, blurred to that spacing: the metric is computed on
     # these voxels.
     fixed = to_sitk(sample_gaussian_linear(reference, plan.grid), plan.grid)
@@ -133,34 +170,30 @@ def apply_registration(
     )
     # The moving image on its own cubes (mm of its own frame), with room for the motion.
     around = grid_around(moving_brain, MOVING_SPACING_MM, MOVING_MARGIN_MM)
-    floating = to_sitk(sample_gaussian_linear(moving, around), around)
-    middle = middle_of(reference_brain)
-    # One thread: the sums of several threads differ in their last bits from run to run.
-    with one_thread():
-        before = _evaluate(fixed, floating, mask, _to_transform(np.eye(4), middle))
-        tries = [
-            _optimise(fixed, floating, mask, _to_transform(start, middle)) for start in plan.starts.values()
-        ]
+    return ImagePair(fixed, mask, to_sitk(sample_gaussian_linear(moving, around), around))
+
+
+def _headers_fit(pair: ImagePair, middle: npt.NDArray[np.float64], overlap: float) -> bool:
+    """Return whether it is proven that a search would end at the headers.
+
+    The two brains, each found in its own image, lie on each other, and little can be gained near there.
+    """
+    return overlap >= FITTING_OVERLAP and bound_gain(pair, middle, BRAIN_RADIUS_MM) <= PROVEN_GAIN
+
+
+def _search(
+    pair: ImagePair, plan: RegistrationPlan, middle: npt.NDArray[np.float64], before: float
+) -> tuple[Affine, float, str]:
+    """Return the best link of all starts, its metric, and the name of its start."""
+    tries = [_optimise(pair, _to_transform(start, middle)) for start in plan.starts.values()]
     # The metric is negative mutual information: the smallest is the best.
     best = min(range(len(tries)), key=lambda k: tries[k][1])
     transform, after = tries[best]
-    link = read_affine(transform)
-    name = list(plan.starts)[best]
     # Headers are overruled only by a gain beyond the optimiser's own noise; else the two frames are taken to
     # coincide.
     if after > before - MINIMUM_GAIN * abs(before):
-        link, after, name = np.eye(4), before, "headers, not improved"
-    result = Registration(
-        link,
-        name,
-        before,
-        after,
-        _distance(link, middle),
-        _angle(link),
-        _overlap(reference_brain, moving_brain, moving, link),
-    )
-    _check(result)
-    return result
+        return np.eye(4), before, "headers, not improved"
+    return read_affine(transform), after, list(plan.starts)[best]
 
 
 def find_registration_remarks(result: Registration) -> list[Finding]:
@@ -218,7 +251,7 @@ def set_up_method(
         One number for each parameter of the transform: how far the brain's rim moves when it changes by 1,
         squared mm.
     """
-    method = _measuring_method(start)
+    method = measuring_method(start)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentagePerLevel([share for _, _, share in levels], SEED)
     method.SetShrinkFactorsPerLevel([shrink for shrink, _, _ in levels])
@@ -231,43 +264,15 @@ def set_up_method(
     return method
 
 
-def _measuring_method(transform: SimpleITK.Transform) -> SimpleITK.ImageRegistrationMethod:
-    method = SimpleITK.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
-    method.SetInterpolator(SimpleITK.sitkLinear)
-    method.SetInitialTransform(transform, inPlace=False)
-    return method
-
-
-def _optimise(
-    fixed: SimpleITK.Image,
-    floating: SimpleITK.Image,
-    mask: SimpleITK.Image,
-    start: SimpleITK.Euler3DTransform,
-) -> tuple[SimpleITK.Transform, float]:
+def _optimise(pair: ImagePair, start: SimpleITK.Euler3DTransform) -> tuple[SimpleITK.Transform, float]:
     method = set_up_method(start, LEVELS, ITERATIONS, [BRAIN_RADIUS_MM**2] * 3 + [1.0] * 3)
-    method.SetMetricFixedMask(mask)
+    method.SetMetricFixedMask(pair.mask)
     try:
-        transform = method.Execute(fixed, floating)
+        transform = method.Execute(pair.fixed, pair.moving)
     except RuntimeError as problem:
         reason = str(problem).strip().splitlines()[-1]
         raise RegistrationError(f"T1 and FLAIR could not be registered: {reason}") from None
-    return transform, _evaluate(fixed, floating, mask, transform)
-
-
-def _evaluate(
-    fixed: SimpleITK.Image, floating: SimpleITK.Image, mask: SimpleITK.Image, transform: SimpleITK.Transform
-) -> float:
-    """Return the metric on one fixed set of voxels, so that two transforms can be compared fairly."""
-    method = _measuring_method(transform)
-    method.SetMetricFixedMask(mask)
-    method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(EVALUATED_SHARE, SEED)
-    try:
-        return float(method.MetricEvaluate(fixed, floating))
-    except RuntimeError:
-        # Too few points of the brain fall into the other image: nothing is worse.
-        return 0.0
+    return transform, evaluate(pair, transform)
 
 
 def to_sitk(array: npt.NDArray[np.float32] | npt.NDArray[np.uint8], grid: Grid) -> SimpleITK.Image:

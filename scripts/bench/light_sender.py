@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -30,9 +31,12 @@ _LARGEST_PDU_BYTES = 131_072
 _MAXIMUM_LENGTH = b"\x51\0\0\x04"
 
 
-def send_light(port: int, ae_title: str, batches: Sequence[Sequence[Path]]) -> float:
+def send_light(
+    port: int, ae_title: str, batches: Sequence[Sequence[Path]], tls: tuple[Path, Path] | None = None
+) -> float:
     """Send each batch of folders over an association of its own at the same time.
 
+    With `tls`, a certificate that is its own authority and its key, each connection is secured by them.
     Return the seconds from the first request to the last answer.
 
     `SystemExit` when one instance is not answered 0x0000.
@@ -40,7 +44,7 @@ def send_light(port: int, ae_title: str, batches: Sequence[Sequence[Path]]) -> f
     ready = multiprocessing.Barrier(len(batches) + 1)
     spans: multiprocessing.Queue[tuple[float, float]] = multiprocessing.Queue()
     senders = [
-        multiprocessing.Process(target=_send_batch, args=(port, ae_title, batch, ready, spans))
+        multiprocessing.Process(target=_send_batch, args=(port, ae_title, batch, ready, spans, tls))
         for batch in batches
     ]
     for sender in senders:
@@ -60,11 +64,11 @@ def _send_batch(
     folders: Sequence[Path],
     ready: Barrier,
     spans: multiprocessing.Queue[tuple[float, float]],
+    tls: tuple[Path, Path] | None,
 ) -> None:
     files = [path for folder in folders for path in sorted(folder.iterdir())]
     classes = sorted({str(pydicom.dcmread(path, stop_before_pixels=True).SOPClassUID) for path in files[:1]})
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with _connect(port, tls) as connection:
         connection.sendall(_request(ae_title, classes[0]))
         kind, accepted = _read_pdu(connection)
         if kind != 2:
@@ -81,6 +85,17 @@ def _send_batch(
         connection.sendall(b"\x05\0\0\0\0\x04\0\0\0\0")
         _read_pdu(connection)
     spans.put((began if is_well else -1.0, ended))
+
+
+def _connect(port: int, tls: tuple[Path, Path] | None) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls is None:
+        return connection
+    context = ssl.create_default_context(cafile=str(tls[0]))
+    context.check_hostname = False
+    context.load_cert_chain(*tls)
+    return context.wrap_socket(connection)
 
 
 def _item(kind: int, content: bytes) -> bytes:

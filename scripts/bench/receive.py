@@ -1,7 +1,7 @@
 """How fast `dicomnode receive` takes images, against Orthanc, dcmtk and itself without a journal, in one run.
 
     python -m scripts.bench.receive [--instances 400] [--repeats 5] [--sender light]
-                                    [--associations 1 4 8] [--json FILE]
+                                    [--associations 1 4 8] [--disk-writer 50] [--json FILE]
 
 Every contender gets the same 131 kB MR instances over the loopback, with TCP_NODELAY at both ends, into a
 fresh folder of the same disk; contenders take turns, so that a busy machine is busy for all of them, and the
@@ -14,14 +14,15 @@ which puts sender and receivers alike first.
                     files and rows soon after
     node-files      the same with `storage.journal_mb = 0`: write, fsync, rename, fsync of the folder,
                     ledger row, then 0x0000
-    node-tls        node over TLS with certificates at both ends (needs the openssl program; storescu only)
+    node-tls        node over TLS with certificates at both ends (needs the openssl program)
     orthanc         Orthanc as it is shipped: SyncStorageArea, SQLite index
     storescp        dcmtk's `storescp --fork`, which never syncs: a power cut may take what it has answered
     nothing         the node's own receiver with a writer and a ledger that do nothing
     stock-nothing   pynetdicom's own acceptor with a handler that does nothing
 
-A rate counts from the first request to the last answer. CPU counts until every instance is a file and has a
-row in the ledger: the work behind is in it.
+`--disk-writer` lets another program write so many megabytes a second to the same disk meanwhile
+(disk_writer.py). A rate counts from the first request to the last answer. CPU counts until every instance is
+a file and has a row in the ledger: the work behind is in it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from scripts.bench.light_sender import send_light  # noqa: E402  also when started by its path
+from scripts.bench.disk_writer import writing  # noqa: E402  also when started by its path
+from scripts.bench.light_sender import send_light  # noqa: E402
 
 CONTENDERS = ("node", "node-files", "node-tls", "orthanc", "storescp", "nothing", "stock-nothing")
 NODES = ("node", "node-files", "node-tls")
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument("--sender", choices=("storescu", "dcmsend", "light"), default="storescu")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--associations", nargs="+", type=int, default=ASSOCIATIONS)
+    parser.add_argument("--disk-writer", type=float, default=0.0, metavar="MB_PER_S")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", choices=("nothing", "stock-nothing"), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -74,7 +77,10 @@ def main() -> None:
     if options.serve:
         serve(options.serve, options.port)
         return
-    with tempfile.TemporaryDirectory(prefix="bench-receive-") as name:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-receive-") as name,
+        writing(Path(name), options.disk_writer),
+    ):
         report = measure(Path(name), options)
     print(table(report))
     if options.json:
@@ -99,8 +105,8 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
                 folder.mkdir()
                 with contender(name, folder) as (port, process):
                     before_s = cpu_seconds(process.pid)
-                    tls = tls_words(folder) if name == "node-tls" else []
-                    took_s = send(options.sender, port, folders, count, tls)
+                    certificates = (folder / "tls.pem", folder / "tls.key") if name == "node-tls" else None
+                    took_s = send(options.sender, port, folders, count, certificates)
                     wait_until_stored(name, folder, options.instances)
                     cpu_s = cpu_seconds(process.pid) - before_s
                     if name == "node":
@@ -139,6 +145,7 @@ def measure(work: Path, options: argparse.Namespace) -> dict[str, object]:
         "instances": options.instances,
         "instance_bytes": size_bytes,
         "sender": options.sender,
+        "disk_writer_mb_per_s": options.disk_writer,
         "repeats": options.repeats,
         "cpus": os.cpu_count(),
         "load_average_1_min": round(os.getloadavg()[0], 2),
@@ -217,13 +224,21 @@ def make_instances(folder: Path, count: int) -> list[Path]:
 
 
 def send(
-    sender: str, port: int, folders: Sequence[Path], associations: int, tls: Sequence[str] = ()
+    sender: str,
+    port: int,
+    folders: Sequence[Path],
+    associations: int,
+    tls: tuple[Path, Path] | None = None,
 ) -> float:
-    """Send everything over so many associations at the same time; return the seconds that it took."""
-    command = [sender, *tls, "-aec", AE_TITLE, "127.0.0.1", str(port), "+sd"]
+    """Send everything over so many associations at the same time; return the seconds that it took.
+
+    `tls` is a certificate and its key, where connections are secured.
+    """
+    words = tls_words(tls[0].parent) if tls else []
+    command = [sender, *words, "-aec", AE_TITLE, "127.0.0.1", str(port), "+sd"]
     batches = [folders[number::associations] for number in range(associations)]
     if sender == "light":
-        return send_light(port, AE_TITLE, batches)
+        return send_light(port, AE_TITLE, batches, tls)
     began = time.perf_counter()
     senders = [
         subprocess.Popen([*command, *batch], env=ENVIRONMENT, stdout=subprocess.DEVNULL) for batch in batches

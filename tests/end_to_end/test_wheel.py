@@ -1,7 +1,9 @@
-"""What a user installs: the wheel, in a clean environment outside the tree, runs the demonstration and the file commands."""
+"""What a user installs: the wheel, in a clean environment outside the tree, runs demonstration and file commands."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +13,9 @@ from pathlib import Path
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+# What may be tried; 3.14 is there for machines that have it.
+PYTHON_MINORS = (11, 12, 13, 14)
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +35,34 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def installed(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the first wheel with the locked versions into an environment of its own; returns its folder of programs."""
+    return _install(sys.executable, wheels["dicomnode_stroke"], tmp_path_factory.mktemp("clean"))
+
+
+def _install(python: str, wheel: Path, folder: Path) -> Path:
     root = Path(__file__).resolve().parents[2]
-    environment = tmp_path_factory.mktemp("clean") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=120)
+    environment = folder / "venv"
+    subprocess.run([python, "-m", "venv", environment], check=True, timeout=120)
     pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--requirement", root / "requirements.lock"], check=True, timeout=500)
-    subprocess.run([*pip, "--no-deps", wheels["dicomnode_stroke"]], check=True, timeout=120)
+    subprocess.run([*pip, "--no-deps", wheel], check=True, timeout=120)
     return environment / "bin"
+
+
+def _python(minor: int) -> str | None:
+    """Return a Python 3.`minor` of this machine that makes environments, on PATH or of pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    installed = [
+        shutil.which(f"python3.{minor}"),
+        *sorted(pyenv.glob(f"3.{minor}.*/bin/python"), reverse=True),
+    ]
+    check = f"import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, {minor}))"
+    for program in filter(None, installed):
+        if (
+            subprocess.run([program, "-c", check], capture_output=True, timeout=60, check=False).returncode
+            == 0
+        ):
+            return str(program)
+    return None
 
 
 def _run(program: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -50,6 +76,28 @@ def test_the_demonstration_runs_from_the_wheel(installed: Path, tmp_path: Path) 
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "PACS: received Segmentation Storage" in demo.stdout
     assert len(list((tmp_path / "demo-out" / "pacs").glob("*.dcm"))) >= 2
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("minor", [minor for minor in PYTHON_MINORS if minor != sys.version_info.minor])
+def test_the_demonstration_runs_on_every_other_python(
+    wheels: dict[str, Path], tmp_path: Path, minor: int
+) -> None:
+    interpreters = {number: _python(number) for number in PYTHON_MINORS if number != sys.version_info.minor}
+    python = interpreters[minor]
+    if python is None:
+        pytest.skip(f"no Python 3.{minor} on this machine")
+    newest = max(number for number, program in interpreters.items() if program)
+    if minor != newest and not os.environ.get("DICOMNODE_PYTHONS"):
+        pytest.skip(
+            "the newest Python stands for the others; set DICOMNODE_PYTHONS=1 to try each (a minute each)"
+        )
+    programs = _install(python, wheels["dicomnode_stroke"], tmp_path)
+    version = _run(programs / "python", "--version", cwd=tmp_path).stdout
+    assert version.startswith(f"Python 3.{minor}.")
+    demo = _run(programs / "dicomnode", "demo", cwd=tmp_path)
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "PACS: received Segmentation Storage" in demo.stdout
 
 
 def test_the_environment_has_no_test_tools_and_the_networks_are_in_the_wheel(

@@ -46,17 +46,19 @@ class InlineCompute:
 
     def run(
         self,
-        function: Callable[[Argument], Answer],
+        function: Callable[[Argument, Callable[[str], None]], Answer],
         argument: Argument,
         *,
         name: str,
         limit_s: float,
         tick: Callable[[], None],
+        progress: Callable[[str], None],
     ) -> Answer:
         assert name
         assert limit_s > 0
         tick()
-        answered: Answer = pickle.loads(pickle.dumps(function(pickle.loads(pickle.dumps(argument)))))
+        answer_here = function(pickle.loads(pickle.dumps(argument)), progress)
+        answered: Answer = pickle.loads(pickle.dumps(answer_here))
         tick()
         return answered
 

@@ -52,7 +52,7 @@ class Node:
         config.write_text(settings)
         command = [sys.executable, "-m", "dicomnode", "receive", "--config", str(config)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 240
         while time.monotonic() < end:
             assert self.process.poll() is None, "dicomnode receive ended by itself"
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,14 @@ from dicomnode.settings.config import ComputeSettings
 
 def add_one(number: int) -> int:
     return number + 1
+
+
+def add_two(number: int, report: Callable[[str], None]) -> int:
+    report("add one")
+    time.sleep(1)
+    report("add another")
+    time.sleep(1)
+    return number + 2
 
 
 def kill_own_process(number: int) -> int:
@@ -70,6 +78,19 @@ def test_a_lost_worker_is_a_passing_fault_and_the_next_task_runs(
         run(compute, function, limit_s)
 
     assert 2 == run(compute, add_one)
+
+
+@pytest.mark.slow
+def test_the_steps_of_a_run_reach_who_waits_for_it(compute: Compute) -> None:
+    steps: list[str] = []
+    answer = compute.run(
+        add_two, 1, name="test", limit_s=60, tick=lambda: None, tick_s=0.5, progress=steps.append
+    )
+
+    assert answer == 3
+    # A machine that is busy may show the last of several at once; never one that was not, nor another order.
+    assert steps in (["add one", "add another"], ["add another"], ["add one"])
+    assert run(compute, add_one) == 2
 
 
 @pytest.mark.slow

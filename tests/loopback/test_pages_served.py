@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sqlite3
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -49,6 +51,24 @@ def hang_up(port: int, content: bytes, *, harshly: bool) -> None:
         browser.sendall(content)
         if harshly:
             browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_no_answer_waits_for_the_acknowledgement_of_its_head(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as browser:
+        browser.sendall(REQUEST + b"\r\n")
+        assert browser.recv(12) == b"HTTP/1.1 200"
+        served = [end for end in connected_sockets() if end.getpeername() == browser.getsockname()]
+
+        assert [end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for end in served] == [1]
+
+
+def connected_sockets() -> Iterator[socket.socket]:
+    """Yield the TCP sockets of this process that have a peer."""
+    for candidate in gc.get_objects():
+        with suppress(OSError, ReferenceError):
+            if isinstance(candidate, socket.socket) and candidate.family == socket.AF_INET:
+                candidate.getpeername()
+                yield candidate
 
 
 @pytest.mark.parametrize("content", [b"GE", REQUEST, REQUEST + b"\r\n", BEGUN_FORM])

@@ -158,6 +158,33 @@ def test_each_claim_has_a_holder_of_its_own(bench: Bench) -> None:
     assert bench.states() == {"2.25.1": JobState.ENCODED.value}
 
 
+def test_the_step_of_a_computation_is_in_the_ledger_while_it_lasts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.receive(1, "2.25.1", at=10.0)
+    flow.index_instances(bench.place)
+    flow.assess_studies(bench.place)
+    shown: list[tuple[str | None, float | None]] = []
+
+    def step_shown() -> tuple[str | None, float | None]:
+        (line,) = bench.ledger.history.studies()
+        assert line.job is not None
+        return line.job.step, line.job.step_since
+
+    def run(_function: Any, _argument: Any, *, progress: Callable[[str], None], **_more: Any) -> StudyAnswer:
+        for step in ("load images", "infer"):
+            bench.now += 5
+            progress(step)
+            shown.append(step_shown())
+        return StudyAnswer(Outcome.NEGATIVE, "No lesion found.", ())
+
+    monkeypatch.setattr(bench, "run", run)
+    began = bench.now
+    assert flow.answer_next(bench.place)
+    assert shown == [("load images", began + 5), ("infer", began + 10)]
+    assert step_shown() == (None, None)
+
+
 def test_a_spool_that_is_read_only_uses_up_no_tries_and_no_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

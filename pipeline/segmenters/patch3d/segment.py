@@ -9,6 +9,7 @@ says whether tiles are averaged before or after the activation (nnU-Net v1: prob
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,13 @@ def correct_channels(bundle: Bundle, channels: Channels, mask: Mask) -> Channels
     plan = plan_bias_correction(bundle.input.spacing_mm)
     array = channels.array.copy()
     parameters: dict[str, Any] = {"shrink": list(plan.shrink), "iterations": list(plan.iterations)}
-    for number in _present(channels):
-        array[number], strength = apply_bias_correction(channels.array[number], mask, plan)
+    present = _present(channels)
+    # Each image on a core of its own: one does not look at the other, and each field is found on one thread.
+    with ThreadPoolExecutor(max(1, len(present)), thread_name_prefix="bias") as cores:
+        images = (channels.array[number] for number in present)
+        corrected = list(cores.map(lambda image: apply_bias_correction(image, mask, plan), images))
+    for number, (image, strength) in zip(present, corrected, strict=True):
+        array[number] = image
         parameters[f"{bundle.channels[number]}_strength"] = strength
     return Channels(array, channels.grid, parameters)
 

@@ -142,7 +142,7 @@ def test_what_was_listed_before_a_kill_is_listed_after_it(
     process.stdout.close()
     process.wait()
     ledger = Ledger.open(url)
-    paths = ledger.instances.paths_below("incoming")
+    paths = set(ledger.instances.paths_below("incoming"))
     assert {received(number).path for number in listed} <= paths
     # One more may have been committed and not been told any more.
     assert len(paths) - len(listed) in (0, 1)

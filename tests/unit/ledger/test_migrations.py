@@ -276,11 +276,29 @@ FILLED: Mapping[str, Mapping[str, list[Row]]] = {
             }
         ]
     },
+    # An index.
+    "0013": {},
+    # Columns of the jobs.
+    "0014": {},
 }
 
 # Rows that a revision itself puts into its new tables.
 MOVED: dict[str, dict[str, list[Row]]] = {
-    "0006": {"archive_askings": [{"StudyInstanceUID": "2.25.1", "asked_at": 47.0}]}
+    "0006": {"archive_askings": [{"StudyInstanceUID": "2.25.1", "asked_at": 47.0}]},
+    "0012": {
+        "answers": [
+            {
+                "id": number,
+                "StudyInstanceUID": STUDIES[state],
+                "received_at": 12.5,
+                "answered_at": 31.0,
+                "outcome": "lesions",
+                "code": "",
+                "lesions_ml": 0.0,
+            }
+            for number, state in enumerate(("encoded", "done"), start=1)
+        ]
+    },
 }
 
 

@@ -114,7 +114,7 @@ def test_a_damaged_file_is_set_aside_and_not_listed(
     ledger = open_ledger(tmp_path)
 
     report = rebuild_ledger(layout, ledger.instances)
-    paths = ledger.instances.paths_below("incoming")
+    paths = set(ledger.instances.paths_below("incoming"))
     ledger.close()
 
     assert (report.set_aside, report.added, paths) == (1, 0, set())
@@ -135,7 +135,7 @@ def test_garbage_in_the_file_meta_does_not_stop_the_start(
     ledger = open_ledger(tmp_path)
 
     report = rebuild_ledger(layout, ledger.instances)
-    paths = ledger.instances.paths_below("incoming")
+    paths = set(ledger.instances.paths_below("incoming"))
     ledger.close()
 
     assert (report.set_aside, report.added, paths) == (1, 1, {whole.path})

@@ -1,0 +1,65 @@
+"""Whether two images lie on each other by their headers already, so that no registration need be run.
+
+A registration may overrule the headers only by a clear gain of the metric. Where a dozen measurements around
+the headers' own alignment bound what can be gained, and the bound is far below that, the answer is known.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK
+
+from pipeline.preprocess.metric import ImagePair, evaluate
+
+COARSENING = 2
+"""The measurements use each second voxel along each axis: one in eight."""
+NEAR_MM = 2.0
+"""Within so far the metric is taken to be a parabola along each parameter of the motion."""
+FAR_MM = 6.0
+"""So far away it has to be worse, whichever way the head moves."""
+PARAMETERS = 6
+"""Three rotations and three shifts, in the order of SimpleITK's Euler3DTransform."""
+
+
+def bound_gain(pair: ImagePair, middle: npt.NDArray[np.float64], radius_mm: float) -> float:
+    """Return by which share the metric may improve when the moving image leaves the headers' alignment.
+
+    Run it inside `one_thread`.
+
+    Parameters
+    ----------
+    middle
+        Centre of the rotations, LPS mm.
+    radius_mm
+        A rotation by a radian moves the rim of the brain by so much.
+
+    Returns
+    -------
+    float
+        Infinite where the headers' alignment is not the best place of all that were tried, or the best place
+        along a parameter is not near.
+    """
+    coarse = pair.coarser(COARSENING)
+
+    def measure(parameter: int, distance_mm: float) -> float:
+        motion = [0.0] * PARAMETERS
+        motion[parameter] = distance_mm / radius_mm if parameter < PARAMETERS // 2 else distance_mm
+        transform = SimpleITK.Euler3DTransform()
+        transform.SetCenter(middle.tolist())
+        transform.SetParameters(motion)
+        return evaluate(coarse, transform)
+
+    at_headers, gain = measure(0, 0.0), 0.0
+    for parameter in range(PARAMETERS):
+        below, above = measure(parameter, -NEAR_MM), measure(parameter, NEAR_MM)
+        # The parabola through the three: its lowest point lies at -slope / bend steps, slope^2 / 2 bend down.
+        slope, bend = (above - below) / 2, above + below - 2 * at_headers
+        if bend <= 0 or abs(slope) >= bend:
+            return math.inf
+        gain += slope**2 / (2 * bend)
+        if min(measure(parameter, -FAR_MM), measure(parameter, FAR_MM)) <= at_headers:
+            return math.inf
+    return gain / abs(at_headers) if at_headers else math.inf
