@@ -89,8 +89,8 @@ def fill_bins(findings: Sequence[Finding]) -> list[Bin]:
     """Return the bins of a tenth that hold findings, by rising certainty."""
     numbers = [min(int(finding.certainty * BINS), BINS - 1) for finding in findings]
     bins = []
-    for wanted in sorted(set(numbers)):
-        group = [finding for finding, number in zip(findings, numbers, strict=True) if number == wanted]
+    for tenth in sorted(set(numbers)):
+        group = [finding for finding, number in zip(findings, numbers, strict=True) if number == tenth]
         mean = float(np.mean([finding.certainty for finding in group]))
         bins.append(Bin(len(group), mean, float(np.mean([finding.right for finding in group]))))
     return bins

@@ -105,14 +105,14 @@ def score_bundle(
 def _show_in(path: Path, channels: Sequence[str], roles: Sequence[str]) -> Bool | None:
     """Return where the lesions of a sample show in any of these channels."""
     shown = read_shown(path)
-    given = [number for number, channel in enumerate(channels) if channel in roles]
-    return None if shown is None else shown[given].any(dim=0).numpy()
+    indices = [number for number, channel in enumerate(channels) if channel in roles]
+    return None if shown is None else shown[indices].any(dim=0).numpy()
 
 
-def _score_shown(found: Bool, truth: Bool, shown: Bool, task: Task) -> CaseScore:
+def _score_shown(marked: Bool, truth: Bool, shown: Bool, task: Task) -> CaseScore:
     """Score what shows; what is found of a lesion where it does not show is neither right nor wrong."""
     hidden = truth & ~shown
-    return score_case((found & ~hidden).astype(np.float32), truth & shown, LEVEL, task.grid.voxel_ml)
+    return score_case((marked & ~hidden).astype(np.float32), truth & shown, LEVEL, task.grid.voxel_ml)
 
 
 def settle_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int = 1) -> dict[str, Cut]:

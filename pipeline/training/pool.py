@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,10 @@ class Pool:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with partial_file.open("wb") as stream:
-                arrays = {"image": case.image.numpy().astype(np.float16), "label": case.label.numpy()}
+                arrays: dict[str, Any] = {
+                    "image": case.image.numpy().astype(np.float16),
+                    "label": case.label.numpy(),
+                }
                 np.savez(stream, **arrays | ({} if case.shown is None else {"shown": case.shown.numpy()}))
             partial_file.replace(target)
         except OSError as problem:

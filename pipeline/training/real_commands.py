@@ -142,7 +142,8 @@ def compare_weights(
     """Test whether the shipped Float16 weights outline test people's slices as Float32 weights do."""
     from pipeline.training.bundle_commands import read_bundle
     from pipeline.training.families.triplanar import read_average
-    from pipeline.training.plane_proof import PLANES, weigh_slices
+    from pipeline.training.network import PLANES
+    from pipeline.training.plane_proof import weigh_slices
     from pipeline.training.real_slices import read_slices
 
     networks = {plane: read_average(run / f"{plane}-{minute:04d}.average.pt", plane) for plane in PLANES}

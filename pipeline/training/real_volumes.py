@@ -161,16 +161,16 @@ def _ask_networks(
 
 def score_volume(row: VolumeRow, painted: RealCase | None, result: PipelineResult) -> VolumeRow:
     """Return the row with its volumes; `painted` is None for a head without a lesion."""
-    found = result.labels.array > 0
+    marked = result.labels.array > 0
     spacing = np.linalg.norm(result.labels.affine[:3, :3], axis=0).tolist()
     voxel_ml = voxel_volume_mm3(result.labels.affine) / 1000
-    truth = np.zeros_like(found) if painted is None else _truth_on(result.labels, painted, result)
-    halo = np.zeros_like(found)
+    truth = np.zeros_like(marked) if painted is None else _truth_on(result.labels, painted, result)
+    halo = np.zeros_like(marked)
     if truth.any():
         halo = ndimage.distance_transform_edt(~truth, spacing) <= HALO_MM
     rim = ndimage.distance_transform_edt(result.brain_mask.array > 0, spacing) <= RIM_MM
-    wrong = found & ~truth
-    overlap = count_overlap(found, truth)
+    wrong = marked & ~truth
+    overlap = count_overlap(marked, truth)
     return replace(
         row,
         truth_ml=overlap.true * voxel_ml,
