@@ -42,6 +42,8 @@ _PLAIN = _dicomnode("records", "states", "errors", "settings", "uids", "audit.ev
 _VOLUMES_IN = _pipeline("records", "errors", "geometry")
 # What calls others: who sends needs no listener.
 _CALLS = ("commitment", "offer", "query", "result_classes", "sender", "stow")
+# What looks after processes.
+_SUPERVISION = ("notify", "reload", "signals", "supervise")
 # What the builders of results share.
 _BUILDERS = _dicomnode(
     *("results.records", "results.headers", "results.provenance", "results.words"),
@@ -99,9 +101,7 @@ ROOMS = (
     Room("dicomnode.commands.terminal", "one console, tables or JSON, a spinner", (), ("rich", "typer")),
     # The processes.
     Room("dicomnode.processes", "what runs: the processes of a node"),
-    Room(
-        "dicomnode.processes.app", "the one place where objects are built and joined", ("*",), ("sdnotify",)
-    ),
+    Room("dicomnode.processes.app", "the one place where objects are built and joined", ("*",)),
     Room(
         "dicomnode.processes.schedule",
         "what runs how often; it only triggers",
@@ -124,11 +124,11 @@ ROOMS = (
             *_pipeline("errors", "measure.regions"),
         ),
     ),
+    Room("dicomnode.processes.notify", "signs of life to whoever started a process", (), ("sdnotify",)),
     Room(
         "dicomnode.processes.serve",
         "the sides as processes, looked after and reloaded",
-        _dicomnode("errors", "processes.reload", "processes.signals", "processes.supervise", "settings"),
-        ("sdnotify",),
+        _dicomnode("errors", "settings", *(f"processes.{name}" for name in _SUPERVISION)),
     ),
     Room(
         "dicomnode.processes.step_news",

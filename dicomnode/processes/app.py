@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sdnotify
 import structlog
 
 from dicomnode.audit.events import SUCCESS, AuditEvent, Source
@@ -26,6 +25,7 @@ from dicomnode.ledger.ledger import Ledger
 from dicomnode.log import configure_logging
 from dicomnode.processes.bell import open_bell, ring
 from dicomnode.processes.lookout import Lookout
+from dicomnode.processes.notify import open_notifier
 from dicomnode.processes.reload import Reloader
 from dicomnode.processes.root import prepare_root
 from dicomnode.processes.serve import check_in_child, run_sides
@@ -410,7 +410,7 @@ def until_stopped(signals: Signals, is_well: Callable[[], bool], reloader: Reloa
 
     Return on SIGTERM or SIGINT.
     """
-    notifier = sdnotify.SystemdNotifier()
+    notifier = open_notifier()
     is_well()
     notifier.notify("READY=1")
     while (request := signals.wait(WATCHDOG_S)) != "stop":

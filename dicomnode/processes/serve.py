@@ -6,10 +6,10 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import sdnotify
 import structlog
 
 from dicomnode.errors import ConfigError, ProcessLost, StartError
+from dicomnode.processes.notify import open_notifier
 from dicomnode.processes.reload import Reloader
 from dicomnode.processes.signals import Signals
 from dicomnode.processes.supervise import MOST_DEATHS, Side
@@ -47,7 +47,7 @@ def run_sides(
         A side cannot start, or ends again and again.
     """
     sides: dict[str, Side] = {}
-    notifier, is_ready = sdnotify.SystemdNotifier(), False
+    notifier, is_ready = open_notifier(), False
 
     def hand_on(config: Config) -> None:
         for side in sides.values():

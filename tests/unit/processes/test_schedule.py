@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from dicomnode.processes.schedule import CurrentWorkplace, catch_up, start_sched
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from tests.factories.ledger import new_ledger
+from tests.factories.listening import eventually
 from tests.factories.whole_node import InlineCompute
 
 
@@ -49,7 +49,7 @@ def test_a_timer_that_hangs_is_named_and_the_others_go_on(
     goes_on, rounds = threading.Event(), list[str]()
 
     def hang(_place: flow.Workplace) -> int:
-        goes_on.wait(60)
+        goes_on.wait(300)
         return 0
 
     def work_long(place: flow.Workplace) -> bool:
@@ -74,21 +74,18 @@ def test_a_timer_that_hangs_is_named_and_the_others_go_on(
         lookout,
     )
     try:
-        end, named = time.monotonic() + 30, dict[str, float]()
-        while not named and time.monotonic() < end:
-            time.sleep(0.05)
-            named = lookout.overdue()
-        before = len(rounds)
-        time.sleep(2.0)
-        still = lookout.overdue()
+        # On a busy machine another may be late for a moment; it is not for long.
+        assert eventually(lambda: list(lookout.overdue()) == ["assess studies"], 60)
+        silent_s, before = lookout.overdue()["assess studies"], len(rounds)
+        assert eventually(lambda: len(rounds) > before + 5, 60)
+        assert eventually(lambda: list(lookout.overdue()) == ["assess studies"], 60)
+        silent_later_s = lookout.overdue()["assess studies"]
     finally:
         goes_on.set()
         scheduler.shutdown()
         ledger.close()
 
-    assert list(named) == list(still) == ["assess studies"]
-    assert still["assess studies"] > named["assess studies"] > 1.0
-    assert len(rounds) > before
+    assert silent_later_s > silent_s > 1.0
     assert lookout.overdue() == {}
 
 
