@@ -234,8 +234,11 @@ class SenderHabits:
     too_late_for_one_s, too_late_for_both_s
         The longest pause of late after which images came to a study whose answer had not waited for them,
         because of one of T1 and FLAIR, or of both.
-    studies
-        How many studies they have begun here; the smallest number, where there are several senders.
+    studies_with_one
+        How many studies of theirs were answered of late from T1 or FLAIR alone, at most three are counted;
+        the smallest number, where there are several senders.
+    has_sent_both
+        A study of theirs was answered of late from T1 and FLAIR.
     """
 
     is_sending: bool = False
@@ -245,7 +248,8 @@ class SenderHabits:
     pause_between_series_s: float = 0.0
     too_late_for_one_s: float = 0.0
     too_late_for_both_s: float = 0.0
-    studies: int = 0
+    studies_with_one: int = 0
+    has_sent_both: bool = False
 
 
 @dataclass(frozen=True)

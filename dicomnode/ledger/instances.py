@@ -28,7 +28,6 @@ from dicomnode.ledger.senders import (
     Pause,
     had_open_association,
     note_pauses,
-    note_study_begun,
 )
 from dicomnode.records import (
     AddOutcome,
@@ -343,7 +342,6 @@ def _record_header(connection: Connection, reading: HeaderReading, encoded: str,
     reopens = reading.reopens and (reading.may_matter or _changes_identity(connection, header))
     superseded = revisions.admit_content(connection, header.StudyInstanceUID, now, reopens)
     if before is None:
-        note_study_begun(connection, row.calling_ae, row.peer_host)
         return []
     return _pause_before(connection, row, header, before, superseded)
 

@@ -17,6 +17,7 @@ from dicomnode.ledger.database import Database
 from dicomnode.ledger.encoding import from_json, job_from_row, result_from_row, result_to_columns, to_json
 from dicomnode.ledger.figures import ANSWER_BUCKETS_S, STEP_BUCKETS_S, count, observed
 from dicomnode.ledger.schema import deliveries, jobs, results, studies
+from dicomnode.ledger.senders import note_roles
 from dicomnode.records import Conclusion, Job, ResultFile
 from dicomnode.states import DeliveryState, JobState, Outcome
 
@@ -93,6 +94,7 @@ class Jobs:
                 not_before=max(now, not_before or now),
                 priority=priority,
             )
+            note_roles(connection, row.StudyInstanceUID, len(evidence.get("roles", ())), now)
             revisions.record_event(
                 connection, row, "ready", {"reason": reason, "evidence": dict(evidence)}, now
             )

@@ -280,7 +280,7 @@ associations = Table(
     Index("ix_associations_ended_at", "ended_at"),
 )
 
-# How many studies a sender has begun here.
+# How many studies a sender had begun here: earlier builds of 0.5.0 counted them, and nothing reads it.
 senders = Table(
     "senders",
     metadata,
@@ -304,7 +304,15 @@ class PauseKind(StrEnum):
     TOO_LATE_FOR_BOTH = "too_late_for_both"
 
 
-# For how long a sender paused between two images of one study, where that was noticeable.
+class AnsweredWith(StrEnum):
+    """From which of T1 and FLAIR a study is answered; a row of `pauses` too, as it tells of habits."""
+
+    ONE = "answered_with_one"
+    BOTH = "answered_with_both"
+
+
+# For how long a sender paused between two images of one study, where that was noticeable; and what came of
+# its studies.
 pauses = Table(
     "pauses",
     metadata,

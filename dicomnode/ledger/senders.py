@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from dicomnode.ledger.database import Database
-from dicomnode.ledger.schema import PauseKind, associations, instances, pauses, senders
+from dicomnode.ledger.schema import AnsweredWith, PauseKind, associations, instances, pauses
 from dicomnode.records import AssociationNews, SenderHabits
 
 SHORTEST_PAUSE_S = 2.0
@@ -22,6 +22,7 @@ LONGEST_PAUSE_S = 3600.0
 """What comes later than that was not left out by a pause."""
 _REMEMBERED_S = 30 * 86_400.0
 _READ_PAUSES = 100
+_COUNTED_STUDIES = 3
 
 
 class Pause(NamedTuple):
@@ -67,13 +68,8 @@ class Senders:
 
         Pauses longer than `limit_s` count only between series: no study waits for so long within one.
         """
-        pairs = (
-            select(instances.c.calling_ae, instances.c.peer_host)
-            .where(instances.c.StudyInstanceUID == StudyInstanceUID)
-            .distinct()
-        )
         with self._database.read() as connection:
-            senders_of_study = [(row.calling_ae, row.peer_host) for row in connection.execute(pairs)]
+            senders_of_study = _senders_of(connection, StudyInstanceUID)
             longest = {
                 kind: max(
                     (_longest_pause(connection, *sender, kind, limit_s) for sender in senders_of_study),
@@ -97,7 +93,13 @@ class Senders:
                 pause_between_series_s=longest_at_all,
                 too_late_for_one_s=longest[PauseKind.TOO_LATE_FOR_ONE],
                 too_late_for_both_s=longest[PauseKind.TOO_LATE_FOR_BOTH],
-                studies=min((_study_count(connection, *sender) for sender in senders_of_study), default=0),
+                studies_with_one=min(
+                    (_answered(connection, *sender, AnsweredWith.ONE) for sender in senders_of_study),
+                    default=0,
+                ),
+                has_sent_both=any(
+                    _answered(connection, *sender, AnsweredWith.BOTH) for sender in senders_of_study
+                ),
             )
 
     def forget_old(self, now: float) -> int:
@@ -142,12 +144,37 @@ def had_open_association(
     )
 
 
-def note_study_begun(connection: Connection, calling_ae: str, peer_host: str) -> None:
-    """Count one more study that a sender began."""
-    same = and_(senders.c.calling_ae == calling_ae, senders.c.peer_host == peer_host)
-    changed = connection.execute(update(senders).where(same).values(studies=senders.c.studies + 1))
-    if changed.rowcount == 0:
-        connection.execute(insert(senders).values(calling_ae=calling_ae, peer_host=peer_host, studies=1))
+def note_roles(connection: Connection, StudyInstanceUID: str, roles: int, now: float) -> None:
+    """Note that a study is to be answered from so many of T1 and FLAIR, for each of its senders."""
+    if not roles:
+        return
+    kind = (AnsweredWith.ONE if roles == 1 else AnsweredWith.BOTH).value
+    for calling_ae, peer_host in _senders_of(connection, StudyInstanceUID):
+        connection.execute(
+            insert(pauses).values(calling_ae=calling_ae, peer_host=peer_host, kind=kind, pause_s=0.0, at=now)
+        )
+
+
+def _senders_of(connection: Connection, StudyInstanceUID: str) -> list[tuple[str, str]]:
+    pairs = (
+        select(instances.c.calling_ae, instances.c.peer_host)
+        .where(instances.c.StudyInstanceUID == StudyInstanceUID)
+        .distinct()
+    )
+    return [(row.calling_ae, row.peer_host) for row in connection.execute(pairs)]
+
+
+def _answered(connection: Connection, calling_ae: str, peer_host: str, kind: AnsweredWith) -> int:
+    """Count a sender's studies that were answered so, up to as many as make a habit."""
+    rows = (
+        select(pauses.c.id)
+        .where(
+            pauses.c.calling_ae == calling_ae, pauses.c.peer_host == peer_host, pauses.c.kind == kind.value
+        )
+        .limit(_COUNTED_STUDIES)
+        .subquery()
+    )
+    return int(connection.execute(select(func.count()).select_from(rows)).scalar_one())
 
 
 def _longest_pause(
@@ -183,8 +210,3 @@ def _has_released(connection: Connection, calling_ae: str, peer_host: str) -> bo
     )
     row = connection.execute(newest).one_or_none()
     return row is not None and row.is_released == 1 and not _is_sending(connection, calling_ae, peer_host)
-
-
-def _study_count(connection: Connection, calling_ae: str, peer_host: str) -> int:
-    same = and_(senders.c.calling_ae == calling_ae, senders.c.peer_host == peer_host)
-    return int(connection.execute(select(senders.c.studies).where(same)).scalar_one_or_none() or 0)

@@ -33,8 +33,8 @@ LIVE_S = 1800.0
 """An image that was acquired so long before it came is of an exam that may go on."""
 CLOCK_DIFFERENCE_S = 300.0
 """By so much the scanner's clock may be ahead of the node's."""
-STUDIES_TO_KNOW = 3
-"""After so many studies the pauses of a sender are its habit."""
+STUDIES_WITH_ONE = 3
+"""After so many studies for whose T1 or FLAIR the node waited in vain, their sender is known for it."""
 BEGIN_S = 1.0
 """Stillness after which a study that looks whole is computed ahead."""
 
@@ -178,8 +178,10 @@ def _short_quiet_s(judgement: Judgement, settings: StudySettings, senders: Sende
 
 def _exam_s(settings: StudySettings, senders: SenderHabits) -> float:
     """Return how long the second image of an exam is waited for."""
-    if senders.studies < STUDIES_TO_KNOW:
+    if senders.studies_with_one < STUDIES_WITH_ONE:
         return settings.exam_s
+    if not senders.has_sent_both:
+        return 0.0
     return min(settings.exam_s, PAUSE_FACTOR * senders.pause_between_series_s)
 
 

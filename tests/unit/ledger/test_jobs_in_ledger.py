@@ -352,3 +352,15 @@ def test_a_study_that_did_not_fail_does_not_care_for_being_sent_again(
     story.index(100.0)
     assert (story.newest()["state"], story.ledger.instances.last_received_at(STUDY)) == (state.value, before)
     assert "sent-again" not in story.happenings()
+
+
+@pytest.mark.parametrize(
+    ("roles", "counted"), [((), (0, False)), (("flair",), (1, False)), (("t1", "flair"), (0, True))]
+)
+def test_what_a_study_is_answered_from_is_a_habit_of_its_sender(
+    story: LedgerStory, roles: tuple[str, ...], counted: tuple[int, bool]
+) -> None:
+    job = story.waiting(1, 2)
+    story.ledger.jobs.mark_ready(job.id, "", {"roles": dict.fromkeys(roles, "2.25.1")}, 20.0)
+    habits = story.ledger.senders.habits_of_study(STUDY, 120.0)
+    assert (habits.studies_with_one, habits.has_sent_both) == counted

@@ -27,6 +27,7 @@ def stamp(seconds_before: float) -> str:
 
 
 UNDER_WAY = replace(ALONE, acquired=stamp(240))
+SENDS_IN_PARTS = replace(RELEASED, studies_with_one=3, has_sent_both=True, pause_between_series_s=500.0)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +44,11 @@ UNDER_WAY = replace(ALONE, acquired=stamp(240))
         (ALONE, RELEASED, "released", 10),
         (ALONE, OPEN, "quiet", 120),
         (UNDER_WAY, RELEASED, "exam", 900),
-        (UNDER_WAY, replace(RELEASED, studies=50), "released", 10),
-        (UNDER_WAY, replace(RELEASED, studies=50, pause_between_series_s=500.0), "exam", 750),
+        (UNDER_WAY, replace(RELEASED, studies_with_one=2), "exam", 900),
+        (UNDER_WAY, replace(RELEASED, studies_with_one=3), "released", 10),
+        (UNDER_WAY, replace(RELEASED, studies_with_one=3, pause_between_series_s=500.0), "released", 120),
+        (UNDER_WAY, replace(RELEASED, studies_with_one=3, has_sent_both=True), "released", 10),
+        (UNDER_WAY, SENDS_IN_PARTS, "exam", 750),
         (WHOLE, replace(RELEASED, pause_within_series_s=20.0), "released", 30),
         (WHOLE, replace(RELEASED, pause_while_open_s=50.0), "released", 10),
         (WHOLE, replace(RELEASED, pause_between_series_s=50.0), "released", 10),
