@@ -569,6 +569,7 @@ ROOMS = (
                 "plan",
                 "run",
                 "evaluate",
+                "measure.regions",
                 "preprocess",
                 "inference",
                 "segmenters",

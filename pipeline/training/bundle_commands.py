@@ -37,7 +37,8 @@ def prove(
     import torch
 
     from pipeline.segmenters.families import load_bundle
-    from pipeline.training.plane_proof import PLANES, run_planes
+    from pipeline.training.network import PLANES
+    from pipeline.training.plane_proof import run_planes
     from pipeline.training.proof import Proof, check_rows, write_proof
     from pipeline.training.verify import run_forms
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, optimize
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.counts import counted
 from pipeline.evaluate.lesions import DETECTION_SHARE
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_slices import RealSlice
+from pipeline.training.real_volumes import LOOKS
 from pipeline.training.slice_answers import cut_slice
 
 BINS = 10
@@ -73,7 +74,7 @@ def read_findings(table: Path, network: str, roles: str) -> list[Finding]:
             rows = [
                 row
                 for row in csv.DictReader(stream)
-                if (row["network"], row["roles"]) == (network, roles) and row["look"] != "plain"
+                if (row["network"], row["roles"]) == (network, roles) and row["look"] in LOOKS
             ]
         pairs = [text.split(":") for row in rows for text in row["findings"].split()]
         findings = [Finding(float(certainty), right == "1") for certainty, right in pairs]
@@ -88,8 +89,8 @@ def fill_bins(findings: Sequence[Finding]) -> list[Bin]:
     """Return the bins of a tenth that hold findings, by rising certainty."""
     numbers = [min(int(finding.certainty * BINS), BINS - 1) for finding in findings]
     bins = []
-    for wanted in sorted(set(numbers)):
-        group = [finding for finding, number in zip(findings, numbers, strict=True) if number == wanted]
+    for tenth in sorted(set(numbers)):
+        group = [finding for finding, number in zip(findings, numbers, strict=True) if number == tenth]
         mean = float(np.mean([finding.certainty for finding in group]))
         bins.append(Bin(len(group), mean, float(np.mean([finding.right for finding in group]))))
     return bins
@@ -110,29 +111,43 @@ def fit_temperature(findings: Sequence[Finding]) -> float:
     TrainingProblem
         All of them are right or all wrong: no temperature is the best one.
     """
+    return float(min(TEMPERATURES, key=lambda temperature: _loss(findings, 1 / temperature, 0.0)))
+
+
+def fit_line(findings: Sequence[Finding]) -> tuple[float, float]:
+    """Return slope and shift of the log-odds under which the findings are most likely (Platt, 1999).
+
+    Raises
+    ------
+    TrainingProblem
+        All of them are right or all wrong: no line is the best one.
+    """
+    start = (1.0, 0.0)
+    _loss(findings, *start)
+    fitted = optimize.minimize(lambda line: _loss(findings, *line), start, method="Nelder-Mead")
+    return float(fitted.x[0]), float(fitted.x[1])
+
+
+def _loss(findings: Sequence[Finding], slope: float, shift: float) -> float:
     right = np.array([finding.right for finding in findings])
     if not findings or right.all() or not right.any():
-        raise TrainingProblem("a temperature needs lesions that are right and lesions that are wrong")
-    certainties = np.array([finding.certainty for finding in findings])
-
-    def loss(temperature: float) -> float:
-        soft = np.clip(soften(certainties, temperature), _LOWEST, 1 - _LOWEST)
-        return float(-np.log(np.where(right, soft, 1 - soft)).mean())
-
-    return float(min(TEMPERATURES, key=loss))
+        raise TrainingProblem("a fit needs lesions that are right and lesions that are wrong")
+    moved = move_odds(np.array([finding.certainty for finding in findings]), slope, shift)
+    clipped = np.clip(moved, _LOWEST, 1 - _LOWEST)
+    return float(-np.log(np.where(right, clipped, 1 - clipped)).mean())
 
 
-def soften(certainties: Reals, temperature: float) -> Reals:
-    """Return certainties whose log-odds are divided by the temperature."""
+def move_odds(certainties: Reals, slope: float, shift: float = 0.0) -> Reals:
+    """Return certainties whose log-odds are multiplied by `slope`, then moved by `shift`."""
     clipped = np.clip(certainties, _LOWEST, 1 - _LOWEST)
-    softened: Reals = 1 / (1 + ((1 - clipped) / clipped) ** (1 / temperature))
-    return softened
+    moved: Reals = 1 / (1 + np.exp(-shift) * ((1 - clipped) / clipped) ** slope)
+    return moved
 
 
-def soften_findings(findings: Sequence[Finding], temperature: float) -> list[Finding]:
-    """Return the findings with softened certainties."""
+def move_findings(findings: Sequence[Finding], slope: float, shift: float = 0.0) -> list[Finding]:
+    """Return the findings with moved certainties; a temperature T is a slope of 1 / T."""
     return [
-        Finding(float(soften(np.array(finding.certainty), temperature)), finding.right)
+        Finding(float(move_odds(np.array(finding.certainty), slope, shift)), finding.right)
         for finding in findings
     ]
 

@@ -22,9 +22,18 @@ from pipeline.records import FloatArray
 from pipeline.segmenters.ensemble.spec import EnsembleSpec
 from pipeline.segmenters.families import infer_channels
 from pipeline.training.graph_set import sample_channels
-from pipeline.training.pool import read_sample
+from pipeline.training.pool import read_sample, read_shown
 from pipeline.training.problem import TrainingProblem
-from pipeline.training.score import THRESHOLDS, CaseScore, Cut, Predict, score_case, settle_cut, summarise
+from pipeline.training.score import (
+    THRESHOLDS,
+    Bool,
+    CaseScore,
+    Cut,
+    Predict,
+    score_case,
+    settle_cut,
+    summarise,
+)
 from pipeline.training.tasks import Task, keep_channels
 
 LEVEL = 0.5
@@ -35,13 +44,15 @@ LEVEL = 0.5
 class HeldOutScore:
     """One sample with one combination of channels ("t1+flair").
 
-    It holds the processor seconds that its networks took.
+    It holds the processor seconds that its networks took, and the score of what shows in the given channels:
+    None for a sample that does not say so.
     """
 
     sample: str
     combination: str
     score: CaseScore
     processor_s: float
+    shown: CaseScore | None = None
 
     @property
     def dice(self) -> float:
@@ -81,7 +92,27 @@ def score_bundle(
                 above_threshold, connectivity, bundle.output.minimum_volume_mm3, task.grid.voxel_ml * 1000
             )
             score = score_case((large_enough > 0).astype(np.float32), truth, LEVEL, task.grid.voxel_ml)
-            yield HeldOutScore(path.stem, "+".join(roles), score, spent)
+            in_channels = _show_in(path, bundle.channels, roles)
+            yield HeldOutScore(
+                path.stem,
+                "+".join(roles),
+                score,
+                spent,
+                None if in_channels is None else _score_shown(large_enough > 0, truth, in_channels, task),
+            )
+
+
+def _show_in(path: Path, channels: Sequence[str], roles: Sequence[str]) -> Bool | None:
+    """Return where the lesions of a sample show in any of these channels."""
+    shown = read_shown(path)
+    indices = [number for number, channel in enumerate(channels) if channel in roles]
+    return None if shown is None else shown[indices].any(dim=0).numpy()
+
+
+def _score_shown(marked: Bool, truth: Bool, shown: Bool, task: Task) -> CaseScore:
+    """Score what shows; what is found of a lesion where it does not show is neither right nor wrong."""
+    hidden = truth & ~shown
+    return score_case((marked & ~hidden).astype(np.float32), truth & shown, LEVEL, task.grid.voxel_ml)
 
 
 def settle_bundle(bundle: Bundle, task: Task, paths: Sequence[Path], threads: int = 1) -> dict[str, Cut]:
@@ -160,7 +191,19 @@ def summarise_bundle(bundle: Bundle, rows: Sequence[HeldOutScore]) -> dict[str, 
             "error_ml": float(np.abs(apart).mean()), "bias_ml": float(apart.mean()),
             "processor_s": float(np.median([row.processor_s for row in combination_rows])),
         }  # fmt: skip
+        table[name] |= _summarise_shown([row.shown for row in combination_rows if row.shown is not None])
     return table
+
+
+def _summarise_shown(scores: Sequence[CaseScore]) -> dict[str, float]:
+    """Return the figures of what shows, and how much of the lesions' volume that is."""
+    if not scores:
+        return {}
+    return {
+        "shown_dice": float(np.mean([score.dice[LEVEL] for score in scores])),
+        "shown_truth_ml": float(np.mean([score.truth_ml for score in scores])),
+        "shown_cases_with_lesion": float(sum(score.truth_ml > 0 for score in scores)),
+    }
 
 
 def write_scores(rows: Sequence[HeldOutScore], target: Path) -> None:
@@ -193,5 +236,7 @@ def _columns(row: HeldOutScore) -> Mapping[str, str | int | float]:
         "input": row.combination,
         **volumes,
         **lesions,
+        "shown_dice": "" if row.shown is None else round(row.shown.dice[LEVEL], 5),
+        "shown_truth_ml": "" if row.shown is None else round(row.shown.truth_ml, 3),
         "processor_s": round(row.processor_s, 3),
     }

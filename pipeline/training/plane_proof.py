@@ -141,12 +141,14 @@ def weigh_slices(
             manifest = manifest.replace(bundle.graphs[name], digest)
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")
         (folder / "CARD.md").write_text("Float32 weights.\n", encoding="utf-8")
-        dices = [
-            [
-                score_slice(item, cut_slice(form, answer)).dice
-                for item, answer in zip(slices, answer_slices(form, slices, threads), strict=True)
-                if item.mask.sum() >= SMALLEST_PX
-            ]
-            for form in (load_bundle(folder), bundle)
-        ]
-    return paired_tost(*dices, MARGIN)
+        full, half = (_score_form(form, slices, threads) for form in (load_bundle(folder), bundle))
+    return paired_tost(full, half, MARGIN)
+
+
+def _score_form(form: Bundle, slices: Sequence[RealSlice], threads: int) -> list[float]:
+    """Return the Dice of each slice with enough of a lesion."""
+    return [
+        score_slice(item, cut_slice(form, answer)).dice
+        for item, answer in zip(slices, answer_slices(form, slices, threads), strict=True)
+        if item.mask.sum() >= SMALLEST_PX
+    ]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,11 @@ class Pool:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with partial_file.open("wb") as stream:
-                np.savez(stream, image=case.image.numpy().astype(np.float16), label=case.label.numpy())
+                arrays: dict[str, Any] = {
+                    "image": case.image.numpy().astype(np.float16),
+                    "label": case.label.numpy(),
+                }
+                np.savez(stream, **arrays | ({} if case.shown is None else {"shown": case.shown.numpy()}))
             partial_file.replace(target)
         except OSError as problem:
             partial_file.unlink(missing_ok=True)
@@ -71,6 +76,15 @@ def read_sample(path: Path) -> tuple[Tensor, Tensor]:
     """Return image (channel, slice, row, column) and label (slice, row, column), both float32."""
     with np.load(path) as arrays:
         return torch.from_numpy(arrays["image"].astype(np.float32)), torch.from_numpy(arrays["label"]).float()
+
+
+def read_shown(path: Path) -> Tensor | None:
+    """Return where the lesions of a sample show, bool (channel, slice, row, column).
+
+    The result is None for a sample that was made without that comparison.
+    """
+    with np.load(path) as arrays:
+        return torch.from_numpy(arrays["shown"]) if "shown" in arrays else None
 
 
 def fill_pool(
@@ -107,11 +121,14 @@ def fill_pool(
 def write_validation_set(
     folder: Path, task: Task, count: int, maps: Sequence[Path], first: int = 0
 ) -> list[Path]:
-    """Make the fixed validation samples that are not there yet and return all of them."""
+    """Make the fixed validation samples that are not there yet and return all of them.
+
+    They say where their lesions show.
+    """
     pool = Pool(folder, capacity=1_000_000)
     missing = [n for n in range(first, first + count) if not (folder / f"sample-{n:05d}.npz").exists()]
     if missing:
         anatomy = load_anatomy()
         for number in missing:
-            pool.write(number, task.synthesise(anatomy, VALIDATION_SEED + number, maps))
+            pool.write(number, task.synthesise(anatomy, VALIDATION_SEED + number, maps, compared=True))
     return [folder / f"sample-{n:05d}.npz" for n in range(first, first + count)]

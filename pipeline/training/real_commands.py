@@ -90,7 +90,8 @@ def calibrate(
 ) -> None:
     """Say how far the certainty of a lesion is the chance that it is there.
 
-    A temperature is fitted on the slices of decide people; the command prints what it would change.
+    A temperature and a line of the log-odds are fitted on the slices of decide people. The command prints
+    what they would change; no bundle is changed.
     """
     from pipeline.training.bundle_commands import read_bundle
     from pipeline.training.calibration import (
@@ -98,10 +99,11 @@ def calibrate(
         describe_bins,
         describe_error,
         draw_reliability,
+        fit_line,
         fit_temperature,
         list_findings,
+        move_findings,
         read_findings,
-        soften_findings,
     )
     from pipeline.training.real_slices import read_slices
     from pipeline.training.slice_answers import answer_slices
@@ -112,15 +114,18 @@ def calibrate(
         groups[f"slices, {split} people"] = list_findings(
             chosen, people, answer_slices(chosen, people, threads)
         )
-    temperature = fit_temperature(groups["slices, decide people"])
+    deciding = groups["slices, decide people"]
+    temperature, (slope, shift) = fit_temperature(deciding), fit_line(deciding)
     if volumes is not None:
         for roles in ("flair", "t1+flair"):
             groups[f"painted heads, {roles}"] = read_findings(volumes, bundle, roles)
     for name, findings in groups.items():
-        softened = calibration_error(soften_findings(findings, temperature))
+        softened = calibration_error(move_findings(findings, 1 / temperature))
+        moved = calibration_error(move_findings(findings, slope, shift))
         typer.echo(
             f"{chosen.name}/{chosen.version}, {name}: {describe_error(findings)} "
-            f"With the temperature {temperature:.2f}: {softened:.3f}.\n\n{describe_bins(findings)}\n"
+            f"With the temperature {temperature:.2f}: {softened:.3f}; with the log-odds times {slope:.2f} "
+            f"{shift:+.2f}: {moved:.3f}.\n\n{describe_bins(findings)}\n"
         )
     if picture is not None:
         draw_reliability(picture, dict(groups))
@@ -137,7 +142,8 @@ def compare_weights(
     """Test whether the shipped Float16 weights outline test people's slices as Float32 weights do."""
     from pipeline.training.bundle_commands import read_bundle
     from pipeline.training.families.triplanar import read_average
-    from pipeline.training.plane_proof import PLANES, weigh_slices
+    from pipeline.training.network import PLANES
+    from pipeline.training.plane_proof import weigh_slices
     from pipeline.training.real_slices import read_slices
 
     networks = {plane: read_average(run / f"{plane}-{minute:04d}.average.pt", plane) for plane in PLANES}

@@ -91,15 +91,15 @@ def read_slices(folder: Path, split: Split | Literal["all"] = "all") -> list[Rea
 def maps_of(split: Split, maps: list[Path], subjects: set[int]) -> list[Path]:
     """Return the lesion maps of the people of one split: `subjects` of the slice files.
 
-    A map's number is in its file name (`bwsrsub-1000_lesion.nii.gz`). Maps of people without slices are kept
-    out: they are measured elsewhere.
+    Maps of people without slices are kept out: they are measured elsewhere.
     """
-    chosen = []
-    for path in maps:
-        digits = "".join(character for character in path.name.partition("_")[0] if character.isdigit())
-        if digits and int(digits) in subjects and split_of(int(digits)) == split:
-            chosen.append(path)
-    return chosen
+    return [path for path in maps if (subject := subject_of(path)) in subjects and split_of(subject) == split]
+
+
+def subject_of(path: Path) -> int:
+    """Return the number in a map's file name (`bwsrsub-1000_lesion.nii.gz`); -1 where there is none."""
+    digits = "".join(character for character in path.name.partition("_")[0] if character.isdigit())
+    return int(digits) if digits else -1
 
 
 def subjects_of(folder: Path) -> set[int]:

@@ -32,6 +32,8 @@ from pipeline.training.volumes import resample
 Mask = npt.NDArray[np.bool_]
 
 PLAIN = "plain"
+OTHER = "other"
+"""A head without a stroke, but with another disease that looks like one."""
 LOOKS = ("old", "acute")
 HALO_MM = 4.0
 """False volume so near to a painted lesion is its halo, not another finding."""
@@ -48,7 +50,7 @@ class VolumeRow:
     Attributes
     ----------
     look
-        "plain", "old" or "acute".
+        "plain", "other", "old" or "acute".
     roles
         The images that were sent: "t1+flair", "flair" or "t1".
     halo_ml, rim_ml, inner_ml
@@ -108,7 +110,7 @@ def measure_plain(
     """Yield the rows of the heads as they are; `images` are the combinations to send ("t1+flair")."""
     for name in images:
         for case in cases:
-            yield from _ask_networks(case, PLAIN, "", recipes, [name])
+            yield from _ask_networks(case, PLAIN if case.stroke_free else OTHER, "", recipes, [name])
 
 
 def measure_painted(
@@ -154,21 +156,21 @@ def _ask_networks(
                 yield replace(row, refused=str(problem))
                 continue
             row = replace(row, processor_s=time.process_time() - began)
-            yield score_volume(row, case if look != PLAIN else None, result)
+            yield score_volume(row, case if look in LOOKS else None, result)
 
 
 def score_volume(row: VolumeRow, painted: RealCase | None, result: PipelineResult) -> VolumeRow:
     """Return the row with its volumes; `painted` is None for a head without a lesion."""
-    found = result.labels.array > 0
+    marked = result.labels.array > 0
     spacing = np.linalg.norm(result.labels.affine[:3, :3], axis=0).tolist()
     voxel_ml = voxel_volume_mm3(result.labels.affine) / 1000
-    truth = np.zeros_like(found) if painted is None else _truth_on(result.labels, painted, result)
-    halo = np.zeros_like(found)
+    truth = np.zeros_like(marked) if painted is None else _truth_on(result.labels, painted, result)
+    halo = np.zeros_like(marked)
     if truth.any():
         halo = ndimage.distance_transform_edt(~truth, spacing) <= HALO_MM
     rim = ndimage.distance_transform_edt(result.brain_mask.array > 0, spacing) <= RIM_MM
-    wrong = found & ~truth
-    overlap = count_overlap(found, truth)
+    wrong = marked & ~truth
+    overlap = count_overlap(marked, truth)
     return replace(
         row,
         truth_ml=overlap.true * voxel_ml,

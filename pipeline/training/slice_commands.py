@@ -28,6 +28,10 @@ def score_slices(
     ] = SplitName.TEST,
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     table: Annotated[Path | None, typer.Option("--csv", help="one line for each slice")] = None,
+    lesion_maps: Annotated[
+        Path | None,
+        typer.Option("--lesion-maps", help="folder of these people's lesion maps: a table by kind of lesion"),
+    ] = None,
     threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
     """Score a bundle on real slices, by all that the bundle holds.
@@ -39,7 +43,8 @@ def score_slices(
 
     from pipeline.training.bundle_commands import read_bundle
     from pipeline.training.calibration import describe_error, list_findings
-    from pipeline.training.real_slices import read_slices
+    from pipeline.training.lesion_kinds import describe_kinds, sort_people
+    from pipeline.training.real_slices import read_slices, subject_of
     from pipeline.training.score_slices import describe_scores, score_slice
     from pipeline.training.slice_answers import answer_slices, cut_slice
 
@@ -54,6 +59,10 @@ def score_slices(
             writer.writeheader()
             writer.writerows(asdict(score) for score in scores)
     typer.echo(f"{chosen.name}/{chosen.version}, split {split.value}: {describe_scores(scores)}")
+    if lesion_maps is not None:
+        subjects = {item.subject for item in people}
+        maps = [path for path in sorted(lesion_maps.glob("*.nii.gz")) if subject_of(path) in subjects]
+        typer.echo(f"\n### By where most of the lesion lies\n\n{describe_kinds(scores, sort_people(maps))}")
     typer.echo(f"\n{describe_error(list_findings(chosen, people, answers))}")
 
 

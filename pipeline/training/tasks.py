@@ -67,10 +67,12 @@ class Task:
     samples_per_step: int = 1
     transplants: float = 0.0
 
-    def synthesise(self, anatomy: Anatomy, seed: int, maps: Sequence[Path] = ()) -> Case:
-        """Make one sample from its seed."""
+    def synthesise(
+        self, anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), *, compared: bool = False
+    ) -> Case:
+        """Make one sample from its seed; with `compared` it says where its lesions show."""
         if self.name == "lesion":
-            return synthesise_lesion_case(anatomy, seed, maps, self.grid, self.transplants)
+            return synthesise_lesion_case(anatomy, seed, maps, self.grid, self.transplants, compared=compared)
         return synthesise_head_case(anatomy, seed, maps, self.grid)
 
 

@@ -13,10 +13,11 @@ from pipeline.training.calibration import (
     describe_bins,
     describe_error,
     draw_reliability,
+    fit_line,
     fit_temperature,
     list_findings,
+    move_findings,
     read_findings,
-    soften_findings,
 )
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_slices import RealSlice
@@ -42,13 +43,24 @@ def test_a_temperature_softens_certainties_that_are_too_high() -> None:
     findings = make_findings(0.95, 6, 4) + make_findings(0.05, 4, 6)
 
     temperature = fit_temperature(findings)
-    softened = soften_findings(findings, temperature)
+    softened = move_findings(findings, 1 / temperature)
 
     assert temperature == pytest.approx(np.log(0.95 / 0.05) / np.log(0.6 / 0.4), rel=0.03)
     assert calibration_error(softened) < 0.01 < calibration_error(findings)
     assert [finding.right for finding in softened] == [finding.right for finding in findings]
     with pytest.raises(TrainingProblem, match="right and lesions that are wrong"):
         fit_temperature(make_findings(0.7, 3, 0))
+
+
+def test_a_line_moves_certainties_that_a_temperature_cannot() -> None:
+    findings = make_findings(0.65, 25, 75) + make_findings(0.85, 90, 10)
+
+    slope, shift = fit_line(findings)
+
+    assert calibration_error(move_findings(findings, slope, shift)) < 0.01
+    assert calibration_error(move_findings(findings, 1 / fit_temperature(findings))) > 0.1
+    assert slope > 1
+    assert shift < 0
 
 
 def test_findings_of_a_slice_are_its_pieces(tmp_path: Path) -> None:

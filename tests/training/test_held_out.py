@@ -16,6 +16,7 @@ from pipeline.training.__main__ import app
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.families.table import TASKS
+from pipeline.training.held_out import score_bundle, summarise_bundle
 from pipeline.training.pool import Pool
 from pipeline.training.synthesis.subject import Case
 from scripts.bench.families import render
@@ -259,3 +260,31 @@ def test_the_page_says_what_is_reached_and_what_was_chosen_on_these_heads() -> N
     assert "| dice, t1 | 0.45 | 0.450 |" in lines
     assert "| known/1 | t1+flair |  |  | 0.50 |  |  |" in lines
     assert any("The last 3 of these heads" in line for line in lines)
+
+
+def test_what_does_not_show_is_not_asked_for(tmp_path: Path) -> None:
+    image, label = torch.zeros(2, *GRID.shape), torch.zeros(GRID.shape, dtype=torch.bool)
+    image[:, 10:70, 12:84, 10:70] = 1.0
+    bright, hidden = (slice(20, 30),) * 3, (slice(40, 50),) * 3
+    image[1][bright] = 2.8
+    label[bright] = label[hidden] = True
+    shown = torch.zeros_like(image, dtype=torch.bool)
+    shown[1][bright] = True
+    Pool(tmp_path / "held").write(0, Case(image, label, (), shown))
+    Pool(tmp_path / "held").write(1, Case(image, label, ()))
+    bundle = load_bundle(make_patch3d(tmp_path / "models"))
+
+    rows = [
+        row
+        for row in score_bundle(bundle, TASKS["lesion"], Pool(tmp_path / "held").paths())
+        if row.combination != "t1"
+    ]
+    table = summarise_bundle(bundle, rows)
+
+    assert [row.shown is None for row in rows] == [row.sample == "sample-00001" for row in rows]
+    for row in rows:
+        assert row.score.truth_ml == pytest.approx(16.0)
+        assert row.dice == pytest.approx(2 / 3, abs=0.01)
+        assert table[row.combination]["shown_dice"] == pytest.approx(1.0, abs=0.01)
+        assert table[row.combination]["shown_truth_ml"] == pytest.approx(8.0)
+        assert table[row.combination]["dice"] == pytest.approx(2 / 3, abs=0.01)

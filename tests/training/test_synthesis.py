@@ -23,6 +23,7 @@ from pipeline.training.synthesis.subject import (
     synthesise_lesion_case,
 )
 from pipeline.training.synthesis.tissue import Brain, draw_brain
+from pipeline.training.synthesis.visibility import find_shown
 
 GRID = Grid((80, 96, 80), (2.0, 2.0, 2.0))
 SMALL = Grid((40, 48, 40), (4.0, 4.0, 4.0))
@@ -56,6 +57,28 @@ def test_same_seed_gives_same_case(anatomy: Any, make: Any) -> None:
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.label, again.label)
     assert not torch.equal(first.image, other.image)
+
+
+def test_a_compared_case_is_the_same_case_and_says_where_its_lesions_show(anatomy: Any) -> None:
+    seed = next(n for n in range(20) if synthesise_lesion_case(anatomy, n, (), SMALL).label.sum() > 50)
+    plain = synthesise_lesion_case(anatomy, seed, (), SMALL)
+    compared = synthesise_lesion_case(anatomy, seed, (), SMALL, compared=True)
+
+    assert plain.shown is None
+    assert torch.equal(plain.image, compared.image)
+    assert torch.equal(plain.label, compared.label)
+    assert compared.shown is not None
+    assert compared.shown.shape == compared.image.shape
+    assert not (compared.shown & ~compared.label).any()
+    assert compared.shown.any()
+
+
+def test_a_change_of_a_tenth_of_the_brain_shows() -> None:
+    bare, brain = torch.full((4, 4, 4), 2.0), torch.ones(4, 4, 4, dtype=torch.bool)
+    painted = bare.clone()
+    painted[0, 0, 0], painted[1, 1, 1], painted[2, 2, 2] = 2.21, 1.79, 2.19
+
+    assert find_shown(painted, bare, brain).nonzero().tolist() == [[0, 0, 0], [1, 1, 1]]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -40,6 +40,12 @@ class Dice:
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
 
+    def twin(self) -> Dice:
+        """Return a second set of dice that will fall as these do."""
+        twin = Dice(0)
+        twin.generator.set_state(self.generator.get_state())
+        return twin
+
     def uniform(self, low: float, high: float) -> float:
         """Return one number between `low` and `high`."""
         return low + (high - low) * float(torch.rand((), generator=self.generator))

@@ -29,6 +29,7 @@ from pipeline.training.synthesis.lesions import LesionShape, draw_lesions
 from pipeline.training.synthesis.masks import draw_mask, true_mask
 from pipeline.training.synthesis.tissue import Brain, draw_brain
 from pipeline.training.synthesis.transplant import Donor, Transplant, draw_transplant
+from pipeline.training.synthesis.visibility import find_shown
 
 LESION_GRID = Grid((80, 96, 80), (2.0, 2.0, 2.0))
 FINE_GRID = Grid((160, 192, 160), (1.0, 1.0, 1.0))
@@ -56,19 +57,29 @@ class Case:
         (slice, row, column) bool.
     lesions
         The shapes that were drawn (also for a brain extractor's sample, where they are not the label).
+    shown
+        (channel, slice, row, column) bool: where the lesions show in each channel; None if not compared.
     """
 
     image: Tensor
     label: Tensor
     lesions: tuple[LesionShape, ...]
+    shown: Tensor | None = None
 
 
 def synthesise_lesion_case(
-    anatomy: Anatomy, seed: int, maps: Sequence[Path] = (), grid: Grid = LESION_GRID, transplants: float = 0.0
+    anatomy: Anatomy,
+    seed: int,
+    maps: Sequence[Path] = (),
+    grid: Grid = LESION_GRID,
+    transplants: float = 0.0,
+    *,
+    compared: bool = False,
 ) -> Case:
     """Make one T1 + FLAIR pair, brain-extracted more or less well, and its lesion label.
 
-    With probability `transplants` the lesions give way to one that is cut out of another subject.
+    With probability `transplants` the lesions give way to one that is cut out of another subject. With
+    `compared` each image is painted without the lesions too, and the case says where they show.
     """
     dice = Dice(seed)
     brain = draw_brain(anatomy, draw_coordinates(anatomy, grid, dice), grid, dice)
@@ -83,14 +94,17 @@ def synthesise_lesion_case(
         shapes, lesions = [transplant.shape], []
     layers, look_alikes = draw_head(brain, grid, dice), draw_look_alikes(brain, grid, dice)
     mask = draw_mask(brain, grid, dice)
-    channels = []
+    channels, shown = [], []
     for kind in ("t1", "flair"):
-        ideal = paint(
-            brain, layers, lesions, draw_contrast(kind, dice, wild=0.06), grid, dice, look_alikes, transplant
-        )
+        contrast, twin = draw_contrast(kind, dice, wild=0.06), dice.twin()
+        ideal = paint(brain, layers, lesions, contrast, grid, dice, look_alikes, transplant)
+        if compared:
+            bare = paint(brain, layers, (), contrast, grid, twin, look_alikes)
+            shown.append(find_shown(ideal, bare, true_mask(brain)))
         scan = acquire(ideal, grid, draw_scan(kind, dice), dice)
         channels.append(scale_by_brain_median(scan, mask if not mask.all() else true_mask(brain), keep=mask))
-    return Case(torch.stack(channels), _union(shapes, grid), tuple(shapes))
+    label = _union(shapes, grid)
+    return Case(torch.stack(channels), label, tuple(shapes), torch.stack(shown) & label if shown else None)
 
 
 def synthesise_acute_case(
