@@ -97,7 +97,8 @@ def decide(
         "wait_s": round(patience.wait_s, 1),
         "sender_released": senders.has_released,
     }
-    if quiet_s >= patience.wait_s:
+    # Not the difference of the two: rounded, it may be less at the very moment that `due_at` names.
+    if now >= last_received_at + patience.wait_s:
         return Readiness(True, f"{patience.reason} ({judgement.sentence}).", None, evidence)
     waiting = "Complete by evidence, waiting for it to settle" if judgement.is_counted else "Waiting for more"
     may_begin = judgement.is_counted or (judgement.is_whole and not senders.is_sending and quiet_s >= BEGIN_S)
