@@ -183,7 +183,7 @@ def draw_reliability(path: Path, groups: dict[str, Sequence[Finding]]) -> None:
         error = calibration_error(findings)
         (line,) = axes.plot(
             [row.certainty for row in bins], [row.right for row in bins],
-            label=f"{name}: {len(findings)} lesions, error {error:.2f}",
+            label=f"{name}: {counted(len(findings), 'lesion')}, error {error:.2f}",
         )  # fmt: skip
         axes.scatter(
             [row.certainty for row in bins], [row.right for row in bins], [4 * row.count for row in bins],

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.counts import counted
 from pipeline.training.bounds import whole
 
 
@@ -111,10 +112,8 @@ def calibrate(
     chosen, groups = read_bundle(models, bundle), {}
     for split in ("decide", "test"):
         people = read_slices(slices, split)
-        groups[f"slices, {split} people"] = list_findings(
-            chosen, people, answer_slices(chosen, people, threads)
-        )
-    deciding = groups["slices, decide people"]
+        groups[f"slices, {split}"] = list_findings(chosen, people, answer_slices(chosen, people, threads))
+    deciding = groups["slices, decide"]
     temperature, (slope, shift) = fit_temperature(deciding), fit_line(deciding)
     if volumes is not None:
         for roles in ("flair", "t1+flair"):
@@ -151,7 +150,7 @@ def compare_weights(
     result = weigh_slices(chosen, networks, read_slices(slices, "test"), threads)
     typer.echo(
         f"{chosen.name}/{chosen.version}: Float32 minus Float16 weights, mean Dice difference "
-        f"{result.mean_difference:+.2e} on {result.cases} slices of test people "
+        f"{result.mean_difference:+.2e} on {counted(result.cases, 'slice')} of test people "
         f"(90 % from {result.low:+.2e} to {result.high:+.2e}); "
         f"TOST with a margin of {result.margin:g}: p = {result.p_value:.1e}, "
         f"{'equivalent' if result.equivalent else 'NOT shown to be equivalent'}"
