@@ -118,10 +118,19 @@ class Site:
         return "\n".join(printed)
 
     def environment(self) -> dict[str, str]:
-        """Return the reader's environment: our `dicomnode`, its file, a terminal that wraps no table."""
+        """Return the reader's environment: our `dicomnode`, its file, a terminal that wraps no table.
+
+        Of our environment `dicomnode` alone: pynetdicom brings a `storescu` of its own.
+        """
+        programs = self.folder / "programs"
+        programs.mkdir(exist_ok=True)
+        if not (programs / "dicomnode").exists():
+            (programs / "dicomnode").symlink_to(Path(sys.executable).with_name("dicomnode"))
+        ours = str(Path(sys.executable).parent)
+        others = (folder for folder in os.environ["PATH"].split(":") if folder != ours)
         return {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": ":".join([str(programs), *others]),
             "DICOMNODE_CONFIG": str(self.config),
             "COLUMNS": "400",
         }

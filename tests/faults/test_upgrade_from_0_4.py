@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from dicomnode.simulator.archive import Archive
-from tests.factories.hospital import Hospital, Settle
+from tests.factories.hospital import QUICK, Hospital, Settle
 from tests.factories.release_0_4 import REVISION, OldRoot
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
@@ -39,7 +39,8 @@ def fill(hospital: Hospital, old: OldRoot) -> list[str]:
 
 def test_a_node_of_0_4_0_with_work_in_flight_is_upgraded_and_goes_on(tmp_path: Path, settle: Settle) -> None:
     with Archive(tmp_path / "pacs") as archive:
-        hospital = Hospital(tmp_path, archive)
+        # The half study must not count as quiet before the node listens and the scanner has sent the rest.
+        hospital = Hospital(tmp_path, archive, QUICK.replace("quiet_s = 3", "quiet_s = 30"))
         old = OldRoot(hospital.node.root, archive.ae_title, archive.port)
         undelivered = fill(hospital, old)
         delivered_files = hospital.write("delivered")

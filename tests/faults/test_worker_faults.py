@@ -31,13 +31,13 @@ def why(hospital: Hospital, study: str) -> str:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120).stdout
 
 
-def state_of(hospital: Hospital, study: str) -> str:
-    """Return the state of the study's newest job; empty while it has none."""
+def computed_step(hospital: Hospital, study: str) -> str:
+    """Return the step that the computation of the study's newest job is in; empty while nothing computes it."""
     with sqlite3.connect(hospital.node.root / "ledger.sqlite3", timeout=30) as connection:
         row = connection.execute(
-            'SELECT state FROM jobs WHERE "StudyInstanceUID" = ? ORDER BY id DESC', (study,)
+            'SELECT step FROM jobs WHERE "StudyInstanceUID" = ? ORDER BY id DESC', (study,)
         ).fetchone()
-    return str(row[0]) if row else ""
+    return str(row[0]) if row and row[0] else ""
 
 
 def workers_of(hospital: Hospital) -> list[int]:
@@ -84,11 +84,14 @@ def test_a_study_that_kills_its_worker_is_set_aside_and_the_next_is_answered(
         def kill_whoever_computes() -> None:
             # As the kernel does when memory is out.
             while not stop.wait(0.05):
-                if state_of(hospital, hospital.studies[0]) == "running":
+                if computed_step(hospital, hospital.studies[0]):
                     for process in filter(has_a_network, workers_of(hospital)):
                         with suppress(ProcessLookupError):
                             os.kill(process, signal.SIGKILL)
                             kills.add(process)
+                    # The worker that takes its place is not killed before it computes, too.
+                    while computed_step(hospital, hospital.studies[0]) and not stop.wait(0.05):
+                        pass
 
         hospital.push(hospital.write("poison"))
         killer = threading.Thread(target=kill_whoever_computes)
