@@ -94,7 +94,7 @@ class Jobs:
                 not_before=max(now, not_before or now),
                 priority=priority,
             )
-            note_roles(connection, row.StudyInstanceUID, len(evidence.get("roles", ())), now)
+            note_roles(connection, row, len(evidence.get("roles", ())), now)
             revisions.record_event(
                 connection, row, "ready", {"reason": reason, "evidence": dict(evidence)}, now
             )

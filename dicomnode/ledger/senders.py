@@ -8,9 +8,9 @@ Rules for this file:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from dicomnode.ledger.database import Database
 from dicomnode.ledger.schema import AnsweredWith, PauseKind, associations, instances, pauses
@@ -144,12 +144,15 @@ def had_open_association(
     )
 
 
-def note_roles(connection: Connection, StudyInstanceUID: str, roles: int, now: float) -> None:
-    """Note that a study is to be answered from so many of T1 and FLAIR, for each of its senders."""
-    if not roles:
+def note_roles(connection: Connection, job: Row[Any], roles: int, now: float) -> None:
+    """Note for each sender of a study from how many of T1 and FLAIR it is to be answered.
+
+    One that is answered anew from one image alone was counted before.
+    """
+    if not roles or (roles == 1 and job.revision > 1):
         return
     kind = (AnsweredWith.ONE if roles == 1 else AnsweredWith.BOTH).value
-    for calling_ae, peer_host in _senders_of(connection, StudyInstanceUID):
+    for calling_ae, peer_host in _senders_of(connection, job.StudyInstanceUID):
         connection.execute(
             insert(pauses).values(calling_ae=calling_ae, peer_host=peer_host, kind=kind, pause_s=0.0, at=now)
         )

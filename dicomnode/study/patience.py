@@ -34,7 +34,7 @@ LIVE_S = 1800.0
 CLOCK_DIFFERENCE_S = 300.0
 """By so much the scanner's clock may be ahead of the node's."""
 STUDIES_WITH_ONE = 3
-"""After so many studies for whose T1 or FLAIR the node waited in vain, their sender is known for it."""
+"""After so many studies that were answered from T1 or FLAIR alone, their sender is known for it."""
 BEGIN_S = 1.0
 """Stillness after which a study that looks whole is computed ahead."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -79,10 +79,17 @@ def _run_ahead(workplace: Workplace, job: Job, task: StudyTask) -> StudyAnswer:
     def tick() -> None:
         """Nobody has claimed the study yet: no lease is to be kept."""
 
+    return _compute(workplace, job, task, f"job-{job.id}-ahead", tick)
+
+
+def _compute(
+    workplace: Workplace, job: Job, task: StudyTask, name: str, tick: Callable[[], None]
+) -> StudyAnswer:
+    """Answer a study in a worker; the steps are noted as they begin."""
     return workplace.compute.run(
         answer_study,
         task,
-        name=f"job-{job.id}-ahead",
+        name=name,
         limit_s=workplace.config.compute.job_limit_s,
         tick=tick,
         progress=partial(_note_step, workplace, job),
@@ -190,14 +197,7 @@ def _compute_answer(workplace: Workplace, job: Job) -> StudyAnswer:
     early = workplace.ahead.take(workplace.layout, job.id, task, renew)
     if early is not None:
         return early
-    return workplace.compute.run(
-        answer_study,
-        task,
-        name=f"job-{job.id}",
-        limit_s=workplace.config.compute.job_limit_s,
-        tick=renew,
-        progress=partial(_note_step, workplace, job),
-    )
+    return _compute(workplace, job, task, f"job-{job.id}", renew)
 
 
 def _task(workplace: Workplace, job: Job) -> StudyTask:

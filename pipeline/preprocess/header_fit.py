@@ -1,7 +1,8 @@
 """Whether two images lie on each other by their headers already, so that no registration need be run.
 
-A registration may overrule the headers only by a clear gain of the metric. Where a dozen measurements around
-the headers' own alignment bound what can be gained, and the bound is far below that, the answer is known.
+A registration may overrule the headers only by a clear gain of the metric. Where two dozen measurements
+around the headers' own alignment bound what can be gained, and the bound is far below that, the answer is
+known.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def answers_and_syncs(trace: str) -> tuple[list[str], int, int]:
         elif re.search(r"write\w*(\(| resumed>)", call):
             if "resumed>" not in call:
                 is_into_spool[thread] = "/spool/" in call
-            if is_into_spool[thread] and re.search(r"= [1-9]\d*$", call):
+            if is_into_spool.get(thread) and re.search(r"= [1-9]\d*$", call):
                 wrote[thread] = number
         elif "sendto(" in call and ANSWER in call:
             threads.append(thread)

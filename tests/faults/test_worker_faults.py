@@ -55,7 +55,7 @@ def workers_of(hospital: Hospital) -> list[int]:
 
 
 def has_a_network(process: int) -> bool:
-    """Say whether a process has taken up a study: only then does it load ONNX Runtime."""
+    """Say whether a process has opened its networks; before that it computes nothing."""
     with suppress(OSError):
         return b"onnxruntime" in Path(f"/proc/{process}/maps").read_bytes()
     return False

@@ -364,3 +364,16 @@ def test_what_a_study_is_answered_from_is_a_habit_of_its_sender(
     story.ledger.jobs.mark_ready(job.id, "", {"roles": dict.fromkeys(roles, "2.25.1")}, 20.0)
     habits = story.ledger.senders.habits_of_study(STUDY, 120.0)
     assert (habits.studies_with_one, habits.has_sent_both) == counted
+
+
+def test_a_study_that_is_answered_anew_from_one_image_alone_is_counted_once(story: LedgerStory) -> None:
+    for turn in range(4):
+        job = story.waiting(turn + 1)
+        story.ledger.jobs.mark_ready(job.id, "", {"roles": {"flair": "2.25.1"}}, 20.0 + turn)
+    assert job.revision == 4
+    assert story.ledger.senders.habits_of_study(STUDY, 120.0).studies_with_one == 1
+
+    last = story.waiting(5)
+    story.ledger.jobs.mark_ready(last.id, "", {"roles": {"t1": "2.25.2", "flair": "2.25.1"}}, 30.0)
+    habits = story.ledger.senders.habits_of_study(STUDY, 120.0)
+    assert (habits.studies_with_one, habits.has_sent_both) == (1, True)

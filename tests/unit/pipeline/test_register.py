@@ -71,7 +71,7 @@ def test_threads_are_given_back_also_after_an_error(count_threads: Callable[[int
 
 
 class TestHeadersThatFit:
-    """Whether a search is needed, from a dozen measurements around the headers."""
+    """Whether a search is needed, from two dozen measurements around the headers."""
 
     def bound(self, *shift_mm: float) -> float:
         """Return the bound for a T1 that lies so far from where its headers put it."""
