@@ -173,7 +173,7 @@ def train_planes(
         check_every_s=check_every_s,
         seed=seed,
         widths=_read_widths(widths),
-        planes=tuple(dict.fromkeys(plane)) if plane else tuple(PLANES),
+        planes=tuple(dict.fromkeys(name.value for name in plane)) if plane else tuple(PLANES),
     )
     run_planes(
         schedule,

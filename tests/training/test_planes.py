@@ -185,6 +185,34 @@ def test_a_widened_network_answers_as_before(
         widen_planes(start, plane_architecture(plane, (*after[:2], before[2] - 1)))
 
 
+def test_commands_widen_a_run_and_train_one_of_its_planes(
+    slices: Path, pool: VolumePool, tmp_path: Path
+) -> None:
+    """What one process of three writes can be read by whoever exports the run."""
+    four = PlaneSchedule(minutes=60.0, steps=3, widths=(8, 8, 8, 8), batch=2)
+    run_planes(
+        four, tmp_path / "a", read_slices(slices, "train"), pool, lambda trainers: {}, lambda line: None
+    )
+    minute = next((tmp_path / "a").glob("axial-*.average.pt")).name.split("-")[1].split(".")[0]
+    widths = ["--out", str(tmp_path / "b"), "--widths", "9,9,9,12"]
+
+    widened = CliRunner().invoke(
+        app, ["widen-planes", "--run", str(tmp_path / "a"), "--minute", minute, *widths]
+    )
+    again = CliRunner().invoke(
+        app, ["widen-planes", "--run", str(tmp_path / "a"), "--minute", minute, *widths]
+    )
+    inputs = ["--slices", str(slices), "--pool", str(pool.folder), "--minutes", "0.02", "--plane", "coronal"]
+    trained = CliRunner().invoke(app, ["train-planes", *widths, *inputs])
+
+    assert widened.exit_code == 0, widened.output
+    assert again.exit_code != 0
+    assert trained.exit_code == 0, trained.output
+    assert load_checkpoint(tmp_path / "b" / "coronal-last.pt").run_steps > 0
+    assert load_checkpoint(tmp_path / "b" / "axial-last.pt").run_steps == 0
+    assert [path.name for path in (tmp_path / "b").glob("curve*")] == ["curve-coronal.csv"]
+
+
 def test_a_run_is_widened_and_goes_on(run: Path, slices: Path, pool: VolumePool, tmp_path: Path) -> None:
     minute = int(next(run.glob("axial-*.average.pt")).name.split("-")[1].split(".")[0])
     for plane in PLANES:
