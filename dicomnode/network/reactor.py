@@ -99,7 +99,8 @@ class PromptProvider(DULServiceProvider):
 
     def wake_reader(self) -> None:
         """Have the association's own thread look at once at what came for it."""
-        self.assoc.dimse.wake()
+        messages: Any = self.assoc.dimse
+        messages.wake()
 
     def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:
         """Return the next primitive; a wait ends when this thread has ended, since nothing can come then."""
@@ -132,9 +133,9 @@ class PromptProvider(DULServiceProvider):
 
     def _await_bytes(self, line: PromptSocket) -> bool:
         """Return whether there is something to read, after a little waiting."""
+        connection: Any = line.socket
         if line.has_unread:
             return True
-        connection: Any = line.socket
         if connection is not None and self.event_queue.empty():
             with contextlib.suppress(OSError, ValueError):
                 return bool(select.select([connection], [], [], _WAIT_S)[0])
