@@ -17,8 +17,6 @@ Rules for this file:
 
 from __future__ import annotations
 
-import contextlib
-import select
 import struct
 import time
 from collections.abc import Callable
@@ -36,7 +34,7 @@ from dicomnode.network.store_check import StoreFault, check_store
 from dicomnode.network.timers import SteadyTimer
 from dicomnode.network.transport import PromptSocket
 
-# Longest wait of the upper layer before it looks at its timers and at what is to be sent.
+# Longest wait for a primitive before it is looked whether one can still come.
 _WAIT_S = 0.005
 _PAUSE_S = 0.001
 _HEADER_BYTES = 6
@@ -124,22 +122,13 @@ class PromptProvider(DULServiceProvider):
         if self.account.taken_bytes and self._assembler.is_idle:
             # What the library was handed is answered.
             self.account.settle()
-        if line is None or not self._await_bytes(line) or state != _DATA_TRANSFER:
+        has_come = line is not None and self.event_queue.empty() and line.await_bytes()
+        if line is None or not has_come or state != _DATA_TRANSFER:
             # A socket that the other thread has closed: the library's own look makes an event of it.
             return super()._is_transport_event()
-        while self._read_pdu_data() and self._may_go_on() and self._await_bytes(line):
+        while self._read_pdu_data() and self._may_go_on() and line.await_bytes():
             pass
         return True
-
-    def _await_bytes(self, line: PromptSocket) -> bool:
-        """Return whether there is something to read, after a little waiting."""
-        connection: Any = line.socket
-        if line.has_unread:
-            return True
-        if connection is not None and self.event_queue.empty():
-            with contextlib.suppress(OSError, ValueError):
-                return bool(select.select([connection], [], [], _WAIT_S)[0])
-        return False
 
     def _may_go_on(self) -> bool:
         """Return whether nothing but the next message is to be looked at: no event, and nothing to send."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -20,6 +21,8 @@ _DRAINED_BYTES = 2**20
 # What one call may read ahead: a whole message of 131 kB, and no flood.
 _AHEAD_BYTES = 256 * 2**10
 _FEW_BYTES = 1024
+# Longest wait for the first bytes of something.
+_WAIT_S = 0.005
 
 
 class PromptSocket(AssociationSocket):
@@ -79,18 +82,39 @@ class PromptSocket(AssociationSocket):
         long PDU is on its way, and one call waits for it.
         """
         self._make_room(count)
-        view, deadline = memoryview(self._buffer), time.monotonic() + self._timeout_s
-        limit, flags = len(view), 0
+        connection, view = self.socket, memoryview(self._buffer)
+        limit, flags, deadline = len(view), 0, time.monotonic() + self._timeout_s
         # TLS takes no flags, and gives a record of at most 16 KiB a call.
-        if count > _FEW_BYTES and not isinstance(self.socket, ssl.SSLSocket):
+        if count > _FEW_BYTES and not isinstance(connection, ssl.SSLSocket):
             limit, flags = self._start + count, socket.MSG_WAITALL
-        while (missing := self._start + count - self._end) > 0:
-            received = self.socket.recv_into(view[self._end : limit], 0, flags)  # type: ignore[union-attr]
+        while connection is not None and (missing := self._start + count - self._end) > 0:
+            try:
+                received = connection.recv_into(view[self._end : limit], 0, flags)
+            except BlockingIOError:
+                received = -1
             if not received:
                 break
-            self._end += received
+            self._end += max(received, 0)
             if received < missing and time.monotonic() > deadline:
                 raise TimeoutError("a PDU that does not end")
+
+    def await_bytes(self) -> bool:
+        """Return whether there is something to read, or the end, after at most `_WAIT_S`."""
+        connection = self.socket
+        if self.has_unread or connection is None:
+            return self.has_unread
+        if isinstance(connection, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                return bool(select.select([connection], [], [], _WAIT_S)[0])
+            return False
+        self._make_room(_FEW_BYTES)
+        try:
+            # Reads what there is: one call less than to ask first.
+            self._end += connection.recv_into(memoryview(self._buffer)[self._end :])
+        except OSError:
+            # Nothing in this time; or a connection that is closed or reset, as the library's own look will find.
+            return False
+        return True
 
     def _make_room(self, count: int) -> None:
         """Let `count` bytes, and some more, fit into the buffer behind `_start`."""
@@ -162,12 +186,13 @@ class PromptSocket(AssociationSocket):
 
 
 def set_timeouts(connection: socket.socket, timeout_s: float) -> None:
-    """Bound each call of a blocking socket.
+    """Bound each call of a blocking socket: sending by `timeout_s`, reading by a moment, after which one looks on.
 
     As options of the socket and not as Python's own timeout, which makes the socket non-blocking: one call
-    could not read a whole PDU then.
+    could not read a whole PDU then. TLS is read by the same time as it is sent: a record in pieces is no fault.
     """
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+    reading_s = timeout_s if isinstance(connection, ssl.SSLSocket) else _WAIT_S
+    for option, seconds in ((socket.SO_RCVTIMEO, reading_s), (socket.SO_SNDTIMEO, timeout_s)):
         connection.setsockopt(
-            socket.SOL_SOCKET, option, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+            socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         )
