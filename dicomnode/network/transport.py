@@ -112,7 +112,7 @@ class PromptSocket(AssociationSocket):
             # Reads what there is: one call less than to ask first.
             self._end += connection.recv_into(memoryview(self._buffer)[self._end :])
         except OSError:
-            # Nothing in this time; or a connection that is closed or reset, as the library's own look will find.
+            # Nothing in this time; or it is closed or reset, as the library's own look will find.
             return False
         return True
 
@@ -186,10 +186,10 @@ class PromptSocket(AssociationSocket):
 
 
 def set_timeouts(connection: socket.socket, timeout_s: float) -> None:
-    """Bound each call of a blocking socket: sending by `timeout_s`, reading by a moment, after which one looks on.
+    """Bound each call of a blocking socket: sending by `timeout_s`, reading by a moment.
 
     As options of the socket and not as Python's own timeout, which makes the socket non-blocking: one call
-    could not read a whole PDU then. TLS is read by the same time as it is sent: a record in pieces is no fault.
+    could not read a whole PDU then. TLS is read by `timeout_s` too: half a record is no fault.
     """
     reading_s = timeout_s if isinstance(connection, ssl.SSLSocket) else _WAIT_S
     for option, seconds in ((socket.SO_RCVTIMEO, reading_s), (socket.SO_SNDTIMEO, timeout_s)):
