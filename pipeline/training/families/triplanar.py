@@ -104,6 +104,8 @@ class PlaneCuts:
         By channel combination.
     rule
         "vote" or "average".
+    calibration
+        The manifest's `output.calibration`, as `calibrate --facts` writes it; None where nobody calibrated.
     """
 
     planes: Mapping[str, float]
@@ -112,6 +114,7 @@ class PlaneCuts:
     peaks: Mapping[str, float] | None = None
     minimum_volume_mm3: float = MINIMUM_VOLUME_MM3
     rule: str = "average"
+    calibration: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -265,6 +268,7 @@ def write_texts(
         {},
         measured,
         cuts.peaks or {},
+        cuts.calibration or {},
     )
     write_manifest(
         folder,
