@@ -159,7 +159,7 @@ def _plan_rule(recipe: Recipe, channels: Collection[str]) -> LesionRule:
 
 
 def _plan_calibration(recipe: Recipe, channels: Collection[str], rule: LesionRule) -> Calibration | None:
-    """Return how the manifest calibrates a certainty; None where it does not, or where a setting cuts elsewhere.
+    """Return how the manifest calibrates a certainty; None where it does not, or a setting cuts elsewhere.
 
     The calibration was fitted on lesions that were cut as the manifest says: of others nobody knows.
     """

@@ -14,7 +14,7 @@ CALIBRATED_METHOD = "logistic calibration of the mean probability and the volume
 def measure_certainty(
     mean_probability: float, volume_ml: float, calibration: Calibration | None
 ) -> Measurement:
-    """Return the certainty of a lesion in percent: its mean probability (0..1), calibrated where one knows how."""
+    """Return the certainty of a lesion in percent: its mean probability (0..1), calibrated or as it is."""
     if calibration is None:
         return Measurement("certainty", 100 * mean_probability, "%", METHOD)
     chance = calibration.chance(mean_probability, volume_ml)

@@ -170,13 +170,14 @@ def write_card(folder: Path, text: BundleText, numbers: Numbers, sections: Mappi
 
 def _certainty_text(calibration: Mapping[str, Any]) -> str:
     """Return in words what the certainty of a lesion means."""
+    findings = counted(calibration["findings"], "finding")
+    people = counted(calibration["people"], "person", "people")
     return (
-        "The certainty of a lesion is the share of findings of its mean probability and volume that were "
-        "right: by a logistic regression on "
-        f"{counted(calibration['findings'], 'finding')} in {counted(calibration['people'], 'person', 'people')} "
-        f"({calibration['fitted_on']}). A finding was right when at least a tenth of it lay inside the outline "
-        "of an expert. On slices a finding is a piece on one slice, in the node a whole lesion. The outline "
-        "does not depend on it."
+        "The certainty of a lesion is the share of findings of its mean probability and volume that were right. "
+        f"It comes from a logistic regression on {findings} in {people} ({calibration['fitted_on']}). "
+        "A finding was right when at least a tenth of it lay inside the outline of an expert. "
+        "On slices a finding is a piece on one slice, in the node a whole lesion. "
+        "The outline does not depend on the certainty."
     )
 
 
