@@ -173,7 +173,7 @@ def _certainty_text(calibration: Mapping[str, Any]) -> str:
     findings = counted(calibration["findings"], "finding")
     people = counted(calibration["people"], "person", "people")
     return (
-        "The certainty of a lesion is the share of findings of its mean probability and volume that were right. "
+        "The certainty of a lesion is the share of findings of its probability and volume that were right. "
         f"It comes from a logistic regression on {findings} in {people} ({calibration['fitted_on']}). "
         "A finding was right when at least a tenth of it lay inside the outline of an expert. "
         "On slices a finding is a piece on one slice, in the node a whole lesion. "

@@ -2,10 +2,11 @@
 
 A finding is one marked lesion: on a slice a piece of it, in a volume a whole one. It is right when at least a
 tenth of its pixels or voxels lies inside the outline of the expert (`DETECTION_SHARE`), as for the
-lesion-wise figures. Its certainty is the mean probability over it until a `Calibration` is fitted: a logistic regression
-(Platt, 1999) on the log-odds of that mean and on the logarithm of the volume, because small findings are
-seldom right however bright they are. A piece of A mm2 on a slice counts as A^(3/2) mm3, the inverse of how
-`cut_slice` makes the smallest area of the smallest volume. Expected calibration error: Naeini, Cooper,
+lesion-wise figures. Its certainty is the mean probability over it until a `Calibration` is fitted: a
+logistic regression (Platt, 1999) on the log-odds of that mean and on the logarithm of the volume, because
+small findings are seldom right however bright they are. A piece of A mm2 on a slice counts as A^(3/2) mm3,
+the inverse of how `cut_slice` makes the smallest area of the smallest volume.
+Expected calibration error: Naeini, Cooper,
 Hauskrecht, AAAI 2015.
 """
 
