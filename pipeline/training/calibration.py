@@ -6,8 +6,7 @@ lesion-wise figures. Its certainty is the mean probability over it until a `Cali
 logistic regression (Platt, 1999) on the log-odds of that mean and on the logarithm of the volume, because
 small findings are seldom right however bright they are. A piece of A mm2 on a slice counts as A^(3/2) mm3,
 the inverse of how `cut_slice` makes the smallest area of the smallest volume.
-Expected calibration error: Naeini, Cooper,
-Hauskrecht, AAAI 2015.
+Expected calibration error: Naeini, Cooper, Hauskrecht, AAAI 2015.
 """
 
 from __future__ import annotations
