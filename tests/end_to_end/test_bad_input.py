@@ -25,7 +25,7 @@ from tests.factories.results import texts_of
 from tests.factories.whole_node import PIPELINE, WholeNode, whole_node
 
 # The shared run falls to the first test; it takes a minute on one core.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(4000)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 MIDDLE = 16
 REPETITION_TIME = b"\x18\x00\x80\x00DS\x04\x00"
