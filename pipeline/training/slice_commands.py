@@ -50,11 +50,11 @@ def score_slices(
     from dataclasses import asdict
 
     from pipeline.training.bundle_commands import read_bundle
-    from pipeline.training.calibration import describe_error, list_findings
+    from pipeline.training.calibration import describe_error, list_findings, rate_findings
     from pipeline.training.lesion_kinds import describe_kinds, sort_people
     from pipeline.training.real_slices import read_slices, subject_of
     from pipeline.training.score_slices import describe_scores, score_slice
-    from pipeline.training.slice_answers import answer_slices, cut_slice
+    from pipeline.training.slice_answers import ROLES, answer_slices, cut_slice
 
     chosen, people = read_bundle(models, bundle), read_slices(slices, split.value)
     answers = answer_slices(chosen, people, threads)
@@ -71,7 +71,10 @@ def score_slices(
         subjects = {item.subject for item in people}
         maps = [path for path in sorted(lesion_maps.glob("*.nii.gz")) if subject_of(path) in subjects]
         typer.echo(f"\n### By where most of the lesion lies\n\n{describe_kinds(scores, sort_people(maps))}")
-    typer.echo(f"\n{describe_error(list_findings(chosen, people, answers))}")
+    findings, calibration = list_findings(chosen, people, answers), chosen.output.calibration_for(ROLES)
+    typer.echo(f"\n{describe_error(rate_findings(findings, calibration))}")
+    if calibration is not None:
+        typer.echo(f"Before the manifest's calibration. {describe_error(findings)}")
 
 
 def synthesize_volumes(

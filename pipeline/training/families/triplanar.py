@@ -106,6 +106,8 @@ class PlaneCuts:
         By channel combination.
     rule
         "vote" or "average".
+    calibration
+        The manifest's `output.calibration`, as `calibrate --facts` writes it; None where nobody calibrated.
     stride
         Of so many slices one is asked about.
     """
@@ -116,6 +118,7 @@ class PlaneCuts:
     peaks: Mapping[str, float] | None = None
     minimum_volume_mm3: float = MINIMUM_VOLUME_MM3
     rule: str = "average"
+    calibration: Mapping[str, Any] | None = None
     stride: int = 1
 
 
@@ -272,6 +275,7 @@ def write_texts(
         {},
         measured,
         cuts.peaks or {},
+        cuts.calibration or {},
     )
     write_manifest(
         folder,
