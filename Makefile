@@ -21,7 +21,7 @@ test-faults: $(INSTALLED_TEST)  ## kills, power cuts, full disks, fuzzing: the s
 	$(PYTHON) -m pytest -m "faults" -s tests/faults
 
 test-train: $(INSTALLED_TRAIN)  ## the training code's smoke tests (installs torch)
-	$(PYTHON) -m pytest -m train
+	$(PYTHON) -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m train
 
 # The types of the training code are known only where torch is.
 check: $(INSTALLED_TRAIN)  ## style and types (installs torch)

@@ -19,6 +19,7 @@ from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile
 from dicomnode.results.build import build_answer
 from dicomnode.results.companions.preview import montage_png
 from dicomnode.results.last_resort.report import UnansweredStudy
+from dicomnode.results.provenance import describe_algorithm
 from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.refuse import refuse
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
@@ -436,6 +437,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
                 "centroid_lps_mm": list(lesion.centroid_lps_mm),
                 "centroid_mni_mm": None if lesion.centroid_mni_mm is None else list(lesion.centroid_mni_mm),
                 "mean_probability": round(lesion.mean_probability, 3),
+                "certainty": round(lesion.certainty, 3),
                 "regions": [vars(share) for share in lesion.regions],
                 "territories": [vars(share) for share in lesion.territories],
             }
@@ -443,6 +445,7 @@ def describe(solved: SolvedStudy) -> dict[str, Any]:
         ],
         "models": [vars(model) for model in result.models],
         "threshold": result.threshold,
+        "calibration": describe_algorithm(result.plan).parameters["certainty"],
         "plan": result.plan.digest(),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MAXIMUM_LENGTH = 64
@@ -15,4 +16,10 @@ def is_uid(text: str) -> bool:
     let through, although PS3.5 9.1 forbids it: scanners in the field write such UIDs, and a UID that is
     changed names another object.
     """
-    return len(text) <= _MAXIMUM_LENGTH and _UID.fullmatch(text) is not None
+    return len(text) <= _MAXIMUM_LENGTH and _is_dotted(text)
+
+
+@lru_cache(maxsize=1024)
+def _is_dotted(text: str) -> bool:
+    # An instance's UID is asked about half a dozen times on its way in.
+    return _UID.fullmatch(text) is not None

@@ -11,7 +11,7 @@ Rules for this file:
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.cache import StepCache
@@ -19,7 +19,7 @@ from pipeline.errors import BundleError
 from pipeline.measure.regions.choice import choose_region_map
 from pipeline.measure.regions.region_map import RegionMap
 from pipeline.measure.regions.territories import TerritoryAtlas
-from pipeline.records import LesionRule, NetworkPlan, Plan, Role
+from pipeline.records import Calibration, LesionRule, NetworkPlan, Plan, Role
 
 ALGORITHM = 3
 """Raise it when the program computes something else from the same plan and the same images."""
@@ -89,6 +89,7 @@ def make_plan(recipe: Recipe, inputs: Collection[Role], left_out: Collection[Rol
         require_head=recipe.require_head,
         region_map=(recipe.region_map or choose_region_map()).identity,
         territories="" if recipe.territories is None else recipe.territories.sha256,
+        calibration=_plan_calibration(recipe, channels, rule),
     )
 
 
@@ -155,3 +156,12 @@ def _plan_rule(recipe: Recipe, channels: Collection[str]) -> LesionRule:
         connectivity=output.connectivity,
         brain_margin_mm=output.brain_margin_mm,
     )
+
+
+def _plan_calibration(recipe: Recipe, channels: Collection[str], rule: LesionRule) -> Calibration | None:
+    """Return how the manifest calibrates a certainty; None where it does not, or a setting cuts elsewhere.
+
+    The calibration was fitted on lesions that were cut as the manifest says: of others nobody knows.
+    """
+    own = _plan_rule(replace(recipe, threshold=None, peak=None, minimum_volume_mm3=None), channels)
+    return recipe.lesion.output.calibration_for(channels) if rule == own else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.counts import counted
 from pipeline.errors import GeometryError, ImageError
 
 Array = npt.NDArray[Any]
@@ -187,7 +189,7 @@ class Lesion:
     Attributes
     ----------
     mean_probability
-        Mean of the network's own, uncalibrated, probability over the lesion.
+        Mean of the network's own, uncalibrated, probability over the lesion. What results say is `certainty`.
     laterality
         Side of the patient's own midsagittal plane.
     mean_agreement
@@ -212,6 +214,11 @@ class Lesion:
     centroid_mni_mm: tuple[float, float, float] | None = None
     regions: tuple[RegionShare, ...] = ()
     territories: tuple[TerritoryShare, ...] = ()
+
+    @property
+    def certainty(self) -> float:
+        """How sure results say the network is of the lesion, 0..1; calibrated where the plan says how."""
+        return next(item.value for item in self.measurements if item.name in CERTAINTIES) / 100
 
 
 @dataclass(frozen=True)
@@ -282,6 +289,58 @@ class LesionRule:
         return self.peak > self.threshold
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """How a lesion's mean probability and volume become the chance that the lesion is one.
+
+    A logistic regression (Platt, 1999). A finding was right when at least a tenth of it lay inside the
+    outline of an expert (`pipeline.evaluate.lesions.DETECTION_SHARE`). It changes what is said of a lesion,
+    never its outline.
+
+    Attributes
+    ----------
+    slope
+        Of the log-odds of the mean probability; above 0.
+    volume_slope
+        Of the natural logarithm of the volume in ml; 0 or above.
+    intercept
+        Log-odds of a lesion of 1 ml and a mean probability of one half.
+    findings, people
+        How many marked lesions in how many people it was fitted on.
+    fitted_on
+        What images of whom they were, in words.
+    """
+
+    slope: float
+    volume_slope: float
+    intercept: float
+    findings: int
+    people: int
+    fitted_on: str
+
+    @property
+    def origin(self) -> str:
+        """On whom it was fitted, in words."""
+        people = counted(self.people, "person", "people")
+        return f"{counted(self.findings, 'marked lesion')} in {people} ({self.fitted_on})"
+
+    def chance(self, mean_probability: float, volume_ml: float) -> float:
+        """Return the chance that a marked lesion is one, 0..1; it rises with probability and volume.
+
+        >>> Calibration(1.0, 0.5, 0.0, 100, 50, "a test").chance(0.75, 1.0)
+        0.75
+        """
+        probability = min(max(mean_probability, _LEAST), 1 - _LEAST)
+        log_odds = self.slope * math.log(probability / (1 - probability)) + self.intercept
+        log_odds += self.volume_slope * math.log(max(volume_ml, _LEAST))
+        return 1 / (1 + math.exp(-min(max(log_odds, -_MOST_LOG_ODDS), _MOST_LOG_ODDS)))
+
+
+CERTAINTIES = ("certainty", "calibrated_certainty")
+"""Names of the measurement that says how sure the network is of a lesion; each lesion has one of them."""
+_LEAST = 1e-4
+_MOST_LOG_ODDS = 30.0
+
 Stage = Literal["brain", "register", "infer", "lesions"]
 STAGES: tuple[Stage, ...] = ("brain", "register", "infer", "lesions")
 """The stages of an answer in their order; each depends on the plans of those before it."""
@@ -307,6 +366,8 @@ class Plan:
         Name and version or digest of the map that regions of the brain are read from.
     territories
         SHA-256 of the site's atlas of arterial territories; empty where it has none.
+    calibration
+        How the certainty of a lesion is calibrated; None where it is not.
     """
 
     algorithm: int
@@ -318,6 +379,7 @@ class Plan:
     require_head: bool = True
     region_map: str = ""
     territories: str = ""
+    calibration: Calibration | None = None
 
     @property
     def models(self) -> tuple[ModelIdentity, ModelIdentity]:
@@ -342,6 +404,7 @@ class Plan:
                 self.require_head,
                 self.region_map,
                 self.territories,
+                None if self.calibration is None else asdict(self.calibration),
             ],
         }
         digest = hashlib.sha256(f"algorithm {self.algorithm}".encode())

@@ -405,7 +405,13 @@ def _measure(
         agreement = None if outlines.agreement is None else outlines.agreement.array
         sources = {str(role): (inputs[role], case.links[role]) for role in plan.roles}
         lesions = measure_lesions(
-            labels, outlines.probability.array, sources, plane, agreement, outlines.placement
+            labels,
+            outlines.probability.array,
+            sources,
+            plane,
+            agreement,
+            outlines.placement,
+            plan.calibration,
         )
         total = measure_volume(int(np.count_nonzero(labels.array)), voxel_mm3, "total_volume")
         brain = measure_volume(int(np.count_nonzero(brain_mask.array)), voxel_mm3, "brain_volume")

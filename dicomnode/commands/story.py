@@ -222,7 +222,11 @@ def _job(job: JobStory) -> Iterator[str]:
     if detail.get("steps"):
         yield "  steps: " + ", ".join(f"{step['name']} {step['seconds']:.1f} s" for step in detail["steps"])
     for lesion in detail.get("lesions", ()):
-        yield f"  lesion {lesion['label']}: {lesion['volume_ml']:.2f} ml"
+        # Answers of versions before 0.5.0 have the probability alone, which was their certainty.
+        certainty = lesion.get("certainty", lesion["mean_probability"])
+        yield f"  lesion {lesion['label']}: {lesion['volume_ml']:.2f} ml, certainty {100 * certainty:.0f} %"
+    if detail.get("lesions"):
+        yield f"  certainty: {detail.get('calibration', 'not calibrated')}"
     for result in job.results:
         yield f"  {result.kind} {result.SOPInstanceUID}"
 

@@ -18,12 +18,13 @@ from typing import Any, Literal
 import structlog
 from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.transport import AddressInformation, AssociationServer
 
 from dicomnode.network.contexts import accepted_contexts
 from dicomnode.network.handlers import AnswerStore
 from dicomnode.network.limits import MemoryAccount
-from dicomnode.network.reactor import PromptMessages, PromptProvider
+from dicomnode.network.reactor import PromptProvider
 from dicomnode.network.refusals import Refusal, RefusalEvent, Refusals
 from dicomnode.network.request import AssociationRequest, encode_abort
 from dicomnode.network.transport import PromptSocket, set_timeouts
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 
 # Longest wait for the upper layer to say goodbye, before the connection is closed over its head.
 _FAREWELL_S = 2.0
+# Longest sleep of an association's own thread before it looks at its timers; it is woken when something came.
+_REST_S = 0.1
 # Reports on our own commitments that may be served at the same time; the library gives each a thread.
 _AT_ONCE = 4
 _NOT_GIVEN = 0
@@ -48,6 +51,21 @@ class Service:
     other_objects: Literal["keep", "refuse"]
     listener: AssociationListener = ignore_associations
     clock: Callable[[], float] = time.time
+
+
+class PromptMessages(DIMSEServiceProvider):
+    """The message layer: its reader sleeps until something came, and does not ask over and over."""
+
+    def get_msg(self, block: bool = False) -> Any:
+        """Return the next (context ID, message), or (None, None)."""
+        try:
+            return self.msg_queue.get(timeout=self.dimse_timeout if block else _REST_S)
+        except queue.Empty:
+            return None, None
+
+    def wake(self) -> None:
+        """Have the reader come round: what it waits for may be something else than a message."""
+        self.msg_queue.put((None, None))
 
 
 class PromptAssociation(Association):

@@ -21,6 +21,7 @@ _LONG_VRS = frozenset(
 )
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_DELIMITERS = frozenset((_ITEM, _ITEM_END, _SEQUENCE_END))
 # Before (0020,000E) a header has some eighty elements, those inside sequences counted.
 _MOST_ELEMENTS = 5000
 
@@ -49,7 +50,10 @@ class _Walk:
 
     def __init__(self, encoded: bytes | bytearray, TransferSyntaxUID: str) -> None:
         self._encoded = encoded
-        self._order = ">" if TransferSyntaxUID == ExplicitVRBigEndian else "<"
+        order = ">" if TransferSyntaxUID == ExplicitVRBigEndian else "<"
+        # Group, element, VR and a length of two bytes; a length of four bytes.
+        self._unpack_head = struct.Struct(f"{order}HH2sH").unpack_from
+        self._unpack_long = struct.Struct(f"{order}L").unpack_from
         self._is_implicit = TransferSyntaxUID == ImplicitVRLittleEndian
         self._remaining = _MOST_ELEMENTS
 
@@ -73,17 +77,16 @@ class _Walk:
         self._remaining -= 1
         if offset + 8 > len(self._encoded) or not self._remaining:
             return None
-        group, element = struct.unpack_from(f"{self._order}HH", self._encoded, offset)
-        tag, vr = group << 16 | element, bytes(self._encoded[offset + 4 : offset + 6])
-        if is_implicit or tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
-            (length,) = struct.unpack_from(f"{self._order}L", self._encoded, offset + 4)
+        group, element, vr, short_length = self._unpack_head(self._encoded, offset)
+        tag = group << 16 | element
+        if is_implicit or tag in _DELIMITERS:
+            (length,) = self._unpack_long(self._encoded, offset + 4)
             return tag, offset + 8, length, is_implicit
         if vr not in _LONG_VRS:
-            (length,) = struct.unpack_from(f"{self._order}H", self._encoded, offset + 6)
-            return tag, offset + 8, length, False
+            return tag, offset + 8, short_length, False
         if offset + 12 > len(self._encoded):
             return None
-        (length,) = struct.unpack_from(f"{self._order}L", self._encoded, offset + 8)
+        (length,) = self._unpack_long(self._encoded, offset + 8)
         # What is unknown and of undefined length is a sequence of implicit VR (PS3.5 6.2.2).
         return tag, offset + 12, length, vr == b"UN"
 

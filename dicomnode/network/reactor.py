@@ -17,15 +17,11 @@ Rules for this file:
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import select
 import struct
 import time
 from collections.abc import Callable
 from typing import Any
 
-from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu_primitives import P_DATA
@@ -38,7 +34,7 @@ from dicomnode.network.store_check import StoreFault, check_store
 from dicomnode.network.timers import SteadyTimer
 from dicomnode.network.transport import PromptSocket
 
-# Longest wait before the threads look at their timers and at each other's queues.
+# Longest wait for a primitive before it is looked whether one can still come.
 _WAIT_S = 0.005
 _PAUSE_S = 0.001
 _HEADER_BYTES = 6
@@ -97,6 +93,12 @@ class PromptProvider(DULServiceProvider):
             self._kill_thread = True
             self._assembler.reset()
             self.account.close()
+            self.wake_reader()
+
+    def wake_reader(self) -> None:
+        """Have the association's own thread look at once at what came for it."""
+        messages: Any = self.assoc.dimse
+        messages.wake()
 
     def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:
         """Return the next primitive; a wait ends when this thread has ended, since nothing can come then."""
@@ -120,12 +122,19 @@ class PromptProvider(DULServiceProvider):
         if self.account.taken_bytes and self._assembler.is_idle:
             # What the library was handed is answered.
             self.account.settle()
-        connection: Any = line.socket if line is not None else None
-        if line is not None and connection is not None and self.event_queue.empty() and not line.has_unread:
-            # A socket that the other thread has closed: the library's own look, next, makes an event of it.
-            with contextlib.suppress(OSError, ValueError):
-                select.select([connection], [], [], _WAIT_S)
-        return super()._is_transport_event()
+        has_come = line is not None and self.event_queue.empty() and line.await_bytes()
+        if line is None or not has_come or state != _DATA_TRANSFER:
+            # A socket that the other thread has closed: the library's own look makes an event of it.
+            return super()._is_transport_event()
+        while self._read_pdu_data() and self._may_go_on() and line.await_bytes():
+            pass
+        return True
+
+    def _may_go_on(self) -> bool:
+        """Return whether nothing but the next message is to be looked at: no event, and nothing to send."""
+        return not (
+            self.event_queue.queue or self.to_provider_queue.queue or self._kill_thread or self._is_serving()
+        )
 
     def _await_close(self, line: PromptSocket | None) -> bool:
         """After a rejection, a release or an abort: wait no longer than the peer still says something."""
@@ -135,10 +144,11 @@ class PromptProvider(DULServiceProvider):
             line.close()
         return True
 
-    def _read_pdu_data(self) -> None:
+    def _read_pdu_data(self) -> bool:  # type: ignore[override]  # the library ignores what it returns
+        """Read a PDU, or a whole C-STORE and answer it; return whether it was that."""
         if self.state_machine.current_state != _DATA_TRANSFER:
             super()._read_pdu_data()
-            return
+            return False
         if self._contexts is None:
             self._begin_transfer()
         try:
@@ -153,6 +163,7 @@ class PromptProvider(DULServiceProvider):
         except Exception as problem:  # noqa: BLE001  rule 3
             self.note_broken(f"a fault of ours: {type(problem).__name__}")
             self.event_queue.put("Evt19")
+        return True
 
     def _begin_transfer(self) -> None:
         """Note what was negotiated, before the first PDU is read."""
@@ -169,7 +180,7 @@ class PromptProvider(DULServiceProvider):
         header = bytes(line.read(_HEADER_BYTES))
         kind, length = struct.unpack(">BxL", header) if len(header) == _HEADER_BYTES else (0, 0)
         if kind != _P_DATA_TF:
-            line.unread(header)
+            line.unread(len(header))
             super()._read_pdu_data()
             return False
         body = line.read(length)
@@ -267,6 +278,8 @@ class PromptStateMachine(StateMachine):
             self.dul.note_broken("the request for an association cannot be decoded")
         try:
             super().do_action(event)
+            if self.dul.to_user_queue.queue:
+                self.dul.wake_reader()
         except Exception as problem:  # noqa: BLE001  the library raises whatever happened in an action
             self.dul.note_broken(f"an event out of turn in state {state}: {type(problem).__name__}")
             association = self.dul.assoc
@@ -275,14 +288,3 @@ class PromptStateMachine(StateMachine):
             association.is_aborted, association.is_established = True, False
             association._kill = True  # noqa: SLF001 - as the library does where it cannot go on
             self.dul.kill_dul()
-
-
-class PromptMessages(DIMSEServiceProvider):
-    """The message layer: its reader waits a little instead of asking a thousand times a second."""
-
-    def get_msg(self, block: bool = False) -> Any:
-        """Return the next (context ID, message), or (None, None)."""
-        try:
-            return self.msg_queue.get(timeout=self.dimse_timeout if block else _WAIT_S)
-        except queue.Empty:
-            return None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -17,6 +18,11 @@ from dicomnode.network.request import LARGEST_REQUEST_BYTES
 _MARGIN_BYTES = 64 * 2**10
 # What is read and thrown away of a peer that was rejected or aborted and talks on.
 _DRAINED_BYTES = 2**20
+# What one call may read ahead: a whole message of 131 kB, and no flood.
+_AHEAD_BYTES = 256 * 2**10
+_FEW_BYTES = 1024
+# Longest wait for the first bytes of something.
+_WAIT_S = 0.005
 
 
 class PromptSocket(AssociationSocket):
@@ -36,8 +42,9 @@ class PromptSocket(AssociationSocket):
 
     def __init__(self, association: Any, connection: socket.socket, first: bytes, timeout_s: float) -> None:
         super().__init__(association, client_socket=connection)
-        self._unread = first
-        self._buffer = bytearray()
+        # What was read and not used: the bytes from `_start` to `_end`.
+        self._buffer = bytearray(first)
+        self._start, self._end = 0, len(first)
         self._timeout_s = timeout_s
         self._largest_bytes = LARGEST_REQUEST_BYTES
         self._drained_bytes = 0
@@ -62,43 +69,88 @@ class PromptSocket(AssociationSocket):
         """
         if count > self._largest_bytes:
             raise ConnectionAbortedError("a PDU that is larger than network.maximum_pdu_bytes")
-        if len(self._buffer) < count:
-            self._buffer = bytearray(count)
-        view = memoryview(self._buffer)[:count]
-        first, self._unread = self._unread[:count], self._unread[count:]
-        view[: len(first)] = first
-        bytes_done, deadline = len(first), time.monotonic() + self._timeout_s
+        if self._end - self._start < count:
+            self._fetch(count)
+        start = self._start
+        self._start = min(start + count, self._end)
+        return memoryview(self._buffer)[start : self._start]
+
+    def _fetch(self, count: int) -> None:
+        """Have `count` bytes in the buffer, fewer when the peer has closed.
+
+        Of a few bytes (a header) nobody knows what follows: one call takes all that is there. The rest of a
+        long PDU is on its way, and one call waits for it.
+        """
+        self._make_room(count)
+        connection, view = self.socket, memoryview(self._buffer)
+        limit, flags, deadline = len(view), 0, time.monotonic() + self._timeout_s
         # TLS takes no flags, and gives a record of at most 16 KiB a call.
-        flags = 0 if isinstance(self.socket, ssl.SSLSocket) else socket.MSG_WAITALL
-        while bytes_done < count:
-            received = self.socket.recv_into(view[bytes_done:], 0, flags)  # type: ignore[union-attr]
+        if count > _FEW_BYTES and not isinstance(connection, ssl.SSLSocket):
+            limit, flags = self._start + count, socket.MSG_WAITALL
+        while connection is not None and (missing := self._start + count - self._end) > 0:
+            try:
+                received = connection.recv_into(view[self._end : limit], 0, flags)
+            except BlockingIOError:
+                received = -1
             if not received:
                 break
-            bytes_done += received
-            if bytes_done < count and time.monotonic() > deadline:
+            self._end += max(received, 0)
+            if received < missing and time.monotonic() > deadline:
                 raise TimeoutError("a PDU that does not end")
-        return view[:bytes_done]
 
-    def unread(self, data: bytes) -> None:
-        """Give back what was read, so that it is read again."""
-        self._unread = data + self._unread
+    def await_bytes(self) -> bool:
+        """Return whether there is something to read, or the end, after at most `_WAIT_S`."""
+        connection = self.socket
+        if self.has_unread or connection is None:
+            return self.has_unread
+        if isinstance(connection, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                return bool(select.select([connection], [], [], _WAIT_S)[0])
+            return False
+        self._make_room(_FEW_BYTES)
+        try:
+            # Reads what there is: one call less than to ask first.
+            self._end += connection.recv_into(memoryview(self._buffer)[self._end :])
+        except OSError:
+            # Nothing in this time; or it is closed or reset, as the library's own look will find.
+            return False
+        return True
+
+    def _make_room(self, count: int) -> None:
+        """Let `count` bytes, and some more, fit into the buffer behind `_start`."""
+        if self._start + count <= len(self._buffer) and self._start < self._end:
+            return
+        ahead = bytes(self._buffer[self._start : self._end])
+        if len(self._buffer) < max(count, _AHEAD_BYTES):
+            self._buffer = bytearray(max(count, _AHEAD_BYTES))
+        self._buffer[: len(ahead)] = ahead
+        self._start, self._end = 0, len(ahead)
+
+    def unread(self, count: int) -> None:
+        """Give back the last `count` bytes that were read, so that they are read again."""
+        self._start -= count
+
+    def _forget(self) -> None:
+        self._start = self._end = 0
 
     @property
     def has_unread(self) -> bool:
         """Whether something was read and not used, or waits decrypted: `select` would wait for more."""
-        return bool(self._unread) or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0)
+        return self._start < self._end or (
+            isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
+        )
 
     @property
     def ready(self) -> bool:
         """Return whether there is something to read."""
-        return bool(self._unread) or super().ready
+        return self._start < self._end or super().ready
 
     def drain(self) -> bool:
         """Throw away what a peer says that was rejected or aborted.
 
         False when there is nothing (more) to wait for.
         """
-        self._unread = b""
+        self._forget()
         connection = self.socket
         # Closing with unread bytes would reset the connection, and the peer would miss why.
         if (
@@ -118,7 +170,8 @@ class PromptSocket(AssociationSocket):
         """Close whatever the library thinks of it, and forget what was read."""
         connection, self.socket = self.socket, None
         self._is_connected = False
-        self._unread, self._buffer = b"", bytearray()
+        self._buffer = bytearray()
+        self._forget()
         if connection is not None:
             # A close alone wakes nobody who reads it in another thread.
             with contextlib.suppress(OSError):
@@ -133,12 +186,13 @@ class PromptSocket(AssociationSocket):
 
 
 def set_timeouts(connection: socket.socket, timeout_s: float) -> None:
-    """Bound each call of a blocking socket.
+    """Bound each call of a blocking socket: sending by `timeout_s`, reading by a moment.
 
     As options of the socket and not as Python's own timeout, which makes the socket non-blocking: one call
-    could not read a whole PDU then.
+    could not read a whole PDU then. TLS is read by `timeout_s` too: half a record is no fault.
     """
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+    reading_s = timeout_s if isinstance(connection, ssl.SSLSocket) else _WAIT_S
+    for option, seconds in ((socket.SO_RCVTIMEO, reading_s), (socket.SO_SNDTIMEO, timeout_s)):
         connection.setsockopt(
-            socket.SOL_SOCKET, option, struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+            socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         )

@@ -138,11 +138,14 @@ class Algorithm:
 
 def describe_algorithm(plan: Plan) -> Algorithm:
     """Return what every result says of how the lesions were found; all texts are ASCII."""
-    model, rule = plan.lesion.model, plan.rule
+    model, rule, calibration = plan.lesion.model, plan.rule, plan.calibration
     parameters = {"threshold": f"{rule.threshold:g}"}
     if rule.asks_for_peak:
         parameters["peak"] = f"{rule.peak:g}"
     parameters["minimum_volume_mm3"] = f"{rule.minimum_volume_mm3:g}"
+    parameters["certainty"] = plain_ascii(
+        f"calibrated on {calibration.origin}" if calibration else "not calibrated"
+    )
     parameters |= {"sha256": model.sha256, "plan": plan.digest(), "statement": plain_ascii(model.statement)}
     return Algorithm(plain_ascii(model.name), plain_ascii(model.version), parameters)
 

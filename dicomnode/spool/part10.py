@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID
 
@@ -23,6 +24,7 @@ _LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
 _HOST_SCHEME = "dicom://"
+_PREFIX = b"\0" * 128 + b"DICM" + struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4)
 
 HEAD_BYTES = _FIXED_BYTES
 """What `dataset_offset` needs to see of a file."""
@@ -59,22 +61,28 @@ def encode_file_meta(
     Written by hand because it is made for every instance before it is acknowledged; pydicom needs 0.3 ms for
     it.
     """
-    elements = b"".join(
-        (
-            struct.pack("<HH2sHL2s", 0x0002, 0x0001, b"OB", 0, 2, b"\0\1"),
-            _short(0x0002, b"UI", SOPClassUID, b"\0"),
-            _short(0x0003, b"UI", SOPInstanceUID, b"\0"),
-            _short(0x0010, b"UI", TransferSyntaxUID, b"\0"),
-            _short(0x0012, b"UI", PYDICOM_IMPLEMENTATION_UID, b"\0"),
-            _short(0x0013, b"SH", "DICOMNODE", b" "),
-            _short(0x0016, b"AE", calling_ae, b" "),
-            # Receiving Application Entity Title: whom the sender called.
-            _short(0x0018, b"AE", called_ae, b" ") if called_ae else b"",
-            # Source Presentation Address: who sent it is not lost with the ledger.
-            _long(0x0026, b"UR", _HOST_SCHEME + peer_host) if peer_host else b"",
-        )
+    before, after = _around_instance(SOPClassUID, TransferSyntaxUID, calling_ae, peer_host, called_ae)
+    elements = before + _short(0x0003, b"UI", SOPInstanceUID, b"\0") + after
+    return _PREFIX + struct.pack("<L", len(elements)) + elements
+
+
+@lru_cache(maxsize=256)
+def _around_instance(
+    SOPClassUID: str, TransferSyntaxUID: str, calling_ae: str, peer_host: str, called_ae: str
+) -> tuple[bytes, bytes]:
+    """Return the elements before and after (0002,0003): the same for all that one sender sends of a class."""
+    before = struct.pack("<HH2sHL2s", 0x0002, 0x0001, b"OB", 0, 2, b"\0\1")
+    after = (
+        _short(0x0010, b"UI", TransferSyntaxUID, b"\0"),
+        _short(0x0012, b"UI", PYDICOM_IMPLEMENTATION_UID, b"\0"),
+        _short(0x0013, b"SH", "DICOMNODE", b" "),
+        _short(0x0016, b"AE", calling_ae, b" "),
+        # Receiving Application Entity Title: whom the sender called.
+        _short(0x0018, b"AE", called_ae, b" ") if called_ae else b"",
+        # Source Presentation Address: who sent it is not lost with the ledger.
+        _long(0x0026, b"UR", _HOST_SCHEME + peer_host) if peer_host else b"",
     )
-    return b"\0" * 128 + b"DICM" + struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements)) + elements
+    return before + _short(0x0002, b"UI", SOPClassUID, b"\0"), b"".join(after)
 
 
 def decode_file_meta(head: bytes) -> FileMeta | None:

@@ -11,17 +11,26 @@ import hashlib
 import itertools
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Unpack
 
 from dicomnode.errors import NotUnderstood, OutOfResources
 from dicomnode.records import Arrival, ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout, make_durable_folders
-from dicomnode.spool.part10 import HEAD_BYTES, dataset_offset, decode_file_meta, encode_file_meta
+from dicomnode.spool.part10 import (
+    HEAD_BYTES,
+    FileMeta,
+    dataset_offset,
+    decode_file_meta,
+    encode_file_meta,
+)
 from dicomnode.spool.space import FreeSpace
 from dicomnode.uids import is_uid
 
 TEMPORARY_SUFFIX = ".part"
+# What is the same for all that one sender sends of a class; besides, whom it called.
+_SENDER = ("SOPClassUID", "TransferSyntaxUID", "calling_ae", "peer_host")
 
 _serial = itertools.count()
 
@@ -86,20 +95,23 @@ class SpoolWriter:
                 raise NotUnderstood(f"the {name} UID of the request is no UID (PS3.5 9.1)")
         sha256 = hashlib.sha256(encoded_dataset).hexdigest()
         path = self.layout.instance_path(arrival["SOPInstanceUID"], sha256)
-        head = encode_file_meta(
-            SOPClassUID=arrival["SOPClassUID"],
+        sender = {name: str(arrival[name]) for name in _SENDER}  # type: ignore[literal-required]
+        sender["called_ae"] = arrival.get("called_ae", "")
+        meta = _read_back(**sender)
+        # A UID is read back as it was written: digits and dots have no padding.
+        instance = ReceivedInstance(
             SOPInstanceUID=arrival["SOPInstanceUID"],
-            TransferSyntaxUID=arrival["TransferSyntaxUID"],
-            calling_ae=arrival["calling_ae"],
-            peer_host=arrival["peer_host"],
-            called_ae=arrival.get("called_ae", ""),
+            SOPClassUID=meta.SOPClassUID,
+            TransferSyntaxUID=meta.TransferSyntaxUID,
+            path=path,
+            sha256=sha256,
+            size_bytes=len(encoded_dataset),
+            calling_ae=meta.calling_ae,
+            called_ae=meta.called_ae,
+            peer_host=meta.peer_host,
+            received_at=arrival["now"],
         )
-        # The row comes from what is written, so that the one which recovery makes of the file is the same.
-        size_bytes, received_at = len(encoded_dataset), arrival["now"]
-        return (
-            describe_instance(head, path=path, sha256=sha256, size_bytes=size_bytes, received_at=received_at),
-            head,
-        )
+        return instance, encode_file_meta(SOPInstanceUID=arrival["SOPInstanceUID"], **sender)
 
     def keep_as_file(
         self, instance: ReceivedInstance, head: bytes, encoded_dataset: bytes | bytearray
@@ -126,6 +138,18 @@ class SpoolWriter:
     def holds_whole(self, instance: ReceivedInstance) -> bool:
         """Return whether an instance's file is there, can be read, and is as long as what was received."""
         return dataset_bytes(self.layout.root / instance.path) == instance.size_bytes
+
+
+@lru_cache(maxsize=256)
+def _read_back(**sender: str) -> FileMeta:
+    """Return what the file meta information of a sender's instances says, whatever their own UID.
+
+    The row comes from what is written, so that the one which recovery makes of the file is the same.
+    """
+    meta = decode_file_meta(encode_file_meta(SOPInstanceUID="0", **sender))
+    if meta is None:
+        raise ValueError("no file meta information")
+    return meta
 
 
 def describe_instance(

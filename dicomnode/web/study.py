@@ -87,6 +87,7 @@ def show_study(request: Request, site: Here, visitor: Reader, StudyInstanceUID: 
         findings=findings,
         steps=detail.get("steps", ()),
         lesions=detail.get("lesions", ()),
+        calibration=detail.get("calibration", "not calibrated"),
         models=detail.get("models", ()),
         rules=detail.get("rules", ()),
         rule=detail.get("rule"),

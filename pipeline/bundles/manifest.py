@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from pipeline.records import Calibration
+
 MANIFEST = "model.toml"
 GRAPH = "model.onnx"
 """The graph of a bundle that has one graph."""
@@ -92,6 +94,14 @@ class WindowSpec:
 
 
 @dataclass(frozen=True)
+class CalibrationSpec:
+    """How a lesion's certainty is calibrated, and for which channel combinations ("t1+flair") that holds."""
+
+    images: tuple[str, ...]
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
 class OutputSpec:
     """What comes out and how it becomes lesions.
 
@@ -109,6 +119,7 @@ class OutputSpec:
     brain_margin_mm: float = 0.0
     peak: float = 0.0
     peaks: Mapping[str, float] = field(default_factory=dict)
+    calibration: CalibrationSpec | None = None
 
     def threshold_for(self, combination: Collection[str]) -> float:
         """Return the threshold for the channels that were given."""
@@ -117,6 +128,11 @@ class OutputSpec:
     def peak_for(self, combination: Collection[str]) -> float:
         """Return the peak for the channels that were given."""
         return self.peaks.get("+".join(combination), self.peak)
+
+    def calibration_for(self, combination: Collection[str]) -> Calibration | None:
+        """Return how certainty is calibrated for the channels that were given; None where nobody did so."""
+        spec = self.calibration
+        return spec.calibration if spec and "+".join(combination) in spec.images else None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.bundles.family import Family, choose_family
 from pipeline.bundles.manifest import (
     GRAPH,
+    CalibrationSpec,
     FamilySpec,
     InputSpec,
     Manifest,
@@ -24,6 +25,7 @@ from pipeline.bundles.manifest import (
 )
 from pipeline.bundles.values import Values
 from pipeline.errors import BundleError
+from pipeline.records import Calibration
 
 SCHEMA = 1
 TASKS = ("lesion", "brain")
@@ -259,4 +261,35 @@ class _Reader(Values):
             brain_margin_mm=self.number("output.brain_margin_mm", 0.0, 50.0, 0.0),
             peak=self.number("output.peak", 0.0, 1.0, 0.0),
             peaks=self.shares("output.peaks", combinations, {}),
+            calibration=self._calibration(combinations),
+        )
+
+    def _calibration(self, combinations: list[str]) -> CalibrationSpec | None:
+        key = "output.calibration"
+        if not self.has(key):
+            self.value(key, dict, {})
+            return None
+        if self.text("task") != "lesion":
+            raise self.problem(key, "only the certainty of lesions is calibrated")
+        images = self.texts(f"{key}.images")
+        if not set(images) <= set(combinations):
+            raise self.problem(
+                f"{key}.images", f"needs combinations out of {combinations}, got {list(images)}"
+            )
+        slope, volume_slope, intercept = (
+            self.number(f"{key}.{name}", low, 100.0, usual)
+            for name, low, usual in (
+                ("slope", 0.0, None),
+                ("volume_slope", 0.0, 0.0),
+                ("intercept", -100.0, None),
+            )
+        )
+        if slope == 0:
+            raise self.problem(f"{key}.slope", "must lie above 0: the certainty rises with the probability")
+        findings, people = (self.value(f"{key}.{name}", int) for name in ("findings", "people"))
+        if findings < 1 or people < 1:
+            raise self.problem(f"{key}.findings", "needs at least one finding in one person")
+        fitted_on = self.text(f"{key}.fitted_on")
+        return CalibrationSpec(
+            images, Calibration(slope, volume_slope, intercept, findings, people, fitted_on)
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
-from pipeline.geometry import Affine, apply_affine, index_to_lps
+from pipeline.geometry import Affine, apply_affine, index_to_lps, voxel_volume_mm3
 from pipeline.measure.certainty import measure_certainty
 from pipeline.measure.intensity import measure_signal
 from pipeline.measure.laterality import measure_laterality
@@ -15,7 +15,7 @@ from pipeline.measure.long_axis import find_long_axis
 from pipeline.measure.midplane import MidPlane
 from pipeline.measure.regions.shares import Placement, measure_regions, measure_territories
 from pipeline.measure.shape import measure_shape
-from pipeline.records import Array, Lesion, Volume
+from pipeline.records import Array, Calibration, Lesion, Volume
 
 
 def measure_lesions(
@@ -25,6 +25,7 @@ def measure_lesions(
     plane: MidPlane,
     agreement: Array | None = None,
     placement: Placement | None = None,
+    calibration: Calibration | None = None,
 ) -> tuple[Lesion, ...]:
     """Return the lesions of a label map 1..N.
 
@@ -38,13 +39,15 @@ def measure_lesions(
         The midsagittal plane, in the reference's mm.
     placement
         How the head lies in MNI space; None where that is not known.
+    calibration
+        How a lesion's certainty follows from its mean probability and volume; None: it is the probability.
     """
-    lesions = []
+    lesions, voxel_ml = [], voxel_volume_mm3(labels.affine) / 1000
     for label, box in enumerate(ndimage.find_objects(labels.array), start=1):
         inside = labels.array[box] == label
         voxels = np.argwhere(inside) + [box_range.start for box_range in box]
         centroid = index_to_lps(labels.affine, voxels.mean(axis=0))
-        axis, certainty = find_long_axis(voxels, labels.affine), measure_certainty(probability[box][inside])
+        axis, mean_probability = find_long_axis(voxels, labels.affine), float(probability[box][inside].mean())
         lesions.append(
             Lesion(
                 label,
@@ -54,9 +57,9 @@ def measure_lesions(
                 (
                     *measure_shape(voxels, axis, labels.affine),
                     *measure_signal(voxels, labels, images, plane),
-                    certainty,
+                    measure_certainty(mean_probability, len(voxels) * voxel_ml, calibration),
                 ),
-                certainty.value / 100,
+                mean_probability,
                 measure_laterality(voxels, labels.affine, plane),
                 None if agreement is None else float(agreement[box][inside].mean()),
                 None if placement is None else to_mni(placement.to_template, centroid),

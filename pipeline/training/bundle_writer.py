@@ -73,6 +73,8 @@ class Numbers:
         Default, and per channel combination; a combination without a peak is not in `peaks`.
     agreement
         Fields of `agreement.Agreement`.
+    calibration
+        Keys of the manifest's `output.calibration`; empty where nobody calibrated.
     synthetic, real
         Tables: column names to rows, each with a heading.
     """
@@ -87,6 +89,7 @@ class Numbers:
     agreement: Mapping[str, float]
     measured: Mapping[str, float]
     peaks: Mapping[str, float] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_manifest(
@@ -112,6 +115,7 @@ def write_manifest(
                     **({"peaks": dict(numbers.peaks)} if numbers.peaks else {}),
                     "minimum_volume_mm3": text.minimum_volume_mm3,
                     "connectivity": text.connectivity}),
+        *([("output.calibration", numbers.calibration)] if numbers.calibration else []),
         *((f"trained.{role}", GENERATOR_RANGE[role]) for role in numbers.channels if role in GENERATOR_RANGE),
         *([table] if table else []),
         ("training", {"data": text.data, **numbers.training}),
@@ -156,11 +160,25 @@ def write_card(folder: Path, text: BundleText, numbers: Numbers, sections: Mappi
         + ((" A lesion must somewhere reach "
  f"{', '.join(f'{v} ({k})' for k, v in numbers.peaks.items())}."
 ) if numbers.peaks else ""),
+        *(["## Certainty", _certainty_text(numbers.calibration)] if numbers.calibration else []),
         *(["## Export", _export_text(numbers.agreement)] if "cases" in numbers.agreement else []),
     ]  # fmt: skip
     for heading, body in sections.items():
         paragraphs += [f"## {heading}", body]
     (folder / "CARD.md").write_text("\n\n".join(p.strip() for p in paragraphs if p) + "\n")
+
+
+def _certainty_text(calibration: Mapping[str, Any]) -> str:
+    """Return in words what the certainty of a lesion means."""
+    findings = counted(calibration["findings"], "finding")
+    people = counted(calibration["people"], "person", "people")
+    return (
+        "The certainty of a lesion is the share of findings of its probability and volume that were right. "
+        f"It comes from a logistic regression on {findings} in {people} ({calibration['fitted_on']}). "
+        "A finding was right when at least a tenth of it lay inside the outline of an expert. "
+        "On slices a finding is a piece on one slice, in the node a whole lesion. "
+        "The outline does not depend on the certainty."
+    )
 
 
 def _export_text(agreement: Mapping[str, float]) -> str:

@@ -1,15 +1,21 @@
 """How far the certainty that a report gives for a lesion is the chance that the lesion is there.
 
-The certainty is the mean probability over the lesion. A lesion is right when a tenth of it is true, as for
-the lesion-wise figures. Expected calibration error: Naeini, Cooper, Hauskrecht, AAAI 2015. Temperature: Guo
-et al., ICML 2017, here on the certainty of a lesion instead of on single pixels.
+A finding is one marked lesion: on a slice a piece of it, in a volume a whole one. It is right when at least a
+tenth of its pixels or voxels lies inside the outline of the expert (`DETECTION_SHARE`), as for the
+lesion-wise figures. Its certainty is the mean probability over it until a `Calibration` is fitted: a
+logistic regression (Platt, 1999) on the log-odds of that mean and on the logarithm of the volume, because
+small findings are seldom right however bright they are. A piece of A mm2 on a slice counts as A^(3/2) mm3,
+the inverse of how `cut_slice` makes the smallest area of the smallest volume.
+Expected calibration error: Naeini, Cooper, Hauskrecht, AAAI 2015.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +25,28 @@ from scipy import ndimage, optimize
 from pipeline.bundles.bundle import Bundle
 from pipeline.counts import counted
 from pipeline.evaluate.lesions import DETECTION_SHARE
+from pipeline.records import Calibration
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_slices import RealSlice
 from pipeline.training.real_volumes import LOOKS
 from pipeline.training.slice_answers import cut_slice
 
 BINS = 10
-TEMPERATURES = np.geomspace(0.2, 20.0, 200)
+SIZES_ML = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, float("inf"))
+"""Edges of the sizes by which findings are listed; 0.3 ml is a piece of 45 mm2 on a slice, 10 ml of 464."""
+FEWEST = 50
+"""A calibration wants so many findings, and as many of each kind as it has numbers."""
 _LOWEST = 1e-4
 
 Float = npt.NDArray[np.float32]
-Reals = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One marked lesion: the certainty that a report would give, and whether the lesion is right."""
+    """One marked lesion: the certainty that a report gives (0..1), its volume, and whether it is right."""
 
     certainty: float
+    volume_ml: float
     right: bool
 
 
@@ -50,19 +60,25 @@ class Bin:
 
 
 def list_findings(bundle: Bundle, slices: Sequence[RealSlice], answers: Sequence[Float]) -> list[Finding]:
-    """Return every piece that a bundle marks on the slices, cut as its manifest says."""
+    """Return every piece that a bundle marks on the slices, cut as its manifest says.
+
+    Its certainty is the mean probability, not calibrated.
+    """
     findings = []
     for item, probability in zip(slices, answers, strict=True):
         labels, count = ndimage.label(cut_slice(bundle, probability), np.ones((3, 3)))
         for label in range(1, count + 1):
             piece = labels == label
             share = float(item.mask[piece].mean())
-            findings.append(Finding(float(probability[piece].mean()), share >= DETECTION_SHARE))
+            volume_ml = float(piece.sum()) ** 1.5 / 1000
+            findings.append(Finding(float(probability[piece].mean()), volume_ml, share >= DETECTION_SHARE))
     return findings
 
 
 def read_findings(table: Path, network: str, roles: str) -> list[Finding]:
     """Return the findings of one network and input on painted heads, from the CSV of `measure-volumes`.
+
+    Their certainty is the mean probability, not calibrated.
 
     Raises
     ------
@@ -76,8 +92,8 @@ def read_findings(table: Path, network: str, roles: str) -> list[Finding]:
                 for row in csv.DictReader(stream)
                 if (row["network"], row["roles"]) == (network, roles) and row["look"] in LOOKS
             ]
-        pairs = [text.split(":") for row in rows for text in row["findings"].split()]
-        findings = [Finding(float(certainty), right == "1") for certainty, right in pairs]
+        cells = [text.split(":") for row in rows for text in row["findings"].split()]
+        findings = [Finding(float(mean), float(volume_ml), right == "1") for mean, volume_ml, right in cells]
     except (OSError, KeyError, ValueError) as problem:
         raise TrainingProblem(f"{table} cannot be read as a table of measure-volumes: {problem}") from None
     if not findings:
@@ -103,53 +119,93 @@ def calibration_error(findings: Sequence[Finding]) -> float:
     return sum(row.count * abs(row.certainty - row.right) for row in fill_bins(findings)) / len(findings)
 
 
-def fit_temperature(findings: Sequence[Finding]) -> float:
-    """Return the temperature under which the findings are most likely.
+def fit_calibration(findings: Sequence[Finding], people: int, fitted_on: str) -> Calibration:
+    """Return the calibration under which the findings are most likely.
+
+    Parameters
+    ----------
+    findings
+        Their certainty is the mean probability.
+    people
+        In how many people a network looked for them.
+    fitted_on
+        What images of whom they come from, in words.
 
     Raises
     ------
     TrainingProblem
-        All of them are right or all wrong: no temperature is the best one.
+        They are too few, all of them are right or all wrong, or a higher probability is not more often right.
     """
-    return float(min(TEMPERATURES, key=lambda temperature: _loss(findings, 1 / temperature, 0.0)))
+    right = np.array([finding.right for finding in findings], dtype=bool)
+    if len(right) < FEWEST or min(right.sum(), (~right).sum()) < 3:
+        raise TrainingProblem(
+            f"a calibration needs at least {FEWEST} findings, right and wrong ones; there are {len(right)}, "
+            f"of which {int(right.sum())} are right"
+        )
+    means = np.clip([finding.certainty for finding in findings], _LOWEST, 1 - _LOWEST)
+    volumes_ml = np.maximum([finding.volume_ml for finding in findings], _LOWEST)
+    columns = np.stack([np.log(means / (1 - means)), np.log(volumes_ml), np.ones(len(means))], axis=1)
+
+    def loss(weights: npt.NDArray[np.float64]) -> float:
+        log_odds = columns @ weights
+        return float(np.logaddexp(0.0, np.where(right, -log_odds, log_odds)).mean())
+
+    # A volume slope below 0 would say that a larger finding is less often right: then it says nothing.
+    bounds = ((0.0, 50.0), (0.0, 50.0), (-50.0, 50.0))
+    fitted = optimize.minimize(loss, (1.0, 0.0, 0.0), method="L-BFGS-B", bounds=bounds)
+    slope, volume_slope, intercept = (round(float(weight), 3) for weight in fitted.x)
+    if slope <= 0:
+        raise TrainingProblem(
+            "findings of a higher probability are not more often right: nothing to calibrate"
+        )
+    return Calibration(slope, volume_slope, intercept, len(findings), people, fitted_on)
 
 
-def fit_line(findings: Sequence[Finding]) -> tuple[float, float]:
-    """Return slope and shift of the log-odds under which the findings are most likely (Platt, 1999).
-
-    Raises
-    ------
-    TrainingProblem
-        All of them are right or all wrong: no line is the best one.
-    """
-    start = (1.0, 0.0)
-    _loss(findings, *start)
-    fitted = optimize.minimize(lambda line: _loss(findings, *line), start, method="Nelder-Mead")
-    return float(fitted.x[0]), float(fitted.x[1])
-
-
-def _loss(findings: Sequence[Finding], slope: float, shift: float) -> float:
-    right = np.array([finding.right for finding in findings])
-    if not findings or right.all() or not right.any():
-        raise TrainingProblem("a fit needs lesions that are right and lesions that are wrong")
-    moved = move_odds(np.array([finding.certainty for finding in findings]), slope, shift)
-    clipped = np.clip(moved, _LOWEST, 1 - _LOWEST)
-    return float(-np.log(np.where(right, clipped, 1 - clipped)).mean())
-
-
-def move_odds(certainties: Reals, slope: float, shift: float = 0.0) -> Reals:
-    """Return certainties whose log-odds are multiplied by `slope`, then moved by `shift`."""
-    clipped = np.clip(certainties, _LOWEST, 1 - _LOWEST)
-    moved: Reals = 1 / (1 + np.exp(-shift) * ((1 - clipped) / clipped) ** slope)
-    return moved
-
-
-def move_findings(findings: Sequence[Finding], slope: float, shift: float = 0.0) -> list[Finding]:
-    """Return the findings with moved certainties; a temperature T is a slope of 1 / T."""
+def rate_findings(findings: Sequence[Finding], calibration: Calibration | None) -> list[Finding]:
+    """Return the findings with the certainty that a report would give; without a calibration as they are."""
+    if calibration is None:
+        return list(findings)
     return [
-        Finding(float(move_odds(np.array(finding.certainty), slope, shift)), finding.right)
+        replace(finding, certainty=calibration.chance(finding.certainty, finding.volume_ml))
         for finding in findings
     ]
+
+
+def write_lines(calibration: Calibration, images: Sequence[str]) -> str:
+    """Return the table of a manifest (`model.toml`) that holds a calibration for these combinations."""
+    names = ", ".join(f'"{name}"' for name in images)
+    return (
+        f"[output.calibration]\nimages = [{names}]\nslope = {calibration.slope}\n"
+        f"volume_slope = {calibration.volume_slope}\nintercept = {calibration.intercept}\n"
+        f"findings = {calibration.findings}\npeople = {calibration.people}\n"
+        f"fitted_on = {json.dumps(calibration.fitted_on)}\n"
+    )
+
+
+def write_facts(path: Path, calibration: Calibration, images: Sequence[str]) -> None:
+    """Write a calibration into the cuts of the JSON that `export-planes` reads.
+
+    Raises
+    ------
+    TrainingProblem
+        The file is not such a JSON.
+    """
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        known["cuts"]["calibration"] = {"images": list(images), **asdict(calibration)}
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise TrainingProblem(f"{path} cannot be read as the facts of export-planes: {problem!r}") from None
+    path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def describe_change(findings: Sequence[Finding], rated: Sequence[Finding]) -> str:
+    """Return error and reliability before and after a calibration, and a table by size, in Markdown."""
+    return "\n\n".join(
+        [
+            f"Mean probability. {describe_error(findings)}", describe_bins(findings),
+            f"Calibrated. {describe_error(rated)}", describe_bins(rated), describe_sizes(findings, rated),
+        ]
+    )  # fmt: skip
 
 
 def describe_error(findings: Sequence[Finding]) -> str:
@@ -168,6 +224,21 @@ def describe_bins(findings: Sequence[Finding]) -> str:
     """Return the reliability table in Markdown."""
     lines = ["| lesions | mean certainty | right |", "|---|---|---|"]
     lines += [f"| {row.count} | {row.certainty:.2f} | {row.right:.2f} |" for row in fill_bins(findings)]
+    return "\n".join(lines)
+
+
+def describe_sizes(findings: Sequence[Finding], rated: Sequence[Finding]) -> str:
+    """Return a Markdown table by volume: mean probability, mean certainty, and the share that is right."""
+    lines = ["| volume, ml | lesions | mean probability | certainty | right |", "|---|---|---|---|---|"]
+    for low, high in itertools.pairwise(SIZES_ML):
+        rows = [
+            (before.certainty, after.certainty, after.right)
+            for before, after in zip(findings, rated, strict=True)
+            if low <= before.volume_ml < high
+        ]
+        if rows:
+            figures = " | ".join(f"{figure:.2f}" for figure in np.mean(rows, axis=0))
+            lines.append(f"| {low:g} to {high:g} | {len(rows)} | {figures} |")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.training.build import Network
-from pipeline.training.network import Exportable
+from pipeline.training.network import PLANES, Exportable
 from pipeline.training.problem import TrainingProblem
 
 OPSET = 17
@@ -26,17 +26,23 @@ class ExportError(TrainingProblem):
     """The network cannot be exported as it is."""
 
 
-def write_onnx(network: Network, shape: Sequence[int], path: Path) -> onnx.ModelProto:
-    """Write the Float32 graph: input "image" (1, channels, *shape), output "probability" (1, 1, *shape)."""
+def write_onnx(
+    network: Network, shape: Sequence[int], path: Path, free_axes: Sequence[int] = ()
+) -> onnx.ModelProto:
+    """Write the Float32 graph: input "image" (1, channels, *shape), output "probability" (1, 1, *shape).
+
+    Along `free_axes` (0: slice, 1: row, 2: column) it takes other sizes than those of `shape`, too.
+    """
     exportable = Exportable(copy.deepcopy(network)).eval()
     example = torch.zeros(1, len(network.architecture.channels), *shape)
+    free = {2 + axis: ("slice", "row", "column")[axis] for axis in free_axes}
     with warnings.catch_warnings():
         # The TorchScript exporter writes the few plain operators of this network; the new one needs one more
         # package.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             exportable, (example,), str(path), opset_version=OPSET, dynamo=False, input_names=["image"],
-            output_names=["probability"],
+            output_names=["probability"], dynamic_axes={"image": free, "probability": free},
         )  # fmt: skip
     model = onnx.load(path)
     onnx.checker.check_model(model)
@@ -44,6 +50,12 @@ def write_onnx(network: Network, shape: Sequence[int], path: Path) -> onnx.Model
     if forbidden:
         raise ExportError(f"the graph holds {sorted(forbidden)}, whose CPU kernel drifts in Float32")
     return model
+
+
+def write_plane_graph(network: Network, shape: Sequence[int], path: Path) -> onnx.ModelProto:
+    """Write the Float32 graph of a 2D network: as `write_onnx`, and free in the size of its slices."""
+    stacked = PLANES[network.architecture.plane]
+    return write_onnx(network, shape, path, [axis for axis in range(3) if axis != stacked])
 
 
 def store_as_float16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -57,6 +57,10 @@ class PlanarUNet(nn.Module):
         )
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.decode = nn.ModuleList(ResidualBlock(2 * a, a) for a in widths[:-1])
+        # Pixel (row, column) of a block of channel c becomes channel (c, row, column).
+        block = architecture.unshuffle
+        self.moves: Tensor
+        self.register_buffer("moves", torch.eye(inputs).reshape(inputs, -1, block, block), persistent=False)
         outputs = architecture.unshuffle**2
         self.heads = nn.ModuleList(nn.Conv2d(w, outputs, 1) for w in widths[: architecture.deep_outputs + 1])
 
@@ -78,7 +82,7 @@ class PlanarUNet(nn.Module):
         """
         block = self.architecture.unshuffle
         if block > 1:
-            slices = F.pixel_unshuffle(slices, block)
+            slices = self._unshuffle(slices)
         slices = slices.contiguous(memory_format=torch.channels_last)
         skips = []
         for encode in self.encode:
@@ -92,6 +96,23 @@ class PlanarUNet(nn.Module):
                 logits = self.heads[level](slices)
                 outputs.append(F.pixel_shuffle(logits, block) if block > 1 else logits)
         return outputs[::-1]
+
+    def _unshuffle(self, slices: Tensor) -> Tensor:
+        """Return every block of pixels as as many channels of one pixel.
+
+        An exported graph does it by a convolution that only moves values: the exporter writes the operator
+        itself with the sizes of its example, and a graph is to take slices of other sizes too.
+        """
+        block = self.architecture.unshuffle
+        if torch.onnx.is_in_onnx_export():
+            return F.conv2d(slices, self.moves, stride=block)
+        return F.pixel_unshuffle(slices, block)
+
+
+def size_divisor(architecture: Architecture) -> int:
+    """Return what both sizes of a slice must be multiples of."""
+    # Each further level halves what the blocks have left.
+    return int(architecture.unshuffle * 2 ** (len(architecture.widths) - 1))
 
 
 def mirror_difference(x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS, PLANES
 from pipeline.training.agreement import MARGIN, CaseAgreement, ProofCase, compare
 from pipeline.training.build import Network, build_network
 from pipeline.training.checkpoint import CheckpointError
-from pipeline.training.onnx_graph import write_onnx
+from pipeline.training.onnx_graph import write_plane_graph
 from pipeline.training.planar_network import fold_normalisation
 from pipeline.training.proof import PROOF_SEED
 from pipeline.training.real_slices import RealSlice
@@ -91,7 +91,7 @@ def run_planes(
     for plane, network in networks.items():
         name = PLANE_GRAPHS[plane]
         with tempfile.TemporaryDirectory(prefix="dicomnode-proof-") as scratch:
-            full = write_onnx(network, bundle.patch_of(name), Path(scratch) / "full.onnx")
+            full = write_plane_graph(network, bundle.patch_of(name), Path(scratch) / "full.onnx")
         half = onnx.load_from_string(bundle.graph_bytes(name))
         report(f"{bundle.name}: {name}")
         rows += compare(network, full, half, cases[plane], FINE_GRID.voxel_ml)
@@ -136,7 +136,7 @@ def weigh_slices(
         manifest = (bundle.folder / MANIFEST).read_text(encoding="utf-8")
         for plane, network in networks.items():
             name = PLANE_GRAPHS[plane]
-            write_onnx(network, bundle.patch_of(name), folder / name)
+            write_plane_graph(network, bundle.patch_of(name), folder / name)
             digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
             manifest = manifest.replace(bundle.graphs[name], digest)
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")

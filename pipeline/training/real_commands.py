@@ -10,6 +10,7 @@ import typer
 
 from pipeline.counts import counted
 from pipeline.training.bounds import whole
+from pipeline.training.slice_commands import SplitName
 
 
 class Images(StrEnum):
@@ -82,52 +83,64 @@ def measure_volumes(
 def calibrate(
     bundle: Annotated[str, typer.Option(help="FOLDER, NAME or NAME/VERSION")],
     slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
+    split: Annotated[
+        SplitName, typer.Option(help="whose slices are shown; the fit is on decide people whatever is shown")
+    ] = SplitName.DECIDE,
+    fitted_on: Annotated[
+        str, typer.Option(help="what the slices are, for the manifest")
+    ] = "FLAIR slices of people with an acute stroke, SOOP",
     volumes: Annotated[
         Path | None, typer.Option(help="CSV of measure-volumes: painted heads are shown beside the slices")
+    ] = None,
+    facts: Annotated[
+        Path | None, typer.Option(help="JSON of export-planes: the calibration is written into its cuts")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="write the reliability diagram here (PNG)")] = None,
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
     threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
-    """Say how far the certainty of a lesion is the chance that it is there.
+    """Fit how the certainty of a lesion becomes the chance that it is there, on slices of decide people.
 
-    A temperature and a line of the log-odds are fitted on the slices of decide people. The command prints
-    what they would change; no bundle is changed.
+    The command prints tables before and after, and the lines for the manifest. No bundle is changed.
     """
     from pipeline.training.bundle_commands import read_bundle
     from pipeline.training.calibration import (
-        calibration_error,
-        describe_bins,
-        describe_error,
+        describe_change,
         draw_reliability,
-        fit_line,
-        fit_temperature,
+        fit_calibration,
         list_findings,
-        move_findings,
+        rate_findings,
         read_findings,
+        write_facts,
+        write_lines,
     )
     from pipeline.training.real_slices import read_slices
     from pipeline.training.slice_answers import answer_slices
 
-    chosen, groups = read_bundle(models, bundle), {}
-    for split in ("decide", "test"):
-        people = read_slices(slices, split)
-        groups[f"slices, {split}"] = list_findings(chosen, people, answer_slices(chosen, people, threads))
-    deciding = groups["slices, decide"]
-    temperature, (slope, shift) = fit_temperature(deciding), fit_line(deciding)
+    chosen = read_bundle(models, bundle)
+    people = {
+        name.value: read_slices(slices, name.value) for name in dict.fromkeys([SplitName.DECIDE, split])
+    }
+    groups = {
+        f"slices, {name}": list_findings(chosen, items, answer_slices(chosen, items, threads))
+        for name, items in people.items()
+    }
+    deciding = len({item.subject for item in people["decide"]})
+    calibration = fit_calibration(groups["slices, decide"], deciding, fitted_on)
     if volumes is not None:
         for roles in ("flair", "t1+flair"):
             groups[f"painted heads, {roles}"] = read_findings(volumes, bundle, roles)
+    rated = {name: rate_findings(findings, calibration) for name, findings in groups.items()}
     for name, findings in groups.items():
-        softened = calibration_error(move_findings(findings, 1 / temperature))
-        moved = calibration_error(move_findings(findings, slope, shift))
         typer.echo(
-            f"{chosen.name}/{chosen.version}, {name}: {describe_error(findings)} "
-            f"With the temperature {temperature:.2f}: {softened:.3f}; with the log-odds times {slope:.2f} "
-            f"{shift:+.2f}: {moved:.3f}.\n\n{describe_bins(findings)}\n"
+            f"### {chosen.name}/{chosen.version}, {name}\n\n{describe_change(findings, rated[name])}\n"
         )
+    images = ["+".join(roles) for roles in chosen.input.accepts if "flair" in roles]
+    typer.echo(f"Lines for the manifest:\n\n{write_lines(calibration, images)}")
+    if facts is not None:
+        write_facts(facts, calibration, images)
     if picture is not None:
-        draw_reliability(picture, dict(groups))
+        draw_reliability(picture, dict(rated))
 
 
 def compare_weights(

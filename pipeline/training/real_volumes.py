@@ -57,8 +57,8 @@ class VolumeRow:
         False volume within `HALO_MM` of the painted lesion; of the rest, that within `RIM_MM` of the edge of
         the brain mask, and that further inside.
     findings
-        "0.83:1 0.41:0": the certainty that the report gives for each lesion, and whether it is a painted one
-        (a tenth of its voxels).
+        "0.83:2.410:1 0.41:0.052:0": of each lesion the network's mean probability, its volume in ml, and
+        whether it is a painted one (a tenth of its voxels).
     refused
         The node's sentence when it did not answer, else empty.
     """
@@ -184,11 +184,12 @@ def score_volume(row: VolumeRow, painted: RealCase | None, result: PipelineResul
 
 
 def _list_findings(result: PipelineResult, truth: Mask) -> str:
-    """Return certainty and truth of every lesion of a result."""
-    findings = []
+    """Return mean probability, volume and truth of every lesion of a result."""
+    voxel_ml, findings = voxel_volume_mm3(result.labels.affine) / 1000, []
     for lesion in result.lesions:
         share = truth[result.labels.array == lesion.label].mean()
-        findings.append(f"{lesion.mean_probability:.4f}:{int(share >= DETECTION_SHARE)}")
+        volume_ml, right = lesion.voxel_count * voxel_ml, int(share >= DETECTION_SHARE)
+        findings.append(f"{lesion.mean_probability:.4f}:{volume_ml:.4f}:{right}")
     return " ".join(findings)
 
 

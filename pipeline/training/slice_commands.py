@@ -11,6 +11,14 @@ import typer
 from pipeline.training.bounds import VALIDATION_SEED, above_zero, check_subjects, number, run_seed, whole
 
 
+class PlaneName(StrEnum):
+    """One of the three planes."""
+
+    AXIAL = "axial"
+    CORONAL = "coronal"
+    SAGITTAL = "sagittal"
+
+
 class SplitName(StrEnum):
     """People of which split."""
 
@@ -42,11 +50,11 @@ def score_slices(
     from dataclasses import asdict
 
     from pipeline.training.bundle_commands import read_bundle
-    from pipeline.training.calibration import describe_error, list_findings
+    from pipeline.training.calibration import describe_error, list_findings, rate_findings
     from pipeline.training.lesion_kinds import describe_kinds, sort_people
     from pipeline.training.real_slices import read_slices, subject_of
     from pipeline.training.score_slices import describe_scores, score_slice
-    from pipeline.training.slice_answers import answer_slices, cut_slice
+    from pipeline.training.slice_answers import ROLES, answer_slices, cut_slice
 
     chosen, people = read_bundle(models, bundle), read_slices(slices, split.value)
     answers = answer_slices(chosen, people, threads)
@@ -63,7 +71,10 @@ def score_slices(
         subjects = {item.subject for item in people}
         maps = [path for path in sorted(lesion_maps.glob("*.nii.gz")) if subject_of(path) in subjects]
         typer.echo(f"\n### By where most of the lesion lies\n\n{describe_kinds(scores, sort_people(maps))}")
-    typer.echo(f"\n{describe_error(list_findings(chosen, people, answers))}")
+    findings, calibration = list_findings(chosen, people, answers), chosen.output.calibration_for(ROLES)
+    typer.echo(f"\n{describe_error(rate_findings(findings, calibration))}")
+    if calibration is not None:
+        typer.echo(f"Before the manifest's calibration. {describe_error(findings)}")
 
 
 def synthesize_volumes(
@@ -133,6 +144,12 @@ def train_planes(
         typer.Option(help="folder of volumes to check on, from seeds that the pool does not have"),
     ] = None,
     check_every_s: Annotated[float, above_zero("seconds between checks")] = 300.0,
+    plane: Annotated[
+        list[PlaneName] | None,
+        typer.Option(help="only this plane; others may train beside it in the same folder"),
+    ] = None,
+    widths: Annotated[str, typer.Option(help="channels of the four levels, finest first")] = "24,48,96,160",
+    learning_rate: Annotated[float, above_zero("highest learning rate")] = 2e-3,
     seed: Annotated[int, run_seed("0 to 8: which slices are drawn, and how they are varied")] = 0,
     threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
@@ -142,6 +159,7 @@ def train_planes(
     """
     import torch
 
+    from pipeline.training.network import PLANES
     from pipeline.training.real_slices import read_slices
     from pipeline.training.train_planes import PlaneSchedule, run_planes, score_planes
     from pipeline.training.volume_pool import VolumePool
@@ -150,7 +168,15 @@ def train_planes(
     deciding = read_slices(slices, "decide")
     unseen = VolumePool(held).paths() if held else []
     schedule = PlaneSchedule(
-        minutes, piece_minutes, batch=batch, real_share=real_share, check_every_s=check_every_s, seed=seed
+        minutes,
+        piece_minutes,
+        batch=batch,
+        real_share=real_share,
+        learning_rate=learning_rate,
+        check_every_s=check_every_s,
+        seed=seed,
+        widths=_read_widths(widths),
+        planes=tuple(dict.fromkeys(plane)) if plane else tuple(PLANES),
     )
     run_planes(
         schedule,
@@ -160,6 +186,38 @@ def train_planes(
         lambda trainers: score_planes(trainers, deciding, unseen),
         typer.echo,
     )
+
+
+def widen_planes(
+    run: Annotated[Path, typer.Option(help="folder of the run to start from")],
+    minute: Annotated[int, whole("which averaged weights: the minute in their file names", least=0)],
+    out: Annotated[Path, typer.Option(help="folder of the new run")],
+    widths: Annotated[str, typer.Option(help="channels of the four levels, finest first")],
+) -> None:
+    """Start a run of wider planes where a run of narrower ones stood; `train-planes` goes on from there."""
+    from pipeline.training.checkpoint import load_checkpoint
+    from pipeline.training.network import PLANES
+    from pipeline.training.problem import TrainingProblem
+    from pipeline.training.train_planes import plane_architecture
+    from pipeline.training.transfer import widen_planes as widen
+
+    wide = _read_widths(widths)
+    for plane in PLANES:
+        last = out / f"{plane}-last.pt"
+        if last.exists():
+            raise TrainingProblem(f"{last} is there already: name another folder for the new run")
+        start = load_checkpoint(run / f"{plane}-{minute:04d}.average.pt")
+        widen(start, plane_architecture(plane, wide)).save(last)
+    typer.echo(f"wrote {out}; train-planes --out {out} --widths {widths} goes on from there")
+
+
+def _read_widths(text: str) -> tuple[int, ...]:
+    from pipeline.training.problem import TrainingProblem
+
+    widths = tuple(int(part) for part in text.split(",") if part.strip().isdecimal())
+    if len(widths) != len(text.split(",")) or len(widths) != 4 or not all(0 < w <= 1024 for w in widths):
+        raise TrainingProblem(f"--widths {text}: name four numbers from 1 to 1024, such as 24,48,96,160")
+    return widths
 
 
 def export_planes(

@@ -9,9 +9,10 @@ kept with its scores, so that the one to ship is chosen afterwards, on slices an
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,6 +64,8 @@ class PlaneSchedule:
         The run also ends after so many steps, all planes together.
     widths
         Of the networks' levels.
+    planes
+        Which ones this process trains, in turn; other processes may train the others in the same folder.
     batch
         Slices of one step.
     real_share
@@ -84,6 +87,12 @@ class PlaneSchedule:
     seed: int = 0
     steps: int = 100_000_000
     widths: tuple[int, ...] = WIDTHS
+    planes: tuple[str, ...] = tuple(PLANES)
+
+    @property
+    def curve(self) -> str:
+        """Name of the file of scores: each process has its own."""
+        return "curve.csv" if len(self.planes) == len(PLANES) else f"curve-{'-'.join(self.planes)}.csv"
 
     def rate(self, step: int, progress: float) -> float:
         """Return the learning rate: linear warm-up, then a cosine over the run's progress (0..1)."""
@@ -289,7 +298,7 @@ def run_planes(
         raise TrainingProblem(f"no volumes in {pool.folder}: run `synthesize-volumes` first")
     checked_s, losses = run.before_s, list[float]()
     try:
-        for plane in _in_turn():
+        for plane in itertools.cycle(schedule.planes):
             elapsed_s = run.elapsed_s()
             progress = max(elapsed_s / (60 * schedule.minutes), run.steps() / schedule.steps)
             piece_over = (
@@ -300,11 +309,11 @@ def run_planes(
                 run.save(keep=True)
                 row = {
                     "minutes": elapsed_s / 60,
-                    "step": run.steps() / len(PLANES),
+                    "step": run.steps() / len(schedule.planes),
                     "loss": float(np.mean(losses or [0])),
                 }
                 row |= {"volumes": source.refresh(), **check(run.trainers)}
-                _append(folder / "curve.csv", row)
+                _append(folder / schedule.curve, row)
                 report("  ".join(f"{name} {value:.3f}" for name, value in row.items()))
                 checked_s, losses = run.elapsed_s(), []
             if finished:
@@ -348,17 +357,12 @@ class _Run:
 
 def _open_run(schedule: PlaneSchedule, folder: Path) -> _Run:
     trainers, before_s = {}, 0.0
-    for plane in PLANES:
+    for plane in schedule.planes:
         last, architecture = folder / f"{plane}-last.pt", plane_architecture(plane, schedule.widths)
         start = load_checkpoint(last, architecture) if last.exists() else None
         trainers[plane] = PlaneTrainer(plane, architecture, start)
         before_s = max(before_s, start.run_seconds if start else 0.0)
     return _Run(folder, trainers, before_s, time.monotonic())
-
-
-def _in_turn() -> Iterator[str]:
-    while True:
-        yield from PLANES
 
 
 def _append(path: Path, row: dict[str, float]) -> None:

@@ -12,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
 from pipeline.training.network import Architecture, UNet
 
 FIRST_CONVOLUTION = "stem.convolutions.0.weight"
+FIRST_SHORT_CUT = "encode.0.shortcut.weight"
 
 
 def add_channel(checkpoint: Checkpoint, name: str, copy_of: str | None = None) -> Checkpoint:
@@ -138,3 +140,72 @@ def _norms_in_order(network: UNet) -> list[str]:
     ]
     modules = dict(network.named_modules())
     return [f"{stage}.norms.{n}" for stage in stages for n in range(len(modules[stage].norms))]
+
+
+def widen_planes(checkpoint: Checkpoint, architecture: Architecture, noise: float = 0.1) -> Checkpoint:
+    """Return a checkpoint of `architecture`: a planar network that answers almost as the narrower one did.
+
+    Each further channel is a copy of a channel that is there; what read that channel reads all its copies,
+    each with its share of the weight (Net2WiderNet, Chen et al. 2016, section 2.2). Noise of `noise` times a
+    weight's own standard deviation lets the copies part. The optimiser starts anew.
+
+    Raises
+    ------
+    CheckpointError
+        The two differ in more than their widths, or a level would become narrower.
+    """
+    narrow, wide = checkpoint.architecture.widths, architecture.widths
+    if replace(checkpoint.architecture, widths=wide) != architecture or any(
+        new < old for old, new in zip(narrow, wide, strict=False)
+    ):
+        raise CheckpointError(f"a network of {checkpoint.architecture} cannot be widened to {architecture}")
+    generator = torch.Generator().manual_seed(0)
+    levels = [
+        torch.cat((torch.arange(old), torch.randint(old, (new - old,), generator=generator)))
+        for old, new in zip(narrow, wide, strict=True)
+    ]
+    weights = {name: _widen(name, value, levels, narrow) for name, value in checkpoint.average.items()}
+    expected = build_network(architecture).state_dict()
+    if FIRST_SHORT_CUT in expected and FIRST_SHORT_CUT not in weights:
+        # As many features as inputs: the short cut was the input itself, which now needs copies.
+        same = torch.eye(narrow[0])[levels[0]].reshape(wide[0], narrow[0], 1, 1)
+        weights |= {FIRST_SHORT_CUT: same, FIRST_SHORT_CUT.replace("weight", "bias"): torch.zeros(wide[0])}
+    if {name: value.shape for name, value in weights.items()} != {
+        name: value.shape for name, value in expected.items()
+    }:
+        raise CheckpointError(f"a network of {checkpoint.architecture} cannot be widened to {architecture}")
+    for name in (name for name, value in weights.items() if value.dim() == 4):
+        spread = noise * float(weights[name].std())
+        weights[name] += spread * torch.randn(weights[name].shape, generator=generator)
+    return Checkpoint(architecture, weights, {name: value.clone() for name, value in weights.items()})
+
+
+def _widen(name: str, value: Tensor, levels: list[Tensor], narrow: tuple[int, ...]) -> Tensor:
+    """Return one tensor of a `PlanarUNet` with its channels copied as `levels` says."""
+    part, number, *rest = name.split(".")
+    level = int(number)
+    if part == "heads":
+        return value if rest == ["bias"] else _copy_inputs(value, levels[level], dim=1)
+    if part == "up":
+        if rest == ["bias"]:
+            return value[levels[level]].clone()
+        return _copy_inputs(value, levels[level + 1], dim=0)[:, levels[level]]
+    if value.dim() == 0:
+        return value.clone()
+    value = value[levels[level]]
+    if value.dim() == 1 or (part == "encode" and level == 0 and rest[0] != "second"):
+        return value.clone()
+    if rest[0] == "second":
+        return _copy_inputs(value, levels[level], dim=1)
+    if part == "encode":
+        return _copy_inputs(value, levels[level - 1], dim=1)
+    both = torch.cat((levels[level], levels[level] + narrow[level]))
+    return _copy_inputs(value, both, dim=1)
+
+
+def _copy_inputs(value: Tensor, source: Tensor, dim: int) -> Tensor:
+    """Return `value` with the channels of axis `dim` copied, each copy with its share of the weight."""
+    copies = torch.bincount(source, minlength=value.shape[dim])[source].to(value.dtype)
+    shape = [1] * value.dim()
+    shape[dim] = -1
+    return value.index_select(dim, source) / copies.reshape(shape)

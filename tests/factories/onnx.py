@@ -182,7 +182,8 @@ def known_brain_bundle(models: Path, **changes: Any) -> Bundle:
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
-    return json.dumps(value)
+    # TOML writes nan and inf as Python does, JSON does not.
+    return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
 def _changed(manifest: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pipeline.segmenters.families import load_bundle
 from pipeline.training import plane_proof
 from pipeline.training.__main__ import app
 from pipeline.training.build import build_network
-from pipeline.training.checkpoint import CheckpointError, load_checkpoint
+from pipeline.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from pipeline.training.families.triplanar import PlaneCuts, PlaneProvenance, export_planes, read_average
 from pipeline.training.network import PLANES, Exportable
 from pipeline.training.onnx_graph import open_session, run_session, store_as_float16, write_onnx
@@ -35,6 +35,7 @@ from pipeline.training.train_planes import (
     plane_loss,
     run_planes,
 )
+from pipeline.training.transfer import widen_planes
 from pipeline.training.verify import check_members, verify_proof
 from pipeline.training.volume_pool import VolumePool, open_volume, scale_volume
 from tests.factories.slices import write_slices
@@ -103,9 +104,17 @@ def test_the_planes_learn_what_the_slices_show() -> None:
 def test_a_run_becomes_a_bundle_that_answers(run: Path, slices: Path, tmp_path: Path) -> None:
     averages = {plane: next(run.glob(f"{plane}-*.average.pt")) for plane in PLANES}
     provenance = PlaneProvenance("60 made people", "Made slices.", {"seed": 0})
-    bundle = export_planes(
-        averages, tmp_path, version="0.9.0", cuts=PlaneCuts(dict.fromkeys(PLANES, 0.5)), provenance=provenance
-    )
+    fitted = {
+        "images": ["flair"],
+        "slope": 0.9,
+        "volume_slope": 0.4,
+        "intercept": -1.4,
+        "findings": 80,
+        "people": 60,
+        "fitted_on": 'made "slices"',
+    }
+    cuts = PlaneCuts(dict.fromkeys(PLANES, 0.5), calibration=fitted)
+    bundle = export_planes(averages, tmp_path, version="0.9.0", cuts=cuts, provenance=provenance)
     verify_bundle(bundle)
     people = [item for item in read_slices(slices, "test") if item.subject % 2]
 
@@ -116,7 +125,12 @@ def test_a_run_becomes_a_bundle_that_answers(run: Path, slices: Path, tmp_path: 
         assert not answer[item.image == 0].any()
         assert 0.0 < answer.max() <= 1.0
     assert bundle.statement == "Trained on 60 made people. For research use; not for diagnosis."
-    assert "60 made people" in (bundle.folder / "CARD.md").read_text()
+    card = (bundle.folder / "CARD.md").read_text()
+    assert "60 made people" in card
+    calibration = bundle.output.calibration_for(["flair"])
+    assert calibration is not None
+    assert {"images": ["flair"], **vars(calibration)} == fitted
+    assert "80 findings in 60 people" in card
 
 
 def test_the_same_command_goes_on(slices: Path, pool: VolumePool, tmp_path: Path) -> None:
@@ -140,6 +154,71 @@ def test_the_same_command_goes_on(slices: Path, pool: VolumePool, tmp_path: Path
     assert not torch.equal(first.weights["heads.0.weight"], second.weights["heads.0.weight"])
     with (tmp_path / "curve.csv").open() as stream:
         assert [float(row["step"]) for row in csv.DictReader(stream)] == [2.0, 4.0]
+
+
+def test_processes_train_the_planes_side_by_side(slices: Path, pool: VolumePool, tmp_path: Path) -> None:
+    """Each process keeps its own plane and its own curve; together they are a run that can be exported."""
+    for plane in PLANES:
+        schedule = replace(SCHEDULE, steps=2, planes=(plane,))
+        run_planes(
+            schedule, tmp_path, read_slices(slices, "train"), pool, lambda trainers: {}, lambda line: None
+        )
+
+        assert (tmp_path / f"curve-{plane}.csv").exists()
+
+    assert sorted(path.name.split("-")[0] for path in tmp_path.glob("*-last.pt")) == sorted(PLANES)
+    assert all(load_checkpoint(path).run_steps == 2 for path in tmp_path.glob("*-last.pt"))
+
+
+@pytest.mark.parametrize("plane", list(PLANES))
+@pytest.mark.parametrize(
+    ("before", "after"), [((4, 6, 10), (5, 13, 20)), ((8, 12, 16), (11, 12, 40)), ((9, 9, 9), (9, 9, 10))]
+)
+def test_a_widened_network_answers_as_before(
+    plane: str, before: tuple[int, ...], after: tuple[int, ...]
+) -> None:
+    """Without noise the answer is the same; what is trained after is wider."""
+    torch.manual_seed(2)
+    narrow = plane_architecture(plane, before)
+    network = build_network(narrow)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+    start = Checkpoint(narrow, network.state_dict(), network.state_dict())
+    image = torch.rand(1, 2, 24, 16, 32)
+
+    wide = plane_architecture(plane, after)
+    widened = widen_planes(start, wide, noise=0.0).averaged_network()
+    noisy = widen_planes(start, wide, noise=0.1).averaged_network()
+
+    assert torch.allclose(widened(image), network.eval()(image), atol=1e-4)
+    assert not torch.allclose(noisy(image), widened(image), atol=1e-3)
+    with pytest.raises(CheckpointError, match="cannot be widened"):
+        widen_planes(start, plane_architecture(plane, (*after[:2], before[2] - 1)))
+
+
+def test_a_run_is_widened_and_goes_on(run: Path, slices: Path, pool: VolumePool, tmp_path: Path) -> None:
+    minute = int(next(run.glob("axial-*.average.pt")).name.split("-")[1].split(".")[0])
+    for plane in PLANES:
+        content = load_checkpoint(run / f"{plane}-{minute:04d}.average.pt")
+        wide = widen_planes(content, plane_architecture(plane, (9, 18, 24)))
+        wide.save(tmp_path / f"{plane}-last.pt")
+    schedule = replace(SCHEDULE, steps=3, widths=(9, 18, 24))
+
+    run_planes(schedule, tmp_path, read_slices(slices, "train"), pool, lambda trainers: {}, lambda line: None)
+
+    assert {load_checkpoint(path).run_steps for path in tmp_path.glob("*-last.pt")} == {1}
+
+
+@pytest.mark.parametrize("widths", ["24,48,96", "24,48,96,x", "24,48,96,0", "", "24,48,96,-160"])
+def test_widths_that_are_no_widths_are_refused(tmp_path: Path, widths: str) -> None:
+    command = ["widen-planes", "--run", str(tmp_path), "--minute", "1", "--out", str(tmp_path / "out")]
+
+    ended = CliRunner().invoke(app, [*command, "--widths", widths])
+
+    assert ended.exit_code != 0
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_interrupted_run_is_saved(

@@ -31,7 +31,7 @@ def make_case(truth: np.ndarray, found: np.ndarray, brain: np.ndarray) -> tuple[
         labels=flair.with_array(found.astype(np.uint8)),
         brain_mask=flair.with_array(brain.astype(np.uint8)),
         reference_role="flair",
-        lesions=[SimpleNamespace(label=1, mean_probability=0.75)],
+        lesions=[SimpleNamespace(label=1, mean_probability=0.75, voxel_count=int(found.sum()))],
     )
     return case, answer
 
@@ -52,7 +52,7 @@ def test_false_volume_is_counted_by_where_it_lies() -> None:
     assert (row.truth_ml, row.found_ml) == pytest.approx((0.064, 0.112))
     assert (row.halo_ml, row.rim_ml, row.inner_ml) == pytest.approx((0.032, 0.008, 0.008))
     assert row.false_ml == pytest.approx(0.048)
-    assert (row.findings, plain.findings) == ("0.7500:1", "0.7500:0")
+    assert (row.findings, plain.findings) == ("0.7500:0.1120:1", "0.7500:0.1120:0")
     assert row.dice == pytest.approx(2 * 64 / (64 + 112))
     assert (plain.truth_ml, plain.halo_ml, plain.rim_ml) == pytest.approx((0.0, 0.0, 0.008))
     assert plain.inner_ml == pytest.approx(0.104)

@@ -71,6 +71,7 @@ NUMBERS: Mapping[str, ExpectedNumber] = {
     "relative_signal_flair": ExpectedNumber(("flair-ratio", "99DICOMNODE"), _TIMES, frozenset({_MEAN})),
     "relative_signal_t1": ExpectedNumber(("t1-ratio", "99DICOMNODE"), _TIMES, frozenset({_MEAN})),
     "certainty": ExpectedNumber(("111012", "DCM"), _PERCENT, frozenset({_MEAN})),
+    "calibrated_certainty": ExpectedNumber(("111012", "DCM"), _PERCENT, frozenset({"calibrated"})),
     "agreement": ExpectedNumber(("agreement", "99DICOMNODE"), _PERCENT, frozenset({_MEAN})),
 }
 """Key: `pipeline.records.Measurement.name`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import ResultRejected
@@ -16,6 +17,7 @@ _REFERENCED_SEGMENT = "121191"
 _INTENSITIES = ("mean_intensity_", "mirrored_intensity_")
 # Values are written with six significant digits.
 _RELATIVE_TOLERANCE = 1e-5
+_CERTAINTY_TOLERANCE = 0.01  # percent
 
 
 def check_numbers(
@@ -73,6 +75,7 @@ def _expected_of_segment(lesions: Sequence[Lesion], result: PipelineResult) -> l
     expected += _expected_signals(lesion)
     if lesion.mean_agreement is not None:
         expected.append(("agreement", 100 * lesion.mean_agreement))
+    _check_certainty(lesion, result)
     changes = result.follow_up.changes if result.follow_up else ()
     expected += [
         ("earlier_volume", change.earlier_ml)
@@ -80,6 +83,20 @@ def _expected_of_segment(lesions: Sequence[Lesion], result: PipelineResult) -> l
         if change.label == lesion.label and change.earlier_labels
     ]
     return expected
+
+
+def _check_certainty(lesion: Lesion, result: PipelineResult) -> None:
+    """Refuse a certainty that is not the network's own, or not moved as the plan's calibration says."""
+    calibration, values = result.plan.calibration, {item.name: item.value for item in lesion.measurements}
+    name, chance = "certainty", lesion.mean_probability
+    if calibration is not None:
+        name, probability = "calibrated_certainty", np.clip(chance, 1e-4, 1 - 1e-4)
+        odds = (probability / (1 - probability)) ** calibration.slope * np.exp(calibration.intercept)
+        odds *= values["volume"] ** calibration.volume_slope
+        chance = odds / (1 + odds)
+    if abs(values.get(name, np.nan) - 100 * chance) < _CERTAINTY_TOLERANCE:
+        return
+    raise ResultRejected(f"lesion {lesion.label}: its certainty is not the {name} that the plan asks for")
 
 
 def _expected_signals(lesion: Lesion) -> list[tuple[str, float]]:

@@ -118,6 +118,7 @@ NOT_IMAGED = Code("not-imaged", OWN_SCHEME, "Lesion is outside the images")
 EARLIER_VOLUME = Code("earlier-volume", OWN_SCHEME, "Volume in the earlier study")
 RELATIVE_FLAIR = Code("flair-ratio", OWN_SCHEME, "FLAIR signal relative to the other side")
 RELATIVE_T1 = Code("t1-ratio", OWN_SCHEME, "T1 signal relative to the other side")
+CALIBRATED = Code("calibrated", OWN_SCHEME, "Calibrated on lesions outlined by experts")
 AGREEMENT = Code("agreement", OWN_SCHEME, "Agreement of the network's passes")
 TRACKING_UNIQUE_IDENTIFIER = Code("112040", "DCM", "Tracking Unique Identifier")
 CHANGES: Mapping[str, Code] = {

@@ -19,6 +19,9 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
     "y_lps_mm": {"Description": "Centre, to posterior", "Units": "mm"},
     "z_lps_mm": {"Description": "Centre, to the head", "Units": "mm"},
     "mean_probability": {"Description": "Mean of the network's own, uncalibrated, probability"},
+    "certainty": {
+        "Description": "Certainty as the report gives it, 0 to 1; the report says whether it is calibrated"
+    },
     "x_mni_mm": {
         "Description": "Centre in the MNI template (ICBM 152 2009a), to the right; affine registration",
         "Units": "mm",
@@ -34,6 +37,7 @@ COLUMNS = (
     *_PLACE_LPS,
     *_PLACE_MNI,
     "mean_probability",
+    "certainty",
     "mean_agreement",
 )
 COLUMN_WORDS: Mapping[str, Mapping[str, str]] = {
@@ -55,6 +59,7 @@ def lesion_row(lesion: Lesion) -> dict[str, str]:
     numbers: dict[str, float | None] = {column: values.get(column) for column in _COLUMN_OF.values()}
     numbers |= dict(zip(_PLACE_LPS, lesion.centroid_lps_mm, strict=True))
     numbers |= dict(zip(_PLACE_MNI, lesion.centroid_mni_mm or (None,) * 3, strict=True))
-    numbers |= {"mean_probability": lesion.mean_probability, "mean_agreement": lesion.mean_agreement}
+    numbers |= {"mean_probability": lesion.mean_probability, "certainty": lesion.certainty}
+    numbers["mean_agreement"] = lesion.mean_agreement
     written = {column: "" if number is None else f"{number:.3f}" for column, number in numbers.items()}
     return {"label": str(lesion.label), "laterality": lesion.laterality, **written}

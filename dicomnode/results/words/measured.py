@@ -109,6 +109,9 @@ MEASURED: Mapping[str, MeasuredQuantity] = {
     "relative_signal_t1": MeasuredQuantity(codes.RELATIVE_T1, codes.TIMES, derivation=codes.MEAN),
     # The network's mean probability, which is not calibrated: the words of the report say so.
     "certainty": MeasuredQuantity(codes.CERTAINTY_OF_FINDING, codes.PERCENT, derivation=codes.MEAN),
+    "calibrated_certainty": MeasuredQuantity(
+        codes.CERTAINTY_OF_FINDING, codes.PERCENT, method=codes.CALIBRATED
+    ),
     "agreement": MeasuredQuantity(codes.AGREEMENT, codes.PERCENT, derivation=codes.MEAN),
     "earlier_volume": MeasuredQuantity(
         codes.EARLIER_VOLUME, codes.MILLILITER, method=codes.SUM_OF_SEGMENTED_VOXELS

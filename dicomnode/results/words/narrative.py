@@ -185,7 +185,7 @@ def _row(lesion: Lesion, result: PipelineResult, language: Language) -> LesionRo
             for role, ratio in signals.items()
         ),
         change=_change_of(lesion, result, language),
-        certainty=write_percent(100 * lesion.mean_probability, language),
+        certainty=write_percent(100 * lesion.certainty, language),
         territory=_territories_of(lesion, language),
     )
 
@@ -212,7 +212,7 @@ def _row_sentence(lesion: Lesion, result: PipelineResult, language: Language) ->
             for role, ratio in relative_signals(lesion.measurements).items()
         ),
         *([phrase("row.territory", language, names=territories)] if territories else []),
-        phrase("row.certainty", language, value=write_percent(100 * lesion.mean_probability, language)),
+        phrase("row.certainty", language, value=write_percent(100 * lesion.certainty, language)),
     ]
     change = _change_of(lesion, result, language)
     place = describe_place(lesion, language) or phrase("row.nowhere", language)
@@ -282,7 +282,7 @@ def _describe_technique(
     if rule.asks_for_peak:
         sentences.append(phrase("technique.peak", language, peak=f"{rule.peak:g}"))
     if result.lesions:
-        sentences.append(phrase("technique.certainty", language))
+        sentences.append(_explain_certainty(result, language))
     if any(relative_signals(lesion.measurements) for lesion in result.lesions):
         sentences.append(phrase("technique.signal", language))
     if any(lesion.regions for lesion in result.lesions):
@@ -293,6 +293,14 @@ def _describe_technique(
         centres = "; ".join(_centre(lesion, language) for lesion in result.lesions[:_CENTRES])
         sentences.append(phrase("technique.centres", language, centres=centres))
     return sentences
+
+
+def _explain_certainty(result: PipelineResult, language: Language) -> str:
+    calibration = result.plan.calibration
+    if calibration is None:
+        return phrase("technique.certainty", language)
+    counts = {"findings": calibration.findings, "people": calibration.people}
+    return phrase("technique.certainty-calibrated", language, **counts)
 
 
 def _centre(lesion: Lesion, language: Language) -> str:

@@ -28,11 +28,21 @@ class TriplanarSpec(FamilySpec):
     slices
         How many slices a graph takes at once; 0: all of the patch. A few stay in the processor's cache, and
         empty ones need not be asked about.
+    multiple
+        What both sizes of a slice must be multiples of; 0: a graph takes slices of the patch's size only.
+        Else it is shown the part of a slice that holds the image, and asked about nothing around it.
+    margin
+        How many voxels around the image that part has.
+    stride
+        Of so many slices one is asked about; those between are interpolated.
     """
 
     thresholds: Mapping[str, float]
     rule: str = "vote"
     slices: int = 0
+    multiple: int = 0
+    margin: int = 0
+    stride: int = 1
 
     def shape_of(self, graph: str, patch: Shape) -> Shape:
         """Return the spatial shape of one graph's input.
@@ -58,10 +68,16 @@ def read_table(values: Values) -> TriplanarSpec:
         raise values.problem(
             "triplanar.thresholds", f"needs a number between 0 and 1 for {', '.join(absent)} too"
         )
-    slices = values.value("triplanar.slices", int, 0)
-    if slices < 0:
-        raise values.problem("triplanar.slices", "must not be negative")
-    return TriplanarSpec(thresholds, values.one_of("triplanar.rule", RULES, "vote"), slices)
+    counts = {key: values.value(f"triplanar.{key}", int, 0) for key in ("slices", "multiple", "margin")}
+    for key, count in counts.items():
+        if count < 0:
+            raise values.problem(f"triplanar.{key}", "must not be negative")
+    stride = values.value("triplanar.stride", int, 1)
+    if not 1 <= stride <= 4:
+        raise values.problem("triplanar.stride", "must be 1, 2, 3 or 4")
+    if counts["multiple"] and not counts["slices"]:
+        raise values.problem("triplanar.multiple", "needs triplanar.slices")
+    return TriplanarSpec(thresholds, values.one_of("triplanar.rule", RULES, "vote"), stride=stride, **counts)
 
 
 FAMILY = Family("triplanar", find_files_problem, "triplanar", read_table)

@@ -31,9 +31,9 @@ from pipeline.training.graph_set import (
     numbers_for,
     write_graph,
 )
-from pipeline.training.network import count_parameters
-from pipeline.training.onnx_graph import open_session, run_session, store_as_float16, write_onnx
-from pipeline.training.planar_network import fold_normalisation
+from pipeline.training.network import Architecture, count_parameters
+from pipeline.training.onnx_graph import open_session, run_session, store_as_float16, write_plane_graph
+from pipeline.training.planar_network import fold_normalisation, size_divisor
 from pipeline.training.score import best_threshold, score_all, score_samples
 from pipeline.training.synthesis.subject import FINE_GRID
 from pipeline.training.tasks import Task, planar_task
@@ -88,6 +88,8 @@ PLANES_1MM = replace(
 MINIMUM_VOLUME_MM3 = 50.0
 SLICES_AT_ONCE = 2
 """How many slices a graph takes."""
+MARGIN = 8
+"""Voxels around the image of a slice that a network is shown: with none its answers change by up to 0.006."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,10 @@ class PlaneCuts:
         By channel combination.
     rule
         "vote" or "average".
+    calibration
+        The manifest's `output.calibration`, as `calibrate --facts` writes it; None where nobody calibrated.
+    stride
+        Of so many slices one is asked about.
     """
 
     planes: Mapping[str, float]
@@ -112,6 +118,8 @@ class PlaneCuts:
     peaks: Mapping[str, float] | None = None
     minimum_volume_mm3: float = MINIMUM_VOLUME_MM3
     rule: str = "average"
+    calibration: Mapping[str, Any] | None = None
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -227,17 +235,20 @@ def export_planes(
     """Write `models/stroke-lesion-triplanar/<version>/` and return it as the node would load it."""
     folder = models / PLANES_1MM.name / version
     folder.mkdir(parents=True, exist_ok=True)
+    networks = {plane: read_average(averages[plane], plane) for plane in PLANE_GRAPHS}
     for plane, name in PLANE_GRAPHS.items():
         with tempfile.TemporaryDirectory() as scratch:
             shape = TriplanarSpec({}, slices=SLICES_AT_ONCE).shape_of(name, FINE_GRID.shape)
-            full = write_onnx(read_average(averages[plane], plane), shape, Path(scratch) / "full.onnx")
+            full = write_plane_graph(networks[plane], shape, Path(scratch) / "full.onnx")
         onnx.save(store_as_float16(full), folder / name)
-    write_texts(folder, cuts, provenance, measured or {}, sections or {})
+    architecture = networks[PLANES[0]].architecture
+    write_texts(folder, architecture, cuts, provenance, measured or {}, sections or {})
     return load_bundle(folder)
 
 
 def write_texts(
     folder: Path,
+    architecture: Architecture,
     cuts: PlaneCuts,
     provenance: PlaneProvenance,
     measured: Mapping[str, float],
@@ -250,7 +261,6 @@ def write_texts(
         data=provenance.data,
         minimum_volume_mm3=cuts.minimum_volume_mm3,
     )
-    architecture = plane_architecture(PLANES[0])
     facts = dict(provenance.facts) | {
         "parameters_of_each_plane": count_parameters(build_network(architecture))
     }
@@ -265,12 +275,23 @@ def write_texts(
         {},
         measured,
         cuts.peaks or {},
+        cuts.calibration or {},
     )
     write_manifest(
         folder,
         text,
         numbers,
-        ("triplanar", {"thresholds": dict(cuts.planes), "rule": cuts.rule, "slices": SLICES_AT_ONCE}),
+        (
+            "triplanar",
+            {
+                "thresholds": dict(cuts.planes),
+                "rule": cuts.rule,
+                "slices": SLICES_AT_ONCE,
+                "multiple": size_divisor(architecture),
+                "margin": MARGIN,
+                "stride": cuts.stride,
+            },
+        ),
     )
     write_card(folder, text, numbers, sections)
 

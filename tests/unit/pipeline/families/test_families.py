@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from pipeline.bundles.bundle import verify_bundle
 from pipeline.cache import StepCache
@@ -16,7 +17,7 @@ from pipeline.plan import Recipe
 from pipeline.records import PipelineResult, Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.families import find_bundle, list_bundles, load_bundle
-from pipeline.segmenters.triplanar.segment import in_slices
+from pipeline.segmenters.triplanar.segment import Crop, in_slices
 from tests.factories.families import BRIGHT, NEVER, PROPOSAL, write_ensemble, write_proposal, write_triplanar
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.steps import logged
@@ -373,6 +374,65 @@ def test_a_plane_cut_into_slices_answers_as_the_whole(axis: int, count: int) -> 
     assert np.array_equal(answer, np.abs(patch).sum(axis=0, keepdims=True))
     assert set(asked) == {count}
     assert len(asked) == -(-patch.shape[axis + 1] // count) - 2 // count
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 6, 7, 8, 9])
+def test_slices_between_those_that_are_asked_about_are_interpolated(
+    axis: int, stride: int, length: int
+) -> None:
+    shape = [2, 4, 5, 6]
+    shape[axis + 1] = length
+    patch = np.random.default_rng(2).uniform(0.1, 1.0, shape).astype(np.float32)
+
+    answer = in_slices(lambda part: part[:1] * 2, axis, 2, skip_empty=True, stride=stride)(patch)
+
+    known = np.arange(0, length, stride)
+    lines = np.moveaxis(2 * patch[0], axis, 0).reshape(length, -1)
+    expected = np.stack([np.interp(np.arange(length), known, line[known]) for line in lines.T], axis=1)
+    assert np.moveaxis(answer[0], axis, 0).reshape(length, -1) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_crop_holds_the_image_and_a_margin(seed: int) -> None:
+    """A network whose answer reaches 3 voxels far answers the same on a crop with a margin of 3 voxels."""
+    generator = np.random.default_rng(seed)
+    axis, size = seed % 3, [int(length) for length in generator.integers(20, 50, 3)]
+    patch = np.zeros((2, *size), np.float32)
+    low = generator.integers(0, [length - 4 for length in size])
+    high = [int(generator.integers(first + 1, length + 1)) for first, length in zip(low, size, strict=True)]
+    box = tuple(slice(int(first), last) for first, last in zip(low, high, strict=True))
+    patch[(slice(None), *box)] = generator.uniform(0.5, 1.0, patch[(slice(None), *box)].shape)
+    shown: list[tuple[int, ...]] = []
+
+    def network(part: np.ndarray) -> np.ndarray:
+        shown.append(tuple(length for number, length in enumerate(part.shape[1:]) if number != axis))
+        reach = [1 if number == axis else 7 for number in range(3)]
+        return ndimage.maximum_filter(part[:1], (1, *reach), mode="constant")
+
+    whole = network(patch)
+    shown.clear()
+    answer = in_slices(network, axis, 2, skip_empty=True, crop=Crop(multiple=8, margin=3))(patch)
+
+    assert np.array_equal(answer, whole)
+    sides = [length for number, length in enumerate(size) if number != axis]
+    assert all(
+        length % 8 == 0 or length == side
+        for sizes in shown
+        for length, side in zip(sizes, sides, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("stride", 0), ("stride", 5), ("multiple", -1), ("margin", -8), ("multiple", 16)]
+)
+def test_a_crop_or_stride_that_cannot_be_is_refused(tmp_path: Path, key: str, value: int) -> None:
+    table = {"thresholds": _planes(0.5, 0.5, 0.5), key: value}
+
+    assert f"triplanar.{key}" in str(
+        _refusal(write_triplanar(tmp_path, _planes(BRIGHT, BRIGHT, BRIGHT), triplanar=table))
+    )
 
 
 def test_a_rule_that_is_not_known_is_refused(tmp_path: Path) -> None:
