@@ -39,6 +39,7 @@ from pipeline.counts import counted
 from pipeline.errors import CaseRefused
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
+from pipeline.measure.regions.choice import choose_region_map
 from pipeline.measure.regions.territories import read_territories
 from pipeline.plan import Recipe
 from pipeline.records import Lesion, PipelineResult, Volume
@@ -112,9 +113,10 @@ def answer_study(task: StudyTask, progress: Callable[[str], None] | None = None)
 
 
 def prepare_worker(config: Config) -> None:
-    """Open the networks of the recipe, so that the first study of a worker finds them open."""
+    """Open the networks of the recipe and read the atlas, so that the first study of a worker finds both."""
     configure_logging(config.log)
     recipe = build_recipe(config)
+    choose_region_map()
     for bundle in (recipe.brain, recipe.lesion):
         open_networks(bundle, recipe.threads, recipe.provider)
 

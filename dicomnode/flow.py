@@ -25,7 +25,7 @@ from dicomnode.delivery.deliver import deliver_due
 from dicomnode.delivery.deliver import lease_s as delivery_lease_s
 from dicomnode.delivery.learn import find_outdated, learn_due
 from dicomnode.errors import NodeError, RetryLater
-from dicomnode.working.answering import LEASE_S, answer_next, compute_ahead
+from dicomnode.working.answering import LEASE_S, answer_next, compute_ahead, has_due
 from dicomnode.working.readiness import assess, assess_studies, index_instances
 from dicomnode.working.workplace import Workplace
 
@@ -39,6 +39,7 @@ __all__ = (
     "confirm_results",
     "deliver_results",
     "fetch_missing",
+    "has_due",
     "index_instances",
     "learn_destinations",
     "mend_times",

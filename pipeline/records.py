@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.counts import counted
 from pipeline.errors import GeometryError, ImageError
 
 Array = npt.NDArray[Any]
@@ -316,6 +317,12 @@ class Calibration:
     findings: int
     people: int
     fitted_on: str
+
+    @property
+    def origin(self) -> str:
+        """On whom it was fitted, in words."""
+        people = counted(self.people, "person", "people")
+        return f"{counted(self.findings, 'marked lesion')} in {people} ({self.fitted_on})"
 
     def chance(self, mean_probability: float, volume_ml: float) -> float:
         """Return the chance that a marked lesion is one, 0..1; it rises with probability and volume.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
 from dicomnode.errors import LeaseLost, NodeError
 from dicomnode.ledger import outbox, revisions
@@ -28,6 +28,14 @@ _ARRIVED = or_(
     and_(deliveries.c.state == DeliveryState.SENT.value, deliveries.c.confirm_at.is_(None)),
 )
 _OPEN = (JobState.WAITING.value, JobState.READY.value, JobState.RUNNING.value)
+
+
+def _is_due(now: float) -> ColumnElement[bool]:
+    """Return the condition of a job that may be claimed: it is ready, or its lease ran out."""
+    return or_(
+        and_(jobs.c.state == JobState.READY.value, jobs.c.not_before <= now),
+        and_(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until < now),
+    )
 
 
 class Jobs:
@@ -63,9 +71,8 @@ class Jobs:
 
     def has_due(self, now: float) -> bool:
         """Return whether a job may be claimed."""
-        ready = and_(jobs.c.state == JobState.READY.value, jobs.c.not_before <= now)
         with self._database.read() as connection:
-            return connection.execute(select(jobs.c.id).where(ready).limit(1)).first() is not None
+            return connection.execute(select(jobs.c.id).where(_is_due(now)).limit(1)).first() is not None
 
     def mark_ready(
         self,
@@ -105,13 +112,9 @@ class Jobs:
         One whose lease ran out is due.
         """
         with self._database.write() as connection:
-            due = or_(
-                and_(jobs.c.state == JobState.READY.value, jobs.c.not_before <= now),
-                and_(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until < now),
-            )
             oldest = (
                 select(jobs)
-                .where(due)
+                .where(_is_due(now))
                 .order_by(jobs.c.priority.desc(), jobs.c.not_before, jobs.c.id)
                 .limit(1)
             )

@@ -192,15 +192,19 @@ def catch_up(scheduler: BackgroundScheduler, now: datetime) -> int:
 
 
 def _answer_until_idle(workplace: Workplace) -> int:
-    """Answer studies while there are any and a worker is free; workers that joined since are counted in."""
+    """Answer studies while there are any and a worker is free; workers that joined since are counted in.
+
+    No worker is reserved to look whether there are any: what is computed ahead would miss its turn.
+    """
     answered = 0
-    while True:
+    while flow.has_due(workplace):
         with workplace.compute.slot() as free:
             if not free or not flow.answer_next(workplace):
                 return answered
         answered += 1
         if workplace.is_outdated():
             return answered
+    return answered
 
 
 class Failures:

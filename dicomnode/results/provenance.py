@@ -25,8 +25,7 @@ from pydicom.valuerep import DA, DT, TM
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.words import codes
 from dicomnode.results.words.sentences import clip_at_sentence, plain_ascii
-from pipeline.counts import counted
-from pipeline.records import Calibration, ModelIdentity, PipelineResult, Plan
+from pipeline.records import ModelIdentity, PipelineResult, Plan
 
 MANUFACTURER = "dicomnode project"
 PRODUCT = "dicomnode-stroke"
@@ -139,24 +138,16 @@ class Algorithm:
 
 def describe_algorithm(plan: Plan) -> Algorithm:
     """Return what every result says of how the lesions were found; all texts are ASCII."""
-    model, rule = plan.lesion.model, plan.rule
+    model, rule, calibration = plan.lesion.model, plan.rule, plan.calibration
     parameters = {"threshold": f"{rule.threshold:g}"}
     if rule.asks_for_peak:
         parameters["peak"] = f"{rule.peak:g}"
     parameters["minimum_volume_mm3"] = f"{rule.minimum_volume_mm3:g}"
-    parameters["certainty"] = plain_ascii(_describe_calibration(plan.calibration))
+    parameters["certainty"] = plain_ascii(
+        f"calibrated on {calibration.origin}" if calibration else "not calibrated"
+    )
     parameters |= {"sha256": model.sha256, "plan": plan.digest(), "statement": plain_ascii(model.statement)}
     return Algorithm(plain_ascii(model.name), plain_ascii(model.version), parameters)
-
-
-def _describe_calibration(calibration: Calibration | None) -> str:
-    if calibration is None:
-        return "not calibrated"
-    lesions, people = (
-        counted(calibration.findings, "marked lesion"),
-        counted(calibration.people, "person", "people"),
-    )
-    return f"calibrated on {lesions} in {people} ({calibration.fitted_on})"
 
 
 def identify_algorithm(plan: Plan) -> hd.AlgorithmIdentificationSequence:

@@ -47,7 +47,7 @@ def compute_ahead(workplace: Workplace) -> int:
     workplace.ahead.forget_ended(workplace.layout, workplace.ledger.jobs.open_ids())
     for job in jobs:
         with workplace.compute.slot() as free:
-            if not free or workplace.ledger.jobs.has_due(workplace.now()) or not _has_room(workplace):
+            if not free or has_due(workplace) or not _has_room(workplace):
                 break
             try:
                 computed += _compute_early(workplace, job)
@@ -100,6 +100,11 @@ def _note_step(workplace: Workplace, job: Job, step: str | None) -> None:
     """Note the step that a computation is in, for those who look on; nothing waits for it."""
     with suppress(RetryLater):
         workplace.ledger.jobs.note_step(job.id, step, workplace.now())
+
+
+def has_due(workplace: Workplace) -> bool:
+    """Return whether a study is ready to be answered."""
+    return workplace.ledger.jobs.has_due(workplace.now())
 
 
 def answer_next(workplace: Workplace) -> bool:

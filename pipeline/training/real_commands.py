@@ -118,15 +118,18 @@ def calibrate(
     from pipeline.training.slice_answers import answer_slices
 
     chosen = read_bundle(models, bundle)
-    people = {name: read_slices(slices, name) for name in dict.fromkeys(["decide", split.value])}
+    people = {
+        name.value: read_slices(slices, name.value) for name in dict.fromkeys([SplitName.DECIDE, split])
+    }
     groups = {
         f"slices, {name}": list_findings(chosen, items, answer_slices(chosen, items, threads))
         for name, items in people.items()
     }
     deciding = len({item.subject for item in people["decide"]})
     calibration = fit_calibration(groups["slices, decide"], deciding, fitted_on)
-    for roles in ("flair", "t1+flair") if volumes is not None else ():
-        groups[f"painted heads, {roles}"] = read_findings(volumes, bundle, roles)
+    if volumes is not None:
+        for roles in ("flair", "t1+flair"):
+            groups[f"painted heads, {roles}"] = read_findings(volumes, bundle, roles)
     rated = {name: rate_findings(findings, calibration) for name, findings in groups.items()}
     for name, findings in groups.items():
         typer.echo(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from dicomnode.simulator.author import derive_uid
 from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 
 T1_SHAPE = (192, 240, 240)
+_WORKS = re.compile(r"\] working ")
 OBJECTS = 2
 """SEG and SR."""
 MOMENTS = ("ready", "encoded", "sent")
@@ -80,6 +82,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """Run two studies through a node in `folder` and return the figures of each."""
     voxels = clinical_study()
     with Archive(folder / "pacs") as archive, NodeProcesses(folder, archive.ae_title, archive.port) as node:
+        _await_work(node)
         studies = {
             name: _answer_study(voxels, derive_uid("bench", name), folder / name, node, archive)
             for name in ("cold", "warm")
@@ -89,6 +92,15 @@ def measure(folder: Path) -> dict[str, Any]:
             for side in ("receive", "work")
         }
     return {"studies": studies, "peak_memory_mb": {side: round(value) for side, value in memory.items()}}
+
+
+def _await_work(node: NodeProcesses) -> None:
+    """Return when `work` has said that it works, which it does once its worker is prepared."""
+    started = time.monotonic()
+    while not _WORKS.search(node.log.read_text()):
+        node.check()
+        assert time.monotonic() < started + 300, "the node did not begin to work"
+        time.sleep(0.1)
 
 
 def _answer_study(

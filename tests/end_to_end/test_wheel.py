@@ -42,7 +42,9 @@ def _install(python: str, wheel: Path, folder: Path) -> Path:
     root = Path(__file__).resolve().parents[2]
     environment = folder / "venv"
     subprocess.run([python, "-m", "venv", environment], check=True, timeout=120)
-    pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # `.ci/run` has nothing compiled in its own environments; a user's pip compiles.
+    options = ["--quiet", "--disable-pip-version-check", "--compile"]
+    pip = [environment / "bin" / "python", "-m", "pip", "install", *options]
     subprocess.run([*pip, "--requirement", root / "requirements.lock"], check=True, timeout=500)
     subprocess.run([*pip, "--no-deps", wheel], check=True, timeout=120)
     return environment / "bin"

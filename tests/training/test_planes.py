@@ -104,9 +104,17 @@ def test_the_planes_learn_what_the_slices_show() -> None:
 def test_a_run_becomes_a_bundle_that_answers(run: Path, slices: Path, tmp_path: Path) -> None:
     averages = {plane: next(run.glob(f"{plane}-*.average.pt")) for plane in PLANES}
     provenance = PlaneProvenance("60 made people", "Made slices.", {"seed": 0})
-    bundle = export_planes(
-        averages, tmp_path, version="0.9.0", cuts=PlaneCuts(dict.fromkeys(PLANES, 0.5)), provenance=provenance
-    )
+    fitted = {
+        "images": ["flair"],
+        "slope": 0.9,
+        "volume_slope": 0.4,
+        "intercept": -1.4,
+        "findings": 80,
+        "people": 60,
+        "fitted_on": 'made "slices"',
+    }
+    cuts = PlaneCuts(dict.fromkeys(PLANES, 0.5), calibration=fitted)
+    bundle = export_planes(averages, tmp_path, version="0.9.0", cuts=cuts, provenance=provenance)
     verify_bundle(bundle)
     people = [item for item in read_slices(slices, "test") if item.subject % 2]
 
@@ -117,7 +125,12 @@ def test_a_run_becomes_a_bundle_that_answers(run: Path, slices: Path, tmp_path: 
         assert not answer[item.image == 0].any()
         assert 0.0 < answer.max() <= 1.0
     assert bundle.statement == "Trained on 60 made people. For research use; not for diagnosis."
-    assert "60 made people" in (bundle.folder / "CARD.md").read_text()
+    card = (bundle.folder / "CARD.md").read_text()
+    assert "60 made people" in card
+    calibration = bundle.output.calibration_for(["flair"])
+    assert calibration is not None
+    assert {"images": ["flair"], **vars(calibration)} == fitted
+    assert "80 findings in 60 people" in card
 
 
 def test_the_same_command_goes_on(slices: Path, pool: VolumePool, tmp_path: Path) -> None:

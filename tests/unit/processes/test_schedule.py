@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +21,7 @@ from dicomnode.processes.lookout import Lookout
 from dicomnode.processes.schedule import CurrentWorkplace, catch_up, start_schedule
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
-from tests.factories.ledger import new_ledger
+from tests.factories.ledger import LedgerStory, new_ledger
 from tests.factories.listening import eventually
 from tests.factories.whole_node import InlineCompute
 
@@ -60,6 +62,7 @@ def test_a_timer_that_hangs_is_named_and_the_others_go_on(
 
     monkeypatch.setattr(schedule, "SILENT_S", 1.0)
     monkeypatch.setattr(flow, "assess_studies", hang)
+    monkeypatch.setattr(flow, "has_due", lambda _place: True)
     monkeypatch.setattr(flow, "answer_next", work_long)
     monkeypatch.setattr(flow, "index_instances", lambda _place: rounds.append("index"))
     ledger, lookout = new_ledger(tmp_path), Lookout()
@@ -122,3 +125,30 @@ def test_a_timer_that_fails_says_why_once_and_waits_longer_each_time(
     )
     assert failures.may_run("fetch missing")
     assert failures.note("fetch missing", "again") == 1
+
+
+def test_looking_for_a_study_to_answer_reserves_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[str]()
+
+    class Watched(InlineCompute):
+        @contextmanager
+        def slot(self) -> Iterator[bool]:
+            calls.append("worker reserved")
+            yield True
+
+    monkeypatch.setattr(flow, "answer_next", lambda _place: bool(calls.append("answered")))
+    ledger, config = new_ledger(tmp_path), parse_config({"storage": {"root": str(tmp_path)}})
+    layout, compute = SpoolLayout(tmp_path / "spool"), cast("Compute", Watched())
+    place = flow.Workplace(config, ledger, layout, compute, "work@here", lambda: 30.0)
+    (answering,) = (timer for timer in schedule.timers(place) if timer.name == schedule.ANSWER)
+    LedgerStory(ledger).waiting()
+
+    answering.action(place)
+    assert calls == []
+
+    ledger.jobs.mark_ready(ledger.jobs.waiting()[0].id, "complete by evidence", {}, 20.0)
+    answering.action(place)
+    assert calls == ["worker reserved", "answered"]
+    ledger.close()
