@@ -89,7 +89,9 @@ class Screen:
     def show_slice(self, index: int) -> None:
         """Scroll to a slice (from 0, in the order of the viewer)."""
         self.page.evaluate(
-            "index => { const one = cornerstone.getRenderingEngines()[0].getViewports()[0]; return one.setImageIdIndex(index); }",
+            "async index => { await cornerstone.getRenderingEngines()[0].getViewports()[0].setImageIdIndex(index);"
+            # The image is drawn in the next frame, and what lies on it in the one after that.
+            "for (let frame = 0; frame < 6; frame++) await new Promise(done => requestAnimationFrame(done)); }",
             index,
         )
         self.page.wait_for_timeout(300)
