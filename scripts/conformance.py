@@ -126,7 +126,10 @@ What became of a lesion since an earlier study is a coded evaluation in its meas
 size, Decrease in size, No change of SNOMED CT; `new`, `gone`, `not-imaged` of our scheme 99DICOMNODE, since
 PS3.16 has such codes for mammograms only), with the earlier volume beside it. A lesion that is not there
 today stands in the group of all lesions, with its tracking UID and its volume below the code. The agreement
-of a network's passes is a number of the lesion (`agreement`, 99DICOMNODE, percent).
+of a network's passes is a number of the lesion (`agreement`, 99DICOMNODE, percent). The certainty of a
+lesion is Certainty of Finding (111012, DCM, percent): with the derivation Mean it is the network's mean
+probability, with the method `calibrated` (99DICOMNODE) it is calibrated on lesions that experts outlined.
+The algorithm's parameters name whom it was calibrated on, or say "not calibrated".
 
 All results are UNVERIFIED and PRELIMINARY. Pictures bear no name in their pixels (Burned In Annotation NO);
 the page bears it (YES).

@@ -17,7 +17,7 @@ KNOWN_WARNINGS: Mapping[str, str] = {
     "Value dubious for this VR [PN]": "a name in the retired form, without components: "
     "names are copied letter by letter",
     "Unrecognized defined term = <99DICOMNODE>": "reports that compare with an earlier study, or hold an "
-    "agreement, name the scheme of their own codes in Coding "
+    "agreement or a calibrated certainty, name the scheme of their own codes in Coding "
     "Scheme Identification Sequence (PS3.3 C.12.1), which is "
     "what it is for",
     "PatientWeight(0010,1030)[1]> - Value is zero": "copied from the source",

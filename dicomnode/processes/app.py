@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -153,6 +154,8 @@ def _start_reception(config: Config, ledger: Ledger, replayed: Replayed) -> Rece
     provider.start()
     log.info("listening", ae_title=config.network.ae_title, host=host, port=port)
     audit(AuditEvent("started", detail="receive"))
+    # What there is now stays: the collector need not look through it, while senders wait, ever again.
+    gc.freeze()
     return Reception(ledger, intake, provider, tally, receiver, announcement, audit)
 
 

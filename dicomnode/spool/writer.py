@@ -34,6 +34,8 @@ _SENDER = ("SOPClassUID", "TransferSyntaxUID", "calling_ae", "peer_host")
 
 _serial = itertools.count()
 
+Buffer = bytes | bytearray | memoryview
+
 
 class SpoolWriter:
     """Makes received instances safe. Thread-safe.
@@ -191,7 +193,7 @@ def write_result(layout: SpoolLayout, relative_path: str, data: bytes) -> str:
 
 
 def write_durably(
-    path: Path, buffers: Sequence[bytes | bytearray], *, keep_existing: bool, modified_at: float | None = None
+    path: Path, buffers: Sequence[Buffer], *, keep_existing: bool, modified_at: float | None = None
 ) -> None:
     """Write buffers one after the other to `path`, private to the user.
 
@@ -202,37 +204,29 @@ def write_durably(
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if not (keep_existing and _dataset_bytes(path.name, folder) == len(buffers[-1])):
-            _write_and_rename(path.name, buffers, folder, modified_at)
+        if not (keep_existing and dataset_bytes(path) == len(buffers[-1])):
+            _write_and_rename(str(path), buffers, modified_at, waits_for_disk=True)
         # Also for a file that was there: whoever renamed it may not have got as far as this.
         os.fsync(folder)
     finally:
         os.close(folder)
 
 
-def write_behind(path: Path, buffers: Sequence[bytes | bytearray], *, modified_at: float) -> None:
+def write_behind(path: str, buffers: Sequence[Buffer], *, modified_at: float) -> None:
     """Write buffers one after the other to `path`, private to the user, without waiting for the disk.
 
     Whole for everybody who opens it, unless the power goes: until the disk was synced, what is written has to
     be safe elsewhere too. Raise `OSError` and leave nothing behind when that fails.
     """
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _write_and_rename(path.name, buffers, folder, modified_at, waits_for_disk=False)
-    finally:
-        os.close(folder)
+    _write_and_rename(path, buffers, modified_at, waits_for_disk=False)
 
 
 def _write_and_rename(
-    name: str,
-    buffers: Sequence[bytes | bytearray],
-    folder: int,
-    modified_at: float | None,
-    *,
-    waits_for_disk: bool = True,
+    path: str, buffers: Sequence[Buffer], modified_at: float | None, *, waits_for_disk: bool
 ) -> None:
-    temporary = f".{name}.{os.getpid()}.{next(_serial)}{TEMPORARY_SUFFIX}"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}.{os.getpid()}.{next(_serial)}{TEMPORARY_SUFFIX}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
             _write_all(handle, buffers)
@@ -247,13 +241,13 @@ def _write_and_rename(
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(handle)
-        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.rename(temporary, path)  # noqa: PTH104  here and below: no objects for a call
     except BaseException:
-        os.unlink(temporary, dir_fd=folder)
+        os.unlink(temporary)  # noqa: PTH108
         raise
 
 
-def _write_all(handle: int, buffers: Sequence[bytes | bytearray]) -> None:
+def _write_all(handle: int, buffers: Sequence[Buffer]) -> None:
     left = [memoryview(buffer) for buffer in buffers if buffer]
     while left:
         written = os.writev(handle, left)
@@ -263,22 +257,10 @@ def _write_all(handle: int, buffers: Sequence[bytes | bytearray]) -> None:
             left[0] = left[0][written:]
 
 
-def dataset_bytes(path: Path) -> int:
+def dataset_bytes(path: str | Path) -> int:
     """Return how long the dataset in a stored instance is; -1 when there is no such file."""
     try:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return -1
-    try:
-        return _dataset_bytes(path.name, folder)
-    finally:
-        os.close(folder)
-
-
-def _dataset_bytes(name: str, folder: int) -> int:
-    """Return how long the dataset in a stored instance is; -1 when there is no such file."""
-    try:
-        handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return -1
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import threading
 import time
@@ -16,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification
 
-from dicomnode.network import reactor
+from dicomnode.network import acceptor, reactor
 from dicomnode.network.association import Receiver
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
@@ -148,6 +149,24 @@ def test_an_idle_association_costs_next_to_nothing(listen: Callable[..., Any]) -
 
     # The library's own loop looks 1000 times a second.
     assert 0 < len(looks) < 150
+
+
+def test_no_thread_sleeps_through_a_release_or_an_abort(
+    listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody would wait so long, were it not for the waking.
+    monkeypatch.setattr(acceptor, "_REST_S", 600.0)
+    _, port = listen()
+    released, aborted, gone = associate(port), associate(port), associate(port)
+    for association in (released, aborted, gone):
+        assert association.send_c_echo().Status == 0
+
+    released.release()
+    aborted.abort()
+    gone.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+
+    assert released.is_released
+    assert _eventually(lambda: not any("AcceptorThread" in thread.name for thread in threading.enumerate()))
 
 
 def test_stop_lets_a_store_that_is_under_way_finish(listen: Callable[..., Any]) -> None:

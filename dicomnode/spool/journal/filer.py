@@ -10,6 +10,7 @@ Rules for this file:
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -30,6 +31,7 @@ log = structlog.get_logger()
 ListInstances = Callable[[Sequence[ReceivedInstance]], Sequence[AddOutcome | Exception]]
 
 _TRIES = 3
+_USUAL_BYTES = 2**20
 
 
 class Filer:
@@ -61,6 +63,7 @@ class Filer:
         self._list_instances, self._note_listed = list_instances, note_listed
         # Before anything is written that it answers for.
         self._disk = FileSystem(layout.root)
+        self._buffer = bytearray(_USUAL_BYTES)
         self._thread = threading.Thread(target=self._run, name="filer", daemon=True)
         self._thread.start()
 
@@ -115,24 +118,27 @@ class Filer:
             unlisted = [
                 entry
                 for entry, outcome in zip(unlisted, outcomes, strict=True)
-                if not isinstance(outcome, Exception) and not self._is_file(entry) and self._make_file(entry)
+                if not isinstance(outcome, Exception)
+                and not os.path.lexists(self._path(entry))
+                and self._make_file(entry)
             ]
         self._pool.note_filed(filed)
         self._backlog.remove(len(batch))
         self._note_listed()
 
-    def _is_file(self, entry: Acknowledged) -> bool:
-        return dataset_bytes(self._layout.root / entry.instance.path) == entry.instance.size_bytes
+    def _path(self, entry: Acknowledged) -> str:
+        return f"{self._layout.root}/{entry.instance.path}"
 
     def _make_file(self, entry: Acknowledged) -> bool:
         """Write the file of an instance if it is not there; False when its record cannot be read.
 
         `OSError` when the file cannot be written.
         """
-        if entry.segment is None or self._is_file(entry):
+        path = self._path(entry)
+        if entry.segment is None or dataset_bytes(path) == entry.instance.size_bytes:
             return True
         try:
-            buffers = self._read(entry, entry.segment)
+            data = self._read(entry, entry.segment)
         except OSError as problem:
             # Its segment is not written again, and read anew at the next start.
             log.error(  # noqa: TRY400  a traceback says no more
@@ -143,12 +149,16 @@ class Filer:
                 advice="see to the disk, and start again",
             )
             return False
-        write_behind(self._layout.root / entry.instance.path, buffers, modified_at=entry.instance.received_at)
+        write_behind(path, [data], modified_at=entry.instance.received_at)
         return True
 
-    def _read(self, entry: Acknowledged, segment: Segment) -> tuple[bytes, bytes]:
-        data = segment.read(entry.offset, entry.head_bytes + entry.instance.size_bytes)
-        return data[: entry.head_bytes], data[entry.head_bytes :]
+    def _read(self, entry: Acknowledged, segment: Segment) -> memoryview:
+        """Return what is to be in an instance's file; valid until the next call."""
+        file_bytes = entry.head_bytes + entry.instance.size_bytes
+        buffer = self._buffer if file_bytes <= len(self._buffer) else bytearray(file_bytes)
+        view = memoryview(buffer)[:file_bytes]
+        segment.read_into(entry.offset, view)
+        return view
 
     def _judge(self, instance: ReceivedInstance, outcome: AddOutcome | Exception) -> None:
         if isinstance(outcome, Exception):
@@ -180,7 +190,7 @@ class Filer:
             if path.exists():
                 write_durably(
                     path,
-                    self._read(entry, segment),
+                    [self._read(entry, segment)],
                     keep_existing=False,
                     modified_at=entry.instance.received_at,
                 )

@@ -118,7 +118,7 @@ def _make_file(layout: SpoolLayout, record: Record) -> Path | None:
     with contextlib.suppress(OSError):
         if read_instance(layout, path) is not None:
             buffers, modified_at = [file.read_bytes()], file.stat().st_mtime
-    write_behind(file, buffers, modified_at=modified_at)
+    write_behind(str(file), buffers, modified_at=modified_at)
     return file
 
 

@@ -89,12 +89,10 @@ class Segment:
             if remaining:
                 remaining[0] = remaining[0][written:]
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes; `OSError` when they cannot be read, all of them."""
-        data = os.pread(self._handle, length, offset)
-        if len(data) < length:
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` with bytes; `OSError` when they cannot be read, all of them."""
+        if os.preadv(self._handle, [view], offset) < len(view):
             raise OSError("a segment of the journal is shorter than it was")
-        return data
 
     def _sync(self) -> None:
         os.fdatasync(self._handle)
