@@ -13,8 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(INSTALLED)  ## one synthetic study through the whole node, result shown
 	.venv/bin/dicomnode demo
 
+# Three workers on two cores: tests at the network wait for most of their time.
 test: $(INSTALLED_TEST)  ## the plain suite; outside tools and slow tests: see CONTRIBUTING.md
-	$(PYTHON) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 # The long form: DICOMNODE_KILLS=50 DICOMNODE_POWER_CUTS=500 DICOMNODE_FUZZ_INPUTS=20000 DICOMNODE_JUNK_CONNECTIONS=10000 make test-faults (docs/reliability.md).
 test-faults: $(INSTALLED_TEST)  ## kills, power cuts, full disks, fuzzing: the short form

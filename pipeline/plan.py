@@ -163,5 +163,5 @@ def _plan_calibration(recipe: Recipe, channels: Collection[str], rule: LesionRul
 
     The calibration was fitted on lesions that were cut as the manifest says: of others nobody knows.
     """
-    own = _plan_rule(replace(recipe, threshold=None, peak=None, minimum_volume_mm3=None), channels)
-    return recipe.lesion.output.calibration_for(channels) if rule == own else None
+    manifest_rule = _plan_rule(replace(recipe, threshold=None, peak=None, minimum_volume_mm3=None), channels)
+    return recipe.lesion.output.calibration_for(channels) if rule == manifest_rule else None

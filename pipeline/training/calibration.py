@@ -191,11 +191,11 @@ def write_facts(path: Path, calibration: Calibration, images: Sequence[str]) -> 
         The file is not such a JSON.
     """
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        known["cuts"]["calibration"] = {"images": list(images), **asdict(calibration)}
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts["cuts"]["calibration"] = {"images": list(images), **asdict(calibration)}
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise TrainingProblem(f"{path} cannot be read as the facts of export-planes: {problem!r}") from None
-    path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def describe_change(findings: Sequence[Finding], rated: Sequence[Finding]) -> str:

@@ -20,9 +20,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from dicomnode.ledger.shown import plain
 from dicomnode.simulator.author import Patient, derive_uid, write_series
 from dicomnode.spool.part10 import encode_file_meta
-from tests.factories.head import head_series, study_uid
+from tests.factories.head import head_series, head_study, study_uid
 from tests.factories.results import texts_of
-from tests.factories.whole_node import PIPELINE, WholeNode, whole_node
+from tests.factories.whole_node import WholeNode, whole_node
 
 # The shared run falls to the first test; it takes a minute on one core.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -75,16 +75,8 @@ class Bad:
     spoil: Callable[[Sequence[Path]], None] = lambda _paths: None
 
 
-# Most studies have the same images. In one frame of reference the node's cache knows them again.
-FRAME_OF_REFERENCE = "2.25.20261130"
-
-
 def flair(name: str, **author: Any) -> list[Dataset]:
-    return head_series("flair", name, frame_of_reference_uid=FRAME_OF_REFERENCE, **author)
-
-
-def t1(name: str, **author: Any) -> list[Dataset]:
-    return head_series("t1", name, frame_of_reference_uid=FRAME_OF_REFERENCE, **author)
+    return head_series("flair", name, **author)
 
 
 def of_another_modality(name: str) -> list[Dataset]:
@@ -101,11 +93,11 @@ def without_a_slice(name: str) -> list[Dataset]:
 
 
 def with_a_whole_t1(name: str) -> list[Dataset]:
-    return [*t1(name), *without_a_slice(name)]
+    return [*head_series("t1", name), *without_a_slice(name)]
 
 
 def of_two_people(name: str) -> list[Dataset]:
-    return [*t1(name, patient=Patient(PatientID="SIM-SOMEBODY-ELSE")), *flair(name)]
+    return [*head_series("t1", name, patient=Patient(PatientID="SIM-SOMEBODY-ELSE")), *flair(name)]
 
 
 def twice(name: str, numbers: tuple[str, str]) -> list[Dataset]:
@@ -174,7 +166,7 @@ def put_words_for_numbers(paths: Sequence[Path]) -> None:
 
 
 CASES = {
-    "T1 only": Bad(t1, used=("t1",)),
+    "T1 only": Bad(lambda name: head_series("t1", name), used=("t1",)),
     "FLAIR only": Bad(flair),
     "a slice truncated": Bad(flair, reason="missing-slices", spoil=truncate(MIDDLE)),
     "the last slice truncated": Bad(flair, finding="instances-unreadable", spoil=truncate(-1)),
@@ -221,10 +213,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
         case.spoil(paths)
         batch += paths
         if number == len(CASES) // 2:
-            batch += write_series([*t1("good"), *flair("good")], folder / "good")
+            batch += write_series(head_study("good"), folder / "good")
     batch.insert(len(batch) // 3, write_noise(folder / "noise.dcm"))
-    pipeline = {**PIPELINE, "cache": str(folder / "cache")}
-    with whole_node(folder, pipeline=pipeline) as running:
+    with whole_node(folder) as running:
         assert set(running.push(batch)) == {0x0000}
         running.work()
         yield running

@@ -102,8 +102,8 @@ def test_a_calibration_holds_for_its_images_and_cuts_alone(tmp_path: Path) -> No
     assert make_plan(plain, ["flair"]).calibration is None
     assert make_plan(plain, ["flair"]).digest() != plan.digest()
     # Lesions that a setting cuts elsewhere are others than those of the fit.
-    own = plan.rule
-    assert make_plan(replace(recipe, threshold=own.threshold), ["flair"]).calibration == plan.calibration
+    rule = plan.rule
+    assert make_plan(replace(recipe, threshold=rule.threshold), ["flair"]).calibration == plan.calibration
     for setting in ({"threshold": 0.31}, {"peak": 0.99}, {"minimum_volume_mm3": 1.0}):
         assert make_plan(replace(recipe, **setting), ["flair"]).calibration is None
 

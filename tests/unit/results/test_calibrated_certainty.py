@@ -72,14 +72,14 @@ def objects(calibrated: Answered) -> dict[str, EncodedResult]:
 def test_the_words_say_in_every_language_whether_a_certainty_is_calibrated(
     language: Language, plain: Answered, calibrated: Answered
 ) -> None:
-    said, unsaid = (
+    calibrated_words, plain_words = (
         narrate(study.result, (), language, {"name": "n", "version": "1"}).technique
         for study in (calibrated, plain)
     )
 
-    assert SENTENCES[language] in said
-    assert SENTENCES[language] not in unsaid
-    assert len(said) == len(unsaid)
+    assert SENTENCES[language] in calibrated_words
+    assert SENTENCES[language] not in plain_words
+    assert len(calibrated_words) == len(plain_words)
 
 
 def test_the_report_codes_a_calibrated_certainty(
