@@ -40,6 +40,7 @@ _PAUSE_S = 0.001
 _HEADER_BYTES = 6
 _P_DATA_TF = 0x04
 _AWAITING_REQUEST, _DECIDING, _DATA_TRANSFER, _AWAITING_CLOSE = "Sta2", "Sta3", "Sta6", "Sta13"
+_RELEASING = "Sta8"
 
 NoteFault = Callable[[str], None]
 """Takes why an association is broken off, or an instance refused: a sentence of ours."""
@@ -116,7 +117,7 @@ class PromptProvider(DULServiceProvider):
             return self._await_close(line)
         # Nothing is read while an answer of ours is due: one message at a time is counted, and no flood of
         # them waits in a queue.
-        if state == _DECIDING or (state == _DATA_TRANSFER and self._is_serving()):
+        if state in (_DECIDING, _RELEASING) or (state == _DATA_TRANSFER and self._is_serving()):
             time.sleep(_PAUSE_S)
             return False
         if self.account.taken_bytes and self._assembler.is_idle:

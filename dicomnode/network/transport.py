@@ -121,8 +121,10 @@ class PromptSocket(AssociationSocket):
         if self._start + count <= len(self._buffer) and self._start < self._end:
             return
         ahead = bytes(self._buffer[self._start : self._end])
-        if len(self._buffer) < max(count, _AHEAD_BYTES):
-            self._buffer = bytearray(max(count, _AHEAD_BYTES))
+        # Who only asks for an echo needs no more than a little.
+        needed_bytes = max(count, _AHEAD_BYTES if count > _FEW_BYTES else 8 * _FEW_BYTES)
+        if len(self._buffer) < needed_bytes:
+            self._buffer = bytearray(needed_bytes)
         self._buffer[: len(ahead)] = ahead
         self._start, self._end = 0, len(ahead)
 

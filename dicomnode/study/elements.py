@@ -126,6 +126,9 @@ def read_private_text(dataset: Dataset, group: int, creator: str, element: int) 
 
 
 def _private_tag(dataset: Dataset, group: int, creator: str, element: int) -> BaseTag | None:
+    # pydicom sorts all elements to find a creator, and most headers have none of the group.
+    if not any(tag >> 16 == group for tag in dataset.keys()):  # noqa: SIM118  iterating sorts, too
+        return None
     try:
         return dataset.private_block(group, creator).get_tag(element)
     except _UNUSABLE:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 
 T1_SHAPE = (192, 240, 240)
 _WORKS = re.compile(r"\] working ")
+_STEPS = "select step, step_since from jobs where StudyInstanceUID = ? and step is not null"
 OBJECTS = 2
 """SEG and SR."""
 MOMENTS = ("ready", "encoded", "sent")
@@ -113,10 +116,14 @@ def _answer_study(
     outcomes = send_files(images, peer, calling_ae="BENCH", timeout_s=60)
     assert all(outcome.verdict == "ok" for outcome in outcomes), "an instance was not acknowledged"
     sent_at, sent = time.time(), time.monotonic()
-    while len(archive.received) < arrived_before + OBJECTS:
-        node.check()
-        assert time.monotonic() < sent + 600, "no answer came"
-        time.sleep(0.02)
+    step_begins: dict[str, float] = {}
+    with closing(sqlite3.connect(f"file:{node.root / 'ledger.sqlite3'}?mode=ro", uri=True)) as ledger:
+        while len(archive.received) < arrived_before + OBJECTS:
+            node.check()
+            assert time.monotonic() < sent + 600, "no answer came"
+            for step, begun_at in ledger.execute(_STEPS, (uid,)):
+                step_begins.setdefault(step, round(begun_at - sent_at, 2))
+            time.sleep(0.02)
     answered = time.monotonic()
     story = _tell(node, uid)
     moments = {event["event"]: event["at"] - sent_at for event in story["events"]}
@@ -125,6 +132,7 @@ def _answer_study(
         "instances": len(images),
         "send_s": round(sent - started, 2),
         "last_instance_to_answer_s": round(answered - sent, 2),
+        "step_begins_s": step_begins,
         "moments_s": {name: round(moments[name], 2) for name in MOMENTS if name in moments},
         "pipeline_steps_s": steps,
         "pipeline_s": round(sum(steps.values()), 2),

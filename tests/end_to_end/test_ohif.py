@@ -27,6 +27,7 @@ from dicomnode.results.verify.gate import verify_answer
 from dicomnode.settings.config import ResultForm
 from pipeline.records import RegionShare
 from tests.factories.dicom import Blob
+from tests.factories.listening import eventually
 from tests.factories.orthanc import DICOMWEB_PLUGIN, Orthanc, running_orthanc
 from tests.factories.results import Answered, answered_study, followed
 from tests.factories.viewer import require_parts, serve_viewer
@@ -76,10 +77,21 @@ class Screen:
             timeout=60_000
         )
 
+    def open_document(self, modality: str, words: str) -> None:
+        """Open a series by the mouse until these words of it are shown: on a busy machine the page may miss a click."""
+        shown = self.page.get_by_text(words).first
+        for _ in range(6):
+            self.double_click(modality)
+            if eventually(shown.is_visible, timeout_s=30):
+                return
+        raise AssertionError(f"{words!r} never appeared")
+
     def show_slice(self, index: int) -> None:
         """Scroll to a slice (from 0, in the order of the viewer)."""
         self.page.evaluate(
-            "index => { const one = cornerstone.getRenderingEngines()[0].getViewports()[0]; return one.setImageIdIndex(index); }",
+            "async index => { await cornerstone.getRenderingEngines()[0].getViewports()[0].setImageIdIndex(index);"
+            # The image is drawn in the next frame, and what lies on it in the one after that.
+            "for (let frame = 0; frame < 6; frame++) await new Promise(done => requestAnimationFrame(done)); }",
             index,
         )
         self.page.wait_for_timeout(300)
@@ -204,8 +216,7 @@ def test_outlines_lie_on_the_lesion_and_the_report_shows_its_measurements(
     assert 0.9 < overlay.sum() / planted.sum() < 1.5
     assert screen.complaints == []
 
-    screen.double_click("SR")
-    screen.page.get_by_text("Long axis").first.wait_for(timeout=60_000)
+    screen.open_document("SR", "Long axis")
     words = screen.page.locator("[data-cy=viewport-pane]").inner_text()
     line = screen.look(f"{name}-report")
     longest = max(study.result.lesions, key=lambda lesion: lesion.long_axis.length_mm).long_axis.length_mm
@@ -242,8 +253,7 @@ def lesions_at(count: int) -> tuple[Blob, ...]:
 
 def printed_labels(screen: Screen, study: Answered) -> list[str]:
     """Open the report, look at every slice that it draws on, and return the words of all labels on them."""
-    screen.double_click("Stroke lesion report")
-    screen.page.get_by_text("Long axis").first.wait_for(timeout=60_000)
+    screen.open_document("Stroke lesion report", "Long axis")
     instances = [screen.instance_of_slice(index) for index in range(len(study.volume.array))]
     printed = []
     for index in sorted({lesion.long_axis.slice_index for lesion in study.result.lesions}):
@@ -311,8 +321,7 @@ def test_no_two_labels_overlap_and_the_report_to_read_begins_with_the_impression
         assert sum(words.startswith((f"{label}, ", f"{label}: ")) for words in printed) == 1
     assert screen.complaints == []
 
-    screen.double_click(" ml (AI, ")
-    screen.page.get_by_text("Diagnostic Imaging Report").first.wait_for(timeout=60_000)
+    screen.open_document(" ml (AI, ", "Diagnostic Imaging Report")
     words = screen.page.locator("[data-cy=viewport-pane]").inner_text()
     screen.look(f"summary-{count}")
     title, text = words.split("\n", 1)
