@@ -5,6 +5,8 @@ They are joined by majority or by mean, with the share of maps that vote for a v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pipeline.records import FloatArray
@@ -37,7 +39,15 @@ def majority(maps: FloatArray) -> FloatArray:
     return middle_values
 
 
-def vote_share(maps: FloatArray, threshold: float) -> FloatArray:
-    """Return the share of the maps (map, ...) that reach the threshold."""
-    share: FloatArray = (maps >= threshold).mean(axis=0, dtype=np.float32)
-    return share
+def mean(maps: Sequence[FloatArray]) -> FloatArray:
+    """Return the mean of the maps, float32, added in their order."""
+    total: FloatArray = maps[0].astype(np.float32)
+    for probability in maps[1:]:
+        total += probability
+    total /= np.float32(len(maps))
+    return total
+
+
+def vote_share(maps: Sequence[FloatArray], threshold: float) -> FloatArray:
+    """Return the share of the maps that reach the threshold, float32."""
+    return mean([(probability >= threshold).astype(np.float32) for probability in maps])

@@ -85,7 +85,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """Run two studies through a node in `folder` and return the figures of each."""
     voxels = clinical_study()
     with Archive(folder / "pacs") as archive, NodeProcesses(folder, archive.ae_title, archive.port) as node:
-        _await_work(node)
+        await_work(node)
         studies = {
             name: _answer_study(voxels, derive_uid("bench", name), folder / name, node, archive)
             for name in ("cold", "warm")
@@ -97,7 +97,7 @@ def measure(folder: Path) -> dict[str, Any]:
     return {"studies": studies, "peak_memory_mb": {side: round(value) for side, value in memory.items()}}
 
 
-def _await_work(node: NodeProcesses) -> None:
+def await_work(node: NodeProcesses) -> None:
     """Return when `work` has said that it works, which it does once its worker is prepared."""
     started = time.monotonic()
     while not _WORKS.search(node.log.read_text()):

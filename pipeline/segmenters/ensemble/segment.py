@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.inference.voting import majority, move_threshold, vote_share
+from pipeline.inference.voting import majority, mean, move_threshold, vote_share
 from pipeline.journal import Journal
 from pipeline.preprocess.resample import plan_mask_grid, sample_linear
 from pipeline.records import NetworkPlan
@@ -58,8 +58,7 @@ def segment_members(
         asked.append(f"{member.name}/{member.version}")
         maps.append(move_threshold(on_grid, member_plan.threshold, common))
     with journal.step("combine_members") as parameters:
-        stacked = np.stack(maps)
         parameters.update(rule=spec.rule, members=asked)
         # Either way one map, 0..1; the vote keeps the value that a majority of the members reach.
-        probability = majority(stacked) if spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
-    return Answer(grid.fill(probability), grid.fill(vote_share(stacked, plan.threshold)))
+        probability = majority(np.stack(maps)) if spec.rule == "vote" else mean(maps)
+    return Answer(grid.fill(probability), grid.fill(vote_share(maps, plan.threshold)))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.inference.session import Network
-from pipeline.inference.voting import majority, move_threshold, vote_share
+from pipeline.inference.voting import majority, mean, move_threshold, vote_share
 from pipeline.records import FloatArray, NetworkPlan
 from pipeline.segmenters.case import Answer, Channels
 from pipeline.segmenters.patch3d.segment import infer_graph
@@ -42,10 +42,10 @@ def infer(bundle: Bundle, channels: Channels, plan: NetworkPlan) -> tuple[Answer
     for plane in PLANE_GRAPHS:
         answer, parameters = infer_plane(bundle, channels, plan, plane, spec.stride)
         maps.append(move_threshold(answer.probability.array, spec.thresholds[plane], bundle.output.threshold))
-    stacked, fill = np.stack(maps), channels.grid.fill
-    probability = majority(stacked) if spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)
+    fill = channels.grid.fill
+    probability = majority(np.stack(maps)) if spec.rule == "vote" else mean(maps)
     parameters |= {"planes": list(PLANE_GRAPHS), "rule": spec.rule}
-    return Answer(fill(probability), fill(vote_share(stacked, plan.threshold))), parameters
+    return Answer(fill(probability), fill(vote_share(maps, plan.threshold))), parameters
 
 
 def infer_plane(

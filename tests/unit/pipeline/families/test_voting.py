@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.inference.voting import majority, move_threshold, vote_share
+from pipeline.inference.voting import majority, mean, move_threshold, vote_share
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
@@ -18,7 +18,8 @@ def test_the_majority_reaches_a_threshold_where_more_than_half_of_the_maps_do(co
     for threshold in (0.05, 0.3, 0.5, 0.6, 0.95):
         votes = (maps >= threshold).sum(axis=0)
         assert np.array_equal(majority(maps) >= threshold, 2 * votes > count)
-        assert np.allclose(vote_share(maps, threshold), votes / count)
+        assert np.allclose(vote_share(list(maps), threshold), votes / count)
+    assert np.array_equal(mean(list(maps)), maps.mean(axis=0, dtype=np.float32))
 
 
 def test_a_moved_threshold_moves_who_votes() -> None:
