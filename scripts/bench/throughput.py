@@ -47,7 +47,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dicomnode-bench-") as name:
         folder = Path(name)
         studies = [
-            write_study(voxels, folder / str(number), derive_uid("throughput", str(number)))  # type: ignore[arg-type]
+            write_study(
+                voxels,  # type: ignore[arg-type]  a mapping serves
+                folder / str(number),
+                derive_uid("throughput", str(number)),
+            )
             for number in range(count)
         ]
         with (
