@@ -48,7 +48,7 @@ def main() -> int:
         folder = Path(name)
         studies = [
             write_study(
-                voxels,  # type: ignore[arg-type]  a mapping serves
+                voxels,  # type: ignore[arg-type]
                 folder / str(number),
                 derive_uid("throughput", str(number)),
             )
