@@ -155,9 +155,8 @@ def widen_planes(checkpoint: Checkpoint, architecture: Architecture, noise: floa
         The two differ in more than their widths, or a level would become narrower.
     """
     narrow, wide = checkpoint.architecture.widths, architecture.widths
-    if replace(checkpoint.architecture, widths=wide) != architecture or any(
-        new < old for old, new in zip(narrow, wide, strict=False)
-    ):
+    is_wider = len(wide) == len(narrow) and all(new >= old for old, new in zip(narrow, wide, strict=True))
+    if replace(checkpoint.architecture, widths=wide) != architecture or not is_wider:
         raise CheckpointError(f"a network of {checkpoint.architecture} cannot be widened to {architecture}")
     generator = torch.Generator().manual_seed(0)
     levels = [
@@ -168,8 +167,9 @@ def widen_planes(checkpoint: Checkpoint, architecture: Architecture, noise: floa
     expected = build_network(architecture).state_dict()
     if FIRST_SHORT_CUT in expected and FIRST_SHORT_CUT not in weights:
         # As many features as inputs: the short cut was the input itself, which now needs copies.
-        same = torch.eye(narrow[0])[levels[0]].reshape(wide[0], narrow[0], 1, 1)
-        weights |= {FIRST_SHORT_CUT: same, FIRST_SHORT_CUT.replace("weight", "bias"): torch.zeros(wide[0])}
+        copied_input = torch.eye(narrow[0])[levels[0]].reshape(wide[0], narrow[0], 1, 1)
+        bias_name = FIRST_SHORT_CUT.replace("weight", "bias")
+        weights |= {FIRST_SHORT_CUT: copied_input, bias_name: torch.zeros(wide[0])}
     if {name: value.shape for name, value in weights.items()} != {
         name: value.shape for name, value in expected.items()
     }:
@@ -199,8 +199,9 @@ def _widen(name: str, value: Tensor, levels: list[Tensor], narrow: tuple[int, ..
         return _copy_inputs(value, levels[level], dim=1)
     if part == "encode":
         return _copy_inputs(value, levels[level - 1], dim=1)
-    both = torch.cat((levels[level], levels[level] + narrow[level]))
-    return _copy_inputs(value, both, dim=1)
+    # What comes up from below, and behind it what skipped the levels below.
+    joined_channels = torch.cat((levels[level], levels[level] + narrow[level]))
+    return _copy_inputs(value, joined_channels, dim=1)
 
 
 def _copy_inputs(value: Tensor, source: Tensor, dim: int) -> Tensor:

@@ -196,6 +196,8 @@ def test_a_widened_network_answers_as_before(
     assert not torch.allclose(noisy(image), widened(image), atol=1e-3)
     with pytest.raises(CheckpointError, match="cannot be widened"):
         widen_planes(start, plane_architecture(plane, (*after[:2], before[2] - 1)))
+    with pytest.raises(CheckpointError, match="cannot be widened"):
+        widen_planes(start, plane_architecture(plane, (*after, 99)))
 
 
 def test_commands_widen_a_run_and_train_one_of_its_planes(
