@@ -52,6 +52,10 @@ class Architecture:
     unshuffle
         A 2D network's first level holds blocks of this many pixels squared as channels (Shi et al. 2016), so
         the full resolution costs little; its output is spread over the pixels again.
+    other_side
+        So many of a 2D network's coarsest levels mix the features of the other side into their own, as a
+        mirrored 3D network does. A slice's columns run from side to side, so a sagittal one has no other
+        side; the image must lie in the middle of its columns.
     """
 
     channels: tuple[str, ...]
@@ -62,6 +66,7 @@ class Architecture:
     mirrored: bool = False
     shrink: int = 1
     unshuffle: int = 1
+    other_side: int = 0
 
     def __post_init__(self) -> None:
         if not self.channels or len(self.widths) < 2:
@@ -71,6 +76,13 @@ class Architecture:
         if self.plane not in ("", *PLANES) or (self.shrink > 1 and (self.plane or self.mirrored)):
             raise ValueError(
                 f"no network is made of plane={self.plane!r}, mirrored={self.mirrored}, shrink={self.shrink}"
+            )
+        if self.other_side and (
+            self.plane not in ("axial", "coronal") or not 0 < self.other_side <= len(self.widths)
+        ):
+            raise ValueError(
+                f"no network of plane={self.plane!r} and {len(self.widths)} levels sees the other side on "
+                f"{self.other_side}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +103,7 @@ class Architecture:
             bool(values.get("mirrored", False)),
             int(values.get("shrink", 1)),
             int(values.get("unshuffle", 1)),
+            int(values.get("other_side", 0)),
         )
 
 

@@ -18,6 +18,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.training.network import NEGATIVE_SLOPE, PLANES, Architecture
 
+FIRST_DROPPED = 2
+"""The finest level of the encoder that loses features while training."""
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a short cut (He et al. 2016); `stride` halves the slice."""
@@ -44,17 +47,25 @@ class PlanarUNet(nn.Module):
 
     In training mode `forward` returns one logit map per supervised level, finest first; in evaluation mode
     the finest. Both sizes of a slice must be divisible by `unshuffle` times 2 to the power (levels - 1).
+
+    `dropout` is the share of whole features that the encoder's coarse levels lose while training.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+        self.dropout = 0.0
         widths = architecture.widths
         inputs = len(architecture.channels) * (2 if architecture.mirrored else 1) * architecture.unshuffle**2
         self.encode = nn.ModuleList(
             ResidualBlock(a, b, stride=1 if level == 0 else 2)
             for level, (a, b) in enumerate(itertools.pairwise((inputs, *widths)))
         )
+        compared_widths = widths[len(widths) - architecture.other_side :]
+        self.other_side = nn.ModuleList(nn.Conv2d(w, w, 1, bias=False) for w in compared_widths)
+        for weight in self.other_side.parameters():
+            # A network that goes on from one without this answers as before at first.
+            nn.init.zeros_(weight)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.decode = nn.ModuleList(ResidualBlock(2 * a, a) for a in widths[:-1])
         # Pixel (row, column) of a block of channel c becomes channel (c, row, column).
@@ -85,8 +96,13 @@ class PlanarUNet(nn.Module):
             slices = self._unshuffle(slices)
         slices = slices.contiguous(memory_format=torch.channels_last)
         skips = []
-        for encode in self.encode:
+        finest_compared = len(self.encode) - len(self.other_side)
+        for level, encode in enumerate(self.encode):
             slices = encode(slices)
+            if level >= finest_compared:
+                slices = slices + self.other_side[level - finest_compared](slices.flip(-1))
+            if self.training and self.dropout > 0 and level >= FIRST_DROPPED:
+                slices = F.dropout2d(slices, self.dropout)
             skips.append(slices)
         slices = skips.pop()
         outputs: list[Tensor] = []

@@ -59,14 +59,16 @@ def _read_plane(bundle: Bundle, plane: str) -> Network:
         for name in sorted(weights)
         if name.startswith("encode.") and "first.weight" in name
     )
-    network = build_network(plane_architecture(plane, widths)).eval()
+    other_side = sum(name.startswith("other_side.") for name in weights)
+    architecture = plane_architecture(plane, widths, other_side)
+    network = build_network(architecture).eval()
     fold_normalisation(network)
     expected = network.state_dict()
     # The coarser outputs serve the training alone.
     missing = [name for name in expected if name not in weights and not name.startswith("heads.1.")]
     if missing or any(name in expected and weights[name].shape != expected[name].shape for name in weights):
         raise CheckpointError(
-            f"{PLANE_GRAPHS[plane]} holds no network of {plane_architecture(plane, widths)}: "
+            f"{PLANE_GRAPHS[plane]} holds no network of {architecture}: "
             f"{missing[0] if missing else 'a weight'} is missing or of another shape"
         )
     network.load_state_dict(weights, strict=False)

@@ -150,6 +150,11 @@ def train_planes(
     ] = None,
     widths: Annotated[str, typer.Option(help="channels of the four levels, finest first")] = "24,48,96,160",
     learning_rate: Annotated[float, above_zero("highest learning rate")] = 2e-3,
+    graft_share: Annotated[
+        float, number("share of the slices that get another person's lesion", most=1.0)
+    ] = 0.0,
+    dropout: Annotated[float, number("share of the coarse features left out at random", most=0.9)] = 0.0,
+    other_side: Annotated[int, whole("how many coarse levels see the other side", least=0, most=4)] = 0,
     seed: Annotated[int, run_seed("0 to 8: which slices are drawn, and how they are varied")] = 0,
     threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
@@ -176,6 +181,9 @@ def train_planes(
         check_every_s=check_every_s,
         seed=seed,
         widths=_read_widths(widths),
+        graft_share=graft_share,
+        dropout=dropout,
+        other_side=other_side,
         planes=tuple(dict.fromkeys(name.value for name in plane)) if plane else tuple(PLANES),
     )
     run_planes(
@@ -193,6 +201,7 @@ def widen_planes(
     minute: Annotated[int, whole("which averaged weights: the minute in their file names", least=0)],
     out: Annotated[Path, typer.Option(help="folder of the new run")],
     widths: Annotated[str, typer.Option(help="channels of the four levels, finest first")],
+    other_side: Annotated[int, whole("how many coarse levels see the other side", least=0, most=4)] = 0,
 ) -> None:
     """Start a run of wider planes where a run of narrower ones stood; `train-planes` goes on from there."""
     from pipeline.training.checkpoint import load_checkpoint
@@ -207,7 +216,7 @@ def widen_planes(
         if last.exists():
             raise TrainingProblem(f"{last} is there already: name another folder for the new run")
         start = load_checkpoint(run / f"{plane}-{minute:04d}.average.pt")
-        widen(start, plane_architecture(plane, wide)).save(last)
+        widen(start, plane_architecture(plane, wide, other_side)).save(last)
     typer.echo(f"wrote {out}; train-planes --out {out} --widths {widths} goes on from there")
 
 

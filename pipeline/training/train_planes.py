@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from pipeline.training.build import Network, build_network
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint
+from pipeline.training.graft import graft_lesion
 from pipeline.training.network import PLANES, Architecture
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_slices import RealSlice
-from pipeline.training.slice_augment import fit_shape, vary_slices
+from pipeline.training.slice_augment import centre_columns, fit_shape, vary_slices
 from pipeline.training.volume_pool import VolumePool, open_volume, scale_volume
 
 SHAPES = {"axial": (192, 160), "coronal": (160, 160), "sagittal": (160, 192)}
@@ -42,12 +43,20 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 WIDTHS = (24, 48, 96, 160)
 
 
-def plane_architecture(plane: str, widths: tuple[int, ...] = WIDTHS) -> Architecture:
+def plane_architecture(plane: str, widths: tuple[int, ...] = WIDTHS, other_side: int = 0) -> Architecture:
     """Return the architecture of one plane's network.
 
-    It is residual, with batch normalisation, on blocks of 2 x 2 pixels.
+    It is residual, with batch normalisation, on blocks of 2 x 2 pixels. A sagittal slice has no other side.
     """
-    return Architecture(("t1", "flair"), widths, deep_outputs=1, pyramid=False, plane=plane, unshuffle=2)
+    return Architecture(
+        ("t1", "flair"),
+        widths,
+        deep_outputs=1,
+        pyramid=False,
+        plane=plane,
+        unshuffle=2,
+        other_side=0 if plane == "sagittal" else other_side,
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,12 @@ class PlaneSchedule:
         Share of the synthetic slices that keep their T1; all others have the FLAIR alone.
     lesion_share
         Share of the slices through a lesion, where there is one.
+    graft_share
+        Share of the slices that get another person's lesion (`graft`).
+    dropout
+        Share of the features that the coarse levels lose while training.
+    other_side
+        So many of the coarsest levels see the other side.
     """
 
     minutes: float
@@ -82,6 +97,9 @@ class PlaneSchedule:
     real_share: float = 0.5
     t1_share: float = 0.35
     lesion_share: float = 0.7
+    graft_share: float = 0.0
+    dropout: float = 0.0
+    other_side: int = 0
     learning_rate: float = 2e-3
     check_every_s: float = 300.0
     seed: int = 0
@@ -126,10 +144,13 @@ def plane_loss(outputs: list[Tensor], target: Tensor) -> Tensor:
 class PlaneTrainer:
     """One plane's network with its optimiser and its average."""
 
-    def __init__(self, plane: str, architecture: Architecture, start: Checkpoint | None) -> None:
+    def __init__(
+        self, plane: str, architecture: Architecture, start: Checkpoint | None, dropout: float = 0.0
+    ) -> None:
         self.plane = plane
         self.architecture = architecture
         self.network: Network = build_network(architecture)
+        self.network.dropout = dropout
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-3, weight_decay=1e-3)
         self.average = {name: values.clone() for name, values in self.network.state_dict().items()}
         self.step = 0
@@ -228,11 +249,13 @@ class SliceSource:
             self._draw_real(plane) if index < real else self._draw_synthetic(plane)
             for index in range(self.schedule.batch)
         ]
-        return vary_slices(
+        images, masks = vary_slices(
             torch.stack([image for image, _ in drawn]),
             torch.stack([mask for _, mask in drawn]),
             self.generator,
         )
+        # A network that compares the two sides is shown slices as the node cuts them: the image in the middle.
+        return centre_columns(images, masks, self.generator) if self.schedule.other_side else (images, masks)
 
     def _integer(self, high: int) -> int:
         return int(torch.randint(high, (), generator=self.generator))
@@ -242,11 +265,26 @@ class SliceSource:
 
     def _draw_real(self, plane: str) -> tuple[Tensor, Tensor]:
         group = self.with_lesion[plane] if self._chance(self.schedule.lesion_share) else self.real[plane]
-        chosen = group[self._integer(len(group))]
-        flair = torch.from_numpy(np.ascontiguousarray(chosen.image))[None]
-        both = torch.cat((torch.zeros_like(flair), flair, torch.from_numpy(chosen.mask)[None].float()))
-        both = fit_shape(both, SHAPES[plane], self.generator)
+        image, mask = self._fit(group[self._integer(len(group))], jitter=6)
+        if self._chance(self.schedule.graft_share):
+            image, mask = self._graft(plane, image, mask)
+        return image, mask
+
+    def _fit(self, item: RealSlice, jitter: int) -> tuple[Tensor, Tensor]:
+        """Return (2, row, column) with an empty T1, and (1, row, column), in the size of the plane's slices."""
+        flair = torch.from_numpy(np.ascontiguousarray(item.image))[None]
+        both = torch.cat((torch.zeros_like(flair), flair, torch.from_numpy(item.mask)[None].float()))
+        both = fit_shape(both, SHAPES[item.plane], self.generator, jitter)
         return both[:2], both[2:]
+
+    def _graft(self, plane: str, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a slice with the lesion of another person to train on, from the same plane."""
+        group = self.with_lesion[plane]
+        donor, outline = self._fit(group[self._integer(len(group))], jitter=6)
+        if plane != "sagittal" and self._chance(0.5):
+            donor, outline = donor.flip(-1), outline.flip(-1)
+        flair, mask = graft_lesion(image[1], mask[0], donor[1], outline[0], self.generator)
+        return torch.stack((image[0], flair)), mask[None]
 
     def _draw_synthetic(self, plane: str) -> tuple[Tensor, Tensor]:
         path = self._paths[self._integer(len(self._paths))]
@@ -260,6 +298,8 @@ class SliceSource:
         image, mask = torch.from_numpy(scale_volume(packed[:2])), torch.from_numpy(packed[2:]).float()
         if not self._chance(self.schedule.t1_share):
             image[0] = 0.0
+            if self._chance(self.schedule.graft_share / 2):
+                image, mask = self._graft(plane, image, mask)
         # What the remaining channels do not show cannot be asked for.
         return image, mask * (image > 0).any(dim=0)
 
@@ -358,9 +398,10 @@ class _Run:
 def _open_run(schedule: PlaneSchedule, folder: Path) -> _Run:
     trainers, before_s = {}, 0.0
     for plane in schedule.planes:
-        last, architecture = folder / f"{plane}-last.pt", plane_architecture(plane, schedule.widths)
+        last = folder / f"{plane}-last.pt"
+        architecture = plane_architecture(plane, schedule.widths, schedule.other_side)
         start = load_checkpoint(last, architecture) if last.exists() else None
-        trainers[plane] = PlaneTrainer(plane, architecture, start)
+        trainers[plane] = PlaneTrainer(plane, architecture, start, schedule.dropout)
         before_s = max(before_s, start.run_seconds if start else 0.0)
     return _Run(folder, trainers, before_s, time.monotonic())
 

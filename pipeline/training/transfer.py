@@ -147,7 +147,8 @@ def widen_planes(checkpoint: Checkpoint, architecture: Architecture, noise: floa
 
     Each further channel is a copy of a channel that is there; what read that channel reads all its copies,
     each with its share of the weight (Net2WiderNet, Chen et al. 2016, section 2.2). Noise of `noise` times a
-    weight's own standard deviation lets the copies part. The optimiser starts anew.
+    weight's own standard deviation lets the copies part. Levels that did not see the other side begin by
+    taking nothing from it. The optimiser starts anew.
 
     Raises
     ------
@@ -156,39 +157,55 @@ def widen_planes(checkpoint: Checkpoint, architecture: Architecture, noise: floa
     """
     narrow, wide = checkpoint.architecture.widths, architecture.widths
     is_wider = len(wide) == len(narrow) and all(new >= old for old, new in zip(narrow, wide, strict=True))
-    if replace(checkpoint.architecture, widths=wide) != architecture or not is_wider:
+    other_side = architecture.other_side
+    if (
+        replace(checkpoint.architecture, widths=wide, other_side=other_side) != architecture
+        or checkpoint.architecture.other_side not in (0, other_side)
+        or not is_wider
+    ):
         raise CheckpointError(f"a network of {checkpoint.architecture} cannot be widened to {architecture}")
     generator = torch.Generator().manual_seed(0)
     levels = [
         torch.cat((torch.arange(old), torch.randint(old, (new - old,), generator=generator)))
         for old, new in zip(narrow, wide, strict=True)
     ]
-    weights = {name: _widen(name, value, levels, narrow) for name, value in checkpoint.average.items()}
+    weights = {
+        name: _widen(name, value, levels, checkpoint.architecture)
+        for name, value in checkpoint.average.items()
+    }
     expected = build_network(architecture).state_dict()
     if FIRST_SHORT_CUT in expected and FIRST_SHORT_CUT not in weights:
         # As many features as inputs: the short cut was the input itself, which now needs copies.
         copied_input = torch.eye(narrow[0])[levels[0]].reshape(wide[0], narrow[0], 1, 1)
         bias_name = FIRST_SHORT_CUT.replace("weight", "bias")
         weights |= {FIRST_SHORT_CUT: copied_input, bias_name: torch.zeros(wide[0])}
+    if not checkpoint.architecture.other_side:
+        weights |= {
+            name: torch.zeros_like(value)
+            for name, value in expected.items()
+            if name.startswith("other_side.")
+        }
     if {name: value.shape for name, value in weights.items()} != {
         name: value.shape for name, value in expected.items()
     }:
         raise CheckpointError(f"a network of {checkpoint.architecture} cannot be widened to {architecture}")
-    for name in (name for name, value in weights.items() if value.dim() == 4):
+    for name in (name for name, value in weights.items() if value.dim() == 4 and wide != narrow):
         spread = noise * float(weights[name].std())
         weights[name] += spread * torch.randn(weights[name].shape, generator=generator)
     return Checkpoint(architecture, weights, {name: value.clone() for name, value in weights.items()})
 
 
-def _widen(name: str, value: Tensor, levels: list[Tensor], narrow: tuple[int, ...]) -> Tensor:
-    """Return one tensor of a `PlanarUNet` with its channels copied as `levels` says."""
+def _widen(name: str, value: Tensor, levels: list[Tensor], architecture: Architecture) -> Tensor:
+    """Return one tensor of a `PlanarUNet` of `architecture` with its channels copied as `levels` says."""
+    narrow, other_side = architecture.widths, architecture.other_side
     part, number, *rest = name.split(".")
     level = int(number)
     if part == "heads":
         return value if rest == ["bias"] else _copy_inputs(value, levels[level], dim=1)
-    if part == "up":
-        if rest == ["bias"]:
-            return value[levels[level]].clone()
+    if part == "other_side":
+        coarse = levels[len(levels) - other_side + level]
+        return _copy_inputs(value, coarse, dim=1)[coarse]
+    if part == "up" and value.dim() > 1:
         return _copy_inputs(value, levels[level + 1], dim=0)[:, levels[level]]
     if value.dim() == 0:
         return value.clone()

@@ -216,7 +216,8 @@ def read_average(path: Path, plane: str) -> Network:
         average[f"encode.{level}.first.weight"].shape[0]
         for level in range(sum(name.startswith("up.") for name in average) // 2 + 1)
     )
-    network = build_network(plane_architecture(plane, widths))
+    other_side = sum(name.startswith("other_side.") for name in average)
+    network = build_network(plane_architecture(plane, widths, other_side))
     network.load_state_dict(average)
     fold_normalisation(network.eval())
     return network
