@@ -33,7 +33,7 @@ from dicomnode.study.assembly import assemble
 from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
-from dicomnode.volumes.load import load_volume
+from dicomnode.volumes.load import Headers, load_volume
 from pipeline.cache import StepCache
 from pipeline.counts import counted
 from pipeline.errors import CaseRefused
@@ -82,6 +82,8 @@ class LoadedStudy:
     sources: tuple[SourceSeries, ...]
     findings: tuple[Finding, ...]
     selection: Selection
+    headers: Headers = field(default_factory=dict)
+    """What stood before the pixels in each file that was loaded."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     report("build and verify results")
     context = _context(task, loaded.sources)
     second = loaded.volumes.get("t1") if result.reference_role == "flair" else None
-    encoded = build_answer(context, reference, result, loaded.findings, second)
+    encoded = build_answer(context, reference, result, loaded.findings, second, loaded.headers)
     verify_answer(encoded, context, reference, result, second)
     return SolvedStudy(loaded, result, encoded)
 
@@ -212,10 +214,11 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
     volumes: dict[Role, Volume] = {}
     sources: list[SourceSeries] = []
+    headers: Headers = {}
     refusals: list[StudyRefused] = []
     for role in _reference_first(selection.roles):
         try:
-            volume, source, remarks = _load_role(selection.by_role[role], task, work_dir)
+            volume, source, remarks = _load_role(selection.by_role[role], task, work_dir, headers)
         except StudyRefused as refusal:
             refusals.append(refusal)
             # Of this grade, so that no report claims the absence of lesions or that every algorithm
@@ -229,7 +232,7 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
         findings.extend(remarks)
     if not volumes:
         raise refusals[0] if refusals else _nothing_selected(selection)
-    return LoadedStudy(volumes, tuple(sources), tuple(findings), selection)
+    return LoadedStudy(volumes, tuple(sources), tuple(findings), selection, headers)
 
 
 def build_recipe(config: Config) -> Recipe:
@@ -286,13 +289,18 @@ def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
 
 
 def _load_role(
-    series_choice: ChosenSeries, task: StudyTask, work_dir: Path
+    series_choice: ChosenSeries, task: StudyTask, work_dir: Path, headers: Headers
 ) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
     for finding in series_choice.findings:
         if finding.grade == "refuse":
             raise StudyRefused(finding.message, code=finding.code)
     volume, source, remarks = load_volume(
-        series_choice.series, series_choice.role, task.config.storage.spool, work_dir, series_choice.choice
+        series_choice.series,
+        series_choice.role,
+        task.config.storage.spool,
+        work_dir,
+        series_choice.choice,
+        headers,
     )
     return volume, source, (*series_choice.findings, *remarks)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
@@ -30,7 +31,11 @@ from pipeline.records import Array
 
 extended_jpeg.register()
 
+_FIRST_PIXELS = tag_for_keyword("FloatPixelData")
 _RESCALE = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
+
+Headers = dict[Path, Dataset]
+"""What stands before the pixels in each file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +58,15 @@ class DecodedSlice:
         return values
 
 
-def decode_stack(stack: Stack, spool_root: Path) -> tuple[DecodedSlice, ...]:
+def decode_stack(
+    stack: Stack, spool_root: Path, headers: Headers | None = None
+) -> tuple[DecodedSlice, ...]:
     """Decode every slice of a stack, each file once.
+
+    Parameters
+    ----------
+    headers
+        Takes up what stands before the pixels in each file.
 
     Raises
     ------
@@ -67,6 +79,8 @@ def decode_stack(stack: Stack, spool_root: Path) -> tuple[DecodedSlice, ...]:
     decoded: dict[int, DecodedSlice] = {}
     for path, indices in by_path.items():
         dataset, frames = _decode_file(spool_root / path)
+        if headers is not None:
+            headers[spool_root / path] = _header_of(dataset)
         for index in indices:
             item = stack.slices[index]
             if item.frame_number > len(frames):
@@ -176,6 +190,13 @@ def _decode_file(path: Path) -> tuple[Dataset, Array]:
         sentence = "The pixel data are not one grey integer value a pixel, or do not fit Rows and Columns."
         raise StudyRefused(sentence, code="pixel-format-not-supported")
     return dataset, _sign_extended(frames, dataset)
+
+
+def _header_of(dataset: Dataset) -> Dataset:
+    """Return what stands before the pixels, with the File Meta Information."""
+    header = dataset[:_FIRST_PIXELS]
+    header.file_meta = dataset.file_meta
+    return header
 
 
 def _sign_extended(frames: Array, dataset: Dataset) -> Array:
