@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from dicomnode import __version__
 from dicomnode.errors import ResultRejected, StudyRefused
@@ -25,7 +28,7 @@ from dicomnode.results.refuse import refuse
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
 from dicomnode.results.verify.gate import verify_answer
 from dicomnode.results.words.sentences import may_claim_absence
-from dicomnode.settings.config import Config
+from dicomnode.settings.config import Config, Language
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
@@ -46,9 +49,12 @@ from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.families import find_bundle, open_networks
 
+log = structlog.get_logger()
+
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the networks inside the package, a checkout next to it.
 SHIPPED_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parent / "models"
+_sheets = ThreadPoolExecutor(1, thread_name_prefix="sheet")
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ def answer_study(task: StudyTask, progress: Callable[[str], None] | None = None)
     A refusal is an answer too; only bugs and passing faults raise.
     """
     configure_logging(task.config.log)
+    _finish_sheet()
     try:
         return _keep_answer(task, solve_study(task, progress))
     except CaseRefused as refusal:
@@ -342,7 +349,8 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     result_files = _keep(task, solved.encoded)
     layout = SpoolLayout(task.config.storage.spool)
     montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
-    write_result(layout, montage, montage_png(solved.reference, solved.result, task.config.report.language))
+    # Nobody waits for it: the results leave first.
+    _sheets.submit(_draw_sheet, layout, montage, solved, task.config.report.language)
     outcome = judge(solved.result, solved.loaded.findings)
     used_now = " ".join(
         finding.message for finding in solved.loaded.findings if finding.code == "series-used"
@@ -353,6 +361,19 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
         result_files,
         {**describe(solved), "montage": montage},
     )
+
+
+def _draw_sheet(layout: SpoolLayout, montage: str, solved: SolvedStudy, language: Language) -> None:
+    """Draw the sheet of key slices that the pages show; an answer is whole without one."""
+    try:
+        write_result(layout, montage, montage_png(solved.reference, solved.result, language))
+    except Exception as problem:  # noqa: BLE001  the results are safe, and have left perhaps
+        log.warning("sheet_not_drawn", error=type(problem).__name__)
+
+
+def _finish_sheet() -> None:
+    """Wait for the sheet of the study before: it may be of another try of the same one."""
+    _sheets.submit(int).result()
 
 
 def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:

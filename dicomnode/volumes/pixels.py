@@ -58,9 +58,7 @@ class DecodedSlice:
         return values
 
 
-def decode_stack(
-    stack: Stack, spool_root: Path, headers: Headers | None = None
-) -> tuple[DecodedSlice, ...]:
+def decode_stack(stack: Stack, spool_root: Path, headers: Headers | None = None) -> tuple[DecodedSlice, ...]:
     """Decode every slice of a stack, each file once.
 
     Parameters
