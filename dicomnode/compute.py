@@ -246,8 +246,8 @@ class Compute:
     ) -> Answer:
         now = time.monotonic()
         end, next_tick = now + limit_s, now + tick_s
-        # Waiting through Dask with a timeout was seen to fail on a busy machine. Its word that a run is over is
-        # heard at once, and where that is lost, looking is safe from any thread.
+        # Waiting through Dask with a timeout was seen to fail on a busy machine. Its word that a run is over
+        # is heard at once, and where that is lost, looking is safe from any thread.
         is_over = threading.Event()
         future.add_done_callback(lambda _future: is_over.set())
         while not future.done():
