@@ -36,7 +36,8 @@ from dicomnode.study.assembly import assemble
 from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
-from dicomnode.volumes.load import Headers, load_volume
+from dicomnode.volumes.load import load_volume
+from dicomnode.volumes.pixels import Headers
 from pipeline.cache import StepCache
 from pipeline.counts import counted
 from pipeline.errors import CaseRefused
