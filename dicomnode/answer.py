@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from dicomnode import __version__
 from dicomnode.errors import ResultRejected, StudyRefused
@@ -25,7 +28,7 @@ from dicomnode.results.refuse import refuse
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
 from dicomnode.results.verify.gate import verify_answer
 from dicomnode.results.words.sentences import may_claim_absence
-from dicomnode.settings.config import Config
+from dicomnode.settings.config import Config, Language
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
@@ -34,6 +37,7 @@ from dicomnode.study.choice import ChosenSeries, Selection
 from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
+from dicomnode.volumes.pixels import Headers
 from pipeline.cache import StepCache
 from pipeline.counts import counted
 from pipeline.errors import CaseRefused
@@ -46,9 +50,12 @@ from pipeline.records import Lesion, PipelineResult, Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.families import find_bundle, open_networks
 
+log = structlog.get_logger()
+
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the networks inside the package, a checkout next to it.
 SHIPPED_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parent / "models"
+_sheets = ThreadPoolExecutor(1, thread_name_prefix="sheet")
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ class LoadedStudy:
     sources: tuple[SourceSeries, ...]
     findings: tuple[Finding, ...]
     selection: Selection
+    headers: Headers = field(default_factory=dict)
+    """What stood before the pixels in each file that was loaded."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,7 @@ def answer_study(task: StudyTask, progress: Callable[[str], None] | None = None)
     A refusal is an answer too; only bugs and passing faults raise.
     """
     configure_logging(task.config.log)
+    _finish_sheet()
     try:
         return _keep_answer(task, solve_study(task, progress))
     except CaseRefused as refusal:
@@ -154,7 +164,7 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     report("build and verify results")
     context = _context(task, loaded.sources)
     second = loaded.volumes.get("t1") if result.reference_role == "flair" else None
-    encoded = build_answer(context, reference, result, loaded.findings, second)
+    encoded = build_answer(context, reference, result, loaded.findings, second, loaded.headers)
     verify_answer(encoded, context, reference, result, second)
     return SolvedStudy(loaded, result, encoded)
 
@@ -212,10 +222,11 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
     findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
     volumes: dict[Role, Volume] = {}
     sources: list[SourceSeries] = []
+    headers: Headers = {}
     refusals: list[StudyRefused] = []
     for role in _reference_first(selection.roles):
         try:
-            volume, source, remarks = _load_role(selection.by_role[role], task, work_dir)
+            volume, source, remarks = _load_role(selection.by_role[role], task, work_dir, headers)
         except StudyRefused as refusal:
             refusals.append(refusal)
             # Of this grade, so that no report claims the absence of lesions or that every algorithm
@@ -229,7 +240,7 @@ def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
         findings.extend(remarks)
     if not volumes:
         raise refusals[0] if refusals else _nothing_selected(selection)
-    return LoadedStudy(volumes, tuple(sources), tuple(findings), selection)
+    return LoadedStudy(volumes, tuple(sources), tuple(findings), selection, headers)
 
 
 def build_recipe(config: Config) -> Recipe:
@@ -286,13 +297,18 @@ def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
 
 
 def _load_role(
-    series_choice: ChosenSeries, task: StudyTask, work_dir: Path
+    series_choice: ChosenSeries, task: StudyTask, work_dir: Path, headers: Headers
 ) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
     for finding in series_choice.findings:
         if finding.grade == "refuse":
             raise StudyRefused(finding.message, code=finding.code)
     volume, source, remarks = load_volume(
-        series_choice.series, series_choice.role, task.config.storage.spool, work_dir, series_choice.choice
+        series_choice.series,
+        series_choice.role,
+        task.config.storage.spool,
+        work_dir,
+        series_choice.choice,
+        headers,
     )
     return volume, source, (*series_choice.findings, *remarks)
 
@@ -334,7 +350,8 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     result_files = _keep(task, solved.encoded)
     layout = SpoolLayout(task.config.storage.spool)
     montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
-    write_result(layout, montage, montage_png(solved.reference, solved.result, task.config.report.language))
+    # Nobody waits for it: the results leave first.
+    _sheets.submit(_draw_sheet, layout, montage, solved, task.config.report.language)
     outcome = judge(solved.result, solved.loaded.findings)
     used_now = " ".join(
         finding.message for finding in solved.loaded.findings if finding.code == "series-used"
@@ -345,6 +362,19 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
         result_files,
         {**describe(solved), "montage": montage},
     )
+
+
+def _draw_sheet(layout: SpoolLayout, montage: str, solved: SolvedStudy, language: Language) -> None:
+    """Draw the sheet of key slices that the pages show; an answer is whole without one."""
+    try:
+        write_result(layout, montage, montage_png(solved.reference, solved.result, language))
+    except Exception as problem:  # noqa: BLE001  the results are safe, and have left perhaps
+        log.warning("sheet_not_drawn", error=type(problem).__name__)
+
+
+def _finish_sheet() -> None:
+    """Wait for the sheet of the study before: it may be of another try of the same one."""
+    _sheets.submit(int).result()
 
 
 def _context(task: StudyTask, sources: tuple[SourceSeries, ...]) -> AnswerContext:

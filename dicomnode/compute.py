@@ -246,10 +246,13 @@ class Compute:
     ) -> Answer:
         now = time.monotonic()
         end, next_tick = now + limit_s, now + tick_s
-        # Looking is safe from any thread; waiting through Dask with a timeout was seen to fail on a busy
-        # machine.
+        # Waiting through Dask with a timeout was seen to fail on a busy machine. Its word that a run is over
+        # is heard at once, and where that is lost, looking is safe from any thread.
+        is_over = threading.Event()
+        future.add_done_callback(lambda _future: is_over.set())
         while not future.done():
-            time.sleep(min(_LOOK_S, tick_s))
+            is_over.wait(min(_LOOK_S, tick_s))
+            is_over.clear()
             look()
             now = time.monotonic()
             if now >= end:

@@ -257,7 +257,8 @@ class Readiness:
     """Whether a study may be processed now, and the reason that is stored and shown.
 
     `due_at` is when the quiet timer will decide if nothing else does (None when ready). `may_begin` says that
-    the study looks whole, so its answer may be computed while the wait still runs.
+    the study looks whole, so its answer may be computed while the wait still runs; `begin_at` is when it will
+    do so long enough, if nothing comes.
     """
 
     ready: bool
@@ -265,6 +266,7 @@ class Readiness:
     due_at: float | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     may_begin: bool = False
+    begin_at: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_TIMEOUT_S = 120.0
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the folders of the training tests where none of them is asked for: torch takes seconds to import."""
+    if collection_path in (ROOT / "tests" / "training", ROOT / "tests" / "importing"):
+        return "not train" in config.option.markexpr or None
+    return None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the slow modules that may take longest first, so that two workers end together."""

@@ -41,6 +41,7 @@ PAGE_OF_STUDY = f"http://127.0.0.1:{_PAGES_PORT}/studies/{STUDY_UID}"
 # Beside the usual results the report as text: what a person reads first.
 _OBJECTS = 'objects = ["auto", "summary"]\n'
 _IMAGING_MEASUREMENTS = "126010"
+_SHEET_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def run_demo(folder: Path, timeout_s: float, say: Callable[[str], None]) -> Demo
             say("scanner: every image was acknowledged (0x0000: it is safe on disk)")
             received = _wait_for_answer(folder / "pacs", timeout_s, node.check, say)
             seconds = time.monotonic() - sent_at
+            _wait_for_sheet(folder, node.check)
     return _judge(study, received, folder, seconds)
 
 
@@ -142,6 +144,14 @@ def _wait_for_answer(
             return first_paths
         time.sleep(0.5)
     raise NodeError(f"no answer came within {counted(timeout_s, 'second')}; see node.log beside the results")
+
+
+def _wait_for_sheet(folder: Path, alive: Callable[[], None]) -> None:
+    """Wait until the sheet of key slices is drawn, which is done after the results have left."""
+    end = time.monotonic() + _SHEET_S
+    while not any((folder / "node").rglob("montage.png")) and time.monotonic() < end:
+        alive()
+        time.sleep(0.1)
 
 
 def _is_summary(dataset: pydicom.Dataset) -> bool:

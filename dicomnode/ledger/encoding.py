@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -40,9 +41,18 @@ def header_from_json(text: str) -> InstanceHeader:
 
     An attribute that this version does not know is left out.
     """
+    return _remembered_header(text) if len(text) <= _SHORT_HEADER else _decode_header(text)
+
+
+def _decode_header(text: str) -> InstanceHeader:
     stored = from_json(text)
     values = {name: _tuples(stored[name]) for name in _HEADER_FIELDS if name in stored and name != "extra"}
     return InstanceHeader(**values, extra=stored.get("extra", {}))
+
+
+# While its images come, a study is looked at many times. Headers of many frames are long, and not kept.
+_SHORT_HEADER = 8192
+_remembered_header = functools.lru_cache(1024)(_decode_header)
 
 
 def received_to_columns(instance: ReceivedInstance) -> dict[str, Any]:

@@ -143,8 +143,11 @@ class Instances:
         encoded = [header_to_json(reading.header) for reading in readings]
         with self._database.write() as connection:
             pauses: list[Pause] = []
-            for reading, header_json in zip(readings, encoded, strict=True):
-                pauses += _record_header(connection, reading, header_json, now)
+            rows = _fetch_all(connection, [reading.instance_id for reading in readings])
+            own_uids = _own_results(connection, [row.SOPInstanceUID for row in rows])
+            for reading, header_json, row in zip(readings, encoded, rows, strict=True):
+                is_own = row.SOPInstanceUID in own_uids
+                pauses += _record_header(connection, reading, header_json, row, now, is_own=is_own)
             note_pauses(connection, pauses, now)
 
     def record_unreadable(
@@ -307,12 +310,12 @@ def _columns(instance: ReceivedInstance, arrival: int) -> dict[str, Any]:
     return {**received_to_columns(instance), "arrival": arrival, "reading": Reading.NEW.value}
 
 
-def _record_header(connection: Connection, reading: HeaderReading, encoded: str, now: float) -> list[Pause]:
+def _record_header(
+    connection: Connection, reading: HeaderReading, encoded: str, row: Row[Any], now: float, *, is_own: bool
+) -> list[Pause]:
     """Note one header; return the pause of its sender before it, where it belongs to the study's content."""
-    header, row = reading.header, _fetch(connection, reading.instance_id)
-    own_results = select(results.c.id).where(results.c.SOPInstanceUID == row.SOPInstanceUID).limit(1)
-    own_arrival = connection.execute(own_results).first() is not None
-    before = _refresh_study(connection, header.StudyInstanceUID, row.received_at, grows=not own_arrival)
+    header = reading.header
+    before = _refresh_study(connection, header.StudyInstanceUID, row.received_at, grows=not is_own)
     again = (
         row.reading in (Reading.INDEXED.value, Reading.OWN_RESULT.value)
         and row.StudyInstanceUID == header.StudyInstanceUID
@@ -321,7 +324,7 @@ def _record_header(connection: Connection, reading: HeaderReading, encoded: str,
         "StudyInstanceUID": header.StudyInstanceUID,
         "SeriesInstanceUID": header.SeriesInstanceUID,
         "header": encoded,
-        "reading": (Reading.OWN_RESULT if own_arrival else Reading.INDEXED).value,
+        "reading": (Reading.OWN_RESULT if is_own else Reading.INDEXED).value,
         "unreadable_because": None,
         "indexed_at": now,
     }
@@ -329,7 +332,7 @@ def _record_header(connection: Connection, reading: HeaderReading, encoded: str,
     if again:
         return []
     origin = {"SOPInstanceUID": row.SOPInstanceUID, "calling_ae": row.calling_ae, "peer_host": row.peer_host}
-    if own_arrival:
+    if is_own:
         # An archive that routes our own results back to us must not start the study again.
         add_event(connection, header.StudyInstanceUID, "own-result", origin, now)
         return []
@@ -387,6 +390,22 @@ def _fetch(connection: Connection, instance_id: int) -> Row[Any]:
     if row is None:
         raise StateError(f"instance {instance_id} is not in the ledger")
     return row
+
+
+def _fetch_all(connection: Connection, instance_ids: Sequence[int]) -> list[Row[Any]]:
+    """Return the rows of instances, in the order of their numbers here."""
+    these = select(instances).where(instances.c.id.in_(instance_ids)).with_for_update()
+    rows = {row.id: row for row in connection.execute(these)}
+    for instance_id in instance_ids:
+        if instance_id not in rows:
+            raise StateError(f"instance {instance_id} is not in the ledger")
+    return [rows[instance_id] for instance_id in instance_ids]
+
+
+def _own_results(connection: Connection, SOPInstanceUIDs: Sequence[str]) -> set[str]:
+    """Return which of these are results of ours."""
+    ours = select(results.c.SOPInstanceUID).where(results.c.SOPInstanceUID.in_(SOPInstanceUIDs))
+    return set(connection.execute(ours).scalars())
 
 
 def _earlier_version(connection: Connection, row: Row[Any], StudyInstanceUID: str) -> Row[Any] | None:

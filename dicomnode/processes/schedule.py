@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -165,10 +166,13 @@ def resize(scheduler: BackgroundScheduler, current: CurrentWorkplace, waker: Wak
 
 
 def _attach(waker: Waker, scheduler: BackgroundScheduler, table: Sequence[Timer]) -> None:
-    def trigger(name: str) -> None:
+    def trigger(name: str, at: float | None) -> None:
+        turn = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
         # Where the scheduler is stopping nothing is to be triggered any more.
         with suppress(JobLookupError):
-            scheduler.modify_job(name, next_run_time=datetime.now(UTC))
+            job = scheduler.get_job(name) if at is not None else None
+            if job is None or job.next_run_time > turn:
+                scheduler.modify_job(name, next_run_time=turn)
 
     waker.attach(trigger, {timer.name: timer.at_once for timer in table})
 
@@ -258,7 +262,8 @@ def _guarded(
     waker = waker or Waker()
     while True:
         with waker.run(timer.name):
-            has_worked = _run_guarded(timer, current.get(), lookout, failures)
+            workplace = replace(current.get(), wake_at=partial(waker.wake_at, timer.name))
+            has_worked = _run_guarded(timer, workplace, lookout, failures)
         if has_worked:
             waker.wake(*timer.wakes)
         if not waker.is_wanted_again(timer.name):

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-Trigger = Callable[[str], None]
-"""Has the timer of a name run now."""
+Trigger = Callable[[str, float | None], None]
+"""Has the timer of a name run now, or at a time (seconds since the epoch) if it would not run before."""
 
 
 class Waker:
@@ -38,7 +38,14 @@ class Waker:
                 if is_busy:
                     self._again.add(name)
             if trigger is not None and not is_busy:
-                trigger(name)
+                trigger(name, None)
+
+    def wake_at(self, name: str, time: float) -> None:
+        """Have a timer run at a time, if it would not run before."""
+        with self._lock:
+            trigger = self._trigger
+        if trigger is not None:
+            trigger(name, time)
 
     @contextmanager
     def run(self, name: str) -> Iterator[None]:

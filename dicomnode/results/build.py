@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from pydicom.dataset import Dataset
 
@@ -28,7 +29,7 @@ from dicomnode.results.headers.identity import (
     find_lost_identity,
     repair_identity,
 )
-from dicomnode.results.headers.source import read_header, read_source, repair_template
+from dicomnode.results.headers.source import read_header, read_source, repair_template, take_header
 from dicomnode.results.parts import AnswerParts, StudyParts
 from dicomnode.results.provenance import describe_algorithm, plan_provenance
 from dicomnode.results.records import AnswerContext, EncodedResult
@@ -51,6 +52,7 @@ def build_answer(
     result: PipelineResult,
     findings: Sequence[Finding],
     second: Volume | None = None,
+    loaded_headers: Mapping[Path, Dataset] | None = None,
 ) -> tuple[EncodedResult, ...]:
     """Return SEG and SR of a result, or the negative SR alone when there is no lesion.
 
@@ -62,6 +64,8 @@ def build_answer(
         The reference volume, on whose grid the result lies.
     second
         The T1 of a study whose reference is the FLAIR.
+    loaded_headers
+        Headers of source files that were read already; the others are read.
 
     Raises
     ------
@@ -72,7 +76,7 @@ def build_answer(
     """
     try:
         with _values_as_they_come():
-            workshop = _open_workshop(context, volume, result, findings, second)
+            workshop = _open_workshop(context, volume, result, findings, second, loaded_headers)
             return tuple(_in_each_form(workshop, int(workshop.parts.evidence[0][0].Columns)))
     except (ValueError, AttributeError, TypeError, LookupError) as problem:
         # highdicom's own checks: the object would not be valid.
@@ -173,16 +177,17 @@ def _open_workshop(
     result: PipelineResult,
     findings: Sequence[Finding],
     second: Volume | None,
+    loaded_headers: Mapping[Path, Dataset] | None,
 ) -> _Workshop:
     grid = find_second_grid(second, context.sources, result)
     provenance = plan_provenance(context, result)
     grids = {grid.source.role: grid.volume} if grid else {}
     evidence = [
-        read_source(source, volume if number == 0 else grids.get(source.role))
+        read_source(source, volume if number == 0 else grids.get(source.role), loaded_headers)
         for number, source in enumerate(context.sources)
     ]
     plans = plan_segments(result, context.settings.maximum_segments, provenance, context.language)
-    raw = read_header(context.template)
+    raw = take_header(context.template, loaded_headers)
     remarks = (*findings, *result.findings, *find_lost_identity(raw))
     algorithm = describe_algorithm(result.plan)
     narrative = narrate(

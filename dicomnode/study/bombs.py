@@ -7,6 +7,7 @@ one such file would stop them all.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ MOST_READS = 4_000_000
 LARGEST_INFLATED_BYTES = 64 * 2**20
 
 _CHUNK_BYTES = 2**20
+_ITEM_BYTES = 8
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 # An item's tag (FFFE,E000) in both byte orders, PS3.5 7.5.
 _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
@@ -32,11 +34,15 @@ def refuse_bombs(file: BinaryIO) -> None:
     """
     items, tail = 0, b""
     try:
-        for chunk in _inflated(file) if _is_deflated(file) else _chunks(file):
+        is_deflated = _is_deflated(file)
+        if not is_deflated and file.seek(0, os.SEEK_END) <= _ITEM_BYTES * MOST_ITEMS:
+            # So many do not fit in.
+            return
+        for chunk in _inflated(file) if is_deflated else _chunks(file):
             # A tag may lie across two chunks; three bytes of the one before can hold no whole one.
-            inflated = tail + chunk
-            items += sum(inflated.count(tag) for tag in _ITEM_TAGS)
-            tail = inflated[-3:]
+            searched = tail + chunk
+            items += sum(searched.count(tag) for tag in _ITEM_TAGS)
+            tail = searched[-3:]
             if items > MOST_ITEMS:
                 raise UnreadableInstance(
                     f"too-many-items: the file has more than {MOST_ITEMS} sequence items"

@@ -8,6 +8,7 @@ unknown character sets and the wrong VR. None of that may stop a study, so nothi
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import struct
@@ -37,10 +38,14 @@ _UNUSABLE = (
 )
 
 
+# Headers are read by the same hundred keywords, each of them a search in the data dictionary.
+_tag_of = functools.lru_cache(1024)(Tag)
+
+
 def read_values(dataset: Dataset, key: str | BaseTag) -> tuple[Any, ...]:
     """Return the values of an element as they stand; empty when it is absent, empty or beyond reading."""
-    tag = Tag(key)
-    if tag not in dataset:
+    tag = _tag_of(key)
+    if tag not in dataset.keys():  # noqa: SIM118  the dataset itself makes a tag of the tag first
         return ()
     try:
         value = dataset[tag].value
@@ -84,7 +89,7 @@ def read_uid(dataset: Dataset, keyword: str) -> str:
     From the bytes, where they are not decoded yet: pydicom takes away a newline at the end, and what is left
     is another UID.
     """
-    tag = Tag(keyword)
+    tag = _tag_of(keyword)
     encoded = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
     return (
         encoded.decode("latin-1").strip(" \0") if isinstance(encoded, bytes) else read_whole(dataset, keyword)

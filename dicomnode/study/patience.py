@@ -90,7 +90,6 @@ def decide(
         Seconds since the epoch.
     """
     patience = plan_patience(judgement, settings, senders, last_received_at)
-    quiet_s = now - last_received_at
     evidence = {
         **judgement.evidence,
         "basis": patience.basis,
@@ -101,13 +100,15 @@ def decide(
     if now >= last_received_at + patience.wait_s:
         return Readiness(True, f"{patience.reason} ({judgement.sentence}).", None, evidence)
     waiting = "Complete by evidence, waiting for it to settle" if judgement.is_counted else "Waiting for more"
-    may_begin = judgement.is_counted or (judgement.is_whole and not senders.is_sending and quiet_s >= BEGIN_S)
+    looks_whole = judgement.is_whole and not senders.is_sending
+    begin_at = last_received_at + BEGIN_S
     return Readiness(
         False,
         f"{waiting} ({judgement.sentence}).",
         last_received_at + patience.wait_s,
         evidence,
-        may_begin=may_begin,
+        may_begin=judgement.is_counted or (looks_whole and now >= begin_at),
+        begin_at=begin_at if looks_whole else None,
     )
 
 

@@ -21,13 +21,18 @@ from dicomnode.study.lattice import fit_lattice, place_on_lattice
 from dicomnode.study.stacks import Stack, StackChoice, choose_stack
 from dicomnode.volumes.multiframe import enhanced_copy, is_one_enhanced
 from dicomnode.volumes.orientation import common_orientation
-from dicomnode.volumes.pixels import DecodedSlice, classic_copies, decode_stack, fill_padding
+from dicomnode.volumes.pixels import DecodedSlice, Headers, classic_copies, decode_stack, fill_padding
 from dicomnode.volumes.witnesses import compare_witnesses, convert_with_dicom2nifti, convert_with_highdicom
 from pipeline.records import Array, Volume
 
 
 def load_volume(
-    series: Series, role: Role, spool_root: Path, work_dir: Path, choice: StackChoice | None = None
+    series: Series,
+    role: Role,
+    spool_root: Path,
+    work_dir: Path,
+    choice: StackChoice | None = None,
+    headers: Headers | None = None,
 ) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
     """Convert a series.
 
@@ -39,6 +44,8 @@ def load_volume(
         Folder for the converter's own file.
     choice
         The stack of the series, where it was chosen before.
+    headers
+        Takes up the header of each file of the stack, as it was read for its pixels.
 
     Returns
     -------
@@ -54,7 +61,7 @@ def load_volume(
     stack = _usable_stack(series, choice)
     orientation = common_orientation(stack)
     normal = np.cross(orientation[:3], orientation[3:])
-    decoded = fill_padding(decode_stack(stack, spool_root))
+    decoded = fill_padding(decode_stack(stack, spool_root, headers))
     placed = _place(decoded, stack, normal)
     enhanced = is_one_enhanced(stack)
     copies = (

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.spool.opening import open_instance
 from dicomnode.study.stacks import Stack
-from dicomnode.volumes.pixels import DecodedSlice, describe_pixels, native_meta
+from dicomnode.volumes.pixels import DecodedSlice, add_pixels, describe_format, native_meta
 
 ENHANCED_MR = frozenset({"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"})
 
@@ -64,7 +64,9 @@ def enhanced_copy(slices: Sequence[DecodedSlice], orientation: Sequence[float], 
     copy.PerFrameFunctionalGroupsSequence = [
         _frame(item, number) for number, item in enumerate(slices, start=1)
     ]
-    describe_pixels(copy, np.stack([item.stored for item in slices]))
+    stored = np.stack([item.stored for item in slices])
+    describe_format(copy, stored)
+    add_pixels(copy, stored)
     copy.file_meta = native_meta(header.SOPClassUID, header.SOPInstanceUID)
     return copy
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
@@ -30,7 +31,11 @@ from pipeline.records import Array
 
 extended_jpeg.register()
 
+_FIRST_PIXELS = tag_for_keyword("FloatPixelData")
 _RESCALE = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
+
+Headers = dict[Path, Dataset]
+"""What stands before the pixels in each file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +58,13 @@ class DecodedSlice:
         return values
 
 
-def decode_stack(stack: Stack, spool_root: Path) -> tuple[DecodedSlice, ...]:
+def decode_stack(stack: Stack, spool_root: Path, headers: Headers | None = None) -> tuple[DecodedSlice, ...]:
     """Decode every slice of a stack, each file once.
+
+    Parameters
+    ----------
+    headers
+        Takes up what stands before the pixels in each file.
 
     Raises
     ------
@@ -67,6 +77,8 @@ def decode_stack(stack: Stack, spool_root: Path) -> tuple[DecodedSlice, ...]:
     decoded: dict[int, DecodedSlice] = {}
     for path, indices in by_path.items():
         dataset, frames = _decode_file(spool_root / path)
+        if headers is not None:
+            headers[spool_root / path] = _header_of(dataset)
         for index in indices:
             item = stack.slices[index]
             if item.frame_number > len(frames):
@@ -100,7 +112,24 @@ def _filled(item: DecodedSlice, lowest: float) -> DecodedSlice:
     return replace(item, stored=np.where(item.padding, background, item.stored).astype(item.stored.dtype))
 
 
-def classic_copies(slices: Sequence[DecodedSlice], orientation: Sequence[float]) -> list[Dataset]:
+class ClassicCopy(Dataset):
+    """An instance for the converters, which only read it: both get the pixels that were decoded once."""
+
+    decoded: Array
+
+    @property
+    def pixel_array(self) -> Array:
+        """The stored values (row, column), not to be written to."""
+        pixels = self.decoded.view()
+        pixels.flags.writeable = False
+        return pixels
+
+    def __deepcopy__(self, memo: dict[int, object] | None) -> ClassicCopy:
+        """Return the instance itself: dicom2nifti copies each so that the first does not keep its pixels."""
+        return self
+
+
+def classic_copies(slices: Sequence[DecodedSlice], orientation: Sequence[float]) -> list[ClassicCopy]:
     """Return one MR Image Storage instance per slice, numbered in the order of the stack.
 
     All in the first one's series.
@@ -109,32 +138,45 @@ def classic_copies(slices: Sequence[DecodedSlice], orientation: Sequence[float])
     numbered anew.
     """
     first = slices[0].source.instance.header
-    return [_classic_copy(item, orientation, number, first) for number, item in enumerate(slices, start=1)]
+    shared: dict[tuple[object, ...], Dataset] = {}
+    copies = []
+    for number, item in enumerate(slices, start=1):
+        image_format = (item.stored.dtype, item.stored.shape)
+        if image_format not in shared:
+            shared[image_format] = _common_elements(item.stored, orientation, first)
+        copies.append(_classic_copy(item, shared[image_format], number))
+    return copies
 
 
-def _classic_copy(
-    item: DecodedSlice, orientation: Sequence[float], number: int, header: InstanceHeader
-) -> Dataset:
-    copy = Dataset()
-    copy.update({element.tag: element for element in item.transform})
-    copy.SOPClassUID = MRImageStorage
-    copy.SOPInstanceUID = f"2.25.{number}"
-    copy.StudyInstanceUID = header.StudyInstanceUID
-    copy.SeriesInstanceUID = header.SeriesInstanceUID
-    copy.FrameOfReferenceUID = header.FrameOfReferenceUID
-    copy.Modality = "MR"
-    copy.InstanceNumber = number
+def _common_elements(stored: Array, orientation: Sequence[float], header: InstanceHeader) -> Dataset:
+    """Return what all copies have that are stored alike; they share these elements."""
+    common = Dataset()
+    common.SOPClassUID = MRImageStorage
+    common.StudyInstanceUID = header.StudyInstanceUID
+    common.SeriesInstanceUID = header.SeriesInstanceUID
+    common.FrameOfReferenceUID = header.FrameOfReferenceUID
+    common.Modality = "MR"
     # Assigned as numbers, so that no decimal string of 16 characters rounds them.
+    common.ImageOrientationPatient = list(orientation)
+    common.PixelSpacing = list(header.PixelSpacing)
+    describe_format(common, stored)
+    return common
+
+
+def _classic_copy(item: DecodedSlice, common: Dataset, number: int) -> ClassicCopy:
+    copy = ClassicCopy()
+    copy.update({element.tag: element for element in item.transform})
+    copy.update({element.tag: element for element in common})
+    copy.SOPInstanceUID = f"2.25.{number}"
+    copy.InstanceNumber = number
     copy.ImagePositionPatient = list(item.source.position)
-    copy.ImageOrientationPatient = list(orientation)
-    copy.PixelSpacing = list(header.PixelSpacing)
-    describe_pixels(copy, item.stored)
+    copy.decoded = add_pixels(copy, item.stored)
     copy.file_meta = native_meta(MRImageStorage, copy.SOPInstanceUID)
     return copy
 
 
-def describe_pixels(copy: Dataset, stored: Array) -> None:
-    """Set the Image Pixel module for native little endian values of (row, column) or (frame, row, column)."""
+def describe_format(copy: Dataset, stored: Array) -> None:
+    """Set the Image Pixel module, but for the pixels, for values of (row, column) or (frame, row, column)."""
     bits = stored.dtype.itemsize * 8
     copy.SamplesPerPixel = 1
     copy.PhotometricInterpretation = "MONOCHROME2"
@@ -142,8 +184,14 @@ def describe_pixels(copy: Dataset, stored: Array) -> None:
     copy.BitsAllocated = copy.BitsStored = bits
     copy.HighBit = bits - 1
     copy.PixelRepresentation = int(np.issubdtype(stored.dtype, np.signedinteger))
-    copy.PixelData = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<")).tobytes()
+
+
+def add_pixels(copy: Dataset, stored: Array) -> Array:
+    """Set the pixels, native little endian, and return them."""
+    pixels = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<"))
+    copy.PixelData = pixels.tobytes()
     copy["PixelData"].VR = "OW"
+    return pixels
 
 
 def native_meta(SOPClassUID: str, SOPInstanceUID: str) -> FileMetaDataset:
@@ -176,6 +224,13 @@ def _decode_file(path: Path) -> tuple[Dataset, Array]:
         sentence = "The pixel data are not one grey integer value a pixel, or do not fit Rows and Columns."
         raise StudyRefused(sentence, code="pixel-format-not-supported")
     return dataset, _sign_extended(frames, dataset)
+
+
+def _header_of(dataset: Dataset) -> Dataset:
+    """Return what stands before the pixels, with the File Meta Information."""
+    header = dataset[:_FIRST_PIXELS]
+    header.file_meta = dataset.file_meta
+    return header
 
 
 def _sign_extended(frames: Array, dataset: Dataset) -> Array:

@@ -102,7 +102,7 @@ def _keep_order(path: Path, received_at: float) -> None:
 
 def assess_studies(workplace: Workplace) -> int:
     """Decide for every waiting study whether it is ready; returns how many became so, or may begin."""
-    ready, early = 0, dict[int, Hashable]()
+    ready, early, turns = 0, dict[int, Hashable](), list[float]()
     # A header that is not read yet may be of any study: all that is known is how things stood when that
     # instance came.
     unread_since = workplace.ledger.instances.oldest_unread_at()
@@ -110,6 +110,7 @@ def assess_studies(workplace: Workplace) -> int:
     waiting = workplace.ledger.jobs.waiting()
     for job in waiting:
         verdict = assess(workplace, job, known_until)
+        turns += [at for at in (verdict.begin_at, verdict.due_at) if at is not None]
         if verdict.may_begin and "sent_again" not in job.detail:
             early[job.id] = workplace.ledger.instances.content_mark(job.StudyInstanceUID)
         if verdict.ready and not _waits_for_fetch(workplace, job, verdict, unread=unread_since is not None):
@@ -129,9 +130,18 @@ def assess_studies(workplace: Workplace) -> int:
                 reason=verdict.reason,
             )
             ready += 1
+    _look_again(workplace, turns)
     workplace.views.keep_only({job.StudyInstanceUID for job in waiting})
     workplace.ahead.offer(early)
     return ready + len(workplace.ahead.candidates())
+
+
+def _look_again(workplace: Workplace, turns: Sequence[float]) -> None:
+    """Have the studies looked at again at the first of the times at which one of them may begin or is due."""
+    now = workplace.now()
+    coming = [at for at in turns if at > now]
+    if coming:
+        workplace.wake_at(min(coming))
 
 
 def assess(workplace: Workplace, job: Job, known_until: float) -> Readiness:

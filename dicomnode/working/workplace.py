@@ -24,7 +24,8 @@ class Workplace:
     """What the steps of the working side work with.
 
     `owner` names this process in leases; `now` is the clock, `make_uid` names transactions. `is_outdated`
-    says that the configuration was replaced meanwhile: what goes on and on ends then, and begins anew.
+    says that the configuration was replaced meanwhile: what goes on and on ends then, and begins anew. With
+    `wake_at` a step has itself called again at a time, if its timer is not due before.
     """
 
     config: Config
@@ -38,6 +39,7 @@ class Workplace:
     views: RememberedViews = field(default_factory=RememberedViews)
     ahead: Ahead = field(default_factory=Ahead)
     is_outdated: Callable[[], bool] = lambda: False
+    wake_at: Callable[[float], None] = lambda _time: None
 
 
 def rule_of(workplace: Workplace, job: Job) -> RuleChoice:

@@ -19,7 +19,7 @@ from pipeline.geometry import Affine, Grid, apply_affine, axial_affine, centre_l
 from pipeline.preprocess.extract_brain import Brain
 from pipeline.preprocess.header_fit import bound_gain
 from pipeline.preprocess.metric import ImagePair, evaluate, measuring_method
-from pipeline.preprocess.resample import plan_mask_grid, sample_gaussian_linear, sample_linear
+from pipeline.preprocess.resample import find_inside, plan_mask_grid, sample_gaussian_linear, sample_linear
 from pipeline.preprocess.threads import one_thread
 from pipeline.records import Finding, Volume
 
@@ -312,16 +312,7 @@ def _overlap(reference: Brain, moving: Brain, moving_image: Volume, link: Affine
     grid = grid_of(reference.mask)
     # The moving brain on the reference's voxels.
     moving_brain = sample_linear(moving.soft, grid, link) >= moving.threshold
-    # Each voxel of the reference's grid as an index of the moving image; half a voxel beyond its outer
-    # centres is its edge.
-    points = apply_affine(
-        np.linalg.inv(moving_image.affine) @ link @ grid.affine, np.argwhere(np.ones(grid.shape, bool))
-    )
-    covered = (
-        ((points >= -0.5) & (points <= np.array(moving_image.array.shape) - 0.5))
-        .all(axis=1)
-        .reshape(grid.shape)
-    )
+    covered = find_inside(moving_image, grid, link)
     reference_brain = (reference.mask.array > 0) & covered
     # Dice: twice what both share over the sum of the two.
     total = int(reference_brain.sum()) + int((moving_brain & covered).sum())

@@ -6,8 +6,10 @@ The resampling schemes that a manifest can name, and the grids that networks wor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK
 from scipy import ndimage
 
@@ -114,8 +116,39 @@ def sample_gaussian_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) 
     # An axis that becomes finer is not blurred.
     for axis, sigma in enumerate(sigmas):
         if sigma > 0:
-            array = ndimage.gaussian_filter1d(array, sigma, axis=axis, mode="nearest")
+            array = _blur(array, float(sigma), axis)
     return _interpolate(array, matrix, grid.shape)
+
+
+def find_inside(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> npt.NDArray[np.bool_]:
+    """Return which of the grid's voxel centres lie in the volume, half a voxel around its outer centres."""
+    outside = SimpleITK.Resample(
+        SimpleITK.Image([int(n) for n in volume.array.shape[::-1]], SimpleITK.sitkUInt8),
+        SimpleITK.Image([int(n) for n in grid.shape[::-1]], SimpleITK.sitkUInt8),
+        _index_transform(np.linalg.inv(volume.affine) @ link @ grid.affine),
+        SimpleITK.sitkNearestNeighbor,
+        1.0,
+        SimpleITK.sitkUInt8,
+    )
+    inside: npt.NDArray[np.bool_] = SimpleITK.GetArrayFromImage(outside) == 0
+    return inside
+
+
+def _blur(array: FloatArray, sigma: float, axis: int) -> FloatArray:
+    """Blur along one axis, on two cores: no line along it looks at another, so two halves are the whole."""
+    blurred = np.empty_like(array)
+    across = 1 if axis == 0 else 0
+    middle = array.shape[across] // 2
+    halves = [(slice(None),) * across + (half,) for half in (slice(middle), slice(middle, None))]
+
+    def blur(half: tuple[slice, ...]) -> None:
+        ndimage.gaussian_filter1d(array[half], sigma, axis=axis, output=blurred[half], mode="nearest")
+
+    with ThreadPoolExecutor(1, thread_name_prefix="blur") as other_core:
+        first = other_core.submit(blur, halves[0])
+        blur(halves[1])
+        first.result()
+    return blurred
 
 
 def _interpolate(array: FloatArray, matrix: Affine, shape: Shape) -> FloatArray:
@@ -125,16 +158,24 @@ def _interpolate(array: FloatArray, matrix: Affine, shape: Shape) -> FloatArray:
 
     The half voxel matters: without it the first and the last slice of a thick series would fade into nothing.
     """
-    # SimpleITK works on plain index space here; its indices run (column, row, slice).
-    transform = SimpleITK.AffineTransform(3)
-    transform.SetMatrix(matrix[2::-1, 2::-1].ravel().tolist())
-    transform.SetTranslation(matrix[2::-1, 3].tolist())
+    transform = _index_transform(matrix)
     source = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
     target = SimpleITK.Image([int(n) for n in shape[::-1]], SimpleITK.sitkUInt8)
     answer: FloatArray = SimpleITK.GetArrayFromImage(
         SimpleITK.Resample(source, target, transform, SimpleITK.sitkLinear, 0.0, SimpleITK.sitkFloat32)
     )
     return answer
+
+
+def _index_transform(matrix: Affine) -> SimpleITK.AffineTransform:
+    """Return a matrix of indices as SimpleITK's on plain index space.
+
+    Its indices run (column, row, slice).
+    """
+    transform = SimpleITK.AffineTransform(3)
+    transform.SetMatrix(matrix[2::-1, 2::-1].ravel().tolist())
+    transform.SetTranslation(matrix[2::-1, 3].tolist())
+    return transform
 
 
 SCHEMES: Mapping[str, Callable[[Volume, Grid, Affine], FloatArray]] = {

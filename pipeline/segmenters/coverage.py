@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pipeline.bundles.bundle import Bundle
 from pipeline.geometry import Grid
 from pipeline.journal import Journal
-from pipeline.preprocess.resample import IDENTITY, sample_linear
+from pipeline.preprocess.resample import IDENTITY, find_inside, sample_linear
 from pipeline.records import Finding, FloatArray
 from pipeline.segmenters.case import Answer, Case, Channels
 
@@ -26,13 +26,7 @@ SMALLEST_SHARE = 0.001
 
 def find_covered(case: Case, grid: Grid, role: str) -> npt.NDArray[np.bool_]:
     """Return the voxels of `grid` (slice, row, column) that lie in the field of view of one image."""
-    image = case.images[role]
-    # A volume of ones, sampled as the image is: 1 inside the field of view, less within half a voxel of its
-    # edge, 0 beyond.
-    reach = sample_linear(
-        image.with_array(np.ones(image.array.shape, np.float32)), grid, case.links.get(role, IDENTITY)
-    )
-    return reach > 1.0 - 1e-3
+    return find_inside(case.images[role], grid, case.links.get(role, IDENTITY))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 
 from dicomnode.errors import NodeError
 from dicomnode.fetch import pull, store_into
+from dicomnode.network import commitment_scp
 from dicomnode.network.association import Receiver
 from dicomnode.network.commitment_scp import CommitmentProvider
 from dicomnode.network.sender import send_files
@@ -149,8 +150,10 @@ def test_a_scanner_that_hangs_up_is_called_back(tmp_path: Path, scanner: Scanner
 
 
 def test_what_was_asked_before_a_restart_is_answered_after_it(
-    tmp_path: Path, scanner: Scanner, node: Node
+    tmp_path: Path, scanner: Scanner, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Nobody answers before the restart, so that a shorter wait changes nothing but the time.
+    monkeypatch.setattr(commitment_scp, "_PATIENCE_S", 0.5)
     uids = node.send(write_instances(tmp_path / "images", 2))
     node.stop()
     node.start(answering=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
 
 from dicomnode.compute import _SETTINGS, Compute
@@ -40,6 +43,16 @@ def outgrow_memory(number: int) -> int:
         kept.append(os.urandom(1 << 20) * 8)
         time.sleep(0.05)
     return len(kept) + number
+
+
+def get_arrays_anew(number: int) -> int:
+    """Return how many pages the process had to get for volumes that follow each other, per volume."""
+    before = 0
+    for volume in range(number + 1):
+        if volume == 1:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones((40, 512, 512), np.float32)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // number
 
 
 def sleep_for_ever(number: int) -> int:
@@ -128,6 +141,15 @@ def worker_processes() -> list[int]:
         for pid in listed.read_text().split()
     ]
     return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="these are settings of glibc")
+def test_a_worker_keeps_the_memory_of_one_volume_for_the_next(compute: Compute) -> None:
+    # 40 MiB are 10240 pages, 532 where the system gives out large ones. Dask's own settings have a worker get
+    # them anew for each volume.
+    pages = compute.run(get_arrays_anew, 10, name="study", limit_s=60, tick=lambda: None)
+
+    assert pages < 100
 
 
 def test_an_error_of_the_function_comes_back_whole(compute: Compute) -> None:

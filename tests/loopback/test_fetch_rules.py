@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from dicomnode import flow
 from dicomnode.compute import Compute
@@ -18,16 +19,43 @@ from dicomnode.ledger.shown import plain
 from dicomnode.network.association import Receiver
 from dicomnode.network.handlers import StoreRequest
 from dicomnode.network.sender import send_files
+from dicomnode.records import Role
 from dicomnode.settings.config import DestinationSettings, parse_config
 from dicomnode.simulator.archive import Archive
-from dicomnode.simulator.author import write_series
+from dicomnode.simulator.author import derive_uid, write_series
 from dicomnode.simulator.manners import Manners
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import SpoolWriter
-from tests.factories.head import head_series, head_study, study_uid
+from tests.factories.dicom import phantom_series
+from tests.factories.head import study_uid
 from tests.factories.ledger import new_ledger
 
 UID = study_uid("fetch")
+# What is looked at here are headers and counts: a few slices that still cover a head.
+GRIDS: dict[Role, tuple[tuple[int, int, int], tuple[float, float, float]]] = {
+    "t1": ((30, 24, 24), (5.5, 8.0, 8.0)),
+    "flair": ((24, 20, 20), (6.5, 9.0, 9.0)),
+}
+
+
+def head_series(role: Role, study: str, **author: Any) -> list[Dataset]:
+    shape, spacing_mm = GRIDS[role]
+    uid = study_uid(study)
+    frame = derive_uid(uid, "frame of reference")
+    number = list(GRIDS).index(role) + 1
+    return phantom_series(
+        role,
+        study_uid=uid,
+        frame_of_reference_uid=frame,
+        series_number=number,
+        shape=shape,
+        spacing_mm=spacing_mm,
+        **author,
+    ).instances
+
+
+def head_study(study: str, **author: Any) -> list[Dataset]:
+    return [instance for role in GRIDS for instance in head_series(role, study, **author)]
 
 
 class Bench:
@@ -104,10 +132,10 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 
 def files_of(
-    archive: Archive, folder: Path, role: str, study: str = "fetch", keep: bool = True
+    archive: Archive, folder: Path, role: Role, study: str = "fetch", keep: bool = True
 ) -> list[Path]:
     """Write a series; with `keep` the archive gets it too."""
-    files = write_series(head_series(role, study), folder / study / role)  # type: ignore[arg-type]
+    files = write_series(head_series(role, study), folder / study / role)
     if keep:
         put(archive, files)
     return files
@@ -116,7 +144,8 @@ def files_of(
 def test_a_study_without_its_t1_gets_it_from_the_pacs_before_it_is_worked_on(
     archive: Archive, tmp_path: Path
 ) -> None:
-    flair, t1 = (files_of(archive, tmp_path / "images", role) for role in ("flair", "t1"))
+    flair = files_of(archive, tmp_path / "images", "flair")
+    t1 = files_of(archive, tmp_path / "images", "t1")
     bench = Bench(tmp_path / "node", archive)
     bench.receive(flair)
     assert bench.step() == 0

@@ -67,7 +67,7 @@ def test_a_fault_of_a_page_is_told_without_its_words_and_the_next_is_answered(
 def test_silent_callers_do_not_keep_others_out_for_long(
     listener: MonitoringListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dicomnode.monitoring.listener._Handler.timeout", 0.5)
+    monkeypatch.setattr("dicomnode.monitoring.listener._Handler.timeout", 0.25)
     silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(30)]
     try:
         end, status = time.monotonic() + 20, 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,24 @@ def write(datasets: Sequence[Dataset], folder: Path) -> tuple[IndexedInstance, .
     return tuple(instances)
 
 
+@pytest.fixture(scope="module")
+def written(
+    cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[IndexedInstance, ...]]:
+    """Return the instances of a case by its name; each is written once."""
+    return functools.cache(lambda name: write(cases[name](name), tmp_path_factory.mktemp("case")))
+
+
 def described(selection: Selection, role: Any) -> str:
     return selection.by_role[role].summary.SeriesDescription if role in selection.by_role else ""
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_field_report_is_read_right(cases: dict[str, Case], name: str, tmp_path: Path) -> None:
+def test_a_field_report_is_read_right(
+    written: Callable[[str], tuple[IndexedInstance, ...]], name: str
+) -> None:
     t1, flair, present, absent = RIGHT[name]
-    instances = write(cases[name](name), tmp_path)
+    instances = written(name)
     selection = select_series(assemble(instances[0].header.StudyInstanceUID, instances), SelectionSettings())
     assert (described(selection, "t1"), described(selection, "flair")) == (t1, flair), selection.sentences()
     messages = " ".join(finding.message for finding in selection.findings)
@@ -70,9 +81,10 @@ def test_a_field_report_is_read_right(cases: dict[str, Case], name: str, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["philips_tof", "pre_and_post_gad", "t1_flair_no_timing_alone"])
-def test_the_chosen_series_become_the_volumes(cases: dict[str, Case], name: str, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    instances = write(cases[name](name), tmp_path / "images")
+def test_the_chosen_series_become_the_volumes(
+    written: Callable[[str], tuple[IndexedInstance, ...]], name: str, tmp_path: Path
+) -> None:
+    instances = written(name)
     task = StudyTask(
         instances[0].header.StudyInstanceUID, 1, instances, parse_config({"storage": {"root": str(tmp_path)}})
     )

@@ -82,13 +82,13 @@ class Node:
         flow.deliver_results(self.place)
         flow.confirm_results(self.place)
 
-    def step_until(self, what: Callable[[], bool], seconds: float = PATIENCE_S) -> float:
+    def step_until(self, what: Callable[[], bool], step_s: int = 10) -> float:
         """Step until it is so; return after how many seconds."""
-        for passed in range(0, int(seconds), 5):
+        for passed in range(0, PATIENCE_S, step_s):
             if what():
                 return passed
-            self.step(5)
-        raise AssertionError(f"not within {seconds} s: {plain(self.ledger.history.of_study(STUDY))}")
+            self.step(step_s)
+        raise AssertionError(f"not within {PATIENCE_S} s: {plain(self.ledger.history.of_study(STUDY))}")
 
     @property
     def job(self) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def test_a_clock_set_back_while_a_study_is_received(start: Callable[..., Node], 
         node.step(5)
         node.step(5)
 
-    waited_s = node.step_until(node.is_at("done"))
+    waited_s = node.step_until(node.is_at("done"), step_s=5)
 
     # As long as without: the quiet time counts from the last one.
     assert node.config.study.quiet_s - 15 <= waited_s <= node.config.study.quiet_s
@@ -287,10 +287,10 @@ def test_a_clock_that_goes_right_changes_nothing(start: Callable[..., Node]) -> 
     for number in range(1, 9):
         node.receive(number)
         node.step()
-    for second in range(0, 900, 5):
+    for second in range(0, 900, 10):
         node.archive_is_away = second < 300
         mended += flow.mend_times(node.place)
-        node.step(5)
+        node.step(10)
     assert (mended, node.job["state"]) == (0, "done")
 
 

@@ -137,6 +137,20 @@ def test_a_backlog_of_unread_headers_makes_no_half_study_ready(
     assert flow.assess_studies(bench.place) == 1
 
 
+def test_studies_are_looked_at_again_when_the_first_of_them_is_due(bench: Bench) -> None:
+    turns: list[float] = []
+    place = replace(bench.place, wake_at=turns.append)
+    bench.receive(1, "2.25.1", at=990.0)
+    bench.receive(2, "2.25.2", at=980.0)
+    flow.index_instances(place)
+
+    flow.assess_studies(place)
+    assert turns == [980.0 + place.config.study.quiet_s]
+    bench.now = turns[0]
+    assert flow.assess_studies(place) == 1
+    assert turns[1:] == [990.0 + place.config.study.quiet_s]
+
+
 def test_each_claim_has_a_holder_of_its_own(bench: Bench) -> None:
     bench.receive(1, "2.25.1", at=10.0)
     flow.index_instances(bench.place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from pydicom import config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
@@ -12,6 +14,7 @@ from pydicom.valuerep import validate_value
 from dicomnode.uids import is_uid
 
 
+@functools.lru_cache(4096)
 def is_legal(keyword: str, value: str) -> bool:
     """Return whether a text is empty or a value of its element's value representation (PS3.5 6.2)."""
     if not value:

@@ -7,6 +7,7 @@ that holds only what a result needs; raw headers are never handed on.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import pydicom
@@ -65,17 +66,45 @@ def read_header(path: Path) -> Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_instance(path) as file:
-                dataset = pydicom.dcmread(file, stop_before_pixels=True)
-            for keyword in (*IDENTITY_KEYWORDS, *_IMAGE):
-                dataset.get(keyword)
+                return _decode(pydicom.dcmread(file, stop_before_pixels=True))
     except (InvalidDicomError, OSError, ValueError, KeyError, EOFError) as problem:
-        raise StudyRefused(
-            "A source image could not be read again; send the study again.", code="source-unreadable"
-        ) from problem
+        raise _unreadable() from problem
+
+
+def _decode(dataset: Dataset) -> Dataset:
+    """Return the dataset, its elements decoded that a result may carry."""
+    for keyword in (*IDENTITY_KEYWORDS, *_IMAGE):
+        dataset.get(keyword)
     return dataset
 
 
-def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Dataset]:
+def take_header(path: Path, loaded_headers: Mapping[Path, Dataset] | None) -> Dataset:
+    """Return the header of a stored instance, read here unless it was read before.
+
+    Raises
+    ------
+    StudyRefused
+        The file cannot be read as DICOM.
+    """
+    if loaded_headers is None or path not in loaded_headers:
+        return read_header(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode(loaded_headers[path])
+    except (ValueError, KeyError, EOFError) as problem:
+        raise _unreadable() from problem
+
+
+def _unreadable() -> StudyRefused:
+    return StudyRefused(
+        "A source image could not be read again; send the study again.", code="source-unreadable"
+    )
+
+
+def read_source(
+    source: SourceSeries, volume: Volume | None = None, loaded_headers: Mapping[Path, Dataset] | None = None
+) -> list[Dataset]:
     """Return the repaired headers of a series in the order of its frames.
 
     There is one header per slice, or one multi-frame header.
@@ -87,6 +116,8 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
     ----------
     volume
         The volume that was made of it: settles spacing where the header does not.
+    loaded_headers
+        Headers that were read before, by file; the others are read.
 
     Raises
     ------
@@ -95,7 +126,7 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
         mosaic).
     """
     paths = list(dict.fromkeys(frame.path for frame in source.frames))
-    raw = [read_header(path) for path in paths]
+    raw = [take_header(path, loaded_headers) for path in paths]
     if len(raw) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in raw):
         by_path = dict(zip(paths, raw, strict=True))
         paths = [frame.path for frame in source.frames]
@@ -108,7 +139,8 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
             ),
             code="slices-not-frames",
         )
-    identity = repair_identity(raw[0])
+    # No element of a header is changed later on, so all of them may share these.
+    identity = single_values(repair_identity(raw[0]))
     headers = [_repair_image(header, identity) for header in raw]
     for header, original, path in zip(headers, raw, paths, strict=True):
         _repair_lossy(header, original, path)
@@ -125,13 +157,13 @@ def read_source(source: SourceSeries, volume: Volume | None = None) -> list[Data
 
 def repair_template(raw: Dataset) -> Dataset:
     """Return a header for a report that needs no geometry: identity, and which instance it is."""
-    return _repair_image(raw, repair_identity(raw))
+    return _repair_image(raw, single_values(repair_identity(raw)))
 
 
 def _repair_image(raw: Dataset, identity: Dataset) -> Dataset:
     header = Dataset()
     header.file_meta = raw.file_meta
-    header.update(single_values(identity))
+    header.update(identity)
     for keyword in _IMAGE:
         value = raw.get(keyword)
         if value is None or value == "":

@@ -5,6 +5,7 @@ Document, observer, image library, the words, and the model's own statement.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -238,7 +239,7 @@ def build_document(root: Dataset, plan: EncodingPlan, results: Sequence[Dataset]
     predecessor = choose_predecessor(plan) if plan.series.replaces else None
     dataset = _CLASSES[plan.form.report](
         evidence=[_as_mr(evidence[0]), *evidence[1:]],
-        content=root,
+        content=_ContentTree(root),
         series_instance_uid=provenance.uid(kind, "series"),
         series_number=context.settings.series_number_base + plan.series.number_offset,
         sop_instance_uid=_instance_uid(plan, predecessor),
@@ -264,6 +265,20 @@ def build_document(root: Dataset, plan: EncodingPlan, results: Sequence[Dataset]
         dataset.CodingSchemeIdentificationSequence = [_own_scheme()]
     freeze_document(dataset, provenance)
     return dataset
+
+
+class _ContentTree(Dataset):
+    """A content tree of which highdicom copies only the root, for its own use.
+
+    It copies and checks the whole tree again, for those who ask the document for `content`; nobody here does.
+    The document takes up the tree itself, and the gate reads that back.
+    """
+
+    def __deepcopy__(self, memo: dict[int, object] | None) -> Dataset:
+        """Return a copy of the root without the items below it."""
+        root = Dataset()
+        root.update({element.tag: element for element in self if element.keyword != "ContentSequence"})
+        return copy.deepcopy(root, memo)
 
 
 def _as_mr(header: Dataset) -> Dataset:

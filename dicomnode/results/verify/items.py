@@ -70,8 +70,12 @@ _OF_VALUE_TYPE: Mapping[str, tuple[str, ...]] = {
 
 def check_items(object_name: str, dataset: Dataset) -> None:
     """Refuse a result an item of which lacks a required value."""
-    for keyword, required in _ITEMS.items():
-        for item in dataset.get(keyword) or ():
+    for element in dataset:
+        required = _ITEMS.get(element.keyword)
+        if required is None:
+            continue
+        keyword = element.keyword
+        for item in element.value or ():
             _require(
                 object_name, keyword, item, (*required, *_OF_VALUE_TYPE.get(str(item.get("ValueType")), ()))
             )

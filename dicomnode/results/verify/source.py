@@ -26,6 +26,11 @@ IDENTITY = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
+_IMAGE = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +75,7 @@ def read_source_study(template: Path, sources: Sequence[SourceSeries] = ()) -> S
     ResultRejected
         A file cannot be read, is of another study, or is another image than it is taken for.
     """
-    first = _read(template)
+    first = _read(template, (*IDENTITY, *_IMAGE))
     study = _text(first, "StudyInstanceUID")
     instances = {} if sources else {_text(first, "SOPInstanceUID"): _describe(first)}
     for source in sources:
@@ -78,7 +83,7 @@ def read_source_study(template: Path, sources: Sequence[SourceSeries] = ()) -> S
         for frame in source.frames:
             names.setdefault(frame.path, set()).add(frame.SOPInstanceUID)
         for path, uids in names.items():
-            dataset = first if path == template else _read(path)
+            dataset = first if path == template else _read(path, _IMAGE)
             if _text(dataset, "StudyInstanceUID") != study:
                 raise ResultRejected("the source's images are of different studies")
             if uids != {_text(dataset, "SOPInstanceUID")}:
@@ -95,13 +100,14 @@ def texts_of(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     return texts if any(text.strip("^= ") for text in texts) else ()
 
 
-def _read(path: Path) -> Dataset:
+def _read(path: Path, keywords: Sequence[str]) -> Dataset:
+    """Return these elements of a file, and no others; all of it before the pixels is walked through."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
             # Values are decoded when they are first asked for.
-            for keyword in IDENTITY:
+            for keyword in keywords:
                 dataset.get(keyword)
     except Exception as problem:  # noqa: BLE001  pydicom fails in many ways on odd headers, all alike to us
         raise ResultRejected(

@@ -22,8 +22,10 @@ from dicomnode.spool.journal.segment import Acknowledged
 log = structlog.get_logger()
 
 _AT_ONCE = 64
-# Filing begins when nothing has come for so long, or when the oldest has waited for so long.
+# Filing begins when nothing has come for so long, or when the oldest has waited for so long: less long while
+# they come so slowly that no whole batch waits.
 _CALM_S = 0.02
+_SOON_S = 0.15
 _LATEST_S = 0.5
 _LONGEST_LAG_S = 5.0
 _PATIENCE_S = 20.0
@@ -115,7 +117,8 @@ class Backlog:
             elif not self._queue and not self.is_stopping:
                 self._gate.wait(None if is_idle else _LOOK_S)
             while self._queue and not self.is_stopping and not self._hurried:
-                due_at = min(self._newest_at + _CALM_S, self._queue[0][0] + _LATEST_S)
+                longest_s = _SOON_S if len(self._queue) < _AT_ONCE else _LATEST_S
+                due_at = min(self._newest_at + _CALM_S, self._queue[0][0] + longest_s)
                 if (remaining_s := due_at - self._clock()) <= 0:
                     break
                 self._gate.wait(remaining_s)

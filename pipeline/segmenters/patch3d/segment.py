@@ -59,11 +59,16 @@ def resample_channels(
     A channel that is not given is all zeros, which the network was trained for.
     """
     array = np.zeros((len(bundle.channels), *grid.shape), np.float32)
-    for number, channel in enumerate(bundle.channels):
-        if channel in images:
-            array[number] = apply_resampling(
-                bundle.preprocess.resample, images[channel], grid, links.get(channel, IDENTITY)
-            )
+
+    def resample(number: int) -> None:
+        channel = bundle.channels[number]
+        array[number] = apply_resampling(
+            bundle.preprocess.resample, images[channel], grid, links.get(channel, IDENTITY)
+        )
+
+    present = [number for number, channel in enumerate(bundle.channels) if channel in images]
+    with ThreadPoolExecutor(max(1, len(present)), thread_name_prefix="resample") as cores:
+        list(cores.map(resample, present))
     parameters = {
         "scheme": bundle.preprocess.resample,
         "shape": list(grid.shape),

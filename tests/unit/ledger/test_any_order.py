@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dicomnode.errors import LeaseLost, NodeError, StateError
-from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import Delivery, Job
 from dicomnode.states import DeliveryState
-from tests.factories.ledger import STUDY, LedgerStory, header, received, release_owner, sqlite_url
+from tests.factories.ledger import STUDY, LedgerStory, header, new_ledger, received, release_owner
 
 OWNERS = st.sampled_from(["work:1", "work:2"])
 LEASE_S = 5.0
@@ -26,7 +25,7 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.ledger = Ledger.open(sqlite_url(Path(self.folder.name)))
+        self.ledger = new_ledger(Path(self.folder.name))
         self.story = LedgerStory(self.ledger)
         self.connection = sqlite3.connect(Path(self.folder.name) / "ledger.sqlite3")
         self.clock = 100.0

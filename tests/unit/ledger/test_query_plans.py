@@ -16,7 +16,7 @@ from dicomnode.ledger.listing import Cursor, StudyFilter
 from dicomnode.ledger.schema import metadata
 from dicomnode.records import AssociationNews, Conclusion
 from dicomnode.states import DeliveryState, JobState, Outcome
-from tests.factories.ledger import STUDY, header, received, sqlite_url
+from tests.factories.ledger import STUDY, header, new_ledger, received
 
 # One row a destination, or a sender: they do not grow with what is received.
 SMALL = {"offers", "senders", "figures"}
@@ -44,7 +44,7 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger.open(sqlite_url(tmp_path))
+    ledger = new_ledger(tmp_path)
     for number in range(1, 5):
         ledger.instances.add(received(number))
     for instance_id, _ in ledger.instances.unindexed(10):

@@ -1,4 +1,4 @@
-"""Bundles of known answer, made once."""
+"""Bundles of known answer, a head and what the pipeline answers on it: made once, and not to be written to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import pytest
 import SimpleITK
 
 from pipeline.plan import Recipe
+from pipeline.records import PipelineResult, Volume
+from pipeline.run import run_pipeline
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle
+from tests.factories.volumes import AXIAL, draw_head, grid_affine
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +23,7 @@ def known_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe(known_models: Path) -> Recipe:
     from pipeline.segmenters.families import find_bundle
 
@@ -30,6 +33,24 @@ def recipe(known_models: Path) -> Recipe:
         bias_correction=False,
         require_head=False,
     )
+
+
+@pytest.fixture(scope="session")
+def flair() -> Volume:
+    """The head with its two lesions, on as few voxels as show them."""
+    shape = (34, 66, 54)
+    volume = draw_head(shape, grid_affine(shape, (4.4, 2.8, 2.8), directions=AXIAL))
+    volume.array.setflags(write=False)
+    return volume
+
+
+@pytest.fixture(scope="session")
+def plain_result(flair: Volume, recipe: Recipe) -> PipelineResult:
+    """What the network of known answer finds in that head."""
+    result = run_pipeline({"flair": flair}, recipe)
+    for volume in (result.labels, result.probability, result.brain_mask):
+        volume.array.setflags(write=False)
+    return result
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pipeline.segmenters import families
 from pipeline.segmenters.patch3d import segment as patch3d
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.steps import logged
-from tests.factories.volumes import AXIAL, FRAME, SAGITTAL, draw_head, grid_affine
+from tests.factories.volumes import FRAME, SAGITTAL, draw_head, grid_affine
 
 KEY = "ab" * 32
 
@@ -27,11 +27,6 @@ KEY = "ab" * 32
 @pytest.fixture
 def cache(tmp_path: Path) -> StepCache:
     return StepCache(tmp_path / "cache", 10**8)
-
-
-@pytest.fixture(scope="module")
-def flair() -> Volume:
-    return draw_head((44, 84, 70), grid_affine((44, 84, 70), (3.4, 2.2, 2.2), directions=AXIAL))
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,10 @@ import pytest
 from pipeline.errors import BundleError
 from pipeline.inference.passes import average_passes, mirrorings
 from pipeline.plan import Recipe
-from pipeline.records import Volume
+from pipeline.records import PipelineResult, Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.families import load_bundle, read_manifest
 from tests.factories.onnx import known_lesion_bundle, lesion_manifest, write_manifest
-from tests.factories.volumes import AXIAL, draw_head, grid_affine
 
 RAMP = np.broadcast_to(np.arange(4, dtype=np.float32), (1, 2, 3, 4)) / 4
 
@@ -47,23 +46,17 @@ def test_networks_vote_beside_each_other() -> None:
     assert maps[1, 0, 0].tolist() == [0.0, 0.0, 0.5, 0.5]
 
 
-@pytest.fixture(scope="module")
-def flair() -> Volume:
-    shape, spacing = (44, 84, 70), (3.4, 2.2, 2.2)
-    return draw_head(shape, grid_affine(shape, spacing, directions=AXIAL))
-
-
-def test_a_network_that_answers_once_leaves_no_agreement(flair: Volume, recipe: Recipe) -> None:
-    assert run_pipeline({"flair": flair}, recipe).agreement is None
+def test_a_network_that_answers_once_leaves_no_agreement(plain_result: PipelineResult) -> None:
+    assert plain_result.agreement is None
 
 
 def test_mirrored_passes_leave_an_agreement_on_the_reference_grid(
-    flair: Volume, recipe: Recipe, tmp_path: Path
+    flair: Volume, recipe: Recipe, plain_result: PipelineResult, tmp_path: Path
 ) -> None:
     known_lesion_bundle(tmp_path, window__mirror_axes=[2])
     mirrored = dataclasses.replace(recipe, lesion=load_bundle(tmp_path / "known-lesion" / "0.1.0"))
 
-    plain, result = run_pipeline({"flair": flair}, recipe), run_pipeline({"flair": flair}, mirrored)
+    result = run_pipeline({"flair": flair}, mirrored)
 
     # This network looks at single voxels, so that both passes say the same, to the bit.
     assert result.agreement is not None
@@ -72,7 +65,7 @@ def test_mirrored_passes_leave_an_agreement_on_the_reference_grid(
     assert result.agreement.array.dtype == np.float32
     assert result.agreement.array[result.labels.array > 0].mean() > 0.8
     assert result.agreement.array[result.probability.array < 0.1].max() < 0.5
-    assert np.array_equal(plain.labels.array, result.labels.array)
+    assert np.array_equal(plain_result.labels.array, result.labels.array)
 
 
 @pytest.mark.parametrize("axes", [[3], [0, 0], [True], "0"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from pipeline.errors import BundleError
 from pipeline.geometry import Grid, axial_affine, grid_of, index_to_lps
 from pipeline.preprocess.resample import (
     apply_resampling,
+    find_inside,
     plan_covering_grid,
     plan_mask_grid,
     sample_gaussian_linear,
@@ -116,3 +118,38 @@ def test_the_network_s_grid_is_centred_on_the_brain_s_box() -> None:
     assert middle == pytest.approx(index_to_lps(mask.affine, (6.5, 15.5, 24.0)))
     # 27 mm wide does not fit into 20 mm: the grid grows and is tiled.
     assert small.shape == (10, 12, 14)
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 7), (1, 12, 5), (6, 1, 1)])
+def test_two_cores_blur_as_one_does_to_the_bit(shape: tuple[int, int, int]) -> None:
+    array = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    volume = Volume(array, np.diag([1.0, 1.0, 1.0, 1.0]), "1.2.3")
+    grid = Grid(shape, np.diag([3.0, 2.5, 4.0, 1.0]), "1.2.3")
+
+    on_two = sample_gaussian_linear(volume, grid)
+
+    blurred = array
+    for axis, ratio in enumerate((3.0, 2.5, 4.0)):
+        sigma = 0.42 * np.sqrt(ratio**2 - 1)
+        blurred = ndimage.gaussian_filter1d(blurred, sigma, axis=axis, mode="nearest")
+    assert sample_linear(volume.with_array(blurred), grid).tobytes() == on_two.tobytes()
+
+
+def test_what_lies_inside_is_where_a_volume_of_ones_is_one() -> None:
+    random = np.random.default_rng(2)
+    for _ in range(20):
+        affine, link = np.eye(4), np.eye(4)
+        affine[:3, :3] = np.linalg.qr(random.normal(size=(3, 3)))[0] * random.uniform(0.5, 4, 3)
+        link[:3, :3] = np.linalg.qr(random.normal(size=(3, 3)))[0]
+        link[:3, 3] = random.uniform(-9, 9, 3)
+        ones = Volume(np.ones((9, 14, 11), np.float32), affine, "1.2.3")
+        middle = np.linalg.inv(link) @ affine @ (4, 6.5, 5, 1)
+        grid_affine = np.diag([1.5, 2.0, 2.5, 1.0])
+        grid_affine[:3, 3] = middle[:3] - grid_affine[:3, :3] @ (7, 8, 9)
+        grid = Grid((15, 17, 19), grid_affine, "1.2.3")
+
+        inside = find_inside(ones, grid, link)
+
+        assert inside.any()
+        assert not inside.all()
+        assert (inside == (sample_linear(ones, grid, link) > 0.999)).all()

@@ -21,7 +21,7 @@ from pipeline.errors import (
 from pipeline.geometry import apply_affine, same_grid
 from pipeline.journal import Journal
 from pipeline.plan import Recipe
-from pipeline.records import Volume
+from pipeline.records import PipelineResult, Volume
 from pipeline.run import run_pipeline
 from pipeline.segmenters.case import Case
 from pipeline.segmenters.families import load_bundle
@@ -34,11 +34,6 @@ STEPS = [
     "check_inputs", "reorient", "extract_brain", "register", "judge_head", "judge_quality", "resample", "correct_bias", "normalise", "infer", "to_source_grid",
     "find_lesions", "measure",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def flair() -> Volume:
-    return draw_head(SHAPE, grid_affine(SHAPE, SPACING, directions=AXIAL))
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +57,8 @@ def test_every_step_is_recorded_with_its_time(flair: Volume, recipe: Recipe) -> 
     assert pickle.loads(pickle.dumps(result)).threshold == result.threshold
 
 
-def test_the_table_and_the_label_map_agree(flair: Volume, recipe: Recipe) -> None:
-    result = run_pipeline({"flair": flair}, recipe)
+def test_the_table_and_the_label_map_agree(plain_result: PipelineResult) -> None:
+    result = plain_result
 
     totals = {each.name: each.value for each in result.measurements}
     voxel_ml = np.prod(SPACING) / 1000
@@ -100,15 +95,16 @@ def test_a_healthy_head_is_an_answer_too(recipe: Recipe) -> None:
     assert {each.name: each.value for each in result.measurements}["total_volume"] == 0
 
 
-def test_the_operator_s_threshold_and_minimum_are_obeyed(flair: Volume, recipe: Recipe) -> None:
+def test_the_operator_s_threshold_and_minimum_are_obeyed(
+    flair: Volume, recipe: Recipe, plain_result: PipelineResult
+) -> None:
     strict = run_pipeline(
         {"flair": flair}, dataclasses.replace(recipe, threshold=0.85, minimum_volume_mm3=4000.0)
     )
-    plain = run_pipeline({"flair": flair}, recipe)
 
     assert strict.threshold == 0.85
     assert len(strict.lesions) == 1
-    assert strict.lesions[0].voxel_count < plain.lesions[0].voxel_count
+    assert strict.lesions[0].voxel_count < plain_result.lesions[0].voxel_count
     assert logged(strict, "find_lesions")["dropped"] == 1
 
 
@@ -149,9 +145,9 @@ def test_a_lesion_that_the_network_is_nowhere_sure_of_is_dropped_from_the_mask_o
     assert np.array_equal(dropped.labels.array > 0, kept.probability.array > 0.9)
 
 
-def test_what_is_missing_is_remarked(flair: Volume, t1: Volume, recipe: Recipe) -> None:
-    codes = {role: {finding.code for finding in run_pipeline(inputs, recipe).findings} for role, inputs in
-             (("flair", {"flair": flair}), ("t1", {"t1": t1}))}  # fmt: skip
+def test_what_is_missing_is_remarked(t1: Volume, recipe: Recipe, plain_result: PipelineResult) -> None:
+    results = {"flair": plain_result, "t1": run_pipeline({"t1": t1}, recipe)}
+    codes = {role: {finding.code for finding in result.findings} for role, result in results.items()}
 
     assert "no-t1" in codes["flair"]
     assert "no-flair" in codes["t1"]

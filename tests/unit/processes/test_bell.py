@@ -69,7 +69,7 @@ def test_news_waits_for_the_ledger_and_each_listed_instance_rings() -> None:
 
 def test_a_timer_that_is_woken_while_it_runs_runs_once_more() -> None:
     triggered, waker = list[str](), Waker()
-    waker.attach(triggered.append, {"index": 1, "answer": 2})
+    waker.attach(lambda name, _at: triggered.append(name), {"index": 1, "answer": 2})
     waker.wake("index", "answer")
     assert triggered == ["index", "answer"]
     with waker.run("index"), waker.run("answer"):

@@ -19,6 +19,7 @@ from dicomnode.errors import ConfigError
 from dicomnode.processes import schedule
 from dicomnode.processes.lookout import Lookout
 from dicomnode.processes.schedule import CurrentWorkplace, catch_up, start_schedule
+from dicomnode.processes.waker import Waker
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from tests.factories.ledger import LedgerStory, new_ledger
@@ -41,6 +42,23 @@ def test_a_clock_that_is_set_back_does_not_stop_the_timers() -> None:
         assert catch_up(scheduler, now) == 1
         assert ran.wait(5)
         assert timer.next_run_time < now + timedelta(minutes=1)
+    finally:
+        scheduler.shutdown()
+
+
+def test_a_timer_is_woken_at_a_time_unless_it_runs_before() -> None:
+    scheduler, waker = BackgroundScheduler(timezone="UTC"), Waker()
+    timer = scheduler.add_job(print, "interval", seconds=600, id="count")
+    scheduler.start(paused=True)
+    try:
+        schedule._attach(waker, scheduler, [])
+        now = datetime.now(UTC)
+        waker.wake_at("count", (now + timedelta(seconds=900)).timestamp())
+        assert timedelta(seconds=500) < timer.next_run_time - now < timedelta(seconds=700)
+
+        waker.wake_at("count", (now + timedelta(seconds=60)).timestamp())
+
+        assert abs(timer.next_run_time - now - timedelta(seconds=60)) < timedelta(seconds=1)
     finally:
         scheduler.shutdown()
 

@@ -47,6 +47,12 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
     return answered_study(tmp_path_factory.mktemp("study"))
 
 
+@pytest.fixture(scope="module")
+def proven(answered: Answered) -> dict[str, Dataset]:
+    """The objects without a remark, by kind; tests read them and change none."""
+    return answer(answered)
+
+
 @pytest.mark.parametrize(
     "study",
     [
@@ -132,8 +138,8 @@ def test_another_process_gives_the_same_bytes(answered: Answered, tmp_path: Path
     assert len(runs[0]) > 100
 
 
-def test_every_segment_says_who_drew_it(answered: Answered) -> None:
-    seg = answer(answered)["seg"]
+def test_every_segment_says_who_drew_it(proven: dict[str, Dataset]) -> None:
+    seg = proven["seg"]
     segments = seg.SegmentSequence
 
     assert [item.SegmentLabel for item in segments] == ["1 Left, 6.3 ml", "2 Right, 2.2 ml"]
@@ -149,8 +155,8 @@ def test_every_segment_says_who_drew_it(answered: Answered) -> None:
     assert "not for primary diagnosis" in seg.SeriesDescription
 
 
-def test_each_network_is_named_as_equipment_and_the_observer_agrees(answered: Answered) -> None:
-    for dataset in answer(answered).values():
+def test_each_network_is_named_as_equipment_and_the_observer_agrees(proven: dict[str, Dataset]) -> None:
+    for dataset in proven.values():
         ours = [item for item in dataset.ContributingEquipmentSequence if "DeviceUID" in item]
 
         assert [item.ManufacturerModelName for item in ours] == [model.name for model in MODELS]
@@ -161,8 +167,8 @@ def test_each_network_is_named_as_equipment_and_the_observer_agrees(answered: An
     assert observer["121014"] == ours[0].Manufacturer
 
 
-def test_the_dates_are_those_of_the_job(answered: Answered) -> None:
-    for dataset in answer(answered).values():
+def test_the_dates_are_those_of_the_job(proven: dict[str, Dataset]) -> None:
+    for dataset in proven.values():
         assert {dataset.ContentDate, dataset.SeriesDate, dataset.InstanceCreationDate} == {
             dataset.ContentDate
         }
@@ -193,8 +199,8 @@ def test_more_lesions_than_segments_share_the_last_one_and_the_report_says_so(tm
     assert count_merged(answered.result, 4) == 0
 
 
-def test_the_report_measures_each_lesion_and_the_whole(answered: Answered) -> None:
-    report = answer(answered)["sr"]
+def test_the_report_measures_each_lesion_and_the_whole(proven: dict[str, Dataset]) -> None:
+    report = proven["sr"]
     groups = [item for item in walk_content(report) if concept(item) == "125007"]
     named = [[concept(item) for item in group.ContentSequence if item.ValueType == "NUM"] for group in groups]
 
@@ -263,8 +269,8 @@ def test_findings_of_a_part_of_the_input_are_said_to_be_partial(answered: Answer
     assert answers(report, "111017") == {"111244"}
 
 
-def test_a_lesion_on_the_right_is_told_by_its_side(answered: Answered) -> None:
-    told = texts(answer(answered)["sr"])
+def test_a_lesion_on_the_right_is_told_by_its_side(proven: dict[str, Dataset]) -> None:
+    told = texts(proven["sr"])
 
     # The larger lesion lies left, posterior and high; the other right and anterior.
     assert any("Centres in mm: 1: L 30, P 20, H 21; 2: R 34, A 28, H 9." in text for text in told)

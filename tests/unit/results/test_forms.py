@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,10 +64,18 @@ def answer(answered: Answered, second: Volume | None = None) -> tuple[EncodedRes
     return results
 
 
+@pytest.fixture(scope="module")
+def answer_in(answered: Answered, second: Volume) -> Callable[[str], tuple[EncodedResult, ...]]:
+    """Return the proven answer in one of FORMS; each is built once."""
+    return functools.cache(lambda name: answer(in_forms(answered, FORMS[name]), second))
+
+
 @pytest.mark.parametrize("name", FORMS)
-def test_each_form_is_proven_from_its_bytes(answered: Answered, second: Volume, name: str) -> None:
+def test_each_form_is_proven_from_its_bytes(
+    answer_in: Callable[[str], tuple[EncodedResult, ...]], name: str
+) -> None:
     form = FORMS[name]
-    results = answer(in_forms(answered, form), second)
+    results = answer_in(name)
 
     sent = {item.kind: item.SOPClassUID for item in results if item.kind in form.kinds}
     assert sent == {form.kind_of(part): sop_class for part, sop_class in classes_of(form).items()}  # type: ignore[arg-type]
@@ -138,8 +147,10 @@ def test_a_refusal_comes_in_the_class_that_is_taken(answered: Answered) -> None:
     ]
 
 
-def test_the_outlines_on_the_t1_lie_where_the_link_says(answered: Answered, second: Volume) -> None:
-    results = answer(in_forms(answered, FORMS["t1"]), second)
+def test_the_outlines_on_the_t1_lie_where_the_link_says(
+    answered: Answered, second: Volume, answer_in: Callable[[str], tuple[EncodedResult, ...]]
+) -> None:
+    results = answer_in("t1")
     seg = read_back(next(item for item in results if item.kind == "seg-t1"))
     first = read_back(next(item for item in results if item.kind == "seg"))
 
@@ -189,19 +200,22 @@ def mirrored(dataset: Dataset) -> None:
     ],
 )
 def test_a_wrong_object_of_any_form_does_not_leave(
-    answered: Answered, second: Volume, name: str, part: Any, fault: Callable[[Dataset], None], words: str
+    answered: Answered,
+    second: Volume,
+    answer_in: Callable[[str], tuple[EncodedResult, ...]],
+    name: str,
+    part: Any,
+    fault: Callable[[Dataset], None],
+    words: str,
 ) -> None:
     study = in_forms(answered, FORMS[name])
     kind = FORMS[name].kind_of(part)
-    results = []
-    for item in answer(study, second):
-        dataset = read_back(item)
-        if item.kind == kind:
-            fault(dataset)
-        results.append(encode(item.kind, dataset))
+    dataset = read_back(next(item for item in answer_in(name) if item.kind == kind))
+    fault(dataset)
+    results = tuple(encode(kind, dataset) if item.kind == kind else item for item in answer_in(name))
 
     with pytest.raises(ResultRejected, match=words):
-        verify_answer(tuple(results), study.context, study.volume, study.result, second)
+        verify_answer(results, study.context, study.volume, study.result, second)
 
 
 def test_a_missing_or_unasked_object_is_seen(answered: Answered) -> None:

@@ -31,11 +31,12 @@ from dicomnode.spool.journal.record import (
     record_bytes,
 )
 from dicomnode.spool.journal.replay import Replayed, replay_journal
-from dicomnode.spool.journal.segment import Segment
+from dicomnode.spool.journal.segment import Acknowledged, Segment
 from dicomnode.spool.journal.spool import JournalSpool
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.recover import rebuild_ledger
 from dicomnode.spool.writer import SpoolWriter
+from tests.factories.ledger import received
 
 SEGMENT_BYTES = 128 * 1024
 NOTHING = Replayed(0, (), 0)
@@ -605,6 +606,28 @@ def test_an_acknowledgement_waits_while_the_ledger_is_far_behind(
     journal.start(Rows().list_all)
     write(journal, 1)
     journal.close()
+
+
+@pytest.mark.parametrize(("waiting", "left_at_s"), [(backlog_module._AT_ONCE - 1, 0.15), (200, 0.5)])
+def test_what_comes_slowly_is_filed_sooner_than_what_pours_in(waiting: int, left_at_s: float) -> None:
+    now_s = 0.0
+    backlog = backlog_module.Backlog(lambda: now_s)
+    for _ in range(waiting):
+        backlog.add(Acknowledged(received(1)))
+    gate = backlog._gate
+
+    def wait(seconds: float) -> bool:
+        nonlocal now_s
+        # Meanwhile the next image has come: it is never calm.
+        now_s += min(seconds, 0.01)
+        backlog._newest_at = now_s
+        return True
+
+    gate.wait = wait  # type: ignore[method-assign, assignment]
+    batch = backlog.next_batch(is_idle=False)
+
+    assert len(batch) == min(waiting, backlog_module._AT_ONCE)
+    assert now_s == pytest.approx(left_at_s)
 
 
 def test_work_reads_the_journal_unless_receive_runs_and_has(layout: SpoolLayout, tmp_path: Path) -> None:

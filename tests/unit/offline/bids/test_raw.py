@@ -49,9 +49,9 @@ def write_study(
         write_series(series.instances, folder / role)
 
 
-@pytest.fixture
-def studies(tmp_path: Path) -> Path:
-    folder = tmp_path / "dicom"
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dicom")
     write_study(folder / "later", "1.2.840.1", JANE, "20250630")
     write_study(folder / "first", "1.2.840.2", JANE, "20240630")
     write_study(folder / "other", "1.2.840.3", JOHN, "20240101", roles=("flair",))
@@ -159,11 +159,13 @@ def test_one_bad_study_does_not_stop_the_others_and_a_later_run_goes_on(
     tmp_path: Path, studies: Path, convert: Callable[..., list[dict[str, str]]]
 ) -> None:
     hole = sorted((studies / "other" / "flair").iterdir())[12]
-    kept = hole.read_bytes()
+    content = hole.read_bytes()
     hole.unlink()
 
-    first = {row["study"]: row for row in convert(exit_code=1)}
-    hole.write_bytes(kept)
+    try:
+        first = {row["study"]: row for row in convert(exit_code=1)}
+    finally:
+        hole.write_bytes(content)
     second = {row["study"]: row for row in convert()}
     third = {row["study"]: row["outcome"] for row in convert("--overwrite")}
 

@@ -21,14 +21,6 @@ from pipeline.segmenters.triplanar.segment import Crop, in_slices
 from tests.factories.families import BRIGHT, NEVER, PROPOSAL, write_ensemble, write_proposal, write_triplanar
 from tests.factories.onnx import known_lesion_bundle
 from tests.factories.steps import logged
-from tests.factories.volumes import AXIAL, draw_head, grid_affine
-
-SHAPE, SPACING = (34, 66, 54), (4.4, 2.8, 2.8)
-
-
-@pytest.fixture(scope="module")
-def flair() -> Volume:
-    return draw_head(SHAPE, grid_affine(SHAPE, SPACING, directions=AXIAL))
 
 
 @pytest.fixture
@@ -51,13 +43,11 @@ def _planes(axial: float, coronal: float, sagittal: float) -> dict[str, float]:
 
 
 def test_two_planes_of_three_decide_and_the_share_is_kept(
-    run: Any, flair: Volume, recipe: Recipe, tmp_path: Path
+    run: Any, plain_result: PipelineResult, tmp_path: Path
 ) -> None:
-    plain = run_pipeline({"flair": flair}, recipe)
-
     result = run(write_triplanar(tmp_path, _planes(BRIGHT, NEVER, BRIGHT)))
 
-    assert np.array_equal(result.labels.array, plain.labels.array)
+    assert np.array_equal(result.labels.array, plain_result.labels.array)
     assert result.agreement is not None
     share = result.agreement.array[result.labels.array > 0]
     assert share.max() == pytest.approx(2 / 3)
@@ -90,14 +80,12 @@ def test_a_plane_votes_at_its_own_threshold(run: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("proposal", "coarse"), [(BRIGHT, NEVER), (NEVER, BRIGHT), (BRIGHT, BRIGHT)])
 def test_regions_hold_what_the_whole_brain_pass_finds(
-    proposal: float, coarse: float, run: Any, flair: Volume, recipe: Recipe, tmp_path: Path
+    proposal: float, coarse: float, run: Any, plain_result: PipelineResult, tmp_path: Path
 ) -> None:
-    plain = run_pipeline({"flair": flair}, recipe)
-
     result = run(write_proposal(tmp_path, proposal=proposal, coarse=coarse))
 
     if coarse == BRIGHT:
-        assert _dice(result.labels, plain.labels) > 0.98
+        assert _dice(result.labels, plain_result.labels) > 0.98
         assert len(result.lesions) == 2
     else:
         # Of a group of slices only the most frequent rectangle is looked at: by the published rule the second lesion is lost.
@@ -142,13 +130,11 @@ def test_an_ensemble_of_two_that_disagree(run: Any, tmp_path: Path) -> None:
 
 
 def test_an_ensemble_that_agrees_answers_as_its_members(
-    run: Any, flair: Volume, recipe: Recipe, tmp_path: Path
+    run: Any, plain_result: PipelineResult, tmp_path: Path
 ) -> None:
-    plain = run_pipeline({"flair": flair}, recipe)
-
     result = run(write_ensemble(tmp_path, _members(tmp_path, second=BRIGHT), "vote"))
 
-    assert _dice(result.labels, plain.labels) > 0.99
+    assert _dice(result.labels, plain_result.labels) > 0.99
     assert result.agreement.array.max() == 1
 
 
@@ -336,13 +322,11 @@ def test_a_member_that_was_not_trained_for_the_images_is_not_asked(
 
 
 def test_the_first_fitting_member_answers_alone(
-    run: Any, flair: Volume, recipe: Recipe, tmp_path: Path
+    run: Any, plain_result: PipelineResult, tmp_path: Path
 ) -> None:
-    plain = run_pipeline({"flair": flair}, recipe)
-
     result = run(write_ensemble(tmp_path, _members_by_input(tmp_path, flair=BRIGHT), "first"))
 
-    assert len(result.lesions) == len(plain.lesions) > 0
+    assert len(result.lesions) == len(plain_result.lesions) > 0
     assert logged(result, "combine_members")["members"] == ["known-flair/0.1.0"]
 
 

@@ -26,6 +26,7 @@ def blocks(channels: int, shape: tuple[int, ...]) -> Array:
     return patch[:, : shape[0], : shape[1], : shape[2]].astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_shipped_networks_answer_alike(repo_root: Path) -> None:
     # An ensemble has no graphs of its own: it asks other bundles.
