@@ -99,8 +99,9 @@ class Instances:
         # A million of them need no room at once.
         paths = select(instances.c.path).where(below).order_by(instances.c.path)
         with self._database.read() as connection:
-            for rows in connection.execution_options(yield_per=_PATHS_AT_ONCE).execute(paths).partitions():
-                yield from (path for (path,) in rows)
+            streaming = connection.execution_options(yield_per=_PATHS_AT_ONCE)
+            for partition in streaming.execute(paths).scalars().partitions():
+                yield from partition
 
     def unindexed(self, limit: int) -> list[tuple[int, ReceivedInstance]]:
         """Return instances whose header has not been read, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from dicomnode.records import Finding, SourceSeries
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import read_back
 from dicomnode.settings.config import parse_config
+from dicomnode.spool.layout import SpoolLayout
 from dicomnode.states import Outcome
 from dicomnode.study.choice import ChosenSeries, Selection
 from pipeline.plan import Recipe, make_plan
@@ -128,3 +130,25 @@ def test_finding_nothing_is_called_what_the_report_calls_it(
 def test_nothing_is_absent_where_no_flair_was_used() -> None:
     nothing = cast("PipelineResult", SimpleNamespace(lesions=(), findings=(), measurements=(), used=("t1",)))
     assert judge(nothing, ()) is Outcome.UNDETERMINED
+
+
+def test_a_sheet_that_cannot_be_drawn_costs_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    def draw(*_solved: object) -> bytes:
+        goes_on.wait(60)
+        raise ValueError("no slice to draw")
+
+    monkeypatch.setattr(answer, "montage_png", draw)
+    solved = SimpleNamespace(reference=None, result=None)
+    drawing = answer._sheets.submit(answer._draw_sheet, SpoolLayout(tmp_path), "montage.png", solved, "en")  # type: ignore[arg-type]
+    assert not drawing.done()
+    goes_on.set()
+
+    answer._finish_sheet()
+
+    assert drawing.done()
+    assert drawing.result() is None
+    assert not (tmp_path / "montage.png").exists()

@@ -27,6 +27,7 @@ from dicomnode.study.assembly import assemble
 from dicomnode.study.headers import read_header
 from dicomnode.volumes import load as loading
 from dicomnode.volumes.load import load_volume
+from dicomnode.volumes.pixels import Headers
 from pipeline.records import Volume
 from tests.factories.dicom import PhantomSeries, phantom_series
 
@@ -348,3 +349,16 @@ def test_both_lying_alike_is_caught_by_the_source(
     with pytest.raises(StudyRefused) as refusal:
         load_volume(series, "flair", tmp_path, tmp_path)
     assert refusal.value.code == code
+
+
+def test_the_headers_that_come_with_the_pixels_are_those_of_the_files(tmp_path: Path) -> None:
+    series = stored(phantom_series("flair", **SMALL).instances, tmp_path)
+    headers: Headers = {}
+
+    load_volume(series, "flair", tmp_path, tmp_path, headers=headers)
+
+    assert set(headers) == {tmp_path / instance.path for instance in series.instances}
+    for path, header in headers.items():
+        in_file = pydicom.dcmread(path, stop_before_pixels=True)
+        assert header == in_file
+        assert header.file_meta == in_file.file_meta
