@@ -12,6 +12,11 @@ import pydicom.config
 import pynetdicom._config
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow, and that says nothing about what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 # `timeout` of pyproject.toml.
