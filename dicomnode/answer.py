@@ -38,6 +38,7 @@ from dicomnode.study.person import check_one_person, one_of_each_identity
 from dicomnode.study.selection import select_series
 from dicomnode.volumes.load import load_volume
 from dicomnode.volumes.pixels import Headers
+from dicomnode.worker_memory import pause_collector, warm_memory
 from pipeline.cache import StepCache
 from pipeline.counts import counted
 from pipeline.errors import CaseRefused
@@ -115,7 +116,8 @@ def answer_study(task: StudyTask, progress: Callable[[str], None] | None = None)
     configure_logging(task.config.log)
     _finish_sheet()
     try:
-        return _keep_answer(task, solve_study(task, progress))
+        with pause_collector():
+            return _keep_answer(task, solve_study(task, progress))
     except CaseRefused as refusal:
         return refuse_study(task, refusal.code, str(refusal), Outcome.REFUSED)
     except ResultRejected as rejected:
@@ -123,12 +125,13 @@ def answer_study(task: StudyTask, progress: Callable[[str], None] | None = None)
 
 
 def prepare_worker(config: Config) -> None:
-    """Open the networks of the recipe and read the atlas, so that the first study of a worker finds both."""
+    """Open the networks, read the atlas and take memory, so that a first study is as fast as others."""
     configure_logging(config.log)
     recipe = build_recipe(config)
     choose_region_map()
     for bundle in (recipe.brain, recipe.lesion):
         open_networks(bundle, recipe.threads, recipe.provider)
+    warm_memory()
 
 
 def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) -> SolvedStudy:

@@ -262,7 +262,7 @@ ROOMS = (
         "what a compute worker does: one study's files in, its result files out",
         (
             *_PLAIN,
-            *_dicomnode("log", "results", "spool", "study", "volumes"),
+            *_dicomnode("log", "results", "spool", "study", "volumes", "worker_memory"),
             *_pipeline(
                 "cache",
                 "errors",
@@ -275,6 +275,12 @@ ROOMS = (
                 "segmenters.families",
             ),
         ),
+    ),
+    Room(
+        "dicomnode.worker_memory",
+        "what a compute worker does about its memory, so that studies do not wait for it",
+        (),
+        ("numpy",),
     ),
     Room(
         "dicomnode.fetch",

@@ -254,7 +254,7 @@ class SliceSource:
             torch.stack([mask for _, mask in drawn]),
             self.generator,
         )
-        # A network that compares the two sides is shown slices as the node cuts them: the image in the middle.
+        # A network that compares the two sides sees slices as the node cuts them: the image in the middle.
         return centre_columns(images, masks, self.generator) if self.schedule.other_side else (images, masks)
 
     def _integer(self, high: int) -> int:
@@ -271,7 +271,7 @@ class SliceSource:
         return image, mask
 
     def _fit(self, item: RealSlice, jitter: int) -> tuple[Tensor, Tensor]:
-        """Return (2, row, column) with an empty T1, and (1, row, column), in the size of the plane's slices."""
+        """Return (2, row, column) with an empty T1, and (1, row, column), as large as the plane's slices."""
         flair = torch.from_numpy(np.ascontiguousarray(item.image))[None]
         both = torch.cat((torch.zeros_like(flair), flair, torch.from_numpy(item.mask)[None].float()))
         both = fit_shape(both, SHAPES[item.plane], self.generator, jitter)
