@@ -354,7 +354,8 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     layout = SpoolLayout(task.config.storage.spool)
     montage = layout.result_path(task.StudyInstanceUID, task.revision, "montage.png")
     # Nobody waits for it: the results leave first.
-    _sheets.submit(_draw_sheet, layout, montage, solved, task.config.report.language)
+    drawing = (layout, montage, result_files[0].path, solved, task.config.report.language)
+    _sheets.submit(_draw_sheet, *drawing)
     outcome = judge(solved.result, solved.loaded.findings)
     used_now = " ".join(
         finding.message for finding in solved.loaded.findings if finding.code == "series-used"
@@ -367,10 +368,21 @@ def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
     )
 
 
-def _draw_sheet(layout: SpoolLayout, montage: str, solved: SolvedStudy, language: Language) -> None:
-    """Draw the sheet of key slices that the pages show; an answer is whole without one."""
+def _draw_sheet(
+    layout: SpoolLayout, montage: str, beside: str, solved: SolvedStudy, language: Language
+) -> None:
+    """Draw the sheet of key slices that the pages show; an answer is whole without one.
+
+    It shows the patient, so none stays where the result file `beside` it was removed meanwhile: an early
+    answer was dropped, or the study's time was over.
+    """
+    result_file = layout.root / beside
     try:
-        write_result(layout, montage, montage_png(solved.reference, solved.result, language))
+        drawn = montage_png(solved.reference, solved.result, language)
+        if result_file.exists():
+            write_result(layout, montage, drawn)
+        if not result_file.exists():
+            (layout.root / montage).unlink(missing_ok=True)
     except Exception as problem:  # noqa: BLE001  the results are safe, and have left perhaps
         log.warning("sheet_not_drawn", error=type(problem).__name__)
 

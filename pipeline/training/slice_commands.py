@@ -151,7 +151,7 @@ def train_planes(
     widths: Annotated[str, typer.Option(help="channels of the four levels, finest first")] = "24,48,96,160",
     learning_rate: Annotated[float, above_zero("highest learning rate")] = 2e-3,
     graft_share: Annotated[
-        float, number("share of the slices that get another person's lesion", most=1.0)
+        float, number("share of the real slices that get another person's lesion", most=1.0)
     ] = 0.0,
     dropout: Annotated[float, number("share of the coarse features left out at random", most=0.9)] = 0.0,
     other_side: Annotated[int, whole("how many coarse levels see the other side", least=0, most=4)] = 0,

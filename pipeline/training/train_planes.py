@@ -84,7 +84,8 @@ class PlaneSchedule:
     lesion_share
         Share of the slices through a lesion, where there is one.
     graft_share
-        Share of the slices that get another person's lesion (`graft`).
+        Share of the real slices that get another person's lesion (`graft`); of the synthetic ones without a
+        T1 half as many.
     dropout
         Share of the features that the coarse levels lose while training.
     other_side
@@ -254,7 +255,8 @@ class SliceSource:
             torch.stack([mask for _, mask in drawn]),
             self.generator,
         )
-        # A network that compares the two sides sees slices as the node cuts them: the image in the middle.
+        # Networks that compare the two sides see slices as the node cuts them: the image in the middle. The
+        # sagittal one is trained on the same kind of slices.
         return centre_columns(images, masks, self.generator) if self.schedule.other_side else (images, masks)
 
     def _integer(self, high: int) -> int:
@@ -265,22 +267,22 @@ class SliceSource:
 
     def _draw_real(self, plane: str) -> tuple[Tensor, Tensor]:
         group = self.with_lesion[plane] if self._chance(self.schedule.lesion_share) else self.real[plane]
-        image, mask = self._fit(group[self._integer(len(group))], jitter=6)
+        image, mask = self._fit(group[self._integer(len(group))])
         if self._chance(self.schedule.graft_share):
             image, mask = self._graft(plane, image, mask)
         return image, mask
 
-    def _fit(self, item: RealSlice, jitter: int) -> tuple[Tensor, Tensor]:
+    def _fit(self, item: RealSlice) -> tuple[Tensor, Tensor]:
         """Return (2, row, column) with an empty T1, and (1, row, column), as large as the plane's slices."""
         flair = torch.from_numpy(np.ascontiguousarray(item.image))[None]
         both = torch.cat((torch.zeros_like(flair), flair, torch.from_numpy(item.mask)[None].float()))
-        both = fit_shape(both, SHAPES[item.plane], self.generator, jitter)
+        both = fit_shape(both, SHAPES[item.plane], self.generator)
         return both[:2], both[2:]
 
     def _graft(self, plane: str, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return a slice with the lesion of another person to train on, from the same plane."""
         group = self.with_lesion[plane]
-        donor, outline = self._fit(group[self._integer(len(group))], jitter=6)
+        donor, outline = self._fit(group[self._integer(len(group))])
         if plane != "sagittal" and self._chance(0.5):
             donor, outline = donor.flip(-1), outline.flip(-1)
         flair, mask = graft_lesion(image[1], mask[0], donor[1], outline[0], self.generator)

@@ -10,6 +10,7 @@ bundled networks.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -149,6 +150,7 @@ def _tell(node: NodeProcesses, uid: str) -> dict[str, Any]:
 
 def main() -> None:
     """Print the figures as JSON."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory(prefix="dicomnode-bench-") as folder:
         figures = measure(Path(folder))
     sys.stdout.write(json.dumps(figures, indent=2) + "\n")

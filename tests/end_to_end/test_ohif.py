@@ -81,7 +81,10 @@ class Screen:
             self.double_click(modality)
             if eventually(shown.is_visible, timeout_s=30):
                 return
-        raise AssertionError(f"{words!r} never appeared")
+        self.look("document-that-never-appeared")
+        raise AssertionError(
+            f"{words!r} never appeared; {self.folder} has the screen, complaints: {self.complaints}"
+        )
 
     def show_slice(self, index: int) -> None:
         """Scroll to a slice (from 0, in the order of the viewer)."""

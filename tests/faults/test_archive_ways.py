@@ -16,9 +16,11 @@ import pytest
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.manners import Manners
 from tests.factories.head import study_uid
-from tests.factories.hospital import Hospital, Settle
+from tests.factories.hospital import QUICK, Hospital, Settle
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
+# A node that waits for a slow archive however busy the machine is: what it gave up would be sent twice, and rightly so.
+PATIENT = QUICK.replace("timeout_s = 5\n", "timeout_s = 60\n")
 
 
 class Mute:
@@ -117,7 +119,7 @@ def why(hospital: Hospital, name: str) -> str:
 
 
 def test_a_slow_archive_gets_everything_once(tmp_path: Path, settle: Settle) -> None:
-    with Archive(tmp_path / "pacs", slow_s=2.5) as archive, Hospital(tmp_path, archive) as hospital:
+    with Archive(tmp_path / "pacs", slow_s=2.5) as archive, Hospital(tmp_path, archive, PATIENT) as hospital:
         hospital.node.port()
         for name in ("slow 1", "slow 2"):
             hospital.push(hospital.write(name))
@@ -133,7 +135,7 @@ def test_a_slow_archive_gets_everything_once(tmp_path: Path, settle: Settle) -> 
 def test_a_node_killed_in_the_middle_of_a_delivery_sends_the_same_objects_again(
     tmp_path: Path, settle: Settle
 ) -> None:
-    with Archive(tmp_path / "pacs", slow_s=3.0) as archive, Hospital(tmp_path, archive) as hospital:
+    with Archive(tmp_path / "pacs", slow_s=3.0) as archive, Hospital(tmp_path, archive, PATIENT) as hospital:
         hospital.node.port()
         hospital.push(hospital.write("killed in delivery"))
         end = time.monotonic() + 300

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
+from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from pipeline.training.families.triplanar import PlaneCuts, PlaneProvenance, export_planes, read_average
 from pipeline.training.graft import LARGEST_RIM_PX, SOFT_RIM_PX, graft_lesion
@@ -117,7 +118,7 @@ def _average(run: Path, plane: str) -> Path:
     return next(run.glob(f"{plane}-*.average.pt"))
 
 
-def test_the_other_side_is_learned_and_told_by_the_graph(run: Path, tmp_path: Path) -> None:
+def test_the_graph_sees_the_other_side_as_the_network_does(run: Path, tmp_path: Path) -> None:
     """The graph answers as the network does, in every size; without the other side it would answer otherwise."""
     network = read_average(_average(run, "axial"), "axial")
     write_plane_graph(network, (2, 64, 48), tmp_path / "axial.onnx")
@@ -183,6 +184,4 @@ def test_a_wider_network_compares_the_sides_as_before() -> None:
 
 
 def _weights(architecture: Architecture) -> dict[str, torch.Tensor]:
-    from pipeline.training.build import build_network
-
     return build_network(architecture).state_dict()

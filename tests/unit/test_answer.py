@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import read_back
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
+from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
 from dicomnode.study.choice import ChosenSeries, Selection
 from pipeline.plan import Recipe, make_plan
@@ -143,7 +145,14 @@ def test_a_sheet_that_cannot_be_drawn_costs_no_answer(
 
     monkeypatch.setattr(answer, "montage_png", draw)
     solved = SimpleNamespace(reference=None, result=None)
-    drawing = answer._sheets.submit(answer._draw_sheet, SpoolLayout(tmp_path), "montage.png", solved, "en")  # type: ignore[arg-type]
+    drawing = answer._sheets.submit(
+        answer._draw_sheet,
+        SpoolLayout(tmp_path),
+        "montage.png",
+        "sr.dcm",
+        solved,  # type: ignore[arg-type]
+        "en",
+    )
     assert not drawing.done()
     goes_on.set()
 
@@ -152,3 +161,38 @@ def test_a_sheet_that_cannot_be_drawn_costs_no_answer(
     assert drawing.done()
     assert drawing.result() is None
     assert not (tmp_path / "montage.png").exists()
+
+
+@pytest.mark.parametrize("dropped", ["before", "while it is drawn", "while it is written", "never"])
+def test_no_sheet_stays_of_an_answer_that_was_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropped: str
+) -> None:
+    """A page of the patient that nothing points to would stay for ever, and its folder with it."""
+    result_file = tmp_path / "study" / "sr.dcm"
+    result_file.parent.mkdir()
+    result_file.write_bytes(b"a report")
+
+    def drop(moment: str) -> None:
+        if dropped == moment:
+            shutil.rmtree(result_file.parent)
+
+    def draw(*_solved: object) -> bytes:
+        drop("while it is drawn")
+        return b"a picture"
+
+    def write(layout: SpoolLayout, path: str, content: bytes) -> str:
+        digest = write_result(layout, path, content)
+        if dropped == "while it is written":
+            result_file.unlink()
+        return digest
+
+    monkeypatch.setattr(answer, "montage_png", draw)
+    monkeypatch.setattr(answer, "write_result", write)
+    drop("before")
+    solved = SimpleNamespace(reference=None, result=None)
+
+    answer._draw_sheet(SpoolLayout(tmp_path), "study/montage.png", "study/sr.dcm", solved, "en")  # type: ignore[arg-type]
+
+    sheets = [path.read_bytes() for path in tmp_path.rglob("montage.png")]
+    assert sheets == ([b"a picture"] if dropped == "never" else [])
+    assert result_file.parent.exists() == (dropped in ("never", "while it is written"))
