@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +28,6 @@ from dicomnode.uids import is_uid
 log = structlog.get_logger()
 
 _SHOWN_PATHS = 20
-_COMPARED_AT_ONCE = 1000
 _INSTANCE_NAME = re.compile(r"[0-9a-f]{32}-(?P<content>[0-9a-f]{32})\.dcm")
 
 
@@ -72,10 +70,12 @@ def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryRe
         removed += _remove(folder / name for name in half)
         present -= half
         prefix = f"incoming/{folder.name}/"
-        listed_paths = iter(instances.paths_below(f"incoming/{folder.name}"))
-        while listed := {path.removeprefix(prefix) for path in islice(listed_paths, _COMPARED_AT_ONCE)}:
-            missing += (prefix + name for name in listed - present)
-            present -= listed
+        for path in instances.paths_below(f"incoming/{folder.name}"):
+            name = path[len(prefix) :]
+            if name in present:
+                present.remove(name)
+            else:
+                missing.append(path)
         unlisted += [(_modified_at(folder / name), prefix + name) for name in present]
     # As they came: of several versions of one instance the ledger counts the order.
     outcomes = [_list_file(layout, instances, path) for _, path in sorted(unlisted)]

@@ -30,6 +30,16 @@ def test_the_same_bytes_are_listed_once_and_other_bytes_beside_them(ledger: Ledg
     assert set(ledger.instances.paths_below("incoming")) == {first.path, other.path, third.path}
 
 
+def test_the_paths_below_a_folder_are_no_other_folders(ledger: Ledger) -> None:
+    within = [f"incoming/3/{number * 7919 % 101:03d}-ab.dcm" for number in range(7)]
+    beside = ["incoming/2/x.dcm", "incoming/30/x.dcm", "incoming/3", "incoming/30", "incoming/4/x.dcm"]
+    for number, path in enumerate([*beside, *within]):
+        ledger.instances.add(replace(received(number), path=path))
+
+    assert sorted(ledger.instances.paths_below("incoming/3")) == sorted(within)
+    assert list(ledger.instances.paths_below("incoming/5")) == []
+
+
 def test_unindexed_instances_come_back_as_they_were_oldest_first(ledger: Ledger) -> None:
     sent = [received(number, at=float(number)) for number in (3, 1, 2)]
     for instance in sent:
