@@ -7,7 +7,7 @@ can run on any worker that sees the spool, and a study that kills its worker har
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,29 +18,24 @@ import structlog
 from dicomnode import __version__
 from dicomnode.errors import ResultRejected, StudyRefused
 from dicomnode.log import configure_logging
-from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, Role, SetAside, SourceSeries
+from dicomnode.records import EarlierStudy, Finding, IndexedInstance, ResultFile, SetAside, SourceSeries
 from dicomnode.results.build import build_answer
 from dicomnode.results.companions.preview import montage_png
 from dicomnode.results.last_resort.report import UnansweredStudy
+from dicomnode.results.outcome import judge, summarize
 from dicomnode.results.provenance import describe_algorithm
 from dicomnode.results.records import AnswerContext, EncodedResult
 from dicomnode.results.refuse import refuse
 from dicomnode.results.seg.earlier import read_earlier, referenced_series
 from dicomnode.results.verify.gate import verify_answer
-from dicomnode.results.words.sentences import may_claim_absence
 from dicomnode.settings.config import Config, Language
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
 from dicomnode.states import Outcome
-from dicomnode.study.assembly import assemble
-from dicomnode.study.choice import ChosenSeries, Selection
-from dicomnode.study.person import check_one_person, one_of_each_identity
-from dicomnode.study.selection import select_series
-from dicomnode.volumes.load import load_volume
-from dicomnode.volumes.pixels import Headers
+from dicomnode.study.person import check_one_person
+from dicomnode.volumes.study_images import LoadedStudy, load_study
 from dicomnode.worker_memory import pause_collector, warm_memory
 from pipeline.cache import StepCache
-from pipeline.counts import counted
 from pipeline.errors import CaseRefused
 from pipeline.followup import follow_up
 from pipeline.inference.providers import choose_provider
@@ -80,18 +75,6 @@ class StudyAnswer:
     reason: str
     results: tuple[ResultFile, ...]
     detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LoadedStudy:
-    """The volumes that will be segmented and where they came from, reference role first."""
-
-    volumes: Mapping[Role, Volume]
-    sources: tuple[SourceSeries, ...]
-    findings: tuple[Finding, ...]
-    selection: Selection
-    headers: Headers = field(default_factory=dict)
-    """What stood before the pixels in each file that was loaded."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +130,9 @@ def solve_study(task: StudyTask, progress: Callable[[str], None] | None = None) 
     report = progress or (lambda _step: None)
     report("load images")
     with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
-        loaded = load_study(task, Path(work_dir))
+        loaded = load_study(
+            task.StudyInstanceUID, task.instances, task.set_aside, task.config, Path(work_dir)
+        )
     recipe = build_recipe(task.config)
     # The network may take fewer series than the study has: results point to, and lie on, those that it took.
     channels_taken = recipe.lesion.choose_channels(loaded.volumes)
@@ -187,9 +172,7 @@ def _compare_with_earlier(
             "the two studies are",
         )
         with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
-            loaded = load_study(
-                StudyTask(study.StudyInstanceUID, 1, study.instances, task.config), Path(work_dir)
-            )
+            loaded = load_study(study.StudyInstanceUID, study.instances, (), task.config, Path(work_dir))
         roles = [source.role for source in loaded.sources if source.SeriesInstanceUID == series]
         if not roles:
             raise StudyRefused(
@@ -203,47 +186,6 @@ def _compare_with_earlier(
         sentence = f"The lesions were not compared with those of the earlier study: {problem}"
         finding = Finding("follow-up-failed", "warning", sentence, problem.code)
         return replace(result, findings=(*result.findings, finding))
-
-
-def load_study(task: StudyTask, work_dir: Path) -> LoadedStudy:
-    """Choose the series, check them and turn them into volumes.
-
-    Raises
-    ------
-    StudyRefused
-        No series can be used, or T1 and FLAIR are of different people. When only one of two roles fails, the
-        other is used and a finding says so.
-    """
-    if not task.instances:
-        raise _nothing_readable(task.set_aside)
-    study = assemble(task.StudyInstanceUID, task.instances)
-    selection = select_series(study, task.config.selection)
-    spool = task.config.storage.spool
-    check_one_person(
-        (spool / path for path in one_of_each_identity(task.instances)), "The images of the study are"
-    )
-    findings = [*selection.findings, *_unreadable_findings(task.set_aside)]
-    volumes: dict[Role, Volume] = {}
-    sources: list[SourceSeries] = []
-    headers: Headers = {}
-    refusals: list[StudyRefused] = []
-    for role in _reference_first(selection.roles):
-        try:
-            volume, source, remarks = _load_role(selection.by_role[role], task, work_dir, headers)
-        except StudyRefused as refusal:
-            refusals.append(refusal)
-            # Of this grade, so that no report claims the absence of lesions or that every algorithm
-            # succeeded.
-            findings.append(
-                Finding(refusal.code, "refuse", f"The {role.upper()} series was not used: {refusal}")
-            )
-            continue
-        volumes[role] = volume
-        sources.append(source)
-        findings.extend(remarks)
-    if not volumes:
-        raise refusals[0] if refusals else _nothing_selected(selection)
-    return LoadedStudy(volumes, tuple(sources), tuple(findings), selection, headers)
 
 
 def build_recipe(config: Config) -> Recipe:
@@ -292,61 +234,6 @@ def refusal_of(task: StudyTask, code: str, sentence: str, outcome: Outcome) -> t
         language=task.config.report.language,
     )
     return refuse(study, task.config.forms, lambda: _context(task, ()))
-
-
-def _reference_first(roles: Mapping[Role, str]) -> list[Role]:
-    order: tuple[Role, ...] = ("flair", "t1")
-    return [role for role in order if role in roles]
-
-
-def _load_role(
-    series_choice: ChosenSeries, task: StudyTask, work_dir: Path, headers: Headers
-) -> tuple[Volume, SourceSeries, tuple[Finding, ...]]:
-    for finding in series_choice.findings:
-        if finding.grade == "refuse":
-            raise StudyRefused(finding.message, code=finding.code)
-    volume, source, remarks = load_volume(
-        series_choice.series,
-        series_choice.role,
-        task.config.storage.spool,
-        work_dir,
-        series_choice.choice,
-        headers,
-    )
-    return volume, source, (*series_choice.findings, *remarks)
-
-
-def _nothing_selected(selection: Selection) -> StudyRefused:
-    for finding in selection.findings:
-        if finding.grade == "refuse":
-            return StudyRefused(finding.message, code=finding.code)
-    return StudyRefused(
-        "The study has no series that can be used as T1 or FLAIR; send a brain T1 or FLAIR series.",
-        code="no-usable-series",
-    )
-
-
-def _nothing_readable(set_aside: tuple[SetAside, ...]) -> StudyRefused:
-    code, _, sentence = set_aside[0].reason.partition(": ")
-    message = (
-        f"The only image of the study cannot be read: {sentence}; send it again."
-        if len(set_aside) == 1
-        else f"None of the {len(set_aside)} images of the study can be read: {sentence}; send them again."
-    )
-    return StudyRefused(message, code=code)
-
-
-def _unreadable_findings(set_aside: tuple[SetAside, ...]) -> tuple[Finding, ...]:
-    if not set_aside:
-        return ()
-    sentence = set_aside[0].reason.partition(": ")[2]
-    subject = counted(
-        len(set_aside),
-        "image of the study could not be read and was left out",
-        "images of the study could not be read and were left out",
-    )
-    message = f"{subject} ({sentence}); send {'it' if len(set_aside) == 1 else 'them'} again."
-    return (Finding("instances-unreadable", "warning", message, str(len(set_aside))),)
 
 
 def _keep_answer(task: StudyTask, solved: SolvedStudy) -> StudyAnswer:
@@ -428,32 +315,6 @@ def _keep(task: StudyTask, encoded: tuple[EncodedResult, ...]) -> tuple[ResultFi
             ResultFile(item.kind, path, sha256, item.SOPInstanceUID, item.SOPClassUID, item.SeriesInstanceUID)
         )
     return tuple(result_files)
-
-
-def judge(result: PipelineResult, findings: Sequence[Finding]) -> Outcome:
-    """Return what the results say, as their report does.
-
-    Finding nothing is no absence where an input was left out or no FLAIR was used.
-
-    `findings` are those of the choice and loading of series.
-    """
-    if result.lesions:
-        return Outcome.LESIONS
-    return (
-        Outcome.NEGATIVE
-        if may_claim_absence(result.used, (*findings, *result.findings))
-        else Outcome.UNDETERMINED
-    )
-
-
-def summarize(result: PipelineResult, outcome: Outcome) -> str:
-    """Return the answer in one sentence."""
-    if outcome is Outcome.UNDETERMINED:
-        return "No lesion was found, but these images cannot rule one out; the findings say why."
-    if not result.lesions:
-        return "No lesion found."
-    total_ml = sum(m.value for m in result.measurements if m.name == "total_volume")
-    return f"{counted(len(result.lesions), 'lesion')}, {total_ml:.1f} ml in all."
 
 
 def describe(solved: SolvedStudy) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from dicomnode.answer import SHIPPED_MODELS, build_recipe, judge, summarize
+from dicomnode.answer import SHIPPED_MODELS, build_recipe
 from dicomnode.offline.cases import NIFTI_FRAME_OF_REFERENCE
 from dicomnode.offline.masks import pair_masks, read_pair
 from dicomnode.records import Role
+from dicomnode.results.outcome import judge, summarize
 from dicomnode.settings.config import parse_config
 from dicomnode.volumes.nifti import image_of_array, read_nifti, volume_of_image
 from pipeline.bundles.bundle import Bundle

@@ -299,7 +299,8 @@ ROOMS = (
         "dicomnode.api",
         "`segment`, `evaluate` and `load_bundle` for Python programs",
         (
-            *_dicomnode("answer", "offline.cases", "offline.masks", "records", "settings", "volumes"),
+            *_dicomnode("answer", "offline.cases", "offline.masks", "records", "results.outcome"),
+            *_dicomnode("settings", "volumes"),
             *_VOLUMES_IN,
             *_pipeline("bundles", "evaluate", "plan", "run", "segmenters"),
         ),
@@ -324,7 +325,7 @@ ROOMS = (
     Room(
         "dicomnode.offline.bids",
         "the Brain Imaging Data Structure: raw datasets read and written, answers as derivatives",
-        (*_PLAIN, *_dicomnode("answer", "results", "study", "volumes"), *_VOLUMES_IN),
+        (*_PLAIN, *_dicomnode("results", "study", "volumes"), *_VOLUMES_IN),
         ("numpy", "pydicom"),
     ),
     Room(
@@ -378,13 +379,17 @@ ROOMS = (
     Room(
         "dicomnode.volumes",
         "DICOM series -> Volume by dicom2nifti, with highdicom's geometry as the second witness",
-        (*_dicomnode("records", "errors", "spool.opening", "study"), *_VOLUMES_IN),
+        (
+            *_dicomnode("records", "errors", "settings", "spool.opening", "study"),
+            *_VOLUMES_IN,
+            *_pipeline("counts"),
+        ),
         ("dicom2nifti", "gdcm", "highdicom", "nibabel", "numpy", "pydicom"),
     ),
     Room(
         "dicomnode.results",
         "an answer as finished DICOM objects; each is read back and compared before it leaves",
-        (*_PLAIN, "dicomnode.spool.opening", *_VOLUMES_IN),
+        (*_PLAIN, "dicomnode.spool.opening", *_VOLUMES_IN, *_pipeline("counts")),
         ("highdicom", "numpy", "pydicom"),
     ),
     Room(

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dicomnode import __version__
-from dicomnode.answer import StudyTask, build_recipe, judge, refusal_of, solve_study, summarize
+from dicomnode.answer import StudyTask, build_recipe, refusal_of, solve_study
 from dicomnode.errors import ResultRejected, StudyRefused, UnreadableInstance, describe_bug
 from dicomnode.offline.bids.dataset import find_bids_cases
 from dicomnode.offline.bids.derivatives import Origin, is_finished, write_answer
@@ -22,6 +22,7 @@ from dicomnode.offline.bids.names import CaseLabel, entities_of, hashed_label
 from dicomnode.offline.bids.place import case_folder, clear
 from dicomnode.offline.folders import files_below
 from dicomnode.records import EarlierStudy, Finding, IndexedInstance, Role, SetAside
+from dicomnode.results.outcome import judge, summarize
 from dicomnode.results.records import EncodedResult
 from dicomnode.results.seg.earlier import referenced_series
 from dicomnode.settings.config import Config

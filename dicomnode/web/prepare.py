@@ -21,10 +21,10 @@ import highdicom as hd
 import numpy as np
 from scipy import ndimage
 
-from dicomnode.answer import StudyTask, load_study
 from dicomnode.errors import StudyRefused
 from dicomnode.results.seg.earlier import referenced_series
 from dicomnode.volumes.nifti import read_nifti
+from dicomnode.volumes.study_images import load_study
 from dicomnode.web.sources import FolderSource, StudySource
 from pipeline.geometry import apply_affine, orientation_of, reorient, spacing_mm
 from pipeline.records import ROLES, Array, Role, Volume
@@ -70,8 +70,7 @@ def prepare(source: StudySource | FolderSource, target: Path) -> None:
 def _load_study(source: StudySource) -> tuple[dict[Role, Volume], Volume | None, Volume | None]:
     """Return the images of a study, the one that the segmentation lies on first; labels and probability."""
     with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
-        task = StudyTask(source.StudyInstanceUID, source.revision, source.instances, source.config)
-        loaded = load_study(task, Path(work_dir))
+        loaded = load_study(source.StudyInstanceUID, source.instances, (), source.config, Path(work_dir))
     first = loaded.sources[0].role
     if source.segmentation is not None:
         series = referenced_series(source.segmentation)

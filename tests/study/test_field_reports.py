@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomnode.answer import StudyTask, load_study
 from dicomnode.errors import StudyRefused
 from dicomnode.records import IndexedInstance
 from dicomnode.settings.config import parse_config
@@ -19,6 +18,7 @@ from dicomnode.study.assembly import assemble
 from dicomnode.study.choice import Selection
 from dicomnode.study.headers import read_header
 from dicomnode.study.selection import select_series
+from dicomnode.volumes.study_images import load_study
 from tests.factories.field_reports import Case, load_cases
 
 # Case: description of the T1 and of the FLAIR ("" where none may be used), words that a finding holds, words that none holds.
@@ -85,15 +85,14 @@ def test_the_chosen_series_become_the_volumes(
     written: Callable[[str], tuple[IndexedInstance, ...]], name: str, tmp_path: Path
 ) -> None:
     instances = written(name)
-    task = StudyTask(
-        instances[0].header.StudyInstanceUID, 1, instances, parse_config({"storage": {"root": str(tmp_path)}})
-    )
+    study = instances[0].header.StudyInstanceUID, instances, ()
+    config = parse_config({"storage": {"root": str(tmp_path)}})
     t1, flair, present, _ = RIGHT[name]
     if not t1:
         with pytest.raises(StudyRefused, match=present):
-            load_study(task, tmp_path)
+            load_study(*study, config, tmp_path)
         return
-    loaded = load_study(task, tmp_path)
+    loaded = load_study(*study, config, tmp_path)
     assert {source.role: source.description for source in loaded.sources} == {"t1": t1, "flair": flair}
     shown = [finding.message for finding in loaded.selection.findings_of_use(["t1", "flair"])]
     assert shown[0].startswith("The T1 is series ")

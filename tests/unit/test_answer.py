@@ -8,25 +8,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
 from dicomnode import answer
-from dicomnode.answer import LoadedStudy, StudyTask, judge, load_study, solve_study, summarize
-from dicomnode.errors import StudyRefused
-from dicomnode.records import Finding, SourceSeries
+from dicomnode.answer import StudyTask, solve_study
+from dicomnode.records import SourceSeries
 from dicomnode.results.records import AnswerContext
 from dicomnode.results.verify.gate import read_back
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.writer import write_result
-from dicomnode.states import Outcome
-from dicomnode.study.choice import ChosenSeries, Selection
+from dicomnode.study.choice import Selection
+from dicomnode.volumes.study_images import LoadedStudy
 from pipeline.plan import Recipe, make_plan
 from pipeline.records import PipelineResult, Role, Volume
 from tests.factories.dicom import phantom_study
-from tests.factories.headers import make_series
 from tests.factories.onnx import known_brain_bundle, lesion_manifest, threshold_graph, write_bundle
 from tests.factories.results import make_result, volume_of, write_source
 
@@ -60,7 +57,7 @@ def test_a_network_that_takes_the_t1_alone_answers_on_the_t1_of_a_study_with_bot
         result = make_result(phantom.series["t1"].truth, inputs["t1"], "t1")
         return replace(result, plan=make_plan(recipe, ["t1"]))
 
-    monkeypatch.setattr(answer, "load_study", lambda _task, _folder: loaded)
+    monkeypatch.setattr(answer, "load_study", lambda *_study: loaded)
     monkeypatch.setattr(answer, "run_pipeline", found_on_the_t1)
     monkeypatch.setattr(answer, "_context", _context_without_instances)
 
@@ -81,57 +78,6 @@ def _context_without_instances(task: StudyTask, sources: tuple[SourceSeries, ...
         1_772_000_000.0,
         sources[0].frames[0].path,
     )
-
-
-def test_a_series_that_could_not_be_used_forbids_the_claim_of_absence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    t1 = make_series("t1", plane="sagittal", count=80, spacing_mm=2.0)
-    flair = make_series("flair")
-
-    def load(chosen: ChosenSeries, *_others: object) -> tuple[Volume, object, tuple[()]]:
-        if chosen.role == "flair":
-            raise StudyRefused("3 slices are missing inside the series.", code="missing-slices")
-        return volume, object(), ()
-
-    volume = volume_of(phantom_study(roles=("t1",)).series["t1"], "1.2.9")
-    monkeypatch.setattr(answer, "_load_role", load)
-    task = StudyTask(
-        "1.2.3", 1, (*t1.instances, *flair.instances), parse_config({"storage": {"root": str(tmp_path)}})
-    )
-
-    loaded = load_study(task, tmp_path)
-
-    assert list(loaded.volumes) == ["t1"]
-    # The negative report claims no absence when a finding of this grade is there.
-    assert [(finding.code, finding.grade) for finding in loaded.findings] == [("missing-slices", "refuse")]
-
-
-@pytest.mark.parametrize(
-    ("findings", "outcome"),
-    [
-        ((), Outcome.NEGATIVE),
-        ((Finding("slices-left-out", "warning", "1 slice was left out."),), Outcome.UNDETERMINED),
-        ((Finding("no-flair", "warning", "No FLAIR was used."),), Outcome.UNDETERMINED),
-        ((Finding("gap", "refuse", "The FLAIR series was not used."),), Outcome.UNDETERMINED),
-    ],
-)
-def test_finding_nothing_is_called_what_the_report_calls_it(
-    findings: tuple[Finding, ...], outcome: Outcome
-) -> None:
-    nothing = cast(
-        "PipelineResult", SimpleNamespace(lesions=(), findings=(), measurements=(), used=("flair",))
-    )
-    assert judge(nothing, findings) is outcome
-    assert ("cannot rule one out" in summarize(nothing, outcome)) is (outcome is Outcome.UNDETERMINED)
-    assert (
-        judge(cast("PipelineResult", SimpleNamespace(lesions=(1,), findings=())), findings) is Outcome.LESIONS
-    )
-
-
-def test_nothing_is_absent_where_no_flair_was_used() -> None:
-    nothing = cast("PipelineResult", SimpleNamespace(lesions=(), findings=(), measurements=(), used=("t1",)))
-    assert judge(nothing, ()) is Outcome.UNDETERMINED
 
 
 def test_a_sheet_that_cannot_be_drawn_costs_no_answer(

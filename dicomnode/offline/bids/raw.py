@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode import __version__
-from dicomnode.answer import LoadedStudy, StudyTask, load_study
 from dicomnode.errors import describe_bug
 from dicomnode.offline.bids.derivatives import read_table, table_text, write_dataset_files, write_json
 from dicomnode.offline.bids.identity import Registry, StudyIdentity
@@ -34,6 +33,7 @@ from dicomnode.results.headers.source import read_header as read_dataset
 from dicomnode.settings.config import Config
 from dicomnode.study.headers import read_header
 from dicomnode.volumes.nifti import write_nifti
+from dicomnode.volumes.study_images import LoadedStudy, load_study
 from pipeline.errors import CaseRefused
 
 Studies = Mapping[str, tuple[IndexedInstance, ...]]
@@ -121,7 +121,7 @@ def _convert_study(
 ) -> Converted:
     try:
         with tempfile.TemporaryDirectory(prefix="dicomnode-") as work_dir:
-            loaded = load_study(StudyTask(uid, 1, tuple(instances), config), Path(work_dir))
+            loaded = load_study(uid, instances, (), config, Path(work_dir))
         _write_images(loaded, label, folder / "anat")
         return Converted(label, uid, "converted", _told(loaded))
     except CaseRefused as refusal:

@@ -24,7 +24,7 @@ _VERBS = "are|by|has|have|holds|is|keeps|names|of|prepares|proposes|say|says|tak
 COUNTS = re.compile(rf"[ -](?:(?!(?:{_VERBS})\b)[\w-]+ ){{0,3}}?(?:{'|'.join(NOUNS)})\b")
 # (file, what is written before the noun): why it is no number that can be one.
 NEVER_ONE = {
-    ("dicomnode/answer.py", "len(set_aside)"): "the sentence of one image is another",
+    ("dicomnode/volumes/study_images.py", "len(set_aside)"): "the sentence of one image is another",
     ("dicomnode/commands/demo.py", "len(images)"): "the study of the demonstration",
     ("dicomnode/commands/models.py", "exported.cases"): "a test of equivalence needs several",
     ("dicomnode/commands/story.py", "len(uids)"): "one study is the answer",
