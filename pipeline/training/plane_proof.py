@@ -25,6 +25,7 @@ from pipeline.training.build import Network, build_network
 from pipeline.training.checkpoint import CheckpointError
 from pipeline.training.onnx_graph import write_plane_graph
 from pipeline.training.planar_network import fold_normalisation
+from pipeline.training.plane_schedule import plane_architecture
 from pipeline.training.proof import PROOF_SEED
 from pipeline.training.real_slices import RealSlice
 from pipeline.training.score_slices import SMALLEST_PX, score_slice
@@ -32,7 +33,6 @@ from pipeline.training.slice_answers import answer_slices, cut_slice
 from pipeline.training.synthesis.anatomy import load_anatomy
 from pipeline.training.synthesis.subject import FINE_GRID, Case, synthesise_acute_case
 from pipeline.training.tasks import keep_channels
-from pipeline.training.train_planes import plane_architecture
 
 
 def read_planes(bundle: Bundle) -> dict[str, Network]:

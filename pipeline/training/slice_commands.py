@@ -165,8 +165,10 @@ def train_planes(
     import torch
 
     from pipeline.training.network import PLANES
+    from pipeline.training.plane_schedule import PlaneSchedule
+    from pipeline.training.plane_scores import score_planes
     from pipeline.training.real_slices import read_slices
-    from pipeline.training.train_planes import PlaneSchedule, run_planes, score_planes
+    from pipeline.training.train_planes import run_planes
     from pipeline.training.volume_pool import VolumePool
 
     torch.set_num_threads(threads)
@@ -206,8 +208,8 @@ def widen_planes(
     """Start a run of wider planes where a run of narrower ones stood; `train-planes` goes on from there."""
     from pipeline.training.checkpoint import load_checkpoint
     from pipeline.training.network import PLANES
+    from pipeline.training.plane_schedule import plane_architecture
     from pipeline.training.problem import TrainingProblem
-    from pipeline.training.train_planes import plane_architecture
     from pipeline.training.transfer import widen_planes as widen
 
     wide = _read_widths(widths)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,100 +22,16 @@ from torch import Tensor, nn
 
 from pipeline.training.build import Network, build_network
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint
-from pipeline.training.graft import graft_lesion
 from pipeline.training.network import PLANES, Architecture
+from pipeline.training.plane_schedule import PlaneSchedule, plane_architecture
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.real_slices import RealSlice
-from pipeline.training.slice_augment import centre_columns, fit_shape, vary_slices
-from pipeline.training.volume_pool import VolumePool, open_volume, scale_volume
+from pipeline.training.slice_source import SliceSource
+from pipeline.training.volume_pool import VolumePool
 
-SHAPES = {"axial": (192, 160), "coronal": (160, 160), "sagittal": (160, 192)}
-"""Rows and columns of a plane's slices in a volume of `FINE_GRID`."""
-WARM_UP_STEPS = 60
-FINAL_SHARE = 0.02
 CROSS_ENTROPY_WEIGHT = 3.0
 DEEP_WEIGHT = 0.4
 EMPTY_WEIGHT = 0.15
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-
-
-WIDTHS = (24, 48, 96, 160)
-
-
-def plane_architecture(plane: str, widths: tuple[int, ...] = WIDTHS, other_side: int = 0) -> Architecture:
-    """Return the architecture of one plane's network.
-
-    It is residual, with batch normalisation, on blocks of 2 x 2 pixels. A sagittal slice has no other side.
-    """
-    return Architecture(
-        ("t1", "flair"),
-        widths,
-        deep_outputs=1,
-        pyramid=False,
-        plane=plane,
-        unshuffle=2,
-        other_side=0 if plane == "sagittal" else other_side,
-    )
-
-
-@dataclass(frozen=True)
-class PlaneSchedule:
-    """How long and how fast the planes train.
-
-    Attributes
-    ----------
-    minutes
-        Length of the whole run, all planes and pieces together.
-    piece_minutes
-        This process stops after so long with a checkpoint; the same command goes on.
-    steps
-        The run also ends after so many steps, all planes together.
-    widths
-        Of the networks' levels.
-    planes
-        Which ones this process trains, in turn; other processes may train the others in the same folder.
-    batch
-        Slices of one step.
-    real_share
-        Share of real slices.
-    t1_share
-        Share of the synthetic slices that keep their T1; all others have the FLAIR alone.
-    lesion_share
-        Share of the slices through a lesion, where there is one.
-    graft_share
-        Share of the real slices that get another person's lesion (`graft`); of the synthetic ones without a
-        T1 half as many.
-    dropout
-        Share of the features that the coarse levels lose while training.
-    other_side
-        So many of the coarsest levels see the other side.
-    """
-
-    minutes: float
-    piece_minutes: float | None = None
-    batch: int = 8
-    real_share: float = 0.5
-    t1_share: float = 0.35
-    lesion_share: float = 0.7
-    graft_share: float = 0.0
-    dropout: float = 0.0
-    other_side: int = 0
-    learning_rate: float = 2e-3
-    check_every_s: float = 300.0
-    seed: int = 0
-    steps: int = 100_000_000
-    widths: tuple[int, ...] = WIDTHS
-    planes: tuple[str, ...] = tuple(PLANES)
-
-    @property
-    def curve(self) -> str:
-        """Name of the file of scores: each process has its own."""
-        return "curve.csv" if len(self.planes) == len(PLANES) else f"curve-{'-'.join(self.planes)}.csv"
-
-    def rate(self, step: int, progress: float) -> float:
-        """Return the learning rate: linear warm-up, then a cosine over the run's progress (0..1)."""
-        fall = FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-        return self.learning_rate * fall * min(1.0, (step + 1) / WARM_UP_STEPS)
 
 
 def plane_loss(outputs: list[Tensor], target: Tensor) -> Tensor:
@@ -218,105 +133,6 @@ class PlaneTrainer:
         return torch.cat(parts)
 
 
-class SliceSource:
-    """Draws batches of one plane.
-
-    Real slices of people to train on, and slices of the pool's volumes at any position.
-    """
-
-    def __init__(
-        self, slices: list[RealSlice], pool: VolumePool, schedule: PlaneSchedule, generator: torch.Generator
-    ) -> None:
-        self.real = {plane: [item for item in slices if item.plane == plane] for plane in PLANES}
-        self.with_lesion = {
-            plane: [item for item in group if item.mask.any()] for plane, group in self.real.items()
-        }
-        for plane, group in self.with_lesion.items():
-            if schedule.real_share > 0 and not group:
-                raise TrainingProblem(f"no {plane} slice of a person to train on shows a lesion")
-        self.pool, self.schedule, self.generator = pool, schedule, generator
-        self._paths: list[Path] = []
-        self._occupied: dict[Path, dict[str, tuple[list[int], list[int]]]] = {}
-
-    def refresh(self) -> int:
-        """Look for new volumes; returns how many there are."""
-        self._paths = self.pool.paths()
-        return len(self._paths)
-
-    def draw(self, plane: str) -> tuple[Tensor, Tensor]:
-        """Return images (sample, 2, row, column) and masks (sample, 1, row, column), varied."""
-        real = round(self.schedule.batch * self.schedule.real_share)
-        drawn = [
-            self._draw_real(plane) if index < real else self._draw_synthetic(plane)
-            for index in range(self.schedule.batch)
-        ]
-        images, masks = vary_slices(
-            torch.stack([image for image, _ in drawn]),
-            torch.stack([mask for _, mask in drawn]),
-            self.generator,
-        )
-        # Networks that compare the two sides see slices as the node cuts them: the image in the middle. The
-        # sagittal one is trained on the same kind of slices.
-        return centre_columns(images, masks, self.generator) if self.schedule.other_side else (images, masks)
-
-    def _integer(self, high: int) -> int:
-        return int(torch.randint(high, (), generator=self.generator))
-
-    def _chance(self, probability: float) -> bool:
-        return float(torch.rand((), generator=self.generator)) < probability
-
-    def _draw_real(self, plane: str) -> tuple[Tensor, Tensor]:
-        group = self.with_lesion[plane] if self._chance(self.schedule.lesion_share) else self.real[plane]
-        image, mask = self._fit(group[self._integer(len(group))])
-        if self._chance(self.schedule.graft_share):
-            image, mask = self._graft(plane, image, mask)
-        return image, mask
-
-    def _fit(self, item: RealSlice) -> tuple[Tensor, Tensor]:
-        """Return (2, row, column) with an empty T1, and (1, row, column), as large as the plane's slices."""
-        flair = torch.from_numpy(np.ascontiguousarray(item.image))[None]
-        both = torch.cat((torch.zeros_like(flair), flair, torch.from_numpy(item.mask)[None].float()))
-        both = fit_shape(both, SHAPES[item.plane], self.generator)
-        return both[:2], both[2:]
-
-    def _graft(self, plane: str, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a slice with the lesion of another person to train on, from the same plane."""
-        group = self.with_lesion[plane]
-        donor, outline = self._fit(group[self._integer(len(group))])
-        if plane != "sagittal" and self._chance(0.5):
-            donor, outline = donor.flip(-1), outline.flip(-1)
-        flair, mask = graft_lesion(image[1], mask[0], donor[1], outline[0], self.generator)
-        return torch.stack((image[0], flair)), mask[None]
-
-    def _draw_synthetic(self, plane: str) -> tuple[Tensor, Tensor]:
-        path = self._paths[self._integer(len(self._paths))]
-        volume = open_volume(path)
-        axis = 1 + PLANES[plane]
-        if path not in self._occupied:
-            self._occupied[path] = _occupied(volume)
-        brain, lesion = self._occupied[path][plane]
-        numbers = lesion if lesion and self._chance(self.schedule.lesion_share) else brain
-        packed = np.ascontiguousarray(np.take(volume, numbers[self._integer(len(numbers))], axis=axis))
-        image, mask = torch.from_numpy(scale_volume(packed[:2])), torch.from_numpy(packed[2:]).float()
-        if not self._chance(self.schedule.t1_share):
-            image[0] = 0.0
-            if self._chance(self.schedule.graft_share / 2):
-                image, mask = self._graft(plane, image, mask)
-        # What the remaining channels do not show cannot be asked for.
-        return image, mask * (image > 0).any(dim=0)
-
-
-def _occupied(volume: np.ndarray) -> dict[str, tuple[list[int], list[int]]]:
-    """Return for each plane the numbers of the slices with enough brain, and of those through a lesion."""
-    flair, label = volume[1], volume[2]
-    result = {}
-    for plane, axis in PLANES.items():
-        others = tuple(other for other in range(3) if other != axis)
-        brain, lesion = (flair > 8).sum(axis=others), label.sum(axis=others)
-        result[plane] = (np.flatnonzero(brain > 300).tolist(), np.flatnonzero(lesion > 3).tolist())
-    return result
-
-
 def run_planes(
     schedule: PlaneSchedule,
     folder: Path,
@@ -415,54 +231,3 @@ def _append(path: Path, row: dict[str, float]) -> None:
         if fresh:
             writer.writeheader()
         writer.writerow({name: f"{value:.4f}" for name, value in row.items()})
-
-
-def score_planes(
-    trainers: dict[str, PlaneTrainer], slices: list[RealSlice], held: list[Path]
-) -> dict[str, float]:
-    """Return mean Dice on real slices at the best threshold of each plane.
-
-    The second score is that on held-out synthetic volumes at every sixth position.
-    """
-    row = {}
-    generator = torch.Generator().manual_seed(1)
-    for plane, trainer in trainers.items():
-        group = [item for item in slices if item.plane == plane]
-        stacked = []
-        for item in group:
-            flair = torch.from_numpy(np.ascontiguousarray(item.image))[None].clamp(0, 3)
-            both = torch.cat((torch.zeros_like(flair), flair, torch.from_numpy(item.mask)[None].float()))
-            stacked.append(fit_shape(both, SHAPES[plane], generator, jitter=0))
-        data = torch.stack(stacked)
-        probability = trainer.predict(data[:, :2])
-        truth = data[:, 2] > 0
-        large = truth.flatten(1).sum(1) >= 20
-        dices = {t: _mean_dice(probability[large] > t, truth[large]) for t in THRESHOLDS}
-        best = max(dices, key=lambda threshold: dices[threshold])
-        empty = ~truth.flatten(1).any(1)
-        row[f"{plane}"] = dices[best]
-        row[f"{plane}_at"] = best
-        row[f"{plane}_false_px"] = (
-            float((probability[empty] > best).flatten(1).sum(1).float().mean()) if bool(empty.any()) else 0.0
-        )
-        row[f"{plane}_synth"] = (
-            float(np.mean([_volume_dice(trainer, path, best) for path in held])) if held else 0.0
-        )
-    return row
-
-
-def _mean_dice(found: Tensor, truth: Tensor) -> float:
-    overlap = (found & truth).flatten(1).sum(1).float()
-    total = found.flatten(1).sum(1) + truth.flatten(1).sum(1)
-    return float((2 * overlap / total.clamp_min(1)).mean()) if len(truth) else 0.0
-
-
-def _volume_dice(trainer: PlaneTrainer, path: Path, threshold: float) -> float:
-    volume = open_volume(path)
-    packed = np.ascontiguousarray(np.moveaxis(volume, 1 + PLANES[trainer.plane], 1)[:, 20:140:6])
-    image = torch.from_numpy(scale_volume(packed[:2])).movedim(1, 0)
-    image[:, 0] = 0.0
-    truth = torch.from_numpy(packed[2] > 0)
-    found = trainer.predict(image) > threshold
-    total = int(found.sum()) + int(truth.sum())
-    return 2 * int((found & truth).sum()) / total if total else 1.0

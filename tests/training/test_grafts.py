@@ -16,10 +16,11 @@ from pipeline.training.graft import LARGEST_RIM_PX, SOFT_RIM_PX, graft_lesion
 from pipeline.training.network import PLANES, Architecture, Exportable
 from pipeline.training.onnx_graph import write_plane_graph
 from pipeline.training.plane_proof import read_planes
+from pipeline.training.plane_schedule import PlaneSchedule, plane_architecture
 from pipeline.training.real_slices import read_slices
 from pipeline.training.slice_augment import centre_columns
 from pipeline.training.synthesis.subject import FINE_GRID, Case
-from pipeline.training.train_planes import PlaneSchedule, plane_architecture, run_planes
+from pipeline.training.train_planes import run_planes
 from pipeline.training.transfer import widen_planes
 from pipeline.training.volume_pool import VolumePool
 from tests.factories.slices import write_slices

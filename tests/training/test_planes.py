@@ -23,18 +23,13 @@ from pipeline.training.network import PLANES, Exportable
 from pipeline.training.onnx_graph import open_session, run_session, store_as_float16, write_onnx
 from pipeline.training.planar_network import fold_normalisation
 from pipeline.training.plane_proof import weigh_slices
+from pipeline.training.plane_schedule import PlaneSchedule, plane_architecture
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.proof import PROOF_FILE, read_proof
 from pipeline.training.real_slices import read_slices
 from pipeline.training.slice_answers import answer_slices
 from pipeline.training.synthesis.subject import FINE_GRID, Case
-from pipeline.training.train_planes import (
-    PlaneSchedule,
-    PlaneTrainer,
-    plane_architecture,
-    plane_loss,
-    run_planes,
-)
+from pipeline.training.train_planes import PlaneTrainer, plane_loss, run_planes
 from pipeline.training.transfer import widen_planes
 from pipeline.training.verify import check_members, verify_proof
 from pipeline.training.volume_pool import VolumePool, open_volume, scale_volume

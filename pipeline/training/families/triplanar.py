@@ -34,10 +34,10 @@ from pipeline.training.graph_set import (
 from pipeline.training.network import Architecture, count_parameters
 from pipeline.training.onnx_graph import open_session, run_session, store_as_float16, write_plane_graph
 from pipeline.training.planar_network import fold_normalisation, size_divisor
+from pipeline.training.plane_schedule import plane_architecture
 from pipeline.training.score import best_threshold, score_all, score_samples
 from pipeline.training.synthesis.subject import FINE_GRID
 from pipeline.training.tasks import Task, planar_task
-from pipeline.training.train_planes import plane_architecture
 
 TASKS = {f"triplanar-{plane}": planar_task(plane, (16, 32, 64, 128, 128)) for plane in PLANES}
 """By name on the command line."""
