@@ -16,11 +16,11 @@ import pytest
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.manners import Manners
 from tests.factories.head import study_uid
-from tests.factories.hospital import QUICK, Hospital, Settle
+from tests.factories.hospital import LIGHT, QUICK, Hospital, Settle
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
 # A node that waits for a slow archive however busy the machine is: what it gave up would be sent twice, and rightly so.
-PATIENT = QUICK.replace("timeout_s = 5\n", "timeout_s = 60\n")
+PATIENT = QUICK.replace("timeout_s = 5\n", "timeout_s = 60\n") + LIGHT
 
 
 class Mute:

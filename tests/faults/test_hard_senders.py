@@ -15,7 +15,7 @@ from pynetdicom.transport import AssociationSocket
 from dicomnode.simulator.archive import Archive
 from dicomnode.simulator.node import AE_TITLE
 from tests.factories.calling import associate, sockets_closed
-from tests.factories.hospital import QUICK, Hospital, Settle
+from tests.factories.hospital import LIGHT, QUICK, Hospital, Settle
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -83,7 +83,7 @@ def test_one_that_breaks_off_inside_an_object_leaves_nothing_half(tmp_path: Path
 
 
 def test_one_that_crawls_gets_through_beside_a_hundred_others(tmp_path: Path, settle: Settle) -> None:
-    settings = QUICK.replace("quiet_s = 3", "quiet_s = 15")
+    settings = QUICK.replace("quiet_s = 3", "quiet_s = 15") + LIGHT
     with (
         Archive(tmp_path / "pacs") as archive,
         Hospital(tmp_path, archive, settings) as hospital,

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine
 
 from dicomnode.ledger.migrate import alembic_config
 from dicomnode.simulator.archive import Archive
-from tests.factories.hospital import QUICK, Hospital, Settle
+from tests.factories.hospital import LIGHT, QUICK, Hospital, Settle
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -51,7 +51,7 @@ def test_a_locked_ledger_delays_and_loses_nothing(tmp_path: Path, settle: Settle
     held: list[float] = []
     stop = threading.Event()
     # A study must not be taken as it is while its images wait for the lock.
-    settings = QUICK.replace("quiet_s = 3", "quiet_s = 15")
+    settings = QUICK.replace("quiet_s = 3", "quiet_s = 15") + LIGHT
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, settings) as hospital:
         studies = [hospital.write(f"locked {number}") for number in range(3)]
         hospital.node.port()

@@ -18,7 +18,7 @@ import pydicom
 import pytest
 
 from dicomnode.simulator.archive import Archive
-from tests.factories.hospital import QUICK, Hospital, Settle
+from tests.factories.hospital import LIGHT, QUICK, Hospital, Settle
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -75,7 +75,7 @@ def wait_until(what: Callable[[], bool], timeout_s: float) -> None:
 def test_a_study_that_kills_its_worker_is_set_aside_and_the_next_is_answered(
     tmp_path: Path, settle: Settle
 ) -> None:
-    settings = QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n")
+    settings = QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n") + LIGHT
     kills: set[int] = set()
     stop = threading.Event()
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, settings) as hospital:
@@ -133,8 +133,7 @@ def test_an_altered_network_never_makes_a_mask(tmp_path: Path, settle: Settle) -
     shutil.copytree(MODELS, models)
     file = next(models.glob("stroke-lesion-2mm/*/model.onnx"))
     settings = (
-        QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n")
-        + f'[pipeline]\nmodels = "{models}"\n'
+        QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n") + LIGHT + f'models = "{models}"\n'
     )
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, settings) as hospital:
         hospital.node.port()
