@@ -133,7 +133,8 @@ def test_an_altered_network_never_makes_a_mask(tmp_path: Path, settle: Settle) -
     shutil.copytree(MODELS, models)
     file = next(models.glob("stroke-lesion-2mm/*/model.onnx"))
     settings = (
-        QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n") + LIGHT + f'models = "{models}"\n'
+        QUICK.replace("[compute]\n", f"[compute]\nattempts = {ATTEMPTS}\n")
+        + f'[pipeline]\nmodels = "{models}"\n'
     )
     with Archive(tmp_path / "pacs") as archive, Hospital(tmp_path, archive, settings) as hospital:
         hospital.node.port()
