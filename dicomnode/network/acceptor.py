@@ -36,6 +36,8 @@ log = structlog.get_logger()
 _FAREWELL_S = 2.0
 # Longest sleep of an association's own thread before it looks at its timers; it is woken when something came.
 _REST_S = 0.1
+# The same once the upper layer's thread is about to end.
+_LAST_REST_S = 0.005
 # Reports on our own commitments that may be served at the same time; the library gives each a thread.
 _AT_ONCE = 4
 _NOT_GIVEN = 0
@@ -58,8 +60,12 @@ class PromptMessages(DIMSEServiceProvider):
 
     def get_msg(self, block: bool = False) -> Any:
         """Return the next (context ID, message), or (None, None)."""
+        provider: Any = self.assoc.dul
+        # The upper layer's last waking comes a moment before its end: a reader that looked in between, and
+        # found it alive, does not go to sleep for long.
+        rest_s = _LAST_REST_S if provider.is_ending else _REST_S
         try:
-            return self.msg_queue.get(timeout=self.dimse_timeout if block else _REST_S)
+            return self.msg_queue.get(timeout=self.dimse_timeout if block else rest_s)
         except queue.Empty:
             return None, None
 

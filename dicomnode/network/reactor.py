@@ -96,6 +96,11 @@ class PromptProvider(DULServiceProvider):
             self.account.close()
             self.wake_reader()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether this thread has ended, or will without another event."""
+        return self._kill_thread
+
     def wake_reader(self) -> None:
         """Have the association's own thread look at once at what came for it."""
         messages: Any = self.assoc.dimse

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -166,7 +168,46 @@ def test_no_thread_sleeps_through_a_release_or_an_abort(
     gone.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
     assert released.is_released
-    assert _eventually(lambda: not any("AcceptorThread" in thread.name for thread in threading.enumerate()))
+    assert _eventually(lambda: not _acceptors()), _stacks(_acceptors())
+
+
+def test_a_reader_that_was_woken_before_the_upper_layer_ended_does_not_sleep_on(
+    listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "_REST_S", 600.0)
+    _, port = listen()
+    association = associate(port)
+    assert association.send_c_echo().Status == 0
+    reader = next(iter(_acceptors()))
+    real_wake = reader.dul.wake_reader
+
+    def wake_and_linger() -> None:
+        real_wake()
+        time.sleep(0.3)
+
+    monkeypatch.setattr(reader.dul, "wake_reader", wake_and_linger)
+    # It ends without a word to its reader.
+    reader.dul.kill_dul()
+
+    assert _eventually(lambda: not _acceptors()), _stacks(_acceptors())
+    association.abort()
+
+
+def _acceptors() -> list[Any]:
+    return [thread for thread in threading.enumerate() if "AcceptorThread" in thread.name]
+
+
+def _stacks(threads: list[Any]) -> str:
+    """Return where the threads of associations that have not ended are, and those of their upper layers."""
+    frames = sys._current_frames()
+    texts = []
+    for association in threads:
+        state = association.dul.state_machine.current_state
+        texts.append(f"{association.name}: state {state}, peer {association.requestor.ae_title}")
+        for thread in (association, association.dul):
+            if thread.ident in frames:
+                texts += traceback.format_stack(frames[thread.ident])
+    return "\n".join(texts)
 
 
 def test_stop_lets_a_store_that_is_under_way_finish(listen: Callable[..., Any]) -> None:
