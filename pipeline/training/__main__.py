@@ -56,6 +56,7 @@ for _command in (
     slice_commands.synthesize_volumes,
     slice_commands.paint_volumes,
     slice_commands.widen_planes,
+    slice_commands.unfold_planes,
     slice_commands.train_planes,
     slice_commands.export_planes,
     real_commands.measure_volumes,

@@ -61,6 +61,8 @@ class PlaneSchedule:
         Share of the features that the coarse levels lose while training.
     other_side
         So many of the coarsest levels see the other side.
+    shared
+        The planes share their convolutions and keep their own normalisations.
     """
 
     minutes: float
@@ -72,6 +74,7 @@ class PlaneSchedule:
     graft_share: float = 0.0
     dropout: float = 0.0
     other_side: int = 0
+    shared: bool = False
     learning_rate: float = 2e-3
     check_every_s: float = 300.0
     seed: int = 0

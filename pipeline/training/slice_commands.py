@@ -10,6 +10,9 @@ import typer
 
 from pipeline.training.bounds import VALIDATION_SEED, above_zero, check_subjects, number, run_seed, whole
 
+UNFOLDING_BATCHES = 24
+"""Batches of slices on which a shipped network's spreads are measured."""
+
 
 class PlaneName(StrEnum):
     """One of the three planes."""
@@ -155,6 +158,9 @@ def train_planes(
     ] = 0.0,
     dropout: Annotated[float, number("share of the coarse features left out at random", most=0.9)] = 0.0,
     other_side: Annotated[int, whole("how many coarse levels see the other side", least=0, most=4)] = 0,
+    shared: Annotated[
+        bool, typer.Option(help="the planes share their convolutions and keep their own normalisations")
+    ] = False,
     seed: Annotated[int, run_seed("0 to 8: which slices are drawn, and how they are varied")] = 0,
     threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
@@ -186,6 +192,7 @@ def train_planes(
         graft_share=graft_share,
         dropout=dropout,
         other_side=other_side,
+        shared=shared,
         planes=tuple(dict.fromkeys(name.value for name in plane)) if plane else tuple(PLANES),
     )
     run_planes(
@@ -219,6 +226,48 @@ def widen_planes(
             raise TrainingProblem(f"{last} is there already: name another folder for the new run")
         start = load_checkpoint(run / f"{plane}-{minute:04d}.average.pt")
         widen(start, plane_architecture(plane, wide, other_side)).save(last)
+    typer.echo(f"wrote {out}; train-planes --out {out} --widths {widths} goes on from there")
+
+
+def unfold_planes(
+    bundle: Annotated[str, typer.Option(help="FOLDER, NAME or NAME/VERSION of planes at 1 mm")],
+    out: Annotated[Path, typer.Option(help="folder of the new run")],
+    slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
+    pool: Annotated[Path, typer.Option(help="folder of synthetic volumes")],
+    widths: Annotated[str, typer.Option(help="channels of the four levels, finest first")] = "24,48,96,160",
+    other_side: Annotated[int, whole("how many coarse levels see the other side", least=0, most=4)] = 0,
+    source: Annotated[
+        PlaneName | None, typer.Option(help="start every plane from this one, for planes that will share")
+    ] = None,
+    models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
+) -> None:
+    """Start a run from the graphs of a bundle, where its checkpoints are gone; `train-planes` goes on from there."""
+    import torch
+
+    from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS
+    from pipeline.training.bundle_commands import read_bundle
+    from pipeline.training.network import PLANES
+    from pipeline.training.plane_schedule import PlaneSchedule, plane_architecture
+    from pipeline.training.problem import TrainingProblem
+    from pipeline.training.real_slices import read_slices
+    from pipeline.training.slice_source import SliceSource
+    from pipeline.training.unfold import unfold_plane
+    from pipeline.training.volume_pool import VolumePool
+
+    chosen = read_bundle(models, bundle)
+    schedule = PlaneSchedule(0.0, other_side=other_side, widths=_read_widths(widths))
+    drawn = SliceSource(
+        read_slices(slices, "train"), VolumePool(pool), schedule, torch.Generator().manual_seed(0)
+    )
+    if drawn.refresh() == 0:
+        raise TrainingProblem(f"no volumes in {pool}: run `synthesize-volumes` first")
+    for plane in PLANES:
+        last = out / f"{plane}-last.pt"
+        if last.exists():
+            raise TrainingProblem(f"{last} is there already: name another folder for the new run")
+        graph = chosen.folder / PLANE_GRAPHS[source.value if source else plane]
+        batches = (drawn.draw(plane)[0] for _ in range(UNFOLDING_BATCHES))
+        unfold_plane(graph, plane_architecture(plane, schedule.widths, other_side), batches).save(last)
     typer.echo(f"wrote {out}; train-planes --out {out} --widths {widths} goes on from there")
 
 

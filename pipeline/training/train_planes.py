@@ -67,7 +67,7 @@ class PlaneTrainer:
         self.architecture = architecture
         self.network: Network = build_network(architecture)
         self.network.dropout = dropout
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-3, weight_decay=1e-3)
+        self.optimiser = _optimiser(self.network)
         self.average = {name: values.clone() for name, values in self.network.state_dict().items()}
         self.step = 0
         if start is not None:
@@ -76,6 +76,20 @@ class PlaneTrainer:
             if start.optimiser:
                 self.optimiser.load_state_dict(start.optimiser)
             self.step = start.run_steps
+
+    def share(self, other: PlaneTrainer) -> None:
+        """Train the weights of the other plane from here on, all but the normalisations and what it lacks.
+
+        A plane keeps its own normalisations, since its slices are distributed differently (Chang et al. 2019).
+        """
+        for name in [name for name, _ in self.network.named_parameters()]:
+            owner, _, leaf = name.rpartition(".")
+            module = self.network.get_submodule(owner)
+            if name in other.average and not isinstance(module, nn.BatchNorm2d):
+                setattr(module, leaf, other.network.get_parameter(name))
+        state = self.optimiser.state_dict()
+        self.optimiser = _optimiser(self.network)
+        self.optimiser.load_state_dict(state)
 
     def train_step(self, images: Tensor, masks: Tensor, rate: float) -> float:
         """Take one step on (sample, channel, row, column) and return the loss."""
@@ -131,6 +145,10 @@ class PlaneTrainer:
                 logits = network(batch.transpose(0, 1)[None].movedim(2, axis))
             parts.append(logits.float().movedim(axis, 1)[0, :, 0].sigmoid())
         return torch.cat(parts)
+
+
+def _optimiser(network: Network) -> torch.optim.AdamW:
+    return torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-3)
 
 
 def run_planes(
@@ -221,6 +239,10 @@ def _open_run(schedule: PlaneSchedule, folder: Path) -> _Run:
         start = load_checkpoint(last, architecture) if last.exists() else None
         trainers[plane] = PlaneTrainer(plane, architecture, start, schedule.dropout)
         before_s = max(before_s, start.run_seconds if start else 0.0)
+    if schedule.shared:
+        first, *others = trainers.values()
+        for trainer in others:
+            trainer.share(first)
     return _Run(folder, trainers, before_s, time.monotonic())
 
 
