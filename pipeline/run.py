@@ -110,18 +110,19 @@ def run_pipeline(
     # 3. Find the brain in each image.
     brains = _lend_brains(images, extract_brains(images, recipe, plan, journal), journal)
     # 4. Bring the other image onto the reference. An image that cannot be brought there changes the plan.
-    # What needs no registration is computed next to it: a thread more than cores, so that none is idle.
+    # What needs no registration is computed next to it, and where nothing waits for it next to all the rest: a
+    # thread more than cores, so that none is idle.
     with ThreadPoolExecutor(2, thread_name_prefix="pipeline") as beside:
         early = _begin_judgements(images, brains, recipe, plan, beside)
         case = _register(images, brains, recipe, plan, journal)
-    if len(case.images) < len(plan.roles):
-        plan = make_plan(recipe, list(inputs), [role for role in plan.roles if role not in case.images])
-    fit = _judge_head(case.images[plan.roles[0]], case.brain, early.fit, plan, journal)
-    _judge_quality(case, early, recipe, journal)
-    # 5 to 8. Resample, correct, normalise, infer.
-    answer = _infer(case, recipe, plan, journal, segmenter)
-    # 9 to 11. Back to the reference's own voxels, lesions, and where the brain lies in the template.
-    outlines = _outline(answer, case, orientations[plan.roles[0]], fit, recipe, plan, journal)
+        if len(case.images) < len(plan.roles):
+            plan = make_plan(recipe, list(inputs), [role for role in plan.roles if role not in case.images])
+        fit = _judge_head(case.images[plan.roles[0]], case.brain, early.fit, plan, journal)
+        # 5 to 8. Resample, correct, normalise, infer.
+        answer = _infer(case, recipe, plan, journal, segmenter)
+        # 9 to 11. Back to the reference's own voxels, lesions, and where the brain lies in the template.
+        outlines = _outline(answer, case, orientations[plan.roles[0]], fit, recipe, plan, journal)
+        _judge_quality(case, early, recipe, journal)
     # 12. Measurements.
     return _measure(outlines, inputs, case, plan, journal)
 

@@ -26,6 +26,7 @@ from pipeline.geometry import (
     index_to_lps,
     spacing_mm,
 )
+from pipeline.preprocess.straight import is_straight, sample_straight
 from pipeline.records import FloatArray, Volume
 
 IDENTITY: Affine = np.eye(4)
@@ -113,6 +114,8 @@ def sample_gaussian_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) 
     reach = np.linalg.norm(np.linalg.inv(matrix)[:3, :3], axis=0)
     sigmas = 0.42 * np.sqrt(np.maximum((1 / np.maximum(reach, 1e-6)) ** 2 - 1, 0))
     array = volume.array.astype(np.float32, copy=False)
+    if sigmas.any() and is_straight(matrix, grid.shape):
+        return sample_straight(array, matrix, grid.shape, tuple(sigmas.tolist()))
     # An axis that becomes finer is not blurred.
     for axis, sigma in enumerate(sigmas):
         if sigma > 0:

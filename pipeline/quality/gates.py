@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
-from pipeline.geometry import Triple, grid_of, spacing_mm
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.geometry import Grid, Triple, apply_affine, as_shape, spacing_mm
 from pipeline.preprocess.extract_brain import Brain
 from pipeline.preprocess.resample import plan_mask_grid, sample_gaussian_linear, sample_linear
 from pipeline.quality.ghosting import measure_ghosting
@@ -46,17 +50,38 @@ def measure_quality(image: Volume, brain: Brain, network_spacing_mm: Triple) -> 
 
     `brain` is the brain in the same image.
     """
-    inside = sample_linear(brain.soft, grid_of(image)) >= brain.threshold
+    box, inside = _find_brain(image, brain)
     grid = plan_mask_grid(brain.mask, network_spacing_mm, (1, 1, 1))
     resampled = sample_gaussian_linear(image, grid)
     return Quality(
-        measure_snr(image.array, inside),
+        measure_snr(image.array[box], inside[box]),
         measure_ghosting(image.array, inside, spacing_mm(image.affine)),
         brain.volume_ml,
         measure_quantiles(
             resampled, take_core(sample_linear(brain.soft, grid) >= brain.threshold, max(network_spacing_mm))
         ),
     )
+
+
+def _find_brain(image: Volume, brain: Brain) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]]:
+    """Return the box of the image's voxels that the brain may reach, and which of all voxels it does."""
+    inside = np.zeros(image.array.shape, bool)
+    found = np.argwhere(brain.soft.array >= brain.threshold)
+    if not len(found):
+        return (slice(0),) * 3, inside
+    # The corners of the brain's box, a voxel of the extractor wider: its outline is interpolated.
+    corners = np.stack((found.min(axis=0) - 1, found.max(axis=0) + 1))
+    to_image = np.linalg.inv(image.affine) @ brain.soft.affine
+    places = np.array([apply_affine(to_image, np.array(corner)) for corner in product(*corners.T)])
+    low = np.floor(places.min(axis=0)).astype(int).clip(0, image.array.shape)
+    high = (np.ceil(places.max(axis=0)).astype(int) + 1).clip(low, image.array.shape)
+    box = tuple(slice(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True))
+    affine = image.affine.copy()
+    affine[:3, 3] = apply_affine(image.affine, low)
+    grid = Grid(as_shape(tuple((high - low).tolist())), affine, image.frame_of_reference_uid)
+    if all(grid.shape):
+        inside[box] = sample_linear(brain.soft, grid) >= brain.threshold
+    return box, inside
 
 
 def find_quality_remarks(role: str, quality: Quality, trained: Mapping[str, Range]) -> list[Finding]:

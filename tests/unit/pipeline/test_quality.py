@@ -8,14 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.geometry import Grid, axial_affine
+from pipeline.geometry import Grid, axial_affine, grid_of
 from pipeline.preprocess.extract_brain import apply_brain_threshold
-from pipeline.quality.gates import LARGEST_GHOSTING, Quality, find_quality_remarks, measure_quality
+from pipeline.preprocess.resample import sample_linear
+from pipeline.quality.gates import (
+    LARGEST_GHOSTING,
+    Quality,
+    _find_brain,
+    find_quality_remarks,
+    measure_quality,
+)
 from pipeline.quality.ghosting import measure_ghosting
 from pipeline.quality.noise import PLENTY, measure_snr
 from pipeline.quality.trained_range import find_range_remarks, measure_quantiles
-from pipeline.records import Array
-from tests.factories.volumes import AXIAL, FRAME, draw_head, grid_affine
+from pipeline.records import Array, Volume
+from tests.factories.volumes import AXIAL, FRAME, draw_head, grid_affine, rotation
 
 SHAPE, SPACING = (20, 128, 112), (6.0, 2.0, 2.0)
 GOOD = Quality(30.0, 0.002, 1450.0, {"p10": 0.7, "p90": 1.2})
@@ -134,3 +141,29 @@ def test_an_image_is_judged_in_its_own_space(head: Array) -> None:
     assert seen.ghosting == pytest.approx(0, abs=0.005)
     assert seen.brain_ml == pytest.approx(1370, rel=0.05)
     assert 0.8 < seen.quantiles["p10"] < 1 < seen.quantiles["p90"] < 1.2
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_brain_is_looked_for_where_it_lies(seed: int) -> None:
+    """Only the brain's box is looked at; what is found there is what a look at every voxel finds."""
+    random = np.random.default_rng(seed)
+    shape = tuple(random.integers(8, 40, 3).tolist())
+    affine = np.eye(4)
+    affine[:3, :3] = rotation(tuple(random.uniform(-1, 1, 3)), random.uniform(0, 40)) @ np.diag(
+        random.uniform(1.0, 6.0, 3)
+    )
+    # Also brains that the image shows half of, or nothing of.
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(shape) / 2) + random.uniform(-60, 60, 3)
+    image = Volume(random.random(shape, np.float32), affine, FRAME)
+    extractor = Grid((30, 30, 30), axial_affine((30, 30, 30), (3.0, 3.0, 3.0), (0, 0, 0)), FRAME)
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in extractor.shape), indexing="ij"), axis=-1)
+    soft = np.exp(-(((index - random.uniform(8, 20, 3)) / random.uniform(3, 9, 3)) ** 2).sum(axis=-1))
+    # An island beside it, which the mask leaves out.
+    soft[2, 2, 2] = 0.9 if seed % 2 else 0.0
+    brain = apply_brain_threshold(extractor.fill(soft.astype(np.float32)), 0.5)
+
+    box, inside = _find_brain(image, brain)
+
+    everywhere = sample_linear(brain.soft, grid_of(image)) >= brain.threshold
+    assert np.array_equal(inside, everywhere)
+    assert inside[box].sum() == everywhere.sum()

@@ -31,8 +31,8 @@ from tests.factories.volumes import AXIAL, FRAME, LEFT_BALL, SAGITTAL, Ball, dra
 
 SHAPE, SPACING = (34, 66, 54), (4.4, 2.8, 2.8)
 STEPS = [
-    "check_inputs", "reorient", "extract_brain", "register", "judge_head", "judge_quality", "resample", "correct_bias", "normalise", "infer", "to_source_grid",
-    "find_lesions", "measure",
+    "check_inputs", "reorient", "extract_brain", "register", "judge_head", "resample", "correct_bias", "normalise", "infer", "to_source_grid",
+    "find_lesions", "judge_quality", "measure",
 ]  # fmt: skip
 
 
