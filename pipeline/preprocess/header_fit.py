@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK
 
-from pipeline.preprocess.metric import ImagePair, evaluate
+from pipeline.geometry import Affine
+from pipeline.preprocess.metric import ImagePair, QuickMetric
 
 COARSENING = 2
 """The measurements use each second voxel along each axis: one in eight."""
@@ -22,13 +22,11 @@ NEAR_MM = 2.0
 FAR_MM = 6.0
 """So far away it has to be worse, whichever way the head moves."""
 PARAMETERS = 6
-"""Three rotations and three shifts, in the order of SimpleITK's Euler3DTransform."""
+"""Three rotations and three shifts."""
 
 
 def bound_gain(pair: ImagePair, middle: npt.NDArray[np.float64], radius_mm: float) -> float:
     """Return by which share the metric may improve when the moving image leaves the headers' alignment.
-
-    Run it inside `one_thread`.
 
     Parameters
     ----------
@@ -43,15 +41,10 @@ def bound_gain(pair: ImagePair, middle: npt.NDArray[np.float64], radius_mm: floa
         Infinite where the headers' alignment is not the best place of all that were tried, or the best place
         along a parameter is not near.
     """
-    coarse = pair.coarser(COARSENING)
+    metric = QuickMetric(pair.coarser(COARSENING))
 
     def measure(parameter: int, distance_mm: float) -> float:
-        motion = [0.0] * PARAMETERS
-        motion[parameter] = distance_mm / radius_mm if parameter < PARAMETERS // 2 else distance_mm
-        transform = SimpleITK.Euler3DTransform()
-        transform.SetCenter(middle.tolist())
-        transform.SetParameters(motion)
-        return evaluate(coarse, transform)
+        return metric.measure(_move(parameter, distance_mm, middle, radius_mm))
 
     at_headers, gain = measure(0, 0.0), 0.0
     for parameter in range(PARAMETERS):
@@ -64,3 +57,18 @@ def bound_gain(pair: ImagePair, middle: npt.NDArray[np.float64], radius_mm: floa
         if min(measure(parameter, -FAR_MM), measure(parameter, FAR_MM)) <= at_headers:
             return math.inf
     return gain / abs(at_headers) if at_headers else math.inf
+
+
+def _move(parameter: int, distance_mm: float, middle: npt.NDArray[np.float64], radius_mm: float) -> Affine:
+    """Return the motion along one parameter: a turn about x, y or z through `middle`, or a shift along one."""
+    link = np.eye(4)
+    axis = parameter % 3
+    if parameter >= PARAMETERS // 2:
+        link[axis, 3] = distance_mm
+        return link
+    angle = distance_mm / radius_mm
+    second, third = (axis + 1) % 3, (axis + 2) % 3
+    link[[second, third], [second, third]] = math.cos(angle)
+    link[third, second], link[second, third] = math.sin(angle), -math.sin(angle)
+    link[:3, 3] = middle - link[:3, :3] @ middle
+    return link
