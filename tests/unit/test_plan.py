@@ -15,6 +15,7 @@ import pytest
 from dicomnode.answer import SHIPPED_MODELS
 from dicomnode.results.provenance import plan_provenance
 from dicomnode.results.records import AnswerContext
+from dicomnode.settings.config import parse_config
 from pipeline.errors import BundleError
 from pipeline.measure.regions.quadrics import QUADRICS
 from pipeline.measure.regions.territories import TerritoryAtlas
@@ -277,3 +278,17 @@ def test_the_order_of_an_ensembles_members_counts(models: Path) -> None:
 
     assert read_manifest(folder / "model.toml").family == "ensemble"
     assert turned.digest() != before.digest()
+
+
+def test_the_default_says_how_often_it_is_right_wherever_it_answers_by_planes() -> None:
+    """An ensemble's own calibration counts: without one a certainty is the network's bare probability."""
+    models = SHIPPED_MODELS
+    ensemble = find_bundle(models, parse_config({}).pipeline.lesion_model)
+
+    for channels in (("flair",), ("t1", "flair")):
+        answering = next(member for member in ensemble.members if member.takes(channels))
+        calibration = ensemble.output.calibration_for(channels)
+        assert calibration is not None
+        assert calibration == answering.output.calibration_for(channels)
+        assert ensemble.output.threshold_for(channels) == answering.output.threshold_for(channels)
+    assert ensemble.output.calibration_for(("t1",)) is None

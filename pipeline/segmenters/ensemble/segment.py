@@ -10,10 +10,11 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline.bundles.bundle import Bundle
+from pipeline.geometry import Grid, same_grid
 from pipeline.inference.voting import majority, mean, move_threshold, vote_share
 from pipeline.journal import Journal
 from pipeline.preprocess.resample import plan_mask_grid, sample_linear
-from pipeline.records import NetworkPlan
+from pipeline.records import FloatArray, NetworkPlan, Volume
 from pipeline.segmenters.case import Answer, Case
 from pipeline.segmenters.ensemble.spec import EnsembleSpec
 
@@ -23,14 +24,15 @@ Segment = Callable[[Bundle, Case, NetworkPlan, Journal], Answer]
 def segment_members(
     bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal, segment: Segment
 ) -> Answer:
-    """Return the mean or the majority of the members' probabilities.
+    """Return the mean or the majority of the members' probabilities, or the first member's.
 
-    The second map is the share of members that vote for lesion.
+    The second map is the share of members that vote for lesion. Where one member answers alone by the rule
+    "first", it is the member's own: one voice would always agree with itself.
 
     Each member is asked at its own threshold, which is then moved onto the ensemble's: a member that cuts at
     0.2 says as much with 0.2 as one that cuts at 0.5 says with 0.5. With the rule "vote" the result reaches
-    the threshold exactly where more than half of the members do; with "first" it is the answer of the first
-    member. Members that were not trained for the case's images are left out.
+    the threshold exactly where more than half of the members do. Members that were not trained for the case's
+    images are left out.
 
     Parameters
     ----------
@@ -50,15 +52,39 @@ def segment_members(
         for member, member_plan in zip(bundle.members, plan.members, strict=True)
         if member.takes(channels)
     ]
-    for member, member_plan in fitting[:1] if spec.rule == "first" else fitting:
+    if spec.rule == "first":
+        return _answer_alone(*fitting[0], case, grid, common, journal, segment)
+    for member, member_plan in fitting:
         answer = segment(member, case, member_plan, journal)
-        # The member's probability at the common voxel centres, and its odds moved so that its own threshold
-        # becomes the ensemble's.
-        on_grid = sample_linear(answer.probability, grid).clip(0.0, 1.0)
         asked.append(f"{member.name}/{member.version}")
-        maps.append(move_threshold(on_grid, member_plan.threshold, common))
+        # Its odds are moved so that its own threshold becomes the ensemble's.
+        maps.append(move_threshold(_bring(answer.probability, grid), member_plan.threshold, common))
     with journal.step("combine_members") as parameters:
         parameters.update(rule=spec.rule, members=asked)
         # Either way one map, 0..1; the vote keeps the value that a majority of the members reach.
         probability = majority(np.stack(maps)) if spec.rule == "vote" else mean(maps)
     return Answer(grid.fill(probability), grid.fill(vote_share(maps, plan.threshold)))
+
+
+def _answer_alone(
+    member: Bundle,
+    plan: NetworkPlan,
+    case: Case,
+    grid: Grid,
+    threshold: float,
+    journal: Journal,
+    segment: Segment,
+) -> Answer:
+    answer = segment(member, case, plan, journal)
+    with journal.step("combine_members") as parameters:
+        parameters.update(rule="first", members=[f"{member.name}/{member.version}"])
+        probability = move_threshold(_bring(answer.probability, grid), plan.threshold, threshold)
+        agreement = answer.agreement and grid.fill(_bring(answer.agreement, grid))
+    return Answer(grid.fill(probability), agreement)
+
+
+def _bring(answer: Volume, grid: Grid) -> FloatArray:
+    """Return a map of 0..1 at the voxel centres of the common grid."""
+    if same_grid(answer, grid):
+        return answer.array
+    return sample_linear(answer, grid).clip(0.0, 1.0)

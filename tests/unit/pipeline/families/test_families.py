@@ -330,6 +330,33 @@ def test_the_first_fitting_member_answers_alone(
     assert logged(result, "combine_members")["members"] == ["known-flair/0.1.0"]
 
 
+def test_who_answers_alone_keeps_its_own_agreement(flair: Volume, recipe: Recipe, tmp_path: Path) -> None:
+    """Two of its three planes call the lesions; a member alone would always agree with itself."""
+    write_triplanar(
+        tmp_path,
+        _planes(BRIGHT, BRIGHT, NEVER),
+        name="known-flair",
+        input__accepts=[["flair"]],
+        output__thresholds={},
+    )
+    known_lesion_bundle(tmp_path, name="known-rest")
+    bundles = [find_bundle(tmp_path, name) for name in ("known-flair", "known-rest")]
+    members = {f"{bundle.name}/{bundle.version}": bundle.sha256 for bundle in bundles}
+    asked = dataclasses.replace(recipe, lesion=load_bundle(write_ensemble(tmp_path, members, "first")))
+
+    by_planes, by_one_pass = run_pipeline({"flair": flair}, asked), run_pipeline({"t1": flair}, asked)
+
+    assert by_planes.agreement is not None
+    inside = by_planes.agreement.array[by_planes.labels.array > 0]
+    assert inside.max() == pytest.approx(2 / 3)
+    assert len(by_planes.lesions) > 0
+    for lesion in by_planes.lesions:
+        assert lesion.mean_agreement is not None
+        assert 0.5 < lesion.mean_agreement <= 2 / 3 + 1e-6
+    # A network that answers once agrees with nobody.
+    assert by_one_pass.agreement is None
+
+
 def test_the_mean_of_three_planes(run: Any, tmp_path: Path) -> None:
     """Two planes that are all but sure and one that is silent: two of three votes, and a mean above a half."""
     table = {"thresholds": _planes(0.5, 0.5, 0.5), "rule": "average"}
