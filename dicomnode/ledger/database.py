@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
 from dicomnode.errors import RetryLater, StartError
 
@@ -107,6 +107,15 @@ def _passing_faults_are_retried() -> Iterator[None]:
         raise RetryLater(f"the ledger is not available: {fault.orig}") from fault
     except sqlite3.OperationalError as fault:
         raise RetryLater(f"the ledger is not available: {fault}") from fault
+    except (DatabaseError, sqlite3.DatabaseError) as fault:
+        cause = fault.orig if isinstance(fault, DatabaseError) else fault
+        if getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_CORRUPT:
+            raise
+        # Nothing that is retried does harm, and whoever waits for it is told.
+        raise RetryLater(
+            f"the ledger is damaged: {cause}; stop the node, move ledger.sqlite3* away and start again: a new one "
+            "is made from the spool"
+        ) from fault
 
 
 def _engine(url: str) -> Engine:

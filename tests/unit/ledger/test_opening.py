@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -26,6 +27,9 @@ from dicomnode.ledger.schema import metadata
 from dicomnode.ledger.shown import plain
 from dicomnode.states import DeliveryState
 from tests.factories.ledger import STUDY, LedgerStory, received, release_owner, sqlite_url
+
+
+PAGE_BYTES = 4096
 
 
 def test_the_migrations_build_exactly_the_tables_of_the_schema(url: str, ledger: Ledger) -> None:
@@ -230,3 +234,43 @@ def test_a_ledger_without_a_table_is_named_at_the_start(tmp_path: Path, name: st
         connection.execute(f"DROP TABLE {name}")
     with pytest.raises(StartError, match=f"the ledger lacks {name}: restore it"):
         Ledger.open(sqlite_url(tmp_path))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_damaged_pages_are_named_with_what_to_do(ledger: Ledger, tmp_path: Path, seed: int) -> None:
+    """Whatever pages are overwritten: a start or a question that meets them says so, and raises nothing else."""
+    for number in range(300):
+        ledger.instances.add(received(number))
+    ledger.close()
+    file = tmp_path / "ledger.sqlite3"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content, random = bytearray(file.read_bytes()), Random(seed)
+    pages = len(content) // PAGE_BYTES
+    for page in random.sample(range(1, pages), random.choice([1, 4, pages // 2, pages - 1])):
+        begin = page * PAGE_BYTES
+        content[begin : begin + PAGE_BYTES] = random.choice([b"\xff", b"\0", b"\x0d"]) * PAGE_BYTES
+    file.write_bytes(content)
+
+    said = []
+    try:
+        damaged = Ledger.open(sqlite_url(tmp_path))
+    except StartError as problem:
+        said.append(str(problem))
+    else:
+        for question in (
+            lambda: list(damaged.instances.paths_below("incoming")),
+            lambda: damaged.instances.add(received(1000)),
+            lambda: damaged.history.studies(),
+            lambda: damaged.history.health(),
+            lambda: damaged.instances.unindexed(100),
+        ):
+            try:
+                question()
+            except RetryLater as problem:
+                said.append(str(problem))
+        damaged.close()
+
+    assert all("ledger" in words for words in said)
+    if any("malformed" in words for words in said):
+        assert any("move ledger.sqlite3* away" in words for words in said)
