@@ -28,7 +28,6 @@ from dicomnode.ledger.shown import plain
 from dicomnode.states import DeliveryState
 from tests.factories.ledger import STUDY, LedgerStory, received, release_owner, sqlite_url
 
-
 PAGE_BYTES = 4096
 
 
@@ -261,8 +260,8 @@ def test_damaged_pages_are_named_with_what_to_do(ledger: Ledger, tmp_path: Path,
         for question in (
             lambda: list(damaged.instances.paths_below("incoming")),
             lambda: damaged.instances.add(received(1000)),
-            lambda: damaged.history.studies(),
-            lambda: damaged.history.health(),
+            damaged.history.studies,
+            damaged.history.health,
             lambda: damaged.instances.unindexed(100),
         ):
             try:
