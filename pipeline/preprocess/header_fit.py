@@ -8,6 +8,7 @@ known.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,25 @@ PARAMETERS = 6
 """Three rotations and three shifts."""
 
 
-def bound_gain(pair: ImagePair, middle: npt.NDArray[np.float64], radius_mm: float) -> float:
-    """Return by which share the metric may improve when the moving image leaves the headers' alignment.
+@dataclass(frozen=True)
+class HeaderFit:
+    """What two dozen measurements around the headers' alignment told.
+
+    Attributes
+    ----------
+    metric
+        Negative mutual information there, over one voxel in eight.
+    gain
+        The share by which it may improve when the moving image leaves that place. Infinite where that is not
+        the best place of all that were tried, or the best place along a parameter is not near.
+    """
+
+    metric: float
+    gain: float
+
+
+def measure_fit(pair: ImagePair, middle: npt.NDArray[np.float64], radius_mm: float) -> HeaderFit:
+    """Return how well the images lie on each other by their headers.
 
     Parameters
     ----------
@@ -34,12 +52,6 @@ def bound_gain(pair: ImagePair, middle: npt.NDArray[np.float64], radius_mm: floa
         Centre of the rotations, LPS mm.
     radius_mm
         A rotation by a radian moves the rim of the brain by so much.
-
-    Returns
-    -------
-    float
-        Infinite where the headers' alignment is not the best place of all that were tried, or the best place
-        along a parameter is not near.
     """
     metric = QuickMetric(pair.coarser(COARSENING))
 
@@ -52,11 +64,11 @@ def bound_gain(pair: ImagePair, middle: npt.NDArray[np.float64], radius_mm: floa
         # The parabola through the three: its lowest point lies at -slope / bend steps, slope^2 / 2 bend down.
         slope, bend = (above - below) / 2, above + below - 2 * at_headers
         if bend <= 0 or abs(slope) >= bend:
-            return math.inf
+            return HeaderFit(at_headers, math.inf)
         gain += slope**2 / (2 * bend)
         if min(measure(parameter, -FAR_MM), measure(parameter, FAR_MM)) <= at_headers:
-            return math.inf
-    return gain / abs(at_headers) if at_headers else math.inf
+            return HeaderFit(at_headers, math.inf)
+    return HeaderFit(at_headers, gain / abs(at_headers) if at_headers else math.inf)
 
 
 def _move(parameter: int, distance_mm: float, middle: npt.NDArray[np.float64], radius_mm: float) -> Affine:

@@ -7,7 +7,7 @@ the reference's brain.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ import SimpleITK
 from pipeline.errors import RegistrationError
 from pipeline.geometry import Affine, Grid, apply_affine, axial_affine, centre_lps, grid_of
 from pipeline.preprocess.extract_brain import Brain
-from pipeline.preprocess.header_fit import bound_gain
+from pipeline.preprocess.header_fit import HeaderFit, measure_fit
 from pipeline.preprocess.metric import ImagePair, evaluate, measuring_method
 from pipeline.preprocess.resample import find_inside, plan_mask_grid, sample_gaussian_linear, sample_linear
 from pipeline.preprocess.threads import one_thread
@@ -92,7 +92,8 @@ class Registration:
     start
         Name of the start that won.
     metric_before, metric_after
-        Negative mutual information at the headers' own alignment and at the result; lower is better.
+        Negative mutual information at the headers' own alignment and at the result; lower is better. Where
+        no search was needed it is that of the proof, over one voxel in eight.
     motion_mm
         How far the middle of the brain moves from the headers' alignment.
     rotation_deg
@@ -136,12 +137,12 @@ def apply_registration(
     pair = _prepare(plan, reference, moving, reference_brain, moving_brain)
     middle = middle_of(reference_brain)
     overlap = functools.partial(_overlap, reference_brain, moving_brain, moving)
-    # One thread: the sums of several threads differ in their last bits from run to run.
-    with one_thread():
-        before = evaluate(pair, _to_transform(np.eye(4), middle))
-        if plan.trusts_headers and _headers_fit(pair, middle, overlap(np.eye(4))):
-            link, after, name = np.eye(4), before, "headers, nothing better near"
-        else:
+    if fit := _prove_fit(plan, pair, middle, overlap):
+        link, before, after, name = np.eye(4), fit.metric, fit.metric, "headers, nothing better near"
+    else:
+        # One thread: the sums of several threads differ in their last bits from run to run.
+        with one_thread():
+            before = evaluate(pair, _to_transform(np.eye(4), middle))
             link, after, name = _search(pair, plan, middle, before)
     result = Registration(
         link,
@@ -173,12 +174,20 @@ def _prepare(
     return ImagePair(fixed, mask, to_sitk(sample_gaussian_linear(moving, around), around))
 
 
-def _headers_fit(pair: ImagePair, middle: npt.NDArray[np.float64], overlap: float) -> bool:
-    """Return whether it is proven that a search would end at the headers.
+def _prove_fit(
+    plan: RegistrationPlan,
+    pair: ImagePair,
+    middle: npt.NDArray[np.float64],
+    overlap: Callable[[Affine], float],
+) -> HeaderFit | None:
+    """Return what proves that a search would end at the headers, None where it may not.
 
     The two brains, each found in its own image, lie on each other, and little can be gained near there.
     """
-    return overlap >= FITTING_OVERLAP and bound_gain(pair, middle, BRAIN_RADIUS_MM) <= PROVEN_GAIN
+    if not plan.trusts_headers or overlap(np.eye(4)) < FITTING_OVERLAP:
+        return None
+    fit = measure_fit(pair, middle, BRAIN_RADIUS_MM)
+    return fit if fit.gain <= PROVEN_GAIN else None
 
 
 def _search(

@@ -10,7 +10,7 @@ import SimpleITK
 
 from pipeline.geometry import grid_of
 from pipeline.preprocess.extract_brain import Brain, apply_brain_threshold
-from pipeline.preprocess.header_fit import bound_gain
+from pipeline.preprocess.header_fit import measure_fit
 from pipeline.preprocess.metric import ImagePair
 from pipeline.preprocess.register import (
     BRAIN_RADIUS_MM,
@@ -84,7 +84,7 @@ class TestHeadersThatFit:
         images = [to_sitk(image.array.astype(np.float32), grid_of(image)) for image in (flair, t1)]
         pair = ImagePair(images[0], to_sitk(inside.astype(np.uint8), grid_of(flair)), images[1])
         with one_thread():
-            return bound_gain(pair, middle_of(here), BRAIN_RADIUS_MM)
+            return measure_fit(pair, middle_of(here), BRAIN_RADIUS_MM).gain
 
     def test_little_is_to_be_gained_where_they_fit(self) -> None:
         assert self.bound(0, 0, 0) <= PROVEN_GAIN < self.bound(1.5, 0, 0)
