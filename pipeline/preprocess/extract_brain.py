@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
 
 from pipeline.errors import BrainExtractionError
-from pipeline.geometry import Affine, Grid, spacing_mm, voxel_volume_mm3
+from pipeline.geometry import Affine, Grid, Points, apply_affine, spacing_mm, voxel_volume_mm3
 from pipeline.preprocess.resample import sample_linear
 from pipeline.records import Finding, FloatArray, Volume
 
@@ -83,6 +84,19 @@ def find_brain_problem(brain: Brain) -> BrainExtractionError | None:
             code="brain-in-pieces",
         )
     return None
+
+
+def box_corners(brain: Brain) -> Points:
+    """Return the corners of a box that holds the brain wherever it is interpolated, (8, 3) LPS mm.
+
+    All that reaches the threshold counts, also beside the largest piece; (0, 3) where nothing does.
+    """
+    found = np.argwhere(brain.soft.array >= brain.threshold)
+    if not len(found):
+        return np.zeros((0, 3))
+    # A voxel wider than the voxels that reach it: beyond their next neighbours nothing is interpolated.
+    ends = np.stack((found.min(axis=0) - 1, found.max(axis=0) + 1))
+    return apply_affine(brain.soft.affine, list(product(*ends.T)))
 
 
 def find_coverage_remarks(mask: Volume) -> list[Finding]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.geometry import Grid, Triple, apply_affine, as_shape, spacing_mm
-from pipeline.preprocess.extract_brain import Brain
+from pipeline.preprocess.extract_brain import Brain, box_corners
 from pipeline.preprocess.resample import plan_mask_grid, sample_gaussian_linear, sample_linear
 from pipeline.quality.ghosting import measure_ghosting
 from pipeline.quality.noise import measure_snr
@@ -66,13 +65,10 @@ def measure_quality(image: Volume, brain: Brain, network_spacing_mm: Triple) -> 
 def _find_brain(image: Volume, brain: Brain) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]]:
     """Return the box of the image's voxels that the brain may reach, and which of all voxels it does."""
     inside = np.zeros(image.array.shape, bool)
-    found = np.argwhere(brain.soft.array >= brain.threshold)
-    if not len(found):
+    corners = box_corners(brain)
+    if not len(corners):
         return (slice(0),) * 3, inside
-    # The corners of the brain's box, a voxel of the extractor wider: its outline is interpolated.
-    corners = np.stack((found.min(axis=0) - 1, found.max(axis=0) + 1))
-    to_image = np.linalg.inv(image.affine) @ brain.soft.affine
-    places = np.array([apply_affine(to_image, np.array(corner)) for corner in product(*corners.T)])
+    places = apply_affine(np.linalg.inv(image.affine).astype(np.float64), corners)
     low = np.floor(places.min(axis=0)).astype(int).clip(0, image.array.shape)
     high = (np.ceil(places.max(axis=0)).astype(int) + 1).clip(low, image.array.shape)
     box = tuple(slice(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True))

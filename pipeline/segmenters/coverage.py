@@ -14,14 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.geometry import Grid
+from pipeline.geometry import Grid, apply_affine
 from pipeline.journal import Journal
+from pipeline.preprocess.extract_brain import box_corners
 from pipeline.preprocess.resample import IDENTITY, find_inside, sample_linear
 from pipeline.records import Finding, FloatArray
 from pipeline.segmenters.case import Answer, Case, Channels
 
 SMALLEST_SHARE = 0.001
 """Share of the brain outside an image below which it is the rounding of the edge, not a missing part."""
+
+EDGE = 1e-3
+"""Voxels from the edge of the field of view within which the rounding of the one way or the other decides."""
 
 
 def find_covered(case: Case, grid: Grid, role: str) -> npt.NDArray[np.bool_]:
@@ -48,10 +52,17 @@ def find_uncovered(bundle: Bundle, case: Case, grid: Grid) -> list[Uncovered]:
     It says so, too, where the network would be asked but cannot do without the image.
     """
     reference = next(iter(case.images))
+    roles = [
+        role
+        for role in case.images
+        if role != reference and role in bundle.channels and not _holds_brain(case, role)
+    ]
+    if not roles:
+        return []
     # The brain on the network's grid: interpolated probability, cut where the extractor cuts it.
     brain = sample_linear(case.brain.soft, grid) >= case.brain.threshold
     uncovered = []
-    for role in [role for role in case.images if role != reference and role in bundle.channels]:
+    for role in roles:
         missing = brain & ~find_covered(case, grid, role)
         # Share of the brain's voxels; a brain of no voxels has no missing part.
         share = float(missing.sum() / max(brain.sum(), 1))
@@ -65,6 +76,14 @@ def find_uncovered(bundle: Bundle, case: Case, grid: Grid) -> list[Uncovered]:
                 )
             )
     return uncovered
+
+
+def _holds_brain(case: Case, role: str) -> bool:
+    """Return whether an image's field of view holds the box of the brain, so that no voxel need be looked at."""
+    image = case.images[role]
+    to_index = np.linalg.inv(image.affine) @ case.links.get(role, IDENTITY)
+    places = apply_affine(to_index, box_corners(case.brain))
+    return bool(((places > -0.5 + EDGE) & (places < np.array(image.array.shape) - 0.5 - EDGE)).all())
 
 
 def choose_peaks(bundle: Bundle, case: Case, grid: Grid) -> float | FloatArray:

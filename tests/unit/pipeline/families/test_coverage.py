@@ -14,10 +14,11 @@ from pipeline.journal import Journal
 from pipeline.postprocess.components import apply_peak
 from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.records import Volume
+from pipeline.segmenters import coverage
 from pipeline.segmenters.case import Answer, Case, Channels
-from pipeline.segmenters.coverage import answer_uncovered, choose_peaks
+from pipeline.segmenters.coverage import answer_uncovered, choose_peaks, find_uncovered
 from tests.factories.onnx import known_lesion_bundle
-from tests.factories.volumes import AXIAL, draw_head, grid_affine
+from tests.factories.volumes import AXIAL, draw_head, grid_affine, rotation
 
 SHAPE, SPACING = (44, 84, 70), (3.4, 2.2, 2.2)
 CUT = 9
@@ -122,3 +123,39 @@ def test_a_lesion_must_reach_the_peak_of_the_images_that_it_was_answered_from(
         choose_peaks(replace(bundle, input=replace(bundle.input, accepts=(("t1", "flair"),))), case, grid)
         == 0.9
     )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_look_at_the_corners_spares_no_voxel_that_counts(
+    bundle: Bundle, flair: Volume, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T1s of all sizes, turned and moved by a link: what is found is what a look at every voxel finds."""
+    random = np.random.default_rng(seed)
+    shape = tuple(random.integers(20, 120, 3).tolist())
+    directions = np.array(AXIAL) @ rotation(tuple(random.uniform(-1, 1, 3)), random.uniform(0, 30)).T
+    t1 = Volume(
+        np.zeros(shape, np.float32),
+        grid_affine(shape, random.uniform(1.0, 4.0, 3), directions=directions),
+        "1.2",
+    )
+    link = np.eye(4)
+    link[:3, 3] = random.uniform(-15, 15, 3)
+    case = replace(_case(flair, 0), images={"flair": flair, "t1": t1}, links={"t1": link})
+    grid = grid_of(flair)
+
+    quick = find_uncovered(bundle, case, grid)
+    monkeypatch.setattr(coverage, "_holds_brain", lambda *_: False)
+    thorough = find_uncovered(bundle, case, grid)
+
+    assert [part.share for part in quick] == [part.share for part in thorough]
+    for one, other in zip(quick, thorough, strict=True):
+        assert np.array_equal(one.missing, other.missing)
+
+
+def test_the_corners_decide_where_the_t1_shows_the_whole_head(flair: Volume) -> None:
+    large = (90, 160, 160)
+    t1 = Volume(np.zeros(large, np.float32), grid_affine(large, (2.2, 2.2, 2.2), directions=AXIAL), "1.2")
+    case = replace(_case(flair, 0), images={"flair": flair, "t1": t1})
+
+    assert coverage._holds_brain(case, "t1")
+    assert not coverage._holds_brain(_case(flair, CUT), "t1")
