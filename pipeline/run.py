@@ -110,8 +110,8 @@ def run_pipeline(
     # 3. Find the brain in each image.
     brains = _lend_brains(images, extract_brains(images, recipe, plan, journal), journal)
     # 4. Bring the other image onto the reference. An image that cannot be brought there changes the plan.
-    # What needs no registration is computed next to it, and where nothing waits for it next to all the rest: a
-    # thread more than cores, so that none is idle.
+    # What needs no registration is computed next to it, and where nothing waits for it next to all the rest:
+    # a thread more than cores, so that none is idle.
     with ThreadPoolExecutor(2, thread_name_prefix="pipeline") as beside:
         early = _begin_judgements(images, brains, recipe, plan, beside)
         case = _register(images, brains, recipe, plan, journal)

@@ -72,7 +72,7 @@ def measure_fit(pair: ImagePair, middle: npt.NDArray[np.float64], radius_mm: flo
 
 
 def _move(parameter: int, distance_mm: float, middle: npt.NDArray[np.float64], radius_mm: float) -> Affine:
-    """Return the motion along one parameter: a turn about x, y or z through `middle`, or a shift along one."""
+    """Return the motion along one parameter: a turn about an axis through `middle`, or a shift along it."""
     link = np.eye(4)
     axis = parameter % 3
     if parameter >= PARAMETERS // 2:

@@ -1,8 +1,8 @@
-"""Images onto a grid whose axes run along theirs: one sparse matrix for each axis, blur and interpolation in one.
+"""Images onto a grid whose axes run along theirs: a sparse matrix an axis, for blur and interpolation in one.
 
-Most grids lie so (scanners and networks both like the patient's own axes), and then the three axes are independent
-of each other: only the samples that somebody needs are blurred. The answers are those of the general way up to
-the rounding of float32. One thread, so the same bits whatever the machine.
+Many grids lie so (scanners and networks both like the patient's own axes). Then the three axes are independent
+of each other, and only the samples that somebody needs are blurred. The answers are those of the general way
+up to the rounding of float32. One thread, so the same bits whatever the machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TRUNCATED_SIGMAS = 4.0
 
 
 def is_straight(matrix: Affine, shape: Shape) -> bool:
-    """Return whether each index of a grid moves along one axis of the image alone, the axis of the same number.
+    """Return whether each index of a grid moves along the image's axis of the same number alone.
 
     Parameters
     ----------
@@ -76,9 +76,9 @@ def _weights(size: int, places: npt.NDArray[np.float64], sigma: float) -> sparse
 def multiply_lines(
     weights: sparse.csr_matrix, array: npt.NDArray[AnyFloat], axis: int
 ) -> npt.NDArray[AnyFloat]:
-    """Return the array (three axes) with each line along `axis` multiplied by `weights` (new place, old place).
+    """Return the array (three axes) with each line along `axis` multiplied by `weights`.
 
-    Both are of one type. In one thread, in the order of the places: the same bits on every machine.
+    These are (new place, old place). Both are of one type. In one thread, in the order of the places: the same bits on every machine.
     """
     first, second, third = array.shape
     if axis == 0:

@@ -79,7 +79,7 @@ def find_uncovered(bundle: Bundle, case: Case, grid: Grid) -> list[Uncovered]:
 
 
 def _holds_brain(case: Case, role: str) -> bool:
-    """Return whether an image's field of view holds the box of the brain, so that no voxel need be looked at."""
+    """Return whether an image's field of view holds the brain's box: then no voxel need be looked at."""
     image = case.images[role]
     to_index = np.linalg.inv(image.affine) @ case.links.get(role, IDENTITY)
     places = apply_affine(to_index, box_corners(case.brain))

@@ -241,7 +241,10 @@ def unfold_planes(
     ] = None,
     models: Annotated[Path, typer.Option(help="folder of all bundles")] = Path("models"),
 ) -> None:
-    """Start a run from the graphs of a bundle, where its checkpoints are gone; `train-planes` goes on from there."""
+    """Start a run from the graphs of a bundle, where its checkpoints are gone.
+
+    `train-planes` goes on from there.
+    """
     import torch
 
     from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS

@@ -80,7 +80,7 @@ class PlaneTrainer:
     def share(self, other: PlaneTrainer) -> None:
         """Train the weights of the other plane from here on, all but the normalisations and what it lacks.
 
-        A plane keeps its own normalisations, since its slices are distributed differently (Chang et al. 2019).
+        A plane keeps its own normalisations: its slices are distributed differently (Chang et al. 2019).
         """
         for name in [name for name, _ in self.network.named_parameters()]:
             owner, _, leaf = name.rpartition(".")

@@ -1,8 +1,8 @@
 """The planes of a bundle, ready to be trained on where their checkpoints are gone.
 
 A shipped graph has its batch normalisations folded into the convolutions before them (`planar_network`), and
-a network without them trains badly. Here each folded convolution gets a normalisation back that undoes itself:
-with the mean and the spread that its output really has on a sample of slices, gain and offset that restore both.
+a network without them trains badly. Here each folded convolution gets a normalisation back that undoes
+itself: mean and spread are those that its output has on a sample of slices, gain and offset restore both.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def unfold_plane(graph: Path, architecture: Architecture, batches: Iterable[Tens
             bias = source.pop(f"{name}.{part}.bias")
             state[f"{norm}.running_mean"] = mean - bias
             state[f"{norm}.running_var"] = variance
-            # eps as the normalisation itself adds it.
-            state[f"{norm}.weight"] = (variance + network.get_submodule(norm).eps).sqrt()  # type: ignore[operator]
+            # As the normalisation itself adds it.
+            epsilon = float(network.get_submodule(norm).eps)  # type: ignore[arg-type]
+            state[f"{norm}.weight"] = (variance + epsilon).sqrt()
             state[f"{norm}.bias"] = mean
     state |= source
     return Checkpoint(architecture, state, copy.deepcopy(state))
