@@ -113,8 +113,8 @@ def _passing_faults_are_retried() -> Iterator[None]:
             raise
         # Nothing that is retried does harm, and whoever waits for it is told.
         raise RetryLater(
-            f"the ledger is damaged: {cause}; stop the node, move ledger.sqlite3* away and start again: a new "
-            "one is made from the spool"
+            f"the ledger is damaged: {cause}; stop the node, move ledger.sqlite3* away and start again: "
+            "a new one is made from the spool"
         ) from fault
 
 

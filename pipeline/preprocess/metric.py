@@ -65,8 +65,8 @@ def evaluate(pair: ImagePair, transform: SimpleITK.Transform) -> float:
 class QuickMetric:
     """`evaluate` of one pair at many places: what does not change is prepared once.
 
-    The sums are those of ITK's MattesMutualInformationImageToImageMetricv4 up to the rounding of float64: bins
-    of the fixed image counted whole, values of the moving one spread by a cubic B-spline.
+    The sums are those of ITK's MattesMutualInformationImageToImageMetricv4 up to the rounding of float64:
+    bins of the fixed image counted whole, values of the moving one spread by a cubic B-spline.
     """
 
     def __init__(self, pair: ImagePair) -> None:

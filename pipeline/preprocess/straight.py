@@ -1,7 +1,7 @@
 """Images onto a grid whose axes run along theirs: a sparse matrix an axis, for blur and interpolation in one.
 
-Many grids lie so (scanners and networks both like the patient's own axes). Then the three axes are independent
-of each other, and only the samples that somebody needs are blurred. The answers are those of the general way
+Many grids lie so (scanners and networks both like the patient's own axes). Then the three axes are
+independent of each other, and only the samples that somebody needs are blurred. The answers are those of the general way
 up to the rounding of float32. One thread, so the same bits whatever the machine.
 """
 
@@ -78,7 +78,8 @@ def multiply_lines(
 ) -> npt.NDArray[AnyFloat]:
     """Return the array (three axes) with each line along `axis` multiplied by `weights`.
 
-    These are (new place, old place). Both are of one type. In one thread, in the order of the places: the same bits on every machine.
+    These are (new place, old place). Both are of one type. In one thread, in the order of the places: the
+    same bits on every machine.
     """
     first, second, third = array.shape
     if axis == 0:
