@@ -1,8 +1,8 @@
 """Images onto a grid whose axes run along theirs: a sparse matrix an axis, for blur and interpolation in one.
 
 Many grids lie so (scanners and networks both like the patient's own axes). Then the three axes are
-independent of each other, and only the samples that somebody needs are blurred. The answers are those of the general way
-up to the rounding of float32. One thread, so the same bits whatever the machine.
+independent of each other, and only the samples that somebody needs are blurred. The answers are those of the
+general way up to the rounding of float32. One thread, so the same bits whatever the machine.
 """
 
 from __future__ import annotations
