@@ -71,6 +71,9 @@ _SETTINGS = {
     # hundred times a second.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "5s",
+    # Each part looks 50 times a second whether its own loop is late, and ten times how much memory is taken.
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.worker.memory.monitor-interval": "250ms",
     "distributed.admin.system-monitor.log-length": 60,
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.log-length": 100,
