@@ -88,12 +88,13 @@ def _read_field(
     coarse.SetSpacing(
         [max(size - 1, 1) / (count - 1) for size, count in zip(shape[::-1], samples[::-1], strict=True)]
     )
-    field: npt.NDArray[np.float64] = SimpleITK.GetArrayFromImage(n4.GetLogBiasFieldAsImage(coarse))
+    field = SimpleITK.GetArrayFromImage(n4.GetLogBiasFieldAsImage(coarse)).astype(np.float64)
     # The last axis first: its lines are the dearest to turn, and there are few yet.
     for axis in reversed(range(len(shape))):
         from_samples = _splines(shape[axis], spans) @ np.linalg.pinv(_splines(samples[axis], spans))
         field = multiply_lines(sparse.csr_matrix(from_samples), field, axis)
-    return field.astype(np.float32)
+    whole: FloatArray = field.astype(np.float32)
+    return whole
 
 
 def _splines(count: int, spans: int) -> npt.NDArray[np.float64]:
