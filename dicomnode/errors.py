@@ -11,7 +11,7 @@ NodeError
 |  `- NotAllowed            0x0124: peer may not do this
 |- UnreadableInstance       the instance is kept and set aside; the study goes on without it
 |- StudyRefused             the study is answered with a report that says why; carries the reason `code`
-|- RetryLater               try again after a delay: archive away, worker died, ledger locked
+|- RetryLater               try again after a delay: archive away, worker died, ledger locked or damaged
 |- PermanentRefusal         the peer will never take this object: stop and show
 |- StateError               a job or delivery change that the transition table does not allow (a bug)
 |- LeaseLost                the job was superseded or taken over meanwhile: drop what was made, take the next

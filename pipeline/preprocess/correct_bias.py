@@ -14,6 +14,7 @@ import SimpleITK
 from scipy import sparse
 
 from pipeline.geometry import Triple
+from pipeline.preprocess.splines import cubic_weights
 from pipeline.preprocess.straight import multiply_lines
 from pipeline.preprocess.threads import one_thread
 from pipeline.records import FloatArray
@@ -101,14 +102,7 @@ def _splines(count: int, spans: int) -> npt.NDArray[np.float64]:
     """Return (place, spline): the uniform cubic B-splines at `count` places from one end to the other."""
     place = np.linspace(0.0, spans, count)
     piece = np.minimum(place.astype(np.int64), spans - 1)
-    t = place - piece
     values = np.zeros((count, spans + 3))
-    polynomials = (
-        (1 - t) ** 3 / 6,
-        (3 * t**3 - 6 * t**2 + 4) / 6,
-        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
-        t**3 / 6,
-    )
-    for number, polynomial in enumerate(polynomials):
-        values[np.arange(count), piece + number] = polynomial
+    for number, weight in enumerate(cubic_weights(place - piece)):
+        values[np.arange(count), piece + number] = weight
     return values

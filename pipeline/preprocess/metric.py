@@ -14,6 +14,7 @@ import SimpleITK
 from scipy import ndimage
 
 from pipeline.geometry import Affine
+from pipeline.preprocess.splines import cubic_weights
 
 HISTOGRAM_BINS = 32
 PADDING_BINS = 2
@@ -128,17 +129,10 @@ def _find_bins(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _joint_histogram(bins: npt.NDArray[np.int64], places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return (fixed bin, moving bin), the sum is 1."""
     first = np.clip(np.floor(places), PADDING_BINS, HISTOGRAM_BINS - PADDING_BINS - 1)
-    t = places - first
+    # Over four bins, from the one before the value's own.
     flat = bins * HISTOGRAM_BINS + first.astype(np.int64) - 1
-    # The uniform cubic B-spline over four bins, from the one before the value's own.
-    weights = (
-        (1 - t) ** 3 / 6,
-        (3 * t**3 - 6 * t**2 + 4) / 6,
-        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
-        t**3 / 6,
-    )
     joint = np.zeros(HISTOGRAM_BINS**2)
-    for number, weight in enumerate(weights):
+    for number, weight in enumerate(cubic_weights(places - first)):
         joint += np.bincount(flat + number, weight, minlength=HISTOGRAM_BINS**2)
     joint /= joint.sum()
     return joint.reshape(HISTOGRAM_BINS, HISTOGRAM_BINS)

@@ -173,10 +173,13 @@ def train_planes(
     from pipeline.training.network import PLANES
     from pipeline.training.plane_schedule import PlaneSchedule
     from pipeline.training.plane_scores import score_planes
+    from pipeline.training.problem import TrainingProblem
     from pipeline.training.real_slices import read_slices
     from pipeline.training.train_planes import run_planes
     from pipeline.training.volume_pool import VolumePool
 
+    if shared and plane:
+        raise TrainingProblem("--shared trains all planes in one process: leave out --plane")
     torch.set_num_threads(threads)
     deciding = read_slices(slices, "decide")
     unseen = VolumePool(held).paths() if held else []
@@ -214,16 +217,11 @@ def widen_planes(
 ) -> None:
     """Start a run of wider planes where a run of narrower ones stood; `train-planes` goes on from there."""
     from pipeline.training.checkpoint import load_checkpoint
-    from pipeline.training.network import PLANES
     from pipeline.training.plane_schedule import plane_architecture
-    from pipeline.training.problem import TrainingProblem
     from pipeline.training.transfer import widen_planes as widen
 
     wide = _read_widths(widths)
-    for plane in PLANES:
-        last = out / f"{plane}-last.pt"
-        if last.exists():
-            raise TrainingProblem(f"{last} is there already: name another folder for the new run")
+    for plane, last in _new_checkpoints(out).items():
         start = load_checkpoint(run / f"{plane}-{minute:04d}.average.pt")
         widen(start, plane_architecture(plane, wide, other_side)).save(last)
     typer.echo(f"wrote {out}; train-planes --out {out} --widths {widths} goes on from there")
@@ -234,8 +232,6 @@ def unfold_planes(
     out: Annotated[Path, typer.Option(help="folder of the new run")],
     slices: Annotated[Path, typer.Option(help="folder with axial.npz, coronal.npz and sagittal.npz")],
     pool: Annotated[Path, typer.Option(help="folder of synthetic volumes")],
-    widths: Annotated[str, typer.Option(help="channels of the four levels, finest first")] = "24,48,96,160",
-    other_side: Annotated[int, whole("how many coarse levels see the other side", least=0, most=4)] = 0,
     source: Annotated[
         PlaneName | None, typer.Option(help="start every plane from this one, for planes that will share")
     ] = None,
@@ -247,31 +243,49 @@ def unfold_planes(
     """
     import torch
 
-    from pipeline.segmenters.triplanar.spec import PLANE_GRAPHS
+    from pipeline.segmenters.triplanar.spec import TriplanarSpec
     from pipeline.training.bundle_commands import read_bundle
-    from pipeline.training.network import PLANES
-    from pipeline.training.plane_schedule import PlaneSchedule, plane_architecture
+    from pipeline.training.plane_proof import read_planes
+    from pipeline.training.plane_schedule import PlaneSchedule
     from pipeline.training.problem import TrainingProblem
     from pipeline.training.real_slices import read_slices
     from pipeline.training.slice_source import SliceSource
     from pipeline.training.unfold import unfold_plane
     from pipeline.training.volume_pool import VolumePool
 
+    checkpoints = _new_checkpoints(out)
     chosen = read_bundle(models, bundle)
-    schedule = PlaneSchedule(0.0, other_side=other_side, widths=_read_widths(widths))
-    drawn = SliceSource(
-        read_slices(slices, "train"), VolumePool(pool), schedule, torch.Generator().manual_seed(0)
+    if not isinstance(chosen.family_spec, TriplanarSpec):
+        raise TrainingProblem(f"{chosen.name}/{chosen.version} is no bundle of planes: name a triplanar one")
+    shipped = read_planes(chosen)
+    widths, other_side = shipped["axial"].architecture.widths, shipped["axial"].architecture.other_side
+    sampler = SliceSource(
+        read_slices(slices, "train"),
+        VolumePool(pool),
+        PlaneSchedule(0.0, other_side=other_side),
+        torch.Generator().manual_seed(0),
     )
-    if drawn.refresh() == 0:
+    if sampler.refresh() == 0:
         raise TrainingProblem(f"no volumes in {pool}: run `synthesize-volumes` first")
-    for plane in PLANES:
-        last = out / f"{plane}-last.pt"
+    for plane, last in checkpoints.items():
+        batches = (sampler.draw(plane)[0] for _ in range(UNFOLDING_BATCHES))
+        unfold_plane(shipped[source.value if source else plane], plane, batches).save(last)
+    typer.echo(
+        f"wrote {out}; train-planes --out {out} --widths {','.join(map(str, widths))} "
+        f"--other-side {other_side} goes on from there"
+    )
+
+
+def _new_checkpoints(out: Path) -> dict[str, Path]:
+    """Return where each plane of a new run begins; refused as a whole where one of them is there already."""
+    from pipeline.training.network import PLANES
+    from pipeline.training.problem import TrainingProblem
+
+    checkpoints = {plane: out / f"{plane}-last.pt" for plane in PLANES}
+    for last in checkpoints.values():
         if last.exists():
             raise TrainingProblem(f"{last} is there already: name another folder for the new run")
-        graph = chosen.folder / PLANE_GRAPHS[source.value if source else plane]
-        batches = (drawn.draw(plane)[0] for _ in range(UNFOLDING_BATCHES))
-        unfold_plane(graph, plane_architecture(plane, schedule.widths, other_side), batches).save(last)
-    typer.echo(f"wrote {out}; train-planes --out {out} --widths {widths} goes on from there")
+    return checkpoints
 
 
 def _read_widths(text: str) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,33 +16,34 @@ from torch import Tensor, nn
 
 from pipeline.training.build import Network, build_network
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
-from pipeline.training.network import PLANES, Architecture
+from pipeline.training.network import PLANES
 from pipeline.training.planar_network import ResidualBlock, fold_normalisation
-
-FRESH = ("heads.", "other_side.")
-"""Parts that a graph may lack: outputs for training alone, and the other side of a network that saw one."""
+from pipeline.training.plane_schedule import plane_architecture
 
 
-def unfold_plane(graph: Path, architecture: Architecture, batches: Iterable[Tensor]) -> Checkpoint:
-    """Return a checkpoint of `architecture` that answers as the exported graph does, and can be trained on.
+def unfold_plane(shipped: Network, plane: str, batches: Iterable[Tensor]) -> Checkpoint:
+    """Return a checkpoint of `plane` that answers as a shipped network does, and can be trained on.
+
+    The output that serves the training alone is fresh.
 
     Parameters
     ----------
-    graph
-        A file that `onnx_graph.write_plane_graph` wrote, Float16 or Float32. That of another plane will do.
-    architecture
-        Of a planar network with the widths of the graph.
+    shipped
+        A folded network, as `plane_proof.read_planes` gives it. That of another plane will do; a sagittal one
+        leaves behind what looked at the other side.
     batches
         Images (sample, channel, row, column) as training shows them; a few dozen slices do.
 
     Raises
     ------
     CheckpointError
-        The file is not a graph of this architecture, or there is no batch.
+        There is no batch.
     """
+    architecture = plane_architecture(plane, shipped.architecture.widths, shipped.architecture.other_side)
     folded = build_network(architecture).eval()
     fold_normalisation(folded)
-    _load(folded, _read_weights(graph), graph)
+    weights = shipped.state_dict()
+    folded.load_state_dict({name: weights[name] for name in folded.state_dict()})
     moments = _measure(folded, batches)
     network = build_network(architecture)
     state = network.state_dict()
@@ -63,37 +63,6 @@ def unfold_plane(graph: Path, architecture: Architecture, batches: Iterable[Tens
             state[f"{norm}.bias"] = mean
     state |= source
     return Checkpoint(architecture, state, copy.deepcopy(state))
-
-
-def _read_weights(graph: Path) -> dict[str, Tensor]:
-    import onnx
-    from onnx import numpy_helper
-
-    try:
-        initializers = onnx.load(graph).graph.initializer
-    except Exception as error:  # protobuf's own error has no public type information
-        raise CheckpointError(f"{graph} is not an ONNX file: {error}") from error
-    return {
-        t.name.removesuffix("_float16").removeprefix("network."): torch.from_numpy(
-            numpy_helper.to_array(t).astype("float32")
-        )
-        for t in initializers
-    }
-
-
-def _load(folded: Network, weights: dict[str, Tensor], graph: Path) -> None:
-    expected = folded.state_dict()
-    wrong = [
-        name
-        for name, value in expected.items()
-        if (name in weights and weights[name].shape != value.shape)
-        or (name not in weights and (name.startswith("heads.0.") or not name.startswith(FRESH)))
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{graph} holds no network of {folded.architecture}: {wrong[0]} is missing or of another shape"
-        )
-    folded.load_state_dict({name: weights.get(name, value) for name, value in expected.items()})
 
 
 @torch.no_grad()

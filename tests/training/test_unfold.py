@@ -15,7 +15,7 @@ from pipeline.training.__main__ import app
 from pipeline.training.build import Network, build_network
 from pipeline.training.checkpoint import CheckpointError, load_checkpoint
 from pipeline.training.network import PLANES, Exportable
-from pipeline.training.onnx_graph import store_as_float16, write_plane_graph
+from pipeline.training.onnx_graph import write_plane_graph
 from pipeline.training.planar_network import fold_normalisation
 from pipeline.training.plane_schedule import PlaneSchedule, plane_architecture
 from pipeline.training.real_slices import read_slices
@@ -45,15 +45,11 @@ def _trained(plane: str, other_side: int = 0) -> Network:
     return network.eval()
 
 
-def _ship(network: Network, path: Path, *, half: bool = False) -> Path:
-    import onnx
-
+def _ship(network: Network, path: Path) -> Path:
     fold_normalisation(network)
     shape = [32, 32, 32]
     shape[PLANES[network.architecture.plane]] = SLICES
-    model = write_plane_graph(network, shape, path)
-    if half:
-        onnx.save(store_as_float16(model), path)
+    write_plane_graph(network, shape, path)
     return path
 
 
@@ -65,20 +61,18 @@ def _as_volume(slices: torch.Tensor, plane: str) -> torch.Tensor:
     return slices.transpose(0, 1)[None].movedim(2, 2 + PLANES[plane])
 
 
-@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize(("plane", "other_side"), [("axial", 2), ("coronal", 0), ("sagittal", 0)])
 def test_an_unfolded_network_answers_as_the_graph_and_trains_from_there(
-    plane: str, other_side: int, half: bool, tmp_path: Path
+    plane: str, other_side: int, tmp_path: Path
 ) -> None:
-    graph = _ship(_trained(plane, other_side), tmp_path / "plane.onnx", half=half)
+    network = _trained(plane, other_side)
+    session = onnxruntime.InferenceSession(_ship(network, tmp_path / "plane.onnx"))
     seen, image = _slices(SLICES, 1), _as_volume(_slices(SLICES, 2), plane)
 
-    start = unfold_plane(graph, plane_architecture(plane, WIDTHS, other_side), [seen[:1], seen[1:]])
+    start = unfold_plane(network, plane, [seen[:1], seen[1:]])
 
-    session = onnxruntime.InferenceSession(graph)
     answer = session.run(None, {"image": image.numpy()})[0]
-    network = start.averaged_network()
-    assert abs(Exportable(network)(image).detach().numpy() - answer).max() < 1e-4
+    assert abs(Exportable(start.averaged_network())(image).detach().numpy() - answer).max() < 1e-4
     # In training the spreads are those of the batch, which are what was measured: still the same answer.
     again = session.run(None, {"image": _as_volume(seen, plane).numpy()})[0]
     training = build_network(start.architecture)
@@ -87,35 +81,26 @@ def test_an_unfolded_network_answers_as_the_graph_and_trains_from_there(
     assert abs(outputs[0].sigmoid().detach().numpy() - again).max() < 1e-3
 
 
-def test_one_plane_may_start_from_the_graph_of_another(tmp_path: Path) -> None:
-    graph = _ship(_trained("axial", 2), tmp_path / "axial.onnx")
+def test_one_plane_may_start_from_the_network_of_another() -> None:
+    axial = _trained("axial", 2)
+    fold_normalisation(axial)
 
-    start = unfold_plane(graph, plane_architecture("sagittal", WIDTHS), [_slices(4, 1)])
+    sagittal, coronal = (unfold_plane(axial, plane, [_slices(4, 1)]) for plane in ("sagittal", "coronal"))
 
     # It sees one side only: what looked at the other is left behind.
-    assert not any(name.startswith("other_side") for name in start.weights)
-    shared = unfold_plane(graph, plane_architecture("coronal", WIDTHS, 2), [_slices(4, 1)])
-    assert torch.equal(start.weights["decode.0.first.weight"], shared.weights["decode.0.first.weight"])
+    assert not any(name.startswith("other_side") for name in sagittal.weights)
+    assert coronal.architecture.other_side == 2
+    assert torch.equal(coronal.weights["other_side.0.weight"], axial.other_side[0].weight)
+    for start in (sagittal, coronal):
+        assert torch.equal(start.weights["decode.0.first.weight"], axial.decode[0].first.weight)
 
 
-@pytest.mark.parametrize("kind", ["no file", "noise", "other widths", "another network"])
-def test_what_is_no_graph_of_planes_is_named(kind: str, tmp_path: Path) -> None:
-    path, architecture = tmp_path / "plane.onnx", plane_architecture("axial", WIDTHS)
-    if kind == "noise":
-        path.write_bytes(b"\x00noise" * 20)
-    elif kind != "no file":
-        _ship(_trained("axial"), path)
-        architecture = replace(architecture, widths=(8, 16, 25) if kind == "other widths" else (*WIDTHS, 32))
-
-    with pytest.raises(CheckpointError, match=r"plane\.onnx"):
-        unfold_plane(path, architecture, [_slices(2, 1)])
-
-
-def test_a_network_that_sees_no_slice_is_not_unfolded(tmp_path: Path) -> None:
-    graph = _ship(_trained("axial"), tmp_path / "plane.onnx")
+def test_a_network_that_sees_no_slice_is_not_unfolded() -> None:
+    axial = _trained("axial")
+    fold_normalisation(axial)
 
     with pytest.raises(CheckpointError, match="no slice"):
-        unfold_plane(graph, plane_architecture("axial", WIDTHS), [])
+        unfold_plane(axial, "axial", [])
 
 
 @pytest.fixture(scope="module")
@@ -171,33 +156,39 @@ def test_a_run_begins_with_the_graphs_of_a_bundle(slices: Path, pool: VolumePool
         return result.output
 
     out = tmp_path / "run"
-    invoke("unfold-planes", "--bundle", "stroke-lesion-triplanar", "--out", str(out), "--source", "axial",
-           "--other-side", "3")  # fmt: skip
-    start = load_checkpoint(out / "coronal-last.pt")
-    again = CliRunner().invoke(
-        app, ["unfold-planes", "--bundle", "stroke-lesion-triplanar", "--out", str(out), "--other-side", "3",
-              "--slices", str(slices), "--pool", str(pool.folder)],
-    )  # fmt: skip
-    invoke(
-        "train-planes",
-        "--out",
-        str(out),
-        "--minutes",
-        "0.01",
-        "--other-side",
-        "3",
-        "--shared",
-        "--batch",
-        "2",
+    wrote = invoke(
+        "unfold-planes", "--bundle", "stroke-lesion-triplanar", "--out", str(out), "--source", "axial"
     )
+    options = wrote.partition(f"--out {out}")[2].partition(" goes on")[0].split()
+    start = load_checkpoint(out / "coronal-last.pt")
+    invoke("train-planes", "--out", str(out), "--minutes", "0.01", "--shared", "--batch", "2", *options)
 
-    assert again.exit_code == 1
-    assert "is there already" in again.output
+    # What the graph holds says how wide it is, and how much of the other side it sees.
+    assert start.architecture == plane_architecture("coronal", (24, 48, 96, 160), 3)
     assert start.run_steps == 0
     assert list(out.glob("coronal-*.average.pt"))
-    nowhere = CliRunner().invoke(
-        app, ["unfold-planes", "--bundle", "stroke-lesion-triplanar", "--out", str(tmp_path / "other"),
-              "--slices", str(slices), "--pool", str(tmp_path / "empty")],
-    )  # fmt: skip
-    assert nowhere.exit_code == 1
-    assert "synthesize-volumes" in nowhere.output
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("unfold-planes", ["--bundle", "stroke-lesion-triplanar", "--out", "begun", "--pool", "pool"], "there already"),
+        ("unfold-planes", ["--bundle", "stroke-lesion-ensemble", "--out", "new", "--pool", "pool"], "no bundle of planes"),
+        ("unfold-planes", ["--bundle", "stroke-lesion-triplanar", "--out", "new", "--pool", "none"], "synthesize-volumes"),
+        ("train-planes", ["--out", "new", "--pool", "pool", "--shared", "--plane", "axial"], "leave out --plane"),
+    ],
+)  # fmt: skip
+def test_what_no_run_can_begin_with_is_named_and_leaves_nothing(
+    command: str, options: list[str], words: str, slices: Path, pool: VolumePool, tmp_path: Path
+) -> None:
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "sagittal-last.pt").write_bytes(b"a run of before")
+    folders = {"pool": str(pool.folder), **{name: str(tmp_path / name) for name in ("begun", "new", "none")}}
+
+    refused = CliRunner().invoke(
+        app, [command, "--slices", str(slices), *(folders.get(option, option) for option in options)]
+    )
+
+    assert refused.exit_code == 1
+    assert words in " ".join(refused.output.split())
+    assert [path.name for path in tmp_path.rglob("*-last.pt")] == ["sagittal-last.pt"]
