@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,20 @@ def journaled_uids(spool: Path) -> set[str]:
         for path in sorted((spool / "journal").glob("*.segment"))
         for data in _records(path.read_bytes())
     }
+
+
+def left_half(spool: Path, wait_s: float = 30.0) -> set[Path]:
+    """Return the half files of a spool that stay, whoever writes meanwhile.
+
+    One in the making has a name of its own at every try, and goes: the filer of a full disk makes and removes
+    one again and again.
+    """
+    end = time.monotonic() + wait_s
+    left = set(spool.rglob("*.part"))
+    while left and time.monotonic() < end:
+        time.sleep(0.01)
+        left &= set(spool.rglob("*.part"))
+    return left
 
 
 def _records(segment: bytes) -> Iterator[bytes]:
