@@ -45,6 +45,11 @@ class Grid:
             )
         return Volume(array, self.affine, self.frame_of_reference_uid)
 
+    def thin(self, step: int) -> Grid:
+        """Return the grid of each `step`-th voxel along each axis, from the first on."""
+        shape = as_shape(tuple(-(-count // step) for count in self.shape))
+        return Grid(shape, self.affine @ np.diag([step, step, step, 1.0]), self.frame_of_reference_uid)
+
 
 @dataclass(frozen=True)
 class Orientation:

@@ -12,9 +12,11 @@ import functools
 import math
 import re
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as ItemSequence
@@ -41,6 +43,17 @@ _UNUSABLE = (
 # Headers are read by the same hundred keywords, each of them a search in the data dictionary.
 _tag_of = functools.lru_cache(1024)(Tag)
 
+# The images of a series say the same in nearly every element, and decoding one takes 20 microseconds. So what
+# was made of the same bytes is made once: of elements whose bytes alone say what they mean (PS3.5 6.2), and of
+# none that names a patient.
+_MOST_REMEMBERED = 8192
+_LONGEST_REMEMBERED_BYTES = 256
+_PATIENT_GROUP = 0x0010
+_TEXT_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"})
+_BINARY_VRS = frozenset({"FD", "FL", "SL", "SS", "UL", "US"})
+_remembered: dict[Hashable, tuple[Any, ...]] = {}
+Made = TypeVar("Made", bound=tuple[Any, ...])
+
 
 def read_values(dataset: Dataset, key: str | BaseTag) -> tuple[Any, ...]:
     """Return the values of an element as they stand; empty when it is absent, empty or beyond reading."""
@@ -60,8 +73,7 @@ def read_values(dataset: Dataset, key: str | BaseTag) -> tuple[Any, ...]:
 
 def read_texts(dataset: Dataset, key: str | BaseTag) -> tuple[str, ...]:
     """Return the values as stripped text, empty ones dropped."""
-    texts = (_to_text(value) for value in read_values(dataset, key))
-    return tuple(text for text in texts if text)
+    return _remember(_to_texts, dataset, _tag_of(key))
 
 
 def read_text(dataset: Dataset, key: str | BaseTag) -> str:
@@ -98,8 +110,7 @@ def read_uid(dataset: Dataset, keyword: str) -> str:
 
 def read_numbers(dataset: Dataset, key: str | BaseTag) -> tuple[float, ...]:
     """Return all values as finite numbers; empty when one of them is not a number."""
-    numbers = [_to_number(value) for value in read_values(dataset, key)]
-    return () if None in numbers else tuple(number for number in numbers if number is not None)
+    return _remember(_to_numbers, dataset, _tag_of(key))
 
 
 def read_number(dataset: Dataset, key: str | BaseTag) -> float | None:
@@ -140,6 +151,50 @@ def _private_tag(dataset: Dataset, group: int, creator: str, element: int) -> Ba
         return None
 
 
+def _remember(make: Callable[[tuple[Any, ...]], Made], dataset: Dataset, tag: BaseTag) -> Made:
+    """Return what `make` makes of an element's values, as it did of the same bytes before."""
+    if tag not in dataset.keys():  # noqa: SIM118  as in `read_values`
+        return make(())
+    raw = dataset.get_item(tag)
+    if not isinstance(raw, RawDataElement) or not _speaks_for_itself(raw):
+        return make(read_values(dataset, tag))
+    charset = dataset.original_character_set
+    key = (
+        make,
+        tag,
+        raw.VR,
+        raw.value,
+        raw.is_little_endian,
+        charset if isinstance(charset, str) else tuple(charset),
+    )
+    known: Any = _remembered.get(key)
+    if known is None:
+        known = make(read_values(dataset, tag))
+        if len(_remembered) >= _MOST_REMEMBERED:
+            _remembered.clear()
+        _remembered[key] = known
+    made: Made = known
+    return made
+
+
+def _speaks_for_itself(raw: RawDataElement) -> bool:
+    """Return whether an element that is not decoded yet means the same in every header, and names no patient.
+
+    Not one whose VR depends on other elements, as a private one's does where no VR is written.
+    """
+    if raw.tag >> 16 == _PATIENT_GROUP or raw.value is None:
+        return False
+    return len(raw.value) <= _LONGEST_REMEMBERED_BYTES and (
+        _is_text(raw.tag) if raw.VR is None else raw.VR in _TEXT_VRS or raw.VR in _BINARY_VRS
+    )
+
+
+@functools.lru_cache(1024)
+def _is_text(tag: BaseTag) -> bool:
+    """Return whether the data dictionary gives an element a VR of plain text."""
+    return dictionary_has_tag(tag) and dictionary_VR(tag) in _TEXT_VRS
+
+
 def _raw_text(dataset: Dataset, tag: BaseTag) -> list[str] | None:
     """Return the undecoded value split into its parts, where it still is text."""
     raw = getattr(dataset.get_item(tag), "value", None)
@@ -151,6 +206,15 @@ def _to_text(value: Any) -> str:
     # A terminal obeys them, a database refuses them, and no element that is read as text may hold them
     # (PS3.5 6.2).
     return _CONTROLS.sub(" ", text).strip()
+
+
+def _to_texts(values: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(text for value in values if (text := _to_text(value)))
+
+
+def _to_numbers(values: tuple[Any, ...]) -> tuple[float, ...]:
+    numbers = [_to_number(value) for value in values]
+    return () if None in numbers else tuple(number for number in numbers if number is not None)
 
 
 def _to_number(value: Any) -> float | None:

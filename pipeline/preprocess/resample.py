@@ -104,23 +104,28 @@ def sample_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatA
     )
 
 
-def sample_gaussian_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatArray:
+def sample_gaussian_linear(
+    volume: Volume, grid: Grid, link: Affine = IDENTITY, *, every: int = 1
+) -> FloatArray:
     """Blur each axis that becomes coarser, then interpolate linearly.
 
-    Sigma is 0.42*sqrt((target/source)^2 - 1) voxels.
+    Sigma is 0.42*sqrt((target/source)^2 - 1) voxels. With `every` only each so many-th voxel of the grid
+    along each axis is computed: what the whole answer would hold there.
     """
     matrix = np.linalg.inv(volume.affine) @ link @ grid.affine
     # Length of one source step, counted in target voxels.
     reach = np.linalg.norm(np.linalg.inv(matrix)[:3, :3], axis=0)
     sigmas = 0.42 * np.sqrt(np.maximum((1 / np.maximum(reach, 1e-6)) ** 2 - 1, 0))
     array = volume.array.astype(np.float32, copy=False)
-    if sigmas.any() and is_straight(matrix, grid.shape):
-        return sample_straight(array, matrix, grid.shape, tuple(sigmas.tolist()))
+    asked = grid.thin(every)
+    matrix = np.linalg.inv(volume.affine) @ link @ asked.affine
+    if sigmas.any() and is_straight(matrix, asked.shape):
+        return sample_straight(array, matrix, asked.shape, tuple(sigmas.tolist()))
     # An axis that becomes finer is not blurred.
     for axis, sigma in enumerate(sigmas):
         if sigma > 0:
             array = _blur(array, float(sigma), axis)
-    return _interpolate(array, matrix, grid.shape)
+    return _interpolate(array, matrix, asked.shape)
 
 
 def find_inside(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> npt.NDArray[np.bool_]:

@@ -26,8 +26,13 @@ from pipeline.records import Finding, Volume
 WORKING_SPACING_MM = 3.2
 """Not the template's own 3 mm: two grids that coincide favour the start."""
 MARGIN_MM = 8.0
-LEVELS: tuple[Level, ...] = ((2, 4.0, 1.0), (1, 1.5, 0.3))
-"""Coarse to fine."""
+LEVELS: tuple[Level, ...] = ((2, 4.0, 0.5), (1, 1.5, 0.15))
+"""Coarse to fine.
+
+On 20 real heads the rim of the brain comes to lie 0.8 mm (median; 1.8 mm in the worst of them) from where ten
+times as many samples and steps without end would put it. An affine places a brain no better than to some
+5 mm.
+"""
 ITERATIONS = 60
 HEAD_RADIUS_MM = 70.0
 SMALLEST_OVERLAP = 0.85

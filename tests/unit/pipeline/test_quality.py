@@ -11,6 +11,7 @@ import pytest
 from pipeline.geometry import Grid, axial_affine, grid_of
 from pipeline.preprocess.extract_brain import apply_brain_threshold
 from pipeline.preprocess.resample import sample_linear
+from pipeline.quality import gates
 from pipeline.quality.gates import (
     LARGEST_GHOSTING,
     Quality,
@@ -141,6 +142,21 @@ def test_an_image_is_judged_in_its_own_space(head: Array) -> None:
     assert seen.ghosting == pytest.approx(0, abs=0.005)
     assert seen.brain_ml == pytest.approx(1370, rel=0.05)
     assert 0.8 < seen.quantiles["p10"] < 1 < seen.quantiles["p90"] < 1.2
+
+
+def test_a_part_of_fine_voxels_has_the_quantiles_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = draw_head(SHAPE, grid_affine(SHAPE, SPACING, directions=AXIAL))
+    shape = (44, 60, 48)
+    grid = Grid(shape, axial_affine(shape, (4.0, 4.0, 4.0), (0, 0, 0)), FRAME)
+    soft = (draw_head(shape, grid.affine).array / 400).clip(0, 1).astype(np.float32)
+    noisy = image.with_array(magnitude(image.array, 20))
+
+    part = measure_quality(noisy, apply_brain_threshold(grid.fill(soft), 0.5), (1.0, 1.0, 1.0))
+    monkeypatch.setattr(gates, "QUANTILE_STEP_MM", 1.0)
+    all_of_it = measure_quality(noisy, apply_brain_threshold(grid.fill(soft), 0.5), (1.0, 1.0, 1.0))
+
+    assert part.quantiles != all_of_it.quantiles
+    assert part.quantiles == pytest.approx(all_of_it.quantiles, abs=0.005)
 
 
 @pytest.mark.parametrize("seed", range(40))

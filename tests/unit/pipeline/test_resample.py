@@ -10,6 +10,7 @@ from pipeline.errors import BundleError
 from pipeline.geometry import Grid, axial_affine, grid_of, index_to_lps
 from pipeline.preprocess import resample
 from pipeline.preprocess.resample import (
+    IDENTITY,
     apply_resampling,
     find_inside,
     plan_covering_grid,
@@ -191,9 +192,26 @@ def test_axes_that_run_along_each_other_are_sampled_as_all_others(
     assert np.abs(quick - general)[~rim].max(initial=0) < 2e-6
 
 
-def _near_rim(volume: Volume, grid: Grid) -> np.ndarray:
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("tilt_deg", [0.0, 12.0])
+def test_a_part_of_the_voxels_is_that_part_of_the_whole_answer(seed: int, tilt_deg: float) -> None:
+    random = np.random.default_rng(seed)
+    volume, grid = _on_its_axes(random)
+    turned = np.eye(4)
+    turned[:3, :3] = rotation(tuple(random.uniform(-1, 1, 3)), tilt_deg)
+    every = int(random.integers(1, 5))
+
+    part = sample_gaussian_linear(volume, grid, turned, every=every)
+
+    whole = sample_gaussian_linear(volume, grid, turned)[::every, ::every, ::every]
+    rim = _near_rim(volume, grid, turned)[::every, ::every, ::every]
+    assert part.shape == whole.shape == grid.thin(every).shape
+    assert np.abs(part - whole)[~rim].max(initial=0) < 2e-6
+
+
+def _near_rim(volume: Volume, grid: Grid, link: np.ndarray = IDENTITY) -> np.ndarray:
     index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
-    matrix = np.linalg.inv(volume.affine) @ grid.affine
+    matrix = np.linalg.inv(volume.affine) @ link @ grid.affine
     place = index @ matrix[:3, :3].T + matrix[:3, 3]
     sizes = np.array(volume.array.shape)
     return ((np.abs(place + 0.5) < 1e-5) | (np.abs(place - sizes + 0.5) < 1e-5)).any(axis=-1)
