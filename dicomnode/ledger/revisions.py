@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, insert, select, update
 
 from dicomnode.errors import StateError
 from dicomnode.ledger import outbox
@@ -20,6 +20,13 @@ from dicomnode.states import JobState, Outcome, advance
 # As often a study that fails is tried because it is sent again.
 _SENT_AGAIN = 3
 _RESTING = (JobState.DONE.value, JobState.FAILED.value)
+_NEWEST = (
+    select(jobs)
+    .where(jobs.c.StudyInstanceUID == bindparam("StudyInstanceUID"))
+    .order_by(jobs.c.revision.desc())
+    .limit(1)
+    .with_for_update()
+)
 
 
 def admit_content(
@@ -45,10 +52,7 @@ def admit_content(
 
 def newest_job(connection: Connection, StudyInstanceUID: str) -> Row[Any] | None:
     """Return the row of the job with the highest revision."""
-    of_study = select(jobs).where(jobs.c.StudyInstanceUID == StudyInstanceUID)
-    return connection.execute(
-        of_study.order_by(jobs.c.revision.desc()).limit(1).with_for_update()
-    ).one_or_none()
+    return connection.execute(_NEWEST, {"StudyInstanceUID": StudyInstanceUID}).one_or_none()
 
 
 def note_sent_again(connection: Connection, StudyInstanceUID: str, now: float) -> bool:
