@@ -5,7 +5,7 @@ The resampling schemes that a manifest can name, and the grids that networks wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +19,7 @@ from pipeline.geometry import (
     Grid,
     Shape,
     Triple,
+    apply_affine,
     as_shape,
     axial_affine,
     centre_lps,
@@ -26,7 +27,7 @@ from pipeline.geometry import (
     index_to_lps,
     spacing_mm,
 )
-from pipeline.preprocess.straight import is_straight, sample_straight
+from pipeline.preprocess.straight import blur_radius, is_straight, sample_straight
 from pipeline.records import FloatArray, Volume
 
 IDENTITY: Affine = np.eye(4)
@@ -97,11 +98,9 @@ def sample_linear(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> FloatA
 
     There is no smoothing.
     """
-    return _interpolate(
-        volume.array.astype(np.float32, copy=False),
-        np.linalg.inv(volume.affine) @ link @ grid.affine,
-        grid.shape,
-    )
+    matrix = np.linalg.inv(volume.affine) @ link @ grid.affine
+    array, matrix = _crop(volume.array, matrix, grid.shape, (0, 0, 0))
+    return _interpolate(array, matrix, grid.shape)
 
 
 def sample_gaussian_linear(
@@ -116,9 +115,9 @@ def sample_gaussian_linear(
     # Length of one source step, counted in target voxels.
     reach = np.linalg.norm(np.linalg.inv(matrix)[:3, :3], axis=0)
     sigmas = 0.42 * np.sqrt(np.maximum((1 / np.maximum(reach, 1e-6)) ** 2 - 1, 0))
-    array = volume.array.astype(np.float32, copy=False)
     asked = grid.thin(every)
     matrix = np.linalg.inv(volume.affine) @ link @ asked.affine
+    array, matrix = _crop(volume.array, matrix, asked.shape, [blur_radius(sigma) for sigma in sigmas])
     if sigmas.any() and is_straight(matrix, asked.shape):
         return sample_straight(array, matrix, asked.shape, tuple(sigmas.tolist()))
     # An axis that becomes finer is not blurred.
@@ -140,6 +139,28 @@ def find_inside(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> npt.NDAr
     )
     inside: npt.NDArray[np.bool_] = SimpleITK.GetArrayFromImage(outside) == 0
     return inside
+
+
+def _crop(
+    array: FloatArray, matrix: Affine, shape: Shape, reach: Sequence[int]
+) -> tuple[FloatArray, Affine]:
+    """Return the part of an image that a grid needs, float32, and the 4x4 from the grid's index to its own.
+
+    `reach` is how many voxels beside a place along each axis are blurred into it. Where the part ends inside
+    the image, no place lies within a voxel of that end.
+    """
+    corners = np.stack(np.meshgrid(*((0, count - 1) for count in shape)), axis=-1).reshape(-1, 3)
+    places = apply_affine(matrix, corners)
+    sizes = np.array(array.shape)
+    low = np.floor(places.min(axis=0) - 1).astype(int) - reach
+    high = np.ceil(places.max(axis=0) + 2).astype(int) + reach
+    # At least one voxel, also of an image that lies elsewhere.
+    low = low.clip(0, sizes - 1)
+    high = np.maximum(high.clip(0, sizes), low + 1)
+    box = tuple(slice(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True))
+    moved = matrix.copy()
+    moved[:3, 3] -= low
+    return array[box].astype(np.float32, copy=False), moved
 
 
 def _blur(array: FloatArray, sigma: float, axis: int) -> FloatArray:

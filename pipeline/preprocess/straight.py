@@ -53,6 +53,11 @@ def sample_straight(
     return array
 
 
+def blur_radius(sigma: float) -> int:
+    """Return how many voxels to each side a blur by `sigma` voxels looks at."""
+    return int(TRUNCATED_SIGMAS * sigma + 0.5)
+
+
 def _weights(size: int, places: npt.NDArray[np.float64], sigma: float) -> sparse.csr_matrix:
     """Return (place, voxel): what each voxel of a line of `size` gives to each place on it."""
     # Beyond its ends a line goes on with its last voxels.
@@ -60,7 +65,7 @@ def _weights(size: int, places: npt.NDArray[np.float64], sigma: float) -> sparse
     place = np.clip(places, 0, size - 1)
     before = np.floor(place).astype(np.int64)
     share = place - before
-    radius = int(TRUNCATED_SIGMAS * sigma + 0.5)
+    radius = blur_radius(sigma)
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2) if sigma > 0 else np.ones(1)
     kernel /= kernel.sum()

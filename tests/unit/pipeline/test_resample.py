@@ -192,6 +192,25 @@ def test_axes_that_run_along_each_other_are_sampled_as_all_others(
     assert np.abs(quick - general)[~rim].max(initial=0) < 2e-6
 
 
+@pytest.mark.parametrize("seed", range(80))
+def test_only_what_a_grid_needs_of_an_image_is_looked_at(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(seed)
+    volume, grid = _on_its_axes(random)
+    moved = np.eye(4)
+    if seed % 2:
+        moved[:3, :3] = rotation(tuple(random.uniform(-1, 1, 3)), random.uniform(0, 40))
+    # Inside, across the rim, and far outside on either side.
+    moved[:3, 3] = random.choice([0.0, 20.0, 500.0]) * random.uniform(-1, 1, 3)
+
+    quick = [sample(volume, grid, moved) for sample in (sample_linear, sample_gaussian_linear)]
+    monkeypatch.setattr(resample, "_crop", lambda array, matrix, *_: (array, matrix))
+    whole = [sample(volume, grid, moved) for sample in (sample_linear, sample_gaussian_linear)]
+
+    rim = _near_rim(volume, grid, moved)
+    for part, expected in zip(quick, whole, strict=True):
+        assert np.abs(part - expected)[~rim].max(initial=0) < 2e-6
+
+
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("tilt_deg", [0.0, 12.0])
 def test_a_part_of_the_voxels_is_that_part_of_the_whole_answer(seed: int, tilt_deg: float) -> None:
