@@ -107,6 +107,12 @@ class Instances:
             for (path,) in iter(cursor.fetchone, None):
                 yield path
 
+    def extent(self) -> tuple[int, int]:
+        """Return how many instances are listed, and the largest number of one."""
+        with self._database.read() as connection:
+            count, newest_id = connection.execute(select(func.count(), func.max(instances.c.id))).one()
+            return int(count), int(newest_id or 0)
+
     def unindexed(self, limit: int) -> list[tuple[int, ReceivedInstance]]:
         """Return instances whose header has not been read, oldest first."""
         with self._database.read() as connection:

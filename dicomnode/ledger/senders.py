@@ -24,7 +24,8 @@ _REMEMBERED_S = 30 * 86_400.0
 _READ_PAUSES = 100
 _COUNTED_STUDIES = 3
 
-# Asked for every waiting study whenever something came; put together once, an answer takes a third of the time.
+# Asked for every waiting study whenever something came: put together once, an answer takes a third of the
+# time.
 _PAUSES_OF = and_(
     pauses.c.calling_ae == bindparam("calling_ae"),
     pauses.c.peer_host == bindparam("peer_host"),

@@ -80,6 +80,7 @@ def run_receive(config: Config, path: Path | None = None) -> None:
 class Reception:
     """What the receiving side consists of while it listens."""
 
+    layout: SpoolLayout
     ledger: Ledger
     intake: Intake
     provider: CommitmentProvider
@@ -87,6 +88,8 @@ class Reception:
     receiver: Receiver
     announcement: Announcement
     audit: AuditTrail
+    files_left: bool
+    """Whether there are files that could not be read at the start, and wait for the next."""
 
     def take_over(self, new: Config) -> None:
         """Work by a configuration that was read again."""
@@ -108,10 +111,14 @@ class Reception:
 
     def stop(self) -> None:
         """Let associations end, and close everything."""
+        from dicomnode.spool.orderly import note_all_listed
+
         self.announcement.remove()
         self.provider.stop()
         self.receiver.stop(10.0)
-        self.intake.close()
+        if self.intake.close() and not self.files_left:
+            with suppress(RetryLater):
+                note_all_listed(self.layout, self.ledger.instances.extent())
         self.tally.hand_in(alive=False)
         self.ledger.close()
         _close(self.audit, "receive")
@@ -123,10 +130,9 @@ def _start_reception(config: Config, ledger: Ledger, replayed: Replayed) -> Rece
     from dicomnode.network.association import Receiver
     from dicomnode.network.commitment_scp import CommitmentProvider
     from dicomnode.processes.intake import open_intake
-    from dicomnode.spool.recover import rebuild_ledger
 
-    report = rebuild_ledger(SpoolLayout(config.storage.spool), ledger.instances)
-    log.info("spool_recovered", **vars(report), journal=replayed.records)
+    layout = SpoolLayout(config.storage.spool)
+    files_left = _recover(layout, ledger, replayed)
     intake = open_intake(config, ledger, replayed, lambda: ring(config.storage.root))
     audit = open_audit(config)
     audit.note_configuration(config.model_dump_json())
@@ -156,7 +162,24 @@ def _start_reception(config: Config, ledger: Ledger, replayed: Replayed) -> Rece
     audit(AuditEvent("started", detail="receive"))
     # What there is now stays: the collector need not look through it, while senders wait, ever again.
     gc.freeze()
-    return Reception(ledger, intake, provider, tally, receiver, announcement, audit)
+    return Reception(layout, ledger, intake, provider, tally, receiver, announcement, audit, files_left)
+
+
+def _recover(layout: SpoolLayout, ledger: Ledger, replayed: Replayed) -> bool:
+    """Compare spool and ledger, unless an orderly stop left word that they agree.
+
+    Return whether files are left that could not be read.
+    """
+    from dicomnode.spool.orderly import take_note
+    from dicomnode.spool.recover import rebuild_ledger
+
+    as_left = take_note(layout, ledger.instances.extent())
+    if as_left and not replayed.records and not replayed.full:
+        log.info("spool_as_left")
+        return False
+    report = rebuild_ledger(layout, ledger.instances)
+    log.info("spool_recovered", **vars(report), journal=replayed.records)
+    return report.left > 0
 
 
 def _close(audit: AuditTrail, side: str) -> None:

@@ -40,11 +40,11 @@ class Intake:
         """Work by a configuration that was read again."""
         self.writer.set_limits(*_free_space(config))
 
-    def close(self) -> None:
-        """List what there is, tell of it, and end."""
-        if isinstance(self.writer, JournalSpool):
-            self.writer.close()
+    def close(self) -> bool:
+        """List what there is, tell of it, and end; return whether all that was acknowledged is listed."""
+        all_listed = self.writer.close() if isinstance(self.writer, JournalSpool) else True
         self.messenger.close()
+        return all_listed
 
 
 def open_intake(config: Config, ledger: Ledger, replayed: Replayed, ring: Callable[[], object]) -> Intake:

@@ -46,13 +46,14 @@ class RecoveryReport:
     """What recovery did: counts of files.
 
     `added` had no row, `removed` were half written (never acknowledged), `set_aside` do not fit their own
-    hash, `missing` have a row only.
+    hash, `missing` have a row only, `left` could not be read and stay for the next start.
     """
 
     added: int
     removed: int
     set_aside: int
     missing: int
+    left: int = 0
 
 
 def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryReport:
@@ -81,7 +82,13 @@ def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryRe
     outcomes = [_list_file(layout, instances, path) for _, path in sorted(unlisted)]
     for path in sorted(missing)[:_SHOWN_PATHS]:
         log.error("file_missing", path=path)
-    return RecoveryReport(outcomes.count("added"), removed, outcomes.count("set-aside"), len(missing))
+    return RecoveryReport(
+        outcomes.count("added"),
+        removed,
+        outcomes.count("set-aside"),
+        len(missing),
+        outcomes.count("not-readable"),
+    )
 
 
 def read_instance(layout: SpoolLayout, path: str) -> ReceivedInstance | None:

@@ -44,8 +44,8 @@ _UNUSABLE = (
 _tag_of = functools.lru_cache(1024)(Tag)
 
 # The images of a series say the same in nearly every element, and decoding one takes 20 microseconds. So what
-# was made of the same bytes is made once: of elements whose bytes alone say what they mean (PS3.5 6.2), and of
-# none that names a patient.
+# was made of the same bytes is made once: of elements whose bytes alone say what they mean (PS3.5 6.2), and
+# of none that names a patient.
 _MOST_REMEMBERED = 8192
 _LONGEST_REMEMBERED_BYTES = 256
 _PATIENT_GROUP = 0x0010

@@ -2,8 +2,9 @@
 
 A ledger is filled with made-up studies that are answered and delivered, and a spool with an empty file for
 each of their instances. Then each query that the node asks again and again is asked, and its processor time
-noted; and `dicomnode receive` is started on that folder until it listens. It needs about 2 GB of disk and
-a million inodes in `--folder`, and removes what it made.
+noted; and `dicomnode receive` is started on that folder until it listens: as after a crash, when spool and
+ledger are compared, and as after an orderly stop; with warm caches and, as root, with every cache of the
+system emptied. It needs about 2 GB of disk and a million inodes in `--folder`, and removes what it made.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import AssociationNews, ReceivedInstance
+from dicomnode.spool.orderly import NOTE
 from scripts.bench.receive import cpu_seconds, free_port, peak_memory_mb
 
 OF_A_STUDY = 226
@@ -61,9 +63,26 @@ def main() -> None:
             milliseconds = cpu_ms(ask)
             print(f"| {query} | {milliseconds:.1f} | {verdict(milliseconds, QUERY_MS)} |", flush=True)
         ledger.close()
-        start_s, start_cpu_s, peak_mb = start_receive(root)
-    print(f"| start of `receive`, s | {start_s:.1f} ({start_cpu_s:.1f} CPU) | {verdict(start_s, START_S)} |")
-    print(f"| its peak memory, MB | {peak_mb:.0f} | {verdict(peak_mb, START_MB)} |")
+        for caches in ("warm", "emptied"):
+            for before in ("a crash", "an orderly stop"):
+                if before == "a crash":
+                    (root / "spool" / NOTE).unlink(missing_ok=True)
+                try:
+                    if caches == "emptied":
+                        empty_caches()
+                except OSError as problem:
+                    print(f"| start of `receive`, caches {caches} | not measured: {problem.strerror} | |")
+                    continue
+                start_s, cpu_s, peak_mb = start_receive(root)
+                start = f"start of `receive` after {before}, caches {caches}"
+                print(f"| {start}, s | {start_s:.1f} ({cpu_s:.1f} CPU) | {verdict(start_s, START_S)} |")
+                print(f"| its peak memory, MB | {peak_mb:.0f} | {verdict(peak_mb, START_MB)} |", flush=True)
+
+
+def empty_caches() -> None:
+    """Have the kernel forget every file that it holds in memory; `OSError` where this process may not."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 def verdict(figure: float, bound: float) -> str:

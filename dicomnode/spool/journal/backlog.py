@@ -153,5 +153,11 @@ class Backlog:
         with self._gate:
             return self.is_stopping and (self._failure is not None or not self._queue)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that was acknowledged is listed."""
+        with self._gate:
+            return not self._queue
+
     def _lags(self) -> bool:
         return bool(self._queue) and self._clock() - self._queue[0][0] > _LONGEST_LAG_S

@@ -123,13 +123,14 @@ class JournalSpool:
         """
         self._backlog.settle()
 
-    def close(self) -> None:
-        """File and list what there is.
+    def close(self) -> bool:
+        """File and list what there is; return whether nothing is left.
 
         After that the journal is empty, unless the ledger or the disk is away.
         """
         if self._filer is not None:
             self._filer.close(_FAREWELL_S)
+        return self._backlog.is_empty
 
     def _reserve(self, head_bytes: int, dataset_bytes: int) -> tuple[Segment, int] | None:
         """Return room for a record; None when the journal has none.
