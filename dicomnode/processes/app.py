@@ -88,8 +88,8 @@ class Reception:
     receiver: Receiver
     announcement: Announcement
     audit: AuditTrail
-    files_left: bool
-    """Whether there are files that could not be read at the start, and wait for the next."""
+    spool_agrees: bool
+    """Whether every file had a row, and every row a file, when it began."""
 
     def take_over(self, new: Config) -> None:
         """Work by a configuration that was read again."""
@@ -116,7 +116,7 @@ class Reception:
         self.announcement.remove()
         self.provider.stop()
         self.receiver.stop(10.0)
-        if self.intake.close() and not self.files_left:
+        if self.intake.close() and self.spool_agrees:
             with suppress(RetryLater):
                 note_all_listed(self.layout, self.ledger.instances.extent())
         self.tally.hand_in(alive=False)
@@ -132,7 +132,7 @@ def _start_reception(config: Config, ledger: Ledger, replayed: Replayed) -> Rece
     from dicomnode.processes.intake import open_intake
 
     layout = SpoolLayout(config.storage.spool)
-    files_left = _recover(layout, ledger, replayed)
+    spool_agrees = _recover(layout, ledger, replayed)
     intake = open_intake(config, ledger, replayed, lambda: ring(config.storage.root))
     audit = open_audit(config)
     audit.note_configuration(config.model_dump_json())
@@ -162,13 +162,13 @@ def _start_reception(config: Config, ledger: Ledger, replayed: Replayed) -> Rece
     audit(AuditEvent("started", detail="receive"))
     # What there is now stays: the collector need not look through it, while senders wait, ever again.
     gc.freeze()
-    return Reception(layout, ledger, intake, provider, tally, receiver, announcement, audit, files_left)
+    return Reception(layout, ledger, intake, provider, tally, receiver, announcement, audit, spool_agrees)
 
 
 def _recover(layout: SpoolLayout, ledger: Ledger, replayed: Replayed) -> bool:
     """Compare spool and ledger, unless an orderly stop left word that they agree.
 
-    Return whether files are left that could not be read.
+    Return whether they do now: a file that cannot be read, or is missing, is told of at every start.
     """
     from dicomnode.spool.orderly import take_note
     from dicomnode.spool.recover import rebuild_ledger
@@ -176,10 +176,10 @@ def _recover(layout: SpoolLayout, ledger: Ledger, replayed: Replayed) -> bool:
     as_left = take_note(layout, ledger.instances.extent())
     if as_left and not replayed.records and not replayed.full:
         log.info("spool_as_left")
-        return False
+        return True
     report = rebuild_ledger(layout, ledger.instances)
     log.info("spool_recovered", **vars(report), journal=replayed.records)
-    return report.left > 0
+    return not report.left and not report.missing
 
 
 def _close(audit: AuditTrail, side: str) -> None:

@@ -141,9 +141,7 @@ def find_inside(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> npt.NDAr
     return inside
 
 
-def _crop(
-    array: FloatArray, matrix: Affine, shape: Shape, reach: Sequence[int]
-) -> tuple[FloatArray, Affine]:
+def _crop(array: FloatArray, matrix: Affine, shape: Shape, reach: Sequence[int]) -> tuple[FloatArray, Affine]:
     """Return the part of an image that a grid needs, float32, and the 4x4 from the grid's index to its own.
 
     `reach` is how many voxels beside a place along each axis are blurred into it. Where the part ends inside

@@ -29,9 +29,8 @@ MARGIN_MM = 8.0
 LEVELS: tuple[Level, ...] = ((2, 4.0, 0.5), (1, 1.5, 0.15))
 """Coarse to fine.
 
-On 20 real heads the rim of the brain comes to lie 0.8 mm (median; 1.8 mm in the worst of them) from where ten
-times as many samples and steps without end would put it. An affine places a brain no better than to some
-5 mm.
+On 20 real heads the rim of the brain comes to lie 0.8 mm (median; 1.8 mm in the worst of them) from where all
+samples and steps without end would put it. An affine places a brain no better than to some 5 mm.
 """
 ITERATIONS = 60
 HEAD_RADIUS_MM = 70.0

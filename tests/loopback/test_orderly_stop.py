@@ -93,6 +93,12 @@ def test_a_start_compares_unless_the_stop_was_orderly_and_nothing_changed(
     assert found == ("compared", 6)
     assert receive.start() == "as left"
     receive.end(signal.SIGTERM)
+    # What is missing is told of at every start.
+    next(layout.incoming.rglob("*.dcm")).unlink()
+    for _ in range(2):
+        assert receive.start() == "compared"
+        receive.end(signal.SIGTERM)
+    assert receive.log.read_text().count("file_missing") == 2
 
 
 def _break_in(layout: SpoolLayout, receive: Receive, change: Callable[[], object]) -> tuple[str, int]:
