@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicomnode.errors import NodeError, RetryLater, StateError
@@ -96,16 +96,19 @@ class Instances:
 
         The folder is itself a path without a slash at its end.
         """
-        # "0" follows "/" in ASCII: the range is what begins with the folder and a slash, and an index finds
-        # it.
-        below = and_(instances.c.path > f"{folder}/", instances.c.path < f"{folder}0")
         with self._database.read() as connection:
             # The driver's own rows: of a million at the start of `receive`, SQLAlchemy's would cost as much
             # time again.
-            cursor = connection.execute(select(instances.c.path).where(below)).cursor
+            cursor = connection.execute(select(instances.c.path).where(_is_below(folder))).cursor
             assert cursor is not None
             for (path,) in iter(cursor.fetchone, None):
                 yield path
+
+    def count_below(self, folder: str) -> int:
+        """Return how many instances are listed in a folder, itself a path without a slash at its end."""
+        with self._database.read() as connection:
+            of_it = select(func.count()).select_from(instances).where(_is_below(folder))
+            return int(connection.execute(of_it).scalar_one())
 
     def extent(self) -> tuple[int, int]:
         """Return how many instances are listed, and the largest number of one."""
@@ -230,6 +233,11 @@ class Instances:
             if oldest_at is None:
                 raise NodeError(f"study {StudyInstanceUID} is not known")
             return oldest_at
+
+
+def _is_below(folder: str) -> ColumnElement[bool]:
+    # "0" follows "/" in ASCII: the range is what begins with the folder and a slash, and an index finds it.
+    return and_(instances.c.path > f"{folder}/", instances.c.path < f"{folder}0")
 
 
 def choose_used(rows: Sequence[Row[Any]]) -> list[Row[Any]]:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +30,9 @@ from dicomnode.uids import is_uid
 log = structlog.get_logger()
 
 _SHOWN_PATHS = 20
+# A disk whose folders nobody has in memory delivers so many of them in little more than the time of one; with
+# more, their connections to the ledger would take the memory.
+_READ_AHEAD = 4
 _INSTANCE_NAME = re.compile(r"[0-9a-f]{32}-(?P<content>[0-9a-f]{32})\.dcm")
 
 
@@ -36,6 +41,9 @@ class InstanceLedger(Protocol):
 
     def paths_below(self, folder: str) -> Iterable[str]:
         """Return the spool paths of the listed instances in a folder."""
+
+    def count_below(self, folder: str) -> int:
+        """Return how many instances are listed in a folder."""
 
     def add(self, instance: ReceivedInstance) -> AddOutcome:
         """List an instance."""
@@ -65,19 +73,21 @@ def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryRe
     removed, unlisted, missing = 0, list[tuple[int, str]](), list[str]()
     # Folder by folder, and rows one after the other: a spool of a million instances needs no memory for all
     # of their names at once.
-    for folder in sorted(path for path in layout.incoming.iterdir() if path.is_dir()):
-        present = set(os.listdir(folder))  # noqa: PTH208  a million of them, and no objects for a name
-        half = {name for name in present if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)}
-        removed += _remove(folder / name for name in half)
-        present -= half
-        prefix = f"incoming/{folder.name}/"
-        for path in instances.paths_below(f"incoming/{folder.name}"):
-            name = path[len(prefix) :]
-            if name in present:
-                present.remove(name)
-            else:
-                missing.append(path)
-        unlisted += [(_modified_at(folder / name), prefix + name) for name in present]
+    folders = sorted(path for path in layout.incoming.iterdir() if path.is_dir())
+    with _reading_ahead(folders, instances):
+        for folder in folders:
+            present = set(os.listdir(folder))  # noqa: PTH208  a million of them, and no objects for a name
+            half = {name for name in present if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)}
+            removed += _remove(folder / name for name in half)
+            present -= half
+            prefix = f"incoming/{folder.name}/"
+            for path in instances.paths_below(f"incoming/{folder.name}"):
+                name = path[len(prefix) :]
+                if name in present:
+                    present.remove(name)
+                else:
+                    missing.append(path)
+            unlisted += [(_modified_at(folder / name), prefix + name) for name in present]
     # As they came: of several versions of one instance the ledger counts the order.
     outcomes = [_list_file(layout, instances, path) for _, path in sorted(unlisted)]
     for path in sorted(missing)[:_SHOWN_PATHS]:
@@ -89,6 +99,28 @@ def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryRe
         len(missing),
         outcomes.count("not-readable"),
     )
+
+
+@contextmanager
+def _reading_ahead(folders: Sequence[Path], instances: InstanceLedger) -> Iterator[None]:
+    """Have the disk deliver names and rows, many folders at once, while they are compared one by one.
+
+    Nothing is kept of them. What cannot be read is told of when it is compared.
+    """
+    with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="ahead") as ahead:
+        for folder in folders:
+            ahead.submit(instances.count_below, f"incoming/{folder.name}")
+            ahead.submit(_look_through, folder)
+        try:
+            yield
+        finally:
+            ahead.shutdown(cancel_futures=True)
+
+
+def _look_through(folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        for _ in entries:
+            pass
 
 
 def read_instance(layout: SpoolLayout, path: str) -> ReceivedInstance | None:

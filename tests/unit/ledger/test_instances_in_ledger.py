@@ -38,6 +38,8 @@ def test_the_paths_below_a_folder_are_no_other_folders(ledger: Ledger) -> None:
 
     assert sorted(ledger.instances.paths_below("incoming/3")) == sorted(within)
     assert list(ledger.instances.paths_below("incoming/5")) == []
+    assert ledger.instances.count_below("incoming/3") == len(within)
+    assert ledger.instances.count_below("incoming/5") == 0
 
 
 def test_unindexed_instances_come_back_as_they_were_oldest_first(ledger: Ledger) -> None:

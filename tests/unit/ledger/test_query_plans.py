@@ -106,6 +106,7 @@ HOT: dict[str, Callable[[Ledger], object]] = {
     "break off": lambda ledger: ledger.senders.break_off_open(50.0),
     "forget senders": lambda ledger: ledger.senders.forget_old(50.0),
     "paths below": lambda ledger: list(ledger.instances.paths_below("incoming/0")),
+    "count below": lambda ledger: ledger.instances.count_below("incoming/0"),
     "expired": lambda ledger: ledger.retention.expired_studies(100.0),
     "expired unreadable": lambda ledger: ledger.retention.expired_unreadable(100.0),
     "health": lambda ledger: ledger.history.health(),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dicomnode.errors import NotUnderstood
+from dicomnode.errors import NotUnderstood, RetryLater
 from dicomnode.ledger.ledger import Ledger
 from dicomnode.records import AddOutcome, ReceivedInstance
 from dicomnode.spool.layout import SpoolLayout
@@ -278,6 +278,10 @@ class _Picky:
 
     def paths_below(self, _folder: str) -> set[str]:
         return set()
+
+    def count_below(self, folder: str) -> int:
+        # What is read ahead is nobody's to wait for.
+        raise RetryLater(f"{folder} cannot be counted")
 
     def add(self, instance: ReceivedInstance) -> AddOutcome:
         if instance.SOPInstanceUID == self.refused:
