@@ -59,7 +59,7 @@ def main() -> None:
         print(
             f"{options.instances} instances in {studies} studies\n\n| query | ms CPU | asked |\n|---|---|---|"
         )
-        for query, ask in queries(ledger, studies).items():
+        for query, ask in queries(ledger, studies, root / "spool").items():
             milliseconds = cpu_ms(ask)
             print(f"| {query} | {milliseconds:.1f} | {verdict(milliseconds, QUERY_MS)} |", flush=True)
         ledger.close()
@@ -169,7 +169,7 @@ def _fill_study(connection: sqlite3.Connection, number: int, at: float, *, is_wa
         )
 
 
-def queries(ledger: Ledger, studies: int) -> dict[str, Callable[[], object]]:
+def queries(ledger: Ledger, studies: int, spool: Path) -> dict[str, Callable[[], object]]:
     """Return what the node asks while it receives, every second, every ten seconds or for each study."""
     newest, now = study_uid(studies - 1), time.time()
     serial = iter(range(10**6))
@@ -178,6 +178,8 @@ def queries(ledger: Ledger, studies: int) -> dict[str, Callable[[], object]]:
         uid = f"2.25.8{next(serial):08d}"
         sha256 = hashlib.sha256(uid.encode()).hexdigest()
         path = f"incoming/0/{sha256[:32]}-{sha256[32:]}.dcm"
+        # What is listed has a file: one that is missing is told of at every start.
+        (spool / path).touch()
         return ledger.instances.add(
             ReceivedInstance(uid, MR, EXPLICIT_LITTLE, path, sha256, 131072, "SCANNER", "10.0.0.7", now)
         )
