@@ -126,6 +126,10 @@ def test_an_answer_is_not_taken_for_a_request(tmp_path: Path, monkeypatch: pytes
     files = write_instances(tmp_path / "out", 30)
     with Archive(tmp_path / "pacs", slow_s=0.01) as archive:
         outcomes = send_files(files, destination(archive.port), calling_ae="NODE", timeout_s=2)
+    # The library's threads outlive both by a moment, and would miss what is taken away now.
+    for thread in threading.enumerate():
+        if isinstance(thread, Association):
+            thread.join(10)
 
     assert verdicts(outcomes) == ["ok"] * 30
 
