@@ -65,7 +65,17 @@ ALLOWED_KEYS = frozenset(
             "duration_s",
             "retry_at",
         ),
-        *("added", "removed", "missing", "set_aside", "transaction", "safe", "failed", "resends"),
+        *(
+            "added",
+            "removed",
+            "missing",
+            "not_readable",
+            "set_aside",
+            "transaction",
+            "safe",
+            "failed",
+            "resends",
+        ),
         *("journal", "segment", "segments", "waiting"),
         # The node itself.
         *(

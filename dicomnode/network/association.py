@@ -387,15 +387,21 @@ def _furnish(entity: AE, config: Config) -> None:
 
 def _log_contexts(event: Any) -> None:
     association = event.assoc
-    peer = {"calling_ae": association.requestor.ae_title, "host": association.requestor.address}
-    log.info("association_accepted", **peer, contexts=len(association.accepted_contexts))
+    calling_ae, host = association.requestor.ae_title, association.requestor.address
+    log.info(
+        "association_accepted",
+        calling_ae=calling_ae,
+        host=host,
+        contexts=len(association.accepted_contexts),
+    )
     for context in association.rejected_contexts:
         # Without this line nobody finds out why a modality's images do not arrive while its reports do.
         uids = [str(context.abstract_syntax or ""), *(str(syntax) for syntax in context.transfer_syntax)]
         SOPClassUID, *syntaxes = [uid if is_uid(uid) else "(no UID)" for uid in uids]
         log.warning(
             "context_rejected",
-            **peer,
+            calling_ae=calling_ae,
+            host=host,
             SOPClassUID=SOPClassUID,
             transfer_syntaxes=syntaxes,
             reason=context.status,

@@ -178,8 +178,16 @@ def _recover(layout: SpoolLayout, ledger: Ledger, replayed: Replayed) -> bool:
         log.info("spool_as_left")
         return True
     report = rebuild_ledger(layout, ledger.instances)
-    log.info("spool_recovered", **vars(report), journal=replayed.records)
-    return not report.left and not report.missing
+    log.info(
+        "spool_recovered",
+        added=report.added,
+        removed=report.removed,
+        set_aside=report.set_aside,
+        missing=report.missing,
+        not_readable=report.not_readable,
+        journal=replayed.records,
+    )
+    return not report.not_readable and not report.missing
 
 
 def _close(audit: AuditTrail, side: str) -> None:

@@ -67,6 +67,12 @@ class NodeProcesses:
                 command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
 
+    def stop(self, side: Side) -> None:
+        """Let one side end in an orderly way (SIGTERM)."""
+        process = self._processes.pop(side)
+        process.terminate()
+        process.wait(60)
+
     def kill(self, side: Side) -> None:
         """SIGKILL one side and, as a power cut would, the worker processes below it."""
         process = self._processes.pop(side)

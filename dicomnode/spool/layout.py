@@ -26,6 +26,8 @@ class SpoolLayout:
         what was received and is not a file of its own yet, see `dicomnode.spool.journal`
     aside/
         files whose bytes no longer fit their name's hash
+    listed.json
+        the word of an orderly stop, see `dicomnode.spool.orderly`
     """
 
     root: Path

@@ -54,14 +54,14 @@ class RecoveryReport:
     """What recovery did: counts of files.
 
     `added` had no row, `removed` were half written (never acknowledged), `set_aside` do not fit their own
-    hash, `missing` have a row only, `left` could not be read and stay for the next start.
+    hash, `missing` have a row only, `not_readable` stay as they are for the next start.
     """
 
     added: int
     removed: int
     set_aside: int
     missing: int
-    left: int = 0
+    not_readable: int = 0
 
 
 def rebuild_ledger(layout: SpoolLayout, instances: InstanceLedger) -> RecoveryReport:

@@ -167,14 +167,14 @@ def _remember(make: Callable[[tuple[Any, ...]], Made], dataset: Dataset, tag: Ba
         raw.is_little_endian,
         charset if isinstance(charset, str) else tuple(charset),
     )
-    known: Any = _remembered.get(key)
-    if known is None:
-        known = make(read_values(dataset, tag))
+    remembered: Any = _remembered.get(key)
+    if remembered is None:
+        remembered = make(read_values(dataset, tag))
         if len(_remembered) >= _MOST_REMEMBERED:
             _remembered.clear()
-        _remembered[key] = known
-    made: Made = known
-    return made
+        _remembered[key] = remembered
+    result: Made = remembered
+    return result
 
 
 def _speaks_for_itself(raw: RawDataElement) -> bool:

@@ -115,16 +115,16 @@ def sample_gaussian_linear(
     # Length of one source step, counted in target voxels.
     reach = np.linalg.norm(np.linalg.inv(matrix)[:3, :3], axis=0)
     sigmas = 0.42 * np.sqrt(np.maximum((1 / np.maximum(reach, 1e-6)) ** 2 - 1, 0))
-    asked = grid.thin(every)
-    matrix = np.linalg.inv(volume.affine) @ link @ asked.affine
-    array, matrix = _crop(volume.array, matrix, asked.shape, [blur_radius(sigma) for sigma in sigmas])
-    if sigmas.any() and is_straight(matrix, asked.shape):
-        return sample_straight(array, matrix, asked.shape, tuple(sigmas.tolist()))
+    thinned = grid.thin(every)
+    matrix = np.linalg.inv(volume.affine) @ link @ thinned.affine
+    array, matrix = _crop(volume.array, matrix, thinned.shape, [blur_radius(sigma) for sigma in sigmas])
+    if sigmas.any() and is_straight(matrix, thinned.shape):
+        return sample_straight(array, matrix, thinned.shape, tuple(sigmas.tolist()))
     # An axis that becomes finer is not blurred.
     for axis, sigma in enumerate(sigmas):
         if sigma > 0:
             array = _blur(array, float(sigma), axis)
-    return _interpolate(array, matrix, asked.shape)
+    return _interpolate(array, matrix, thinned.shape)
 
 
 def find_inside(volume: Volume, grid: Grid, link: Affine = IDENTITY) -> npt.NDArray[np.bool_]:
@@ -156,9 +156,9 @@ def _crop(array: FloatArray, matrix: Affine, shape: Shape, reach: Sequence[int])
     low = low.clip(0, sizes - 1)
     high = np.maximum(high.clip(0, sizes), low + 1)
     box = tuple(slice(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True))
-    moved = matrix.copy()
-    moved[:3, 3] -= low
-    return array[box].astype(np.float32, copy=False), moved
+    to_box = matrix.copy()
+    to_box[:3, 3] -= low
+    return array[box].astype(np.float32, copy=False), to_box
 
 
 def _blur(array: FloatArray, sigma: float, axis: int) -> FloatArray:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dicomnode.network.sender import send_files
 from dicomnode.settings.config import DestinationSettings
+from dicomnode.simulator.node import AE_TITLE, NodeProcesses
 from dicomnode.spool.layout import SpoolLayout
 from dicomnode.spool.orderly import NOTE
 from tests.factories.instances import write_instances
@@ -26,79 +22,72 @@ class Receive:
     """The receiving side alone, in a process."""
 
     def __init__(self, folder: Path, journal_mb: int) -> None:
-        self.root, self.log = folder / "node", folder / "node.log"
-        self.config = folder / "dicomnode.toml"
-        self.config.write_text(
-            f'[network]\nae_title = "NODE"\nport = 0\n[storage]\nroot = {json.dumps(str(self.root))}\n'
-            f"minimum_free_mb = 0\njournal_mb = {journal_mb}\n"
-        )
-        self.process: subprocess.Popen[bytes] | None = None
+        # Nothing is delivered: nobody listens at port 1.
+        self.node = NodeProcesses(folder, "PACS", 1)
+        text = self.node.config.read_text()
+        self.node.config.write_text(text.replace("[storage]\n", f"[storage]\njournal_mb = {journal_mb}\n"))
+        self.ledger = self.node.root / "ledger.sqlite3"
 
     def start(self) -> str:
-        """Start it, return when it listens, with the event that says how the spool was found."""
-        before = self.log.read_text() if self.log.exists() else ""
-        with self.log.open("ab") as output:
-            command = [sys.executable, "-P", "-m", "dicomnode", "receive", "--config", str(self.config)]
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        end = time.monotonic() + 60
-        while "listening" not in (said := self.log.read_text()[len(before) :]):
-            assert time.monotonic() < end, said
-            assert self.process.poll() is None, said
-            time.sleep(0.02)
+        """Start it, and return when it listens how it says that it found the spool."""
+        before = len(self.node.log.read_text()) if self.node.log.exists() else 0
+        self.node.start("receive")
+        self.node.port()
+        said = self.node.log.read_text()[before:]
+        assert "dropped_keys" not in said
         return "as left" if "spool_as_left" in said else "compared" if "spool_recovered" in said else said
 
-    def end(self, by: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(by)
-        self.process.wait(30)
-
     def send(self, files: list[Path]) -> None:
-        port = json.loads((self.root / "receive.json").read_text())["port"]
-        peer = DestinationSettings(name="node", ae_title="NODE", host="127.0.0.1", port=port)
+        peer = DestinationSettings(name="node", ae_title=AE_TITLE, host="127.0.0.1", port=self.node.port())
         outcomes = send_files(files, peer, calling_ae="SCANNER", timeout_s=30)
         assert {outcome.status for outcome in outcomes} == {0}
 
     def rows(self) -> int:
-        with sqlite3.connect(self.root / "ledger.sqlite3") as connection:
+        with sqlite3.connect(self.ledger) as connection:
             return int(connection.execute("SELECT count(*) FROM instances").fetchone()[0])
 
 
-@pytest.mark.parametrize("journal_mb", [0, 256])
+@pytest.fixture(params=[0, 256])
+def receive(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Receive]:
+    receive = Receive(tmp_path, request.param)
+    yield receive
+    receive.node.__exit__()
+
+
 def test_a_start_compares_unless_the_stop_was_orderly_and_nothing_changed(
-    tmp_path: Path, journal_mb: int
+    receive: Receive, tmp_path: Path
 ) -> None:
-    receive = Receive(tmp_path, journal_mb)
     files = write_instances(tmp_path / "study", 9, side=16)
-    layout = SpoolLayout(receive.root / "spool")
+    layout = SpoolLayout(receive.node.root / "spool")
 
     assert receive.start() == "compared"
     receive.send(files[:3])
-    receive.end(signal.SIGTERM)
+    receive.node.stop("receive")
     assert (receive.rows(), (layout.root / NOTE).exists()) == (3, True)
     assert receive.start() == "as left"
     assert not (layout.root / NOTE).exists()
     receive.send(files[3:6])
-    receive.end(signal.SIGKILL)
+    receive.node.kill("receive")
     assert receive.start() == "compared"
-    receive.end(signal.SIGTERM)
+    receive.node.stop("receive")
     assert receive.rows() == 6
     assert receive.start() == "as left"
-    receive.end(signal.SIGTERM)
+    receive.node.stop("receive")
 
     found = _break_in(layout, receive, lambda: (layout.incoming / "0" / ".x.1.2.part").write_bytes(b"half"))
     assert found == ("compared", 6)
     found = _break_in(layout, receive, lambda: _forget(receive))
     assert found == ("compared", 6)
-    found = _break_in(layout, receive, (receive.root / "ledger.sqlite3").unlink)
+    found = _break_in(layout, receive, receive.ledger.unlink)
     assert found == ("compared", 6)
     assert receive.start() == "as left"
-    receive.end(signal.SIGTERM)
+    receive.node.stop("receive")
     # What is missing is told of at every start.
     next(layout.incoming.rglob("*.dcm")).unlink()
     for _ in range(2):
         assert receive.start() == "compared"
-        receive.end(signal.SIGTERM)
-    assert receive.log.read_text().count("file_missing") == 2
+        receive.node.stop("receive")
+    assert receive.node.log.read_text().count("file_missing") == 2
 
 
 def _break_in(layout: SpoolLayout, receive: Receive, change: Callable[[], object]) -> tuple[str, int]:
@@ -107,10 +96,10 @@ def _break_in(layout: SpoolLayout, receive: Receive, change: Callable[[], object
     change()
     event = receive.start()
     rows = receive.rows()
-    receive.end(signal.SIGTERM)
+    receive.node.stop("receive")
     return event, rows
 
 
 def _forget(receive: Receive) -> None:
-    with sqlite3.connect(receive.root / "ledger.sqlite3") as connection:
+    with sqlite3.connect(receive.ledger) as connection:
         connection.execute("DELETE FROM instances WHERE id = 2")

@@ -264,9 +264,12 @@ def faults(source: str) -> list[str]:
         choices = [events.body, events.orelse] if isinstance(events, ast.IfExp) else [events]
         if len(call.args) != 1 or not all(isinstance(event, ast.Constant) for event in choices):
             found.append(f"line {call.lineno}: the event must be one constant")
-        keys = [keyword.arg for keyword in call.keywords if keyword.arg not in (None, "exc_info")]
+        keys = [keyword.arg for keyword in call.keywords if keyword.arg != "exc_info"]
+        found += [f"line {call.lineno}: what ** adds cannot be seen here" for key in keys if key is None]
         found += [
-            f"line {call.lineno}: {key} is not in ALLOWED_KEYS" for key in keys if key not in ALLOWED_KEYS
+            f"line {call.lineno}: {key} is not in ALLOWED_KEYS"
+            for key in keys
+            if key is not None and key not in ALLOWED_KEYS
         ]
     return found
 
@@ -276,6 +279,7 @@ def test_the_gate_below_can_fail() -> None:
     assert faults('(log.info if a else log.warning)("x" if a else "y", PatientName=1)') == [
         "line 1: PatientName is not in ALLOWED_KEYS"
     ]
+    assert faults('log.info("x", **values)') == ["line 1: what ** adds cannot be seen here"]
     assert faults('log.info(f"x {name}")') == ["line 1: the event must be one constant"]
 
 

@@ -321,3 +321,15 @@ def test_files_are_listed_in_the_order_in_which_they_came(layout: SpoolLayout, t
         instance.path for instance in reversed(sent)
     ]
     ledger.close()
+
+
+def test_what_cannot_be_read_stays_and_is_told_of_each_time(layout: SpoolLayout, tmp_path: Path) -> None:
+    path = layout.root / receive(layout, "1.2.3").path
+    path.unlink()
+    path.mkdir()
+    ledger = open_ledger(tmp_path)
+
+    reports = [rebuild_ledger(layout, ledger.instances) for _ in range(2)]
+
+    assert reports == [RecoveryReport(added=0, removed=0, set_aside=0, missing=0, not_readable=1)] * 2
+    assert path.is_dir()
