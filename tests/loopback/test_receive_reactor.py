@@ -132,10 +132,10 @@ def test_a_length_that_nobody_means_reserves_nothing(listen: Callable[..., Any])
 
 
 def test_an_idle_association_costs_next_to_nothing(listen: Callable[..., Any]) -> None:
-    _, port = listen()
+    receiver, port = listen()
     association = associate(port)
     association.send_c_echo()
-    provider = next(thread for thread in threading.enumerate() if isinstance(thread, reactor.PromptProvider))
+    provider = _acceptors(receiver)[0].dul
     looks: list[float] = []
     real = DULServiceProvider._is_transport_event
 
@@ -158,7 +158,7 @@ def test_no_thread_sleeps_through_a_release_or_an_abort(
 ) -> None:
     # Nobody would wait so long, were it not for the waking.
     monkeypatch.setattr(acceptor, "_REST_S", 600.0)
-    _, port = listen()
+    receiver, port = listen()
     released, aborted, gone = associate(port), associate(port), associate(port)
     for association in (released, aborted, gone):
         assert association.send_c_echo().Status == 0
@@ -168,17 +168,17 @@ def test_no_thread_sleeps_through_a_release_or_an_abort(
     gone.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
     assert released.is_released
-    assert _eventually(lambda: not _acceptors()), _stacks(_acceptors())
+    assert _eventually(lambda: not _acceptors(receiver)), _stacks(_acceptors(receiver))
 
 
 def test_a_reader_that_was_woken_before_the_upper_layer_ended_does_not_sleep_on(
     listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptor, "_REST_S", 600.0)
-    _, port = listen()
+    receiver, port = listen()
     association = associate(port)
     assert association.send_c_echo().Status == 0
-    reader = next(iter(_acceptors()))
+    reader = _acceptors(receiver)[0]
     real_wake = reader.dul.wake_reader
 
     def wake_and_linger() -> None:
@@ -189,12 +189,17 @@ def test_a_reader_that_was_woken_before_the_upper_layer_ended_does_not_sleep_on(
     # It ends without a word to its reader.
     reader.dul.kill_dul()
 
-    assert _eventually(lambda: not _acceptors()), _stacks(_acceptors())
+    assert _eventually(lambda: not _acceptors(receiver)), _stacks(_acceptors(receiver))
     association.abort()
 
 
-def _acceptors() -> list[Any]:
-    return [thread for thread in threading.enumerate() if "AcceptorThread" in thread.name]
+def _acceptors(receiver: Receiver) -> list[Any]:
+    """Return the threads of a receiver's associations; those of other tests' peers may outlive their tests."""
+    return [
+        thread
+        for thread in threading.enumerate()
+        if isinstance(thread, acceptor.PromptAssociation) and thread._server is receiver._server
+    ]
 
 
 def _stacks(threads: list[Any]) -> str:

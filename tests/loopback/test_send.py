@@ -124,10 +124,11 @@ def test_an_answer_is_not_taken_for_a_request(tmp_path: Path, monkeypatch: pytes
         Association, "_is_paused", property(lambda _self: True, lambda _self, _value: None), raising=False
     )
     files = write_instances(tmp_path / "out", 30)
+    of_others = set(threading.enumerate())
     with Archive(tmp_path / "pacs", slow_s=0.01) as archive:
         outcomes = send_files(files, destination(archive.port), calling_ae="NODE", timeout_s=2)
     # The library's threads outlive both by a moment, and would miss what is taken away now.
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - of_others:
         if isinstance(thread, Association):
             thread.join(10)
 
