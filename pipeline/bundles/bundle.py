@@ -156,11 +156,16 @@ def _load_members(bundle: Bundle, families: Families) -> tuple[Bundle, ...]:
                 code="model-manifest-invalid",
             )
         members.append(member)
-    trained = {frozenset(combination) for member in members for combination in member.input.accepts}
+    trained = {
+        frozenset(combination)
+        for name, member in zip(bundle.family_spec.member_digests, members, strict=True)
+        for combination in member.input.accepts
+        if bundle.family_spec.asks(name, combination)
+    }
     lacking = [combination for combination in bundle.input.accepts if frozenset(combination) not in trained]
     if members and lacking:
         raise BundleError(
-            f"{bundle.name}: none of its members was trained for {'+'.join(lacking[0])}",
+            f"{bundle.name}: none of the members that it asks was trained for {'+'.join(lacking[0])}",
             code="model-manifest-invalid",
         )
     return tuple(members)

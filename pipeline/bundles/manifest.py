@@ -31,6 +31,11 @@ class FamilySpec:
         """The other bundles that this one is made of, "name/version" to SHA-256."""
         return {}
 
+    def asks(self, member: str, combination: Collection[str]) -> bool:
+        """Return whether a member that was trained for these images is asked about them."""
+        del member, combination
+        return True
+
     def least_shape(self, patch: Shape) -> Shape:
         """Return the smallest grid, in voxels, that the family works on."""
         return patch

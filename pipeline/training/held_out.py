@@ -19,7 +19,7 @@ from pipeline.plan import plan_network
 from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.postprocess.threshold import apply_threshold
 from pipeline.records import FloatArray
-from pipeline.segmenters.ensemble.spec import EnsembleSpec
+from pipeline.segmenters.ensemble.spec import EnsembleSpec, choose_members
 from pipeline.segmenters.families import infer_channels
 from pipeline.training.graph_set import sample_channels
 from pipeline.training.pool import read_sample, read_shown
@@ -164,12 +164,9 @@ def answer_sample(bundle: Bundle, image: FloatArray, roles: Sequence[str], threa
     if not isinstance(bundle.family_spec, EnsembleSpec):
         plan = plan_network(bundle, (), threshold=common, threads=threads)
         return infer_channels(bundle, sample_channels(image), plan)[0].probability.array
-    fitting = [member for member in bundle.members if member.takes(roles)]
     maps = [
-        move_threshold(
-            answer_sample(member, image, roles, threads), member.output.threshold_for(roles), common
-        )
-        for member in (fitting[:1] if bundle.family_spec.rule == "first" else fitting)
+        move_threshold(answer_sample(each.member, image, roles, threads), each.threshold, common)
+        for each in choose_members(bundle, roles)
     ]
     stacked = np.stack(maps)
     return majority(stacked) if bundle.family_spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)

@@ -23,7 +23,7 @@ from pipeline.postprocess.components import apply_components, apply_peak
 from pipeline.preprocess.resample import sample_linear
 from pipeline.records import NetworkPlan, Volume
 from pipeline.segmenters.case import Channels
-from pipeline.segmenters.ensemble.spec import EnsembleSpec
+from pipeline.segmenters.ensemble.spec import EnsembleSpec, choose_members
 from pipeline.segmenters.families import infer_channels
 from pipeline.segmenters.patch3d.segment import normalise_channels, resample_channels
 from pipeline.segmenters.triplanar.segment import infer_plane
@@ -58,17 +58,12 @@ def answer_slices(bundle: Bundle, slices: Sequence[RealSlice], threads: int = 1)
 def _answer(bundle: Bundle, plan: NetworkPlan, slices: Sequence[RealSlice]) -> list[Float]:
     if isinstance(bundle.family_spec, EnsembleSpec):
         common = bundle.output.threshold_for(ROLES)
-        fitting = [
-            (member, member_plan)
-            for member, member_plan in zip(bundle.members, plan.members, strict=True)
-            if member.takes(ROLES)
-        ]
         answers = [
             [
-                move_threshold(probability, member_plan.threshold, common)
-                for probability in _answer(member, member_plan, slices)
+                move_threshold(probability, each.threshold, common)
+                for probability in _answer(each.member, plan.members[each.number], slices)
             ]
-            for member, member_plan in (fitting[:1] if bundle.family_spec.rule == "first" else fitting)
+            for each in choose_members(bundle, ROLES)
         ]
         combine = majority if bundle.family_spec.rule == "vote" else _mean
         return [combine(np.stack(maps)) for maps in zip(*answers, strict=True)]

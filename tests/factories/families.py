@@ -57,10 +57,18 @@ def write_proposal(models: Path, *, proposal: float, coarse: float, **changes: A
     return write_family_bundle(models, graphs, manifest)
 
 
-def write_ensemble(models: Path, members: Mapping[str, str], rule: str = "average", **changes: Any) -> Path:
+def write_ensemble(
+    models: Path,
+    members: Mapping[str, str],
+    rule: str = "average",
+    asked: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
     """Write an ensemble of bundles that lie in `models` ("name/version" to SHA-256)."""
     manifest = lesion_manifest(**{"name": "known-ensemble", "family": "ensemble", **changes})
     manifest["ensemble"] = {"rule": rule, "members": dict(members)}
+    if asked is not None:
+        manifest["ensemble"]["asked"] = dict(asked)
     return write_family_bundle(
         models, {}, {key: value for key, value in manifest.items() if key not in ("preprocess", "window")}
     )

@@ -16,7 +16,7 @@ from pipeline.journal import Journal
 from pipeline.preprocess.resample import plan_mask_grid, sample_linear
 from pipeline.records import FloatArray, NetworkPlan, Volume
 from pipeline.segmenters.case import Answer, Case
-from pipeline.segmenters.ensemble.spec import EnsembleSpec
+from pipeline.segmenters.ensemble.spec import EnsembleSpec, choose_members
 
 Segment = Callable[[Bundle, Case, NetworkPlan, Journal], Answer]
 
@@ -24,15 +24,14 @@ Segment = Callable[[Bundle, Case, NetworkPlan, Journal], Answer]
 def segment_members(
     bundle: Bundle, case: Case, plan: NetworkPlan, journal: Journal, segment: Segment
 ) -> Answer:
-    """Return the mean or the majority of the members' probabilities, or the first member's.
+    """Return the mean or the majority of the members' probabilities, or that of the one that is asked.
 
-    The second map is the share of members that vote for lesion. Where one member answers alone by the rule
-    "first", it is the member's own: one voice would always agree with itself.
+    The second map is the share of members that vote for lesion. Where one member answers alone, it is the
+    member's own: one voice would always agree with itself.
 
-    Each member is asked at its own threshold, which is then moved onto the ensemble's: a member that cuts at
-    0.2 says as much with 0.2 as one that cuts at 0.5 says with 0.5. With the rule "vote" the result reaches
-    the threshold exactly where more than half of the members do. Members that were not trained for the case's
-    images are left out.
+    Each member answers at its own threshold. That, or what the table says in its place, is then moved onto
+    the ensemble's: a member that cuts at 0.2 says as much with 0.2 as one that cuts at 0.5 says with 0.5. With
+    the rule "vote" the result reaches the threshold exactly where more than half of the members do.
 
     Parameters
     ----------
@@ -46,41 +45,22 @@ def segment_members(
     grid = plan_mask_grid(case.brain.mask, bundle.input.spacing_mm, bundle.input.patch)
     channels = [channel for channel in bundle.channels if channel in case.images]
     common = bundle.output.threshold_for(channels)
-    maps, asked = [], []
-    fitting = [
-        (member, member_plan)
-        for member, member_plan in zip(bundle.members, plan.members, strict=True)
-        if member.takes(channels)
-    ]
-    if spec.rule == "first":
-        return _answer_alone(*fitting[0], case, grid, common, journal, segment)
-    for member, member_plan in fitting:
-        answer = segment(member, case, member_plan, journal)
-        asked.append(f"{member.name}/{member.version}")
-        # Its odds are moved so that its own threshold becomes the ensemble's.
-        maps.append(move_threshold(_bring(answer.probability, grid), member_plan.threshold, common))
+    asked = choose_members(bundle, channels)
+    answers = [segment(each.member, case, plan.members[each.number], journal) for each in asked]
     with journal.step("combine_members") as parameters:
-        parameters.update(rule=spec.rule, members=asked)
+        names = [f"{each.member.name}/{each.member.version}" for each in asked]
+        parameters.update(rule=spec.rule, members=names)
+        # The odds of each are moved so that its own threshold becomes the ensemble's.
+        maps = [
+            move_threshold(_bring(answer.probability, grid), each.threshold, common)
+            for each, answer in zip(asked, answers, strict=True)
+        ]
+        if len(answers) == 1:
+            agreement = answers[0].agreement and grid.fill(_bring(answers[0].agreement, grid))
+            return Answer(grid.fill(maps[0]), agreement)
         # Either way one map, 0..1; the vote keeps the value that a majority of the members reach.
         probability = majority(np.stack(maps)) if spec.rule == "vote" else mean(maps)
     return Answer(grid.fill(probability), grid.fill(vote_share(maps, plan.threshold)))
-
-
-def _answer_alone(
-    member: Bundle,
-    plan: NetworkPlan,
-    case: Case,
-    grid: Grid,
-    threshold: float,
-    journal: Journal,
-    segment: Segment,
-) -> Answer:
-    answer = segment(member, case, plan, journal)
-    with journal.step("combine_members") as parameters:
-        parameters.update(rule="first", members=[f"{member.name}/{member.version}"])
-        probability = move_threshold(_bring(answer.probability, grid), plan.threshold, threshold)
-        agreement = answer.agreement and grid.fill(_bring(answer.agreement, grid))
-    return Answer(grid.fill(probability), agreement)
 
 
 def _bring(answer: Volume, grid: Grid) -> FloatArray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.bundles.family import Family
 from pipeline.bundles.manifest import FamilySpec
 from pipeline.bundles.values import Values
@@ -20,15 +21,73 @@ class EnsembleSpec(FamilySpec):
 
     A member that was not trained for the images of a case is not asked. With the rule "first" the first of
     the others answers alone: so one network can serve a FLAIR, and another a T1 without one.
+
+    Attributes
+    ----------
+    asked
+        Member to the images for which alone it is asked, each with the probability of the member that counts
+        as much as the ensemble's threshold. Images are named in alphabetical order ("flair+t1"). A member
+        that is not named here is asked for all that it was trained for, and the probability is its own
+        threshold.
     """
 
     rule: str
     members: Mapping[str, str]
+    asked: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def member_digests(self) -> Mapping[str, str]:
         """The members."""
         return self.members
+
+    def asks(self, member: str, combination: Collection[str]) -> bool:
+        """Return whether the table asks a member about these images."""
+        return member not in self.asked or _name_images(combination) in self.asked[member]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A member that is asked about a case.
+
+    Attributes
+    ----------
+    number
+        Its place in the table.
+    threshold
+        Its probability that counts as much as the ensemble's threshold.
+    """
+
+    number: int
+    member: Bundle
+    threshold: float
+
+
+def choose_members(bundle: Bundle, channels: Sequence[str]) -> list[Asked]:
+    """Return the members of an ensemble that are asked about these images, in the order of the table.
+
+    Parameters
+    ----------
+    channels
+        The images of the case, in the order of the ensemble's channels.
+    """
+    spec = bundle.family_spec
+    if not isinstance(spec, EnsembleSpec):
+        raise TypeError(f"{bundle.name} is no ensemble")
+    fitting = [
+        Asked(number, member, _threshold_of(spec.asked.get(name, {}), member, channels))
+        for number, (name, member) in enumerate(zip(spec.members, bundle.members, strict=True))
+        if member.takes(channels) and spec.asks(name, channels)
+    ]
+    return fitting[:1] if spec.rule == "first" else fitting
+
+
+def _threshold_of(asked: Mapping[str, float], member: Bundle, channels: Collection[str]) -> float:
+    own = member.output.threshold_for([channel for channel in member.channels if channel in channels])
+    return asked.get(_name_images(channels), own)
+
+
+def _name_images(combination: Collection[str]) -> str:
+    return "+".join(sorted(combination))
 
 
 def find_files_problem(names: Collection[str], spec: FamilySpec) -> str:
@@ -51,7 +110,32 @@ def read_table(values: Values) -> EnsembleSpec:
         raise values.problem(
             "ensemble.members", f'needs at least two bundles, "name/version" to SHA-256, got {members!r}'
         )
-    return EnsembleSpec(rule, members)
+    return EnsembleSpec(rule, members, _read_asked(values, members))
+
+
+def _read_asked(values: Values, members: Collection[str]) -> dict[str, dict[str, float]]:
+    key, channels = "ensemble.asked", values.texts("input.channels")
+    table = values.value(key, dict, {})
+    values.refuse_others(key, table, members)
+    asked: dict[str, dict[str, float]] = {}
+    for member, cuts in table.items():
+        known = isinstance(cuts, dict) and {
+            _name_images(images.split("+")): cut
+            for images, cut in cuts.items()
+            if _are_different(images.split("+"), channels) and type(cut) is float and 0 < cut < 1
+        }
+        if not known or len(known) < len(cuts):
+            raise values.problem(
+                f"{key}.{member}",
+                f'needs images made of {list(channels)} to numbers between 0 and 1, such as "t1+flair" = 0.5; '
+                f"got {cuts!r}",
+            )
+        asked[member] = known
+    return asked
+
+
+def _are_different(images: Collection[str], channels: Collection[str]) -> bool:
+    return set(images) <= set(channels) and len(set(images)) == len(images)
 
 
 FAMILY = Family("ensemble", find_files_problem, "ensemble", read_table, prepares=False)

@@ -297,7 +297,7 @@ def test_what_no_member_was_trained_for_is_refused(tmp_path: Path) -> None:
 
     problem = _refusal(write_ensemble(tmp_path, members))
 
-    assert "none of its members was trained for t1+flair" in str(problem)
+    assert "none of the members that it asks was trained for t1+flair" in str(problem)
     # What all of them were trained for is fine.
     verify_bundle(
         load_bundle(
@@ -319,6 +319,63 @@ def test_a_member_that_was_not_trained_for_the_images_is_not_asked(
 
     assert result.lesions == ()
     assert logged(result, "combine_members")["members"] == ["known-rest/0.1.0"]
+
+
+def test_a_member_is_asked_only_for_the_images_that_the_table_names(
+    run: Any, plain_result: PipelineResult, tmp_path: Path
+) -> None:
+    """The planes would find nothing and halve the mean; they are asked about a T1 alone."""
+    members = _members(tmp_path, second=NEVER)
+    asked = {"known-planes/0.1.0": {"t1": 0.5}}
+
+    result = run(write_ensemble(tmp_path, members, asked=asked))
+
+    assert _dice(result.labels, plain_result.labels) > 0.99
+    assert logged(result, "combine_members")["members"] == ["known-lesion/0.1.0"]
+    # One voice agrees with nobody.
+    assert result.agreement is None
+
+
+def test_the_table_says_what_of_a_member_counts_as_the_threshold(run: Any, tmp_path: Path) -> None:
+    """The member's own threshold is 0.5; what it gives 0.2 counts as lesion, which takes the dim rims in."""
+    members = _members(tmp_path, second=BRIGHT)
+    at = {name: {"flair": 0.2, "t1": 0.2, "t1+flair": 0.2} for name in members}
+
+    own = run(write_ensemble(tmp_path, members))
+    lower = run(write_ensemble(tmp_path, members, asked=at, name="known-lower"))
+
+    assert np.count_nonzero(lower.labels.array) > 1.1 * np.count_nonzero(own.labels.array)
+    assert lower.probability.array.max() <= 1
+
+
+def test_images_that_no_member_is_asked_about_are_refused(tmp_path: Path) -> None:
+    members = _members(tmp_path, second=BRIGHT)
+    asked = {name: {"flair": 0.5} for name in members}
+
+    assert "none of the members that it asks was trained for" in str(
+        _refusal(write_ensemble(tmp_path, members, asked=asked))
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        ({"known-other/0.1.0": {"flair": 0.5}}, "ensemble.asked.known-other/0.1.0"),
+        ({"known-planes/0.1.0": {"t2": 0.5}}, "ensemble.asked.known-planes/0.1.0"),
+        ({"known-planes/0.1.0": {"flair+": 0.5}}, "ensemble.asked.known-planes/0.1.0"),
+        ({"known-planes/0.1.0": {"flair+flair": 0.5}}, "ensemble.asked.known-planes/0.1.0"),
+        ({"known-planes/0.1.0": {"flair": 1.0}}, "ensemble.asked.known-planes/0.1.0"),
+        ({"known-planes/0.1.0": {"flair": 0}}, "ensemble.asked.known-planes/0.1.0"),
+        ({"known-planes/0.1.0": {"flair": "0.5"}}, "ensemble.asked.known-planes/0.1.0"),
+        ({"known-planes/0.1.0": {}}, "ensemble.asked.known-planes/0.1.0"),
+        ({"known-planes/0.1.0": 0.5}, "ensemble.asked.known-planes/0.1.0"),
+    ],
+)
+def test_a_wrong_table_of_who_is_asked_names_its_key(asked: dict[str, Any], key: str, tmp_path: Path) -> None:
+    problem = _refusal(write_ensemble(tmp_path, _members(tmp_path, second=BRIGHT), asked=asked))
+
+    assert problem.code == "model-manifest-invalid"
+    assert f": {key}: " in str(problem)
 
 
 def test_the_first_fitting_member_answers_alone(
