@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,11 @@ def test_the_demonstration_runs_from_the_wheel(installed: Path, tmp_path: Path) 
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "PACS: received Segmentation Storage" in demo.stdout
     assert len(list((tmp_path / "demo-out" / "pacs").glob("*.dcm"))) >= 2
+    found = re.search(r"found: 3 lesions of ([\d., ]+) ml;", demo.stdout)
+    planted_ml = [float(number) for number in re.findall(r"│ \d +│ ([\d.]+) ", demo.stdout)]
+    assert found
+    assert len(planted_ml) == 3
+    assert sum(map(float, found[1].split(","))) == pytest.approx(sum(planted_ml), rel=0.1)
 
 
 @pytest.mark.timeout(900)

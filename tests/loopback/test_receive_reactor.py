@@ -19,7 +19,7 @@ from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification
 
-from dicomnode.network import acceptor, reactor
+from dicomnode.network import acceptor
 from dicomnode.network.association import Receiver
 from dicomnode.settings.config import parse_config
 from dicomnode.spool.layout import SpoolLayout

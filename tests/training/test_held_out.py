@@ -20,7 +20,7 @@ from pipeline.training.held_out import score_bundle, summarise_bundle
 from pipeline.training.pool import Pool
 from pipeline.training.synthesis.subject import Case
 from scripts.bench.families import render
-from tests.factories.families import BRIGHT, write_ensemble, write_proposal, write_triplanar
+from tests.factories.families import BRIGHT, NEVER, write_ensemble, write_proposal, write_triplanar
 from tests.factories.onnx import known_brain_bundle, known_lesion_bundle
 
 pytestmark = pytest.mark.train
@@ -71,13 +71,32 @@ def make_ensemble(models: Path) -> Path:
     )
 
 
+def make_ensemble_that_asks_some(models: Path) -> Path:
+    """Give an ensemble whose silent member is asked about a T1 alone, where nobody finds anything."""
+    silent = write_triplanar(
+        models, dict.fromkeys(("axial", "coronal", "sagittal"), NEVER), name="known-silent"
+    )
+    members = [load_bundle(folder) for folder in (make_patch3d(models), make_proposal(models), silent)]
+    digests = {f"{each.name}/{each.version}": each.sha256 for each in members}
+    return write_ensemble(
+        models,
+        digests,
+        asked={list(digests)[-1]: {"t1": 0.5}},
+        output__threshold=0.6,
+        output__thresholds={},
+    )
+
+
 def validate(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["validate", *map(str, arguments)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.output
 
 
-@pytest.mark.parametrize("make", [make_patch3d, make_triplanar, make_proposal, make_ensemble])
+@pytest.mark.parametrize(
+    "make",
+    [make_patch3d, make_triplanar, make_proposal, make_ensemble, make_ensemble_that_asks_some],
+)
 def test_every_family_is_scored_at_its_own_thresholds(
     make: Callable[[Path], Path], samples: Path, tmp_path: Path
 ) -> None:

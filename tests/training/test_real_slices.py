@@ -183,8 +183,14 @@ def test_every_family_answers_slices_on_their_own_pixels(folder: Path, tmp_path:
         f"{bundle.name}/{bundle.version}": bundle.sha256 for bundle in map(load_bundle, (plain, planes))
     }
     both = write_ensemble(tmp_path, members)
+    one, other = (
+        (f"{bundle.name}/{bundle.version}", bundle.sha256) for bundle in map(load_bundle, (plain, silent))
+    )
+    of_a_t1 = write_ensemble(
+        tmp_path, dict((one, other)), asked={other[0]: {"t1": 0.5}}, name="known-of-a-t1"
+    )
 
-    for models in (plain, planes, both):
+    for models in (plain, planes, both, of_a_t1):
         for item, found in zip(items, _bright_answer(models, items), strict=True):
             assert found.shape == item.mask.shape
             score = score_slice(item, found)
