@@ -63,6 +63,8 @@ class PlaneSchedule:
         So many of the coarsest levels see the other side.
     shared
         The planes share their convolutions and keep their own normalisations.
+    device
+        Where the networks are trained: "cpu", "cuda", "cuda:1", or "auto". Slices are drawn on the CPU.
     """
 
     minutes: float
@@ -81,6 +83,7 @@ class PlaneSchedule:
     steps: int = 100_000_000
     widths: tuple[int, ...] = WIDTHS
     planes: tuple[str, ...] = tuple(PLANES)
+    device: str = "cpu"
 
     @property
     def curve(self) -> str:

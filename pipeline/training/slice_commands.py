@@ -162,6 +162,7 @@ def train_planes(
         bool, typer.Option(help="the planes share their convolutions and keep their own normalisations")
     ] = False,
     seed: Annotated[int, run_seed("0 to 8: which slices are drawn, and how they are varied")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto")] = "cpu",
     threads: Annotated[int, whole("threads of one process", most=1024)] = 1,
 ) -> None:
     """Train the planes on real slices and synthetic volumes.
@@ -197,6 +198,7 @@ def train_planes(
         other_side=other_side,
         shared=shared,
         planes=tuple(dict.fromkeys(name.value for name in plane)) if plane else tuple(PLANES),
+        device=device,
     )
     run_planes(
         schedule,

@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.counts import counted
 from pipeline.training.build import build_network
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint
+from pipeline.training.devices import choose_device, move_to_cpu
 from pipeline.training.losses import segmentation_loss
 from pipeline.training.network import PLANES
 from pipeline.training.pool import Pool, read_sample
@@ -81,24 +82,6 @@ class Watch:
     report: Callable[[str], None] = print
     advance: Callable[[float, str], None] = lambda progress, text: None
     check: Callable[[], None] = lambda: None
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device by name; "auto" is a GPU when there is one.
-
-    Raises
-    ------
-    TrainingProblem
-        It is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as problem:
-        raise TrainingProblem(f"the device {name!r} cannot be used: {str(problem).splitlines()[0]}") from None
-    return device
 
 
 class Trainer:
@@ -201,25 +184,14 @@ class Trainer:
         """Return the state to resume from, on the CPU whatever it was trained on."""
         return Checkpoint(
             self.task.architecture,
-            _on_cpu(self.network.state_dict()),
-            _on_cpu(self.average),
-            _on_cpu(self.optimiser.state_dict()),
+            move_to_cpu(self.network.state_dict()),
+            move_to_cpu(self.average),
+            move_to_cpu(self.optimiser.state_dict()),
             self.step,
             self.seconds_before + seconds,
             self.run_steps,
             self.run_seconds_before + seconds,
         )
-
-
-def _on_cpu(state: Any) -> Any:
-    """Return a copy of nested state with every tensor on the CPU."""
-    if isinstance(state, Tensor):
-        return state.detach().to("cpu", copy=True)
-    if isinstance(state, dict):
-        return {key: _on_cpu(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(_on_cpu(value) for value in state)
-    return state
 
 
 def run_training(

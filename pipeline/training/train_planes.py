@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.training.build import Network, build_network
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint
+from pipeline.training.devices import choose_device, move_to_cpu
 from pipeline.training.network import PLANES, Architecture
 from pipeline.training.plane_schedule import PlaneSchedule, plane_architecture
 from pipeline.training.problem import TrainingProblem
@@ -61,18 +62,24 @@ class PlaneTrainer:
     """One plane's network with its optimiser and its average."""
 
     def __init__(
-        self, plane: str, architecture: Architecture, start: Checkpoint | None, dropout: float = 0.0
+        self,
+        plane: str,
+        architecture: Architecture,
+        start: Checkpoint | None,
+        dropout: float = 0.0,
+        device: str = "cpu",
     ) -> None:
         self.plane = plane
         self.architecture = architecture
-        self.network: Network = build_network(architecture)
+        self.device = choose_device(device)
+        self.network: Network = build_network(architecture).to(self.device)
         self.network.dropout = dropout
         self.optimiser = _optimiser(self.network)
         self.average = {name: values.clone() for name, values in self.network.state_dict().items()}
         self.step = 0
         if start is not None:
             self.network.load_state_dict(start.weights)
-            self.average = {name: values.clone() for name, values in start.average.items()}
+            self.average = {name: values.clone().to(self.device) for name, values in start.average.items()}
             if start.optimiser:
                 self.optimiser.load_state_dict(start.optimiser)
             self.step = start.run_steps
@@ -97,7 +104,8 @@ class PlaneTrainer:
             group["lr"] = rate
         self.network.train()
         axis = 2 + PLANES[self.plane]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        images, masks = images.to(self.device), masks.to(self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
             # The network takes volumes: the batch becomes the slices of one.
             outputs = self.network(images.transpose(0, 1)[None].movedim(2, axis))
         levels = [output.movedim(axis, 1)[0] for output in outputs]
@@ -116,13 +124,12 @@ class PlaneTrainer:
         return float(loss.detach())
 
     def checkpoint(self, seconds: float) -> Checkpoint:
-        """Return the state of this plane."""
-        weights = {name: values.clone() for name, values in self.network.state_dict().items()}
+        """Return the state of this plane, on the CPU whatever it was trained on."""
         return Checkpoint(
             self.architecture,
-            weights,
-            self.average,
-            self.optimiser.state_dict(),
+            move_to_cpu(self.network.state_dict()),
+            move_to_cpu(self.average),
+            move_to_cpu(self.optimiser.state_dict()),
             self.step,
             seconds,
             self.step,
@@ -135,15 +142,15 @@ class PlaneTrainer:
 
         The input is (sample, channel, row, column).
         """
-        network = build_network(self.architecture)
+        network = build_network(self.architecture).to(self.device)
         network.load_state_dict(self.average)
         network.eval()
         axis = 2 + PLANES[self.plane]
         parts = []
         for batch in images.split(16):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                logits = network(batch.transpose(0, 1)[None].movedim(2, axis))
-            parts.append(logits.float().movedim(axis, 1)[0, :, 0].sigmoid())
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                logits = network(batch.to(self.device).transpose(0, 1)[None].movedim(2, axis))
+            parts.append(logits.float().movedim(axis, 1)[0, :, 0].sigmoid().cpu())
         return torch.cat(parts)
 
 
@@ -237,7 +244,7 @@ def _open_run(schedule: PlaneSchedule, folder: Path) -> _Run:
         last = folder / f"{plane}-last.pt"
         architecture = plane_architecture(plane, schedule.widths, schedule.other_side)
         start = load_checkpoint(last, architecture) if last.exists() else None
-        trainers[plane] = PlaneTrainer(plane, architecture, start, schedule.dropout)
+        trainers[plane] = PlaneTrainer(plane, architecture, start, schedule.dropout, schedule.device)
         before_s = max(before_s, start.run_seconds if start else 0.0)
     if schedule.shared:
         first, *others = trainers.values()

@@ -213,6 +213,7 @@ def test_commands_widen_a_run_and_train_one_of_its_planes(
         app, ["widen-planes", "--run", str(tmp_path / "a"), "--minute", minute, *widths]
     )
     inputs = ["--slices", str(slices), "--pool", str(pool.folder), "--minutes", "0.02", "--plane", "coronal"]
+    inputs += ["--device", "auto"]
     trained = CliRunner().invoke(app, ["train-planes", *widths, *inputs])
 
     assert widened.exit_code == 0, widened.output

@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 from pipeline.training.__main__ import app
 from pipeline.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from pipeline.training.devices import choose_device
 from pipeline.training.families.table import TASKS
 from pipeline.training.pool import Pool, fill_pool
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.synthesis.lesion_maps import LesionMapError, check_maps
 from pipeline.training.synthesis.subject import Case
-from pipeline.training.train import Schedule, Trainer, Watch, choose_device, run_training
+from pipeline.training.train import Schedule, Trainer, Watch, run_training
 from tests.training.test_network import make_network
 
 TINY = TASKS["tiny"]

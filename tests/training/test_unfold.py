@@ -176,6 +176,7 @@ def test_a_run_begins_with_the_graphs_of_a_bundle(slices: Path, pool: VolumePool
         ("unfold-planes", ["--bundle", "stroke-lesion-ensemble", "--out", "new", "--pool", "pool"], "no bundle of planes"),
         ("unfold-planes", ["--bundle", "stroke-lesion-triplanar", "--out", "new", "--pool", "none"], "synthesize-volumes"),
         ("train-planes", ["--out", "new", "--pool", "pool", "--shared", "--plane", "axial"], "leave out --plane"),
+        ("train-planes", ["--out", "new", "--pool", "pool", "--device", "nowhere"], "the device 'nowhere' cannot be used"),
     ],
 )  # fmt: skip
 def test_what_no_run_can_begin_with_is_named_and_leaves_nothing(
