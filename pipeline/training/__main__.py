@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import PipelineError
-from pipeline.training import bundle_commands, family_commands, real_commands, slice_commands
+from pipeline.training import bundle_commands, family_commands, pack_commands, real_commands, slice_commands
 from pipeline.training.bounds import (
     RUN_SUBJECTS,
     VALIDATION_SEED,
@@ -57,6 +57,7 @@ for _command in (
     slice_commands.paint_volumes,
     slice_commands.widen_planes,
     slice_commands.unfold_planes,
+    pack_commands.pack,
     slice_commands.train_planes,
     slice_commands.export_planes,
     real_commands.measure_volumes,

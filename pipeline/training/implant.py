@@ -25,6 +25,7 @@ from pipeline.records import Role, Volume
 from pipeline.run import run_pipeline
 from pipeline.training.measure_real import find_nothing
 from pipeline.training.real_cases import RealCase
+from pipeline.training.synthesis.anatomy import read_template
 from pipeline.training.synthesis.appearance import draw_acute_lesion, draw_lesion_state, paint_lesion
 from pipeline.training.synthesis.contrast import Contrast
 from pipeline.training.synthesis.fields import Dice, Grid, sample
@@ -118,18 +119,13 @@ def prepare_head(recipe: Recipe, case: RealCase) -> PreparedHead:
 
 def register_template(fixed: Float, affine: Affine) -> Affine:
     """Return the 4x4 from the head's LPS mm to the template's LPS mm, by mutual information."""
-    import nibabel
-    import nilearn
     import SimpleITK
 
-    folder = Path(nilearn.__file__).parent / "datasets" / "data"
-    template = nibabel.nifti1.Nifti1Image.from_filename(
-        folder / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    )
-    data = np.asarray(template.dataobj, np.float32).transpose(2, 1, 0)[:, ::-1, ::-1]
-    corner = template.affine[:3, 3] + np.array([data.shape[2] - 1, data.shape[1] - 1, 0])
+    template = read_template()
+    up, back, left = template.origin_mm
     moving_affine = np.eye(4)[[2, 1, 0, 3]]
-    moving_affine[:3, 3] = (-corner[0], -corner[1], corner[2])
+    moving_affine[:3, 3] = (left, back, up)
+    data = template.t1.astype(np.float32)
     fixed_image, moved = _as_sitk(fixed, affine), _as_sitk(np.ascontiguousarray(data), moving_affine)
     start = SimpleITK.CenteredTransformInitializer(
         fixed_image, moved, SimpleITK.AffineTransform(3), SimpleITK.CenteredTransformInitializerFilter.MOMENTS

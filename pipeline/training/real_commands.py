@@ -62,9 +62,10 @@ def measure_volumes(
         read_heads,
         take_people,
     )
+    from pipeline.training.synthesis.lesion_maps import all_maps
 
     recipes = {name: read_recipe(models, name, brain, threads) for name in lesion}
-    maps = maps_of("test", sorted(lesion_maps.glob("*.nii.gz")), subjects_of(slices))
+    maps = maps_of("test", all_maps(lesion_maps), subjects_of(slices))
     heads, combinations = read_heads(data), [choice.value for choice in images or Images]
     rows = []
     with table.open("w", newline="") as stream:

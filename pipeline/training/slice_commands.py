@@ -58,6 +58,7 @@ def score_slices(
     from pipeline.training.real_slices import read_slices, subject_of
     from pipeline.training.score_slices import describe_scores, score_slice
     from pipeline.training.slice_answers import ROLES, answer_slices, cut_slice
+    from pipeline.training.synthesis.lesion_maps import all_maps
 
     chosen, people = read_bundle(models, bundle), read_slices(slices, split.value)
     answers = answer_slices(chosen, people, threads)
@@ -72,7 +73,7 @@ def score_slices(
     typer.echo(f"{chosen.name}/{chosen.version}, split {split.value}: {describe_scores(scores)}")
     if lesion_maps is not None:
         subjects = {item.subject for item in people}
-        maps = [path for path in sorted(lesion_maps.glob("*.nii.gz")) if subject_of(path) in subjects]
+        maps = [path for path in all_maps(lesion_maps) if subject_of(path) in subjects]
         typer.echo(f"\n### By where most of the lesion lies\n\n{describe_kinds(scores, sort_people(maps))}")
     findings, calibration = list_findings(chosen, people, answers), chosen.output.calibration_for(ROLES)
     typer.echo(f"\n{describe_error(rate_findings(findings, calibration))}")
@@ -334,7 +335,7 @@ def export_planes(
 def _train_maps(lesion_maps: Path | None, slices: Path | None) -> list[Path]:
     from pipeline.training.problem import TrainingProblem
     from pipeline.training.real_slices import maps_of, subjects_of
-    from pipeline.training.synthesis.lesion_maps import check_maps
+    from pipeline.training.synthesis.lesion_maps import all_maps, check_maps
 
     if lesion_maps is None:
         return []
@@ -342,7 +343,7 @@ def _train_maps(lesion_maps: Path | None, slices: Path | None) -> list[Path]:
         raise TrainingProblem(
             "--lesion-maps needs --slices: without them nobody knows whose maps may be trained on"
         )
-    maps = maps_of("train", sorted(lesion_maps.glob("*.nii.gz")), subjects_of(slices))
+    maps = maps_of("train", all_maps(lesion_maps), subjects_of(slices))
     if not maps:
         raise TrainingProblem(f"{lesion_maps} holds no map of a person to train on")
     check_maps(maps)

@@ -10,6 +10,8 @@ in MNI space.
 from __future__ import annotations
 
 import functools
+import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from pipeline.training.problem import TrainingProblem
 from pipeline.training.synthesis.fields import blur
 
 Float = npt.NDArray[np.float32]
@@ -26,6 +29,9 @@ Bool = npt.NDArray[np.bool_]
 
 CORTEX, DEEP, WHITE, VENTRICLE, CSF = range(5)
 """Channel order of the tissue maps."""
+
+TEMPLATE_VARIABLE = "DICOMNODE_TEMPLATE"
+"""Environment variable: the file of `pack_template`, on a machine without nilearn."""
 
 MARGIN_MM = (70, 25, 25)
 """How far the distance maps reach below, around and beside the box of the tissue maps."""
@@ -62,16 +68,41 @@ class Anatomy:
 
 @functools.lru_cache(maxsize=1)
 def load_anatomy() -> Anatomy:
-    """Build the anatomy from nilearn's files (about 15 s)."""
-    grey, white, mask, origin = _read_template()
+    """Build the anatomy from the average head (about 15 s)."""
+    grey, white, mask, origin = _scale_template()
     tissue = _split_tissue(grey, white, mask, origin)
     distances, far_origin = _distance_maps(mask, tissue[VENTRICLE] > 0.5, origin)
     return Anatomy(torch.from_numpy(tissue), origin, torch.from_numpy(distances), far_origin)
 
 
-def _read_template() -> tuple[Float, Float, Bool, tuple[float, float, float]]:
+@dataclass(frozen=True, eq=False)
+class Template:
+    """The average head's maps, (slice, row, column) uint8 at 1 mm, and the coordinate of their first voxel."""
+
+    grey: npt.NDArray[np.uint8]
+    white: npt.NDArray[np.uint8]
+    t1: npt.NDArray[np.uint8]
+    origin_mm: tuple[float, float, float]
+
+
+def read_template() -> Template:
+    """Read the average head: from the file that `$DICOMNODE_TEMPLATE` names, else from nilearn.
+
+    Raises
+    ------
+    TrainingProblem
+        The file cannot be read, or none is named and nilearn is not installed.
+    """
+    if packed := os.environ.get(TEMPLATE_VARIABLE):
+        return _read_packed_template(Path(packed))
+    try:
+        import nilearn
+    except ImportError:
+        raise TrainingProblem(
+            f"the anatomy comes with nilearn, which is not installed: install it, or set {TEMPLATE_VARIABLE} to the "
+            "template.npz that `python -m pipeline.training pack` wrote where it is"
+        ) from None
     import nibabel
-    import nilearn
 
     folder = Path(nilearn.__file__).parent / "datasets" / "data"
     arrays = []
@@ -80,13 +111,42 @@ def _read_template() -> tuple[Float, Float, Bool, tuple[float, float, float]]:
             folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
         )
         # The files are (to right, to anterior, up); here (up, to posterior, to the left).
-        arrays.append(np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1].astype(np.float32) / 255.0)
+        arrays.append(np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1].astype(np.uint8))
     shape, offset = arrays[0].shape, image.affine[:3, 3]
     origin = (float(offset[2]), float(-(offset[1] + shape[1] - 1)), float(-(offset[0] + shape[2] - 1)))
-    grey, white, t1 = arrays
+    return Template(arrays[0], arrays[1], arrays[2], origin)
+
+
+def pack_template(path: Path) -> None:
+    """Write the average head to one file, for a machine without nilearn."""
+    template = read_template()
+    np.savez_compressed(path, **vars(template))
+
+
+def _read_packed_template(path: Path) -> Template:
+    try:
+        with path.open("rb") as stream, np.load(stream) as arrays:
+            origin = arrays["origin_mm"]
+            return Template(
+                arrays["grey"], arrays["white"], arrays["t1"],
+                (float(origin[0]), float(origin[1]), float(origin[2])),
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as problem:
+        raise TrainingProblem(
+            f"{path}, which {TEMPLATE_VARIABLE} names, cannot be read: {problem}; write it again with "
+            "`python -m pipeline.training pack`"
+        ) from None
+
+
+def _scale_template() -> tuple[Float, Float, Bool, tuple[float, float, float]]:
+    """Return grey and white matter, 0..1, the brain, and the coordinate of the first voxel."""
+    template = read_template()
+    grey, white, t1 = (
+        values.astype(np.float32) / 255.0 for values in (template.grey, template.white, template.t1)
+    )
     mask = ndimage.binary_fill_holes(ndimage.binary_closing(grey + white > 0.3, iterations=4))
     mask |= ndimage.binary_opening(t1 > 0.05, iterations=2)
-    return grey, white, mask, origin
+    return grey, white, mask, template.origin_mm
 
 
 def coordinates(shape: tuple[int, ...], origin: tuple[float, float, float], step: float = 1.0) -> list[Float]:

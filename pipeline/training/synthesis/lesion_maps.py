@@ -1,12 +1,14 @@
-"""Real lesion outlines: a folder of binary maps in MNI space.
+"""Real lesion outlines: a folder of binary maps in MNI space, or one file that `pack_maps` made of it.
 
-They are split by name into training and held-out maps.
+They are split by name into training and held-out maps. A map in a packed file goes by the file's path and its
+own name (`maps.npz/bwsrsub-1000_lesion.nii.gz`).
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,11 @@ from pipeline.training.problem import TrainingProblem
 
 HELD_OUT = 150
 """How many maps are kept out of training: those whose names have the smallest hashes."""
+
+
+PACKED = ".npz"
+PackedMap = tuple[np.ndarray, tuple[int, ...], tuple[float, float, float]]
+"""The voxels of a cropped map, eight to a byte, its shape, and the template coordinate of its first voxel."""
 
 
 class LesionMapError(TrainingProblem):
@@ -57,9 +64,9 @@ def list_maps(folder: Path, *, held_out: bool) -> list[Path]:
     Raises
     ------
     LesionMapError
-        The folder has no NIfTI file.
+        The folder has no NIfTI file, or the packed file cannot be read.
     """
-    paths = sorted(folder.glob("*.nii.gz"), key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
+    paths = sorted(all_maps(folder), key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
     if not paths:
         raise LesionMapError(
             f"{folder} has no *.nii.gz file: leave out --lesion-maps to use procedural lesions only"
@@ -67,6 +74,56 @@ def list_maps(folder: Path, *, held_out: bool) -> list[Path]:
     # A small folder keeps a tenth out.
     cut = min(HELD_OUT, max(1, len(paths) // 10)) if len(paths) > 1 else 0
     return paths[:cut] if held_out else paths[cut:]
+
+
+def all_maps(folder: Path) -> list[Path]:
+    """Return every map of a folder or of a packed file, by name.
+
+    Raises
+    ------
+    LesionMapError
+        The packed file cannot be read.
+    """
+    if folder.suffix == PACKED:
+        return [folder / name for name in sorted(_open_pack(folder))]
+    return sorted(folder.glob("*.nii.gz"))
+
+
+def pack_maps(paths: Sequence[Path], packed: Path) -> None:
+    """Write maps into one file, eight voxels to a byte, each cropped to its lesion.
+
+    Raises
+    ------
+    LesionMapError
+        A map cannot be used.
+    """
+    maps = [_read_packed(path) for path in paths]
+    np.savez_compressed(
+        packed,
+        name=np.array([path.name for path in paths]),
+        shape=np.array([shape for _, shape, _ in maps], np.int32).reshape(-1, 3),
+        origin_mm=np.array([origin for _, _, origin in maps], np.float64).reshape(-1, 3),
+        bits=np.concatenate([bits for bits, _, _ in maps]) if maps else np.zeros(0, np.uint8),
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _open_pack(packed: Path) -> dict[str, PackedMap]:
+    try:
+        with packed.open("rb") as stream, np.load(stream) as arrays:
+            names, shapes, origins, bits = (arrays[key] for key in ("name", "shape", "origin_mm", "bits"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
+        raise LesionMapError(
+            f"{packed} cannot be read as packed lesion maps: {problem}; pack them again"
+        ) from None
+    ends = np.cumsum([(int(np.prod(shape)) + 7) // 8 for shape in shapes])
+    if len({len(names), len(shapes), len(origins)}) > 1 or (ends[-1] if len(ends) else 0) != len(bits):
+        raise LesionMapError(f"{packed} does not hold what its tables say; pack the maps again")
+    parts = np.split(bits, ends[:-1]) if len(ends) else []
+    return {
+        str(name): (part, tuple(shape), (float(origin[0]), float(origin[1]), float(origin[2])))
+        for name, part, shape, origin in zip(names, parts, shapes.tolist(), origins, strict=True)
+    }
 
 
 def check_maps(paths: Sequence[Path]) -> None:
@@ -78,7 +135,8 @@ def check_maps(paths: Sequence[Path]) -> None:
         One of them is no NIfTI file, or not on 1 mm voxels along the MNI axes.
     """
     for path in paths:
-        _open(path)
+        if path.parent.suffix != PACKED:
+            _open(path)
 
 
 def _open(path: Path) -> Any:
@@ -113,7 +171,12 @@ def read_map(path: Path) -> LesionMap:
 
 
 @functools.lru_cache(maxsize=4096)
-def _read_packed(path: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[float, float, float]]:
+def _read_packed(path: Path) -> PackedMap:
+    if path.parent.suffix == PACKED:
+        held = _open_pack(path.parent)
+        if path.name not in held:
+            raise LesionMapError(f"{path.parent} holds no map {path.name}")
+        return held[path.name]
     image = _open(path)
     affine = image.affine
     mask = np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1] > 0.5
