@@ -21,6 +21,7 @@ from pipeline.measure.regions.quadrics import QUADRICS
 from pipeline.measure.regions.territories import TerritoryAtlas
 from pipeline.plan import Recipe, make_plan
 from pipeline.records import Plan
+from pipeline.segmenters.ensemble.spec import choose_members
 from pipeline.segmenters.families import find_bundle, load_bundle, read_manifest
 from tests.factories.onnx import write_manifest
 from tests.factories.results import Answered, answered_study
@@ -280,15 +281,24 @@ def test_the_order_of_an_ensembles_members_counts(models: Path) -> None:
     assert turned.digest() != before.digest()
 
 
-def test_the_default_says_how_often_it_is_right_wherever_it_answers_by_planes() -> None:
-    """An ensemble's own calibration counts: without one a certainty is the network's bare probability."""
-    models = SHIPPED_MODELS
-    ensemble = find_bundle(models, parse_config({}).pipeline.lesion_model)
+def test_the_default_says_how_often_it_is_right_wherever_the_planes_answer_alone() -> None:
+    """An ensemble's own calibration counts: without one a certainty is the network's bare probability.
 
-    for channels in (("flair",), ("t1", "flair")):
-        answering = next(member for member in ensemble.members if member.takes(channels))
+    What was fitted on the planes does not fit a mean with another network (docs/decisions/0006).
+    """
+    ensemble = find_bundle(SHIPPED_MODELS, parse_config({}).pipeline.lesion_model)
+    asked = {channels: choose_members(ensemble, channels) for channels in ensemble.input.accepts}
+
+    assert {channels: len(members) for channels, members in asked.items()} == {
+        ("t1", "flair"): 2,
+        ("t1",): 1,
+        ("flair",): 1,
+    }
+    for channels in (("flair",), ("t1",)):
+        (only,) = asked[channels]
         calibration = ensemble.output.calibration_for(channels)
-        assert calibration is not None
-        assert calibration == answering.output.calibration_for(channels)
-        assert ensemble.output.threshold_for(channels) == answering.output.threshold_for(channels)
-    assert ensemble.output.calibration_for(("t1",)) is None
+        assert calibration == only.member.output.calibration_for(channels)
+        assert (calibration is None) == (channels == ("t1",))
+        threshold = ensemble.output.threshold_for(channels)
+        assert threshold == only.threshold == only.member.output.threshold_for(channels)
+    assert ensemble.output.calibration_for(("t1", "flair")) is None

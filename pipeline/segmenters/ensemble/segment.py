@@ -30,8 +30,8 @@ def segment_members(
     member's own: one voice would always agree with itself.
 
     Each member answers at its own threshold. That, or what the table says in its place, is then moved onto
-    the ensemble's: a member that cuts at 0.2 says as much with 0.2 as one that cuts at 0.5 says with 0.5. With
-    the rule "vote" the result reaches the threshold exactly where more than half of the members do.
+    the ensemble's: a member that cuts at 0.2 says as much with 0.2 as one that cuts at 0.5 says with 0.5.
+    With the rule "vote" the result reaches the threshold exactly where more than half of the members do.
 
     Parameters
     ----------

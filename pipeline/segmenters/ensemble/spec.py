@@ -127,8 +127,8 @@ def _read_asked(values: Values, members: Collection[str]) -> dict[str, dict[str,
         if not known or len(known) < len(cuts):
             raise values.problem(
                 f"{key}.{member}",
-                f'needs images made of {list(channels)} to numbers between 0 and 1, such as "t1+flair" = 0.5; '
-                f"got {cuts!r}",
+                f"needs images made of {list(channels)} to numbers between 0 and 1, such as "
+                f'"t1+flair" = 0.5; got {cuts!r}',
             )
         asked[member] = known
     return asked

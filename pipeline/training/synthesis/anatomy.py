@@ -77,7 +77,7 @@ def load_anatomy() -> Anatomy:
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """The average head's maps, (slice, row, column) uint8 at 1 mm, and the coordinate of their first voxel."""
+    """The average head's maps, (slice, row, column) uint8 at 1 mm, and where their first voxel is."""
 
     grey: npt.NDArray[np.uint8]
     white: npt.NDArray[np.uint8]
@@ -99,8 +99,9 @@ def read_template() -> Template:
         import nilearn
     except ImportError:
         raise TrainingProblem(
-            f"the anatomy comes with nilearn, which is not installed: install it, or set {TEMPLATE_VARIABLE} to the "
-            "template.npz that `python -m pipeline.training pack` wrote where it is"
+            "the anatomy comes with nilearn, which is not installed: install it, or set "
+            f"{TEMPLATE_VARIABLE} to the template.npz that `python -m pipeline.training pack` wrote "
+            "where it is"
         ) from None
     import nibabel
 
