@@ -14,6 +14,7 @@ import argparse
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class MemoryWatch:
 
     def __init__(self) -> None:
         self.peak_mb: dict[str, float] = {}
-        self.processor_s: dict[str, float] = {}
+        self.processor_s = Counter[str]()
         self._step = "start"
         self._since = time.process_time()
         self._stop = threading.Event()
@@ -53,7 +54,7 @@ class MemoryWatch:
     def enter(self, step: str) -> None:
         """Book from now on to `step`."""
         now = time.process_time()
-        self.processor_s[self._step] = now - self._since
+        self.processor_s[self._step] += now - self._since
         self._step, self._since = step.replace(" ", "_"), now
 
     def _sample(self) -> None:
@@ -81,14 +82,16 @@ def load_inputs() -> Mapping[Role, Volume]:
 def print_table(result: PipelineResult, watch: MemoryWatch) -> None:
     """Print one line a step and the sum."""
     print(f"{'step':<16}{'seconds':>9}{'processor s':>13}{'peak MB':>9}")
+    wall_s = Counter[str]()
     for step in result.steps:
+        # Each member of an ensemble takes some of them.
+        wall_s[step.name] += step.seconds
+    for name, seconds in wall_s.items():
         print(
-            f"{step.name:<16}{step.seconds:>9.2f}{watch.processor_s[step.name]:>13.2f}"
-            f"{watch.peak_mb.get(step.name, 0.0):>9.0f}"
+            f"{name:<16}{seconds:>9.2f}{watch.processor_s[name]:>13.2f}{watch.peak_mb.get(name, 0.0):>9.0f}"
         )
-    seconds = sum(step.seconds for step in result.steps)
     print(
-        f"{'all':<16}{seconds:>9.2f}{sum(watch.processor_s.values()):>13.2f}"
+        f"{'all':<16}{sum(wall_s.values()):>9.2f}{sum(watch.processor_s.values()):>13.2f}"
         f"{max(watch.peak_mb.values()):>9.0f}"
     )
 
