@@ -87,7 +87,8 @@ def verify_models(config: Config, name: str | None, as_json: bool, *, quick: boo
                     "" if quick else _prove(bundle, progress)
                 )
                 if calibrated := bundle.output.calibration:
-                    verdict += f"; certainty calibrated on {calibrated.calibration.origin}"
+                    images = " and ".join(calibrated.images)
+                    verdict += f"; certainty of {images} calibrated on {calibrated.calibration.origin}"
                 rows.append([bundle.name, bundle.version, "ok", verdict])
             except BundleError as problem:
                 rows.append([bundle.name, bundle.version, "problem", str(problem)])

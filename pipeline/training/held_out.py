@@ -165,8 +165,8 @@ def answer_sample(bundle: Bundle, image: FloatArray, roles: Sequence[str], threa
         plan = plan_network(bundle, (), threshold=common, threads=threads)
         return infer_channels(bundle, sample_channels(image), plan)[0].probability.array
     maps = [
-        move_threshold(answer_sample(each.member, image, roles, threads), each.threshold, common)
-        for each in choose_members(bundle, roles)
+        move_threshold(answer_sample(member.bundle, image, roles, threads), member.threshold, common)
+        for member in choose_members(bundle, roles)
     ]
     stacked = np.stack(maps)
     return majority(stacked) if bundle.family_spec.rule == "vote" else stacked.mean(axis=0, dtype=np.float32)

@@ -25,7 +25,6 @@ def pack(
     maps = [] if lesion_maps is None else all_maps(lesion_maps)
     if lesion_maps is not None and not maps:
         raise LesionMapError(f"{lesion_maps} has no *.nii.gz file")
-    out.mkdir(parents=True, exist_ok=True)
     template, packed = out / "template.npz", out / "lesion-maps.npz"
     pack_template(template)
     typer.echo(f"{template}: {template.stat().st_size / 1e6:.1f} MB; set {TEMPLATE_VARIABLE} to it")

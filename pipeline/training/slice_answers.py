@@ -60,10 +60,10 @@ def _answer(bundle: Bundle, plan: NetworkPlan, slices: Sequence[RealSlice]) -> l
         common = bundle.output.threshold_for(ROLES)
         answers = [
             [
-                move_threshold(probability, each.threshold, common)
-                for probability in _answer(each.member, plan.members[each.number], slices)
+                move_threshold(probability, member.threshold, common)
+                for probability in _answer(member.bundle, plan.members[member.number], slices)
             ]
-            for each in choose_members(bundle, ROLES)
+            for member in choose_members(bundle, ROLES)
         ]
         combine = majority if bundle.family_spec.rule == "vote" else _mean
         return [combine(np.stack(maps)) for maps in zip(*answers, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -78,6 +79,23 @@ def test_a_damaged_pack_is_named(damage: str, maps: Path, tmp_path: Path) -> Non
     assert "lesion-maps.npz" in result.output
     assert "pack" in result.output
     assert not (tmp_path / "pool").exists()
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path) -> None:
+    before = tmp_path / "template.npz"
+    before.write_bytes(b"of before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A real failure of write(2), as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        result = CliRunner().invoke(app, ["pack", "--out", str(tmp_path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert result.exit_code == 1
+    assert "template.npz could not be written: File too large" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["template.npz"]
+    assert before.read_bytes() == b"of before"
 
 
 def test_a_machine_without_nilearn_takes_the_packed_template(

@@ -297,8 +297,8 @@ def test_the_default_says_how_often_it_is_right_wherever_the_planes_answer_alone
     for channels in (("flair",), ("t1",)):
         (only,) = asked[channels]
         calibration = ensemble.output.calibration_for(channels)
-        assert calibration == only.member.output.calibration_for(channels)
+        assert calibration == only.bundle.output.calibration_for(channels)
         assert (calibration is None) == (channels == ("t1",))
         threshold = ensemble.output.threshold_for(channels)
-        assert threshold == only.threshold == only.member.output.threshold_for(channels)
+        assert threshold == only.threshold == only.bundle.output.threshold_for(channels)
     assert ensemble.output.calibration_for(("t1", "flair")) is None

@@ -46,14 +46,14 @@ def segment_members(
     channels = [channel for channel in bundle.channels if channel in case.images]
     common = bundle.output.threshold_for(channels)
     asked = choose_members(bundle, channels)
-    answers = [segment(each.member, case, plan.members[each.number], journal) for each in asked]
+    answers = [segment(member.bundle, case, plan.members[member.number], journal) for member in asked]
     with journal.step("combine_members") as parameters:
-        names = [f"{each.member.name}/{each.member.version}" for each in asked]
+        names = [f"{member.bundle.name}/{member.bundle.version}" for member in asked]
         parameters.update(rule=spec.rule, members=names)
         # The odds of each are moved so that its own threshold becomes the ensemble's.
         maps = [
-            move_threshold(_bring(answer.probability, grid), each.threshold, common)
-            for each, answer in zip(asked, answers, strict=True)
+            move_threshold(_bring(answer.probability, grid), member.threshold, common)
+            for member, answer in zip(asked, answers, strict=True)
         ]
         if len(answers) == 1:
             agreement = answers[0].agreement and grid.fill(_bring(answers[0].agreement, grid))

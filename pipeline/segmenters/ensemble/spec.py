@@ -46,7 +46,7 @@ class EnsembleSpec(FamilySpec):
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedMember:
     """A member that is asked about a case.
 
     Attributes
@@ -58,11 +58,11 @@ class Asked:
     """
 
     number: int
-    member: Bundle
+    bundle: Bundle
     threshold: float
 
 
-def choose_members(bundle: Bundle, channels: Sequence[str]) -> list[Asked]:
+def choose_members(bundle: Bundle, channels: Sequence[str]) -> list[AskedMember]:
     """Return the members of an ensemble that are asked about these images, in the order of the table.
 
     Parameters
@@ -74,7 +74,7 @@ def choose_members(bundle: Bundle, channels: Sequence[str]) -> list[Asked]:
     if not isinstance(spec, EnsembleSpec):
         raise TypeError(f"{bundle.name} is no ensemble")
     fitting = [
-        Asked(number, member, _threshold_of(spec.asked.get(name, {}), member, channels))
+        AskedMember(number, member, _threshold_of(spec.asked.get(name, {}), member, channels))
         for number, (name, member) in enumerate(zip(spec.members, bundle.members, strict=True))
         if member.takes(channels) and spec.asks(name, channels)
     ]
@@ -119,18 +119,18 @@ def _read_asked(values: Values, members: Collection[str]) -> dict[str, dict[str,
     values.refuse_others(key, table, members)
     asked: dict[str, dict[str, float]] = {}
     for member, cuts in table.items():
-        known = isinstance(cuts, dict) and {
+        thresholds = isinstance(cuts, dict) and {
             _name_images(images.split("+")): cut
             for images, cut in cuts.items()
             if _are_different(images.split("+"), channels) and type(cut) is float and 0 < cut < 1
         }
-        if not known or len(known) < len(cuts):
+        if not thresholds or len(thresholds) < len(cuts):
             raise values.problem(
                 f"{key}.{member}",
                 f"needs images made of {list(channels)} to numbers between 0 and 1, such as "
                 f'"t1+flair" = 0.5; got {cuts!r}',
             )
-        asked[member] = known
+        asked[member] = thresholds
     return asked
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from pipeline.training.packed_file import read_packed, write_packed
 from pipeline.training.problem import TrainingProblem
 from pipeline.training.synthesis.fields import blur
 
@@ -120,23 +120,13 @@ def read_template() -> Template:
 
 def pack_template(path: Path) -> None:
     """Write the average head to one file, for a machine without nilearn."""
-    template = read_template()
-    np.savez_compressed(path, **vars(template))
+    write_packed(path, vars(read_template()))
 
 
 def _read_packed_template(path: Path) -> Template:
-    try:
-        with path.open("rb") as stream, np.load(stream) as arrays:
-            origin = arrays["origin_mm"]
-            return Template(
-                arrays["grey"], arrays["white"], arrays["t1"],
-                (float(origin[0]), float(origin[1]), float(origin[2])),
-            )  # fmt: skip
-    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as problem:
-        raise TrainingProblem(
-            f"{path}, which {TEMPLATE_VARIABLE} names, cannot be read: {problem}; write it again with "
-            "`python -m pipeline.training pack`"
-        ) from None
+    grey, white, t1, origin = read_packed(path, ("grey", "white", "t1", "origin_mm"))
+    up, back, left = origin.tolist()
+    return Template(grey, white, t1, (up, back, left))
 
 
 def _scale_template() -> tuple[Float, Float, Bool, tuple[float, float, float]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.training.packed_file import read_packed, write_packed
 from pipeline.training.problem import TrainingProblem
 
 HELD_OUT = 150
@@ -64,7 +64,9 @@ def list_maps(folder: Path, *, held_out: bool) -> list[Path]:
     Raises
     ------
     LesionMapError
-        The folder has no NIfTI file, or the packed file cannot be read.
+        The folder has no NIfTI file.
+    TrainingProblem
+        The packed file cannot be read.
     """
     paths = sorted(all_maps(folder), key=lambda p: hashlib.sha256(p.name.encode()).hexdigest())
     if not paths:
@@ -81,7 +83,7 @@ def all_maps(folder: Path) -> list[Path]:
 
     Raises
     ------
-    LesionMapError
+    TrainingProblem
         The packed file cannot be read.
     """
     if folder.suffix == PACKED:
@@ -96,26 +98,22 @@ def pack_maps(paths: Sequence[Path], packed: Path) -> None:
     ------
     LesionMapError
         A map cannot be used.
+    TrainingProblem
+        The file cannot be written.
     """
     maps = [_read_packed(path) for path in paths]
-    np.savez_compressed(
-        packed,
-        name=np.array([path.name for path in paths]),
-        shape=np.array([shape for _, shape, _ in maps], np.int32).reshape(-1, 3),
-        origin_mm=np.array([origin for _, _, origin in maps], np.float64).reshape(-1, 3),
-        bits=np.concatenate([bits for bits, _, _ in maps]) if maps else np.zeros(0, np.uint8),
-    )
+    arrays = {
+        "name": np.array([path.name for path in paths]),
+        "shape": np.array([shape for _, shape, _ in maps], np.int32).reshape(-1, 3),
+        "origin_mm": np.array([origin for _, _, origin in maps], np.float64).reshape(-1, 3),
+        "bits": np.concatenate([bits for bits, _, _ in maps]) if maps else np.zeros(0, np.uint8),
+    }
+    write_packed(packed, arrays)
 
 
 @functools.lru_cache(maxsize=2)
 def _open_pack(packed: Path) -> dict[str, PackedMap]:
-    try:
-        with packed.open("rb") as stream, np.load(stream) as arrays:
-            names, shapes, origins, bits = (arrays[key] for key in ("name", "shape", "origin_mm", "bits"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
-        raise LesionMapError(
-            f"{packed} cannot be read as packed lesion maps: {problem}; pack them again"
-        ) from None
+    names, shapes, origins, bits = read_packed(packed, ("name", "shape", "origin_mm", "bits"))
     ends = np.cumsum([(int(np.prod(shape)) + 7) // 8 for shape in shapes])
     if len({len(names), len(shapes), len(origins)}) > 1 or (ends[-1] if len(ends) else 0) != len(bits):
         raise LesionMapError(f"{packed} does not hold what its tables say; pack the maps again")
@@ -173,10 +171,10 @@ def read_map(path: Path) -> LesionMap:
 @functools.lru_cache(maxsize=4096)
 def _read_packed(path: Path) -> PackedMap:
     if path.parent.suffix == PACKED:
-        held = _open_pack(path.parent)
-        if path.name not in held:
+        packed_maps = _open_pack(path.parent)
+        if path.name not in packed_maps:
             raise LesionMapError(f"{path.parent} holds no map {path.name}")
-        return held[path.name]
+        return packed_maps[path.name]
     image = _open(path)
     affine = image.affine
     mask = np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1] > 0.5
